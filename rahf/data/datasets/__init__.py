@@ -1,0 +1,1 @@
+"""Data sets in the one schema of `rahf.data.schema`."""

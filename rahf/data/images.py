@@ -1,0 +1,82 @@
+"""Image bytes to arrays, safely: the header is read before any pixel is."""
+
+import io
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ('PNG', 'JPEG', 'WEBP')
+# Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.
+MAX_SIDE = 8192
+MAX_PIXELS = 32 * 1024 * 1024
+
+
+class ImageError(ValueError):
+  """The bytes are not an image that may be decoded; the message says why."""
+
+
+def open_image(data: bytes) -> Image.Image:
+  """Returns the image with its header checked and its pixels not yet decoded.
+
+  Raises:
+    ImageError: not PNG, JPEG or WEBP, or larger than MAX_SIDE or MAX_PIXELS.
+  """
+  try:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+  except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+    found = data[:12] if data else 'no bytes'
+    raise ImageError(
+      f'not a PNG, JPEG or WEBP image (begins with {found!r}): {error}'
+    ) from None
+  width, height = image.size
+  if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    raise ImageError(
+      f'{width}x{height} pixels are more than the limit of {MAX_SIDE} a side and '
+      f'{MAX_PIXELS} in all; scale the image down first'
+    )
+  return image
+
+
+def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
+  """Decodes to RGB: upright by EXIF, transparency over white.
+
+  Raises:
+    ImageError: the bytes are not a complete image within the size limits.
+  """
+  image = open_image(data)
+  try:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+      image = image.convert('RGBA')
+      white = Image.new('RGBA', image.size, 'white')
+      image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert('RGB'))
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ImageError(f'the image cannot be decoded: {error}') from None
+
+
+def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
+  """Decodes a stored heatmap to [0, 1].
+
+  Raises:
+    ImageError: the bytes are not a complete image within the size limits.
+  """
+  image = open_image(data)
+  try:
+    return np.asarray(image.convert('L'), np.float32) / 255
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ImageError(f'the map cannot be decoded: {error}') from None
+
+
+def encode_map(values: Float[np.ndarray, 'H W']) -> bytes:
+  """Encodes a heatmap in [0, 1] as an 8-bit grey PNG, rounded to 1/255."""
+  levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+  return encode_png(levels)
+
+
+def encode_png(pixels: UInt8[np.ndarray, 'H W *C']) -> bytes:
+  """Encodes 8-bit pixels, grey or RGB, as PNG."""
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, 'PNG', compress_level=1)
+  return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""What one annotated image is on disk, and what one batch is in memory.
+
+Data format, on disk (one `tf.train.Example` in the shards of a prepared data set):
+  uid                bytes                 unique within the data set
+  image              bytes                 PNG, JPEG or WEBP as found
+  prompt             bytes (UTF-8)         as given to the image generator
+  tokens             bytes[T]              the prompt's words, `words.label_spans`
+  keyword_labels     int64[T] or []        1 aligned, 0 misaligned; [] not annotated
+  scores             float32[4]            order of SCORES, [0, 1]; NaN not annotated
+  implausibility_map bytes                 8-bit grey PNG or JPEG; b'' not annotated
+  misalignment_map   bytes                 likewise
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
+MAPS = ('implausibility', 'misalignment')
+SPLITS = ('train', 'dev', 'test')
+
+
+class Record(NamedTuple):
+  """One annotated image as stored; the fields are those of the module's table."""
+
+  uid: str
+  image: bytes
+  prompt: str
+  tokens: tuple[str, ...]
+  keyword_labels: tuple[int, ...]
+  scores: tuple[float, ...]
+  implausibility_map: bytes
+  misalignment_map: bytes
+
+
+class Batch(NamedTuple):
+  """A batch of B examples as the model takes it; arrays of NumPy or JAX.
+
+  K is the number of texts an image is read with: 1 for the multi-head variant,
+  7 for the augmented prompt (one per map, per score, and the keywords).
+
+  Attributes:
+    index: position of the example in its split, -1 for a padding row.
+    image: RGB in [-1, 1], row 0 at the top.
+    text: token ids of the prompt, with a task string in front where K is 7;
+      ends with EOS, 0 is padding.
+    target: token ids of the prompt with its misaligned words marked, ends with
+      EOS, 0 is padding.
+    maps: order of MAPS, [0, 1], higher is worse.
+    scores: order of SCORES, [0, 1], higher is better.
+    map_mask, score_mask, keyword_mask: True where the label exists. All are
+      False in padding rows.
+    truncated: True where text or target was cut to the configured length.
+  """
+
+  index: Int[np.ndarray, 'B']
+  image: Float[np.ndarray, 'B H W 3']
+  text: Int[np.ndarray, 'B K L']
+  target: Int[np.ndarray, 'B T']
+  maps: Float[np.ndarray, 'B 2 H W']
+  map_mask: Bool[np.ndarray, 'B 2']
+  scores: Float[np.ndarray, 'B 4']
+  score_mask: Bool[np.ndarray, 'B 4']
+  keyword_mask: Bool[np.ndarray, 'B']
+  truncated: Bool[np.ndarray, 'B']

@@ -1,0 +1,1 @@
+"""Metrics on NumPy arrays: saliency maps, score correlation, keywords."""

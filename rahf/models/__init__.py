@@ -1,0 +1,1 @@
+"""The network: Flax Linen modules, no data and no TensorFlow."""
