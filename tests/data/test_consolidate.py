@@ -1,0 +1,134 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rahf.data import schema
+from rahf.data.consolidate import Annotation, consolidate
+from rahf.data.images import decode_map
+
+# JPEG-coded maps in the sample's test split ring by up to 8 levels of 255.
+MAP_TOLERANCE = {'train': 0.5 / 255, 'dev': 0.5 / 255, 'test': 8 / 255}
+
+
+def annotators(record) -> list[Annotation]:
+  """Spreads a manifest row's marks over three annotators.
+
+  The manifest gives (x, y, number who marked it) without saying who, so the first
+  n annotators are taken. Where discs of one row overlap that choice would matter.
+  """
+  columns = zip(*record['likert'], strict=True)
+  ticked = [record['tokens'].index(word) for word in record['misaligned']]
+  return [
+    Annotation(
+      implausibility_points=[
+        (x, y) for x, y, n in record['artifact_points'] if who < n
+      ],
+      misalignment_points=[
+        (x, y) for x, y, n in record['misalignment_points'] if who < n
+      ],
+      misaligned_words=ticked if who < 2 else (),
+      scores=scores,
+    )
+    for who, scores in enumerate(columns)
+  ]
+
+
+@pytest.fixture(scope='module')
+def sample(assets):
+  """Rows of the manifest with the features stored for the same image."""
+  tf = pytest.importorskip('tensorflow')
+  folder = assets / 'richhf_sample'
+  rows = {row['uid']: row for row in json.loads((folder / 'manifest.json').read_text())}
+  pairs = []
+  for split in schema.SPLITS:
+    for raw in tf.data.TFRecordDataset(str(folder / f'{split}.tfrecord')):
+      features = tf.train.Example.FromString(raw.numpy()).features.feature
+      stem = features['filename'].bytes_list.value[0].decode().split('/')[1]
+      row = rows[stem.removesuffix('.png')]
+      # One image's artifacts are a painted mask, which no points reproduce.
+      if isinstance(row['artifact_points'], list):
+        pairs.append((row, features))
+  return pairs
+
+
+def test_scores_and_words_of_the_sample(sample):
+  assert len(sample) == 17
+  for row, _ in sample:
+    labels = consolidate(annotators(row), len(row['tokens']), 64, 64)
+    expected = [row['scores'][name] for name in schema.SCORES]
+    np.testing.assert_allclose(labels.scores, expected, rtol=1e-12)
+    misaligned = {row['tokens'].index(word) for word in row['misaligned']}
+    zeros = {i for i, label in enumerate(labels.keyword_labels) if label == 0}
+    assert zeros == misaligned
+
+
+def test_maps_of_the_sample(sample):
+  for row, features in sample:
+    labels = consolidate(annotators(row), len(row['tokens']), 512, 512)
+    for ours, name in zip(
+      labels.maps, ('artifact_map', 'misalignment_map'), strict=True
+    ):
+      stored = decode_map(features[name].bytes_list.value[0])
+      np.testing.assert_allclose(
+        ours, stored, atol=MAP_TOLERANCE[row['split']], err_msg=f'{row["uid"]} {name}'
+      )
+
+
+def test_disc_has_the_radius_and_place():
+  one = Annotation(implausibility_points=[(0.25, 0.5)])
+  maps = consolidate([one], 0, height=200, width=400).maps
+  rows, columns = np.nonzero(maps[0])
+  assert (rows.min(), rows.max()) == (90, 110)
+  assert (columns.min(), columns.max()) == (90, 110)
+  assert maps[0].sum() == pytest.approx(math.pi * 10**2, rel=0.02)
+  assert not maps[1].any()
+
+
+def test_maps_are_averaged_over_annotators_not_points():
+  twice = Annotation(misalignment_points=[(0.5, 0.5), (0.5, 0.5)])
+  maps = consolidate([twice, Annotation(), Annotation()], 0, 64, 64).maps
+  assert maps[1, 32, 32] == pytest.approx(1 / 3)
+
+
+def test_disc_is_cut_at_the_border():
+  corners = Annotation(implausibility_points=[(0, 0), (1, 1)])
+  mask = consolidate([corners], 0, 64, 64).maps[0]
+  assert mask[0, 0] == 1
+  assert mask[63, 63] == 1
+  assert mask[20:44].sum() == 0
+
+
+def test_half_of_the_annotators_is_no_majority():
+  ticks = [Annotation(misaligned_words=w) for w in ((0, 1), (0,), (0, 2), (2,))]
+  assert consolidate(ticks, 4, 64, 64).keyword_labels == (0, 1, 1, 1)
+
+
+def test_scores_nobody_gave_are_nan():
+  first = Annotation(scores=(5, None, math.nan, 2))
+  second = Annotation(scores=(3, 1, None, None))
+  scores = consolidate([first, second], 0, 64, 64).scores
+  np.testing.assert_equal(scores, (0.75, 0.0, math.nan, 0.25))
+
+
+@pytest.mark.parametrize(
+  ('annotation', 'message'),
+  [
+    (Annotation(scores=(0, 3, 3, 3)), r'plausibility score 0 .* 1 to 5'),
+    (Annotation(scores=(3, 3, 3, 5.5)), r'overall score 5\.5'),
+    (Annotation(scores=(3, 3)), '2 scores given'),
+    (Annotation(misaligned_words=(3,)), 'misaligned word 3 .* 3 label tokens'),
+    (Annotation(misaligned_words=(-1,)), 'misaligned word -1'),
+    (Annotation(implausibility_points=[(0.5, 1.2)]), r'point \(0\.5, 1\.2\)'),
+    (Annotation(misalignment_points=[(math.nan, 0)]), r'point \(nan, 0\)'),
+  ],
+)
+def test_what_is_refused(annotation, message):
+  with pytest.raises(ValueError, match=message):
+    consolidate([annotation], 3, 64, 64)
+
+
+def test_no_annotators_is_refused():
+  with pytest.raises(ValueError, match='at least one annotator'):
+    consolidate([], 3, 64, 64)
