@@ -1,0 +1,176 @@
+"""The paper's four evaluation tables in Markdown, with our rows under its own.
+
+Published rows are as printed in the paper for RichHF-18K's test split, PickScore and
+CLIP without fine-tuning unless it says so, and for the first author's PyTorch
+re-implementation as its repository states them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rahf.data import schema
+
+NAN = math.nan
+MAP_METRICS = ('mse', 'mse_empty', 'cc', 'kld', 'sim', 'nss', 'auc_judd')
+KEYWORD_METRICS = ('precision', 'recall', 'f1', 'f1_per_sample')
+
+# The paper's figures; each score's are PLCC, SRCC.
+SCORE_ORDER = ('plausibility', 'aesthetics', 'alignment', 'overall')
+PUBLISHED_SCORES = {
+  'ResNet-50': (0.495, 0.487, 0.370, 0.363, 0.108, 0.119, 0.337, 0.308),
+  'PickScore': (0.0098, 0.0280, 0.131, 0.140, 0.346, 0.340, 0.202, 0.226),
+  'CLIP': (NAN, NAN, NAN, NAN, 0.185, 0.130, NAN, NAN),
+  'CLIP, fine-tuned': (0.390, 0.378, 0.357, 0.360, 0.398, 0.390, 0.353, 0.352),
+  'RAHF, multi-head': (0.666, 0.654, 0.605, 0.591, 0.487, 0.500, 0.582, 0.561),
+  'RAHF, augmented prompt': (0.693, 0.681, 0.600, 0.589, 0.474, 0.496, 0.580, 0.562),
+  'RAHF in PyTorch¹': (0.739, 0.726, 0.629, 0.621, 0.565, 0.564, 0.642, 0.634),
+}
+# Order of MAP_METRICS.
+PUBLISHED_MAPS = {
+  'implausibility': {
+    'ResNet-50': (0.00996, 0.00093, 0.506, 1.669, 0.338, 2.924, 0.909),
+    'RAHF, multi-head': (0.01216, 0.00141, 0.425, 1.971, 0.302, 2.330, 0.877),
+    'RAHF, augmented prompt': (0.00920, 0.00095, 0.556, 1.652, 0.409, 3.085, 0.913),
+    'RAHF in PyTorch¹': (0.00724, 0.00078, 0.525, 1.649, 0.339, 2.029, 0.905),
+  },
+  'misalignment': {
+    'CLIP gradient': (0.00817, 0.00551, 0.015, 3.844, 0.041, 0.143, 0.643),
+    'RAHF, multi-head': (0.00303, 0.00015, 0.206, 2.932, 0.093, 1.335, 0.838),
+    'RAHF, augmented prompt': (0.00304, 0.00006, 0.212, 2.933, 0.106, 1.411, 0.841),
+    'RAHF in PyTorch¹': (0.00324, 0.00035, 0.232, 2.848, 0.104, 1.256, 0.797),
+  },
+}
+# Order of KEYWORD_METRICS.
+PUBLISHED_KEYWORDS = {
+  'RAHF, multi-head': (0.629, 0.330, 0.433, NAN),
+  'RAHF, augmented prompt': (0.613, 0.341, 0.439, NAN),
+  'RAHF in PyTorch¹ ²': (0.565, 0.452, NAN, 0.475),
+}
+EMPTY_MAPS = {'implausibility': 69, 'misalignment': 144}
+
+CONSTANT = 'constant predictor (training means)'
+NOTE = """\
+The rows above ours are published figures for the test split of RichHF-18K (995
+samples in the paper; 955 in the release). Rows on other data are not comparable
+with them. The constant predictor answers every example with the training means and
+gives the scale. A dash stands for what is not reported or not defined.
+
+¹ The first author's re-implementation, with a larger image encoder (ViT-L/16) and at
+  384 pixels. Its NSS and AUC-Judd take every pixel over 0 as fixated, as ours do;
+  the paper does not say what it takes.
+² Precision, recall and F1 are means over the samples; the paper's are pooled."""
+
+
+def evaluation_tables(
+  metrics: Mapping[str, float],
+  constant: Mapping[str, float] | None = None,
+  *,
+  title: str = 'Evaluation',
+  row: str = 'this model',
+) -> str:
+  """Returns the four tables as Markdown that also reads well in a terminal.
+
+  Args:
+    metrics: values by name, such as `overall/srcc`, `misalignment/nss`,
+      `keywords/f1`; a row for constrained decoding appears if there are
+      `keywords_constrained/…`. What is missing or NaN is printed as a dash.
+    constant: the same for predicting the training means, left out if None.
+    title: heading, for example the data set, split and step.
+    row: what to call the evaluated model.
+  """
+  ours = {row: metrics} | ({CONSTANT: constant} if constant is not None else {})
+  sections = [
+    f'# {title}',
+    _scores(ours),
+    *(_maps(name, ours) for name in schema.MAPS),
+    _keywords(ours),
+    NOTE,
+  ]
+  return '\n\n'.join(sections) + '\n'
+
+
+def _scores(ours: Mapping[str, Mapping[str, float]]) -> str:
+  names = [f'{score}/{metric}' for score in SCORE_ORDER for metric in ('plcc', 'srcc')]
+  rows = []
+  for label, values in (PUBLISHED_SCORES | _select(ours, names)).items():
+    cells = [_number(value, 3) for value in values]
+    pairs = zip(cells[::2], cells[1::2], strict=True)
+    rows.append([label, *(f'{plcc:>5} / {srcc:>5}' for plcc, srcc in pairs)])
+  return '## Scores: PLCC / SRCC, higher is better\n\n' + _table(
+    ['', *SCORE_ORDER], rows
+  )
+
+
+def _maps(name: str, ours: Mapping[str, Mapping[str, float]]) -> str:
+  names = [f'{name}/{metric}' for metric in MAP_METRICS]
+  rows = [
+    [label, *(_number(v, 5 if i < 2 else 3) for i, v in enumerate(values))]
+    for label, values in (PUBLISHED_MAPS[name] | _select(ours, names)).items()
+  ]
+  header = [
+    '',
+    'MSE ↓',
+    'MSE, empty ↓',
+    'CC ↑',
+    'KLD ↓',
+    'SIM ↑',
+    'NSS ↑',
+    'AUC-Judd ↑',
+  ]
+  heading = (
+    f'## {name.capitalize()} heatmap\n\n'
+    f'"Empty" are the samples with no annotated region, {EMPTY_MAPS[name]} in the '
+    'paper; CC to AUC-Judd are over the others.\n\n'
+  )
+  return heading + _table(header, rows)
+
+
+def _keywords(ours: Mapping[str, Mapping[str, float]]) -> str:
+  prefix = 'keywords_constrained/'
+  rows = {}
+  for label, values in ours.items():
+    rows[label] = values
+    constrained = {
+      name.replace(prefix, 'keywords/'): value
+      for name, value in values.items()
+      if name.startswith(prefix)
+    }
+    if constrained:
+      rows[f'{label}, constrained decoding'] = constrained
+  names = [f'keywords/{metric}' for metric in KEYWORD_METRICS]
+  lines = [
+    [label, *(_number(100 * value, 1) for value in values)]
+    for label, values in (PUBLISHED_KEYWORDS | _select(rows, names)).items()
+  ]
+  return '## Misaligned keywords, in percent, higher is better\n\n' + _table(
+    ['', 'precision', 'recall', 'F1', 'F1 per sample'], lines
+  )
+
+
+def _select(
+  ours: Mapping[str, Mapping[str, float]], names: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+  return {
+    f'**{label}**': tuple(values.get(name, NAN) for name in names)
+    for label, values in ours.items()
+  }
+
+
+def _number(value: float, digits: int) -> str:
+  return '–' if math.isnan(value) else f'{value:.{digits}f}'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a Markdown table, labels to the left and numbers to the right."""
+  widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+  lines = [header, rule, *rows]
+  return '\n'.join(
+    '| '
+    + ' | '.join(
+      [line[0].ljust(widths[0])]
+      + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+    )
+    + ' |'
+    for line in lines
+  )
