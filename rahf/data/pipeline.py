@@ -1,0 +1,352 @@
+"""The input pipeline: a prepared split to batches of fixed shapes.
+
+The order is a function of (seed, epoch), and augmentation of (seed, epoch, example):
+every position in the endless stream of examples is computed, not reached, so that
+training resumes at any step with exactly the batches it would have seen.
+
+Axis letters as in `schema.Batch`.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Int64
+
+from rahf.data import augment, images, schema
+from rahf.data import tokenizer as tokenizer_lib
+from rahf.data.records import RecordSplit, parse_record
+from rahf.data.tokenizer import Tokenizer, Variant
+
+# TensorFlow only feeds; an accelerator's memory belongs to JAX.
+tf.config.set_visible_devices([], 'GPU')
+
+Item = TypeVar('Item')
+Moved = TypeVar('Moved')
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineOptions:
+  """What a batch looks like.
+
+  Attributes:
+    image_size: height and width of images and maps, pixels.
+    text_length: L, ids of a text with its EOS.
+    target_length: T, ids of a target with its EOS.
+    variant: 'augmented_prompt' reads an image with 7 texts, 'multi_head' with 1.
+    augment: whether training batches are augmented; evaluation never is.
+    min_words, max_words: training leaves out prompts with fewer or more words (the
+      supplement: 3 and 30). None: no limit.
+  """
+
+  image_size: int
+  text_length: int
+  target_length: int
+  variant: Variant = 'augmented_prompt'
+  augment: bool = True
+  min_words: int | None = None
+  max_words: int | None = None
+
+
+def train_batches(
+  split: RecordSplit,
+  tokenizer: Tokenizer,
+  options: PipelineOptions,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+  host: int = 0,
+  hosts: int = 1,
+) -> Iterator[schema.Batch]:
+  """Returns this host's rows of every batch from `start_step` on, without end.
+
+  Args:
+    batch_size: rows of all hosts together; each host gets its consecutive share.
+    seed: of order and augmentation.
+    start_step: number of the first batch; 0 at the start of training.
+
+  Raises:
+    ValueError: the batch does not divide over the hosts, the word limits leave
+      nothing, or, when its batch comes, a record is damaged.
+  """
+  rows = _rows(batch_size, host, hosts)
+  selected = _selected(split, options)
+
+  def place(row: tf.Tensor) -> _Place:
+    epoch, example = shuffled(rows.position(row), len(selected), seed)
+    index = tf.gather(selected, example)
+    return _Place(index, augment.example_seed(seed, epoch, index))
+
+  stream = _Stream(split, tokenizer, options, place, options.augment)
+  return stream.batches(start_step * rows.local, tf.int64.max, rows.local)
+
+
+def eval_batches(
+  split: RecordSplit,
+  tokenizer: Tokenizer,
+  options: PipelineOptions,
+  *,
+  batch_size: int,
+  host: int = 0,
+  hosts: int = 1,
+) -> Iterator[schema.Batch]:
+  """Returns this host's rows of the batches that hold every example once, in order.
+
+  All hosts get the same number of batches. The last is filled up with padding rows:
+  index -1, all masks False, images and maps 0, texts a single EOS.
+
+  Args:
+    batch_size: rows of all hosts together; each host gets its consecutive share.
+
+  Raises:
+    ValueError: the batch does not divide over the hosts, or, when its batch comes, a
+      record is damaged.
+  """
+  rows = _rows(batch_size, host, hosts)
+
+  def place(row: tf.Tensor) -> _Place:
+    position = rows.position(row)
+    index = tf.where(position < len(split), position, -1)
+    return _Place(index, tf.zeros([2], tf.int64))
+
+  steps = -(-len(split) // batch_size)
+  stream = _Stream(split, tokenizer, options, place, augmented=False)
+  return map(_blank_padding, stream.batches(0, steps * rows.local, rows.local))
+
+
+def shuffled(
+  position: Int64[tf.Tensor, ''], size: int, seed: int
+) -> tuple[Int64[tf.Tensor, ''], Int64[tf.Tensor, '']]:
+  """Returns epoch and example of a position in the endless stream, in O(1)."""
+  epoch = position // size
+  key = tf.random.experimental.stateless_fold_in([seed, 1], epoch)
+  example = tf.random.experimental.index_shuffle(
+    position % size, key, tf.constant(size - 1, tf.int64)
+  )
+  return epoch, example
+
+
+def decode_record(
+  record: schema.Record, tokenizer: Tokenizer, options: PipelineOptions
+) -> dict[str, np.ndarray]:
+  """Decodes and tokenises one record.
+
+  Data format, after:
+    image              uint8[h, w, 3]     RGB, as large as stored
+    implausibility_map float32[h', w']    [0, 1]; one zero pixel if not annotated
+    misalignment_map   float32[h'', w'']  likewise
+    map_mask           bool[2]            order of schema.MAPS
+    scores             float32[4]         [0, 1], 0 if not annotated
+    score_mask         bool[4]            order of schema.SCORES
+    text               int32[K, L]        token ids, EOS, padding
+    target             int32[T]           token ids with marks, EOS, padding
+    keyword_mask       bool[]
+    truncated          bool[]             text or target was cut
+
+  Raises:
+    ValueError: image or map cannot be decoded, or labels do not fit the prompt.
+  """
+  maps = {f'{name}_map': getattr(record, f'{name}_map') for name in schema.MAPS}
+  scores = np.array(record.scores, np.float32)
+  pieces = tokenizer.encode(record.prompt)
+  text = tokenizer_lib.prompt_texts(
+    tokenizer, pieces, options.variant, options.text_length
+  )
+  # Without labels nothing is marked; the mask keeps the target out of the loss.
+  labels = record.keyword_labels or [1] * len(pieces.word_ends)
+  target = tokenizer.mark(pieces, labels)
+  decoded = {
+    name: images.decode_map(data) if data else np.zeros((1, 1), np.float32)
+    for name, data in maps.items()
+  }
+  return decoded | {
+    'image': images.decode_image(record.image),
+    'map_mask': np.array([bool(data) for data in maps.values()]),
+    'scores': np.nan_to_num(scores, nan=0.0),
+    'score_mask': ~np.isnan(scores),
+    'text': text.ids,
+    'target': tokenizer_lib.pad(target, options.target_length),
+    'keyword_mask': np.array(bool(record.keyword_labels)),
+    'truncated': np.array(text.truncated or len(target) >= options.target_length),
+  }
+
+
+def prefetch(
+  iterator: Iterator[Item], transfer: Callable[[Item], Moved], size: int = 2
+) -> Iterator[Moved]:
+  """Yields `transfer(item)` for each item, working up to `size` items ahead.
+
+  Both the iterator and the transfer run in one background thread; what they raise
+  is raised here, at the item's place.
+  """
+  end = object()
+
+  def advance():
+    item = next(iterator, end)
+    return item if item is end else transfer(item)
+
+  pool = futures.ThreadPoolExecutor(1, thread_name_prefix='prefetch')
+  try:
+    waiting = collections.deque(pool.submit(advance) for _ in range(size))
+    while (item := waiting.popleft().result()) is not end:
+      waiting.append(pool.submit(advance))
+      yield item
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+class _Rows(NamedTuple):
+  """Which rows of the global batches a host has: `local` of them from `first` on."""
+
+  batch_size: int
+  local: int
+  first: int
+
+  def position(self, row: tf.Tensor) -> tf.Tensor:
+    """Returns where a host's row, counted from step 0, stands in the whole stream."""
+    return row // self.local * self.batch_size + self.first + row % self.local
+
+
+def _rows(batch_size: int, host: int, hosts: int) -> _Rows:
+  if batch_size < 1 or batch_size % hosts:
+    raise ValueError(
+      f'a batch of {batch_size} does not divide over {hosts} hosts; set '
+      'config.batch_size to a multiple of their number'
+    )
+  local = batch_size // hosts
+  return _Rows(batch_size, local, host * local)
+
+
+class _Place(NamedTuple):
+  index: Int64[tf.Tensor, '']  # Of the record in its split, -1 for padding.
+  seed: Int64[tf.Tensor, '2']  # Of its augmentation.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+  """Rows, each computed from its number alone, and gathered to batches."""
+
+  split: RecordSplit
+  tokenizer: Tokenizer
+  options: PipelineOptions
+  place: Callable[[tf.Tensor], _Place]
+  augmented: bool
+
+  def batches(self, first: int, last: int, local: int) -> Iterator[schema.Batch]:
+    """Yields the rows from `first` up to `last`, `local` at a time."""
+    options = tf.data.Options()
+    options.deterministic = True
+    dataset = (
+      tf.data.Dataset.range(first, last)
+      .map(self._load, tf.data.AUTOTUNE)
+      .batch(local, drop_remainder=True)
+      .prefetch(tf.data.AUTOTUNE)
+      .with_options(options)
+    )
+    iterator = dataset.as_numpy_iterator()
+    for start in range(first, last, local):
+      try:
+        batch = next(iterator)
+      except tf.errors.OpError as error:
+        self._explain(range(start, start + local))
+        raise error
+      yield schema.Batch(**batch)
+
+  def _load(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
+    index, seed = self.place(row)
+    # Padding rows read the first record; what they hold is blanked afterwards.
+    example = self._decoded(self.split.read_serialized(tf.maximum(index, 0)))
+    size = self.options.image_size
+    if self.augmented:
+      example = augment.augment(example, seed, size)
+    else:
+      example = augment.crop_and_resize(example, tf.constant(augment.WHOLE), size)
+    image = example['image'] * 2 - 1
+    return example | {'image': image, 'index': tf.cast(index, tf.int32)}
+
+  def _decoded(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Runs `decode_record` on the host and tells TensorFlow the shapes."""
+    specs = _decoded_specs(self.options)
+
+    def decode(data: bytes) -> list[np.ndarray]:
+      decoded = decode_record(parse_record(data), self.tokenizer, self.options)
+      return [decoded[name] for name in specs]
+
+    dtypes = [spec.dtype for spec in specs.values()]
+    values = tf.numpy_function(decode, [serialized], dtypes, stateful=False)
+    return {
+      name: tf.ensure_shape(value, spec.shape)
+      for (name, spec), value in zip(specs.items(), values, strict=True)
+    }
+
+  def _explain(self, rows: Iterable[int]) -> None:
+    """Raises ValueError naming the record for which reading or decoding fails.
+
+    TensorFlow's errors name no record; looking for it afterwards costs nothing as
+    long as all is well.
+    """
+    advice = f'`python -m rahf.data verify {self.split.directory}` lists all such'
+    for row in rows:
+      index = max(int(self.place(tf.constant(row, tf.int64)).index), 0)
+      try:
+        record = self.split[index]
+      except ValueError as error:
+        raise ValueError(f'{error}; {advice}') from None
+      try:
+        decode_record(record, self.tokenizer, self.options)
+      except ValueError as error:
+        raise ValueError(
+          f'{self.split.where(index)} of {self.split.name}, uid {record.uid}, cannot '
+          f'be used: {error}; {advice}'
+        ) from None
+
+
+def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
+  """Returns shape and dtype of what `decode_record` gives."""
+  texts = len(tokenizer_lib.tasks(options.variant))
+  return {
+    'image': tf.TensorSpec([None, None, 3], tf.uint8),
+    **{f'{name}_map': tf.TensorSpec([None, None], tf.float32) for name in schema.MAPS},
+    'map_mask': tf.TensorSpec([len(schema.MAPS)], tf.bool),
+    'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
+    'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),
+    'text': tf.TensorSpec([texts, options.text_length], tf.int32),
+    'target': tf.TensorSpec([options.target_length], tf.int32),
+    'keyword_mask': tf.TensorSpec([], tf.bool),
+    'truncated': tf.TensorSpec([], tf.bool),
+  }
+
+
+def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
+  """Returns the positions of the records within the word limits."""
+  if options.min_words is None and options.max_words is None:
+    return np.arange(len(split))
+  counts = split.word_counts()
+  low = options.min_words or 0
+  high = np.inf if options.max_words is None else options.max_words
+  selected = np.flatnonzero((low <= counts) & (counts <= high))
+  if not len(selected):
+    raise ValueError(
+      f'none of the {len(split)} prompts of {split.name} has {low} to {high} words; '
+      'widen min_words and max_words or set them to None'
+    )
+  return selected
+
+
+def _blank_padding(batch: schema.Batch) -> schema.Batch:
+  """Empties the rows whose index is -1; a single EOS keeps attention defined."""
+  padding = batch.index < 0
+  if not padding.any():
+    return batch
+  blank = schema.Batch(*(np.array(values) for values in batch))
+  for values in blank:
+    values[padding] = 0
+  blank.index[padding] = -1
+  blank.text[padding, :, 0] = tokenizer_lib.EOS
+  blank.target[padding, 0] = tokenizer_lib.EOS
+  return blank

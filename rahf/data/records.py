@@ -1,0 +1,257 @@
+"""Prepared data sets: random access to the records of a split's TFRecord shards.
+
+A TFRecord is `length: uint64, crc: uint32, data, crc: uint32`. The headers are read
+once, to know where every record begins; after that any record is one read, so that
+training can resume anywhere without going over what came before.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+from jaxtyping import Int32, Int64
+
+from rahf.data import schema
+
+_HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
+_OVERHEAD = _HEADER.size + 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSplit:
+  """The records of one split, by position; made by `open_split`.
+
+  Attributes:
+    directory: where the shards lie.
+    name: the split's name.
+    files: the shards, in order.
+    shard, offset, length: per record its file, where it begins there, in bytes,
+      and the size of its data in bytes.
+  """
+
+  directory: epath.Path
+  name: str
+  files: tuple[str, ...]
+  shard: Int32[np.ndarray, 'n']
+  offset: Int64[np.ndarray, 'n']
+  length: Int64[np.ndarray, 'n']
+
+  def __len__(self) -> int:
+    return len(self.shard)
+
+  def __getitem__(self, position: int) -> schema.Record:
+    """Reads one record.
+
+    Raises:
+      ValueError: the record is damaged; says where and what to do.
+    """
+    if not 0 <= position < len(self):
+      raise IndexError(f'record {position} of {len(self)} in {self.name}')
+    try:
+      return parse_record(self.read_serialized(position).numpy())
+    except (tf.errors.OpError, ValueError) as error:
+      reason = error.message if isinstance(error, tf.errors.OpError) else error
+      raise ValueError(f'{self.where(position)} cannot be read: {reason}') from None
+
+  def __iter__(self) -> Iterator[schema.Record]:
+    return (self[position] for position in range(len(self)))
+
+  def where(self, position: int) -> str:
+    """Names a record for an error message: file, number in it, byte."""
+    shard = self.shard[position]
+    number = position - np.searchsorted(self.shard, shard)
+    return f'{self.files[shard]}, record {number} at byte {self.offset[position]},'
+
+  def read_serialized(self, position: tf.Tensor) -> tf.Tensor:
+    """Reads one record's bytes, checksums compared; for use in `Dataset.map`.
+
+    Args:
+      position: scalar integer tensor.
+
+    Returns:
+      Scalar string tensor, a serialised `tf.train.Example`.
+    """
+    shard, offset, length = (
+      tf.gather(values, position) for values in (self.shard, self.offset, self.length)
+    )
+    # The one reader of TensorFlow that takes an offset, checks both checksums and
+    # knows every file system that TensorFlow does.
+    reader = tf.raw_ops.TFRecordDatasetV2(
+      filenames=tf.gather(tf.constant(self.files), [shard]),
+      compression_type='',
+      buffer_size=length + _OVERHEAD,
+      byte_offsets=[offset],
+    )
+    spec = tf.TensorSpec([], tf.string)
+    return tf.data.experimental.from_variant(reader, spec).take(1).get_single_element()
+
+  def word_counts(self) -> Int32[np.ndarray, 'n']:
+    """Counts the words of each prompt.
+
+    The first call reads the whole split; the result is kept beside the shards, like
+    the index.
+    """
+    path = self.directory / f'{self.name}.words.npz'
+    sizes = _sizes(self.files)
+    kept = _kept(path, sizes)
+    if kept is None:
+      counts = np.array([len(record.tokens) for record in self], np.int32)
+      kept = {'sizes': sizes, 'words': counts}
+      _keep(path, kept)
+    return kept['words']
+
+
+def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
+  """Opens a split of a data set that TFDS prepared.
+
+  The first call on a split reads every record's header and, where the directory can
+  be written, keeps the result beside the shards in `<split>.index.npz`.
+
+  Args:
+    directory: the folder with `dataset_info.json`; local or gs://.
+
+  Raises:
+    ValueError: no such data set or split, a shard missing or cut, or a number of
+      records other than dataset_info.json gives; says what to do.
+  """
+  directory = epath.Path(directory)
+  files, counts = _shards(directory, split)
+  sizes = _sizes(files)
+  index = _kept(directory / f'{split}.index.npz', sizes)
+  if index is None:
+    scanned = [_scan(*shard) for shard in zip(files, sizes, counts, strict=True)]
+    index = {
+      'sizes': sizes,
+      'shard': np.repeat(np.arange(len(files), dtype=np.int32), counts),
+      'offset': np.concatenate([offsets for offsets, _ in scanned]),
+      'length': np.concatenate([lengths for _, lengths in scanned]),
+    }
+    _keep(directory / f'{split}.index.npz', index)
+  if not len(index['shard']):
+    raise ValueError(f'split {split} of {directory} holds no records')
+  return RecordSplit(
+    directory=directory,
+    name=split,
+    files=tuple(os.fspath(file) for file in files),
+    shard=index['shard'],
+    offset=index['offset'],
+    length=index['length'],
+  )
+
+
+def parse_record(serialized: bytes) -> schema.Record:
+  """Returns the record in a serialised `tf.train.Example` of `schema`'s format.
+
+  Raises:
+    ValueError: not an example, or a feature is missing.
+  """
+  try:
+    features = tf.train.Example.FromString(serialized).features.feature
+  except Exception as error:  # protobuf's DecodeError differs between back ends.
+    raise ValueError(f'not a tf.train.Example: {error}') from None
+  missing = sorted(set(schema.Record._fields) - set(features))
+  if missing:
+    raise ValueError(
+      f'the features {missing} are missing; prepare the data set with this version'
+    )
+  text = {
+    name: features[name].bytes_list.value[0]
+    for name in ('uid', 'image', 'prompt', 'implausibility_map', 'misalignment_map')
+  }
+  return schema.Record(
+    uid=text['uid'].decode(),
+    image=text['image'],
+    prompt=text['prompt'].decode(),
+    tokens=tuple(token.decode() for token in features['tokens'].bytes_list.value),
+    keyword_labels=tuple(features['keyword_labels'].int64_list.value),
+    scores=tuple(features['scores'].float_list.value),
+    implausibility_map=text['implausibility_map'],
+    misalignment_map=text['misalignment_map'],
+  )
+
+
+def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
+  """Returns the split's files and how many records each should hold."""
+  try:
+    info: dict[str, Any] = json.loads((directory / 'dataset_info.json').read_text())
+  except (OSError, tf.errors.OpError, json.JSONDecodeError) as error:
+    raise ValueError(
+      f'{directory} is not a prepared data set, its dataset_info.json cannot be read '
+      f'({error}); give the folder that `python -m rahf.data prepare` printed'
+    ) from None
+  splits = {entry['name']: entry for entry in info['splits']}
+  if split not in splits:
+    raise ValueError(f'{directory} has no split {split!r}, only {sorted(splits)}')
+  counts = [int(count) for count in splits[split]['shardLengths']]
+  stem = f'{info["name"]}-{split}.{info.get("fileFormat", "tfrecord")}'
+  names = [f'{stem}-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
+  return [directory / name for name in names], counts
+
+
+def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:
+  """Returns the sizes in bytes."""
+  sizes = []
+  for file in files:
+    try:
+      sizes.append(epath.Path(file).stat().length)
+    except (OSError, tf.errors.OpError) as error:
+      raise ValueError(
+        f'the shard {file} cannot be opened ({error}); copy the data set again or '
+        'prepare it again'
+      ) from None
+  return np.array(sizes, np.int64)
+
+
+def _scan(file: epath.Path, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where the records of one shard begin and how long their data is."""
+  offsets, lengths = [], []
+  position = 0
+  with file.open('rb') as stream:
+    while position < size:
+      stream.seek(position)
+      header = stream.read(_HEADER.size)
+      length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
+      if position + length + _OVERHEAD > size:
+        raise ValueError(
+          f'{file} is cut inside record {len(offsets)} at byte {position} (the file '
+          f'has {size} bytes); copy it again or prepare the data set again'
+        )
+      offsets.append(position)
+      lengths.append(length)
+      position += length + _OVERHEAD
+  if len(offsets) != expected:
+    # A file cut between two records is a valid TFRecord file, only shorter.
+    raise ValueError(
+      f'{file} holds {len(offsets)} records, dataset_info.json says {expected}; copy '
+      'it again or prepare the data set again'
+    )
+  return np.array(offsets, np.int64), np.array(lengths, np.int64)
+
+
+def _kept(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
+  """Returns what `_keep` kept, if it was made from these very shards."""
+  try:
+    with np.load(io.BytesIO(path.read_bytes())) as archive:
+      values = dict(archive)
+  except (OSError, tf.errors.OpError):
+    return None
+  return values if np.array_equal(values['sizes'], sizes) else None
+
+
+def _keep(path: epath.Path, values: dict[str, np.ndarray]) -> None:
+  buffer = io.BytesIO()
+  np.savez(buffer, **values)
+  # Written aside and renamed: other processes may be opening the same split.
+  aside = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    aside.write_bytes(buffer.getvalue())
+    aside.replace(path)
+  except (OSError, tf.errors.OpError):
+    return  # A folder that is only readable is scanned every time.
