@@ -1,0 +1,193 @@
+"""Shapes: a generated data set, for trying everything without downloading anything.
+
+A prompt in plain words about a few coloured shapes, an image of it in which some words
+are false and some regions are spoilt, and the marks of three simulated annotators,
+consolidated as real ones would be. `shapes_annotators` says how scores follow from
+defects; `metric_ceilings` what the annotators' noise leaves a perfect model.
+"""
+
+import contextlib
+import dataclasses
+import io
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import sentencepiece
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from rahf.data import schema
+from rahf.data.datasets.features import record_features
+from rahf.data.datasets.shapes_record import (
+  MIN_IMAGE_SIZE,
+  make_records,
+  make_sample,
+)
+
+TOKENIZER_FILE = 'tokenizer.model'
+# Below this many samples, starting worker processes takes longer than it saves.
+_SERIAL_SAMPLES = 1_000
+_CHUNK = 64
+_VOCABULARY_SIZE = 288
+_TASKS = (
+  'implausibility heatmap: misalignment heatmap: plausibility score: '
+  'alignment score: aesthetics score: overall score:'
+)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ShapesConfig(tfds.core.BuilderConfig):
+  """Everything that determines the data; the name spells it out.
+
+  Attributes:
+    image_size: height and width of images and maps, in pixels, at least 64.
+    train: number of training samples; `dev` and `test` likewise.
+    seed: of all samples, not negative.
+  """
+
+  name: str = dataclasses.field(init=False, default='')
+  image_size: int = 64
+  train: int = 40_000
+  dev: int = 500
+  test: int = 1_000
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.image_size < MIN_IMAGE_SIZE:
+      raise ValueError(
+        f'image_size {self.image_size} is too small to tell shapes apart; use at '
+        f'least {MIN_IMAGE_SIZE}'
+      )
+    for name in (*schema.SPLITS, 'seed'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name} {getattr(self, name)} must not be negative')
+    if self.train == 0:
+      raise ValueError('train must be at least 1: the tokenizer is made from it')
+    self.name = (
+      f'{self.image_size}px-{self.train}-{self.dev}-{self.test}-seed{self.seed}'
+    )
+
+
+class Shapes(tfds.core.GeneratorBasedBuilder):
+  """Generated coloured shapes with simulated annotations, in `schema.Record`."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
+  # Nothing is downloaded. TFDS would look for checksums beside the class by way of
+  # importlib_resources, which it does not declare.
+  url_infos: ClassVar = {}
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(builder=self, features=record_features())
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    del dl_manager
+    counts = {split: getattr(self.builder_config, split) for split in schema.SPLITS}
+    return {s: self._generate_examples(s, n) for s, n in counts.items() if n}
+
+  def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict]]:
+    config = self.builder_config
+    chunks = [
+      (config.seed, split, range(start, min(start + _CHUNK, count)), config.image_size)
+      for start in range(0, count, _CHUNK)
+    ]
+    with _workers(count) as run, tqdm(total=count, desc=f'shapes {split}') as bar:
+      for records in run(make_records, chunks):
+        for record in records:
+          yield record.uid, record._asdict()
+        bar.update(len(records))
+
+
+def prepare_shapes(
+  data_dir: str | os.PathLike,
+  *,
+  image_size: int = 64,
+  train: int = 40_000,
+  dev: int = 500,
+  test: int = 1_000,
+  seed: int = 0,
+) -> pathlib.Path:
+  """Generates the data set and its tokenizer, or finds them where they are.
+
+  Args:
+    data_dir: TFDS data directory; one subdirectory per set of parameters.
+    image_size: height and width in pixels, at least 64.
+    train: number of training samples, at least 1.
+    dev: number of development samples.
+    test: number of test samples.
+    seed: of all samples.
+
+  Returns:
+    The directory with the shards of all splits and `tokenizer.model`.
+
+  Raises:
+    ValueError: a number is out of range.
+  """
+  config = ShapesConfig(
+    image_size=image_size, train=train, dev=dev, test=test, seed=seed
+  )
+  # TFDS warns of a config that it does not know, calls this a download on stdout, and
+  # shows three bars of its own.
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder = Shapes(data_dir=os.fspath(data_dir), config=config)
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+      )
+  finally:
+    logging.set_verbosity(verbosity)
+    tfds.enable_progress_bar()
+  folder = pathlib.Path(builder.data_path)
+  tokenizer = folder / TOKENIZER_FILE
+  if not tokenizer.exists():
+    partial = tokenizer.with_suffix('.partial')
+    partial.write_bytes(train_tokenizer(seed))
+    partial.rename(tokenizer)
+  return folder
+
+
+def train_tokenizer(seed: int) -> bytes:
+  """Returns a SentencePiece model of the training prompts, in T5's conventions.
+
+  Ids 0 padding, 1 end, 2 unknown. The words of the generated prompts and of the task
+  strings are one piece each, so is the mark `_0`; other ASCII text is spelled out.
+  The model depends on the seed alone: it reads the first 2,000 training prompts, also
+  those beyond the end of a smaller split, since rare words would be missing.
+  """
+  prompts = [make_sample(seed, 'train', i).prompt.text for i in range(2_000)]
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    # As often as prompts ask for it, so that the task words become pieces too.
+    sentence_iterator=iter(prompts + [_TASKS] * 200),
+    model_writer=model,
+    model_type='bpe',
+    vocab_size=_VOCABULARY_SIZE,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    user_defined_symbols=['_0'],
+    required_chars=''.join(map(chr, range(33, 127))),
+    num_threads=1,
+    minloglevel=2,
+  )
+  return model.getvalue()
+
+
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[Callable]:
+  """Yields a `map`, over processes where the number of samples is worth them."""
+  processes = min(os.cpu_count() or 1, -(-count // _CHUNK))
+  if count < _SERIAL_SAMPLES or processes == 1:
+    yield map
+    return
+  # Spawned, since TensorFlow's threads do not survive a fork.
+  with multiprocessing.get_context('spawn').Pool(processes) as pool:
+    yield pool.imap

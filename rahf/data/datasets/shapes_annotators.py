@@ -1,0 +1,136 @@
+"""Three simulated annotators of a generated scene, and what they say on average.
+
+How scores follow from defects. Each score has a latent value, 5 at best:
+  plausibility  5 - 4 (1 - exp(-0.6 d)), d the sum of the damages' severities; a
+                severity is strength times area, 1 for a typical damage.
+  alignment     5 - 4 (1 - exp(-0.6 m)), m the number of false words, 2 for a missing
+                group.
+  aesthetics    grows with the contrast of objects and background and with a colour
+                gradient, falls with the damages.
+  overall       0.4 plausibility + 0.4 alignment + 0.2 aesthetics.
+An annotator adds noise, rounds, and keeps to 1..5. Everyone marks the middle of each
+damage and each object of a group that contradicts the prompt (for a missing group its
+place), with jitter and misses, and ticks the false words with misses and rare slips.
+"""
+
+import numpy as np
+from scipy import ndimage, stats
+
+from rahf.data import schema
+from rahf.data.consolidate import Annotation, ConsolidatedLabels, Point, discs
+from rahf.data.datasets.shapes_scene import COLOURS, Damage, Scene
+
+ANNOTATORS = 3
+JITTER = 1.1 / 64  # standard deviation of a mark along each axis
+MISS = 0.07  # of a damage, a contradicting object or a false word
+SLIP = 0.004  # chance to tick a word that is true
+SCORE_NOISE = 0.42  # standard deviation in Likert steps
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_TYPICAL_DAMAGE = 0.8 * (9.5 / 64) ** 2
+
+
+def annotate(
+  scene: Scene, misaligned: tuple[int, ...], num_tokens: int, rng: np.random.Generator
+) -> list[Annotation]:
+  """Simulates the annotators.
+
+  Args:
+    scene: what is shown.
+    misaligned: positions of the false words among the prompt's label tokens.
+    num_tokens: number of label tokens.
+    rng: of jitter, misses, slips and score noise.
+  """
+  false = np.isin(np.arange(num_tokens), misaligned)
+  targets = defect_points(scene)
+  latent = np.array(latent_scores(scene))
+  annotations = []
+  for _ in range(ANNOTATORS):
+    marked = [_mark(points, rng) for points in targets]
+    chance = np.where(false, 1 - MISS, SLIP)
+    ticked = np.flatnonzero(rng.random(num_tokens) < chance)
+    likert = np.clip(np.round(latent + rng.normal(0, SCORE_NOISE, 4)), 1, 5)
+    annotations.append(Annotation(*marked, ticked.tolist(), likert.tolist()))
+  return annotations
+
+
+def expected_labels(
+  scene: Scene,
+  misaligned: tuple[int, ...],
+  num_tokens: int,
+  height: int,
+  width: int,
+) -> ConsolidatedLabels:
+  """Returns the consolidated labels' mean over the annotators' noise.
+
+  It is what a perfect model can predict at best. Maps count overlapping discs of one
+  annotator as independent; keyword labels are the true ones.
+  """
+  maps = np.zeros((len(schema.MAPS), height, width), np.float32)
+  sigma = (JITTER * height, JITTER * width)
+  for total, points in zip(maps, defect_points(scene), strict=True):
+    unmarked = np.ones((height, width))
+    for point in points:
+      disc = discs([point], height, width).astype(float)
+      unmarked *= 1 - (1 - MISS) * ndimage.gaussian_filter(disc, sigma, mode='constant')
+    total += 1 - unmarked
+  # The mean of round(latent + noise) kept to 1..5: one step up at each half.
+  steps = np.array([1.5, 2.5, 3.5, 4.5])
+  latent = np.array(latent_scores(scene))[:, None]
+  scores = stats.norm.sf(steps, latent, SCORE_NOISE).mean(1)
+  labels = 1 - np.isin(np.arange(num_tokens), misaligned).astype(int)
+  return ConsolidatedLabels(maps, tuple(labels.tolist()), tuple(scores.tolist()))
+
+
+def defect_points(scene: Scene) -> tuple[list[Point], list[Point]]:
+  """Returns where damages are and where the image contradicts the prompt."""
+  contradicting = [
+    centre
+    for group in scene.groups
+    if group.false & {'count', 'size', 'colour', 'kind', 'row', 'column'}
+    for centre in group.centres
+  ]
+  return [(damage.x, damage.y) for damage in scene.damages], contradicting
+
+
+def latent_scores(scene: Scene) -> tuple[float, float, float, float]:
+  """Returns the noise-free score on the Likert scale, order of `schema.SCORES`."""
+  damage = sum(severity(damage) for damage in scene.damages)
+  mistakes = sum(_mistakes(group.false, group.drawn is None) for group in scene.groups)
+  plausibility = 5 - 4 * (1 - np.exp(-0.6 * damage))
+  alignment = 5 - 4 * (1 - np.exp(-0.6 * mistakes))
+  aesthetics = np.clip(
+    1.6 + 4.5 * _contrast(scene) + 0.8 * _has_gradient(scene) - 0.4 * damage, 1, 5
+  )
+  overall = 0.4 * plausibility + 0.4 * alignment + 0.2 * aesthetics
+  return plausibility, alignment, aesthetics, overall
+
+
+def severity(damage: Damage) -> float:
+  """Returns strength times area, 1 for a typical damage."""
+  return damage.strength * damage.radius**2 / _TYPICAL_DAMAGE
+
+
+def _mark(points: list[Point], rng: np.random.Generator) -> list[Point]:
+  jittered = np.array(points).reshape(-1, 2) + rng.normal(0, JITTER, (len(points), 2))
+  seen = rng.random(len(points)) >= MISS
+  return [tuple(point) for point in np.clip(jittered[seen], 0, 1).tolist()]
+
+
+def _mistakes(false: frozenset[str], missing: bool) -> int:
+  # Row and column are one place.
+  return 2 if missing else len({'place' if f in _PLACE else f for f in false})
+
+
+_PLACE = ('row', 'column')
+
+
+def _contrast(scene: Scene) -> float:
+  """Mean difference in brightness of objects and background, [0, 1]."""
+  background = np.mean([scene.background.start, scene.background.end], axis=0) @ _LUMA
+  shown = [COLOURS[group.drawn.colour] for group in scene.groups if group.drawn]
+  return float(np.abs(np.array(shown) @ _LUMA - background).mean() / 255)
+
+
+def _has_gradient(scene: Scene) -> bool:
+  return scene.background.start != scene.background.end

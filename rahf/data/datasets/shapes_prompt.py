@@ -1,0 +1,86 @@
+"""The prompts of generated scenes, and which of their words the image contradicts."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rahf.data.datasets.shapes_scene import Group, pick
+
+COUNTS = ('one', 'two', 'three')
+PLACES = (
+  ('at the top left', 'at the top', 'at the top right'),
+  ('on the left', 'in the middle', 'on the right'),
+  ('at the bottom left', 'at the bottom', 'at the bottom right'),
+)
+OPENINGS = ('', '', '', 'a picture of', 'an image with')
+ENDINGS = ('', '.', '.', '!')
+
+
+class Prompt(NamedTuple):
+  """A prompt; `misaligned` holds the positions of false words among label tokens."""
+
+  text: str
+  misaligned: tuple[int, ...]
+
+
+class _Word(NamedTuple):
+  text: str
+  misaligned: bool
+
+
+def write_prompt(rng: np.random.Generator, groups: Sequence[Group]) -> Prompt:
+  """Asks for the groups in one of several plain sentences."""
+  place_first = rng.random() < 0.2
+  opening = '' if place_first else pick(rng, OPENINGS)
+  words = [_Word(text, False) for text in opening.split()]
+  text = opening
+  joint = pick(rng, ('; ', ', ')) if place_first else pick(rng, (', ', ' and '))
+  last_joint = pick(rng, (' and ', ', and ' if len(groups) > 2 else joint))
+  for i, group in enumerate(groups):
+    noun, place = _noun(group), _place_words(group)
+    colon = place_first and place and rng.random() < 0.5
+    phrases = [place, noun] if place_first else [noun, place]
+    if i:
+      link = last_joint if i == len(groups) - 1 else joint
+      words += [_Word(word, False) for word in link.strip(' ,;').split()]
+      text += link
+    elif text:
+      text += ' '
+    words += [word for phrase in phrases for word in phrase]
+    joined = [' '.join(word.text for word in phrase) for phrase in phrases if phrase]
+    text += (': ' if colon else ' ').join(joined)
+  misaligned = tuple(i for i, word in enumerate(words) if word.misaligned)
+  return Prompt(text + pick(rng, ENDINGS), misaligned)
+
+
+def _noun(group: Group) -> list[_Word]:
+  asked, false = group.asked, group.false
+  colour_first = 'size' not in group.stated
+  vowel = (asked.colour if colour_first else asked.size)[0] in 'aeiou'
+  article = 'an' if vowel else 'a'
+  counted = 'count' in group.stated
+  number = COUNTS[asked.count - 1] if counted else article
+  missing = group.drawn is None
+  words = [_Word(number, missing or (counted and 'count' in false))]
+  if not colour_first:
+    words.append(_Word(asked.size, 'size' in false))
+  plural = {'cross': 'crosses'}.get(asked.kind, asked.kind + 's')
+  kind = plural if asked.count > 1 else asked.kind
+  return [*words, _Word(asked.colour, 'colour' in false), _Word(kind, 'kind' in false)]
+
+
+def _place_words(group: Group) -> list[_Word]:
+  if 'place' not in group.stated:
+    return []
+  false = group.false
+  wrong = {
+    'top': 'row' in false,
+    'bottom': 'row' in false,
+    'left': 'column' in false,
+    'right': 'column' in false,
+    'middle': 'row' in false or 'column' in false,
+  }
+  text = PLACES[group.asked.row][group.asked.column]
+  missing = group.drawn is None
+  return [_Word(word, missing or wrong.get(word, False)) for word in text.split()]

@@ -1,0 +1,83 @@
+"""One generated sample as a record, and the ceiling that annotator noise leaves."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rahf.data import schema, words
+from rahf.data.consolidate import Annotation, consolidate
+from rahf.data.datasets import shapes_annotators
+from rahf.data.datasets.shapes_prompt import Prompt, write_prompt
+from rahf.data.datasets.shapes_render import render
+from rahf.data.datasets.shapes_scene import Scene, sample_scene
+from rahf.data.images import encode_map, encode_png
+
+MIN_IMAGE_SIZE = 64
+
+
+class Sample(NamedTuple):
+  """A generated sample before it becomes a record."""
+
+  scene: Scene
+  prompt: Prompt
+  tokens: tuple[str, ...]
+  annotations: list[Annotation]
+  texture: np.random.Generator
+
+
+def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Record:
+  """Makes one sample, which depends on nothing but these arguments.
+
+  Scene, prompt and marks are the same at every image size.
+
+  Args:
+    seed: of the whole data set.
+    split: one of `schema.SPLITS`.
+    index: position in the split, from 0.
+    image_size: height and width in pixels, at least 64.
+
+  Raises:
+    ValueError: an unknown split, a negative seed or index, too small an image.
+  """
+  if image_size < MIN_IMAGE_SIZE:
+    raise ValueError(
+      f'image_size {image_size} is too small to tell shapes apart; use at least '
+      f'{MIN_IMAGE_SIZE}'
+    )
+  sample = make_sample(seed, split, index)
+  labels = consolidate(sample.annotations, len(sample.tokens), image_size, image_size)
+  implausibility, misalignment = map(encode_map, labels.maps)
+  return schema.Record(
+    uid=f'{split}-{index:08d}',
+    image=encode_png(render(sample.scene, image_size, sample.texture)),
+    prompt=sample.prompt.text,
+    tokens=sample.tokens,
+    keyword_labels=labels.keyword_labels,
+    scores=labels.scores,
+    implausibility_map=implausibility,
+    misalignment_map=misalignment,
+  )
+
+
+def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:
+  """Makes the records of (seed, split, indices, image_size): a worker's portion."""
+  seed, split, indices, image_size = chunk
+  return [make_record(seed, split, index, image_size) for index in indices]
+
+
+def make_sample(seed: int, split: str, index: int) -> Sample:
+  """Makes what `make_record` renders and consolidates; arguments as there."""
+  if split not in schema.SPLITS:
+    raise ValueError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
+  if seed < 0 or index < 0:
+    raise ValueError(f'seed {seed} and index {index} must not be negative')
+  # Streams of their own, so that a change to one leaves the others as they are.
+  root = np.random.SeedSequence([seed, schema.SPLITS.index(split), index])
+  scene_rng, prompt_rng, texture, marks = (
+    np.random.Generator(np.random.Philox(child)) for child in root.spawn(4)
+  )
+  scene = sample_scene(scene_rng)
+  prompt = write_prompt(prompt_rng, scene.groups)
+  tokens = tuple(words.label_tokens(prompt.text))
+  annotations = shapes_annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
+  return Sample(scene, prompt, tokens, annotations, texture)

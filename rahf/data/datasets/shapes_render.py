@@ -1,0 +1,157 @@
+"""Draws a scene with Pillow and spoils the damaged regions with NumPy.
+
+Axis letters: H height, W width.
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from rahf.data.datasets.shapes_scene import COLOURS, Background, Damage, Scene
+
+# Objects are drawn this much larger and averaged, for smooth edges.
+_SUPERSAMPLE = 3
+
+_TURNS = np.pi * (np.arange(10) / 5 - 0.5)
+_STAR_RADII = np.where(np.arange(10) % 2, 0.45, 1.0)
+# A quarter of the cross; (x, y) -> (-y, x) turns it to the next.
+_ARM = np.array([(-0.32, -1), (0.32, -1), (0.32, -0.32)])
+# Outlines in units of an object's radius, (x, y), y downwards.
+_POLYGONS = {
+  'square': np.array([(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)]),
+  'triangle': np.array([(0, -1), (1, 0.85), (-1, 0.85)]),
+  'star': np.stack([np.cos(_TURNS), np.sin(_TURNS)], 1) * _STAR_RADII[:, None],
+  'cross': np.concatenate(
+    [_ARM @ np.linalg.matrix_power([[0, 1], [-1, 0]], turn) for turn in range(4)]
+  ),
+}
+
+
+def render(
+  scene: Scene, image_size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, 'H W 3']:
+  """Returns the square RGB image of a scene, damages included.
+
+  Args:
+    scene: what to draw.
+    image_size: height and width in pixels.
+    rng: of the damages' texture; the same for every size gives the same regions.
+  """
+  pixels = draw(scene, image_size).astype(np.float32)
+  for damage in scene.damages:
+    _spoil(pixels, damage, rng)
+  return np.round(pixels).astype(np.uint8)
+
+
+def draw(scene: Scene, image_size: int) -> UInt8[np.ndarray, 'H W 3']:
+  """Returns the scene without its damages."""
+  side = image_size * _SUPERSAMPLE
+  background = Image.fromarray(_background(scene.background, image_size))
+  canvas = background.resize((side, side), Image.Resampling.NEAREST)
+  brush = ImageDraw.Draw(canvas)
+  for group in scene.groups:
+    if group.drawn is None:
+      continue
+    colour, kind = COLOURS[group.drawn.colour], group.drawn.kind
+    for centre in group.centres:
+      x, y, radius = (v * side for v in (*centre, group.radius))
+      box = (x - radius, y - radius, x + radius, y + radius)
+      if kind == 'circle':
+        brush.ellipse(box, fill=colour)
+      elif kind == 'ring':
+        brush.ellipse(box, outline=colour, width=round(0.4 * radius))
+      else:
+        corners = np.array((x, y)) + radius * _POLYGONS[kind]
+        brush.polygon([tuple(corner) for corner in corners.tolist()], fill=colour)
+  return np.asarray(canvas.reduce(_SUPERSAMPLE))
+
+
+def _background(background: Background, size: int) -> UInt8[np.ndarray, 'H W 3']:
+  start, end = (np.array(c, np.float32) for c in (background.start, background.end))
+  axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+  x, y = axis * np.cos(background.angle), axis[:, None] * np.sin(background.angle)
+  # Half the diagonal is the farthest that a pixel lies along any angle.
+  share = (0.5 + (x + y) / np.sqrt(2)).astype(np.float32)[..., None]
+  return np.round(start + share * (end - start)).astype(np.uint8)
+
+
+def _spoil(
+  pixels: Float[np.ndarray, 'H W 3'], damage: Damage, rng: np.random.Generator
+) -> None:
+  """Overwrites one damaged disc in place."""
+  size = len(pixels)
+  x, y, radius = (v * size for v in (damage.x, damage.y, damage.radius))
+  # The window is wider than the disc, as smears and tears take from around it.
+  left, top = (max(0, int(c - 2 * radius)) for c in (x, y))
+  right, bottom = (min(size, int(c + 2 * radius) + 1) for c in (x, y))
+  window = pixels[top:bottom, left:right]
+  dx = np.arange(left, right) - x + np.zeros((bottom - top, 1))
+  dy = np.arange(top, bottom)[:, None] - y + np.zeros(right - left)
+  # Along the damage's direction, and across it.
+  along = dx * np.cos(damage.angle) + dy * np.sin(damage.angle)
+  across = dy * np.cos(damage.angle) - dx * np.sin(damage.angle)
+  length = radius * damage.strength
+  if damage.kind == 'smear':
+    spoilt = _smear(window, damage.angle, 1.6 * length)
+  elif damage.kind == 'warp':
+    shift = 0.5 * length * np.sin(2 * np.pi * across / (0.9 * radius))
+    spoilt = _displace(window, shift, damage.angle)
+  elif damage.kind == 'noise':
+    cells = rng.uniform(0, 255, (16, 16, 3))
+    # The same 16 x 16 grains at every image size.
+    grain = radius / 8
+    rows, columns = (np.floor(v / grain).astype(int) % 16 for v in (dy, dx))
+    # Not opaque: the object's colour and kind stay recognisable.
+    opacity = 0.4 + 0.25 * damage.strength
+    spoilt = window + opacity * (cells[rows, columns] - window)
+  else:
+    spoilt = _tear(window, along, across, damage, radius, rng)
+  # Full strength inside, gone one tenth of the radius beyond.
+  mask = np.clip((1.1 * radius - np.hypot(dx, dy)) / (0.1 * radius), 0, 1)[..., None]
+  window += (mask * (spoilt - window)).astype(np.float32)
+
+
+def _smear(
+  window: Float[np.ndarray, 'H W 3'], angle: float, length: float
+) -> Float[np.ndarray, 'H W 3']:
+  """Averages along a direction, as a thumb over wet paint."""
+  steps = np.linspace(-length, length, 9)
+  shifted = [
+    ndimage.shift(
+      window, (d * np.sin(angle), d * np.cos(angle), 0), order=0, mode='nearest'
+    )
+    for d in steps
+  ]
+  return np.mean(shifted, axis=0)
+
+
+def _displace(
+  window: Float[np.ndarray, 'H W 3'], shift: Float[np.ndarray, 'H W'], angle: float
+) -> Float[np.ndarray, 'H W 3']:
+  """Takes each pixel from `shift` pixels further along the angle."""
+  height, width = shift.shape
+  rows = np.arange(height)[:, None] + shift * np.sin(angle)
+  columns = np.arange(width) + shift * np.cos(angle)
+  rows = np.clip(np.round(rows).astype(int), 0, height - 1)
+  columns = np.clip(np.round(columns).astype(int), 0, width - 1)
+  return window[rows, columns]
+
+
+def _tear(
+  window: Float[np.ndarray, 'H W 3'],
+  along: Float[np.ndarray, 'H W'],
+  across: Float[np.ndarray, 'H W'],
+  damage: Damage,
+  radius: float,
+  rng: np.random.Generator,
+) -> Float[np.ndarray, 'H W 3']:
+  """Slides two halves along a jagged gap, black on light and white on dark."""
+  teeth = rng.uniform(-0.2, 0.2, 16) * radius
+  edge = across - teeth[np.floor(along / (radius / 4)).astype(int) % 16]
+  shift = np.where(edge > 0, 1, -1) * 0.5 * radius * damage.strength
+  spoilt = _displace(window, shift, damage.angle)
+  dark = window.mean() < 128
+  gap = np.abs(edge) < 0.1 * radius * (1 + damage.strength)
+  spoilt[gap] = 255 if dark else 0
+  return spoilt
