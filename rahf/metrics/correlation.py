@@ -69,4 +69,4 @@ def _annotated(prediction, truth, mask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _undefined(prediction: np.ndarray, truth: np.ndarray) -> bool:
-  return truth.size < 2 or np.ptp(prediction) == 0 or np.ptp(truth) == 0
+  return bool(truth.size < 2 or np.ptp(prediction) == 0 or np.ptp(truth) == 0)

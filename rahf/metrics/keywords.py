@@ -7,6 +7,9 @@ the counts of all samples are added up before anything is divided.
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int
+
 
 @dataclasses.dataclass(frozen=True)
 class KeywordMetrics:
@@ -28,7 +31,11 @@ class KeywordMetrics:
 
   @classmethod
   def of(
-    cls, truth: Sequence[int], predicted: Sequence[int], *, unplaced: int = 0
+    cls,
+    truth: Sequence[int] | Int[np.ndarray, 'T'],
+    predicted: Sequence[int] | Int[np.ndarray, 'T'],
+    *,
+    unplaced: int = 0,
   ) -> 'KeywordMetrics':
     """Returns the counts of one sample.
 
@@ -100,5 +107,5 @@ class KeywordMetrics:
     return {name: getattr(self, name) for name in names}
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def _ratio(numerator: float | int, denominator: int) -> float:
   return numerator / denominator if denominator else float('nan')

@@ -258,7 +258,7 @@ def _shares(
 
 def _constant(values: Map) -> bool:
   # A standard deviation of 0 would miss constants that are not exact in binary.
-  return values.min() == values.max()
+  return bool(values.min() == values.max())
 
 
 def _judd_area(

@@ -1,0 +1,139 @@
+"""Review panels: every mark is where it belongs and in its colour."""
+
+import numpy as np
+import pytest
+from PIL import ImageColor
+
+from rahf import panels
+from rahf.data import schema
+
+PROMPT = 'a yellow cat, "sitting" on a mat'
+SCORES = dict.fromkeys(schema.SCORES, 0.5)
+
+
+def labels(maps=None, scores=SCORES, keyword_labels=(1,) * 7):
+  return panels.Labels(maps or {}, scores, keyword_labels)
+
+
+def count(panel, colour, left=0.0, right=1.0):
+  """Pixels of a colour between two fractions of the width, below the tiles."""
+  width = panel.shape[1]
+  part = panel[330:, int(left * width) : int(right * width)]
+  return np.all(part == ImageColor.getrgb(colour), axis=-1).sum()
+
+
+@pytest.mark.parametrize('shape', [(64, 64), (1024, 1024), (300, 900), (900, 64)])
+def test_any_size_gives_the_same_layout(shape):
+  image = np.full((*shape, 3), 200, np.uint8)
+  maps = {'implausibility': np.zeros(shape, np.float32), 'misalignment': None}
+  panel = panels.review_panel(image, PROMPT, labels(maps), labels(maps))
+  assert panel.dtype == np.uint8
+  assert panel.shape[1:] == (panels.WIDTH, 3)
+  reference = panels.review_panel(image[:64, :64], PROMPT, labels(), labels())
+  assert panel.shape == reference.shape
+
+
+def test_overlay_leaves_what_is_zero_and_brightens_with_the_value():
+  image = np.full((1, 11, 3), 128, np.uint8)
+  heat = panels.overlay(image, np.linspace(0, 1, 11)[None].astype(np.float32))
+  assert len(set(heat[0, 0])) == 1  # grey: no heat at all
+  luminance = heat[0] @ np.array([0.2126, 0.7152, 0.0722])
+  # Half transparent, the first steps may be as dark as the grey below them.
+  assert (np.diff(luminance[2:]) > 0).all()
+  # 85 % of inferno's last colour (252, 255, 164) over the grey 70 + 128 / 2.
+  np.testing.assert_array_equal(heat[0, -1], [234, 237, 160])
+
+
+def test_heat_stands_where_the_map_is_high():
+  image = np.full((256, 256, 3), 128, np.uint8)
+  heatmap = np.zeros((512, 512), np.float32)
+  heatmap[:128, 384:] = 1
+  panel = panels.review_panel(
+    image, PROMPT, labels({'implausibility': heatmap}), labels()
+  )
+  top = panels.MARGIN + 56
+  left = panels.MARGIN + panels.TILE + panels.GAP
+  tile = panel[top : top + panels.TILE, left : left + panels.TILE].astype(int)
+  coloured = np.ptp(tile, axis=-1) > 0
+  assert coloured[:60, 196:].all()
+  assert not coloured[70:].any()
+  assert not coloured[:, :186].any()
+
+
+def test_score_bars_are_as_long_as_the_scores():
+  image = np.zeros((64, 64, 3), np.uint8)
+
+  def area(value):
+    scores = dict.fromkeys(schema.SCORES, value)
+    panel = panels.review_panel(
+      image, PROMPT, labels(), labels(scores=scores, keyword_labels=None)
+    )
+    return count(panel, panels.PREDICTED, right=0.35)
+
+  swatch = area(np.nan)
+  quarter, half, full = (area(value) - swatch for value in (0.25, 0.5, 1.0))
+  assert half / quarter == pytest.approx(2, rel=0.03)
+  assert full / half == pytest.approx(2, rel=0.03)
+
+
+def test_misaligned_words_are_marked_in_both_colours():
+  image = np.zeros((64, 64, 3), np.uint8)
+  clean = panels.review_panel(image, PROMPT, labels(), labels())
+
+  def marks(truth, predicted):
+    panel = panels.review_panel(
+      image,
+      PROMPT,
+      labels(keyword_labels=truth),
+      labels(keyword_labels=predicted),
+    )
+    return [
+      count(panel, colour, left=0.4) - count(clean, colour, left=0.4)
+      for colour in (panels.TRUE, panels.PREDICTED_LIGHT)
+    ]
+
+  ones = (1,) * 7
+  short, long = (0, *ones[1:]), (1, 0, *ones[2:])
+  assert marks(ones, ones) == [0, 0]
+  true, predicted = marks(short, ones)
+  assert true > 20
+  assert predicted == 0
+  true, predicted = marks(ones, short)
+  assert true == 0
+  assert predicted > 100
+  # "yellow" is longer than "a".
+  assert marks(long, long)[0] > 3 * marks(short, short)[0]
+
+
+def test_not_annotated_is_not_shown_as_zero():
+  image = np.full((64, 64, 3), 90, np.uint8)
+  zero = np.zeros((64, 64), np.float32)
+  zeros = dict.fromkeys(schema.SCORES, 0.0)
+  nothing = labels(dict.fromkeys(schema.MAPS), dict.fromkeys(schema.SCORES, np.nan))
+  missing = panels.review_panel(image, PROMPT, nothing, labels())
+  clean = panels.review_panel(
+    image, PROMPT, labels(dict.fromkeys(schema.MAPS, zero), zeros), labels()
+  )
+  tile = np.s_[90:320, 300:540]
+  assert missing[tile].mean() > clean[tile].mean() + 50
+  assert not np.array_equal(missing[330:], clean[330:])
+
+
+def test_long_prompts_wrap():
+  image = np.zeros((64, 64, 3), np.uint8)
+  none = labels(keyword_labels=None)
+  heights = [
+    panels.review_panel(image, prompt, none, none).shape[0]
+    for prompt in ('', 'word ' * 20, 'word ' * 200, 'x' * 1000)
+  ]
+  assert heights[0] == heights[1] < min(heights[2:])
+  placed = panels._place('ab ' * 100 + 'x' * 300, [], 400, panels._font(18))
+  assert ''.join(piece.text for piece in placed) == 'ab ' * 100 + 'x' * 300
+  font = panels._font(18)
+  assert max(p.left + font.getlength(p.text.rstrip()) for p in placed) <= 400
+
+
+def test_wrong_number_of_labels_is_an_error():
+  image = np.zeros((64, 64, 3), np.uint8)
+  with pytest.raises(ValueError, match='3 keyword labels for a prompt of 7 words'):
+    panels.review_panel(image, PROMPT, labels(keyword_labels=(1, 0, 1)), labels())
