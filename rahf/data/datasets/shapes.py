@@ -26,6 +26,7 @@ from rahf.data.datasets.shapes_record import (
   MIN_IMAGE_SIZE,
   make_records,
   make_sample,
+  metric_ceilings,
 )
 
 TOKENIZER_FILE = 'tokenizer.model'
@@ -83,6 +84,14 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(builder=self, features=record_features())
+
+  def metric_ceilings(self, num_samples: int = 1_000) -> dict[str, float]:
+    """Returns the best that a model can reach on the test split, by metric name.
+
+    The comparison is in `shapes_record.metric_ceilings`, over the first samples.
+    """
+    config = self.builder_config
+    return metric_ceilings(config.seed, num_samples, config.image_size)
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator]:
     del dl_manager

@@ -1,20 +1,22 @@
 """Three simulated annotators of a generated scene, and what they say on average.
 
 How scores follow from defects. Each score has a latent value, 5 at best:
-  plausibility  5 - 4 (1 - exp(-0.6 d)), d the sum of the damages' severities; a
+  plausibility  1 + 4 exp(-0.6 d), d the sum of the damages' severities; a
                 severity is strength times area, 1 for a typical damage.
-  alignment     5 - 4 (1 - exp(-0.6 m)), m the number of false words, 2 for a missing
+  alignment     1 + 4 exp(-0.6 m), m the number of false words, 2 for a missing
                 group.
   aesthetics    grows with the contrast of objects and background and with a colour
                 gradient, falls with the damages.
-  overall       0.4 plausibility + 0.4 alignment + 0.2 aesthetics.
+  overall       0.5 plausibility + 0.5 alignment + 0.3 (aesthetics - 3).
 An annotator adds noise, rounds, and keeps to 1..5. Everyone marks the middle of each
 damage and each object of a group that contradicts the prompt (for a missing group its
 place), with jitter and misses, and ticks the false words with misses and rare slips.
 """
 
+import math
+
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage, special
 
 from rahf.data import schema
 from rahf.data.consolidate import Annotation, ConsolidatedLabels, Point, discs
@@ -41,13 +43,14 @@ def annotate(
     num_tokens: number of label tokens.
     rng: of jitter, misses, slips and score noise.
   """
-  false = np.isin(np.arange(num_tokens), misaligned)
+  # The chance of each word to be ticked.
+  chance = np.full(num_tokens, SLIP)
+  chance[list(misaligned)] = 1 - MISS
   targets = defect_points(scene)
   latent = np.array(latent_scores(scene))
   annotations = []
   for _ in range(ANNOTATORS):
     marked = [_mark(points, rng) for points in targets]
-    chance = np.where(false, 1 - MISS, SLIP)
     ticked = np.flatnonzero(rng.random(num_tokens) < chance)
     likert = np.clip(np.round(latent + rng.normal(0, SCORE_NOISE, 4)), 1, 5)
     annotations.append(Annotation(*marked, ticked.tolist(), likert.tolist()))
@@ -77,18 +80,15 @@ def expected_labels(
   # The mean of round(latent + noise) kept to 1..5: one step up at each half.
   steps = np.array([1.5, 2.5, 3.5, 4.5])
   latent = np.array(latent_scores(scene))[:, None]
-  scores = stats.norm.sf(steps, latent, SCORE_NOISE).mean(1)
-  labels = 1 - np.isin(np.arange(num_tokens), misaligned).astype(int)
-  return ConsolidatedLabels(maps, tuple(labels.tolist()), tuple(scores.tolist()))
+  scores = special.ndtr((latent - steps) / SCORE_NOISE).mean(1)
+  labels = tuple(int(i not in misaligned) for i in range(num_tokens))
+  return ConsolidatedLabels(maps, labels, tuple(scores.tolist()))
 
 
 def defect_points(scene: Scene) -> tuple[list[Point], list[Point]]:
   """Returns where damages are and where the image contradicts the prompt."""
   contradicting = [
-    centre
-    for group in scene.groups
-    if group.false & {'count', 'size', 'colour', 'kind', 'row', 'column'}
-    for centre in group.centres
+    centre for group in scene.groups if group.false for centre in group.centres
   ]
   return [(damage.x, damage.y) for damage in scene.damages], contradicting
 
@@ -97,12 +97,12 @@ def latent_scores(scene: Scene) -> tuple[float, float, float, float]:
   """Returns the noise-free score on the Likert scale, order of `schema.SCORES`."""
   damage = sum(severity(damage) for damage in scene.damages)
   mistakes = sum(_mistakes(group.false, group.drawn is None) for group in scene.groups)
-  plausibility = 5 - 4 * (1 - np.exp(-0.6 * damage))
-  alignment = 5 - 4 * (1 - np.exp(-0.6 * mistakes))
-  aesthetics = np.clip(
-    1.6 + 4.5 * _contrast(scene) + 0.8 * _has_gradient(scene) - 0.4 * damage, 1, 5
-  )
-  overall = 0.4 * plausibility + 0.4 * alignment + 0.2 * aesthetics
+  plausibility = 1 + 4 * math.exp(-0.6 * damage)
+  alignment = 1 + 4 * math.exp(-0.6 * mistakes)
+  gradient = scene.background.start != scene.background.end
+  aesthetics = 1.6 + 4.5 * _contrast(scene) + 0.8 * gradient - 0.4 * damage
+  aesthetics = min(max(aesthetics, 1), 5)
+  overall = 0.5 * plausibility + 0.5 * alignment + 0.3 * (aesthetics - 3)
   return plausibility, alignment, aesthetics, overall
 
 
@@ -112,17 +112,16 @@ def severity(damage: Damage) -> float:
 
 
 def _mark(points: list[Point], rng: np.random.Generator) -> list[Point]:
-  jittered = np.array(points).reshape(-1, 2) + rng.normal(0, JITTER, (len(points), 2))
+  if not points:
+    return []
+  jittered = np.array(points) + rng.normal(0, JITTER, (len(points), 2))
   seen = rng.random(len(points)) >= MISS
-  return [tuple(point) for point in np.clip(jittered[seen], 0, 1).tolist()]
+  return [tuple(point) for point in jittered[seen].clip(0, 1).tolist()]
 
 
 def _mistakes(false: frozenset[str], missing: bool) -> int:
   # Row and column are one place.
-  return 2 if missing else len({'place' if f in _PLACE else f for f in false})
-
-
-_PLACE = ('row', 'column')
+  return 2 if missing else len(false) - (false >= {'row', 'column'})
 
 
 def _contrast(scene: Scene) -> float:
@@ -130,7 +129,3 @@ def _contrast(scene: Scene) -> float:
   background = np.mean([scene.background.start, scene.background.end], axis=0) @ _LUMA
   shown = [COLOURS[group.drawn.colour] for group in scene.groups if group.drawn]
   return float(np.abs(np.array(shown) @ _LUMA - background).mean() / 255)
-
-
-def _has_gradient(scene: Scene) -> bool:
-  return scene.background.start != scene.background.end

@@ -81,3 +81,47 @@ def make_sample(seed: int, split: str, index: int) -> Sample:
   tokens = tuple(words.label_tokens(prompt.text))
   annotations = shapes_annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
   return Sample(scene, prompt, tokens, annotations, texture)
+
+
+def metric_ceilings(
+  seed: int, num_samples: int, image_size: int, split: str = 'test'
+) -> dict[str, float]:
+  """Measures the annotators' mean opinion against the consolidated labels.
+
+  Annotator noise keeps a model from doing better than this, but by luck.
+
+  Args:
+    seed: of the data set.
+    num_samples: how many samples of the split to compare, from the first.
+    image_size: height and width of the maps in pixels.
+    split: one of `schema.SPLITS`.
+
+  Returns:
+    The value of each metric, by the names of an evaluation's results.
+  """
+  from rahf.metrics.correlation import plcc, srcc
+  from rahf.metrics.keywords import KeywordMetrics
+  from rahf.metrics.saliency import MapMetrics
+
+  maps = {name: MapMetrics() for name in schema.MAPS}
+  keywords = KeywordMetrics()
+  scores = []
+  for index in range(num_samples):
+    sample = make_sample(seed, split, index)
+    expected = shapes_annotators.expected_labels(
+      sample.scene, sample.prompt.misaligned, len(sample.tokens), image_size, image_size
+    )
+    labels = consolidate(sample.annotations, len(sample.tokens), image_size, image_size)
+    for name, prediction, truth in zip(
+      schema.MAPS, expected.maps, labels.maps, strict=True
+    ):
+      maps[name] += MapMetrics.of(prediction, truth)
+    keywords += KeywordMetrics.of(labels.keyword_labels, expected.keyword_labels)
+    scores.append((expected.scores, labels.scores))
+  predicted, truth = np.array(scores).transpose(1, 2, 0)
+  ceilings = {}
+  for name, x, y in zip(schema.SCORES, predicted, truth, strict=True):
+    ceilings |= {f'{name}/plcc': plcc(x, y), f'{name}/srcc': srcc(x, y)}
+  for name, metrics in maps.items():
+    ceilings |= {f'{name}/{key}': value for key, value in metrics.values().items()}
+  return ceilings | {f'keywords/{k}': v for k, v in keywords.values().items()}

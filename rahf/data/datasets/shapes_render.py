@@ -3,10 +3,11 @@
 Axis letters: H height, W width.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from rahf.data.datasets.shapes_scene import COLOURS, Background, Damage, Scene
 
@@ -68,6 +69,8 @@ def draw(scene: Scene, image_size: int) -> UInt8[np.ndarray, 'H W 3']:
 
 
 def _background(background: Background, size: int) -> UInt8[np.ndarray, 'H W 3']:
+  if background.start == background.end:
+    return np.full((size, size, 3), background.start, np.uint8)
   start, end = (np.array(c, np.float32) for c in (background.start, background.end))
   axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
   x, y = axis * np.cos(background.angle), axis[:, None] * np.sin(background.angle)
@@ -86,11 +89,11 @@ def _spoil(
   left, top = (max(0, int(c - 2 * radius)) for c in (x, y))
   right, bottom = (min(size, int(c + 2 * radius) + 1) for c in (x, y))
   window = pixels[top:bottom, left:right]
-  dx = np.arange(left, right) - x + np.zeros((bottom - top, 1))
-  dy = np.arange(top, bottom)[:, None] - y + np.zeros(right - left)
+  dx = np.arange(left, right) - x
+  dy = np.arange(top, bottom)[:, None] - y
   # Along the damage's direction, and across it.
-  along = dx * np.cos(damage.angle) + dy * np.sin(damage.angle)
-  across = dy * np.cos(damage.angle) - dx * np.sin(damage.angle)
+  along = dx * math.cos(damage.angle) + dy * math.sin(damage.angle)
+  across = dy * math.cos(damage.angle) - dx * math.sin(damage.angle)
   length = radius * damage.strength
   if damage.kind == 'smear':
     spoilt = _smear(window, damage.angle, 1.6 * length)
@@ -116,25 +119,22 @@ def _smear(
   window: Float[np.ndarray, 'H W 3'], angle: float, length: float
 ) -> Float[np.ndarray, 'H W 3']:
   """Averages along a direction, as a thumb over wet paint."""
-  steps = np.linspace(-length, length, 9)
-  shifted = [
-    ndimage.shift(
-      window, (d * np.sin(angle), d * np.cos(angle), 0), order=0, mode='nearest'
-    )
-    for d in steps
-  ]
-  return np.mean(shifted, axis=0)
+  # Enough steps not to show as ghosts, few enough for large images.
+  steps = np.linspace(-length, length, min(max(round(length), 9), 32))
+  return sum(_displace(window, step, angle) for step in steps) / len(steps)
 
 
 def _displace(
-  window: Float[np.ndarray, 'H W 3'], shift: Float[np.ndarray, 'H W'], angle: float
+  window: Float[np.ndarray, 'H W 3'],
+  shift: Float[np.ndarray, '#H #W'] | float,
+  angle: float,
 ) -> Float[np.ndarray, 'H W 3']:
   """Takes each pixel from `shift` pixels further along the angle."""
-  height, width = shift.shape
-  rows = np.arange(height)[:, None] + shift * np.sin(angle)
-  columns = np.arange(width) + shift * np.cos(angle)
-  rows = np.clip(np.round(rows).astype(int), 0, height - 1)
-  columns = np.clip(np.round(columns).astype(int), 0, width - 1)
+  height, width, _ = window.shape
+  rows = np.arange(height)[:, None] + shift * math.sin(angle)
+  columns = np.arange(width) + shift * math.cos(angle)
+  rows = np.rint(rows).astype(int).clip(0, height - 1)
+  columns = np.rint(columns).astype(int).clip(0, width - 1)
   return window[rows, columns]
 
 
