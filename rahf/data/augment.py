@@ -3,13 +3,12 @@
 Every transform is a function dict -> dict, and all randomness comes from a seed
 that is folded from (seed, epoch, example), never from state.
 
-Data format, before `crop_and_resize`:
-  image              uint8[h, w, 3]       RGB, row 0 at the top, any size
-  implausibility_map float32[h', w']      [0, 1]; any size of its own
-  misalignment_map   float32[h'', w'']    likewise
-after it, and before and after `jitter`:
-  image              float32[S, S, 3]     [0, 1]
-  maps               float32[2, S, S]     [0, 1], order of schema.MAPS
+The crop is drawn here and cut by `images.resize`, in one go with the scaling: for
+the image and for each map, whatever their sizes, the same fractions.
+
+Data format of `jitter`, before and after:
+  image    float32[S, S, 3]    RGB, [0, 1], row 0 at the top
+  ...      other keys are left as they are
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from jaxtyping import Float, Int64
 
-from rahf.data import schema
+from rahf.data import images
 
 Example = Mapping[str, tf.Tensor]
 
@@ -25,16 +24,6 @@ CROP_PROBABILITY = 0.5
 CROP_MIN = 0.8
 JITTER_PROBABILITY = 0.1
 GREY_PROBABILITY = 0.1
-
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-
-
-def augment(
-  example: Example, seed: Int64[tf.Tensor, '2'], image_size: int
-) -> dict[str, tf.Tensor]:
-  """Crops, scales and recolours one example; a pure function of its arguments."""
-  crop, colour = tf.unstack(tf.random.split(seed, 2))
-  return jitter(crop_and_resize(example, random_box(crop), image_size), colour)
 
 
 def example_seed(
@@ -55,19 +44,7 @@ def random_box(seed: Int64[tf.Tensor, '2']) -> Float[tf.Tensor, '4']:
   sides = tf.random.stateless_uniform([2], size, CROP_MIN, 1.0)
   corner = tf.random.stateless_uniform([2], place) * (1 - sides)
   crop = _chance(happens, CROP_PROBABILITY)
-  return tf.where(crop, tf.concat([corner, sides], 0), WHOLE)
-
-
-def crop_and_resize(
-  example: Example, box: Float[tf.Tensor, '4'], image_size: int
-) -> dict[str, tf.Tensor]:
-  """Cuts the same fractional box out of image and maps and scales it to S x S."""
-  rest = dict(example)
-  maps = [rest.pop(f'{name}_map')[..., None] for name in schema.MAPS]
-  image = tf.cast(rest.pop('image'), tf.float32) / 255
-  maps = [_crop_resized(values, box, image_size)[..., 0] for values in maps]
-  image = _crop_resized(image, box, image_size)
-  return rest | {'image': image, 'maps': tf.stack(maps)}
+  return tf.where(crop, tf.concat([corner, sides], 0), images.WHOLE)
 
 
 def jitter(example: Example, seed: Int64[tf.Tensor, '2']) -> dict[str, tf.Tensor]:
@@ -105,19 +82,3 @@ def _recolour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   image = tf.image.stateless_random_saturation(image, 0.8, 1.0, seeds[3])
   image = tf.clip_by_value(image, 0, 1)
   return tf.image.stateless_random_jpeg_quality(image, 70, 100, seeds[4])
-
-
-def _crop_resized(
-  values: Float[tf.Tensor, 'h w c'], box: Float[tf.Tensor, '4'], size: int
-) -> Float[tf.Tensor, 'S S c']:
-  """As tf.image.resize(antialias=True) of the box, which need not end at pixels."""
-  scale = size / (tf.cast(tf.shape(values)[:2], tf.float32) * box[2:])
-  resized = tf.raw_ops.ScaleAndTranslate(
-    images=values[None],
-    size=[size, size],
-    scale=scale,
-    translation=-size * box[:2] / box[2:],
-    kernel_type='triangle',
-    antialias=True,
-  )[0]
-  return tf.ensure_shape(resized, [size, size, values.shape[-1]])

@@ -1,6 +1,7 @@
 """Image bytes to arrays, safely: the header is read before any pixel is."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,6 +11,8 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 # Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class ImageError(ValueError):
@@ -24,7 +27,9 @@ def open_image(data: bytes) -> Image.Image:
   """
   try:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-  except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+  except Image.DecompressionBombError as error:
+    raise ImageError(f'too large: {error} Scale the image down first') from None
+  except (UnidentifiedImageError, OSError) as error:
     found = data[:12] if data else 'no bytes'
     raise ImageError(
       f'not a PNG, JPEG or WEBP image (begins with {found!r}): {error}'
@@ -67,6 +72,27 @@ def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
     return np.asarray(image.convert('L'), np.float32) / 255
   except (OSError, SyntaxError, ValueError) as error:
     raise ImageError(f'the map cannot be decoded: {error}') from None
+
+
+def resize(
+  pixels: UInt8[np.ndarray, 'h w 3'] | Float[np.ndarray, 'h w'],
+  size: int,
+  box: Sequence[float] = WHOLE,
+) -> UInt8[np.ndarray, 'S S 3'] | Float[np.ndarray, 'S S']:
+  """Scales a part of an image or map to S x S, bilinear with antialiasing.
+
+  Args:
+    box: (top, left, height, width) as fractions; need not end at pixels.
+  """
+  image = Image.fromarray(pixels)
+  top, left, height, width = map(float, box)
+  limits = (
+    left * image.width,
+    top * image.height,
+    min(left + width, 1) * image.width,
+    min(top + height, 1) * image.height,
+  )
+  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, limits))
 
 
 def encode_map(values: Float[np.ndarray, 'H W']) -> bytes:

@@ -9,7 +9,7 @@ Axis letters as in `schema.Batch`.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple, TypeVar
 
@@ -132,26 +132,32 @@ def shuffled(
 
 
 def decode_record(
-  record: schema.Record, tokenizer: Tokenizer, options: PipelineOptions
+  record: schema.Record,
+  tokenizer: Tokenizer,
+  options: PipelineOptions,
+  box: Sequence[float] = images.WHOLE,
 ) -> dict[str, np.ndarray]:
-  """Decodes and tokenises one record.
+  """Decodes one record, cuts out the box, scales and tokenises.
 
-  Data format, after:
-    image              uint8[h, w, 3]     RGB, as large as stored
-    implausibility_map float32[h', w']    [0, 1]; one zero pixel if not annotated
-    misalignment_map   float32[h'', w'']  likewise
-    map_mask           bool[2]            order of schema.MAPS
-    scores             float32[4]         [0, 1], 0 if not annotated
-    score_mask         bool[4]            order of schema.SCORES
-    text               int32[K, L]        token ids, EOS, padding
-    target             int32[T]           token ids with marks, EOS, padding
-    keyword_mask       bool[]
-    truncated          bool[]             text or target was cut
+  Data format, after; H and W are the image size:
+    image         uint8[H, W, 3]     RGB, row 0 at the top
+    maps          float32[2, H, W]   [0, 1], order of schema.MAPS; 0 if not annotated
+    map_mask      bool[2]
+    scores        float32[4]         [0, 1], order of schema.SCORES; 0 if not annotated
+    score_mask    bool[4]
+    text          int32[K, L]        token ids, EOS, padding
+    target        int32[T]           token ids with marks, EOS, padding
+    keyword_mask  bool[]
+    truncated     bool[]             text or target was cut
+
+  Args:
+    box: top, left, height, width of what is kept, as fractions.
 
   Raises:
     ValueError: image or map cannot be decoded, or labels do not fit the prompt.
   """
-  maps = {f'{name}_map': getattr(record, f'{name}_map') for name in schema.MAPS}
+  size = options.image_size
+  maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
   pieces = tokenizer.encode(record.prompt)
   text = tokenizer_lib.prompt_texts(
@@ -160,13 +166,10 @@ def decode_record(
   # Without labels nothing is marked; the mask keeps the target out of the loss.
   labels = record.keyword_labels or [1] * len(pieces.word_ends)
   target = tokenizer.mark(pieces, labels)
-  decoded = {
-    name: images.decode_map(data) if data else np.zeros((1, 1), np.float32)
-    for name, data in maps.items()
-  }
-  return decoded | {
-    'image': images.decode_image(record.image),
-    'map_mask': np.array([bool(data) for data in maps.values()]),
+  return {
+    'image': images.resize(images.decode_image(record.image), size, box),
+    'maps': np.stack([_decode_map(data, size, box) for data in maps]),
+    'map_mask': np.array([bool(data) for data in maps]),
     'scores': np.nan_to_num(scores, nan=0.0),
     'score_mask': ~np.isnan(scores),
     'text': text.ids,
@@ -174,6 +177,12 @@ def decode_record(
     'keyword_mask': np.array(bool(record.keyword_labels)),
     'truncated': np.array(text.truncated or len(target) >= options.target_length),
   }
+
+
+def _decode_map(data: bytes, size: int, box: Sequence[float]) -> np.ndarray:
+  if not data:
+    return np.zeros((size, size), np.float32)
+  return images.resize(images.decode_map(data), size, box)
 
 
 def prefetch(
@@ -260,25 +269,27 @@ class _Stream:
   def _load(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
     index, seed = self.place(row)
     # Padding rows read the first record; what they hold is blanked afterwards.
-    example = self._decoded(self.split.read_serialized(tf.maximum(index, 0)))
-    size = self.options.image_size
+    serialized = self.split.read_serialized(tf.maximum(index, 0))
+    crop, colour = tf.unstack(tf.random.split(seed, 2))
+    box = augment.random_box(crop) if self.augmented else tf.constant(images.WHOLE)
+    example = self._decode(serialized, box)
+    example['image'] = tf.cast(example['image'], tf.float32) / 255
     if self.augmented:
-      example = augment.augment(example, seed, size)
-    else:
-      example = augment.crop_and_resize(example, tf.constant(augment.WHOLE), size)
+      example = augment.jitter(example, colour)
     image = example['image'] * 2 - 1
     return example | {'image': image, 'index': tf.cast(index, tf.int32)}
 
-  def _decoded(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+  def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:
     """Runs `decode_record` on the host and tells TensorFlow the shapes."""
     specs = _decoded_specs(self.options)
 
-    def decode(data: bytes) -> list[np.ndarray]:
-      decoded = decode_record(parse_record(data), self.tokenizer, self.options)
+    def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
+      record = parse_record(data)
+      decoded = decode_record(record, self.tokenizer, self.options, box)
       return [decoded[name] for name in specs]
 
     dtypes = [spec.dtype for spec in specs.values()]
-    values = tf.numpy_function(decode, [serialized], dtypes, stateful=False)
+    values = tf.numpy_function(decode, [serialized, box], dtypes, stateful=False)
     return {
       name: tf.ensure_shape(value, spec.shape)
       for (name, spec), value in zip(specs.items(), values, strict=True)
@@ -301,17 +312,18 @@ class _Stream:
         decode_record(record, self.tokenizer, self.options)
       except ValueError as error:
         raise ValueError(
-          f'{self.split.where(index)} of {self.split.name}, uid {record.uid}, cannot '
-          f'be used: {error}; {advice}'
+          f'{self.split.where(index)} uid {record.uid!r}, cannot be '
+          f'used: {error}; {advice}'
         ) from None
 
 
 def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
   """Returns shape and dtype of what `decode_record` gives."""
+  size = options.image_size
   texts = len(tokenizer_lib.tasks(options.variant))
   return {
-    'image': tf.TensorSpec([None, None, 3], tf.uint8),
-    **{f'{name}_map': tf.TensorSpec([None, None], tf.float32) for name in schema.MAPS},
+    'image': tf.TensorSpec([size, size, 3], tf.uint8),
+    'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
     'map_mask': tf.TensorSpec([len(schema.MAPS)], tf.bool),
     'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
     'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import sentencepiece
 import tensorflow as tf
 
 from rahf.data import images, schema, words
@@ -30,6 +31,24 @@ def make_record(number: int = 0, size: int = 16, **changes) -> schema.Record:
     misalignment_map=images.encode_png(pixels[..., 1]),
   )
   return record._replace(**changes)
+
+
+def train_model(path: pathlib.Path, *symbols: str) -> pathlib.Path:
+  """Trains a small SentencePiece model with T5's special ids and these symbols."""
+  with path.open('wb') as stream:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(['a red circle, a blue square.'] * 4),
+      model_writer=stream,
+      vocab_size=26,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=-1,
+      user_defined_symbols=list(symbols),
+      hard_vocab_limit=False,
+      minloglevel=2,
+    )
+  return path
 
 
 def write_split(

@@ -1,0 +1,140 @@
+"""How fast the input pipeline is, stage by stage, and how soon it resumes.
+
+  python benchmarks/input_pipeline.py [--directory=PREPARED] [--tokenizer=MODEL]
+
+Without a directory it prepares a small shapes data set in a temporary folder.
+"""
+
+import itertools
+import os
+import pathlib
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import app, flags
+
+from rahf.data import augment, images, pipeline, records, schema
+from rahf.data import tokenizer as tokenizer_lib
+from rahf.data.datasets import shapes
+
+_DIRECTORY = flags.DEFINE_string('directory', None, 'A prepared data set.')
+_TOKENIZER = flags.DEFINE_string(
+  'tokenizer', None, "SentencePiece model; by default the directory's tokenizer.model."
+)
+_SPLIT = flags.DEFINE_string('split', 'train', 'Which split to read.')
+_IMAGE_SIZE = flags.DEFINE_integer('image_size', 64, 'Pixels a side.')
+_LENGTH = flags.DEFINE_integer('length', 64, 'Ids of text and target.')
+_BATCH = flags.DEFINE_integer('batch_size', 32, 'Rows of a batch.')
+_EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples the whole is timed over.')
+_SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long each stage is timed.')
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  print(f'{os.cpu_count()} cores of {_processor()}, TensorFlow {tf.__version__}')
+  with tempfile.TemporaryDirectory() as scratch:
+    directory = _DIRECTORY.value or shapes.prepare_shapes(
+      scratch, image_size=_IMAGE_SIZE.value, train=2000, dev=8, test=8, seed=0
+    )
+    model = _TOKENIZER.value or pathlib.Path(directory) / 'tokenizer.model'
+    options = pipeline.PipelineOptions(_IMAGE_SIZE.value, _LENGTH.value, _LENGTH.value)
+    start = time.perf_counter()
+    split = records.open_split(directory, _SPLIT.value)
+    _line(f'open {len(split)} records', time.perf_counter() - start, 's')
+    _measure(split, tokenizer_lib.Tokenizer(model), options)
+
+
+def _measure(
+  split: records.RecordSplit,
+  tokenizer: tokenizer_lib.Tokenizer,
+  options: pipeline.PipelineOptions,
+) -> None:
+  def batches(step: int) -> Iterator[schema.Batch]:
+    return pipeline.train_batches(
+      split, tokenizer, options, batch_size=_BATCH.value, seed=0, start_step=step
+    )
+
+  for step in (0, 1_000_000):
+    start = time.perf_counter()
+    next(batches(step))
+    _line(f'first batch from step {step}', time.perf_counter() - start, 's')
+
+  for name, stage in _stages(split, tokenizer, options).items():
+    _line(name, _rate(stage), 'examples/s')
+  stream = batches(0)
+  for _ in range(8):  # Until the number of threads has settled.
+    next(stream)
+  count = max(_EXAMPLES.value // _BATCH.value, 1)
+  start = time.process_time(), time.perf_counter()
+  for _ in range(count):
+    next(stream)
+  busy, elapsed = time.process_time() - start[0], time.perf_counter() - start[1]
+  _line('all stages, batched', count * _BATCH.value / elapsed, 'examples/s')
+  _line('processor time of all', busy / count / _BATCH.value * 1e3, 'ms/example')
+
+
+def _stages(
+  split: records.RecordSplit,
+  tokenizer: tokenizer_lib.Tokenizer,
+  options: pipeline.PipelineOptions,
+) -> dict[str, Iterator[object]]:
+  """Returns, for each stage alone and in one thread, an endless run of examples."""
+  loaded = [split[i] for i in range(min(len(split), 256))]
+  pixels = [images.decode_image(record.image) for record in loaded[:32]]
+  size = options.image_size
+
+  def tokenize(record: schema.Record) -> None:
+    pieces = tokenizer.encode(record.prompt)
+    tokenizer_lib.prompt_texts(tokenizer, pieces, options.variant, options.text_length)
+
+  def decode(record: schema.Record) -> None:
+    images.decode_image(record.image)
+    for data in (record.implausibility_map, record.misalignment_map):
+      if data:
+        images.decode_map(data)
+
+  def jitter(row: tf.Tensor) -> tf.Tensor:
+    seed = augment.example_seed(0, tf.constant(0, tf.int64), row)
+    return augment.jitter({'image': tf.fill([size, size, 3], 0.5)}, seed)['image']
+
+  endless = tf.data.Dataset.range(tf.int64.max)
+  read = endless.map(lambda row: split.read_serialized(row % len(split)))
+  return {
+    'read': iter(read),
+    'decode image and maps': map(decode, itertools.cycle(loaded)),
+    'crop and resize image': (
+      images.resize(values, size, (0.1, 0.1, 0.8, 0.8))
+      for values in itertools.cycle(pixels)
+    ),
+    'tokenise': map(tokenize, itertools.cycle(loaded)),
+    'colour augmentation': iter(endless.map(jitter)),
+  }
+
+
+def _rate(examples: Iterator[object]) -> float:
+  next(examples)
+  start = time.perf_counter()
+  done = 0
+  while (elapsed := time.perf_counter() - start) < _SECONDS.value:
+    next(examples)
+    done += 1
+  return done / elapsed
+
+
+def _processor() -> str:
+  """Returns the processor's model name where the system tells it."""
+  information = pathlib.Path('/proc/cpuinfo')
+  lines = information.read_text().splitlines() if information.exists() else []
+  names = [line.split(':')[1].strip() for line in lines if 'model name' in line]
+  return names[0] if names else platform.processor()
+
+
+def _line(name: str, value: float, unit: str) -> None:
+  print(f'{name:32}{value:10.2f} {unit}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,256 @@
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from util import make_record, train_model, write_split
+
+from rahf.data import images, pipeline, records
+from rahf.data.pipeline import PipelineOptions
+from rahf.data.tokenizer import Tokenizer
+
+COUNT = 10
+PLAIN = PipelineOptions(image_size=16, text_length=40, target_length=48, augment=False)
+AUGMENTED = PipelineOptions(image_size=16, text_length=40, target_length=48)
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  return Tokenizer(train_model(tmp_path_factory.mktemp('model') / 'a.model', '_0'))
+
+
+@pytest.fixture(scope='module')
+def split(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  write_split(folder, 'train', [make_record(i) for i in range(COUNT)], shards=3)
+  return records.open_split(folder, 'train')
+
+
+def split_of(folder, *written):
+  write_split(folder, 'dev', written)
+  return records.open_split(folder, 'dev')
+
+
+def take(split, tokenizer, count, options=PLAIN, **changes):
+  arguments = {'batch_size': 4, 'seed': 0, 'start_step': 0} | changes
+  batches = pipeline.train_batches(split, tokenizer, options, **arguments)
+  return list(itertools.islice(batches, count))
+
+
+def indices(batches):
+  return np.concatenate([batch.index for batch in batches]).tolist()
+
+
+def assert_same(ours, theirs):
+  for one, other in zip(ours, theirs, strict=True):
+    for name in one._fields:
+      np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+
+
+def test_resuming_continues_the_unbroken_run(split, tokenizer):
+  unbroken = take(split, tokenizer, 8, AUGMENTED)
+  # Ten examples and batches of four: step 2 and step 7 span two epochs.
+  for step in (1, 2, 5):
+    resumed = take(split, tokenizer, 8 - step, AUGMENTED, start_step=step)
+    assert_same(resumed, unbroken[step:])
+
+
+def test_each_epoch_holds_every_example_once_in_an_order_of_its_own(split, tokenizer):
+  order = indices(take(split, tokenizer, 10))
+  epochs = [order[k : k + COUNT] for k in range(0, len(order), COUNT)]
+  assert [sorted(epoch) for epoch in epochs] == [list(range(COUNT))] * 4
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  assert indices(take(split, tokenizer, 10, seed=1)) != order
+  assert indices(take(split, tokenizer, 10)) == order
+
+
+def test_hosts_share_the_global_batch(split, tokenizer):
+  whole = take(split, tokenizer, 4, AUGMENTED)
+  parts = [
+    take(split, tokenizer, 4, AUGMENTED, host=host, hosts=2) for host in range(2)
+  ]
+  joined = [
+    type(first)(*map(np.concatenate, zip(first, second, strict=True)))
+    for first, second in zip(*parts, strict=True)
+  ]
+  assert_same(joined, whole)
+  with pytest.raises(ValueError, match='batch of 4 does not divide over 3 hosts'):
+    take(split, tokenizer, 1, hosts=3)
+
+
+def test_image_and_maps_move_together(split, tokenizer):
+  # The maps of these records are the image's red and green channels.
+  batches = take(split, tokenizer, 10, AUGMENTED)
+  image = np.concatenate([batch.image for batch in batches])
+  maps = np.concatenate([batch.maps for batch in batches])
+  red = np.abs((image[..., 0] + 1) / 2 - maps[:, 0]).max((1, 2)) < 0.01
+  green = np.abs((image[..., 1] + 1) / 2 - maps[:, 1]).max((1, 2)) < 0.01
+  whole = np.stack([images.decode_map(record.implausibility_map) for record in split])
+  index = np.concatenate([batch.index for batch in batches])
+  moved = np.abs(maps[:, 0] - whole[index]).max((1, 2)) > 0.05
+  # Four of five images keep their colours, and half are cropped.
+  assert (red == green).all()
+  assert red.mean() > 0.6
+  assert 0.2 < (red & moved).mean() < 0.7
+
+
+def test_a_map_of_another_size_moves_by_the_same_fractions(tokenizer, tmp_path):
+  ramp = np.tile(np.linspace(0, 255, 64), (64, 1))
+  small = ramp.reshape(32, 2, 32, 2).mean((1, 3))
+  pixels = np.repeat(ramp[..., None], 3, 2).round().astype(np.uint8)
+  record = make_record(
+    image=images.encode_png(pixels),
+    misalignment_map=images.encode_png(small.round().astype(np.uint8)),
+  )
+  batches = take(split_of(tmp_path, record), tokenizer, 20, AUGMENTED, batch_size=1)
+  image = np.concatenate([batch.image for batch in batches])
+  maps = np.concatenate([batch.maps for batch in batches])
+  difference = np.abs((image.mean(-1) + 1) / 2 - maps[:, 1])[:, 1:-1, 1:-1]
+  # A shift by one of the 16 pixels would be 1/16.
+  assert np.median(difference.max((1, 2))) < 0.012
+
+
+def test_augmentation_differs_between_epochs_only(tokenizer, tmp_path):
+  single = split_of(tmp_path, make_record(3))
+  batches = take(single, tokenizer, 12, AUGMENTED, batch_size=1)
+  assert_same(batches, take(single, tokenizer, 12, AUGMENTED, batch_size=1))
+  assert len({batch.maps.tobytes() for batch in batches}) > 3
+  whole = take(single, tokenizer, 3, PLAIN, batch_size=1)
+  assert len({batch.image.tobytes() for batch in whole}) == 1
+
+
+def test_batch_holds_what_the_record_says(tokenizer, tmp_path):
+  labels = (1, 0, 1, 1, 0)
+  record = make_record(2, keyword_labels=labels, scores=(0.25, np.nan, 1.0, 0.0))
+  record = record._replace(misalignment_map=b'')
+  (batch,) = take(split_of(tmp_path, record), tokenizer, 1, batch_size=1)
+  pixels = images.decode_image(record.image)
+  np.testing.assert_allclose(batch.image[0], pixels / 127.5 - 1, atol=1e-6)
+  np.testing.assert_allclose(batch.maps[0, 0], pixels[..., 0] / 255, atol=1e-6)
+  assert not batch.maps[0, 1].any()
+  assert batch.map_mask.tolist() == [[True, False]]
+  assert batch.scores.tolist() == [[0.25, 0.0, 1.0, 0.0]]
+  assert batch.score_mask.tolist() == [[True, False, True, True]]
+  pieces = tokenizer.encode(record.prompt)
+  assert batch.keyword_mask.tolist() == [True]
+  assert tokenizer.read_marks(pieces, batch.target[0]) == (labels, 0)
+  assert batch.text.shape == (1, 7, 40)
+  assert {name: values.dtype for name, values in batch._asdict().items()} == {
+    **dict.fromkeys(('index', 'text', 'target'), np.int32),
+    **dict.fromkeys(('image', 'maps', 'scores'), np.float32),
+    **dict.fromkeys(('map_mask', 'score_mask', 'keyword_mask', 'truncated'), bool),
+  }
+
+
+def test_without_labels_the_target_is_the_prompt(tokenizer, tmp_path):
+  record = make_record(2, keyword_labels=())
+  (batch,) = take(split_of(tmp_path, record), tokenizer, 1, batch_size=1)
+  ids = tokenizer.encode(record.prompt).ids
+  assert batch.keyword_mask.tolist() == [False]
+  assert tuple(batch.target[0, : len(ids) + 1]) == (*ids, 1)
+
+
+def test_cut_text_or_target_is_flagged(split, tokenizer):
+  options = PipelineOptions(16, 8, 64, augment=False)
+  (batch,) = take(split, tokenizer, 1, options)
+  assert batch.truncated.all()
+  assert (batch.text[..., -1] == 1).all()
+  options = PipelineOptions(16, 64, 8, augment=False)
+  (batch,) = take(split, tokenizer, 1, options)
+  assert batch.truncated.all()
+  assert (batch.target[:, -1] == 1).all()
+  assert not take(split, tokenizer, 1, PipelineOptions(16, 64, 64))[0].truncated.any()
+
+
+@pytest.mark.parametrize('hosts', [1, 2])
+def test_evaluation_sees_every_example_once(split, tokenizer, hosts):
+  per_host = [
+    list(
+      pipeline.eval_batches(
+        split, tokenizer, AUGMENTED, batch_size=8, host=host, hosts=hosts
+      )
+    )
+    for host in range(hosts)
+  ]
+  assert [len(batches) for batches in per_host] == [2] * hosts
+  seen = [i for batches in per_host for i in indices(batches)]
+  assert sorted(seen) == [-1] * 6 + list(range(COUNT))
+  for batch in itertools.chain(*per_host):
+    padding = batch.index < 0
+    for name in ('image', 'maps', 'scores', 'map_mask', 'score_mask', 'keyword_mask'):
+      assert not getattr(batch, name)[padding].any()
+    assert (batch.text[padding].sum(-1) == 1).all()
+    assert (batch.text[padding, :, 0] == 1).all()
+    assert batch.map_mask[~padding].all()
+
+
+def test_word_limits_leave_prompts_out(tokenizer, tmp_path):
+  prompts = ['a', 'a b c', 'a b c d', 'a b c d e f']
+  split = split_of(tmp_path, *(make_record(0, prompt=p) for p in prompts))
+  options = PipelineOptions(16, 40, 40, min_words=3, max_words=4)
+  batches = take(split, tokenizer, 3, options, batch_size=2)
+  assert [sorted(batch.index) for batch in batches] == [[1, 2]] * 3
+  options = PipelineOptions(16, 40, 40, min_words=7)
+  with pytest.raises(ValueError, match='none of the 4 prompts'):
+    take(split, tokenizer, 1, options)
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    ({'image': b'no image'}, 'not a PNG, JPEG or WEBP'),
+    ({'image': make_record(1, 64).image[:900]}, 'cannot be decoded'),
+    ({'misalignment_map': b'GIF89a'}, 'not a PNG, JPEG or WEBP'),
+    ({'keyword_labels': (1, 0)}, '2 keyword labels for the 5 words'),
+  ],
+)
+def test_a_bad_record_is_named(tokenizer, tmp_path, change, reason):
+  good, bad = make_record(0), make_record(1, **change)
+  split = split_of(tmp_path, good, good, bad)
+  batches = pipeline.eval_batches(split, tokenizer, PLAIN, batch_size=2)
+  next(batches)
+  place = r"00000-of-00001, record 2 at byte \d+, uid 'uid-1',"
+  with pytest.raises(ValueError, match=rf'(?s){place}.*{reason}.*rahf\.data verify'):
+    next(batches)
+
+
+def test_a_damaged_record_is_named(tokenizer, tmp_path):
+  split = split_of(tmp_path, make_record(0), make_record(1))
+  data = bytearray(tf.io.gfile.GFile(split.files[0], 'rb').read())
+  data[-30] ^= 0xFF
+  with open(split.files[0], 'wb') as stream:
+    stream.write(data)
+  with pytest.raises(ValueError, match=r'record 1 at byte \d+, cannot.*verify'):
+    take(split, tokenizer, 1, batch_size=2)
+
+
+def test_prefetch_keeps_order_and_stays_ahead():
+  started = []
+
+  def transfer(item):
+    started.append(item)
+    return item * item
+
+  results = pipeline.prefetch(iter(range(20)), transfer, size=3)
+  assert next(results) == 0
+  assert list(results) == [k * k for k in range(1, 20)]
+  assert started == list(range(20))
+
+
+def test_prefetch_raises_in_place():
+  def numbers():
+    yield 1
+    raise ValueError('broken record')
+
+  results = pipeline.prefetch(numbers(), float)
+  assert next(results) == 1.0
+  with pytest.raises(ValueError, match='broken record'):
+    next(results)
+
+
+def test_prefetch_ends_with_its_consumer():
+  results = pipeline.prefetch(itertools.count(), float)
+  next(results)
+  results.close()
+  assert not [t for t in threading.enumerate() if t.name.startswith('prefetch')]

@@ -1,0 +1,108 @@
+import struct
+
+import numpy as np
+import pytest
+from etils import epath
+from util import make_record, write_split
+
+from rahf.data import records
+
+
+@pytest.fixture
+def directory(tmp_path):
+  folder = tmp_path / 'tiny' / '1.0.0'
+  write_split(folder, 'train', [make_record(i) for i in range(7)], shards=3)
+  return folder
+
+
+def test_any_record_can_be_read(directory):
+  split = records.open_split(directory, 'train')
+  assert len(split) == 7
+  for position in (6, 0, 3):
+    assert split[position] == make_record(position)
+  assert [record.uid for record in split] == [f'uid-{i}' for i in range(7)]
+  with pytest.raises(IndexError):
+    split[7]
+
+
+def test_unannotated_fields_survive(tmp_path):
+  record = make_record(0, keyword_labels=(), implausibility_map=b'')
+  write_split(tmp_path / 'a', 'dev', [record])
+  assert records.open_split(tmp_path / 'a', 'dev')[0] == record
+
+
+def test_index_is_kept_and_checked_against_the_shards(directory):
+  first = records.open_split(directory, 'train')
+  kept = directory / 'train.index.npz'
+  assert kept.exists()
+  again = records.open_split(directory, 'train')
+  np.testing.assert_array_equal(again.offset, first.offset)
+  # Other shards under the same names: the index of the old ones is not used.
+  new = [make_record(i, size=24) for i in range(4)]
+  write_split(directory, 'train', new, shards=3)
+  assert records.open_split(directory, 'train')[3] == new[3]
+
+
+def test_a_directory_that_cannot_be_written_is_read(directory, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise PermissionError('read-only')
+
+  monkeypatch.setattr(type(epath.Path(directory)), 'write_bytes', refuse)
+  assert records.open_split(directory, 'train')[2] == make_record(2)
+  assert not (directory / 'train.index.npz').exists()
+
+
+def test_word_counts_are_those_of_the_prompts(directory):
+  prompts = ['a', 'a b, c', '"x"  y?']
+  write_split(directory, 'dev', [make_record(0, prompt=p) for p in prompts])
+  split = records.open_split(directory, 'dev')
+  assert split.word_counts().tolist() == [1, 3, 2]
+  assert split.word_counts().tolist() == [1, 3, 2]
+
+
+def shard(directory, number=0):
+  return directory / f'tiny-train.tfrecord-{number:05d}-of-00003'
+
+
+def test_cut_inside_a_record(directory):
+  file = shard(directory)
+  file.write_bytes(file.read_bytes()[:-7])
+  with pytest.raises(ValueError, match=r'00000-of-00003 is cut inside record 2 .*copy'):
+    records.open_split(directory, 'train')
+
+
+def test_cut_between_records(directory):
+  file = shard(directory)
+  data = file.read_bytes()
+  length = struct.unpack('<Q', data[:8])[0]
+  file.write_bytes(data[: length + 16])
+  with pytest.raises(ValueError, match=r'holds 1 records, dataset_info\.json says 3'):
+    records.open_split(directory, 'train')
+
+
+def test_missing_shard_split_and_directory(directory, tmp_path):
+  with pytest.raises(ValueError, match=r"no split 'test', only \['train'\]"):
+    records.open_split(directory, 'test')
+  with pytest.raises(ValueError, match='not a prepared data set'):
+    records.open_split(tmp_path / 'nowhere', 'train')
+  shard(directory, 1).unlink()
+  with pytest.raises(ValueError, match='00001-of-00003 cannot be opened'):
+    records.open_split(directory, 'train')
+
+
+def test_damaged_record_is_named(directory):
+  split = records.open_split(directory, 'train')
+  file = shard(directory)
+  data = bytearray(file.read_bytes())
+  data[int(split.offset[1]) + 40] ^= 0xFF
+  file.write_bytes(data)
+  assert split[0] == make_record(0)
+  with pytest.raises(ValueError, match=r'00000-of-00003, record 1 at byte \d+, cannot'):
+    split[1]
+
+
+def test_other_examples_are_refused():
+  with pytest.raises(ValueError, match=r"features \['image', .* are missing"):
+    records.parse_record(b'')
+  with pytest.raises(ValueError, match=r'not a tf\.train\.Example'):
+    records.parse_record(b'\xff\xff\xff')
