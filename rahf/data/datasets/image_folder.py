@@ -1,0 +1,126 @@
+"""Images by uid from a folder of files, prompts from a table."""
+
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Collection, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+
+
+class ImageFolder:
+  """The wanted uids found among files named <uid>.<png, jpg, jpeg or webp>.
+
+  Attributes:
+    uids: the wanted uids of which a file was found.
+    prompts: uid -> prompt of its first row in the table.
+    repeated: uid -> which file of several is read.
+    conflicts: uid -> the differing prompts.
+  """
+
+  def __init__(
+    self, folder: os.PathLike | str, table: os.PathLike | str, wanted: Collection[str]
+  ):
+    """Lists the files below `folder` and reads the table.
+
+    Raises:
+      ValueError: no image file, or the table is damaged or lacks a column.
+    """
+    self._paths: dict[str, pathlib.Path] = {}
+    self.prompts: dict[str, str] = {}
+    self.repeated: dict[str, str] = {}
+    self.conflicts: dict[str, str] = {}
+    wanted = set(wanted)
+    paths = [
+      path
+      for path in sorted(pathlib.Path(folder).rglob('*'))
+      if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+    if not paths:
+      raise ValueError(
+        f'--images {folder}: no {", ".join(SUFFIXES)} file below it; for Pick-a-Pic '
+        'parquet files leave --prompts out'
+      )
+    for path in paths:
+      first = self._paths.setdefault(path.stem, path)
+      if path is not first and path.stem in wanted:
+        self.repeated[path.stem] = f'{first} used, not {path}'
+    self._paths = {uid: self._paths[uid] for uid in wanted & self._paths.keys()}
+    for uid, prompt in read_prompts(table):
+      if uid in wanted and prompt != self.prompts.setdefault(uid, prompt):
+        self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
+
+  @property
+  def uids(self) -> set[str]:
+    return set(self._paths)
+
+  def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields (uid, image bytes as found)."""
+    for uid in uids:
+      yield uid, self._paths[uid].read_bytes()
+
+
+def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
+  """Yields (uid, prompt) of each row of a CSV, TSV, JSONL or parquet table.
+
+  Columns: `uid`, or `filename` whose stem is the uid; `prompt` or `caption`.
+  Rows without a prompt are passed over.
+
+  Raises:
+    ValueError: the file is missing or damaged, of another kind, or lacks a column.
+  """
+  path = pathlib.Path(path)
+  readers = {
+    '.csv': lambda: _delimited(path, ','),
+    '.tsv': lambda: _delimited(path, '\t'),
+    '.jsonl': lambda: _json_lines(path),
+    '.parquet': lambda: _parquet(path),
+  }
+  if not path.is_file():
+    raise ValueError(f'--prompts {path}: no such file')
+  if path.suffix.lower() not in readers:
+    raise ValueError(
+      f'--prompts {path}: the name must end in {", ".join(readers)}, which says how '
+      'to read it'
+    )
+  try:
+    for number, row in enumerate(readers[path.suffix.lower()](), 1):
+      uid = row.get('uid') or pathlib.PurePosixPath(row.get('filename') or '').stem
+      prompt = row.get('prompt') or row.get('caption')
+      if not uid or ('prompt' not in row and 'caption' not in row):
+        raise ValueError(
+          f'--prompts {path}, row {number}: needs uid (or filename) and prompt (or '
+          f'caption), has {", ".join(map(str, row))}'
+        )
+      if prompt:
+        yield uid, prompt
+  except (csv.Error, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as e:
+    raise ValueError(f'--prompts {path}: cannot be read ({e}); save it as UTF-8') from e
+
+
+def _delimited(path: pathlib.Path, delimiter: str) -> Iterator[dict[str, str]]:
+  # Spreadsheets put a byte order mark in front of UTF-8.
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    yield from csv.DictReader(file, delimiter=delimiter)
+
+
+def _json_lines(path: pathlib.Path) -> Iterator[dict[str, str]]:
+  with path.open(encoding='utf-8') as file:
+    for number, line in enumerate(file, 1):
+      if line.strip():
+        row = json.loads(line)
+        if not isinstance(row, dict):
+          raise ValueError(f'--prompts {path}, line {number}: not a JSON object')
+        yield row
+
+
+def _parquet(path: pathlib.Path) -> Iterator[dict[str, str]]:
+  with pq.ParquetFile(path) as file:
+    names = ('uid', 'filename', 'prompt', 'caption')
+    columns = [name for name in file.schema_arrow.names if name in names]
+    for batch in file.iter_batches(columns=columns):
+      yield from batch.to_pylist()

@@ -1,0 +1,126 @@
+"""What became of every annotated sample while a data set was prepared."""
+
+import collections
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+from rahf.data import schema
+
+# Reason -> its line in the printed table, grouped by what it did to the sample.
+DROPPED = {
+  'missing_image': 'image not found',
+  'missing_prompt': 'prompt not found',
+  'unreadable_image': 'image unreadable',
+  'duplicate_label': 'uid labelled twice',
+}
+MASKED = {
+  'label_mismatch': 'keyword labels do not fit the prompt',
+  'invalid_label': 'keyword labels other than 0 and 1',
+  'invalid_score': 'score outside [0, 1]',
+  'unreadable_map': 'map unreadable',
+}
+KEPT = {
+  'repeated_image': 'image in several places, first used',
+  'repeated_prompt': 'several prompts, first used',
+}
+_GROUPS = {
+  'dropped': ('sample dropped', DROPPED),
+  'masked': ('this label alone masked', MASKED),
+  'kept': ('kept as it is', KEPT),
+}
+
+
+class Line(NamedTuple):
+  """One thing that happened to one sample."""
+
+  split: str
+  uid: str
+  reason: str
+  detail: str
+
+
+class Report:
+  """Counts per split, and one line for whatever was dropped, masked or chosen.
+
+  Attributes:
+    records: split -> annotated samples found in the label files.
+    matched: split -> samples of which image and prompt were found.
+    prepared: split -> samples written.
+    lines: everything else that happened, by uid.
+    notes: sentences about whole splits.
+  """
+
+  def __init__(self):
+    self.records: collections.Counter[str] = collections.Counter()
+    self.matched: collections.Counter[str] = collections.Counter()
+    self.prepared: collections.Counter[str] = collections.Counter()
+    self.lines: list[Line] = []
+    self.notes: list[str] = []
+
+  def add(self, split: str, uid: str, reason: str, detail: str) -> None:
+    """Adds a line; `reason` is a key of DROPPED, MASKED or KEPT."""
+    self.lines.append(Line(split, uid, reason, detail))
+
+  def count(self, split: str, reason: str) -> int:
+    """Returns how many lines a split has for a reason."""
+    return sum((line.split, line.reason) == (split, reason) for line in self.lines)
+
+  def write(self, path: os.PathLike, sources: dict[str, str | None]) -> None:
+    """Writes the report as JSON: sources, counts per split, lines by reason."""
+    splits = {
+      split: {
+        'records': self.records[split],
+        'matched': self.matched[split],
+        'prepared': self.prepared[split],
+        **{
+          group: {reason: self.count(split, reason) for reason in reasons}
+          for group, (_, reasons) in _GROUPS.items()
+        },
+      }
+      for split in schema.SPLITS
+    }
+    samples: dict[str, list[dict[str, str]]] = {
+      reason: [] for _, reasons in _GROUPS.values() for reason in reasons
+    }
+    for split, uid, reason, detail in self.lines:
+      samples[reason].append({'split': split, 'uid': uid, 'detail': detail})
+    content = {
+      'sources': sources,
+      'splits': splits,
+      'notes': self.notes,
+      'samples': samples,
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    pathlib.Path(path).write_text(text + '\n', encoding='utf-8')
+
+  def table(self) -> str:
+    """Returns the counts as a table; reasons that never occurred are left out."""
+    rows = [
+      ('', schema.SPLITS),
+      *(
+        (title, [counter[split] for split in schema.SPLITS])
+        for title, counter in (
+          ('annotated samples', self.records),
+          ('image and prompt found', self.matched),
+          ('prepared', self.prepared),
+        )
+      ),
+    ]
+    for title, reasons in _GROUPS.values():
+      counted = [
+        (f'  {label}', [self.count(split, reason) for split in schema.SPLITS])
+        for reason, label in reasons.items()
+      ]
+      counted = [row for row in counted if any(row[1])]
+      if counted:
+        rows += [(title, ()), *counted]
+    return '\n'.join(
+      (f'{title:40}' + ''.join(f'{_grouped(cell):>9}' for cell in cells)).rstrip()
+      for title, cells in rows
+    )
+
+
+def _grouped(cell: str | int) -> str:
+  return cell if isinstance(cell, str) else f'{cell:,}'

@@ -1,0 +1,268 @@
+"""RichHF-18K: labels from the release, image and prompt joined by uid.
+
+Nothing disappears silently: a sample without a readable image or a prompt is
+dropped, an unusable label is masked alone, and each case is a line of the report.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+import tqdm
+
+from rahf.data import schema, words
+from rahf.data.datasets import annotations, features
+from rahf.data.datasets.annotations import Annotation
+from rahf.data.datasets.image_folder import ImageFolder
+from rahf.data.datasets.pickapic import PickAPic
+from rahf.data.datasets.report import Report
+from rahf.data.images import ImageError, decode_image, decode_map
+
+# Records per split in the release. A file cut between two records raises nothing.
+RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
+
+Source = PickAPic | ImageFolder
+Note = Callable[[str, str], None]
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Writes joined samples as sharded TFRecords in the splits train, dev, test."""
+
+  name = 'richhf18k'
+  VERSION = tfds.core.Version('1.0.0')
+  # Nothing is downloaded. TFDS would look for checksums beside the class by way of
+  # importlib_resources, which it does not declare.
+  url_infos: ClassVar = {}
+
+  def __init__(
+    self,
+    *,
+    samples: dict[str, dict[str, Annotation]],
+    source: Source,
+    report: Report,
+    **kwargs,
+  ):
+    """`samples` is split -> uid -> annotation; `kwargs` are TFDS's own."""
+    self._samples = samples
+    self._source = source
+    self._report = report
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(builder=self, features=features.record_features())
+
+  def _split_generators(self, dl_manager):
+    return {split: self._generate_examples(split) for split in self._samples}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+    samples = self._samples[split]
+    with tqdm.tqdm(total=len(samples), desc=f'{split:5}', unit='image') as bar:
+      for uid, image in self._source.read(samples):
+        note = functools.partial(self._report.add, split, uid)
+        record = join(samples[uid], image, self._source.prompts[uid], note)
+        bar.update()
+        if record:
+          self._report.prepared[split] += 1
+          yield uid, record._asdict()
+      bar.set_postfix_str('writing shards')
+    if not self._report.prepared[split]:
+      first = next(
+        line
+        for line in self._report.lines
+        if (line.split, line.reason) == (split, 'unreadable_image')
+      )
+      raise ValueError(
+        f'none of the {len(samples)} images of {split} can be read; the first, '
+        f'{first.uid}: {first.detail}'
+      )
+
+
+def prepare_richhf18k(
+  data_dir: os.PathLike | str,
+  *,
+  labels: os.PathLike | str,
+  images: os.PathLike | str,
+  prompts: os.PathLike | str | None = None,
+  overwrite: bool = False,
+) -> tuple[pathlib.Path, Report]:
+  """Joins the release's labels with images and prompts and writes the data set.
+
+  A uid that is annotated in several splits stays in the first of test, dev,
+  train, so that no evaluation image is trained on.
+
+  Args:
+    data_dir: where to write; the result is `<data_dir>/richhf18k/<version>/`.
+    labels: folder of the release's {train,dev,test}.tfrecord.
+    images: folder of Pick-a-Pic v1 parquet files, searched recursively; with
+      `prompts`, of image files named <uid>.<extension>.
+    prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
+    overwrite: replace what was prepared there before.
+
+  Returns:
+    The prepared directory, with report.json in it, and the report.
+
+  Raises:
+    ValueError: a path is missing, a file damaged, no image is found, or the
+      directory exists.
+  """
+  target = pathlib.Path(data_dir) / Builder.name / str(Builder.VERSION)
+  if target.exists() and not overwrite:
+    raise ValueError(f'{target} exists; give --overwrite to replace it')
+  if target.exists() and not (target / 'dataset_info.json').exists():
+    raise ValueError(f'{target} is no prepared data set; take it out of the way first')
+  if not pathlib.Path(images).is_dir():
+    raise ValueError(f'--images {images}: no such folder')
+  report = Report()
+  samples = _read_labels(labels, report)
+  wanted = [uid for split in samples.values() for uid in split]
+  source = ImageFolder(images, prompts, wanted) if prompts else PickAPic(images, wanted)
+  samples = _match(samples, source, report)
+  if not any(samples.values()):
+    raise ValueError(
+      f'none of the {len(wanted)} annotated images has both image and prompt in '
+      f'{images}{f" and {prompts}" if prompts else ""}; the first wanted uid is '
+      f'{wanted[0]!r}'
+      if wanted
+      else f'--labels {labels}: the files hold no record; download them again'
+    )
+  if target.exists():
+    shutil.rmtree(target)
+  builder = Builder(
+    samples={split: found for split, found in samples.items() if found},
+    source=source,
+    report=report,
+    data_dir=data_dir,
+  )
+  tfds.disable_progress_bar()
+  with (
+    tempfile.TemporaryDirectory() as unused,
+    # TFDS prints sizes that it does not know and calls this a download.
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
+    builder.download_and_prepare(download_dir=unused)
+  sources = {'labels': labels, 'images': images, 'prompts': prompts}
+  report.write(
+    target / 'report.json',
+    {name: path and os.fspath(path) for name, path in sources.items()},
+  )
+  return target, report
+
+
+def join(
+  annotation: Annotation, image: bytes, prompt: str, note: Note
+) -> schema.Record | None:
+  """Returns the record of one image, or None where the image cannot be read.
+
+  Args:
+    annotation: the release's labels.
+    image: encoded bytes as found.
+    prompt: the text the image was generated from.
+    note: called with (reason, detail) for whatever is dropped or masked.
+  """
+  try:
+    decode_image(image)
+  except ImageError as error:
+    note('unreadable_image', str(error))
+    return None
+  tokens = tuple(words.label_tokens(prompt))
+  maps = zip(schema.MAPS, annotation.maps, strict=True)
+  implausibility, misalignment = (_checked_map(*item, note) for item in maps)
+  scores = zip(schema.SCORES, annotation.scores, strict=True)
+  return schema.Record(
+    uid=annotation.uid,
+    image=image,
+    prompt=prompt,
+    tokens=tokens,
+    keyword_labels=_keyword_labels(annotation.keyword_labels, tokens, note),
+    scores=tuple(_checked_score(*item, note) for item in scores),
+    implausibility_map=implausibility,
+    misalignment_map=misalignment,
+  )
+
+
+def _keyword_labels(text: str, tokens: tuple[str, ...], note: Note) -> tuple[int, ...]:
+  marks = text.split()
+  if not set(marks) <= {'0', '1'}:
+    note('invalid_label', f'labels {text!r}')
+    return ()
+  if len(marks) != len(tokens):
+    note('label_mismatch', f'{len(marks)} labels, {len(tokens)} words: {tokens}')
+    return ()
+  return tuple(map(int, marks))
+
+
+def _checked_score(name: str, value: float, note: Note) -> float:
+  if 0 <= value <= 1:
+    return value
+  note('invalid_score', f'{name} {value}')
+  return float('nan')
+
+
+def _checked_map(name: str, data: bytes, note: Note) -> bytes:
+  try:
+    decode_map(data)
+  except ImageError as error:
+    note('unreadable_map', f'{name}: {error}')
+    return b''
+  return data
+
+
+def _read_labels(
+  folder: os.PathLike | str, report: Report
+) -> dict[str, dict[str, Annotation]]:
+  files = annotations.find_files(folder)
+  samples: dict[str, dict[str, Annotation]] = {split: {} for split in schema.SPLITS}
+  owner: dict[str, str] = {}
+  for split in reversed(schema.SPLITS):
+    for path in files[split]:
+      for annotation in annotations.read(path):
+        report.records[split] += 1
+        first = owner.setdefault(annotation.uid, split)
+        if first != split or annotation.uid in samples[split]:
+          report.add(
+            split, annotation.uid, 'duplicate_label', f'already taken from {first}'
+          )
+        else:
+          samples[split][annotation.uid] = annotation
+  if report.records != RELEASE_RECORDS:
+    found, expected = (
+      ', '.join(f'{split} {counts[split]:,}' for split in schema.SPLITS)
+      for counts in (report.records, RELEASE_RECORDS)
+    )
+    report.notes.append(
+      f'the label files hold {found} records, the release {expected}; fine for a '
+      'sample, otherwise download them again'
+    )
+  return samples
+
+
+def _match(
+  samples: dict[str, dict[str, Annotation]], source: Source, report: Report
+) -> dict[str, dict[str, Annotation]]:
+  """Returns the samples of which image and prompt were found; notes the rest."""
+  matched = {split: {} for split in samples}
+  for split, found in samples.items():
+    for uid, annotation in found.items():
+      if uid not in source.uids:
+        report.add(split, uid, 'missing_image', 'uid not found among the images')
+      elif uid not in source.prompts:
+        report.add(split, uid, 'missing_prompt', 'the image has no prompt')
+      else:
+        matched[split][uid] = annotation
+        for reason, details in (
+          ('repeated_image', source.repeated),
+          ('repeated_prompt', source.conflicts),
+        ):
+          if uid in details:
+            report.add(split, uid, reason, details[uid])
+    report.matched[split] = len(matched[split])
+    if found and not matched[split]:
+      report.notes.append(f'{split} is left out: none of its images was found')
+  return matched

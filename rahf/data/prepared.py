@@ -1,0 +1,48 @@
+"""A prepared directory as a whole: where it is, and every record in turn."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import tqdm
+
+from rahf.data.records import RecordSplit
+
+_Result = TypeVar('_Result')
+
+
+def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
+  """Returns the prepared directory at or below `path`, and its splits' names.
+
+  Raises:
+    ValueError: there is none, or more than one.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    raise ValueError(f'{path}: no such folder')
+  found = sorted(info.parent for info in path.rglob('dataset_info.json'))
+  if len(found) != 1:
+    names = ', '.join(map(str, found)) or 'no dataset_info.json below it'
+    raise ValueError(
+      f'{path}: give one directory that `python -m rahf.data prepare` wrote; found '
+      f'{names}'
+    )
+  text = (found[0] / 'dataset_info.json').read_text(encoding='utf-8')
+  return found[0], [split['name'] for split in json.loads(text)['splits']]
+
+
+def map_records(
+  split: RecordSplit, function: Callable[[RecordSplit, int], _Result]
+) -> list[_Result]:
+  """Returns function(split, position) for every record, with a progress bar.
+
+  Several run at once (image decoding releases Python's lock); a record is in memory
+  only while its function runs.
+  """
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    results = pool.map(lambda position: function(split, position), range(len(split)))
+    bar = tqdm.tqdm(results, desc=f'{split.name:5}', total=len(split), unit='record')
+    return list(bar)

@@ -1,0 +1,82 @@
+"""Reads a prepared data set completely and says what is wrong with it."""
+
+import collections
+import os
+from collections.abc import Iterator
+
+from rahf.data import images, prepared, records, schema, words
+from rahf.data.records import RecordSplit
+
+
+def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
+  """Checks every record of a prepared directory, with a progress bar.
+
+  Shards complete, checksums, schema, images and maps decodable, words and labels in
+  agreement, scores in range, uids unique over all splits.
+
+  Returns:
+    Records read per split, and one sentence per problem, with file and uid.
+
+  Raises:
+    ValueError: the directory is not a prepared data set.
+  """
+  directory, names = prepared.find(path)
+  counts = dict.fromkeys(names, 0)
+  problems = []
+  places = collections.defaultdict(list)
+  for name in names:
+    try:
+      split = records.open_split(directory, name)
+    except ValueError as error:
+      problems.append(str(error))
+      continue
+    results = prepared.map_records(split, _check)
+    for position, (uid, found) in enumerate(results):
+      problems += found
+      if uid is not None:
+        counts[name] += 1
+        places[uid].append(split.where(position))
+  problems += [
+    f'uid {uid!r} is not unique: {" ".join(where)} in this split or another'
+    for uid, where in places.items()
+    if len(where) > 1
+  ]
+  return counts, problems
+
+
+def _check(split: RecordSplit, position: int) -> tuple[str | None, list[str]]:
+  """Returns the uid, None where the record cannot be read, and the problems."""
+  try:
+    record = split[position]
+  except ValueError as error:
+    return None, [str(error)]
+  where = f'{split.where(position)} uid {record.uid!r}'
+  return record.uid, [f'{where}: {problem}' for problem in check_record(record)]
+
+
+def check_record(record: schema.Record) -> Iterator[str]:
+  """Yields what contradicts `rahf.data.schema` in one record."""
+  if not record.uid:
+    yield 'uid is empty'
+  try:
+    images.decode_image(record.image)
+  except images.ImageError as error:
+    yield f'image: {error}'
+  for name in schema.MAPS:
+    data = getattr(record, f'{name}_map')
+    try:
+      if data:
+        images.decode_map(data)
+    except images.ImageError as error:
+      yield f'{name}_map: {error}'
+  if record.tokens != tuple(words.label_tokens(record.prompt)):
+    yield f'tokens {record.tokens} are not the words of {record.prompt!r}'
+  if record.keyword_labels and len(record.keyword_labels) != len(record.tokens):
+    yield f'{len(record.keyword_labels)} keyword_labels, {len(record.tokens)} tokens'
+  if not set(record.keyword_labels) <= {0, 1}:
+    yield f'keyword_labels {record.keyword_labels} other than 0 and 1'
+  if len(record.scores) != len(schema.SCORES):
+    yield f'{len(record.scores)} scores, not {len(schema.SCORES)}'
+  # NaN, not annotated, is neither below 0 nor above 1.
+  if any(score < 0 or score > 1 for score in record.scores):
+    yield f'scores {record.scores} outside [0, 1]'

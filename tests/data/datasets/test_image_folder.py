@@ -1,0 +1,85 @@
+"""A folder of images and a table of prompts, in each kind of table."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+
+AWKWARD = 'a "red" cat,\nasleep — 猫'
+
+
+def _write_table(path, uid_column='uid', prompt_column='prompt'):
+  rows = [
+    {uid_column: 'train/a.png' if uid_column == 'filename' else 'a'}
+    | {prompt_column: AWKWARD},
+    {uid_column: 'b', prompt_column: 'plain'},
+  ]
+  if path.suffix == '.parquet':
+    pq.write_table(pa.Table.from_pylist(rows), path)
+  elif path.suffix == '.jsonl':
+    text = ''.join(json.dumps(row) + '\n\n' for row in rows)
+    path.write_text(text, encoding='utf-8')
+  else:
+    comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
+    quoted = AWKWARD.replace('"', '""')
+    lines = [f'{uid_column}{comma}{prompt_column}']
+    lines += [f'{rows[0][uid_column]}{comma}"{quoted}"', f'b{comma}plain']
+    # Spreadsheets begin UTF-8 with a byte order mark.
+    path.write_text('\n'.join(lines), encoding='utf-8-sig')
+  return path
+
+
+@pytest.mark.parametrize('suffix', ['.csv', '.tsv', '.jsonl', '.parquet'])
+@pytest.mark.parametrize('columns', [('uid', 'prompt'), ('filename', 'caption')])
+def test_tables(tmp_path, suffix, columns):
+  table = _write_table(tmp_path / f'prompts{suffix}', *columns)
+  assert list(read_prompts(table)) == [('a', AWKWARD), ('b', 'plain')]
+
+
+def test_images_are_found_below_and_by_stem(tmp_path):
+  folder = tmp_path / 'images' / 'deep'
+  folder.mkdir(parents=True)
+  for name in ('a.JPG', 'a.png', 'b.webp', 'b.txt', 'unwanted.png'):
+    (folder / name).write_bytes(name.encode())
+  table = _write_table(tmp_path / 'prompts.csv')
+  found = ImageFolder(tmp_path / 'images', table, ['a', 'b', 'absent'])
+  assert found.uids == {'a', 'b'}
+  assert dict(found.read(['a', 'b'])) == {'a': b'a.JPG', 'b': b'b.webp'}
+  assert list(found.repeated) == ['a']
+  assert found.prompts == {'a': AWKWARD, 'b': 'plain'}
+
+
+def test_first_of_differing_prompts_wins(tmp_path):
+  (tmp_path / 'a.png').write_bytes(b'x')
+  table = tmp_path / 'prompts.csv'
+  table.write_text('uid,prompt\na,first\na,first\na,second\n')
+  found = ImageFolder(tmp_path, table, ['a'])
+  assert found.prompts == {'a': 'first'}
+  assert found.conflicts == {'a': "'first' used, not 'second'"}
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('t.csv', b'id,text\n1,x\n', r't\.csv, row 1: needs uid .* has id, text'),
+    ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
+    ('t.jsonl', b'{"uid": "a", "prompt"', r't\.jsonl: cannot be read'),
+    ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
+    ('t.parquet', b'PAR1 but no more', r't\.parquet: cannot be read'),
+    ('t.xlsx', b'', r'must end in \.csv'),
+  ],
+)
+def test_bad_tables_are_named(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    list(read_prompts(tmp_path / name))
+
+
+def test_missing_table_and_folder_without_images(tmp_path):
+  with pytest.raises(ValueError, match=r'--prompts .*no such file'):
+    list(read_prompts(tmp_path / 'absent.csv'))
+  with pytest.raises(ValueError, match=r'--images .*no \.png.*leave --prompts out'):
+    ImageFolder(tmp_path, tmp_path / 'absent.csv', ['a'])

@@ -1,0 +1,101 @@
+"""Images and prompts are found by uid, and no more is read than is needed."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from rahf.data.datasets.pickapic import PickAPic
+
+
+@pytest.fixture
+def folder(release):
+  """Six rows in row groups of two; `b` stands in three of them."""
+  release.add_pair(('a', 'x0'), (b'A', b'x'), 'prompt a')
+  release.add_pair(('x1', 'b'), (b'x', b'B'), 'prompt b')
+  release.add_pair(('x2', 'x3'), (b'x', b'x'))
+  release.add_pair(('x4', 'x5'), (b'x', b'x'))
+  release.add_pair(('b', 'c'), (b'B2', b'C'), 'prompt c')
+  release.add_pair(('b', 'b'), (b'B3', b'B4'), 'prompt b')
+  return release.write(row_group_size=2).images
+
+
+def test_either_side_is_found_and_the_first_place_wins(folder):
+  found = PickAPic(folder, {'a', 'b', 'c', 'absent'})
+  assert found.uids == {'a', 'b', 'c'}
+  assert found.prompts == {'a': 'prompt a', 'b': 'prompt b', 'c': 'prompt c'}
+  assert list(found.read(found.uids)) == [('a', b'A'), ('b', b'B'), ('c', b'C')]
+  assert list(found.read(['c'])) == [('c', b'C')]
+
+
+def test_repeats_and_differing_prompts_are_told(folder):
+  found = PickAPic(folder, {'a', 'b', 'c'})
+  assert found.repeated == {
+    'b': '4 places, first used: part.parquet row group 0 row 1 jpg_1'
+  }
+  assert list(found.conflicts) == ['b']
+  assert found.conflicts['b'].startswith("'prompt b' used, not 'prompt c'")
+
+
+def test_only_needed_columns_and_row_groups_are_read(folder, monkeypatch):
+  reads = []
+  scan, read = pq.ParquetFile.read_row_group, pq.ParquetFile.iter_batches
+
+  def spy_scan(self, i, columns=None, **options):
+    reads.append((i, tuple(columns)))
+    return scan(self, i, columns=columns, **options)
+
+  def spy_read(self, *args, row_groups, columns, **options):
+    reads.append((*row_groups, tuple(columns)))
+    return read(self, *args, row_groups=row_groups, columns=columns, **options)
+
+  monkeypatch.setattr(pq.ParquetFile, 'read_row_group', spy_scan)
+  monkeypatch.setattr(pq.ParquetFile, 'iter_batches', spy_read)
+  found = PickAPic(folder, {'a', 'c'})
+  light = ('image_0_uid', 'image_1_uid', 'caption')
+  assert reads == [(0, light), (1, light), (2, light)]
+  reads.clear()
+  assert dict(found.read(['a', 'c'])) == {'a': b'A', 'c': b'C'}
+  assert reads == [(0, ('jpg_0',)), (2, ('jpg_1',))]
+
+
+def test_batches_within_a_row_group(release):
+  for i in range(100):
+    release.add_pair((f'u{i}', 'x'), (b'%d' % i, b'x'))
+  found = PickAPic(
+    release.write(row_group_size=100).images, {'u3', 'u31', 'u32', 'u99'}
+  )
+  expected = {'u3': b'3', 'u31': b'31', 'u32': b'32', 'u99': b'99'}
+  assert dict(found.read(found.uids)) == expected
+
+
+def test_null_image_is_empty_bytes(release):
+  folder = release.add_pair(('a', 'b'), (None, b'B')).write().images
+  assert dict(PickAPic(folder, {'a'}).read(['a'])) == {'a': b''}
+
+
+def test_damaged_file_is_named(folder):
+  path = folder / 'part.parquet'
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-50])
+  with pytest.raises(ValueError, match=r'part\.parquet.*download it again'):
+    PickAPic(folder, {'a'})
+  # Image pages damaged, uids intact.
+  path.write_bytes(whole)
+  start = pq.ParquetFile(path).metadata.row_group(0).column(3).dictionary_page_offset
+  path.write_bytes(whole[:start] + b'\xff' * 16 + whole[start + 16 :])
+  found = PickAPic(folder, {'a'})
+  with pytest.raises(
+    ValueError, match=r'part\.parquet: row group 0.*download the file'
+  ):
+    list(found.read(['a']))
+
+
+def test_missing_columns_are_named(folder):
+  path = folder / 'part.parquet'
+  pq.write_table(pq.read_table(path).drop_columns(['jpg_0', 'jpg_1']), path)
+  with pytest.raises(ValueError, match=r'no column jpg_0, jpg_1.*without images'):
+    PickAPic(folder, {'a'})
+
+
+def test_folder_without_parquet(tmp_path):
+  with pytest.raises(ValueError, match=r'no \.parquet file.*--prompts'):
+    PickAPic(tmp_path, {'a'})

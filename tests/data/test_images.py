@@ -1,0 +1,122 @@
+"""Images decode upright, over white, and never beyond the limits."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rahf.data import images
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def _encode(image: Image.Image, format: str = 'PNG', **options) -> bytes:
+  buffer = io.BytesIO()
+  image.save(buffer, format, **options)
+  return buffer.getvalue()
+
+
+def _halves() -> Image.Image:
+  """32 x 16, left half red, right half blue."""
+  image = Image.new('RGB', (32, 16), RED)
+  image.paste(BLUE, (16, 0, 32, 16))
+  return image
+
+
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
+def test_each_format_keeps_orientation_and_colour(format):
+  pixels = images.decode_image(_encode(_halves(), format, quality=100))
+  assert pixels.shape == (16, 32, 3)
+  assert pixels.dtype == np.uint8
+  np.testing.assert_allclose(pixels[8, 4], RED, atol=4)
+  np.testing.assert_allclose(pixels[8, 28], BLUE, atol=4)
+
+
+# Where the stored left edge (red) ends up by the EXIF standard.
+@pytest.mark.parametrize(
+  ('orientation', 'red'),
+  [(1, (8, 2)), (3, (8, 29)), (6, (2, 8)), (8, (29, 8))],
+)
+def test_exif_rotation_is_applied(orientation, red):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  pixels = images.decode_image(_encode(_halves(), 'JPEG', quality=100, exif=exif))
+  assert pixels.shape == ((16, 32, 3) if orientation in (1, 3) else (32, 16, 3))
+  np.testing.assert_allclose(pixels[red], RED, atol=4)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA'])
+def test_transparency_is_laid_over_white(mode):
+  image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
+  image.putpixel((0, 0), (0, 0, 0, 255))
+  image.putpixel((1, 0), (0, 0, 0, 102))
+  pixels = images.decode_image(_encode(image.convert(mode)))
+  np.testing.assert_array_equal(pixels[0, :3, 0], [0, 153, 255])
+
+
+def test_palette_with_transparent_entry_is_laid_over_white():
+  image = Image.new('P', (2, 1))
+  image.putpalette([255, 0, 0, 0, 0, 255])
+  image.putpixel((1, 0), 1)
+  pixels = images.decode_image(_encode(image, transparency=0))
+  np.testing.assert_array_equal(pixels[0], [(255, 255, 255), BLUE])
+
+
+def _png_header(width: int, height: int) -> bytes:
+  """A PNG that claims a size and holds no pixels."""
+  header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  checksum = struct.pack('>I', zlib.crc32(header))
+  return b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header + checksum
+
+
+@pytest.mark.parametrize('size', [(30_000, 20_000), (30_000, 1), (8192, 4097)])
+def test_too_large_is_refused_from_the_header(size):
+  data = _png_header(*size) + struct.pack('>I', 0) + b'IDAT\x35\xaf\x06\x1e'
+  # Pillow's own limit speaks first for the largest of them.
+  named = f'({size[0]}x{size[1]}|600000000) pixels.*[sS]cale'
+  with pytest.raises(images.ImageError, match=named):
+    images.decode_image(data)
+
+
+def test_largest_allowed_side_decodes():
+  data = _encode(Image.new('RGB', (images.MAX_SIDE, 2)))
+  assert images.decode_image(data).shape == (2, images.MAX_SIDE, 3)
+
+
+@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize(
+  'data', [b'', b'<html>not found</html>', b'GIF89a' + b'0' * 99]
+)
+def test_other_bytes_are_refused_and_shown(decode, data):
+  with pytest.raises(images.ImageError, match=r'not a PNG, JPEG or WEBP.*(no|<ht|GIF)'):
+    decode(data)
+
+
+@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
+def test_cut_image_is_refused(decode, format):
+  noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+  data = _encode(Image.fromarray(noise), format)
+  with pytest.raises(images.ImageError):
+    decode(data[: len(data) // 2])
+
+
+def test_map_levels_are_shares_of_255():
+  levels = np.array([[0, 1, 128, 255]], np.uint8)
+  decoded = images.decode_map(images.encode_png(levels))
+  assert decoded.dtype == np.float32
+  np.testing.assert_array_equal(decoded, levels.astype(np.float32) / 255)
+
+
+def test_jpeg_map_decodes_grey():
+  data = _encode(Image.new('L', (8, 8), 100), 'JPEG', quality=100)
+  np.testing.assert_allclose(images.decode_map(data), 100 / 255, atol=2 / 255)
+
+
+def test_encoded_map_is_rounded_and_clipped():
+  values = np.array([[-0.5, 0.0, 0.4999, 0.5, 1.0, 1.5]], np.float32)
+  decoded = images.decode_map(images.encode_map(values)) * 255
+  np.testing.assert_allclose(decoded, [[0, 0, 127, 128, 255, 255]], atol=1e-4)

@@ -1,0 +1,119 @@
+"""verify finds what contradicts the schema, wherever it stands."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from rahf.data import schema, verify, words
+from rahf.data.datasets.richhf18k import prepare_richhf18k
+
+PROMPT = 'a cat, asleep'
+
+
+@pytest.fixture
+def record(picture):
+  return schema.Record(
+    uid='u',
+    image=picture,
+    prompt=PROMPT,
+    tokens=tuple(words.label_tokens(PROMPT)),
+    keyword_labels=(1, 0, 1),
+    scores=(0.0, 0.5, 1.0, math.nan),
+    implausibility_map=picture,
+    misalignment_map=b'',
+  )
+
+
+def test_good_records_pass(record):
+  assert list(verify.check_record(record)) == []
+  assert list(verify.check_record(record._replace(keyword_labels=()))) == []
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'uid': ''}, 'uid is empty'),
+    ({'image': b''}, 'image: not a PNG, JPEG or WEBP'),
+    ({'misalignment_map': b'text'}, 'misalignment_map: not a PNG'),
+    ({'tokens': ('a', 'cat,', 'asleep')}, "tokens ('a', 'cat,', 'asleep') are not"),
+    ({'keyword_labels': (1, 0)}, '2 keyword_labels, 3 tokens'),
+    ({'keyword_labels': (1, 0, 2)}, 'keyword_labels (1, 0, 2) other than'),
+    ({'scores': (0.5, 1.25, 0.5, 0.5)}, 'scores (0.5, 1.25, 0.5, 0.5) outside'),
+    ({'scores': (0.5, 0.5)}, '2 scores, not 4'),
+  ],
+)
+def test_each_contradiction_is_told(record, changes, message):
+  (problem,) = verify.check_record(record._replace(**changes))
+  assert problem.startswith(message)
+
+
+@pytest.fixture
+def directory(release, tmp_path):
+  for split, number in (('train', 3), ('dev', 1), ('test', 1)):
+    for index in range(number):
+      release.add(split, f'{split}-{index}')
+  release.write()
+  return prepare_richhf18k(
+    tmp_path / 'out', labels=release.labels, images=release.images
+  )[0]
+
+
+def _shard(directory, split):
+  (path,) = directory.glob(f'*-{split}.tfrecord-*')
+  return path
+
+
+def test_prepared_directory_is_sound(directory):
+  counts = {'train': 3, 'dev': 1, 'test': 1}
+  assert verify.verify(directory) == (counts, [])
+  assert verify.verify(directory.parents[1]) == (counts, [])
+
+
+def test_damage_is_found_and_the_rest_still_read(directory):
+  path = _shard(directory, 'train')
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1  # In the second record of three.
+  path.write_bytes(data)
+  counts, (problem,) = verify.verify(directory)
+  assert counts == {'train': 2, 'dev': 1, 'test': 1}
+  assert path.name in problem
+  assert 'record 1 at byte' in problem
+
+
+def test_cut_missing_and_repeated_shards_are_found(directory):
+  train = _shard(directory, 'train')
+  train.write_bytes(train.read_bytes()[:-3])
+  shutil.copy(_shard(directory, 'test'), _shard(directory, 'dev'))
+  counts, problems = verify.verify(directory)
+  assert counts == {'train': 0, 'dev': 1, 'test': 1}
+  assert len(problems) == 2
+  assert train.name in problems[0]
+  assert 'is cut' in problems[0]
+  assert problems[1].startswith("uid 'test-0' is not unique")
+  train.unlink()
+  _, problems = verify.verify(directory)
+  assert train.name in problems[0]
+
+
+def test_number_of_records_is_compared(directory):
+  path = directory / 'dataset_info.json'
+  info = json.loads(path.read_text())
+  for split in info['splits']:
+    if split['name'] == 'train':
+      split['shardLengths'] = ['4']
+  path.write_text(json.dumps(info))
+  _, (problem,) = verify.verify(directory)
+  assert 'holds 3 records, dataset_info.json says 4' in problem
+
+
+def test_other_directories_are_refused(tmp_path, directory):
+  with pytest.raises(ValueError, match='no such folder'):
+    verify.verify(tmp_path / 'absent')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ValueError, match=r'empty: give one .* no dataset_info\.json'):
+    verify.verify(tmp_path / 'empty')
+  shutil.copytree(directory, tmp_path / 'out/second')
+  with pytest.raises(ValueError, match=r'give one directory .*1\.0\.0, .*second'):
+    verify.verify(tmp_path / 'out')
