@@ -66,8 +66,8 @@ class ShapesConfig(tfds.core.BuilderConfig):
     for name in (*schema.SPLITS, 'seed'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} {getattr(self, name)} must not be negative')
-    if self.train == 0:
-      raise ValueError('train must be at least 1: the tokenizer is made from it')
+    if self.train + self.dev + self.test == 0:
+      raise ValueError('train, dev and test are all 0; ask for at least one sample')
     self.name = (
       f'{self.image_size}px-{self.train}-{self.dev}-{self.test}-seed{self.seed}'
     )
@@ -125,7 +125,7 @@ def prepare_shapes(
   Args:
     data_dir: TFDS data directory; one subdirectory per set of parameters.
     image_size: height and width in pixels, at least 64.
-    train: number of training samples, at least 1.
+    train: number of training samples; 0 leaves the split out.
     dev: number of development samples.
     test: number of test samples.
     seed: of all samples.
@@ -134,7 +134,7 @@ def prepare_shapes(
     The directory with the shards of all splits and `tokenizer.model`.
 
   Raises:
-    ValueError: a number is out of range.
+    ValueError: a number is negative, all counts are 0, or the image is too small.
   """
   config = ShapesConfig(
     image_size=image_size, train=train, dev=dev, test=test, seed=seed
