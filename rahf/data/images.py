@@ -12,7 +12,8 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+Box = Sequence[float] | Float[np.ndarray, '4']
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class ImageError(ValueError):
@@ -77,7 +78,7 @@ def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
 def resize(
   pixels: UInt8[np.ndarray, 'h w 3'] | Float[np.ndarray, 'h w'],
   size: int,
-  box: Sequence[float] = WHOLE,
+  box: Box = WHOLE,
 ) -> UInt8[np.ndarray, 'S S 3'] | Float[np.ndarray, 'S S']:
   """Scales a part of an image or map to S x S, bilinear with antialiasing.
 

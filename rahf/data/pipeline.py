@@ -9,7 +9,7 @@ Axis letters as in `schema.Batch`.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import NamedTuple, TypeVar
 
@@ -135,7 +135,7 @@ def decode_record(
   record: schema.Record,
   tokenizer: Tokenizer,
   options: PipelineOptions,
-  box: Sequence[float] = images.WHOLE,
+  box: images.Box = images.WHOLE,
 ) -> dict[str, np.ndarray]:
   """Decodes one record, cuts out the box, scales and tokenises.
 
@@ -179,7 +179,7 @@ def decode_record(
   }
 
 
-def _decode_map(data: bytes, size: int, box: Sequence[float]) -> np.ndarray:
+def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
   if not data:
     return np.zeros((size, size), np.float32)
   return images.resize(images.decode_map(data), size, box)

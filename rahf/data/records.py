@@ -69,11 +69,11 @@ class RecordSplit:
     number = position - np.searchsorted(self.shard, shard)
     return f'{self.files[shard]}, record {number} at byte {self.offset[position]},'
 
-  def read_serialized(self, position: tf.Tensor) -> tf.Tensor:
+  def read_serialized(self, position: tf.Tensor | int) -> tf.Tensor:
     """Reads one record's bytes, checksums compared; for use in `Dataset.map`.
 
     Args:
-      position: scalar integer tensor.
+      position: scalar.
 
     Returns:
       Scalar string tensor, a serialised `tf.train.Example`.
@@ -126,7 +126,9 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   sizes = _sizes(files)
   index = _kept(directory / f'{split}.index.npz', sizes)
   if index is None:
-    scanned = [_scan(*shard) for shard in zip(files, sizes, counts, strict=True)]
+    scanned = [
+      _scan(*shard) for shard in zip(files, sizes.tolist(), counts, strict=True)
+    ]
     index = {
       'sizes': sizes,
       'shard': np.repeat(np.arange(len(files), dtype=np.int32), counts),

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import sentencepiece
 from etils import epath
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from rahf.data import schema, words
 
@@ -26,6 +26,7 @@ PAD = 0
 EOS = 1
 MARK = '_0'
 
+Ids = Sequence[int] | Int[np.ndarray, 'length']
 Variant = Literal['augmented_prompt', 'multi_head']
 
 # What stands in front of the prompt in each of the texts of the augmented-prompt
@@ -117,7 +118,7 @@ class Tokenizer:
     """Returns the ids of a text as SentencePiece encodes it, no EOS."""
     return self._model.encode(text)
 
-  def decode(self, ids: Sequence[int]) -> str:
+  def decode(self, ids: Ids) -> str:
     """Returns the text of generated ids up to EOS, for people to read."""
     return self._model.decode(_until_end(ids))
 
@@ -162,7 +163,7 @@ class Tokenizer:
       begin = end
     return [*target, *pieces.ids[begin:]]
 
-  def read_marks(self, pieces: PromptPieces, generated: Sequence[int]) -> Keywords:
+  def read_marks(self, pieces: PromptPieces, generated: Ids) -> Keywords:
     """Reads a decoder's output back to labels; the inverse of `mark`.
 
     Where the output is not the prompt with marks, its pieces are aligned to the
@@ -266,7 +267,7 @@ def prompt_texts(
   return Texts(ids, any(len(row) >= length for row in rows))
 
 
-def pad(ids: Sequence[int], length: int) -> Int32[np.ndarray, 'length']:
+def pad(ids: Ids, length: int) -> Int32[np.ndarray, 'length']:
   """Ends ids with EOS and fills up with padding; cuts so that EOS stays last."""
   row = np.full(length, PAD, np.int32)
   kept = ids[: length - 1]
@@ -275,6 +276,6 @@ def pad(ids: Sequence[int], length: int) -> Int32[np.ndarray, 'length']:
   return row
 
 
-def _until_end(ids: Sequence[int]) -> list[int]:
+def _until_end(ids: Ids) -> list[int]:
   """Returns the ids in front of the first EOS or padding."""
   return list(itertools.takewhile(lambda token: token not in (PAD, EOS), map(int, ids)))
