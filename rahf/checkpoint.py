@@ -1,0 +1,115 @@
+"""Checkpoints, and the right of a run to its work directory."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from ml_collections import ConfigDict
+
+from rahf import config as config_lib
+
+# What may change between the parts of a run without changing what is trained.
+FREE_SECTIONS = ('mesh', 'eval')
+FREE_FIELDS = ('data.dir', 'train.log_every', 'train.checkpoint_every')
+
+
+def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
+  """Writes config.json, or checks that the one there is of the same run.
+
+  Raises:
+    ValueError: the directory belongs to a run with another config.
+  """
+  path = workdir / 'config.json'
+  text = config_lib.to_json(config)
+  if path.exists():
+    there = json.loads(path.read_text())
+    changed = config_lib.differences(_fixed(there), _fixed(json.loads(text)))
+    if changed:
+      raise ValueError(
+        f'{workdir} holds a run with another config:\n  '
+        + '\n  '.join(changed)
+        + '\nchoose another --workdir, or set these fields as they are there'
+      )
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _fixed(settings: dict) -> dict:
+  """Returns the settings without those that a resumed run may change."""
+  kept = {k: v for k, v in settings.items() if k not in FREE_SECTIONS}
+  for field in FREE_FIELDS:
+    section, name = field.split('.')
+    kept[section] = {k: v for k, v in kept[section].items() if k != name}
+  return kept
+
+
+class Checkpoints:
+  """The numbered checkpoints of a work directory."""
+
+  def __init__(self, workdir: epath.Path, keep: int | None = None):
+    self._directory = epath.Path(workdir) / 'checkpoints'
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    )
+
+  def latest_step(self) -> int | None:
+    """Returns the step of the newest complete checkpoint, or None.
+
+    Orbax lists an empty directory named 9 as step 9, so the contents decide.
+    """
+    complete = [step for step in self._manager.all_steps() if self._is_complete(step)]
+    return max(complete, default=None)
+
+  def save(self, step: int, state: Any) -> None:
+    """Starts to write a checkpoint; training may go on meanwhile."""
+    if self.latest_step() != step:
+      self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+  def restore(self, step: int, abstract: Any) -> Any:
+    """Reads a checkpoint straight into the shards that `abstract` describes.
+
+    Raises:
+      ValueError: an array has another shape or dtype than expected, is missing, or
+        is not known to the model.
+    """
+    where = self._directory / str(step)
+    stored = self._manager.item_metadata(step)
+    if stored is None:
+      raise ValueError(f'{where} is not a complete checkpoint; remove it')
+    expected = _describe(abstract)
+    found = _describe(getattr(stored, 'tree', stored))
+    for path in sorted(expected.keys() | found.keys()):
+      if expected.get(path) != found.get(path):
+        raise ValueError(
+          f'{where}: {path} is {found.get(path, "missing")}, but the model has '
+          f'{expected.get(path, "no such array")}; was it written with another config?'
+        )
+    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+  def close(self) -> None:
+    """Waits for what is being written."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def _is_complete(self, step: int) -> bool:
+    # Written last, when everything else is in place.
+    return (self._directory / str(step) / '_CHECKPOINT_METADATA').exists()
+
+
+def _describe(tree: Any) -> dict[str, str]:
+  """Maps the path of each array to its dtype and shape in words."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    _path_name(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+    for path, leaf in leaves
+  }
+
+
+def _path_name(path: tuple) -> str:
+  """Names a leaf alike for attributes, keys and indices, as Orbax stores them."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,0 +1,195 @@
+"""Defaults of every setting in one place, and checks that say what to change.
+
+A config file starts from `default_config()`, changes what it is about, and returns
+the result; flags such as --config.train.steps=100 change it once more.
+"""
+
+import difflib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
+from rahf.models.rahf import RAHFConfig
+from rahf.models.t5_layers import T5Config
+from rahf.models.vit import ViTConfig
+
+VARIANTS = ('augmented_prompt', 'multi_head')
+DATASETS = ('richhf18k', 'shapes')
+DTYPES = ('float32', 'bfloat16')
+
+
+def default_config() -> ConfigDict:
+  """Returns the paper's sizes and the supplement's recipe; all fields are locked."""
+  model = ConfigDict(
+    dict(
+      variant='augmented_prompt',
+      image_size=512,
+      vit=dict(patch=16, width=768, layers=12, heads=12, mlp=3072),
+      t5=dict(
+        vocab_size=32128,
+        width=768,
+        heads=12,
+        head_dim=64,
+        mlp=2048,
+        encoder_layers=12,
+        decoder_layers=12,
+        activations=('gelu', 'linear'),
+        tied_logits=False,
+      ),
+      heatmap_head=dict(convs=(768, 384), deconvs=(768, 384, 384, 192), readout=192),
+      score_head=dict(convs=(768, 384, 128, 64), size=2, stride=2, dense=(2048, 1024)),
+      keep_class_token=False,
+      decoder_sees_image=True,
+      dropout_rate=0.1,
+      dtype='bfloat16',
+    )
+  )
+  model.vit.class_token = True
+  model.vit.norm_epsilon = 1e-6
+  config = ConfigDict(
+    dict(
+      seed=0,
+      model=model,
+      # A SentencePiece model; '' is the one that lies with the data set.
+      tokenizer='',
+      data=dict(
+        name='richhf18k',
+        dir='data',
+        text_length=128,
+        target_length=192,
+        augment=True,
+        # Leave training prompts with fewer or more words out; -1 is no limit.
+        min_words=-1,
+        max_words=-1,
+        # Only read when name is 'shapes'.
+        shapes=dict(image_size=64, train=10000, dev=500, test=1000, seed=0),
+      ),
+      loss=dict(heatmap=1.0, score=1.0, sequence=1.0),
+      optimizer=dict(
+        learning_rate=1e-3,
+        warmup_steps=2000,
+        # The rate falls to 0 over the last so many steps.
+        cooldown_steps=0,
+        weight_decay=1e-3,
+        clip_norm=1.0,
+        b1=0.9,
+        b2=0.999,
+        # Regular expressions over parameter paths, such as '^vit/'.
+        freeze=(),
+      ),
+      train=dict(
+        steps=20000,
+        # Images, whatever the number of texts each is read with.
+        batch_size=256,
+        # Micro-batches per step.
+        accumulate=1,
+        log_every=50,
+        checkpoint_every=1000,
+        keep_checkpoints=3,
+      ),
+      eval=dict(
+        every=2000,
+        batch_size=64,
+        split='dev',
+        # Evaluated once more when training is done.
+        final_split='test',
+        # Examples of `split` drawn for TensorBoard.
+        review_examples=4,
+      ),
+      mesh=dict(data=-1, fsdp=1, tensor=1),
+    )
+  )
+  return config.lock()
+
+
+def model_config(config: ConfigDict) -> RAHFConfig:
+  """Returns the model's sizes as the modules take them."""
+  fields = config.model.to_dict()
+  return RAHFConfig(
+    **fields
+    | dict(
+      vit=ViTConfig(**fields['vit']),
+      t5=T5Config(**fields['t5']),
+      heatmap_head=HeatmapHeadConfig(**fields['heatmap_head']),
+      score_head=ScoreHeadConfig(**fields['score_head']),
+    )
+  )
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks the settings against each other, before anything is loaded.
+
+  Raises:
+    ValueError: the first problem, with its field, value and a way out.
+  """
+  model = config.model
+  _check_choice('model.variant', model.variant, VARIANTS)
+  _check_choice('model.dtype', model.dtype, DTYPES)
+  _check_choice('data.name', config.data.name, DATASETS)
+  if model.image_size % model.vit.patch:
+    raise ValueError(
+      f'config.model.image_size = {model.image_size} is not a multiple of '
+      f'config.model.vit.patch = {model.vit.patch}'
+    )
+  if model.vit.width % model.vit.heads:
+    raise ValueError(
+      f'config.model.vit.width = {model.vit.width} is not a multiple of '
+      f'config.model.vit.heads = {model.vit.heads}'
+    )
+  grid = model.image_size // model.vit.patch
+  for i, _ in enumerate(model.score_head.convs):
+    grid = (grid - model.score_head.size) // model.score_head.stride + 1
+    if grid < 1:
+      raise ValueError(
+        f'config.model.score_head has {len(model.score_head.convs)} convolutions, '
+        f'but nothing is left of the token grid after {i}; take fewer, or a larger '
+        'config.model.image_size'
+      )
+  if model.vit.patch * model.image_size // model.vit.patch < (
+    model.image_size // model.vit.patch * 2 ** len(model.heatmap_head.deconvs)
+  ):
+    raise ValueError(
+      f'config.model.heatmap_head.deconvs has {len(model.heatmap_head.deconvs)} '
+      f'widths, which makes maps larger than the image; log2(patch) of them are '
+      f'enough for config.model.vit.patch = {model.vit.patch}'
+    )
+  for field in ('train.steps', 'train.log_every', 'train.checkpoint_every'):
+    _check_positive(config, field)
+  for field in ('train.batch_size', 'train.accumulate', 'eval.batch_size'):
+    _check_positive(config, field)
+  for field in ('data.text_length', 'data.target_length', 'eval.every'):
+    _check_positive(config, field)
+
+
+def to_json(config: ConfigDict) -> str:
+  """Returns all settings, sorted, for people and for `differences`."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def differences(old: Any, new: Any, path: str = 'config') -> list[str]:
+  """Lists the fields in which two configs, as parsed from JSON, differ."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    return [
+      line
+      for key in sorted(old.keys() | new.keys())
+      for line in differences(old.get(key), new.get(key), f'{path}.{key}')
+    ]
+  return [] if old == new else [f'{path}: {old!r} there, {new!r} here']
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    close = difflib.get_close_matches(value, choices, 1)
+    hint = f'; did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+      f'config.{field} = {value!r} is none of {", ".join(choices)}{hint}'
+    )
+
+
+def _check_positive(config: ConfigDict, field: str) -> None:
+  section, name = field.split('.')
+  value = config[section][name]
+  if value < 1:
+    raise ValueError(f'config.{field} = {value} must be at least 1')

@@ -1,0 +1,37 @@
+"""metrics.jsonl: one JSON object a line, in the order of the steps."""
+
+import json
+import math
+from collections.abc import Mapping
+
+from etils import epath
+
+
+class Journal:
+  """Appends to a work directory's metrics.jsonl."""
+
+  def __init__(self, workdir: epath.Path, resume_step: int):
+    """Drops lines behind `resume_step`: their steps are about to run again."""
+    self._path = epath.Path(workdir) / 'metrics.jsonl'
+    self._lines = []
+    if self._path.exists():
+      lines = self._path.read_text().splitlines()
+      self._lines = [line for line in lines if _step(line) <= resume_step]
+      self._path.write_text(''.join(f'{line}\n' for line in self._lines))
+
+  def append(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    """Writes a line; what is not finite becomes null, since JSON has no NaN."""
+    row = {'step': step, 'split': split}
+    for name, value in values.items():
+      row[name] = float(value) if math.isfinite(value) else None
+    self._lines.append(json.dumps(row))
+    with self._path.open('a') as file:
+      file.write(self._lines[-1] + '\n')
+
+
+def _step(line: str) -> float:
+  """Returns a line's step; a line cut off by a crash sorts behind all others."""
+  try:
+    return json.loads(line)['step']
+  except (json.JSONDecodeError, KeyError):
+    return math.inf

@@ -1,0 +1,82 @@
+"""The training loss: heatmap MSE, score MSE and teacher-forced cross-entropy.
+
+Errors are kept as sums and labels as counts, so that batches add up: k micro-batches
+give the loss of the whole, and a padded evaluation the loss of the split.
+
+Axis letters: B batch, H W map size, T target tokens, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from rahf.data.schema import Batch
+from rahf.models.rahf import PAD_ID, Outputs
+
+
+class LabelSums(NamedTuple):
+  """One number per map type, per score type, and for all target tokens."""
+
+  maps: Float[Array, '2']
+  scores: Float[Array, '4']
+  tokens: Float[Array, '']
+
+
+class Losses(NamedTuple):
+  """Mean losses; total is their weighted sum."""
+
+  heatmap: Float[Array, '']
+  score: Float[Array, '']
+  sequence: Float[Array, '']
+  total: Float[Array, '']
+
+
+def count_labels(batch: Batch) -> LabelSums:
+  """Counts the labels that exist: maps, scores, and tokens of annotated targets."""
+  return LabelSums(
+    maps=jnp.sum(batch.map_mask, 0, jnp.float32),
+    scores=jnp.sum(batch.score_mask, 0, jnp.float32),
+    tokens=jnp.sum(token_mask(batch), dtype=jnp.float32),
+  )
+
+
+def sum_errors(outputs: Outputs, batch: Batch) -> LabelSums:
+  """Adds up mean squared pixel errors, squared score errors and token nats."""
+  pixel_errors = jnp.mean(jnp.square(outputs.maps - batch.maps), axis=(2, 3))
+  score_errors = jnp.square(outputs.scores - batch.scores)
+  nats = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.target)
+  return LabelSums(
+    maps=jnp.sum(pixel_errors * batch.map_mask, 0),
+    scores=jnp.sum(score_errors * batch.score_mask, 0),
+    tokens=jnp.sum(nats * token_mask(batch)),
+  )
+
+
+def weighted_losses(errors: LabelSums, counts: LabelSums, weights) -> Losses:
+  """Turns sums into the loss (paper section 4.3).
+
+  Args:
+    errors: of the batch, or of one micro-batch of it.
+    counts: of the whole batch. A type without labels contributes 0.
+    weights: with fields heatmap, score, sequence.
+
+  Returns:
+    heatmap: sum over map types of the mean pixel MSE.
+    score: sum over score types of the mean MSE.
+    sequence: cross-entropy per target token in nats, EOS counted, padding not.
+  """
+  means = [
+    error / jnp.maximum(count, 1) for error, count in zip(errors, counts, strict=True)
+  ]
+  heatmap, score, sequence = (jnp.sum(mean) for mean in means)
+  total = (
+    weights.heatmap * heatmap + weights.score * score + weights.sequence * sequence
+  )
+  return Losses(heatmap, score, sequence, total)
+
+
+def token_mask(batch: Batch) -> Bool[Array, 'B T']:
+  """True at target tokens that count: annotated, and not padding."""
+  return (batch.target != PAD_ID) & batch.keyword_mask[:, None]

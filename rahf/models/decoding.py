@@ -1,0 +1,56 @@
+"""Decoders for the keyword sequence.
+
+Axis letters: B batch, T target tokens, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+START_ID = 0
+EOS_ID = 1
+Cache = Any
+DecodeStep = Callable[
+  [Int[Array, 'B'], Cache, Int[Array, '']], tuple[Float[Array, 'B V'], Cache]
+]
+
+
+def greedy(
+  step: DecodeStep, cache: Cache, *, batch: int, length: int
+) -> Int[Array, 'B T']:
+  """Takes the likeliest token each step until every sequence has ended.
+
+  Args:
+    step: (token before, cache, position) to (logits, cache).
+    cache: the state before the first step.
+    batch: sequences.
+    length: steps at most.
+
+  Returns:
+    Token ids, EOS included; 0 behind it.
+  """
+
+  def unfinished(state):
+    position, _, ended, _, _ = state
+    return (position < length) & ~jnp.all(ended)
+
+  def advance(state):
+    position, token, ended, tokens, cache = state
+    logits, cache = step(token, cache, position)
+    token = jnp.where(ended, 0, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+    tokens = jax.lax.dynamic_update_slice_in_dim(
+      tokens, token[:, None], position, axis=1
+    )
+    return position + 1, token, ended | (token == EOS_ID), tokens, cache
+
+  state = (
+    jnp.zeros((), jnp.int32),
+    jnp.full((batch,), START_ID, jnp.int32),
+    jnp.zeros((batch,), bool),
+    jnp.zeros((batch, length), jnp.int32),
+    cache,
+  )
+  return jax.lax.while_loop(unfinished, advance, state)[3]

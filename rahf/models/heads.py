@@ -1,0 +1,135 @@
+"""Heads that read a map or a score from fused image tokens (paper section 4.1).
+
+Axis letters: B batch, h w token grid, H W map size, C channels.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from rahf.models.layers import RMSNorm, conv, deconv, partitioned
+
+NORM_EPSILON = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatmapHeadConfig:
+  """Channel widths of the heatmap head; the defaults are the paper's.
+
+  Attributes:
+    convs: 3x3 convolutions on the token grid.
+    deconvs: stride-2 transposed convolutions, each followed by a residual pair of
+      convolutions of its width. log2(patch) of them reach the image's size.
+    readout: the last hidden convolution.
+  """
+
+  convs: tuple[int, ...] = (768, 384)
+  deconvs: tuple[int, ...] = (768, 384, 384, 192)
+  readout: int = 192
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreHeadConfig:
+  """Widths of the score head.
+
+  Attributes:
+    convs: channels of the unpadded convolutions that shrink the token grid.
+    size: side of their kernels.
+    stride: of both directions.
+    dense: hidden dense layers behind them.
+  """
+
+  convs: tuple[int, ...] = (768, 384, 128, 64)
+  size: int = 2
+  stride: int = 2
+  dense: tuple[int, ...] = (2048, 1024)
+
+
+class HeatmapHead(nn.Module):
+  """conv, deconv, sigmoid: a token grid to a map in [0, 1]."""
+
+  config: HeatmapHeadConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B H W']:
+    config = self.config
+    for i, width in enumerate(config.convs):
+      x = conv(width, name=f'conv_{i}', dtype=self.dtype)(x)
+      x = nn.relu(norm(f'conv_{i}_norm', self.dtype)(x))
+    for i, width in enumerate(config.deconvs):
+      x = UpsampleStage(width, self.dtype, name=f'stage_{i}')(x)
+    x = nn.relu(conv(config.readout, name='readout_0', dtype=self.dtype)(x))
+    x = nn.Conv(
+      1,
+      (3, 3),
+      dtype=self.dtype,
+      kernel_init=partitioned(
+        nn.initializers.lecun_normal(), None, None, 'conv_in', None
+      ),
+      bias_init=partitioned(nn.initializers.zeros, None),
+      name='readout_1',
+    )(x)
+    return nn.sigmoid(jnp.asarray(x[..., 0], jnp.float32))
+
+
+class UpsampleStage(nn.Module):
+  """Doubles height and width, then adds a residual pair of convolutions."""
+
+  width: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
+    x = deconv(self.width, name='deconv', dtype=self.dtype)(x)
+    x = nn.relu(norm('deconv_norm', self.dtype)(x))
+    y = conv(self.width, name='conv_0', dtype=self.dtype)(x)
+    y = nn.relu(norm('conv_0_norm', self.dtype)(y))
+    y = conv(self.width, name='conv_1', dtype=self.dtype)(y)
+    return nn.relu(x + norm('conv_1_norm', self.dtype)(y))
+
+
+class ScoreHead(nn.Module):
+  """conv, linear, sigmoid: a token grid to a score in [0, 1]."""
+
+  config: ScoreHeadConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B']:
+    config = self.config
+    for i, width in enumerate(config.convs):
+      x = conv(
+        width,
+        name=f'conv_{i}',
+        dtype=self.dtype,
+        size=config.size,
+        stride=config.stride,
+        padding='VALID',
+      )(x)
+      x = nn.relu(norm(f'conv_{i}_norm', self.dtype)(x))
+    x = x.reshape(x.shape[0], -1)
+    for i, width in enumerate(config.dense):
+      x = nn.Dense(
+        width,
+        dtype=self.dtype,
+        kernel_init=partitioned(nn.initializers.he_normal(), None, 'mlp'),
+        bias_init=partitioned(nn.initializers.zeros, 'mlp'),
+        name=f'dense_{i}',
+      )(x)
+      x = nn.relu(x)
+    x = nn.Dense(
+      1,
+      dtype=self.dtype,
+      kernel_init=partitioned(nn.initializers.lecun_normal(), 'mlp', None),
+      bias_init=partitioned(nn.initializers.zeros, None),
+      name='score',
+    )(x)
+    return nn.sigmoid(jnp.asarray(x[:, 0], jnp.float32))
+
+
+def norm(name: str, dtype: jnp.dtype) -> RMSNorm:
+  """Returns T5's norm over the channels of a feature map."""
+  return RMSNorm(NORM_EPSILON, dtype, 'conv_out', name=name)

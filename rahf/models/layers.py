@@ -1,0 +1,117 @@
+"""Building blocks that more than one part of the model uses.
+
+Axis letters: B batch, T query tokens, S key tokens, H heads, K head width, D width,
+C channels.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+Initializer = nn.initializers.Initializer
+
+
+def partitioned(init: Initializer, *axes: str | None) -> Initializer:
+  """Returns `init` with one logical axis name per dimension (see `sharding.py`)."""
+  return nn.with_logical_partitioning(init, axes)
+
+
+class RMSNorm(nn.Module):
+  """Scales to unit root mean square over the last axis, as T5 does; no bias.
+
+  Attributes:
+    epsilon: added to the mean square.
+    dtype: of the result; the statistics are always float32.
+    axis: logical axis of the scale.
+  """
+
+  epsilon: float = 1e-6
+  dtype: jnp.dtype = jnp.float32
+  axis: str = 'embed'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*N D']) -> Float[Array, '*N D']:
+    scale = self.param(
+      'scale', partitioned(nn.initializers.ones, self.axis), (x.shape[-1],)
+    )
+    x = jnp.asarray(x, jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.epsilon)
+    return jnp.asarray(x * scale, self.dtype)
+
+
+def conv(
+  features: int,
+  *,
+  name: str,
+  dtype: jnp.dtype,
+  size: int = 3,
+  stride: int = 1,
+  padding: str = 'SAME',
+) -> nn.Conv:
+  """Returns a square convolution, channels last, with a bias."""
+  return nn.Conv(
+    features,
+    (size, size),
+    stride,
+    padding,
+    dtype=dtype,
+    kernel_init=partitioned(
+      nn.initializers.he_normal(), None, None, 'conv_in', 'conv_out'
+    ),
+    bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
+    name=name,
+  )
+
+
+def deconv(features: int, *, name: str, dtype: jnp.dtype) -> nn.ConvTranspose:
+  """Returns a 3x3 transposed convolution that doubles height and width.
+
+  The kernel lies as in a convolution over the input spread out by zeros, padded
+  by 1 before and 2 after: output row 2i sees input row i, row 2i+1 sees i and i+1.
+  """
+  # On average 9/4 of the nine taps meet an output pixel, hence 4 x he_normal's 2.
+  he_normal = nn.initializers.variance_scaling(8.0, 'fan_in', 'truncated_normal')
+  return nn.ConvTranspose(
+    features,
+    (3, 3),
+    (2, 2),
+    padding=((1, 2), (1, 2)),
+    dtype=dtype,
+    kernel_init=partitioned(he_normal, None, None, 'conv_in', 'conv_out'),
+    bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
+    name=name,
+  )
+
+
+def attend(
+  query: Float[Array, 'B T H K'],
+  key: Float[Array, 'B S H K'],
+  value: Float[Array, 'B S H K'],
+  *,
+  scale: float,
+  bias: Float[Array, '#B H T S'] | None = None,
+  mask: Bool[Array, '#B 1 #T S'] | None = None,
+) -> Float[Array, 'B T H K']:
+  """Scaled dot-product attention; logits and softmax are float32.
+
+  Args:
+    scale: multiplies the logits: 1 in T5, 1/sqrt(K) in the ViT.
+    bias: added to the logits.
+    mask: True where a query may look.
+  """
+  return jax.nn.dot_product_attention(
+    query, key, value, bias=bias, mask=mask, scale=scale
+  )
+
+
+def activate(name: str, x: Array) -> Array:
+  """Applies an MLP activation by name; 'linear' is the identity.
+
+  Raises:
+    ValueError: the name is none of gelu, relu, linear.
+  """
+  functions = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
+  if name not in functions:
+    raise ValueError(f'unknown activation {name!r}; choose from {sorted(functions)}')
+  return functions[name](x)

@@ -1,0 +1,207 @@
+"""RAHF: ViT and T5 fused by concatenation, with heads for maps, scores and keywords.
+
+One set of modules serves both variants of the paper (section 4.2). They differ in
+the number K of texts that an image is read with, and in who reads the result:
+
+  multi_head        K = 1  the prompt; every map and score has a head of its own
+  augmented_prompt  K = 7  a task string and the prompt for each of 2 maps and
+                           4 scores, then the plain prompt for the keywords; one
+                           head serves all maps, one all scores
+
+The ViT sees the image once. The K texts are folded into the batch, so that the
+encoder runs once.
+
+Axis letters: B batch, K texts, H W image size, h w token grid, N image tokens,
+L text tokens, T target tokens, D width, V vocabulary.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from rahf.models import decoding, layers
+from rahf.models.heads import (
+  HeatmapHead,
+  HeatmapHeadConfig,
+  ScoreHead,
+  ScoreHeadConfig,
+)
+from rahf.models.t5 import T5
+from rahf.models.t5_layers import T5Config
+from rahf.models.vit import ViT, ViTConfig
+
+MAPS = ('implausibility', 'misalignment')
+SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
+PAD_ID = 0
+Variant = Literal['augmented_prompt', 'multi_head']
+
+
+@dataclasses.dataclass(frozen=True)
+class RAHFConfig:
+  """All sizes of a model; the defaults are the paper's, as far as it gives them.
+
+  Attributes:
+    image_size: side of the square input in pixels, a multiple of the patch.
+    keep_class_token: the ViT's class token joins the fused sequence.
+    decoder_sees_image: the decoder attends to all fused tokens, not only to text.
+    dropout_rate: of the residual branches and MLPs of ViT and T5.
+    dtype: of the computation; parameters, softmax, norms, sigmoids are float32.
+  """
+
+  variant: Variant = 'augmented_prompt'
+  image_size: int = 512
+  vit: ViTConfig = ViTConfig()
+  t5: T5Config = T5Config()
+  heatmap_head: HeatmapHeadConfig = HeatmapHeadConfig()
+  score_head: ScoreHeadConfig = ScoreHeadConfig()
+  keep_class_token: bool = False
+  decoder_sees_image: bool = True
+  dropout_rate: float = 0.1
+  dtype: str = 'bfloat16'
+
+  @property
+  def grid(self) -> int:
+    """Image tokens along one side."""
+    return self.image_size // self.vit.patch
+
+  @property
+  def texts(self) -> int:
+    """K, the number of texts per image."""
+    return 1 if self.variant == 'multi_head' else len(MAPS) + len(SCORES) + 1
+
+
+class Fused(NamedTuple):
+  """Encoder output: image tokens in front of text tokens, for each text."""
+
+  tokens: Float[Array, 'B K N+L D']
+  mask: Bool[Array, 'B K N+L']
+
+
+class Outputs(NamedTuple):
+  """What the model says of a batch; the order is that of MAPS and SCORES."""
+
+  maps: Float[Array, 'B 2 H W']
+  scores: Float[Array, 'B 4']
+  logits: Float[Array, 'B T V']
+
+
+class RAHF(nn.Module):
+  """The model; methods are the stages, `__call__` is the training pass."""
+
+  config: RAHFConfig
+
+  def setup(self):
+    config = self.config
+    dtype = jnp.dtype(config.dtype)
+    self.vit = ViT(config.vit, config.dropout_rate, dtype)
+    self.image_projection = nn.Dense(
+      config.t5.width,
+      dtype=dtype,
+      kernel_init=layers.partitioned(nn.initializers.lecun_normal(), None, 'embed'),
+      bias_init=layers.partitioned(nn.initializers.zeros, 'embed'),
+    )
+    self.t5 = T5(config.t5, config.dropout_rate, dtype)
+    if config.variant == 'multi_head':
+      for name in MAPS:
+        head = HeatmapHead(config.heatmap_head, dtype)
+        setattr(self, f'heatmap_head_{name}', head)
+      for name in SCORES:
+        setattr(self, f'score_head_{name}', ScoreHead(config.score_head, dtype))
+    else:
+      self.heatmap_head = HeatmapHead(config.heatmap_head, dtype)
+      self.score_head = ScoreHead(config.score_head, dtype)
+
+  def __call__(
+    self,
+    image: Float[Array, 'B H W 3'],
+    text: Int[Array, 'B K L'],
+    target: Int[Array, 'B T'],
+    *,
+    train: bool,
+  ) -> Outputs:
+    """Predicts maps and scores, and the target's logits under teacher forcing."""
+    fused = self.encode(image, text, train=train)
+    maps, scores = self.maps_and_scores(fused)
+    tokens, mask = self._keyword_memory(fused)
+    return Outputs(maps, scores, self.t5.decode(tokens, mask, target, train=train))
+
+  def encode(
+    self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
+  ) -> Fused:
+    """Encodes the image once and fuses it with each of its texts."""
+    batch, texts, _ = text.shape
+    image_tokens = self.vit(image, train=train)
+    if self.config.vit.class_token and not self.config.keep_class_token:
+      image_tokens = image_tokens[:, 1:]
+    image_tokens = self.image_projection(image_tokens)
+    image_tokens = jnp.repeat(image_tokens, texts, axis=0)
+
+    text = text.reshape(batch * texts, -1)
+    embedded = jnp.concatenate([image_tokens, self.t5.embed(text)], axis=1)
+    embedded = nn.with_logical_constraint(embedded, ('batch', None, None))
+    is_image = jnp.ones(image_tokens.shape[:2], bool)
+    mask = jnp.concatenate([is_image, text != PAD_ID], axis=1)
+    tokens = self.t5.encode(embedded, mask, train=train)
+    return Fused(
+      tokens.reshape(batch, texts, *tokens.shape[1:]), mask.reshape(batch, texts, -1)
+    )
+
+  def maps_and_scores(
+    self, fused: Fused
+  ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
+    """Reads both maps, at the image's size, and the four scores."""
+    grid = self.config.grid
+    first = int(self.config.vit.class_token and self.config.keep_class_token)
+    image_tokens = fused.tokens[:, :, first : first + grid * grid]
+    batch, texts, _, width = image_tokens.shape
+    features = image_tokens.reshape(batch, texts, grid, grid, width)
+    if self.config.variant == 'multi_head':
+      features = features[:, 0]
+      heads = [getattr(self, f'heatmap_head_{name}') for name in MAPS]
+      maps = jnp.stack([head(features) for head in heads], axis=1)
+      heads = [getattr(self, f'score_head_{name}') for name in SCORES]
+      scores = jnp.stack([head(features) for head in heads], axis=1)
+    else:
+      maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
+      scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
+    return self._to_image_size(maps), scores
+
+  def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
+    """Writes the marked prompt, at most `length` tokens; 0 behind EOS."""
+    tokens, mask = self._keyword_memory(fused)
+    return decoding.greedy(
+      lambda token, cache, position: self.t5.decode_step(token, cache, mask, position),
+      self.t5.start_decoding(tokens, length),
+      batch=tokens.shape[0],
+      length=length,
+    )
+
+  def _keyword_memory(
+    self, fused: Fused
+  ) -> tuple[Float[Array, 'B S D'], Bool[Array, 'B S']]:
+    """The fused tokens of the plain prompt, which is the last text."""
+    tokens, mask = fused.tokens[:, -1], fused.mask[:, -1]
+    if self.config.decoder_sees_image:
+      return tokens, mask
+    images = self.config.grid**2 + int(
+      self.config.vit.class_token and self.config.keep_class_token
+    )
+    return tokens[:, images:], mask[:, images:]
+
+  def _to_image_size(self, maps: Float[Array, 'B 2 h w']) -> Float[Array, 'B 2 H W']:
+    """Enlarges maps of a head that has fewer deconvolutions than log2(patch)."""
+    size = self.config.image_size
+    if maps.shape[-1] == size:
+      return maps
+    return jax.image.resize(maps, (*maps.shape[:2], size, size), 'bilinear')
+
+
+def apply_folded(head: nn.Module, features: Float[Array, 'B k h w D']) -> Array:
+  """Applies one head to k feature maps per example, folded into the batch."""
+  batch, tasks = features.shape[:2]
+  y = head(features.reshape(batch * tasks, *features.shape[2:]))
+  return y.reshape(batch, tasks, *y.shape[1:])

@@ -1,0 +1,293 @@
+"""T5 encoder-decoder (Raffel et al., 2020), v1.0 and v1.1, in T5X's parameter tree.
+
+The encoder takes embedded inputs, so that image tokens can stand in front of text.
+
+Axis letters: B batch, L encoder tokens, T decoder tokens, S keys, H heads, D width,
+V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from rahf.models.layers import RMSNorm, partitioned
+from rahf.models.t5_layers import (
+  MLP,
+  Attention,
+  KeyValue,
+  RelativePositionBias,
+  T5Config,
+)
+
+
+class DecoderCache(NamedTuple):
+  """State of step-by-step decoding: per layer, the past and the fused tokens."""
+
+  past: tuple[KeyValue, ...]
+  fused: tuple[KeyValue, ...]
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and an MLP, each behind a norm and added to the stream."""
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'B L D'],
+    *,
+    bias: Float[Array, '1 H L L'],
+    mask: Bool[Array, 'B 1 1 L'],
+    train: bool,
+  ) -> Float[Array, 'B L D']:
+    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+    attention = Attention(self.config, self.dtype, name='attention')
+
+    y = RMSNorm(dtype=self.dtype, name='pre_attention_layer_norm')(x)
+    x = x + dropout(attention(y, attention.keys_values(y), bias=bias, mask=mask))
+
+    y = RMSNorm(dtype=self.dtype, name='pre_mlp_layer_norm')(x)
+    y = MLP(self.config, self.dropout_rate, self.dtype, name='mlp')(y, train=train)
+    return x + dropout(y)
+
+
+class Encoder(nn.Module):
+  """Bidirectional layers over embedded tokens."""
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
+  ) -> Float[Array, 'B L D']:
+    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+    bias = RelativePositionBias(
+      self.config.heads, bidirectional=True, name='relpos_bias'
+    )(x.shape[1])
+    x = dropout(x)
+    for i in range(self.config.encoder_layers):
+      x = EncoderLayer(self.config, self.dropout_rate, self.dtype, name=f'layers_{i}')(
+        x, bias=bias, mask=mask[:, None, None, :], train=train
+      )
+      x = nn.with_logical_constraint(x, ('batch', None, None))
+    return dropout(RMSNorm(dtype=self.dtype, name='encoder_norm')(x))
+
+
+class DecoderLayer(nn.Module):
+  """Causal self-attention, attention to the fused tokens, and an MLP."""
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  def setup(self):
+    self.pre_self_attention_layer_norm = RMSNorm(dtype=self.dtype)
+    self.self_attention = Attention(self.config, self.dtype)
+    self.pre_cross_attention_layer_norm = RMSNorm(dtype=self.dtype)
+    self.encoder_decoder_attention = Attention(self.config, self.dtype)
+    self.pre_mlp_layer_norm = RMSNorm(dtype=self.dtype)
+    self.mlp = MLP(self.config, self.dropout_rate, self.dtype)
+    self.dropout = nn.Dropout(self.dropout_rate)
+
+  def keys_values(self, fused: Float[Array, 'B L D']) -> KeyValue:
+    return self.encoder_decoder_attention.keys_values(fused)
+
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    fused: KeyValue,
+    *,
+    bias: Float[Array, '1 H T S'],
+    mask: Bool[Array, '1 1 T S'],
+    fused_mask: Bool[Array, 'B 1 1 L'],
+    past: KeyValue | None = None,
+    position: Int[Array, ''] | int = 0,
+    train: bool,
+  ) -> tuple[Float[Array, 'B T D'], KeyValue]:
+    """Returns the new stream and the keys and values that it looked at."""
+
+    def drop(y: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+      return self.dropout(y, deterministic=not train)
+
+    y = self.pre_self_attention_layer_norm(x)
+    memory = self.self_attention.keys_values(y)
+    if past is not None:
+      memory = past.insert(memory, position)
+    x = x + drop(self.self_attention(y, memory, bias=bias, mask=mask))
+
+    y = self.pre_cross_attention_layer_norm(x)
+    x = x + drop(self.encoder_decoder_attention(y, fused, bias=None, mask=fused_mask))
+
+    y = self.pre_mlp_layer_norm(x)
+    return x + drop(self.mlp(y, train=train)), memory
+
+
+class Decoder(nn.Module):
+  """Causal layers over embedded target tokens, to logits.
+
+  With `tied_logits` the caller reads the logits through the embedding.
+  """
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  def setup(self):
+    config = self.config
+    self.relpos_bias = RelativePositionBias(config.heads, bidirectional=False)
+    self.layers = [
+      DecoderLayer(config, self.dropout_rate, self.dtype)
+      for _ in range(config.decoder_layers)
+    ]
+    self.decoder_norm = RMSNorm(dtype=self.dtype)
+    self.dropout = nn.Dropout(self.dropout_rate)
+    if not config.tied_logits:
+      self.logits_dense = nn.Dense(
+        config.vocab_size,
+        use_bias=False,
+        dtype=self.dtype,
+        kernel_init=partitioned(
+          nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'),
+          'embed',
+          'vocab',
+        ),
+      )
+
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    fused: Float[Array, 'B L D'],
+    fused_mask: Bool[Array, 'B L'],
+    *,
+    train: bool,
+  ) -> Float[Array, 'B T V']:
+    """Decodes all positions at once (teacher forcing)."""
+    length = x.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    x = self.dropout(x, deterministic=not train)
+    for layer in self.layers:
+      x, _ = layer(
+        x,
+        layer.keys_values(fused),
+        bias=self.relpos_bias(length),
+        mask=causal[None, None],
+        fused_mask=fused_mask[:, None, None, :],
+        train=train,
+      )
+    return self._logits(x, train=train)
+
+  def start(self, fused: Float[Array, 'B L D'], length: int) -> DecoderCache:
+    """Returns the cache before the first of at most `length` steps."""
+    config = self.config
+    shape = (fused.shape[0], length, config.heads, config.head_dim)
+    empty = KeyValue(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+    return DecoderCache(
+      past=(empty,) * config.decoder_layers,
+      fused=tuple(layer.keys_values(fused) for layer in self.layers),
+    )
+
+  def step(
+    self,
+    x: Float[Array, 'B 1 D'],
+    cache: DecoderCache,
+    fused_mask: Bool[Array, 'B L'],
+    position: Int[Array, ''],
+  ) -> tuple[Float[Array, 'B 1 V'], DecoderCache]:
+    """Decodes the token at `position`, given those before it in the cache."""
+    length = cache.past[0].key.shape[1]
+    bias = jax.lax.dynamic_slice_in_dim(self.relpos_bias(length), position, 1, axis=2)
+    seen = jnp.arange(length) <= position
+    past = []
+    for layer, layer_past, fused in zip(
+      self.layers, cache.past, cache.fused, strict=True
+    ):
+      x, memory = layer(
+        x,
+        fused,
+        bias=bias,
+        mask=seen[None, None, None, :],
+        fused_mask=fused_mask[:, None, None, :],
+        past=layer_past,
+        position=position,
+        train=False,
+      )
+      past.append(memory)
+    return self._logits(x, train=False), cache._replace(past=tuple(past))
+
+  def _logits(self, x: Float[Array, 'B T D'], *, train: bool) -> Float[Array, 'B T V']:
+    x = self.dropout(self.decoder_norm(x), deterministic=not train)
+    if self.config.tied_logits:
+      return x
+    return jnp.asarray(self.logits_dense(x), jnp.float32)
+
+
+class T5(nn.Module):
+  """Token embedding, encoder and decoder, each callable alone."""
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  def setup(self):
+    config = self.config
+    self.token_embedder = nn.Embed(
+      config.vocab_size,
+      config.width,
+      dtype=self.dtype,
+      embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
+    )
+    self.encoder = Encoder(config, self.dropout_rate, self.dtype)
+    self.decoder = Decoder(config, self.dropout_rate, self.dtype)
+
+  def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
+    return self.token_embedder(tokens)
+
+  def encode(
+    self, embedded: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
+  ) -> Float[Array, 'B L D']:
+    """Fuses embedded tokens; `mask` is True where there is one."""
+    return self.encoder(embedded, mask, train=train)
+
+  def decode(
+    self,
+    fused: Float[Array, 'B L D'],
+    fused_mask: Bool[Array, 'B L'],
+    target: Int[Array, 'B T'],
+    *,
+    train: bool,
+  ) -> Float[Array, 'B T V']:
+    """Logits of each target token given those before it (teacher forcing)."""
+    # The start token is T5's padding id, 0.
+    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
+    x = self.decoder(self.embed(inputs), fused, fused_mask, train=train)
+    return self._untie(x)
+
+  def start_decoding(self, fused: Float[Array, 'B L D'], length: int) -> DecoderCache:
+    return self.decoder.start(fused, length)
+
+  def decode_step(
+    self,
+    token: Int[Array, 'B'],
+    cache: DecoderCache,
+    fused_mask: Bool[Array, 'B L'],
+    position: Int[Array, ''],
+  ) -> tuple[Float[Array, 'B V'], DecoderCache]:
+    """Logits of the token behind `token`, which stands at `position` of the input."""
+    x, cache = self.decoder.step(
+      self.embed(token[:, None]), cache, fused_mask, position
+    )
+    return self._untie(x)[:, 0], cache
+
+  def _untie(self, x: Float[Array, 'B T V']) -> Float[Array, 'B T V']:
+    if not self.config.tied_logits:
+      return x
+    logits = self.token_embedder.attend(x * self.config.width**-0.5)
+    return jnp.asarray(logits, jnp.float32)

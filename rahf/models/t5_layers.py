@@ -1,0 +1,178 @@
+"""The parts of a T5 layer: relative positions, attention, MLP.
+
+Axis letters: B batch, L tokens, T queries, S keys, H heads, K head width, D width,
+I all heads' width.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from rahf.models import layers
+from rahf.models.layers import partitioned
+
+RELATIVE_BUCKETS = 32
+MAX_DISTANCE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """Sizes of a T5; the defaults are v1.1 base.
+
+  Attributes:
+    head_dim: width of one head; heads x head_dim need not equal width.
+    activations: ('gelu', 'linear') is v1.1's gated MLP, ('relu',) is v1.0's.
+    tied_logits: v1.0 reads logits through the embedding, scaled by width^-0.5.
+  """
+
+  vocab_size: int = 32128
+  width: int = 768
+  heads: int = 12
+  head_dim: int = 64
+  mlp: int = 2048
+  encoder_layers: int = 12
+  decoder_layers: int = 12
+  activations: tuple[str, ...] = ('gelu', 'linear')
+  tied_logits: bool = False
+
+
+class KeyValue(NamedTuple):
+  """What attention looks at; for self-attention in decoding, also the cache."""
+
+  key: Float[Array, 'B S H K']
+  value: Float[Array, 'B S H K']
+
+  def insert(self, new: 'KeyValue', position: Int[Array, '']) -> 'KeyValue':
+    """Returns a copy with `new` written at `position` of the S axis."""
+    return KeyValue(
+      *(
+        jax.lax.dynamic_update_slice_in_dim(old, fresh, position, axis=1)
+        for old, fresh in zip(self, new, strict=True)
+      )
+    )
+
+
+def relative_bucket(
+  distance: Int[Array, 'T S'], *, bidirectional: bool
+) -> Int[Array, 'T S']:
+  """Maps key position minus query position to one of RELATIVE_BUCKETS.
+
+  Half of the buckets are exact distances, the rest grow logarithmically up to
+  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets.
+  """
+  buckets = RELATIVE_BUCKETS
+  offset = 0
+  if bidirectional:
+    buckets //= 2
+    offset = (distance > 0) * buckets
+    distance = jnp.abs(distance)
+  else:
+    distance = -jnp.minimum(distance, 0)
+  exact = buckets // 2
+  # The 1 only guards the logarithm; those places take the exact branch.
+  ratio = jnp.log(jnp.maximum(distance, 1) / exact) / jnp.log(MAX_DISTANCE / exact)
+  far = exact + (ratio * (buckets - exact)).astype(jnp.int32)
+  return offset + jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
+
+
+class RelativePositionBias(nn.Module):
+  """One learned bias per head and distance bucket, shared by all layers."""
+
+  heads: int
+  bidirectional: bool
+
+  @nn.compact
+  def __call__(self, length: int) -> Float[Array, '1 H L L']:
+    table = self.param(
+      'rel_embedding',
+      partitioned(
+        nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'), 'heads', None
+      ),
+      (self.heads, RELATIVE_BUCKETS),
+    )
+    place = jnp.arange(length)
+    bucket = relative_bucket(
+      place[None, :] - place[:, None], bidirectional=self.bidirectional
+    )
+    # A product with one-hot rows has a cheap gradient; a gather's is a scatter.
+    one_hot = jax.nn.one_hot(bucket, RELATIVE_BUCKETS, dtype=table.dtype)
+    return jnp.einsum('hb,tsb->hts', table, one_hot)[None]
+
+
+class Attention(nn.Module):
+  """Multi-head attention without biases; T5 puts the 1/sqrt(K) into the init."""
+
+  config: T5Config
+  dtype: jnp.dtype
+
+  def setup(self):
+    inner = self.config.heads * self.config.head_dim
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    shrunk = nn.initializers.variance_scaling(
+      1.0 / self.config.head_dim, 'fan_in', 'normal'
+    )
+
+    def dense(features, init, *axes):
+      kernel_init = partitioned(init, *axes)
+      return nn.Dense(
+        features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init
+      )
+
+    self.query = dense(inner, shrunk, 'embed', 'joined_kv')
+    self.key = dense(inner, fan_in, 'embed', 'joined_kv')
+    self.value = dense(inner, fan_in, 'embed', 'joined_kv')
+    self.out = dense(self.config.width, fan_in, 'joined_kv', 'embed')
+
+  def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
+    return x.reshape(*x.shape[:2], self.config.heads, self.config.head_dim)
+
+  def keys_values(self, x: Float[Array, 'B S D']) -> KeyValue:
+    return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    memory: KeyValue,
+    *,
+    bias: Float[Array, '1 H T S'] | None,
+    mask: Bool[Array, '#B 1 #T S'],
+  ) -> Float[Array, 'B T D']:
+    query = self._split_heads(self.query(x))
+    if bias is not None:
+      bias = jnp.asarray(bias, self.dtype)
+    y = layers.attend(query, *memory, scale=1.0, bias=bias, mask=mask)
+    return self.out(y.reshape(*y.shape[:2], -1))
+
+
+class MLP(nn.Module):
+  """One dense layer per activation, multiplied together, and a way back."""
+
+  config: T5Config
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+
+    def dense(features, name, *axes):
+      return nn.Dense(
+        features,
+        use_bias=False,
+        dtype=self.dtype,
+        kernel_init=partitioned(fan_in, *axes),
+        name=name,
+      )
+
+    names = self.config.activations
+    hidden = 1.0
+    for i, activation in enumerate(names):
+      name = 'wi' if len(names) == 1 else f'wi_{i}'
+      y = dense(self.config.mlp, name, 'embed', 'mlp')(x)
+      hidden = hidden * layers.activate(activation, y)
+    hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
+    return dense(x.shape[-1], 'wo', 'mlp', 'embed')(hidden)

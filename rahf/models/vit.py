@@ -1,0 +1,199 @@
+"""Vision Transformer (Dosovitskiy et al., 2021), in the released checkpoints' names.
+
+Axis letters: B batch, N tokens (class token included where there is one), D width.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from rahf.models import layers
+from rahf.models.layers import partitioned
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+  """Sizes of a ViT; the defaults are B/16.
+
+  Attributes:
+    patch: side of a patch in pixels.
+    class_token: prepend a learned token, as the released checkpoints do.
+    norm_epsilon: of the layer norms.
+  """
+
+  patch: int = 16
+  width: int = 768
+  layers: int = 12
+  heads: int = 12
+  mlp: int = 3072
+  class_token: bool = True
+  norm_epsilon: float = 1e-6
+
+
+class ViT(nn.Module):
+  """Encodes an image to tokens, row by row after the class token."""
+
+  config: ViTConfig
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, 'B H W 3'], *, train: bool
+  ) -> Float[Array, 'B N D']:
+    config = self.config
+    x = nn.Conv(
+      config.width,
+      (config.patch, config.patch),
+      (config.patch, config.patch),
+      'VALID',
+      dtype=self.dtype,
+      kernel_init=partitioned(
+        nn.initializers.lecun_normal(), None, None, None, 'embed'
+      ),
+      bias_init=partitioned(nn.initializers.zeros, 'embed'),
+      name='embedding',
+    )(image)
+    x = x.reshape(x.shape[0], -1, config.width)
+    if config.class_token:
+      cls = self.param(
+        'cls',
+        partitioned(nn.initializers.zeros, None, None, 'embed'),
+        (1, 1, config.width),
+      )
+      cls = jnp.asarray(cls, self.dtype)
+      x = jnp.concatenate([jnp.tile(cls, (x.shape[0], 1, 1)), x], axis=1)
+    return Transformer(config, self.dropout_rate, self.dtype, name='Transformer')(
+      x, train=train
+    )
+
+
+class Transformer(nn.Module):
+  """Learned positions, pre-norm blocks, a final norm."""
+
+  config: ViTConfig
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
+    config = self.config
+    x = AddPositions(self.dtype, name='posembed_input')(x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    for i in range(config.layers):
+      x = Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')(
+        x, train=train
+      )
+      x = nn.with_logical_constraint(x, ('batch', None, None))
+    return layer_norm(config, self.dtype, 'encoder_norm')(x)
+
+
+class AddPositions(nn.Module):
+  """Adds a learned embedding to each token by its place."""
+
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    positions = self.param(
+      'pos_embedding',
+      partitioned(nn.initializers.normal(0.02), None, None, 'embed'),
+      (1, *x.shape[1:]),
+    )
+    return x + jnp.asarray(positions, self.dtype)
+
+
+class Block(nn.Module):
+  """Self-attention and an MLP, each behind a norm and added to the stream."""
+
+  config: ViTConfig
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
+    config = self.config
+    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+
+    y = layer_norm(config, self.dtype, 'LayerNorm_0')(x)
+    y = SelfAttention(config.heads, self.dtype, name='MultiHeadDotProductAttention_0')(
+      y
+    )
+    x = x + dropout(y)
+
+    y = layer_norm(config, self.dtype, 'LayerNorm_1')(x)
+    y = MLP(config.mlp, self.dtype, name='MlpBlock_0')(y)
+    return x + dropout(y)
+
+
+class SelfAttention(nn.Module):
+  """Every token attends to every token."""
+
+  heads: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    width = x.shape[-1]
+    head_width = width // self.heads
+
+    def project(name: str) -> Float[Array, 'B N H K']:
+      return nn.DenseGeneral(
+        (self.heads, head_width),
+        dtype=self.dtype,
+        kernel_init=partitioned(
+          nn.initializers.xavier_uniform(), 'embed', 'heads', None
+        ),
+        bias_init=partitioned(nn.initializers.zeros, 'heads', None),
+        name=name,
+      )(x)
+
+    y = layers.attend(
+      project('query'), project('key'), project('value'), scale=head_width**-0.5
+    )
+    return nn.DenseGeneral(
+      width,
+      axis=(-2, -1),
+      dtype=self.dtype,
+      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'heads', None, 'embed'),
+      bias_init=partitioned(nn.initializers.zeros, 'embed'),
+      name='out',
+    )(y)
+
+
+class MLP(nn.Module):
+  """Two dense layers with the tanh GELU of the released models between them."""
+
+  features: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    hidden = nn.Dense(
+      self.features,
+      dtype=self.dtype,
+      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'embed', 'mlp'),
+      bias_init=partitioned(nn.initializers.normal(1e-6), 'mlp'),
+      name='Dense_0',
+    )(x)
+    hidden = nn.gelu(hidden)
+    return nn.Dense(
+      x.shape[-1],
+      dtype=self.dtype,
+      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'mlp', 'embed'),
+      bias_init=partitioned(nn.initializers.normal(1e-6), 'embed'),
+      name='Dense_1',
+    )(hidden)
+
+
+def layer_norm(config: ViTConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+  """Returns a layer norm over the width; its statistics are float32."""
+  return nn.LayerNorm(
+    epsilon=config.norm_epsilon,
+    dtype=dtype,
+    scale_init=partitioned(nn.initializers.ones, 'embed'),
+    bias_init=partitioned(nn.initializers.zeros, 'embed'),
+    name=name,
+  )

@@ -1,0 +1,81 @@
+"""AdamW with the supplement's schedule shape, decay mask, clipping, freezing."""
+
+import re
+from typing import Any
+
+import jax
+import optax
+
+# Norm scales, biases, embeddings and positions are not decayed.
+DECAYED = re.compile(r'(^|/)kernel$')
+
+
+def make_schedule(options, steps: int) -> optax.Schedule:
+  """Linear warm-up to the base rate, then base x sqrt(warmup / step).
+
+  Args:
+    options: with learning_rate, warmup_steps and cooldown_steps.
+    steps: of the whole run; over its last `cooldown_steps` the rate falls
+      linearly to 0.
+  """
+  warmup = max(options.warmup_steps, 1)
+
+  def schedule(count):
+    step = count + 1.0
+    rate = options.learning_rate * jax.numpy.minimum(
+      step / warmup, jax.numpy.sqrt(warmup / step)
+    )
+    if options.cooldown_steps:
+      rate *= jax.numpy.clip((steps - count) / options.cooldown_steps, 0, 1)
+    return rate
+
+  return schedule
+
+
+def make_optimizer(options, steps: int) -> optax.GradientTransformation:
+  """Returns the optimizer that `config.optimizer` describes.
+
+  Parameters whose path matches one of `options.freeze` (regular expressions over
+  paths such as `vit/Transformer/encoderblock_0/...`) keep their values, have no
+  optimizer state, and do not count in the gradient's norm.
+  """
+  adamw = optax.chain(
+    optax.clip_by_global_norm(options.clip_norm),
+    optax.adamw(
+      make_schedule(options, steps),
+      b1=options.b1,
+      b2=options.b2,
+      weight_decay=options.weight_decay,
+      mask=lambda params: map_paths(lambda path: bool(DECAYED.search(path)), params),
+    ),
+  )
+  if not options.freeze:
+    return adamw
+  frozen = [re.compile(pattern) for pattern in options.freeze]
+
+  def label(path: str) -> str:
+    return 'frozen' if any(p.search(path) for p in frozen) else 'trained'
+
+  return optax.partition(
+    {'trained': adamw, 'frozen': optax.set_to_zero()},
+    lambda params: map_paths(label, params),
+  )
+
+
+def check_freeze(options, params: Any) -> None:
+  """Raises ValueError if a pattern of `freeze` matches no parameter."""
+  paths = jax.tree.leaves(map_paths(lambda path: path, params))
+  for pattern in options.freeze:
+    if not any(re.search(pattern, path) for path in paths):
+      raise ValueError(
+        f'config.optimizer.freeze has {pattern!r}, which matches no parameter; '
+        f'paths look like {paths[0]!r}'
+      )
+
+
+def map_paths(function, tree: Any) -> Any:
+  """Returns a tree of the same shape with `function(path)` at each leaf."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator='/')),
+    tree,
+  )

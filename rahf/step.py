@@ -1,0 +1,88 @@
+"""One training step, as a pure function of (state, batch, key)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from rahf import losses
+from rahf.data.schema import Batch
+from rahf.losses import LabelSums, Losses
+from rahf.models.rahf import RAHF
+from rahf.sharding import LOGICAL_AXIS_RULES
+from rahf.state import TrainState
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+  model: RAHF,
+  optimizer: optax.GradientTransformation,
+  weights,
+  *,
+  accumulate: int = 1,
+) -> TrainStep:
+  """Returns the step; jit it under the mesh.
+
+  Args:
+    weights: of the losses, with fields heatmap, score, sequence.
+    accumulate: micro-batches that the batch is cut into, one after the other. Their
+      gradients add up to the whole batch's, also where labels are missing.
+  """
+
+  def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
+    with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+      outputs = model.apply(
+        {'params': params},
+        batch.image,
+        batch.text,
+        batch.target,
+        train=True,
+        rngs={'dropout': key},
+      )
+    parts = losses.weighted_losses(losses.sum_errors(outputs, batch), counts, weights)
+    return parts.total, parts
+
+  def train_step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(key, state.step)
+    counts = losses.count_labels(batch)
+    gradient = jax.grad(loss, has_aux=True)
+
+    def add_micro_batch(total, numbered):
+      number, micro_batch = numbered
+      part = gradient(
+        state.params, micro_batch, counts, jax.random.fold_in(key, number)
+      )
+      return jax.tree.map(jnp.add, total, part), None
+
+    if accumulate == 1:
+      grads, parts = gradient(state.params, batch, counts, key)
+    else:
+      zeros = jax.tree.map(jnp.zeros_like, state.params)
+      start = (zeros, Losses(*(jnp.zeros(()) for _ in Losses._fields)))
+      numbered = (jnp.arange(accumulate), split_batch(batch, accumulate))
+      (grads, parts), _ = jax.lax.scan(add_micro_batch, start, numbered)
+
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {f'loss/{name}': value for name, value in parts._asdict().items()}
+    metrics['gradient_norm'] = optax.global_norm(grads)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return train_step
+
+
+def split_batch(batch: Any, parts: int) -> Any:
+  """Reshapes B rows to parts x B/parts; part i has the rows i, i + parts, ...
+
+  Neighbouring rows go to different parts, so that every device keeps its own rows.
+  """
+  return jax.tree.map(
+    lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+  )
