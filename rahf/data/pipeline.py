@@ -18,9 +18,8 @@ import tensorflow as tf
 from jaxtyping import Int64
 
 from rahf.data import augment, images, schema
-from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.records import RecordSplit, parse_record
-from rahf.data.tokenizer import Tokenizer, Variant
+from rahf.data.tokenizer import EOS, Tokenizer, Variant, pad, prompt_texts, tasks
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
 tf.config.set_visible_devices([], 'GPU')
@@ -160,9 +159,7 @@ def decode_record(
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
   pieces = tokenizer.encode(record.prompt)
-  text = tokenizer_lib.prompt_texts(
-    tokenizer, pieces, options.variant, options.text_length
-  )
+  text = prompt_texts(tokenizer, pieces, options.variant, options.text_length)
   # Without labels nothing is marked; the mask keeps the target out of the loss.
   labels = record.keyword_labels or [1] * len(pieces.word_ends)
   target = tokenizer.mark(pieces, labels)
@@ -173,7 +170,7 @@ def decode_record(
     'scores': np.nan_to_num(scores, nan=0.0),
     'score_mask': ~np.isnan(scores),
     'text': text.ids,
-    'target': tokenizer_lib.pad(target, options.target_length),
+    'target': pad(target, options.target_length),
     'keyword_mask': np.array(bool(record.keyword_labels)),
     'truncated': np.array(text.truncated or len(target) >= options.target_length),
   }
@@ -248,22 +245,19 @@ class _Stream:
 
   def batches(self, first: int, last: int, local: int) -> Iterator[schema.Batch]:
     """Yields the rows from `first` up to `last`, `local` at a time."""
-    options = tf.data.Options()
-    options.deterministic = True
     dataset = (
       tf.data.Dataset.range(first, last)
-      .map(self._load, tf.data.AUTOTUNE)
+      .map(self._load, tf.data.AUTOTUNE, deterministic=True)
       .batch(local, drop_remainder=True)
       .prefetch(tf.data.AUTOTUNE)
-      .with_options(options)
     )
     iterator = dataset.as_numpy_iterator()
     for start in range(first, last, local):
       try:
         batch = next(iterator)
-      except tf.errors.OpError as error:
+      except tf.errors.OpError:
         self._explain(range(start, start + local))
-        raise error
+        raise
       yield schema.Batch(**batch)
 
   def _load(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -284,8 +278,7 @@ class _Stream:
     specs = _decoded_specs(self.options)
 
     def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
-      record = parse_record(data)
-      decoded = decode_record(record, self.tokenizer, self.options, box)
+      decoded = decode_record(parse_record(data), self.tokenizer, self.options, box)
       return [decoded[name] for name in specs]
 
     dtypes = [spec.dtype for spec in specs.values()]
@@ -304,23 +297,19 @@ class _Stream:
     advice = f'`python -m rahf.data verify {self.split.directory}` lists all such'
     for row in rows:
       index = max(int(self.place(tf.constant(row, tf.int64)).index), 0)
+      where = ''  # An error of reading says it itself.
       try:
         record = self.split[index]
-      except ValueError as error:
-        raise ValueError(f'{error}; {advice}') from None
-      try:
+        where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
         decode_record(record, self.tokenizer, self.options)
       except ValueError as error:
-        raise ValueError(
-          f'{self.split.where(index)} uid {record.uid!r}, cannot be '
-          f'used: {error}; {advice}'
-        ) from None
+        raise ValueError(f'{where}{error}; {advice}') from None
 
 
 def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
   """Returns shape and dtype of what `decode_record` gives."""
   size = options.image_size
-  texts = len(tokenizer_lib.tasks(options.variant))
+  texts = len(tasks(options.variant))
   return {
     'image': tf.TensorSpec([size, size, 3], tf.uint8),
     'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
@@ -359,6 +348,6 @@ def _blank_padding(batch: schema.Batch) -> schema.Batch:
   for values in blank:
     values[padding] = 0
   blank.index[padding] = -1
-  blank.text[padding, :, 0] = tokenizer_lib.EOS
-  blank.target[padding, 0] = tokenizer_lib.EOS
+  blank.text[padding, :, 0] = EOS
+  blank.target[padding, 0] = EOS
   return blank
