@@ -3,8 +3,6 @@
 The order is a function of (seed, epoch), and augmentation of (seed, epoch, example):
 every position in the endless stream of examples is computed, not reached, so that
 training resumes at any step with exactly the batches it would have seen.
-
-Axis letters as in `schema.Batch`.
 """
 
 import collections
@@ -187,8 +185,7 @@ def prefetch(
 ) -> Iterator[Moved]:
   """Yields `transfer(item)` for each item, working up to `size` items ahead.
 
-  Both the iterator and the transfer run in one background thread; what they raise
-  is raised here, at the item's place.
+  Both run in one background thread; what they raise is raised here, in its place.
   """
   end = object()
 
@@ -328,8 +325,7 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   if options.min_words is None and options.max_words is None:
     return np.arange(len(split))
   counts = split.word_counts()
-  low = options.min_words or 0
-  high = np.inf if options.max_words is None else options.max_words
+  low, high = options.min_words or 0, options.max_words or np.inf
   selected = np.flatnonzero((low <= counts) & (counts <= high))
   if not len(selected):
     raise ValueError(
