@@ -18,6 +18,8 @@ from rahf.models.vit import ViTConfig
 VARIANTS = ('augmented_prompt', 'multi_head')
 DATASETS = ('richhf18k', 'shapes')
 DTYPES = ('float32', 'bfloat16')
+# T5's public vocabulary, readable without an account.
+T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
 
 def default_config() -> ConfigDict:

@@ -13,7 +13,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 @pytest.fixture(scope='session')
 def assets() -> pathlib.Path:
-  """The folder of published goldens and real sample data that RAHF_TEST_ASSETS names."""
+  """The folder of goldens and real samples that RAHF_TEST_ASSETS names."""
   folder = os.environ.get('RAHF_TEST_ASSETS')
   if not folder:
     pytest.skip('needs the test assets: set RAHF_TEST_ASSETS to their folder')

@@ -1,11 +1,11 @@
 """Prepares, checks and describes data sets: python -m rahf.data --help."""
 
 import argparse
-import contextlib
-import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+from rahf.data import quiet
 
 _RICHHF18K = """\
 Join the labels of the RichHF-18K release with images and prompts by uid, and write
@@ -25,10 +25,8 @@ for the whole release) OUT needs as much again while it is being written.
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status: 0, 1 problems found, 2 a mistake."""
   arguments = _parser().parse_args(argv)
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
-    with _no_stderr():
-      import tensorflow  # noqa: F401
+    quiet.import_tensorflow()
     return arguments.run(arguments)
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('rahf'):
@@ -43,19 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
   return 2
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-  """Silences TensorFlow's greeting, which no setting does: it is about the CPU."""
-  saved = os.dup(2)
-  try:
-    with open(os.devnull, 'w') as nothing:
-      os.dup2(nothing.fileno(), 2)
-    yield
-  finally:
-    os.dup2(saved, 2)
-    os.close(saved)
 
 
 def _parser() -> argparse.ArgumentParser:

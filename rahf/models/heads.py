@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from rahf.models.layers import RMSNorm, conv, deconv, partitioned
+from rahf.models.layers import Deconv, RMSNorm, conv, partitioned
 
 NORM_EPSILON = 1e-8
 
@@ -83,7 +83,7 @@ class UpsampleStage(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
-    x = deconv(self.width, name='deconv', dtype=self.dtype)(x)
+    x = Deconv(self.width, self.dtype, name='deconv')(x)
     x = nn.relu(norm('deconv_norm', self.dtype)(x))
     y = conv(self.width, name='conv_0', dtype=self.dtype)(x)
     y = nn.relu(norm('conv_0_norm', self.dtype)(y))

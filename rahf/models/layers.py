@@ -6,10 +6,16 @@ C channels.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 Initializer = nn.initializers.Initializer
+
+# Offset of the input pixel, parity of the output pixel, tap of the kernel: even rows
+# see their own pixel by the middle tap, odd ones two pixels by the outer taps.
+TAP_OF = np.zeros((2, 2, 3), np.float32)
+TAP_OF[0, 0, 1] = TAP_OF[0, 1, 0] = TAP_OF[1, 1, 2] = 1
 
 
 def partitioned(init: Initializer, *axes: str | None) -> Initializer:
@@ -64,24 +70,49 @@ def conv(
   )
 
 
-def deconv(features: int, *, name: str, dtype: jnp.dtype) -> nn.ConvTranspose:
-  """Returns a 3x3 transposed convolution that doubles height and width.
+class Deconv(nn.Module):
+  """A 3x3 transposed convolution that doubles height and width.
 
-  The kernel lies as in a convolution over the input spread out by zeros, padded
-  by 1 before and 2 after: output row 2i sees input row i, row 2i+1 sees i and i+1.
+  The kernel lies as in a convolution over the input spread out by zeros, padded by
+  1 before and 2 after: output row 2i sees input row i with the middle tap, row 2i+1
+  sees rows i and i+1 with the outer ones. So all four outputs of an input pixel
+  depend on its 2x2 neighbours, and one 2x2 convolution to four times the channels
+  gives them without multiplying zeros that were put in.
   """
-  # On average 9/4 of the nine taps meet an output pixel, hence 4 x he_normal's 2.
-  he_normal = nn.initializers.variance_scaling(8.0, 'fan_in', 'truncated_normal')
-  return nn.ConvTranspose(
-    features,
-    (3, 3),
-    (2, 2),
-    padding=((1, 2), (1, 2)),
-    dtype=dtype,
-    kernel_init=partitioned(he_normal, None, None, 'conv_in', 'conv_out'),
-    bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
-    name=name,
-  )
+
+  features: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
+    batch, height, width, channels = x.shape
+    kernel = self.param(
+      'kernel',
+      partitioned(
+        # On average 9/4 of the nine taps meet an output pixel.
+        nn.initializers.variance_scaling(8.0, 'fan_in', 'truncated_normal'),
+        None,
+        None,
+        'conv_in',
+        'conv_out',
+      ),
+      (3, 3, channels, self.features),
+    )
+    bias = self.param(
+      'bias', partitioned(nn.initializers.zeros, 'conv_out'), (self.features,)
+    )
+    x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
+    # TAP_OF[d, p, k]: an output of parity p sees the neighbour at offset d by tap k.
+    phases = jnp.einsum('dpk,eql,klio->deipqo', TAP_OF, TAP_OF, kernel)
+    y = jax.lax.conv_general_dilated(
+      x,
+      jnp.asarray(phases, self.dtype).reshape(2, 2, channels, 4 * self.features),
+      window_strides=(1, 1),
+      padding=((0, 1), (0, 1)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
+    return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 
 def attend(

@@ -124,7 +124,10 @@ class RAHF(nn.Module):
     train: bool,
   ) -> Outputs:
     """Predicts maps and scores, and the target's logits under teacher forcing."""
-    fused = self.encode(image, text, train=train)
+    return self.read(self.encode(image, text, train=train), target, train=train)
+
+  def read(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
+    """Runs all heads, and the decoder under teacher forcing."""
     maps, scores = self.maps_and_scores(fused)
     tokens, mask = self._keyword_memory(fused)
     return Outputs(maps, scores, self.t5.decode(tokens, mask, target, train=train))

@@ -1,6 +1,7 @@
 """Vision Transformer (Dosovitskiy et al., 2021), in the released checkpoints' names.
 
-Axis letters: B batch, N tokens (class token included where there is one), D width.
+Axis letters: B batch, N tokens (class token included where there is one), D width,
+H heads, K head width.
 """
 
 import dataclasses
@@ -140,27 +141,40 @@ class SelfAttention(nn.Module):
     head_width = width // self.heads
 
     def project(name: str) -> Float[Array, 'B N H K']:
-      return nn.DenseGeneral(
-        (self.heads, head_width),
-        dtype=self.dtype,
-        kernel_init=partitioned(
-          nn.initializers.xavier_uniform(), 'embed', 'heads', None
-        ),
-        bias_init=partitioned(nn.initializers.zeros, 'heads', None),
-        name=name,
-      )(x)
+      shape = (width, self.heads, head_width)
+      axes = ('embed', 'heads', None)
+      return Projection(shape, axes, 1, self.dtype, name=name)(x)
 
     y = layers.attend(
       project('query'), project('key'), project('value'), scale=head_width**-0.5
     )
-    return nn.DenseGeneral(
-      width,
-      axis=(-2, -1),
-      dtype=self.dtype,
-      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'heads', None, 'embed'),
-      bias_init=partitioned(nn.initializers.zeros, 'embed'),
-      name='out',
-    )(y)
+    shape = (self.heads, head_width, width)
+    return Projection(shape, ('heads', None, 'embed'), 2, self.dtype, name='out')(y)
+
+
+class Projection(nn.Module):
+  """A dense layer from or to several axes, with the kernel kept in that shape.
+
+  Attributes:
+    shape: of the kernel: inputs, then outputs.
+    axes: its logical axes.
+    inputs: how many of them are inputs.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  inputs: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N *I']) -> Float[Array, 'B N *O']:
+    every = tuple(range(len(self.shape)))
+    xavier = nn.initializers.xavier_uniform(every[: self.inputs], every[self.inputs :])
+    kernel = self.param('kernel', partitioned(xavier, *self.axes), self.shape)
+    zeros = partitioned(nn.initializers.zeros, *self.axes[self.inputs :])
+    bias = self.param('bias', zeros, self.shape[self.inputs :])
+    x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
+    return jnp.tensordot(x, kernel, axes=self.inputs) + bias
 
 
 class MLP(nn.Module):

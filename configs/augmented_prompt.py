@@ -1,0 +1,20 @@
+"""RAHF with an augmented prompt: the paper's better variant (section 4.2).
+
+A task string in front of the prompt asks for one map or score at a time; three
+heads serve all seven outputs. ViT-B/16 at 512 px, T5 1.1 base, batch 256.
+
+  python -m rahf.main --config=configs/augmented_prompt.py --workdir=…
+
+Hardware: TPU or GPU nodes. Not yet run at this size. The paper reports on RichHF-18K
+test: plausibility PLCC .693, implausibility CC .556, keywords F1 43.9.
+"""
+
+from ml_collections import ConfigDict
+
+from rahf.config import T5_VOCABULARY, default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  config.tokenizer = T5_VOCABULARY
+  return config

@@ -1,0 +1,20 @@
+"""RAHF with seven heads (paper, section 4.2): one encoder pass answers everything.
+
+Otherwise the same as `augmented_prompt.py`.
+
+  python -m rahf.main --config=configs/multi_head.py --workdir=…
+
+Hardware: TPU or GPU nodes. Not yet run at this size. The paper reports on RichHF-18K
+test: plausibility PLCC .666, implausibility CC .425, keywords F1 43.3.
+"""
+
+from ml_collections import ConfigDict
+
+from rahf.config import T5_VOCABULARY, default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  config.model.variant = 'multi_head'
+  config.tokenizer = T5_VOCABULARY
+  return config

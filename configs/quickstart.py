@@ -1,0 +1,48 @@
+"""First light: a tiny RAHF on generated shapes.
+
+Section 4 of the paper at the smallest size that shows something: 64 px, 1.9 M
+parameters, the multi-head variant, which reads an image with one text instead of
+seven and so learns most per second on a processor.
+
+  python -m rahf.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Hardware: two CPU cores. Time: under 12 minutes, data and evaluation included.
+"""
+
+from ml_collections import ConfigDict
+
+from rahf.config import default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  model = config.model
+  model.variant = 'multi_head'
+  model.image_size = 64
+  model.dropout_rate = 0.0
+  model.dtype = 'float32'
+  model.vit.update(patch=8, width=128, layers=3, heads=4, mlp=512)
+  model.t5.update(
+    vocab_size=288,
+    width=128,
+    heads=4,
+    head_dim=32,
+    mlp=256,
+    encoder_layers=3,
+    decoder_layers=2,
+  )
+  # Maps of half the image's size, enlarged: the last stage would cost as much as
+  # all the rest.
+  model.heatmap_head.update(convs=(64,), deconvs=(32, 16), readout=16)
+  model.score_head.update(convs=(64, 64), dense=(128,))
+
+  config.data.update(name='shapes', text_length=32, target_length=40, augment=False)
+  config.data.shapes.update(train=20_000, dev=200, test=500)
+
+  # The maps' mean squared values are about 0.005, the scores' variances 0.06: with
+  # equal weights the text loss would drown both.
+  config.loss.update(heatmap=100.0, score=5.0)
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=100, cooldown_steps=300)
+  config.train.update(steps=1300, batch_size=32, checkpoint_every=500)
+  config.eval.update(every=1000, batch_size=50)
+  return config

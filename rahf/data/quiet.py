@@ -1,0 +1,22 @@
+"""Importing TensorFlow without its greeting."""
+
+import os
+
+
+def import_tensorflow() -> None:
+  """Imports TensorFlow with its notes on CPU and GPU silenced, not its errors.
+
+  It prints them before any setting of its own can keep it from doing so.
+
+  Raises:
+    ModuleNotFoundError: TensorFlow is not installed.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  stderr = os.dup(2)
+  try:
+    with open(os.devnull, 'w') as nothing:
+      os.dup2(nothing.fileno(), 2)
+    import tensorflow  # noqa: F401
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)

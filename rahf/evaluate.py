@@ -1,0 +1,192 @@
+"""Evaluation of a split: every example once, every metric, one path for all callers.
+
+Axis letters: B batch, H W map size, T target tokens.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rahf import checkpoint, losses, sharding
+from rahf.data import pipeline, schema
+from rahf.data.records import RecordSplit
+from rahf.experiment import Experiment, set_up
+from rahf.losses import LabelSums
+from rahf.models.rahf import RAHF
+from rahf.scorecard import Prediction, Scorecard, constant_metrics, draw
+from rahf.tables import evaluation_tables
+
+
+class Predictions(NamedTuple):
+  """What the model says of a batch, and its errors under teacher forcing."""
+
+  maps: Float[Array, 'B 2 H W']
+  scores: Float[Array, 'B 4']
+  keywords: Int[Array, 'B T']
+  errors: LabelSums
+  counts: LabelSums
+
+
+class Evaluation(NamedTuple):
+  """Metrics by name, and pictures of the first examples."""
+
+  metrics: dict[str, float]
+  panels: list[np.ndarray]
+
+
+class Interrupted(Exception):  # noqa: N818 (a request, not an error)
+  """The process was asked to end."""
+
+
+class Evaluator:
+  """Evaluates parameters of one model on splits of one data set."""
+
+  def __init__(self, config: ConfigDict, experiment: Experiment):
+    batch_size = config.eval.batch_size
+    sharding.check_batch_size('config.eval.batch_size', batch_size, experiment.mesh)
+    self._experiment = experiment
+    self._weights = config.loss
+    self._batch_size = batch_size
+    predict = make_predict(experiment.model, experiment.options.target_length)
+    self._predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
+
+  def __call__(
+    self,
+    params: Any,
+    split: RecordSplit,
+    *,
+    review_examples: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+  ) -> Evaluation:
+    """Evaluates every example of the split once.
+
+    Raises:
+      Interrupted: `should_stop` became true.
+    """
+    card = Scorecard()
+    panels = []
+    errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
+    experiment = self._experiment
+    batches = pipeline.eval_batches(
+      split, experiment.tokenizer, experiment.options, batch_size=self._batch_size
+    )
+    bar = tqdm(total=len(split), desc=f'evaluate {split.name}', unit='example')
+    with bar:
+      for batch in pipeline.prefetch(batches, lambda batch: batch):
+        if should_stop():
+          raise Interrupted
+        on_device = sharding.put_batch(batch, experiment.mesh)
+        found = jax.tree.map(np.asarray, self._predict(params, on_device))
+        errors = jax.tree.map(np.add, errors, found.errors)
+        counts = jax.tree.map(np.add, counts, found.counts)
+        for record, prediction in self._examples(split, batch, found):
+          card.add(record, prediction)
+          if len(panels) < review_examples:
+            panels.append(draw(record, prediction))
+          bar.update()
+    means = losses.weighted_losses(errors, counts, self._weights)
+    metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
+    return Evaluation(metrics | card.metrics(), panels)
+
+  def _examples(
+    self, split: RecordSplit, batch: schema.Batch, found: Predictions
+  ) -> Iterator[tuple[schema.Record, Prediction]]:
+    """Pairs the records of a batch, without its padding, with their predictions."""
+    for row, index in enumerate(batch.index):
+      if index < 0:
+        continue
+      record = split[int(index)]
+      tokenizer = self._experiment.tokenizer
+      pieces = tokenizer.encode(record.prompt)
+      keywords = tokenizer.read_marks(pieces, found.keywords[row])
+      yield (
+        record,
+        Prediction(
+          found.maps[row], found.scores[row], keywords.labels, keywords.unplaced
+        ),
+      )
+
+
+def make_predict(
+  model: RAHF, length: int
+) -> Callable[[Any, schema.Batch], Predictions]:
+  """Returns the inference step: maps, scores, greedy keywords, and the errors."""
+
+  def predict(params: Any, batch: schema.Batch) -> Predictions:
+    def run(method, *args, **kwargs):
+      return model.apply({'params': params}, *args, method=method, **kwargs)
+
+    with nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
+      fused = run(RAHF.encode, batch.image, batch.text, train=False)
+      outputs = run(RAHF.read, fused, batch.target, train=False)
+      keywords = run(RAHF.decode_greedily, fused, length)
+    return Predictions(
+      outputs.maps,
+      outputs.scores,
+      keywords,
+      losses.sum_errors(outputs, batch),
+      losses.count_labels(batch),
+    )
+
+  return predict
+
+
+def report(
+  workdir: epath.Path,
+  experiment: Experiment,
+  split: RecordSplit,
+  step: int,
+  metrics: dict[str, float],
+) -> str:
+  """Writes eval/<split>-<step>.json and .md; returns the tables.
+
+  The constant predictor's row depends on the data alone, so it is computed once and
+  kept in eval/<split>-constant.json.
+  """
+  folder = workdir / 'eval'
+  folder.mkdir(parents=True, exist_ok=True)
+  kept = folder / f'{split.name}-constant.json'
+  if not kept.exists():
+    kept.write_text(_to_json(constant_metrics(experiment.split('train'), split)))
+  stored = json.loads(kept.read_text())
+  constant = {name: np.nan if v is None else v for name, v in stored.items()}
+  title = f'{experiment.data_name}, {split.name} split, step {step}'
+  tables = evaluation_tables(metrics, constant, title=title)
+  (folder / f'{split.name}-{step}.md').write_text(tables)
+  (folder / f'{split.name}-{step}.json').write_text(_to_json(metrics))
+  return tables
+
+
+def _to_json(metrics: dict[str, float]) -> str:
+  """JSON has no NaN: what is undefined is null."""
+  values = {k: float(v) if np.isfinite(v) else None for k, v in metrics.items()}
+  return json.dumps(values, indent=2) + '\n'
+
+
+def evaluate(config: ConfigDict, workdir: epath.Path) -> None:
+  """Evaluates the newest checkpoint on `config.eval.split` and prints the tables.
+
+  Raises:
+    ValueError: there is no checkpoint, or it was trained with another config.
+  """
+  experiment = set_up(config)
+  checkpoint.claim_workdir(workdir, config)
+  checkpoints = checkpoint.Checkpoints(workdir)
+  step = checkpoints.latest_step()
+  if step is None:
+    raise ValueError(
+      f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
+    )
+  state = checkpoints.restore(step, experiment.states.abstract)
+  split = experiment.split(config.eval.split)
+  with jax.set_mesh(experiment.mesh):
+    found = Evaluator(config, experiment)(state.params, split)
+  print(report(workdir, experiment, split, step, found.metrics))

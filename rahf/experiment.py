@@ -1,0 +1,77 @@
+"""What training and evaluation have in common: mesh, data, model, state."""
+
+import dataclasses
+
+import jax
+import optax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rahf import config as config_lib
+from rahf import optimizer as optimizer_lib
+from rahf import sharding
+from rahf.data import dataset
+from rahf.data.pipeline import PipelineOptions
+from rahf.data.records import RecordSplit, open_split
+from rahf.data.tokenizer import Tokenizer
+from rahf.models.rahf import RAHF
+from rahf.state import StateFactory
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The parts that a config describes."""
+
+  mesh: jax.sharding.Mesh
+  data_name: str
+  directory: epath.Path
+  tokenizer: Tokenizer
+  options: PipelineOptions
+  model: RAHF
+  optimizer: optax.GradientTransformation
+  states: StateFactory
+
+  def split(self, name: str) -> RecordSplit:
+    return open_split(self.directory, name)
+
+
+def set_up(config: ConfigDict) -> Experiment:
+  """Checks the config and makes everything but the training state.
+
+  Raises:
+    ValueError: a setting, the data or the tokenizer does not fit; says which.
+  """
+  config_lib.validate(config)
+  mesh = sharding.make_mesh(config.mesh)
+  directory = dataset.prepared_directory(config.data)
+  tokenizer = dataset.open_tokenizer(config.tokenizer, directory)
+  tokenizer.check_vocabulary(config.model.t5.vocab_size)
+  model = RAHF(config_lib.model_config(config))
+  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
+  states = StateFactory(model, optimizer, mesh)
+  optimizer_lib.check_freeze(config.optimizer, states.abstract.params)
+  return Experiment(
+    mesh=mesh,
+    data_name=config.data.name,
+    directory=directory,
+    tokenizer=tokenizer,
+    options=_pipeline_options(config),
+    model=model,
+    optimizer=optimizer,
+    states=states,
+  )
+
+
+def _pipeline_options(config: ConfigDict) -> PipelineOptions:
+  def limit(words: int) -> int | None:
+    return None if words < 0 else words
+
+  return PipelineOptions(
+    image_size=config.model.image_size,
+    text_length=config.data.text_length,
+    target_length=config.data.target_length,
+    variant=config.model.variant,
+    augment=config.data.augment,
+    min_words=limit(config.data.min_words),
+    max_words=limit(config.data.max_words),
+  )

@@ -1,0 +1,132 @@
+"""Metrics of predictions, example by example, and a predictor to compare with.
+
+Axis letters: H W map size.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from rahf.data import images, schema
+from rahf.data.records import RecordSplit
+from rahf.metrics.correlation import plcc, srcc
+from rahf.metrics.keywords import KeywordMetrics
+from rahf.metrics.saliency import MapMetrics, resize_map
+from rahf.panels import Labels, review_panel
+
+
+class Prediction(NamedTuple):
+  """What is predicted for one example.
+
+  Attributes:
+    maps, scores: in the order of schema.MAPS and schema.SCORES.
+    keyword_labels: per word, 1 aligned, 0 misaligned.
+    unplaced: marks that stand behind no word of the prompt.
+  """
+
+  maps: Float[np.ndarray, '2 H W']
+  scores: Float[np.ndarray, '4']
+  keyword_labels: tuple[int, ...]
+  unplaced: int = 0
+
+
+@dataclasses.dataclass
+class Scorecard:
+  """Adds up the metrics of examples, one by one."""
+
+  maps: dict[str, MapMetrics] = dataclasses.field(
+    default_factory=lambda: {name: MapMetrics() for name in schema.MAPS}
+  )
+  predicted: list[np.ndarray] = dataclasses.field(default_factory=list)
+  annotated: list[np.ndarray] = dataclasses.field(default_factory=list)
+  keywords: KeywordMetrics = KeywordMetrics()
+
+  def add(self, record: schema.Record, prediction: Prediction) -> None:
+    """Compares with the annotation, maps at the annotation's own size."""
+    for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
+      data = getattr(record, f'{name}_map')
+      if data:
+        pair = MapMetrics.of(predicted_map, images.decode_map(data))
+        self.maps[name] += pair
+    self.predicted.append(prediction.scores)
+    self.annotated.append(np.asarray(record.scores))
+    if record.keyword_labels:
+      self.keywords += KeywordMetrics.of(
+        record.keyword_labels, prediction.keyword_labels, unplaced=prediction.unplaced
+      )
+
+  def metrics(self) -> dict[str, float]:
+    """Returns all metrics by name; NaN where nothing defines one."""
+    values = {}
+    predicted, annotated = np.array(self.predicted), np.array(self.annotated)
+    for i, name in enumerate(schema.SCORES):
+      mask = ~np.isnan(annotated[:, i])
+      values[f'{name}/plcc'] = plcc(predicted[:, i], annotated[:, i], mask)
+      values[f'{name}/srcc'] = srcc(predicted[:, i], annotated[:, i], mask)
+    for name, metrics in self.maps.items():
+      values |= {f'{name}/{k}': v for k, v in metrics.values().items()}
+    return values | {f'keywords/{k}': v for k, v in self.keywords.values().items()}
+
+
+def draw(record: schema.Record, prediction: Prediction) -> np.ndarray:
+  """Returns the picture of one example, annotation beside prediction."""
+  maps = {}
+  for name in schema.MAPS:
+    data = getattr(record, f'{name}_map')
+    maps[name] = images.decode_map(data) if data else None
+  truth = Labels(
+    maps, dict(zip(schema.SCORES, record.scores, strict=True)), record.keyword_labels
+  )
+  predicted = Labels(
+    dict(zip(schema.MAPS, prediction.maps, strict=True)),
+    dict(zip(schema.SCORES, prediction.scores, strict=True)),
+    prediction.keyword_labels,
+  )
+  return review_panel(
+    images.decode_image(record.image),
+    record.prompt,
+    truth,
+    predicted,
+    title=record.uid,
+  )
+
+
+def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]:
+  """Evaluates the predictor that always answers with the training means.
+
+  Its maps are the pixelwise means of the training maps, its scores the mean scores;
+  its keywords are all aligned, as most words are.
+  """
+  means = training_means(train)
+  card = Scorecard()
+  for index in tqdm(range(len(split)), desc='constant predictor', unit='example'):
+    record = split[index]
+    card.add(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
+  return card.metrics()
+
+
+def training_means(train: RecordSplit) -> Prediction:
+  """Returns the means of maps and scores over the annotated training examples.
+
+  Maps are averaged at the size of the first; others are resized to it.
+  """
+  totals: dict[str, np.ndarray] = {}
+  counts = dict.fromkeys(schema.MAPS, 0)
+  scores = []
+  for index in tqdm(range(len(train)), desc='training means', unit='example'):
+    record = train[index]
+    scores.append(record.scores)
+    for name in schema.MAPS:
+      data = getattr(record, f'{name}_map')
+      if not data:
+        continue
+      values = images.decode_map(data)
+      if totals:
+        values = resize_map(values, *next(iter(totals.values())).shape)
+      totals[name] = totals.get(name, 0.0) + values
+      counts[name] += 1
+  maps = np.stack([totals[name] / counts[name] for name in schema.MAPS])
+  return Prediction(maps, np.nanmean(np.array(scores), axis=0), ())
