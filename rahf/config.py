@@ -149,9 +149,7 @@ def validate(config: ConfigDict) -> None:
         f'but nothing is left of the token grid after {i}; take fewer, or a larger '
         'config.model.image_size'
       )
-  if model.vit.patch * model.image_size // model.vit.patch < (
-    model.image_size // model.vit.patch * 2 ** len(model.heatmap_head.deconvs)
-  ):
+  if 2 ** len(model.heatmap_head.deconvs) > model.vit.patch:
     raise ValueError(
       f'config.model.heatmap_head.deconvs has {len(model.heatmap_head.deconvs)} '
       f'widths, which makes maps larger than the image; log2(patch) of them are '

@@ -18,13 +18,11 @@ import numpy as np
 SIZES = ('small', 'large')
 COLOURS = {
   'red': (215, 25, 30),
-  'orange': (255, 135, 0),
   'yellow': (250, 225, 30),
   'green': (20, 150, 50),
   'cyan': (20, 215, 225),
   'blue': (35, 65, 225),
   'purple': (145, 40, 195),
-  'pink': (255, 130, 195),
 }
 KINDS = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 DAMAGES = ('smear', 'warp', 'noise', 'tear')
@@ -117,7 +115,7 @@ class Scene(NamedTuple):
 
 def sample_scene(rng: np.random.Generator) -> Scene:
   """Draws a scene: 30 % are fully aligned, 30 % are undamaged."""
-  num_groups = weighted(rng, (0.4, 0.4, 0.2)) + 1
+  num_groups = weighted(rng, (0.5, 0.38, 0.12)) + 1
   num_false = weighted(rng, (0.3, 0.42, 0.2, 0.08))
   while True:
     # A fresh draw where groups collide is simpler than a layout solver, and cheap.
