@@ -16,26 +16,33 @@ FREE_SECTIONS = ('mesh', 'eval')
 FREE_FIELDS = ('data.dir', 'train.log_every', 'train.checkpoint_every')
 
 
-def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-  """Writes config.json, or checks that the one there is of the same run.
+def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
+  """Checks that a run in the directory, if there is one, has the same config.
 
   Raises:
     ValueError: the directory belongs to a run with another config.
   """
   path = workdir / 'config.json'
-  text = config_lib.to_json(config)
-  if path.exists():
-    there = json.loads(path.read_text())
-    changed = config_lib.differences(_fixed(there), _fixed(json.loads(text)))
-    if changed:
-      raise ValueError(
-        f'{workdir} holds a run with another config:\n  '
-        + '\n  '.join(changed)
-        + '\nchoose another --workdir, or set these fields as they are there'
-      )
+  if not path.exists():
+    return
+  there = json.loads(path.read_text())
+  here = json.loads(config_lib.to_json(config))
+  if changed := config_lib.differences(_fixed(there), _fixed(here)):
+    raise ValueError(
+      f'{workdir} holds a run with another config:\n  '
+      + '\n  '.join(changed)
+      + '\nchoose another --workdir, or set these fields as they are there'
+    )
+
+
+def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
+  """Writes config.json, where `check_workdir` has found nothing against it."""
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    # Written aside and renamed: half a file would keep the run from going on.
+    aside = workdir / '.config.json.partial'
+    aside.write_text(config_lib.to_json(config))
+    aside.replace(workdir / 'config.json')
 
 
 def _fixed(settings: dict) -> dict:
@@ -54,8 +61,11 @@ class Checkpoints:
     self._directory = epath.Path(workdir) / 'checkpoints'
     self._manager = ocp.CheckpointManager(
       self._directory,
+      # Named, or a process that has not saved yet cannot read what there is.
+      item_handlers=ocp.StandardCheckpointHandler(),
       options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
     )
+    self._newest = self.latest_step()
 
   def latest_step(self) -> int | None:
     """Returns the step of the newest complete checkpoint, or None.
@@ -66,9 +76,21 @@ class Checkpoints:
     return max(complete, default=None)
 
   def save(self, step: int, state: Any) -> None:
-    """Starts to write a checkpoint; training may go on meanwhile."""
-    if self.latest_step() != step:
-      self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    """Starts to write a checkpoint, unless it is there; training may go on meanwhile.
+
+    Args:
+      step: not smaller than those before.
+    """
+    if step == self._newest:
+      return
+    there = self._directory / str(step)
+    if there.exists():
+      # Incomplete, or the run would have started from it. Orbax would refuse.
+      self._manager.wait_until_finished()
+      there.rmtree()
+      self._manager.reload()
+    self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    self._newest = step
 
   def restore(self, step: int, abstract: Any) -> Any:
     """Reads a checkpoint straight into the shards that `abstract` describes.

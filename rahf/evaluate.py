@@ -3,6 +3,7 @@
 Axis letters: B batch, H W map size, T target tokens.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import checkpoint, losses, sharding
+from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.records import RecordSplit
-from rahf.experiment import Experiment, set_up
+from rahf.experiment import Experiment, describe, set_up
+from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.scorecard import Prediction, Scorecard, constant_metrics, draw
@@ -26,8 +29,12 @@ from rahf.tables import evaluation_tables
 
 
 class Predictions(NamedTuple):
-  """What the model says of a batch, and its errors under teacher forcing."""
+  """What the model says of a batch, and its errors under teacher forcing.
 
+  `index` is the batch's own: a host has only some rows of it, but all of these.
+  """
+
+  index: Int[Array, 'B']
   maps: Float[Array, 'B 2 H W']
   scores: Float[Array, 'B 4']
   keywords: Int[Array, 'B T']
@@ -40,10 +47,6 @@ class Evaluation(NamedTuple):
 
   metrics: dict[str, float]
   panels: list[np.ndarray]
-
-
-class Interrupted(Exception):  # noqa: N818 (a request, not an error)
-  """The process was asked to end."""
 
 
 class Evaluator:
@@ -64,30 +67,43 @@ class Evaluator:
     split: RecordSplit,
     *,
     review_examples: int = 0,
-    should_stop: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
   ) -> Evaluation:
     """Evaluates every example of the split once.
 
-    Raises:
-      Interrupted: `should_stop` became true.
+    Args:
+      review_examples: how many examples to draw.
+      check: called for every batch; may raise, to end this early.
     """
     card = Scorecard()
     panels = []
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     experiment = self._experiment
     batches = pipeline.eval_batches(
-      split, experiment.tokenizer, experiment.options, batch_size=self._batch_size
+      split,
+      experiment.tokenizer,
+      experiment.options,
+      batch_size=self._batch_size,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
     )
-    bar = tqdm(total=len(split), desc=f'evaluate {split.name}', unit='example')
-    with bar:
-      for batch in pipeline.prefetch(batches, lambda batch: batch):
-        if should_stop():
-          raise Interrupted
-        on_device = sharding.put_batch(batch, experiment.mesh)
-        found = jax.tree.map(np.asarray, self._predict(params, on_device))
+    batches = pipeline.prefetch(
+      batches, lambda batch: sharding.put_batch(batch, experiment.mesh)
+    )
+    bar = tqdm(
+      total=len(split),
+      desc=f'evaluate {split.name}',
+      unit='example',
+      leave=False,
+      disable=None,
+    )
+    with bar, contextlib.closing(batches):
+      for batch in batches:
+        check()
+        found = jax.tree.map(np.asarray, self._predict(params, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
-        for record, prediction in self._examples(split, batch, found):
+        for record, prediction in self._examples(split, found):
           card.add(record, prediction)
           if len(panels) < review_examples:
             panels.append(draw(record, prediction))
@@ -97,10 +113,10 @@ class Evaluator:
     return Evaluation(metrics | card.metrics(), panels)
 
   def _examples(
-    self, split: RecordSplit, batch: schema.Batch, found: Predictions
+    self, split: RecordSplit, found: Predictions
   ) -> Iterator[tuple[schema.Record, Prediction]]:
     """Pairs the records of a batch, without its padding, with their predictions."""
-    for row, index in enumerate(batch.index):
+    for row, index in enumerate(found.index):
       if index < 0:
         continue
       record = split[int(index)]
@@ -129,6 +145,7 @@ def make_predict(
       outputs = run(RAHF.read, fused, batch.target, train=False)
       keywords = run(RAHF.decode_greedily, fused, length)
     return Predictions(
+      batch.index,
       outputs.maps,
       outputs.scores,
       keywords,
@@ -145,17 +162,22 @@ def report(
   split: RecordSplit,
   step: int,
   metrics: dict[str, float],
+  check: Callable[[], None] = lambda: None,
 ) -> str:
   """Writes eval/<split>-<step>.json and .md; returns the tables.
 
   The constant predictor's row depends on the data alone, so it is computed once and
   kept in eval/<split>-constant.json.
+
+  Args:
+    check: called for every record that is read for it; may raise, to end this early.
   """
   folder = workdir / 'eval'
   folder.mkdir(parents=True, exist_ok=True)
   kept = folder / f'{split.name}-constant.json'
   if not kept.exists():
-    kept.write_text(_to_json(constant_metrics(experiment.split('train'), split)))
+    values = constant_metrics(experiment.split('train'), split, check)
+    kept.write_text(_to_json(values))
   stored = json.loads(kept.read_text())
   constant = {name: np.nan if v is None else v for name, v in stored.items()}
   title = f'{experiment.data_name}, {split.name} split, step {step}'
@@ -171,22 +193,34 @@ def _to_json(metrics: dict[str, float]) -> str:
   return json.dumps(values, indent=2) + '\n'
 
 
-def evaluate(config: ConfigDict, workdir: epath.Path) -> None:
+def evaluate(
+  config: ConfigDict, workdir: epath.Path, interruption: Interruption
+) -> None:
   """Evaluates the newest checkpoint on `config.eval.split` and prints the tables.
 
   Raises:
     ValueError: there is no checkpoint, or it was trained with another config.
+    Interrupted: SIGTERM or Ctrl-C came.
   """
-  experiment = set_up(config)
-  checkpoint.claim_workdir(workdir, config)
-  checkpoints = checkpoint.Checkpoints(workdir)
-  step = checkpoints.latest_step()
+  config_lib.validate(config)
+  checkpoint.check_workdir(workdir, config)
+  step = None
+  if (workdir / 'checkpoints').exists():
+    checkpoints = checkpoint.Checkpoints(workdir)
+    step = checkpoints.latest_step()
   if step is None:
     raise ValueError(
       f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
     )
+  with interruption.raising():
+    experiment = set_up(config)
+    split = experiment.split(config.eval.split)
+    print(describe(experiment, [split]))
+    evaluator = Evaluator(config, experiment)
   state = checkpoints.restore(step, experiment.states.abstract)
-  split = experiment.split(config.eval.split)
+  checkpoints.close()
   with jax.set_mesh(experiment.mesh):
-    found = Evaluator(config, experiment)(state.params, split)
-  print(report(workdir, experiment, split, step, found.metrics))
+    found = evaluator(state.params, split, check=interruption.check)
+  metrics, check = found.metrics, interruption.check
+  print(f'\n{report(workdir, experiment, split, step, metrics, check)}')
+  print(f'Written to {workdir}/eval/{split.name}-{step}.json and .md')

@@ -1,6 +1,8 @@
 """What training and evaluation have in common: mesh, data, model, state."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import jax
 import optax
@@ -59,6 +61,22 @@ def set_up(config: ConfigDict) -> Experiment:
     model=model,
     optimizer=optimizer,
     states=states,
+  )
+
+
+def describe(experiment: Experiment, splits: Sequence[RecordSplit]) -> str:
+  """Returns two lines: how large model and mesh are, and what is read."""
+  model, mesh = experiment.model.config, experiment.mesh
+  leaves = jax.tree.leaves(experiment.states.abstract.params)
+  parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+  axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+  kind = mesh.devices.flat[0].device_kind
+  counts = ', '.join(f'{split.name} {len(split):,}' for split in splits)
+  return (
+    f'Model: {model.variant}, {parameters:,} parameters, {model.image_size} px, '
+    f'{model.dtype}, on {mesh.size} x {kind} ({axes})\n'
+    f'Data:  {counts} examples, {experiment.tokenizer.size:,} word pieces, from '
+    f'{experiment.directory}'
   )
 
 

@@ -19,6 +19,11 @@ class Journal:
       self._lines = [line for line in lines if _step(line) <= resume_step]
       self._path.write_text(''.join(f'{line}\n' for line in self._lines))
 
+  def has(self, step: int, split: str) -> bool:
+    """Returns whether there is a line of this step and split."""
+    rows = map(json.loads, self._lines)
+    return any((row['step'], row['split']) == (step, split) for row in rows)
+
   def append(self, step: int, split: str, values: Mapping[str, float]) -> None:
     """Writes a line; what is not finite becomes null, since JSON has no NaN."""
     row = {'step': step, 'split': split}

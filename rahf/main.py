@@ -1,11 +1,24 @@
-"""python -m rahf.main --config=configs/quickstart.py [--workdir=DIR] [--mode=train]"""
+"""Trains and evaluates RAHF models.
 
+  python -m rahf.main --config=configs/quickstart.py [--workdir=DIR] [--mode=train]
+
+Any field of the config can be changed: --config.train.steps=100
+--config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config.py.
+The same command again goes on where a run stopped; so does one on other devices.
+"""
+
+import argparse
+import difflib
 import os
 import pathlib
+import re
 import sys
+import traceback
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+
+from rahf.interruption import Interrupted, Interruption
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -27,13 +40,29 @@ _MODE = flags.DEFINE_enum(
 
 
 def main(argv: list[str]) -> int:
-  """Runs one mode; a user's mistake ends in one line and status 2."""
-  if argv[1:]:
-    print(f'error: unexpected arguments {argv[1:]}; see --help', file=sys.stderr)
-    return 2
-  if _CONFIG.value is None:
-    print('error: --config is missing, for example configs/quickstart.py; see --help')
-    return 2
+  """Runs one mode; a user's mistake ends in one message and status 2."""
+  del argv
+  # From here on, not only in the loop: imports and data generation take a while.
+  with Interruption() as interruption:
+    try:
+      _run(interruption)
+    except Interrupted:
+      print('Interrupted; the same command begins again.')
+    except ModuleNotFoundError as error:
+      if (error.name or '').startswith('rahf'):
+        raise
+      return _fail(
+        f'{error.name} is not installed; training and evaluation need the extra '
+        '`train`: pip install "rahf[train]"'
+      )
+    except Exception as error:
+      if os.environ.get('RAHF_TRACEBACK') or not is_mistake(error):
+        raise
+      return _fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)')
+  return 0
+
+
+def _run(interruption: Interruption) -> None:
   # Imported late: the flags answer --help at once, and data worker processes, which
   # import this module again, start fast.
   from etils import epath
@@ -46,22 +75,84 @@ def main(argv: list[str]) -> int:
   if workdir is None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = f'runs/{name}'
+  quiet.import_tensorflow()
+  if _MODE.value == 'train':
+    from rahf.train import train as run
+  else:
+    from rahf.evaluate import evaluate as run
+  run(_CONFIG.value, epath.Path(workdir).absolute(), interruption)
+
+
+def is_mistake(error: Exception) -> bool:
+  """Returns whether an error's message is for the user, who can mend the matter.
+
+  So are files that cannot be read or written, and every ValueError that this package
+  raises itself. Any other, and a ValueError out of a library, is a bug: its traceback
+  says where.
+  """
+  if isinstance(error, OSError):
+    return True
+  raised_at = traceback.extract_tb(error.__traceback__)[-1]
+  ours = pathlib.Path(raised_at.filename).is_relative_to(pathlib.Path(__file__).parent)
+  on_purpose = (raised_at.line or '').startswith('raise ')
+  return isinstance(error, ValueError) and ours and on_purpose
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags as absl does, but ends with status 2 and one message of ours."""
   try:
-    quiet.import_tensorflow()
-    if _MODE.value == 'train':
-      from rahf.train import train as run
-    else:
-      from rahf.evaluate import evaluate as run
-    run(_CONFIG.value, epath.Path(workdir).absolute())
-  except (ValueError, OSError) as error:
-    if os.environ.get('RAHF_TRACEBACK'):
-      raise
-    print(
-      f'error: {error}\n(RAHF_TRACEBACK=1 shows where it was raised)', file=sys.stderr
-    )
-    return 2
-  return 0
+    check_overrides(argv[1:])
+    unexpected = flags.FLAGS(argv)[1:]
+    if unexpected:
+      raise flags.Error(f'unexpected arguments {unexpected}')
+    if _CONFIG.value is None:
+      raise flags.Error('--config is missing, for example configs/quickstart.py')
+  except flags.Error as error:
+    sys.exit(_fail(f'{error}; see --help'))
+  return argv[:1]
+
+
+def check_overrides(argv: list[str]) -> None:
+  """Checks that the config file is there and has the fields that flags change.
+
+  ml_collections would answer with a traceback.
+
+  Raises:
+    flags.Error: the file or a field does not exist.
+  """
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument('--config', nargs='?')
+  known, others = parser.parse_known_args(argv)
+  if not known.config:
+    return
+  path = known.config.split(':', 1)[0]
+  if not pathlib.Path(path).is_file():
+    raise flags.Error(f'--config={path}: there is no such file')
+  alone = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=alone, sys_argv=[])
+  alone(['', f'--config={known.config}'])
+  for argument in others:
+    if field := re.match(r'--?(?:no)?config\.([^=]+)', argument):
+      _check_field(alone.config, field[1])
+
+
+def _check_field(config: ConfigDict, path: str) -> None:
+  section, names = config, path.split('.')
+  for depth, name in enumerate(names):
+    fields = list(section) if isinstance(section, ConfigDict) else []
+    name = name.split('[')[0]
+    if name not in fields:
+      where = '.'.join(['config', *names[:depth]])
+      close = difflib.get_close_matches(name, fields, 3)
+      hint = f'did you mean {" or ".join(close)}?' if close else f'it has {fields}'
+      raise flags.Error(f'--config.{path}: {where} has no field {name!r}; {hint}')
+    section = section[name]
+
+
+def _fail(message: str) -> int:
+  print(f'error: {message}', file=sys.stderr)
+  return 2
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

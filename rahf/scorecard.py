@@ -4,6 +4,7 @@ Axis letters: H W map size.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -94,30 +95,36 @@ def draw(record: schema.Record, prediction: Prediction) -> np.ndarray:
   )
 
 
-def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]:
+def constant_metrics(
+  train: RecordSplit, split: RecordSplit, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
   """Evaluates the predictor that always answers with the training means.
 
   Its maps are the pixelwise means of the training maps, its scores the mean scores;
   its keywords are all aligned, as most words are.
+
+  Args:
+    check: called for every record; may raise, to end this early.
   """
-  means = training_means(train)
+  means = training_means(train, check)
   card = Scorecard()
-  for index in tqdm(range(len(split)), desc='constant predictor', unit='example'):
-    record = split[index]
+  for record in _read(split, 'constant predictor', check):
     card.add(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
   return card.metrics()
 
 
-def training_means(train: RecordSplit) -> Prediction:
+def training_means(
+  train: RecordSplit, check: Callable[[], None] = lambda: None
+) -> Prediction:
   """Returns the means of maps and scores over the annotated training examples.
 
-  Maps are averaged at the size of the first; others are resized to it.
+  Maps are averaged at the size of the first; others are resized to it. What no
+  example is annotated with is 0.
   """
   totals: dict[str, np.ndarray] = {}
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
-  for index in tqdm(range(len(train)), desc='training means', unit='example'):
-    record = train[index]
+  for record in _read(train, 'training means', check):
     scores.append(record.scores)
     for name in schema.MAPS:
       data = getattr(record, f'{name}_map')
@@ -128,5 +135,16 @@ def training_means(train: RecordSplit) -> Prediction:
         values = resize_map(values, *next(iter(totals.values())).shape)
       totals[name] = totals.get(name, 0.0) + values
       counts[name] += 1
-  maps = np.stack([totals[name] / counts[name] for name in schema.MAPS])
-  return Prediction(maps, np.nanmean(np.array(scores), axis=0), ())
+  size = next(iter(totals.values())).shape if totals else (1, 1)
+  maps = [totals.get(name, np.zeros(size)) / max(counts[name], 1) for name in counts]
+  annotated = np.maximum(np.sum(~np.isnan(scores), axis=0), 1)
+  return Prediction(np.stack(maps), np.nansum(scores, axis=0) / annotated, ())
+
+
+def _read(
+  split: RecordSplit, what: str, check: Callable[[], None]
+) -> Iterator[schema.Record]:
+  bar = tqdm(split, what, len(split), unit='example', leave=False, disable=None)
+  for record in bar:
+    check()
+    yield record

@@ -4,6 +4,7 @@ Steps are the clock. Step n draws its randomness from (seed, n) and its batch fr
 (seed, n), so that a run that was stopped goes on as if it had not been.
 """
 
+import contextlib
 import math
 import time
 
@@ -13,30 +14,37 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import checkpoint, sharding
+from rahf import config as config_lib
 from rahf.data import pipeline
-from rahf.evaluate import Evaluator, Interrupted, report
-from rahf.experiment import Experiment, set_up
-from rahf.interruption import Interruption
+from rahf.evaluate import Evaluator, report
+from rahf.experiment import Experiment, describe, set_up
+from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
 from rahf.review import TensorBoardWriter
 from rahf.state import TrainState
 from rahf.step import Metrics, make_train_step
+
+# Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
+HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
 
 
 class NonFiniteLossError(ValueError):
   """The loss is NaN or infinite; the last checkpoint is from before."""
 
 
-def train(config: ConfigDict, workdir: epath.Path) -> None:
+def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
   """Trains to `config.train.steps`, or goes on from the newest checkpoint.
 
-  SIGTERM saves a checkpoint and returns.
+  On SIGTERM it saves a checkpoint and returns.
 
   Raises:
     ValueError: a setting does not fit, the directory holds another run, or the
       loss is no longer finite.
+    Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
-  with Interruption() as interruption:
+  config_lib.validate(config)
+  checkpoint.check_workdir(workdir, config)
+  with interruption.raising():
     experiment = set_up(config)
     sharding.check_batch_size(
       'config.train.batch_size',
@@ -44,14 +52,18 @@ def train(config: ConfigDict, workdir: epath.Path) -> None:
       experiment.mesh,
       config.train.accumulate,
     )
-    checkpoint.claim_workdir(workdir, config)
-    with TensorBoardWriter(workdir / 'tensorboard') as board:
-      trainer = Trainer(config, workdir, experiment, interruption, board)
-      try:
-        with jax.set_mesh(experiment.mesh):
-          trainer.run()
-      finally:
-        trainer.close()
+    # Opened now, since a missing split should not show after hours.
+    names = dict.fromkeys(['train', config.eval.split, config.eval.final_split])
+    print(describe(experiment, [experiment.split(name) for name in names]))
+    evaluator = Evaluator(config, experiment)
+  checkpoint.claim_workdir(workdir, config)
+  with TensorBoardWriter(workdir / 'tensorboard') as board:
+    trainer = Trainer(config, workdir, experiment, evaluator, interruption, board)
+    try:
+      with jax.set_mesh(experiment.mesh):
+        trainer.run()
+    finally:
+      trainer.close()
 
 
 class Trainer:
@@ -67,6 +79,7 @@ class Trainer:
     config: ConfigDict,
     workdir: epath.Path,
     experiment: Experiment,
+    evaluator: Evaluator,
     interruption: Interruption,
     board: TensorBoardWriter,
   ):
@@ -76,7 +89,7 @@ class Trainer:
     self._interruption = interruption
     self._board = board
     self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep_checkpoints)
-    self._evaluator = Evaluator(config, experiment)
+    self._evaluator = evaluator
     self.step, self.state = self._resume()
     self._journal = Journal(workdir, self.step)
     shardings = experiment.states.shardings
@@ -110,10 +123,7 @@ class Trainer:
     if self._interruption.requested:
       if self.step:
         self._save()
-      print(
-        f'Interrupted after step {self.step}; the same command with --workdir='
-        f'{self._workdir} goes on from there.'
-      )
+      print(f'Interrupted after step {self.step}; the same command goes on from there.')
 
   def close(self) -> None:
     """Waits for the checkpoint that is being written."""
@@ -144,9 +154,15 @@ class Trainer:
     batches = pipeline.prefetch(
       batches, lambda batch: sharding.put_batch(batch, self._experiment.mesh)
     )
-    bar = tqdm(total=config.steps, initial=self.step, desc='train', unit='step')
-    with bar:
-      since, clock = self.step, time.perf_counter()
+    bar = tqdm(
+      total=config.steps,
+      initial=self.step,
+      bar_format='train {percentage:3.0f}% |{bar}| {n}/{total} '
+      '[{elapsed}<{remaining}{postfix}]',
+      disable=None,
+    )
+    with bar, contextlib.closing(batches):
+      first, since, clock = self.step, self.step, time.perf_counter()
       before: Metrics | None = None
       while self.step < config.steps and not self._interruption.requested:
         self.state, metrics = self._train_step(self.state, next(batches), key)
@@ -156,31 +172,46 @@ class Trainer:
         before = metrics
         self.step += 1
         bar.update()
-        if self.step % config.log_every == 0 or self.step == config.steps:
+        if self.step == first + 1:
+          # The speed is without compilation.
+          jax.block_until_ready(metrics)
+          since, clock = self.step, time.perf_counter()
+        if self._is_due(config.log_every):
           check_finite(self.step, metrics)
           now = time.perf_counter()
-          self._log(metrics, (now - clock) / (self.step - since), bar)
+          self._log(metrics, self.step - since, now - clock, bar)
           since, clock = self.step, now
-        if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+        if self._is_due(config.checkpoint_every):
           check_finite(self.step, metrics)
           self._save()
-        started = time.perf_counter()
-        self._evaluate_if_due()
-        clock += time.perf_counter() - started
+        if self._is_due(self._config.eval.every):
+          check_finite(self.step, metrics)
+          started = time.perf_counter()
+          self._evaluate_if_due()
+          clock += time.perf_counter() - started
       if before is not None:
         check_finite(self.step, before)
-    batches.close()
 
-  def _log(self, metrics: Metrics, seconds: float, bar: tqdm) -> None:
-    """Writes the losses of this step and the speed since the last log."""
+  def _is_due(self, every: int) -> bool:
+    """Returns whether what happens every so many steps, and at the end, is due."""
+    return self.step % every == 0 or self.step == self._config.train.steps
+
+  def _log(self, metrics: Metrics, steps: int, seconds: float, bar: tqdm) -> None:
+    """Writes the losses of this step, and the speed of the last so many steps."""
     values = {name: float(value) for name, value in metrics.items()}
-    rate = self._config.train.batch_size / seconds
-    values |= {'step_seconds': seconds, 'examples_per_second': rate}
+    shown = (
+      f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
+      f'scores {values["loss/score"]:.3g}, text {values["loss/sequence"]:.3g})'
+    )
+    if steps:
+      rate = self._config.train.batch_size * steps / seconds
+      values |= {'step_seconds': seconds / steps, 'examples_per_second': rate}
+      shown = f'{rate:.0f} examples/s, {shown}'
     self._journal.append(self.step, 'train', values)
     self._board.scalars(self.step, 'train', values)
-    losses = {n.removeprefix('loss/'): v for n, v in values.items() if '/' in n}
-    shown = ' '.join(f'{name} {value:.4g}' for name, value in losses.items())
-    bar.set_postfix_str(f'{rate:.0f} examples/s, loss: {shown}')
+    bar.set_postfix_str(shown)
+    if bar.disable:  # Not a terminal.
+      print(f'step {self.step}/{self._config.train.steps}: {shown}', flush=True)
 
   def _save(self) -> None:
     self._checkpoints.save(self.step, self.state)
@@ -197,36 +228,39 @@ class Trainer:
       print(f'\n{tables}\nWritten to {self._workdir}/eval.')
 
   def _evaluate(self, split_name: str, review_examples: int) -> str:
-    """Evaluates one split and writes every report of it, unless it is there.
+    """Evaluates one split and writes every report of it, unless that was done.
 
     Raises:
       Interrupted: SIGTERM came; what was computed is dropped.
     """
-    path = self._workdir / 'eval' / f'{split_name}-{self.step}'
-    if path.with_suffix('.json').exists():
-      return path.with_suffix('.md').read_text()
-    split = self._experiment.split(split_name)
-    found = self._evaluator(
-      self.state.params,
-      split,
-      review_examples=review_examples,
-      should_stop=lambda: self._interruption.requested,
+    tables = self._workdir / 'eval' / f'{split_name}-{self.step}.md'
+    if self._journal.has(self.step, split_name) and tables.exists():
+      return tables.read_text()
+    split, check = self._experiment.split(split_name), self._interruption.check
+    metrics, panels = self._evaluator(
+      self.state.params, split, review_examples=review_examples, check=check
     )
-    tables = report(self._workdir, self._experiment, split, self.step, found.metrics)
-    self._journal.append(self.step, split_name, found.metrics)
-    self._board.scalars(self.step, split_name, found.metrics)
-    self._board.panels(self.step, f'{split_name} examples', found.panels)
-    self._board.text(self.step, split_name, tables)
-    return tables
+    text = report(self._workdir, self._experiment, split, self.step, metrics, check)
+    self._board.scalars(self.step, split_name, metrics)
+    self._board.panels(self.step, f'{split_name} examples', panels)
+    self._board.text(self.step, split_name, text)
+    # Last: a run that is killed before this line does it all again.
+    self._journal.append(self.step, split_name, metrics)
+    shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
+    tqdm.write(f'{split_name}, step {self.step}: {shown}')
+    return text
 
 
 def check_finite(step: int, metrics: Metrics) -> None:
-  """Raises NonFiniteLossError if the loss of the given step is NaN or infinite."""
-  losses = {n: float(v) for n, v in metrics.items() if n.startswith('loss/')}
-  if not math.isfinite(losses['loss/total']):
+  """Raises NonFiniteLossError if a loss or the gradient of a step is NaN or infinite.
+
+  The gradient too: a finite loss with an infinite gradient spoils the parameters.
+  """
+  values = {name: float(value) for name, value in metrics.items()}
+  if not all(map(math.isfinite, values.values())):
+    shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
     raise NonFiniteLossError(
-      f'the loss of step {step} is not finite ({losses}); nothing was saved from it. '
-      'Lower config.optimizer.learning_rate or config.optimizer.clip_norm and go on '
-      'from the last checkpoint in a new --workdir, or look at the data with '
-      '`python -m rahf.data verify`'
+      f'step {step} is not finite ({shown}); nothing was saved from it. Lower '
+      'config.optimizer.learning_rate or config.optimizer.clip_norm in a new '
+      '--workdir, or look at the data with `python -m rahf.data verify`'
     )

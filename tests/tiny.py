@@ -1,0 +1,34 @@
+"""A config of the smallest RAHF that has every part, on a handful of shapes.
+
+python -m rahf.main --config=tests/tiny.py --workdir=…
+"""
+
+from ml_collections import ConfigDict
+
+from rahf.config import default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  model = config.model
+  model.variant = 'multi_head'
+  model.image_size = 64
+  model.dtype = 'float32'
+  model.vit.update(patch=16, width=16, layers=1, heads=2, mlp=32)
+  model.t5.update(
+    vocab_size=288,
+    width=16,
+    heads=2,
+    head_dim=8,
+    mlp=32,
+    encoder_layers=1,
+    decoder_layers=1,
+  )
+  model.heatmap_head.update(convs=(8,), deconvs=(8,), readout=8)
+  model.score_head.update(convs=(8, 8), dense=(8,))
+  config.data.update(name='shapes', text_length=32, target_length=40)
+  config.data.shapes.update(train=12, dev=5, test=3)
+  config.optimizer.update(warmup_steps=2)
+  config.train.update(steps=4, batch_size=8, log_every=1, checkpoint_every=2)
+  config.eval.update(every=2, batch_size=8, review_examples=2)
+  return config
