@@ -6,13 +6,12 @@ Without a directory it prepares a small shapes data set in a temporary folder.
 """
 
 import itertools
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
 
+import machine
 import tensorflow as tf
 from absl import app, flags
 
@@ -34,7 +33,7 @@ _SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long each stage is timed.')
 
 def main(argv: list[str]) -> None:
   del argv
-  print(f'{os.cpu_count()} cores of {_processor()}, TensorFlow {tf.__version__}')
+  print(f'{machine.processor()}, TensorFlow {tf.__version__}')
   with tempfile.TemporaryDirectory() as scratch:
     directory = _DIRECTORY.value or shapes.prepare_shapes(
       scratch, image_size=_IMAGE_SIZE.value, train=2000, dev=8, test=8, seed=0
@@ -122,14 +121,6 @@ def _rate(examples: Iterator[object]) -> float:
     next(examples)
     done += 1
   return done / elapsed
-
-
-def _processor() -> str:
-  """Returns the processor's model name where the system tells it."""
-  information = pathlib.Path('/proc/cpuinfo')
-  lines = information.read_text().splitlines() if information.exists() else []
-  names = [line.split(':')[1].strip() for line in lines if 'model name' in line]
-  return names[0] if names else platform.processor()
 
 
 def _line(name: str, value: float, unit: str) -> None:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import machine
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -64,6 +65,7 @@ def main() -> None:
     saliency.nss,
     saliency.auc_judd,
   )
+  print(machine.processor())
   print(f'one pair of {SIDE}x{SIDE} maps, {np.count_nonzero(pair[1]):,} fixated pixels')
   for function in functions:
     print(

@@ -1,0 +1,134 @@
+"""How fast evaluation is: the network, the keyword decoder alone, the metrics.
+
+  python benchmarks/evaluation.py [--config=configs/quickstart.py] [--batches=4]
+
+Reads batches of the config's test split; generated data are made if they are not
+there. The parameters are fresh, so the decoder hardly ever says that it is done and
+goes to the full length: a trained one stops sooner.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import machine
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from rahf import sharding
+from rahf.data import pipeline
+from rahf.data.records import RecordSplit
+from rahf.data.schema import Batch
+from rahf.data.tokenizer import Tokenizer
+from rahf.evaluate import Predictions, make_predict
+from rahf.experiment import Experiment, set_up
+from rahf.models.rahf import RAHF, Fused
+from rahf.scorecard import Prediction, Scorecard
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/quickstart.py', 'What to evaluate.'
+)
+_BATCHES = flags.DEFINE_integer('batches', 4, 'Batches that are timed.')
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  config = _CONFIG.value
+  experiment = set_up(config)
+  split = experiment.split(config.eval.final_split)
+  batches = list(
+    itertools.islice(
+      pipeline.eval_batches(
+        split,
+        experiment.tokenizer,
+        experiment.options,
+        batch_size=config.eval.batch_size,
+      ),
+      _BATCHES.value,
+    )
+  )
+  print(f'{machine.processor()}; {machine.accelerator()}')
+  model = experiment.model.config
+  print(
+    f'{model.variant}, {model.image_size} px, {len(batches)} batches of '
+    f'{config.eval.batch_size}, {experiment.options.target_length} ids at most'
+  )
+  params = experiment.states.make(config.seed).params
+  with jax.set_mesh(experiment.mesh):
+    measure(experiment, split, batches, params)
+
+
+def measure(
+  experiment: Experiment, split: RecordSplit, batches: list[Batch], params: Any
+) -> None:
+  """Prints a line for each part."""
+  model, length = experiment.model, experiment.options.target_length
+  size = len(batches[0].index)
+  on_device = [sharding.put_batch(batch, experiment.mesh) for batch in batches]
+
+  def encode(params: Any, batch: Batch) -> Fused:
+    inputs = batch.image, batch.text
+    return model.apply({'params': params}, *inputs, train=False, method=RAHF.encode)
+
+  def decode(params: Any, fused: Fused) -> jax.Array:
+    return model.apply({'params': params}, fused, length, method=RAHF.decode_greedily)
+
+  seconds, found = _time(make_predict(model, length), params, on_device)
+  _line('inference step', seconds, size)
+  seconds, fused = _time(encode, params, on_device)
+  _line('  of it encoding', seconds, size)
+  seconds, _ = _time(decode, params, fused)
+  _line('  of it greedy decoding', seconds, size)
+
+  found = [jax.tree.map(np.asarray, predictions) for predictions in found]
+  start = time.perf_counter()
+  examples = score(experiment.tokenizer, split, found)
+  _line('labels and metrics', time.perf_counter() - start, examples)
+
+
+def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) -> int:
+  """Reads the labels, computes all metrics, and returns the number of examples."""
+  card = Scorecard()
+  examples = [
+    (batch, row)
+    for batch in found
+    for row, index in enumerate(batch.index)
+    if index >= 0
+  ]
+  for batch, row in examples:
+    record = split[int(batch.index[row])]
+    pieces = tokenizer.encode(record.prompt)
+    words = tokenizer.read_marks(pieces, batch.keywords[row])
+    prediction = Prediction(
+      batch.maps[row], batch.scores[row], words.labels, words.unplaced
+    )
+    card.add(record, prediction)
+  card.metrics()
+  return len(examples)
+
+
+def _time(function: Callable, params: Any, inputs: list) -> tuple[float, list]:
+  """Returns the median seconds, compilation left out, and the results."""
+  function = jax.jit(function)
+  jax.block_until_ready(function(params, inputs[0]))
+  seconds, results = [], []
+  for value in inputs:
+    start = time.perf_counter()
+    results.append(jax.block_until_ready(function(params, value)))
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds), results
+
+
+def _line(name: str, seconds: float, examples: int) -> None:
+  print(
+    f'{name:32}{examples / seconds:10.1f} examples/s'
+    f'{seconds / examples * 1e3:10.2f} ms/example'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,98 @@
+"""The README's commands parse and its names exist; nothing is trained here."""
+
+import pathlib
+import re
+import shlex
+import sys
+import tomllib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from rahf import config as config_lib
+from rahf import main
+from rahf.data import __main__ as data_main
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+BLOCKS = re.findall(r'```bash\n(.*?)\n```', README, re.DOTALL)
+COMMANDS = [
+  shlex.split(command)
+  for block in BLOCKS
+  for line in block.splitlines()
+  for command in line.split('&&')
+]
+SCRIPTS = {'rahf.main', 'rahf.data', 'pytest'}
+
+
+def test_first_two_blocks_are_the_main_job_and_the_tests():
+  quickstart, tests = (block.split(' && ') for block in BLOCKS[:2])
+  assert quickstart == [
+    "pip install '.[train]'",
+    'python -m rahf.main --config=configs/quickstart.py --workdir=runs/quickstart',
+  ]
+  # .ci/run looks for this line.
+  assert tests == ["pip install -e '.[test]'", 'python -m pytest']
+
+
+def test_commands_are_of_known_kinds():
+  kinds = {'pip', 'python', 'tensorboard'}
+  assert {command[0] for command in COMMANDS} <= kinds
+  for command in COMMANDS:
+    if command[:2] == ['python', '-m']:
+      assert command[2] in SCRIPTS
+    elif command[0] == 'python':
+      assert (ROOT / command[1]).is_file()
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if c[0] == 'pip'], ids=shlex.join
+)
+def test_extras_exist(command: list[str]):
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  extras = re.fullmatch(r'\.\[(.+)\]', command[-1])
+  assert extras
+  assert set(extras[1].split(',')) <= project['optional-dependencies'].keys()
+  assert not re.search(r'git\+|://', shlex.join(command))
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.main' in c], ids=shlex.join
+)
+def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.chdir(ROOT)
+  # ml_collections looks there for the fields to change.
+  monkeypatch.setattr(sys, 'argv', command[2:])
+  with flagsaver.flagsaver():
+    main.parse_flags(command[2:])
+    config_lib.validate(flags.FLAGS.config)
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.data' in c], ids=shlex.join
+)
+def test_data_accepts(command: list[str]):
+  assert data_main._parser().parse_args(command[3:]).run
+
+
+def test_named_files_exist():
+  quoted = re.findall(r'(?<!`)`([^`\n]+)`(?!`)|\]\((?!http)([^)]+)\)', README)
+  folders = ('configs/', 'rahf/', 'docs/', 'benchmarks/', 'tests/')
+  paths = [a or b for a, b in quoted if (a or b).startswith(folders)]
+  assert 'docs/review.png' in paths
+  for path in paths:
+    assert (ROOT / path).exists(), path
+
+
+def test_named_fields_exist():
+  config = config_lib.default_config()
+  fields = re.findall(
+    r'`((?:model|data|loss|optimizer|train|eval|mesh)\.[\w.]+)`', README
+  )
+  assert fields
+  for field in fields:
+    section = config
+    for name in field.split('.'):
+      assert name in section, field
+      section = section[name]
