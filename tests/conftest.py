@@ -1,14 +1,27 @@
-"""What all tests share: eight virtual CPU devices and the folder of real assets."""
+"""What all tests share: eight virtual CPU devices, real assets, a small run."""
 
 import os
 import pathlib
+import tempfile
 
+import jaxtyping
 import pytest
 
-# Must be set before JAX starts; mesh tests need several devices.
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8')
+# Must be set before JAX starts; mesh tests need several devices. Tiny models take
+# longer to compile than to run, so that optimization is a waste.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
+  '--xla_llvm_disable_expensive_passes=true',
+)
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Many tests run the same few programs, some in processes of their own.
+_COMPILED = tempfile.TemporaryDirectory(prefix='rahf-compiled-')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
+
+# From here on the shapes in these modules' signatures are checked in every call.
+jaxtyping.install_import_hook(['rahf.models', 'rahf.losses'], 'beartype.beartype')
 
 
 @pytest.fixture(scope='session')
@@ -18,3 +31,22 @@ def assets() -> pathlib.Path:
   if not folder:
     pytest.skip('needs the test assets: set RAHF_TEST_ASSETS to their folder')
   return pathlib.Path(folder)
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory) -> pathlib.Path:
+  """Where the generated data sets of `tiny` are kept."""
+  return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture(scope='session')
+def trained(data_dir, tmp_path_factory) -> pathlib.Path:
+  """The work directory of `tiny`, trained for 4 steps without interruption.
+
+  Read only: tests that write copy it first.
+  """
+  import tiny
+
+  workdir = tmp_path_factory.mktemp('trained')
+  tiny.run_training(tiny.get_config(data_dir), workdir)
+  return workdir
