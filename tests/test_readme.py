@@ -80,7 +80,8 @@ def test_named_files_exist():
   quoted = re.findall(r'(?<!`)`([^`\n]+)`(?!`)|\]\((?!http)([^)]+)\)', README)
   folders = ('configs/', 'rahf/', 'docs/', 'benchmarks/', 'tests/')
   paths = [a or b for a, b in quoted if (a or b).startswith(folders)]
-  assert 'docs/review.png' in paths
+  paths += re.findall(r'^(?:configs|rahf|benchmarks|tests)/\S*', README, re.MULTILINE)
+  assert {'docs/review.png', 'rahf/main.py'} <= set(paths)
   for path in paths:
     assert (ROOT / path).exists(), path
 
