@@ -286,7 +286,7 @@ class T5(nn.Module):
     )
     return self._untie(x)[:, 0], cache
 
-  def _untie(self, x: Float[Array, 'B T V']) -> Float[Array, 'B T V']:
+  def _untie(self, x: Float[Array, 'B T _']) -> Float[Array, 'B T V']:
     if not self.config.tied_logits:
       return x
     logits = self.token_embedder.attend(x * self.config.width**-0.5)

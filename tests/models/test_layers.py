@@ -1,0 +1,88 @@
+"""Building blocks against closed forms and against Flax's own layers."""
+
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rahf.models.layers import Deconv, RMSNorm, activate, attend
+
+RNG = np.random.default_rng(0)
+
+
+def test_rms_norm_divides_by_the_root_mean_square():
+  norm = RMSNorm(epsilon=0.5, dtype=jnp.dtype('float32'))
+  y = norm.apply({'params': {'scale': jnp.array([1.0, 2.0])}}, jnp.array([[3.0, 4.0]]))
+  # The mean of 9 and 16 is 12.5.
+  np.testing.assert_allclose(y, [[3 / 13**0.5, 8 / 13**0.5]], rtol=1e-6)
+
+
+def test_rms_norm_takes_its_statistics_in_float32():
+  norm = RMSNorm(epsilon=0.0, dtype=jnp.dtype('bfloat16'))
+  # In bfloat16 a sum of ones stops growing at 256.
+  x = jnp.ones((1, 1024), jnp.bfloat16)
+  y = norm.apply({'params': {'scale': jnp.ones(1024)}}, x)
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(y.astype(jnp.float32), 1.0)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 2), (4, 5)])
+def test_deconv_equals_the_transposed_convolution(height, width):
+  x = RNG.standard_normal((2, height, width, 3)).astype(np.float32)
+  params = {
+    'kernel': RNG.standard_normal((3, 3, 3, 4)).astype(np.float32),
+    'bias': RNG.standard_normal(4).astype(np.float32),
+  }
+  flax = nn.ConvTranspose(4, (3, 3), (2, 2), padding=((1, 2), (1, 2)))
+  expected = flax.apply({'params': params}, x)
+  found = Deconv(4, jnp.dtype('float32')).apply({'params': params}, jnp.asarray(x))
+  assert found.shape == (2, 2 * height, 2 * width, 4)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_attention_scales_biases_and_masks():
+  query, key, value = RNG.standard_normal((3, 2, 4, 3, 5)).astype(np.float32)
+  bias = RNG.standard_normal((1, 3, 4, 4)).astype(np.float32)
+  mask = RNG.random((2, 1, 4, 4)) < 0.5
+  mask[..., 0] = True
+  logits = np.einsum('bthk,bshk->bhts', query, key) * 0.25 + bias
+  weights = np.where(mask, np.exp(logits), 0)
+  weights /= weights.sum(-1, keepdims=True)
+  found = attend(
+    *map(jnp.asarray, (query, key, value)),
+    scale=0.25,
+    bias=jnp.asarray(bias),
+    mask=jnp.asarray(mask),
+  )
+  expected = np.einsum('bhts,bshk->bthk', weights, value)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_attention_logits_are_float32_under_bfloat16():
+  query = jnp.array([16, 1], jnp.bfloat16).reshape(1, 1, 1, 2)
+  # The logits are 256 and 257; bfloat16 has no 257 and would weigh both alike.
+  key = jnp.array([[16, 0], [16, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
+  value = jnp.array([[0, 0], [1, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
+  found = attend(query, key, value, scale=1.0)
+  assert found.dtype == jnp.bfloat16
+  expected = 1 / (1 + np.exp(-1.0))
+  np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=4e-3)
+
+
+def test_activations():
+  x = jnp.array([-1.0, 0.0, 2.0])
+  np.testing.assert_array_equal(activate('linear', x), x)
+  np.testing.assert_array_equal(activate('relu', x), [0, 0, 2])
+  tanh = 0.5 * x * (1 + jnp.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+  np.testing.assert_allclose(activate('gelu', x), tanh, atol=1e-6)
+  with pytest.raises(ValueError, match=r"'swish'; choose from \['gelu', 'linear'"):
+    activate('swish', x)
+
+
+def test_shapes_in_signatures_are_checked():
+  """The import hook of conftest.py is at work."""
+  query = jnp.zeros((1, 2, 3, 4))
+  with pytest.raises(jaxtyping.TypeCheckError, match='value'):
+    attend(query, query, jnp.zeros((1, 5, 3, 4)), scale=1.0)
+

@@ -1,0 +1,71 @@
+"""metrics.jsonl when it is written, and when a run is resumed."""
+
+import json
+import math
+
+import pytest
+from etils import epath
+
+from rahf.journal import Journal
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  return epath.Path(tmp_path)
+
+
+def rows(workdir) -> list[dict]:
+  return [json.loads(line) for line in lines(workdir)]
+
+
+def lines(workdir) -> list[str]:
+  text = (workdir / 'metrics.jsonl').read_text()
+  assert text.endswith('\n')
+  return text.splitlines()
+
+
+def test_lines_hold_step_split_and_values(workdir):
+  journal = Journal(workdir, 0)
+  journal.append(2, 'train', {'loss/total': 0.5})
+  journal.append(2, 'dev', {'overall/plcc': math.nan, 'loss/total': math.inf})
+  assert rows(workdir) == [
+    {'step': 2, 'split': 'train', 'loss/total': 0.5},
+    {'step': 2, 'split': 'dev', 'overall/plcc': None, 'loss/total': None},
+  ]
+  assert list(rows(workdir)[0]) == ['step', 'split', 'loss/total']
+
+
+def test_lines_behind_the_resume_step_are_dropped(workdir):
+  journal = Journal(workdir, 0)
+  for step in (1, 2, 3):
+    journal.append(step, 'train', {'loss/total': step})
+  journal.append(2, 'dev', {})
+  resumed = Journal(workdir, 2)
+  assert [(row['step'], row['split']) for row in rows(workdir)] == [
+    (1, 'train'),
+    (2, 'train'),
+    (2, 'dev'),
+  ]
+  assert resumed.has(2, 'dev')
+  assert not resumed.has(3, 'train')
+  resumed.append(3, 'train', {'loss/total': 30})
+  assert rows(workdir)[-1]['loss/total'] == 30
+  assert resumed.has(3, 'train')
+
+
+@pytest.mark.parametrize('cut', ['{"step": 2, "spl', '{"step": 2', '{'])
+def test_a_line_that_was_cut_off_is_dropped(workdir, cut):
+  Journal(workdir, 0).append(1, 'train', {'loss/total': 1})
+  whole = lines(workdir)
+  with (workdir / 'metrics.jsonl').open('a') as file:
+    file.write(cut)
+  Journal(workdir, 5).append(2, 'train', {'loss/total': 2})
+  assert lines(workdir)[:1] == whole
+  assert [row['step'] for row in rows(workdir)] == [1, 2]
+
+
+def test_a_fresh_start_leaves_nothing_of_an_earlier_one(workdir):
+  Journal(workdir, 0).append(1, 'train', {})
+  journal = Journal(workdir, 0)
+  assert not journal.has(1, 'train')
+  assert (workdir / 'metrics.jsonl').read_text() == ''
