@@ -50,7 +50,11 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-  """Evaluates parameters of one model on splits of one data set."""
+  """Evaluates parameters of one model on splits of one data set.
+
+  Attributes:
+    predict: from (parameters, batch) to Predictions, compiled.
+  """
 
   def __init__(self, config: ConfigDict, experiment: Experiment):
     batch_size = config.eval.batch_size
@@ -59,7 +63,7 @@ class Evaluator:
     self._weights = config.loss
     self._batch_size = batch_size
     predict = make_predict(experiment.model, experiment.options.target_length)
-    self._predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
+    self.predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
 
   def __call__(
     self,
@@ -100,7 +104,7 @@ class Evaluator:
     with bar, contextlib.closing(batches):
       for batch in batches:
         check()
-        found = jax.tree.map(np.asarray, self._predict(params, batch))
+        found = jax.tree.map(np.asarray, self.predict(params, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
         for record, prediction in self._examples(split, found):

@@ -45,8 +45,9 @@ def trained(data_dir, tmp_path_factory) -> pathlib.Path:
 
   Read only: tests that write copy it first.
   """
+  import runs
   import tiny
 
   workdir = tmp_path_factory.mktemp('trained')
-  tiny.run_training(tiny.get_config(data_dir), workdir)
+  runs.run_training(tiny.get_config(data_dir), workdir)
   return workdir

@@ -1,14 +1,17 @@
-"""A config of the smallest RAHF that has every part, on a handful of shapes.
+"""The smallest RAHF that has every part, on a handful of shapes.
 
-python -m rahf.main --config=tests/tiny.py --workdir=…
+As a config file: python -m rahf.main --config=tests/tiny.py --workdir=…
 """
+
+import os
 
 from ml_collections import ConfigDict
 
 from rahf.config import default_config
 
 
-def get_config() -> ConfigDict:
+def get_config(data_dir: str | os.PathLike = 'data') -> ConfigDict:
+  """Returns a config with everything on: dropout, shuffling, augmentation, clipping."""
   config = default_config()
   model = config.model
   model.variant = 'multi_head'
@@ -26,8 +29,11 @@ def get_config() -> ConfigDict:
   )
   model.heatmap_head.update(convs=(8,), deconvs=(8,), readout=8)
   model.score_head.update(convs=(8, 8), dense=(8,))
-  config.data.update(name='shapes', text_length=32, target_length=40)
-  config.data.shapes.update(train=12, dev=5, test=3)
+  config.data.update(
+    name='shapes', dir=os.fspath(data_dir), text_length=32, target_length=40
+  )
+  # Many enough to evaluate for SIGTERM to come in between.
+  config.data.shapes.update(train=12, dev=61, test=3)
   config.optimizer.update(warmup_steps=2)
   config.train.update(steps=4, batch_size=8, log_every=1, checkpoint_every=2)
   config.eval.update(every=2, batch_size=8, review_examples=2)

@@ -1,0 +1,78 @@
+"""Runs of `tiny`, in this process and as commands, and reading what they leave."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from ml_collections import ConfigDict
+
+from rahf.interruption import Interruption
+from rahf.train import train
+
+ROOT = pathlib.Path(__file__).parents[1]
+TIMES = ('step_seconds', 'examples_per_second')
+
+
+def run_training(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Trains within this process."""
+  train(config, epath.Path(workdir), Interruption())
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen:
+  """Starts `python -m rahf.main` from the project's root."""
+  return subprocess.Popen(
+    [sys.executable, '-u', '-m', 'rahf.main', *arguments],
+    cwd=ROOT,
+    env=os.environ | environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def start_tiny(data_dir: pathlib.Path, *arguments: str) -> subprocess.Popen:
+  """Starts it with tests/tiny.py as the config."""
+  return start('--config=tests/tiny.py', f'--config.data.dir={data_dir}', *arguments)
+
+
+def wait_for(process: subprocess.Popen, line: str) -> None:
+  """Reads the process's output up to a line with this text."""
+  for found in process.stdout:
+    if line in found:
+      return
+  raise AssertionError(f'ended without {line!r}: {process.stderr.read()}')
+
+
+def read_journal(workdir: pathlib.Path) -> list[dict]:
+  """Returns the lines of metrics.jsonl."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def read_untimed(workdir: pathlib.Path) -> list[dict]:
+  """Returns the lines of metrics.jsonl without what depends on the machine's speed."""
+  rows = read_journal(workdir)
+  return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def read_checkpoint(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+  """Returns all arrays of a checkpoint, parameters and optimizer state, by path."""
+  path = workdir / 'checkpoints' / str(step) / 'default'
+  with ocp.StandardCheckpointer() as checkpointer:
+    described = checkpointer.metadata(path).item_metadata.tree
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+      described,
+    )
+    state = checkpointer.restore(path, target)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+  }

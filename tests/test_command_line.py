@@ -1,0 +1,129 @@
+"""python -m rahf.main: one clear message and status 2 for each of a user's mistakes."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+import runs
+
+from rahf.data import images
+from rahf.main import is_mistake
+
+T5_MODEL = 'tokenizer/t5-base.spiece.model'
+
+
+def assert_refused(process: subprocess.Popen, *parts: str) -> str:
+  """Asserts status 2 and one message with all these parts; returns it."""
+  _, errors = process.communicate(timeout=200)
+  assert process.returncode == 2, errors
+  assert 'Traceback' not in errors
+  assert errors.count('error:') == 1
+  for part in parts:
+    assert part in errors
+  return errors
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'parts'),
+  [
+    ('', ['--config is missing', 'configs/quickstart.py']),
+    ('--config=configs/quickstrat.py', ['configs/quickstrat.py', 'no such file']),
+    (
+      '--config=tests/tiny.py --config.train.stepz=3',
+      ["config.train has no field 'stepz'", 'did you mean steps?'],
+    ),
+    (
+      '--config=tests/tiny.py --config.trian.steps 3',
+      ["config has no field 'trian'", 'did you mean train?'],
+    ),
+    ('--config=tests/tiny.py --config.x=3', ["no field 'x'", "it has ['data', 'ev"]),
+    ('--config=tests/tiny.py --config.train.steps=few', ['train.steps=few', 'int']),
+    ('--config=tests/tiny.py --mode=evaluate', ['--mode=evaluate', 'train|eval']),
+    ('--config=tests/tiny.py --workdri=x', ["'workdri'", 'workdir']),
+    ('--config=tests/tiny.py train', ["unexpected arguments ['train']"]),
+  ],
+)
+def test_mistakes_in_flags(arguments, parts):
+  assert_refused(runs.start(*arguments.split()), *parts)
+
+
+def test_help_names_the_flags_and_a_command():
+  printed, errors = runs.start('--help').communicate(timeout=60)
+  for part in ('--config=configs/quickstart.py', '--workdir', '--mode', 'runs/NAME'):
+    assert part in printed
+  assert errors == ''
+
+
+def test_mistakes_in_the_config(data_dir, assets, tmp_path):
+  config = f'--config.data.dir={data_dir}', f'--workdir={tmp_path}/run'
+  # Batches of 12 on the eight devices of these tests.
+  batch = runs.start_tiny(data_dir, *config, '--config.train.batch_size=12')
+  tokenizer = f'--config.tokenizer={assets / T5_MODEL}'
+  vocabulary = runs.start_tiny(data_dir, *config, tokenizer)
+  assert_refused(batch, 'config.train.batch_size = 12', 'multiple of 8')
+  assert_refused(vocabulary, '32000 pieces', 'only 288 rows', 'config.model.t5')
+  no_data = runs.start_tiny(tmp_path, *config[1:], '--config.data.name=richhf18k')
+  assert_refused(no_data, f'{tmp_path}/richhf18k', 'python -m rahf.data prepare')
+  # Nothing of these is in the way of the right command.
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def spoilt(trained, tmp_path) -> pathlib.Path:
+  """A copy of the generated data to spoil; the directory of its shards."""
+  settings = json.loads((trained / 'config.json').read_text())
+  shutil.copytree(settings['data']['dir'], tmp_path / 'data')
+  (info,) = (tmp_path / 'data').rglob('*-12-61-3-*/*/dataset_info.json')
+  return info.parent
+
+
+def test_truncated_shard(spoilt, tmp_path):
+  (shard,) = spoilt.glob('*-train.tfrecord*')
+  shard.write_bytes(shard.read_bytes()[:-100])
+  run = runs.start_tiny(tmp_path / 'data', f'--workdir={tmp_path}/run')
+  assert_refused(run, str(shard), 'is cut inside record 11', 'copy it again')
+
+
+def test_bytes_that_are_no_image(spoilt, tmp_path):
+  # Imported here: other tests of this file need no TensorFlow.
+  import tensorflow as tf
+
+  from rahf.data.datasets.features import record_features
+  from rahf.data.records import open_split
+
+  records = list(open_split(spoilt, 'train'))
+  records[5] = records[5]._replace(image=b'GIF89a is none of the formats')
+  (shard,) = spoilt.glob('*-train.tfrecord*')
+  with tf.io.TFRecordWriter(str(shard)) as writer:
+    for record in records:
+      writer.write(record_features().serialize_example(record._asdict()))
+  run = runs.start_tiny(tmp_path / 'data', f'--workdir={tmp_path}/run')
+  message = assert_refused(run, records[5].uid, 'not a PNG, JPEG or WEBP image')
+  assert 'record 5' in message
+  assert 'python -m rahf.data verify' in message
+
+
+def test_only_our_own_errors_are_mistakes():
+  def caught(function, *arguments):
+    try:
+      function(*arguments)
+    except Exception as error:
+      return error
+
+  assert is_mistake(caught(images.decode_image, b'nothing'))
+  assert is_mistake(caught(pathlib.Path('/nowhere').read_bytes))
+  # Out of a library, out of our code by accident, of another type.
+  assert not is_mistake(caught(json.loads, '{'))
+  assert not is_mistake(caught(images.resize, None, 3))
+  assert not is_mistake(caught(lambda: {}['x']))
+
+
+def test_a_bug_shows_its_traceback(tmp_path):
+  config = tmp_path / 'buggy.py'
+  config.write_text('def get_config():\n  return undefined_name\n')
+  _, errors = runs.start(f'--config={config}').communicate(timeout=60)
+  assert 'Traceback' in errors
+  assert re.search(r'buggy.py", line 2[^$]*undefined_name', errors)

@@ -1,0 +1,118 @@
+"""Eight real samples are learned by heart: nothing is lost between data and metrics."""
+
+import dataclasses
+import itertools
+import os
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from rahf import sharding
+from rahf.data import pipeline
+from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.evaluate import Evaluator
+from rahf.experiment import set_up
+from rahf.state import StateFactory
+from rahf.step import make_train_step
+
+STEPS = 120
+
+
+@pytest.fixture(scope='module')
+def richhf(assets, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('richhf')
+  sample = assets / 'richhf_sample'
+  prepare_richhf18k(folder, labels=sample, images=sample / 'pickapic')
+  return folder
+
+
+def make_config(assets, data_dir, variant):
+  config = tiny.get_config(data_dir)
+  model = config.model
+  model.variant = variant
+  model.dropout_rate = 0.0
+  model.vit.update(width=64, layers=2, heads=4, mlp=128)
+  model.t5.update(
+    vocab_size=32128,
+    width=64,
+    heads=4,
+    head_dim=16,
+    mlp=128,
+    encoder_layers=2,
+    decoder_layers=2,
+  )
+  model.heatmap_head.update(convs=(32,), deconvs=(32, 16, 16, 8), readout=8)
+  model.score_head.update(convs=(32, 32), dense=(32,))
+  config.tokenizer = os.fspath(assets / 'tokenizer/t5-base.spiece.model')
+  config.data.update(name='richhf18k', augment=False)
+  # Squared pixel errors are small beside nats.
+  config.loss.heatmap = 100.0
+  config.optimizer.update(
+    learning_rate=2e-3, warmup_steps=30, cooldown_steps=60, weight_decay=0.0
+  )
+  config.train.steps = STEPS
+  return config
+
+
+def shortest(split, tokenizer):
+  """Returns the 8 annotated records with the shortest targets, and their length."""
+  lengths = {}
+  for position, record in enumerate(split):
+    if record.keyword_labels:
+      target = tokenizer.mark(tokenizer.encode(record.prompt), record.keyword_labels)
+      lengths[position] = len(target) + 1
+  chosen = sorted(lengths, key=lengths.get)[:8]
+  arrays = {
+    name: getattr(split, name)[chosen] for name in ('shard', 'offset', 'length')
+  }
+  return dataclasses.replace(split, **arrays), lengths[chosen[-1]]
+
+
+@pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])
+def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant):
+  config = make_config(assets, richhf, variant)
+  experiment = set_up(config)
+  mesh = sharding.make_mesh({'data': 1, 'fsdp': 1, 'tensor': 1}, jax.devices()[:1])
+  split, length = shortest(experiment.split('train'), experiment.tokenizer)
+  experiment = dataclasses.replace(
+    experiment,
+    mesh=mesh,
+    states=StateFactory(experiment.model, experiment.optimizer, mesh),
+    options=dataclasses.replace(
+      experiment.options,
+      text_length=length + 8,  # Room for the task string.
+      target_length=length,
+    ),
+  )
+  batches = pipeline.train_batches(
+    split,
+    experiment.tokenizer,
+    experiment.options,
+    batch_size=8,
+    seed=0,
+    start_step=0,
+  )
+  step = make_train_step(experiment.model, experiment.optimizer, config.loss)
+  step = jax.jit(step, donate_argnums=0)
+  with jax.set_mesh(mesh):
+    state, history = experiment.states.make(0), []
+    for batch in itertools.islice(batches, STEPS):
+      state, metrics = step(state, batch, jax.random.key(0))
+      history.append(metrics)
+    evaluator = Evaluator(config, experiment)
+    found = evaluator(state.params, split).metrics
+    (batch,) = pipeline.eval_batches(
+      split, experiment.tokenizer, experiment.options, batch_size=8
+    )
+    keywords = evaluator.predict(state.params, batch).keywords
+
+  for name in ('total', 'score', 'sequence'):
+    first, last = (float(metrics[f'loss/{name}']) for metrics in history[:: STEPS - 1])
+    assert last <= 0.1 * first, name
+  assert not batch.truncated.any()
+  np.testing.assert_array_equal(keywords, batch.target)
+  assert found['keywords/f1'] == 1
+  assert found['plausibility/plcc'] > 0.99
+  assert found['implausibility/cc'] > 0.8
