@@ -43,10 +43,11 @@ class StateFactory:
       params=params,
       opt_state=optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, param_sharding: param_sharding,
+        lambda moment, sharding: moment if _is_masked(moment) else sharding,
         shapes.opt_state,
         params,
         transform_non_params=lambda _: replicated,
+        is_leaf=_is_masked,
       ),
     )
     self.abstract = jax.tree.map(
@@ -75,3 +76,8 @@ class StateFactory:
   def _init(self, key) -> TrainState:
     params = nn.unbox(self._init_params(key))
     return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(params))
+
+
+def _is_masked(moment: Any) -> bool:
+  """Returns whether this stands where a frozen parameter has no moment."""
+  return isinstance(moment, optax.MaskedNode)
