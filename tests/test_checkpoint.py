@@ -1,0 +1,135 @@
+"""Checkpoints bit for bit, and directories that hold something else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rahf import sharding
+from rahf.checkpoint import Checkpoints, check_workdir, claim_workdir
+from rahf.config import default_config
+from rahf.state import TrainState
+
+MESH = dict(data=2, fsdp=2, tensor=2)
+
+
+def make_state(mesh: dict[str, int] = MESH, **changes) -> TrainState:
+  """Returns values that do not survive rounding, sharded over the mesh."""
+  place = NamedSharding(sharding.make_mesh(mesh), PartitionSpec('fsdp', 'tensor'))
+  kernel = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+  kernel[0] = [0.1, -0.0, 1e-40, np.nan, np.inf, -np.inf, 3e38, 1 / 3]
+  params = {'vit': {'kernel': jax.device_put(kernel, place)}} | changes
+  moments = (jnp.int32(7), {'mu': jax.tree.map(lambda x: x * 3, params)})
+  return TrainState(jnp.int32(5), params, moments)
+
+
+def describe(state: TrainState) -> TrainState:
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  return epath.Path(tmp_path / 'run')
+
+
+@pytest.fixture
+def saved(workdir):
+  """A work directory with a checkpoint of step 5."""
+  checkpoints = Checkpoints(workdir)
+  checkpoints.save(5, make_state())
+  checkpoints.close()
+  return workdir
+
+
+@pytest.mark.parametrize('mesh', [MESH, dict(data=1, fsdp=8, tensor=1)])
+def test_restores_every_bit_on_any_mesh(saved, mesh):
+  state = make_state(mesh)
+  restored = Checkpoints(saved).restore(5, describe(state))
+  assert jax.tree.structure(restored) == jax.tree.structure(state)
+  for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+    assert one.dtype == other.dtype
+    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    assert one.sharding == other.sharding
+
+
+@pytest.mark.parametrize(
+  ('kernel', 'message'),
+  [
+    (jnp.zeros((8, 4)), r'float32\[8, 8\], but the model has float32\[8, 4\]'),
+    # Orbax would cast without a word.
+    (
+      jnp.zeros((8, 8), jnp.bfloat16),
+      r'float32\[8, 8\], but the model has bfloat16\[8, 8\]',
+    ),
+  ],
+)
+def test_refuses_another_shape_or_dtype(saved, kernel, message):
+  other = make_state(vit={'kernel': kernel})
+  with pytest.raises(ValueError, match=f'vit/kernel is {message}'):
+    Checkpoints(saved).restore(5, describe(other))
+
+
+def test_refuses_other_names(saved):
+  more = make_state(t5={'kernel': jnp.zeros(2)})
+  message = r'checkpoints/5: .*t5/kernel is missing, but the model has float32\[2\]'
+  with pytest.raises(ValueError, match=message):
+    Checkpoints(saved).restore(5, describe(more))
+  fewer = make_state()
+  fewer = fewer.replace(params={})
+  with pytest.raises(ValueError, match='but the model has no such array'):
+    Checkpoints(saved).restore(5, describe(fewer))
+
+
+def test_an_empty_directory_is_no_checkpoint(saved):
+  (saved / 'checkpoints' / '9').mkdir()
+  checkpoints = Checkpoints(saved)
+  assert checkpoints.latest_step() == 5
+  # And it is not in the way of the real one.
+  checkpoints.save(9, make_state())
+  checkpoints.close()
+  assert Checkpoints(saved).latest_step() == 9
+
+
+def test_keeps_the_newest(workdir):
+  checkpoints = Checkpoints(workdir, keep=2)
+  assert checkpoints.latest_step() is None
+  for step in (1, 2, 3):
+    checkpoints.save(step, {'x': jnp.float32(step)})
+  checkpoints.close()
+  there = {path.name for path in (workdir / 'checkpoints').iterdir()}
+  assert {'2', '3'} <= there
+  assert '1' not in there
+
+
+def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
+  config = default_config()
+  check_workdir(workdir, config)
+  claim_workdir(workdir, config)
+  check_workdir(workdir, config)
+  other = default_config()
+  other.seed = 3
+  other.model.vit.width = 96
+  with pytest.raises(ValueError, match='holds a run with another config') as error:
+    check_workdir(workdir, other)
+  lines = [line.strip() for line in str(error.value).splitlines()]
+  assert 'config.seed: 0 there, 3 here' in lines
+  assert 'config.model.vit.width: 768 there, 96 here' in lines
+  assert len(lines) == 4
+
+
+def test_what_does_not_change_the_training_may_change(workdir):
+  claim_workdir(workdir, default_config())
+  config = default_config()
+  config.mesh.update(data=2, fsdp=4)
+  config.eval.update(every=7, split='test')
+  config.data.dir = 'elsewhere'
+  config.train.log_every = 1
+  config.train.checkpoint_every = 10
+  check_workdir(workdir, config)
+  config.train.steps += 1
+  with pytest.raises(ValueError, match=r'config\.train\.steps'):
+    check_workdir(workdir, config)

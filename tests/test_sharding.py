@@ -1,0 +1,94 @@
+"""The mesh, the split of batches, and the table from logical axes to the mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+from tiny_model import make_batch, tiny
+
+from rahf import sharding
+from rahf.models.layers import partitioned
+from rahf.sharding import check_batch_size, make_mesh, parameter_shardings, put_batch
+
+
+def sizes(data: int, fsdp: int = 1, tensor: int = 1) -> dict[str, int]:
+  return dict(data=data, fsdp=fsdp, tensor=tensor)
+
+
+def test_one_size_may_be_the_rest():
+  assert len(jax.devices()) == 8
+  assert dict(make_mesh(sizes(-1, 2, 2)).shape) == sizes(2, 2, 2)
+  assert dict(make_mesh(sizes(2, 1, -1)).shape) == sizes(2, 1, 4)
+  assert dict(make_mesh(sizes(-1), jax.devices()[:3]).shape) == sizes(3)
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'message'),
+  [
+    (sizes(2, 2, 1), 'data=2, fsdp=2, tensor=1, which does not multiply to the 8 dev'),
+    (sizes(-1, 3), 'data=-1, fsdp=3, tensor=1, which does not multiply'),
+    (sizes(-1, 16), 'does not multiply to the 8 devices'),
+    (sizes(-1, -1), 'at most one is -1'),
+    (sizes(0, 8), 'sizes are positive'),
+    (sizes(-2, 8), 'sizes are positive'),
+  ],
+)
+def test_sizes_that_make_no_mesh(mesh, message):
+  with pytest.raises(ValueError, match=message):
+    make_mesh(mesh)
+
+
+def test_a_batch_must_fit_the_data_shards():
+  mesh = make_mesh(sizes(2, 2, 2))
+  check_batch_size('config.train.batch_size', 8, mesh, accumulate=2)
+  with pytest.raises(ValueError, match=r'train.batch_size = 6 .*multiple of 4'):
+    check_batch_size('config.train.batch_size', 6, mesh)
+  with pytest.raises(ValueError, match=r'= 12 .*of 8 .4 data shards .*x 2 micro-batc'):
+    check_batch_size('config.train.batch_size', 12, mesh, accumulate=2)
+  with pytest.raises(ValueError, match='eval.batch_size = 0 is not a positive'):
+    check_batch_size('config.eval.batch_size', 0, mesh)
+
+
+def boxed(shape: tuple[int, ...], *axes: str | None):
+  """Returns a parameter's shape with logical axes, as `eval_shape` gives it."""
+  init = partitioned(nn.initializers.zeros, *axes)
+  return jax.eval_shape(lambda: {'mlp': {'kernel': init(jax.random.key(0), shape)}})
+
+
+@pytest.mark.parametrize(
+  ('axes', 'spec'),
+  [
+    (('embed', 'mlp'), ('fsdp', 'tensor')),
+    (('mlp', 'embed'), ('tensor', 'fsdp')),
+    (('vocab', 'embed'), ('tensor', 'fsdp')),
+    (('embed', 'joined_kv'), ('fsdp', 'tensor')),
+    (('heads', None), ('tensor', None)),
+    (('conv_in', 'conv_out'), ('fsdp', 'tensor')),
+    ((None, None), (None, None)),
+  ],
+)
+def test_logical_axes_go_where_the_table_says(axes, spec):
+  shardings = parameter_shardings(boxed((8, 8), *axes), make_mesh(sizes(2, 2, 2)))
+  assert shardings['mlp']['kernel'].spec == PartitionSpec(*spec)
+
+
+def test_an_axis_that_does_not_divide_is_named():
+  mesh = make_mesh(sizes(1, 2, 4))
+  parameter_shardings(boxed((6, 8), 'embed', 'mlp'), mesh)
+  with pytest.raises(
+    ValueError, match=r"axis 'tensor' of size 4 .* mlp/kernel \(8, 6\); .*mesh.tensor"
+  ):
+    parameter_shardings(boxed((8, 6), 'embed', 'mlp'), mesh)
+
+
+def test_a_batch_is_split_over_data_and_fsdp():
+  mesh = make_mesh(sizes(2, 2, 2))
+  batch = make_batch(tiny(), rows=8)
+  placed = put_batch(batch, mesh)
+  for array, rows in zip(placed, batch, strict=True):
+    np.testing.assert_array_equal(array, rows)
+    assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
+    assert array.sharding == sharding.batch_sharding(mesh)
+  assert jnp.asarray(placed.image).dtype == jnp.float32

@@ -1,0 +1,99 @@
+"""States are made in shards: no device ever holds a whole one."""
+
+import dataclasses
+import types
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+from tiny_model import paths, tiny
+
+from rahf import sharding
+from rahf.models.rahf import RAHF
+from rahf.optimizer import make_optimizer
+from rahf.state import StateFactory
+
+WI = 't5/encoder/layers_0/mlp/wi_0/kernel'
+
+
+def make_factory(freeze: tuple[str, ...] = (), **mesh: int) -> StateFactory:
+  options = types.SimpleNamespace(
+    learning_rate=1e-3,
+    warmup_steps=10,
+    cooldown_steps=0,
+    weight_decay=1e-3,
+    clip_norm=1.0,
+    b1=0.9,
+    b2=0.999,
+    freeze=freeze,
+  )
+  mesh = sharding.make_mesh(mesh)
+  return StateFactory(RAHF(tiny()), make_optimizer(options, steps=10), mesh)
+
+
+@pytest.fixture(scope='module')
+def factory() -> StateFactory:
+  return make_factory(data=2, fsdp=2, tensor=2)
+
+
+@pytest.fixture(scope='module')
+def state(factory):
+  return factory.make(seed=0)
+
+
+def test_parameters_lie_in_their_shards(state):
+  kernel = paths(state.params)[WI]
+  assert kernel.sharding.spec == PartitionSpec('fsdp', 'tensor')
+  assert kernel.shape == (16, 24)
+  shards = {shard.data.shape for shard in kernel.addressable_shards}
+  assert shards == {(8, 12)}
+  table = paths(state.params)['t5/token_embedder/embedding']
+  assert {shard.data.shape for shard in table.addressable_shards} == {(20, 8)}
+
+
+def test_moments_lie_where_their_parameters_do(state):
+  for name in ('mu', 'nu'):
+    moments = paths(optax.tree_utils.tree_get(state.opt_state, name))
+    for path, parameter in paths(state.params).items():
+      assert moments[path].sharding == parameter.sharding, path
+      assert moments[path].shape == parameter.shape
+
+
+def test_the_description_fits_the_state(factory, state):
+  described = paths(factory.abstract)
+  assert int(state.step) == 0
+  assert described.keys() == paths(state).keys()
+  for path, leaf in paths(state).items():
+    assert (leaf.shape, leaf.dtype) == (described[path].shape, described[path].dtype)
+    assert leaf.sharding == described[path].sharding, path
+
+
+def test_a_seed_gives_the_same_state_on_any_mesh(state):
+  other = make_factory(data=8, fsdp=1, tensor=1).make(seed=0)
+  ours, theirs = paths(state.params), paths(other.params)
+  for path, leaf in ours.items():
+    np.testing.assert_allclose(leaf, theirs[path], atol=1e-6, err_msg=path)
+  assert float(np.std(ours[WI])) > 0.1
+
+
+def test_frozen_parameters_have_no_moments():
+  state = make_factory(freeze=('^vit/',), data=1, fsdp=2, tensor=4).abstract
+  moments = paths(optax.tree_utils.tree_get(state.opt_state, 'mu'))
+  parameters = paths(state.params)
+  assert moments.keys() == {p for p in parameters if not p.startswith('vit/')}
+  assert moments[WI].sharding == parameters[WI].sharding
+  assert moments[WI].sharding.spec == PartitionSpec('fsdp', 'tensor')
+
+
+def test_a_model_that_the_mesh_does_not_divide_is_refused():
+  model = RAHF(tiny(t5=dataclasses.replace(tiny().t5, vocab_size=42)))
+  mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=8))
+  with pytest.raises(ValueError, match=r'size 8 does not divide .* \(16, 42\)'):
+    StateFactory(model, optax.sgd(1.0), mesh)
+
+
+def test_shardings_are_of_one_mesh(factory):
+  meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(factory.abstract)}
+  assert len(meshes) == 1

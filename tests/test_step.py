@@ -1,0 +1,164 @@
+"""The training step: the same on any mesh and for any number of micro-batches."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_model import make_batch, make_params, paths, tiny
+
+from rahf import sharding
+from rahf.models.rahf import RAHF, Outputs
+from rahf.state import StateFactory, TrainState
+from rahf.step import make_train_step, split_batch
+
+WEIGHTS = types.SimpleNamespace(heatmap=3.0, score=2.0, sequence=1.0)
+# Its state is the gradient; what it adds to the parameters is a tenth of it.
+OPTIMIZER = optax.chain(optax.trace(decay=0.0), optax.scale(-0.1))
+
+
+@functools.cache
+def run_step(
+  variant: str = 'multi_head',
+  mesh: tuple[int, int, int] = (1, 1, 1),
+  accumulate: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Takes one step from the same parameters on the same batch."""
+  model = RAHF(tiny(variant))
+  devices = jax.devices()[: np.prod(mesh)]
+  mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)), devices)
+  shardings = StateFactory(model, OPTIMIZER, mesh).shardings
+  params = make_params(model)
+  state = TrainState(np.zeros((), np.int32), params, OPTIMIZER.init(params))
+  step = jax.jit(
+    make_train_step(model, OPTIMIZER, WEIGHTS, accumulate=accumulate),
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
+  batch = sharding.put_batch(make_batch(model.config), mesh)
+  with jax.set_mesh(mesh):
+    return step(jax.device_put(state, shardings), batch, jax.random.key(0))
+
+
+def gradients(state: TrainState) -> dict[str, np.ndarray]:
+  return {k: np.asarray(v) for k, v in paths(state.opt_state[0].trace).items()}
+
+
+def check_same(found, expected) -> None:
+  """Compares losses to 1e-5, each parameter's gradient to 1e-4."""
+  (state, metrics), (expected_state, expected_metrics) = found, expected
+  for name, value in expected_metrics.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+  ours, theirs = gradients(state), gradients(expected_state)
+  norm = float(expected_metrics['gradient_norm'])
+  for path, gradient in theirs.items():
+    error = np.linalg.norm(ours[path] - gradient)
+    # Some gradients are 0 by symmetry, as those of the ViT's key biases.
+    assert error <= 1e-4 * np.linalg.norm(gradient) + 1e-7 * norm, path
+  moved, expected_moved = paths(state.params), paths(expected_state.params)
+  for path, parameter in expected_moved.items():
+    np.testing.assert_allclose(moved[path], parameter, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'mesh', 'accumulate'),
+  [
+    ('multi_head', (8, 1, 1), 1),
+    ('multi_head', (1, 8, 1), 1),
+    ('multi_head', (1, 1, 8), 1),
+    ('multi_head', (2, 2, 2), 2),
+    ('augmented_prompt', (4, 2, 1), 1),
+  ],
+)
+def test_eight_devices_give_what_one_gives(variant, mesh, accumulate):
+  check_same(run_step(variant, mesh, accumulate), run_step(variant))
+
+
+@pytest.mark.parametrize('accumulate', [2, 4])
+def test_micro_batches_add_up_to_the_batch(accumulate):
+  batch = make_batch(tiny())
+  # Labels are missing, and not equally often in each micro-batch.
+  assert batch.map_mask[0::2].sum() != batch.map_mask[1::2].sum()
+  assert batch.score_mask[0::2].sum() != batch.score_mask[1::2].sum()
+  assert batch.keyword_mask[0::2].sum() != batch.keyword_mask[1::2].sum()
+  check_same(run_step(accumulate=accumulate), run_step())
+
+
+def test_the_step_counts_and_reports():
+  state, metrics = run_step()
+  assert int(state.step) == 1
+  assert set(metrics) == {
+    'loss/heatmap',
+    'loss/score',
+    'loss/sequence',
+    'loss/total',
+    'gradient_norm',
+  }
+  total = 3 * metrics['loss/heatmap'] + 2 * metrics['loss/score']
+  total += metrics['loss/sequence']
+  np.testing.assert_allclose(metrics['loss/total'], total, rtol=1e-6)
+  squares = sum(float((g**2).sum()) for g in gradients(state).values())
+  np.testing.assert_allclose(metrics['gradient_norm'], squares**0.5, rtol=1e-5)
+  assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_the_step_goes_against_the_gradient():
+  before, (state, _) = paths(make_params(RAHF(tiny()))), run_step()
+  moved = paths(state.params)
+  for path, gradient in gradients(state).items():
+    expected = before[path] - 0.1 * gradient
+    np.testing.assert_allclose(moved[path], expected, atol=1e-6, err_msg=path)
+
+
+def test_bfloat16_keeps_parameters_gradients_and_losses_in_float32():
+  model = RAHF(tiny(dtype='bfloat16'))
+  params = make_params(model)
+  state = TrainState(np.zeros((), np.int32), params, OPTIMIZER.init(params))
+  step = make_train_step(model, OPTIMIZER, WEIGHTS)
+  key = jax.random.key(0)
+  after, metrics = jax.eval_shape(step, state, make_batch(model.config), key)
+  floats = [after.params, after.opt_state, metrics]
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(floats)} == {'float32'}
+
+
+class Dice:
+  """Stands in for the model: its scores are what the dropout key throws."""
+
+  def apply(self, variables, image, text, target, *, train, rngs) -> Outputs:
+    assert train
+    rows = len(image)
+    return Outputs(
+      maps=jnp.zeros((rows, 2, *image.shape[1:3])),
+      scores=variables['params'] * jax.random.uniform(rngs['dropout'], (rows, 4)),
+      logits=jnp.zeros((*target.shape, 40)),
+    )
+
+
+def test_each_step_and_micro_batch_draws_anew():
+  def thrown(number: int, accumulate: int = 1, seed: int = 0) -> float:
+    step = make_train_step(Dice(), OPTIMIZER, WEIGHTS, accumulate=accumulate)
+    one = jnp.ones(())
+    state = TrainState(jnp.int32(number), one, OPTIMIZER.init(one))
+    batch = make_batch(tiny())._replace(
+      scores=np.zeros((8, 4), np.float32), score_mask=np.ones((8, 4), bool)
+    )
+    batch = jax.tree.map(jnp.asarray, batch)
+    return float(step(state, batch, jax.random.key(seed))[1]['loss/score'])
+
+  assert thrown(3) == thrown(3)
+  assert len({thrown(3), thrown(4), thrown(3, seed=1), thrown(3, accumulate=2)}) == 4
+  # Four throws of two rows; the same key four times would repeat one of them.
+  keys = jax.random.fold_in(jax.random.key(0), 3)
+  keys = [jax.random.fold_in(keys, i) for i in range(4)]
+  throws = jnp.concatenate([jax.random.uniform(key, (2, 4)) for key in keys])
+  expected = float(jnp.sum(jnp.mean(throws**2, axis=0)))
+  assert thrown(3, accumulate=4) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_is_dealt_out_row_by_row():
+  parts = split_batch({'x': np.arange(12).reshape(6, 2)}, 3)['x']
+  np.testing.assert_array_equal(parts[0], [[0, 1], [6, 7]])
+  np.testing.assert_array_equal(parts[2], [[4, 5], [10, 11]])
+  assert parts.shape == (3, 2, 2)
