@@ -1,6 +1,6 @@
 """First light: a tiny RAHF on generated shapes.
 
-Section 4 of the paper at the smallest size that shows something: 64 px, 1.9 M
+Section 4 of the paper at the smallest size that shows something: 64 px, 2.2 M
 parameters, the multi-head variant, which reads an image with one text instead of
 seven and so learns most per second on a processor.
 

@@ -76,7 +76,9 @@ def test_tensorflow_is_for_data_and_review(path):
 
 def test_the_checks_find_what_is_forbidden(tmp_path):
   file = tmp_path / 'x.py'
-  file.write_text('def f():\n  import tensorflow as tf\n  from rahf.data import images\n')
+  file.write_text(
+    'def f():\n  import tensorflow as tf\n  from rahf.data import images\n'
+  )
   assert imports(file) == {'tensorflow', 'rahf.data.images'}
 
 

@@ -81,7 +81,9 @@ def test_the_first_step_is_the_rate_against_the_gradients_sign():
   }
   updates, _ = first_update(make_options(), grads)
   expected = jax.tree.map(lambda g: -RATE / 10 * jnp.sign(g), grads)
-  jax.tree.map(lambda u, e: np.testing.assert_allclose(u, e, rtol=1e-4), updates, expected)
+  jax.tree.map(
+    lambda u, e: np.testing.assert_allclose(u, e, rtol=1e-4), updates, expected
+  )
 
 
 def test_gradients_are_clipped_to_the_global_norm():

@@ -47,7 +47,7 @@ def test_a_batch_must_fit_the_data_shards():
     check_batch_size('config.train.batch_size', 6, mesh)
   with pytest.raises(ValueError, match=r'= 12 .*of 8 .4 data shards .*x 2 micro-batc'):
     check_batch_size('config.train.batch_size', 12, mesh, accumulate=2)
-  with pytest.raises(ValueError, match='eval.batch_size = 0 is not a positive'):
+  with pytest.raises(ValueError, match=r'eval.batch_size = 0 is not a positive'):
     check_batch_size('config.eval.batch_size', 0, mesh)
 
 

@@ -85,4 +85,3 @@ def test_shapes_in_signatures_are_checked():
   query = jnp.zeros((1, 2, 3, 4))
   with pytest.raises(jaxtyping.TypeCheckError, match='value'):
     attend(query, query, jnp.zeros((1, 5, 3, 4)), scale=1.0)
-
