@@ -12,6 +12,7 @@ import io
 import multiprocessing
 import os
 import pathlib
+import signal
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
@@ -198,5 +199,9 @@ def _workers(count: int) -> Iterator[Callable]:
     yield map
     return
   # Spawned, since TensorFlow's threads do not survive a fork.
-  with multiprocessing.get_context('spawn').Pool(processes) as pool:
+  # Ctrl-C reaches the workers too; the main process alone answers.
+  ignore = signal.SIGINT, signal.SIG_IGN
+  with multiprocessing.get_context('spawn').Pool(
+    processes, signal.signal, ignore
+  ) as pool:
     yield pool.imap
