@@ -80,6 +80,8 @@ def default_config() -> ConfigDict:
         b2=0.999,
         # Regular expressions over parameter paths, such as '^vit/'.
         freeze=(),
+        # Pairs of such an expression and a factor on the rate of what it matches.
+        rate_factors=(),
       ),
       train=dict(
         steps=20000,

@@ -51,7 +51,7 @@ def set_up(config: ConfigDict) -> Experiment:
   model = RAHF(config_lib.model_config(config))
   optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
   states = StateFactory(model, optimizer, mesh)
-  optimizer_lib.check_freeze(config.optimizer, states.abstract.params)
+  optimizer_lib.check_patterns(config.optimizer, states.abstract.params)
   return Experiment(
     mesh=mesh,
     data_name=config.data.name,

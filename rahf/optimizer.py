@@ -1,5 +1,6 @@
 """AdamW with the supplement's schedule shape, decay mask, clipping, freezing."""
 
+import math
 import re
 from typing import Any
 
@@ -48,6 +49,7 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
       weight_decay=options.weight_decay,
       mask=lambda params: map_paths(lambda path: bool(DECAYED.search(path)), params),
     ),
+    scale_by_path(options.rate_factors),
   )
   if not options.freeze:
     return adamw
@@ -62,13 +64,33 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
   )
 
 
-def check_freeze(options, params: Any) -> None:
-  """Raises ValueError if a pattern of `freeze` matches no parameter."""
+def scale_by_path(factors) -> optax.GradientTransformation:
+  """Multiplies updates by the factors of all patterns that match their path.
+
+  Args:
+    factors: pairs of a regular expression over paths and a factor.
+  """
+
+  def scale(updates: Any, params: Any) -> Any:
+    del params
+    factor = map_paths(
+      lambda path: math.prod(f for pattern, f in factors if re.search(pattern, path)),
+      updates,
+    )
+    return jax.tree.map(lambda update, f: update * f, updates, factor)
+
+  return optax.stateless(scale)
+
+
+def check_patterns(options, params: Any) -> None:
+  """Raises ValueError if a pattern of the options matches no parameter."""
   paths = jax.tree.leaves(map_paths(lambda path: path, params))
-  for pattern in options.freeze:
+  patterns = [('freeze', pattern) for pattern in options.freeze]
+  patterns += [('rate_factors', pattern) for pattern, _ in options.rate_factors]
+  for field, pattern in patterns:
     if not any(re.search(pattern, path) for path in paths):
       raise ValueError(
-        f'config.optimizer.freeze has {pattern!r}, which matches no parameter; '
+        f'config.optimizer.{field} has {pattern!r}, which matches no parameter; '
         f'paths look like {paths[0]!r}'
       )
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from rahf.optimizer import check_freeze, make_optimizer, make_schedule
+from rahf.optimizer import check_patterns, make_optimizer, make_schedule
 
 RATE = 1e-2
 
@@ -23,6 +23,7 @@ def make_options(**changes):
     b1=0.9,
     b2=0.999,
     freeze=(),
+    rate_factors=(),
   )
   return types.SimpleNamespace(**fields | changes)
 
@@ -113,7 +114,28 @@ def test_frozen_parameters_stay_and_have_no_state():
   np.testing.assert_allclose(mu['t5']['kernel'], [0.04], rtol=1e-5)
 
 
+def test_rate_factors_multiply_the_updates_they_match():
+  grads = jax.tree.map(jnp.ones_like, make_params())
+  plain, _ = first_update(make_options(), grads)
+  factors = (('^t5/', 30.0), ('kernel$', 0.5))
+  scaled, _ = first_update(make_options(rate_factors=factors), grads)
+  for path, factor in {
+    ('vit', 'kernel'): 0.5,
+    ('vit', 'bias'): 1.0,
+    ('t5', 'embedding'): 30.0,
+    ('t5', 'kernel'): 15.0,
+  }.items():
+    ours, theirs = scaled[path[0]][path[1]], plain[path[0]][path[1]]
+    np.testing.assert_allclose(ours, factor * theirs, rtol=1e-6)
+
+
+def test_a_pattern_that_matches_nothing_is_an_error():
+  check_patterns(make_options(rate_factors=(('^vit/', 2.0),)), make_params())
+  with pytest.raises(ValueError, match=r"rate_factors has 'x', which matches no"):
+    check_patterns(make_options(rate_factors=(('x', 2.0),)), make_params())
+
+
 def test_a_pattern_that_freezes_nothing_is_an_error():
-  check_freeze(make_options(freeze=('^vit/', 'kernel$')), make_params())
+  check_patterns(make_options(freeze=('^vit/', 'kernel$')), make_params())
   with pytest.raises(ValueError, match=r"freeze has '\^vti/', which matches no"):
-    check_freeze(make_options(freeze=('^t5/', '^vti/')), make_params())
+    check_patterns(make_options(freeze=('^t5/', '^vti/')), make_params())
