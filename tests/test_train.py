@@ -164,13 +164,13 @@ def test_lines_of_the_journal(trained):
 
 def test_tensorboard_files_can_be_read_back(trained):
   folder = trained / 'tensorboard'
-  runs = {}
+  logs = {}
   for name in ('train', 'dev', 'review'):
-    runs[name] = EventAccumulator(str(folder / name), {'tensors': 0})
-    runs[name].Reload()
+    logs[name] = EventAccumulator(str(folder / name), {'tensors': 0})
+    logs[name].Reload()
 
   def scalars(run, tag):
-    events = runs[run].Tensors(tag)
+    events = logs[run].Tensors(tag)
     return {e.step: float(make_ndarray(e.tensor_proto)) for e in events}
 
   journal = {(row['step'], row['split']): row for row in runs.read_journal(trained)}
@@ -179,12 +179,12 @@ def test_tensorboard_files_can_be_read_back(trained):
   assert losses[3] == pytest.approx(journal[3, 'train']['loss/total'])
   correlations = scalars('dev', 'overall/srcc')
   assert correlations[4] == pytest.approx(journal[4, 'dev']['overall/srcc'])
-  picture = runs['review'].Tensors('dev examples/1')[0].tensor_proto.string_val
+  picture = logs['review'].Tensors('dev examples/1')[0].tensor_proto.string_val
   width, height, png = int(picture[0]), int(picture[1]), picture[2]
   assert png.startswith(b'\x89PNG')
   assert width > 64
   assert height > 64
-  text = runs['review'].Tensors('dev')[-1].tensor_proto.string_val[0].decode()
+  text = logs['review'].Tensors('dev')[-1].tensor_proto.string_val[0].decode()
   assert text == (trained / 'eval/dev-4.md').read_text()
 
 
