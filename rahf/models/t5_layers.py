@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
@@ -57,26 +58,27 @@ class KeyValue(NamedTuple):
 
 
 def relative_bucket(
-  distance: Int[Array, 'T S'], *, bidirectional: bool
-) -> Int[Array, 'T S']:
+  distance: Int[np.ndarray, 'T S'], *, bidirectional: bool
+) -> Int[np.ndarray, 'T S']:
   """Maps key position minus query position to one of RELATIVE_BUCKETS.
 
   Half of the buckets are exact distances, the rest grow logarithmically up to
-  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets.
+  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets. On the
+  host, since an accelerator's logarithm may fall on the other side of a border.
   """
   buckets = RELATIVE_BUCKETS
   offset = 0
   if bidirectional:
     buckets //= 2
     offset = (distance > 0) * buckets
-    distance = jnp.abs(distance)
+    distance = np.abs(distance)
   else:
-    distance = -jnp.minimum(distance, 0)
+    distance = -np.minimum(distance, 0)
   exact = buckets // 2
   # The 1 only guards the logarithm; those places take the exact branch.
-  ratio = jnp.log(jnp.maximum(distance, 1) / exact) / jnp.log(MAX_DISTANCE / exact)
-  far = exact + (ratio * (buckets - exact)).astype(jnp.int32)
-  return offset + jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
+  ratio = np.log(np.maximum(distance, 1) / exact) / np.log(MAX_DISTANCE / exact)
+  far = exact + (ratio * (buckets - exact)).astype(np.int32)
+  return offset + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
 
 class RelativePositionBias(nn.Module):
@@ -94,7 +96,7 @@ class RelativePositionBias(nn.Module):
       ),
       (self.heads, RELATIVE_BUCKETS),
     )
-    place = jnp.arange(length)
+    place = np.arange(length)
     bucket = relative_bucket(
       place[None, :] - place[:, None], bidirectional=self.bidirectional
     )
