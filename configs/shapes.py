@@ -22,7 +22,7 @@ from configs import quickstart
 def get_config() -> ConfigDict:
   config = quickstart.get_config()
   config.model.variant = 'augmented_prompt'
-  config.data.text_length = 36  # The task strings need four pieces more.
+  config.data.text_length = 28  # The task strings need three pieces more.
   config.data.shapes.update(train=60_000, dev=500, test=1000)
   config.optimizer.update(cooldown_steps=1500)
   config.train.update(steps=6000, checkpoint_every=500)

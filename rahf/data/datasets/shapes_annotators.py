@@ -100,7 +100,7 @@ def defect_points(scene: Scene) -> tuple[list[Point], list[Point]]:
 def latent_scores(scene: Scene) -> tuple[float, float, float, float]:
   """Returns the noise-free score on the Likert scale, order of `schema.SCORES`."""
   damage = sum(severity(damage) for damage in scene.damages)
-  mistakes = sum(_mistakes(group.false, group.drawn is None) for group in scene.groups)
+  mistakes = sum(_mistakes(group.false) for group in scene.groups)
   plausibility = 1 + 4 * math.exp(-0.6 * damage)
   alignment = 1 + 4 * math.exp(-0.6 * mistakes)
   gradient = scene.background.start != scene.background.end
@@ -123,9 +123,9 @@ def _mark(points: list[Point], rng: np.random.Generator) -> list[Point]:
   return [tuple(point) for point in jittered[seen].clip(0, 1).tolist()]
 
 
-def _mistakes(false: frozenset[str], missing: bool) -> int:
+def _mistakes(false: frozenset[str]) -> int:
   # Row and column are one place.
-  return 2 if missing else len(false) - (false >= {'row', 'column'})
+  return len(false) - (false >= {'row', 'column'})
 
 
 def _contrast(scene: Scene) -> float:

@@ -35,14 +35,12 @@ def write_prompt(rng: np.random.Generator, groups: Sequence[Group]) -> Prompt:
   opening = '' if place_first else pick(rng, OPENINGS)
   words = [_Word(text, False) for text in opening.split()]
   text = opening
-  joint = pick(rng, ('; ', ', ')) if place_first else pick(rng, (', ', ' and '))
-  last_joint = pick(rng, (' and ', ', and ' if len(groups) > 2 else joint))
+  link = pick(rng, ('; ', ', ', ' and ') if place_first else (', ', ' and '))
   for i, group in enumerate(groups):
     noun, place = _noun(group), _place_words(group)
     colon = place_first and place and rng.random() < 0.5
     phrases = [place, noun] if place_first else [noun, place]
     if i:
-      link = last_joint if i == len(groups) - 1 else joint
       words += [_Word(word, False) for word in link.strip(' ,;').split()]
       text += link
     elif text:
@@ -61,8 +59,7 @@ def _noun(group: Group) -> list[_Word]:
   article = 'an' if vowel else 'a'
   counted = 'count' in group.stated
   number = COUNTS[asked.count - 1] if counted else article
-  missing = group.drawn is None
-  words = [_Word(number, missing or (counted and 'count' in false))]
+  words = [_Word(number, counted and 'count' in false)]
   if not colour_first:
     words.append(_Word(asked.size, 'size' in false))
   plural = {'cross': 'crosses'}.get(asked.kind, asked.kind + 's')
@@ -82,5 +79,4 @@ def _place_words(group: Group) -> list[_Word]:
     'middle': 'row' in false or 'column' in false,
   }
   text = PLACES[group.asked.row][group.asked.column]
-  missing = group.drawn is None
-  return [_Word(word, missing or wrong.get(word, False)) for word in text.split()]
+  return [_Word(word, wrong.get(word, False)) for word in text.split()]

@@ -14,15 +14,12 @@ from rahf.data.datasets.shapes_scene import COLOURS, Background, Damage, Scene
 # Objects are drawn this much larger and averaged, for smooth edges.
 _SUPERSAMPLE = 3
 
-_TURNS = np.pi * (np.arange(10) / 5 - 0.5)
-_STAR_RADII = np.where(np.arange(10) % 2, 0.45, 1.0)
 # A quarter of the cross; (x, y) -> (-y, x) turns it to the next.
 _ARM = np.array([(-0.32, -1), (0.32, -1), (0.32, -0.32)])
 # Outlines in units of an object's radius, (x, y), y downwards.
 _POLYGONS = {
   'square': np.array([(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)]),
   'triangle': np.array([(0, -1), (1, 0.85), (-1, 0.85)]),
-  'star': np.stack([np.cos(_TURNS), np.sin(_TURNS)], 1) * _STAR_RADII[:, None],
   'cross': np.concatenate(
     [_ARM @ np.linalg.matrix_power([[0, 1], [-1, 0]], turn) for turn in range(4)]
   ),

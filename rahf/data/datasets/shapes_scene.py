@@ -1,6 +1,6 @@
 """What a generated sample shows: its objects, its errors, its damages.
 
-A prompt asks for one to three groups of equal shapes. Each group is drawn as asked
+A prompt asks for one or two groups of equal shapes. Each group is drawn as asked
 for, or with some of its words made false, or not at all. Lengths and positions are
 fractions of the image's side, (0, 0) at the top left.
 
@@ -24,20 +24,20 @@ COLOURS = {
   'blue': (35, 65, 225),
   'purple': (145, 40, 195),
 }
-KINDS = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
+KINDS = ('circle', 'square', 'triangle', 'cross', 'ring')
 DAMAGES = ('smear', 'warp', 'noise', 'tear')
 
 # How often each attribute is the false one; 'missing' leaves the whole group out.
 _FALSE = {
-  'colour': 0.32,
-  'kind': 0.24,
-  'missing': 0.18,
+  'colour': 0.36,
+  'kind': 0.3,
+  'missing': 0.12,
   'place': 0.12,
-  'count': 0.08,
-  'size': 0.06,
+  'count': 0.06,
+  'size': 0.04,
 }
 _CELLS = (0.2, 0.5, 0.8)
-_RADII = {'small': (5 / 64, 6 / 64), 'large': (10 / 64, 11.5 / 64)}
+_RADII = {'small': (6 / 64, 7 / 64), 'large': (11 / 64, 12 / 64)}
 _GAP = 1.5 / 64
 _MARGIN = 1 / 64
 _DAMAGE_RADII = (7 / 64, 12 / 64)
@@ -79,9 +79,9 @@ class Group(NamedTuple):
 
   @property
   def false(self) -> frozenset[str]:
-    """The attributes that the image contradicts; all of a missing group's."""
+    """The attributes that the image contradicts; a missing group's colour and kind."""
     if self.drawn is None:
-      return frozenset(Attributes._fields)
+      return frozenset({'colour', 'kind'})
     pairs = zip(Attributes._fields, self.asked, self.drawn, strict=True)
     return frozenset(name for name, asked, drawn in pairs if asked != drawn)
 
@@ -115,7 +115,7 @@ class Scene(NamedTuple):
 
 def sample_scene(rng: np.random.Generator) -> Scene:
   """Draws a scene: 30 % are fully aligned, 30 % are undamaged."""
-  num_groups = weighted(rng, (0.5, 0.38, 0.12)) + 1
+  num_groups = weighted(rng, (0.55, 0.45)) + 1
   num_false = weighted(rng, (0.3, 0.42, 0.2, 0.08))
   while True:
     # A fresh draw where groups collide is simpler than a layout solver, and cheap.
