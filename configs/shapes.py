@@ -11,7 +11,7 @@ at equal time it makes three times the steps:
   python -m rahf.main --config=configs/shapes.py --workdir=runs/shapes_multi_head \\
     --config.model.variant=multi_head --config.train.steps=18000
 
-Hardware: two CPU cores. Time: about 80 minutes each. Results: README.
+Hardware: two CPU cores. Not yet run to the end; about 80 minutes each are expected.
 """
 
 from ml_collections import ConfigDict
