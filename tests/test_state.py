@@ -28,6 +28,7 @@ def make_factory(freeze: tuple[str, ...] = (), **mesh: int) -> StateFactory:
     b1=0.9,
     b2=0.999,
     freeze=freeze,
+    rate_factors=(),
   )
   mesh = sharding.make_mesh(mesh)
   return StateFactory(RAHF(tiny()), make_optimizer(options, steps=10), mesh)

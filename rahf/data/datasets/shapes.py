@@ -151,15 +151,18 @@ def prepare_shapes(
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
+  except FileExistsError:
+    # Another process made the same data meanwhile; it appears when it is complete.
+    pass
   finally:
     logging.set_verbosity(verbosity)
     tfds.enable_progress_bar()
   folder = pathlib.Path(builder.data_path)
   tokenizer = folder / TOKENIZER_FILE
   if not tokenizer.exists():
-    partial = tokenizer.with_suffix('.partial')
+    partial = tokenizer.with_suffix(f'.{os.getpid()}')
     partial.write_bytes(train_tokenizer(seed))
-    partial.rename(tokenizer)
+    partial.replace(tokenizer)
   return folder
 
 
