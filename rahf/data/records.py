@@ -61,7 +61,14 @@ class RecordSplit:
       raise ValueError(f'{self.where(position)} cannot be read: {reason}') from None
 
   def __iter__(self) -> Iterator[schema.Record]:
-    return (self[position] for position in range(len(self)))
+    # One pass over the shards, several times as fast as record by record.
+    stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
+    for position in range(len(self)):
+      try:
+        record = parse_record(next(stream))
+      except (tf.errors.OpError, ValueError, StopIteration):
+        record = self[position]  # Says what is wrong there, and where.
+      yield record
 
   def where(self, position: int) -> str:
     """Names a record for an error message: file, number in it, byte."""
