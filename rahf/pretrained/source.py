@@ -1,0 +1,46 @@
+"""What every reader of foreign weights returns: arrays under our names, unread yet."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+  """One array of a file, in our layout and under our name, not yet read.
+
+  Attributes:
+    name: what the file calls it.
+    shape: in our layout.
+    dtype: as stored.
+    read: returns the array, in our layout. Nothing is kept by the reader.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint of another project, opened but not read.
+
+  Attributes:
+    kind: what it is, for people, such as 'T5X checkpoint'.
+    path: where it lies.
+    weights: by our parameter path, such as 'vit/embedding/kernel'.
+    ignored: arrays of the file that the model has no use for; name to reason.
+    settings: what `config.model` must say for the weights to mean what they meant;
+      dotted field, such as 'vit.norm_epsilon', to value.
+    licence: terms that a user must know before using the weights, or ''.
+  """
+
+  kind: str
+  path: str
+  weights: Mapping[str, Weight]
+  ignored: Mapping[str, str]
+  settings: Mapping[str, Any]
+  licence: str = ''
