@@ -23,14 +23,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.models import decoding, layers
+from rahf.models import constrained, decoding, layers
+from rahf.models.beam import beam
 from rahf.models.heads import (
   HeatmapHead,
   HeatmapHeadConfig,
   ScoreHead,
   ScoreHeadConfig,
 )
-from rahf.models.t5 import T5
+from rahf.models.t5 import T5, DecoderCache
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViT, ViTConfig
 
@@ -182,6 +183,54 @@ class RAHF(nn.Module):
       batch=tokens.shape[0],
       length=length,
     )
+
+  def decode_beam(self, fused: Fused, length: int, beams: int) -> Int[Array, 'B T']:
+    """Writes the marked prompt by beam search; 0 behind EOS."""
+    tokens, mask = self._keyword_memory(fused)
+    memory = self.t5.start_decoding(tokens, length)
+    # Each beam is a row of its own; what it looks at stays, its past moves.
+    (past, memory), mask = jax.tree.map(
+      lambda x: jnp.repeat(x, beams, axis=0), (memory, mask)
+    )
+
+    def step(token, past, position):
+      cache = DecoderCache(past, memory)
+      logits, cache = self.t5.decode_step(token, cache, mask, position)
+      return logits, cache.past
+
+    return beam(step, past, batch=tokens.shape[0], length=length, beams=beams)
+
+  def judge_words(
+    self,
+    fused: Fused,
+    prompt: Int[Array, 'B L'],
+    word_end: Bool[Array, 'B L'],
+    *,
+    mark_ids: tuple[int, ...],
+    sequential: bool,
+    length: int,
+  ) -> Float[Array, 'B L']:
+    """Returns how likely each word is misaligned (`models/constrained.py`).
+
+    Args:
+      prompt: the plain prompt, the last of the texts.
+      word_end: True at the tokens in front of which a word ends.
+      mark_ids: the pieces of the mark.
+      sequential: judge a word given the marks before it, not by itself.
+      length: of the prompt with its marks, for `sequential`.
+
+    Returns:
+      Probabilities at the tokens in front of which a word ends, 0 elsewhere.
+    """
+    tokens, mask = self._keyword_memory(fused)
+    memory = self.t5.keys_values(tokens)
+
+    def decode(target: Int[Array, 'B T']) -> Float[Array, 'B T V']:
+      return self.t5.decode_memory(memory, mask, target, train=False)
+
+    if sequential:
+      return constrained.sequential(decode, prompt, word_end, mark_ids, length)
+    return constrained.parallel(decode, prompt, word_end, mark_ids)
 
   def _keyword_memory(
     self, fused: Fused

@@ -161,10 +161,14 @@ class Decoder(nn.Module):
         ),
       )
 
+  def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
+    """Returns what each layer looks at of the fused tokens."""
+    return tuple(layer.keys_values(fused) for layer in self.layers)
+
   def __call__(
     self,
     x: Float[Array, 'B T D'],
-    fused: Float[Array, 'B L D'],
+    fused: tuple[KeyValue, ...],
     fused_mask: Bool[Array, 'B L'],
     *,
     train: bool,
@@ -173,10 +177,10 @@ class Decoder(nn.Module):
     length = x.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = self.dropout(x, deterministic=not train)
-    for layer in self.layers:
+    for layer, layer_fused in zip(self.layers, fused, strict=True):
       x, _ = layer(
         x,
-        layer.keys_values(fused),
+        layer_fused,
         bias=self.relpos_bias(length),
         mask=causal[None, None],
         fused_mask=fused_mask[:, None, None, :],
@@ -190,8 +194,7 @@ class Decoder(nn.Module):
     shape = (fused.shape[0], length, config.heads, config.head_dim)
     empty = KeyValue(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
     return DecoderCache(
-      past=(empty,) * config.decoder_layers,
-      fused=tuple(layer.keys_values(fused) for layer in self.layers),
+      past=(empty,) * config.decoder_layers, fused=self.keys_values(fused)
     )
 
   def step(
@@ -265,9 +268,25 @@ class T5(nn.Module):
     train: bool,
   ) -> Float[Array, 'B T V']:
     """Logits of each target token given those before it (teacher forcing)."""
+    memory = self.keys_values(fused)
+    return self.decode_memory(memory, fused_mask, target, train=train)
+
+  def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
+    """Returns what the decoder looks at, for several calls of `decode_memory`."""
+    return self.decoder.keys_values(fused)
+
+  def decode_memory(
+    self,
+    memory: tuple[KeyValue, ...],
+    fused_mask: Bool[Array, 'B L'],
+    target: Int[Array, 'B T'],
+    *,
+    train: bool,
+  ) -> Float[Array, 'B T V']:
+    """`decode` with the keys and values of the fused tokens given."""
     # The start token is T5's padding id, 0.
     inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
-    x = self.decoder(self.embed(inputs), fused, fused_mask, train=train)
+    x = self.decoder(self.embed(inputs), memory, fused_mask, train=train)
     return self._untie(x)
 
   def start_decoding(self, fused: Float[Array, 'B L D'], length: int) -> DecoderCache:

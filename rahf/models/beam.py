@@ -1,0 +1,107 @@
+"""Beam search over a decoder's steps.
+
+Axis letters: B batch, K beams, T target tokens, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rahf.models.decoding import EOS_ID, START_ID, Cache, DecodeStep
+
+# Wu et al. (2016), equation 14, with T5X's exponent.
+LENGTH_EXPONENT = 0.6
+NEVER = -1e9
+
+
+class Beams(NamedTuple):
+  """Sequences with their scores, best first once sorted; NEVER where there is none."""
+
+  scores: Float[Array, 'B K']
+  tokens: Int[Array, 'B K T']
+
+
+class _State(NamedTuple):
+  position: Int[Array, '']
+  alive: Beams  # Scores are log-probabilities.
+  ended: Beams  # Scores are log-probabilities over the length penalty.
+  cache: Cache
+
+
+def beam(
+  step: DecodeStep, cache: Cache, *, batch: int, length: int, beams: int
+) -> Int[Array, 'B T']:
+  """Finds a likely sequence by following the `beams` best beginnings of each.
+
+  Args:
+    step: (token before, cache, position) to (logits, cache), for B x K rows.
+    cache: the state before the first step, its arrays with B x K rows.
+    batch: B, sequences.
+    length: steps at most.
+    beams: K; 1 is greedy decoding.
+
+  Returns:
+    Token ids of the best ended sequence, or of the best begun one where none ended,
+    EOS included; 0 behind it.
+  """
+  empty = jnp.zeros((batch, beams, length), jnp.int32)
+  nothing = jnp.full((batch, beams), NEVER)
+  state = _State(
+    jnp.zeros((), jnp.int32),
+    # One beam at the start: equal ones would stay equal.
+    Beams(nothing.at[:, 0].set(0.0), empty),
+    Beams(nothing, empty),
+    cache,
+  )
+
+  def unfinished(state: _State) -> Array:
+    # Log-probabilities only fall, and the penalty is largest at the full length.
+    hope = state.alive.scores[:, 0] / length_penalty(length)
+    better = hope > state.ended.scores[:, -1]
+    return (state.position < length) & jnp.any(better)
+
+  def advance(state: _State) -> _State:
+    position = state.position
+    before = jax.lax.dynamic_index_in_dim(
+      state.alive.tokens, jnp.maximum(position - 1, 0), axis=2, keepdims=False
+    )
+    token = jnp.where(position == 0, START_ID, before)
+    logits, cache = step(token.reshape(-1), state.cache, position)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    scores = state.alive.scores[:, :, None] + log_probs.reshape(batch, beams, -1)
+    # Twice the beams, so that as many stay alive even if that many end here.
+    best, place = jax.lax.top_k(scores.reshape(batch, -1), 2 * beams)
+    parent, token = jnp.divmod(place, logits.shape[-1])
+    tokens = jnp.take_along_axis(state.alive.tokens, parent[:, :, None], axis=1)
+    tokens = jax.lax.dynamic_update_slice_in_dim(
+      tokens, token[:, :, None].astype(jnp.int32), position, axis=2
+    )
+    ends = token == EOS_ID
+
+    ended = Beams(jnp.where(ends, best / length_penalty(position + 1), NEVER), tokens)
+    ended = jax.tree.map(lambda *x: jnp.concatenate(x, 1), state.ended, ended)
+    alive, chosen = _best(Beams(jnp.where(ends, NEVER, best), tokens), beams)
+    rows = jnp.arange(batch)[:, None] * beams
+    source = (rows + jnp.take_along_axis(parent, chosen, axis=1)).reshape(-1)
+    cache = jax.tree.map(lambda x: x[source], cache)
+    return _State(position + 1, alive, _best(ended, beams)[0], cache)
+
+  state = jax.lax.while_loop(unfinished, advance, state)
+  any_ended = state.ended.scores[:, 0] > NEVER
+  return jnp.where(
+    any_ended[:, None], state.ended.tokens[:, 0], state.alive.tokens[:, 0]
+  )
+
+
+def length_penalty(length: Array | int) -> Array | float:
+  """Divides log-probabilities, so that long sequences are not at a disadvantage."""
+  return ((5.0 + length) / 6.0) ** LENGTH_EXPONENT
+
+
+def _best(beams: Beams, count: int) -> tuple[Beams, Int[Array, 'B K']]:
+  """Returns the `count` best in order, and where they stood."""
+  scores, chosen = jax.lax.top_k(beams.scores, count)
+  tokens = jnp.take_along_axis(beams.tokens, chosen[:, :, None], axis=1)
+  return Beams(scores, tokens), chosen
