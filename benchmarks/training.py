@@ -87,6 +87,7 @@ def random_batch(config: ConfigDict) -> Batch:
     index=np.arange(size, dtype=np.int32),
     image=random.uniform(-1, 1, (size, pixels, pixels, 3)).astype(np.float32),
     text=ids(size, texts, config.data.text_length),
+    word_end=np.ones((size, config.data.text_length), bool),
     target=ids(size, config.data.target_length),
     maps=random.random((size, len(MAPS), pixels, pixels), np.float32),
     map_mask=np.ones((size, len(MAPS)), bool),

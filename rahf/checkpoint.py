@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rahf import config as config_lib
 
 # What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval')
+FREE_SECTIONS = ('mesh', 'eval', 'keywords')
 FREE_FIELDS = ('data.dir', 'train.log_every', 'train.checkpoint_every')
 
 

@@ -17,6 +17,7 @@ from rahf.models.vit import ViTConfig
 
 VARIANTS = ('augmented_prompt', 'multi_head')
 DATASETS = ('richhf18k', 'shapes')
+DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
@@ -102,6 +103,16 @@ def default_config() -> ConfigDict:
         # Examples of `split` drawn for TensorBoard.
         review_examples=4,
       ),
+      keywords=dict(
+        # How they are read from the decoder: 'greedy', 'beam', or along the prompt,
+        # 'sequential' or 'parallel' (`models/constrained.py`). Evaluations report
+        # free and constrained decoding side by side: greedy unless this is 'beam',
+        # sequential unless it is 'parallel'.
+        decoder='parallel',
+        beams=4,
+        # Where the threshold of constrained decoding is chosen.
+        threshold_split='dev',
+      ),
       mesh=dict(data=-1, fsdp=1, tensor=1),
     )
   )
@@ -132,6 +143,7 @@ def validate(config: ConfigDict) -> None:
   _check_choice('model.variant', model.variant, VARIANTS)
   _check_choice('model.dtype', model.dtype, DTYPES)
   _check_choice('data.name', config.data.name, DATASETS)
+  _check_choice('keywords.decoder', config.keywords.decoder, DECODERS)
   if model.image_size % model.vit.patch:
     raise ValueError(
       f'config.model.image_size = {model.image_size} is not a multiple of '
@@ -161,6 +173,7 @@ def validate(config: ConfigDict) -> None:
     _check_positive(config, field)
   for field in ('train.batch_size', 'train.accumulate', 'eval.batch_size'):
     _check_positive(config, field)
+  _check_positive(config, 'keywords.beams')
   for field in ('data.text_length', 'data.target_length', 'eval.every'):
     _check_positive(config, field)
 

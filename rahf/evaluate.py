@@ -1,6 +1,6 @@
 """Evaluation of a split: every example once, every metric, one path for all callers.
 
-Axis letters: B batch, H W map size, T target tokens.
+Axis letters: B batch, H W map size, L prompt tokens, T target tokens.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from rahf import checkpoint, losses, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.records import RecordSplit
+from rahf.data.tokenizer import at_word_ends
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interruption
 from rahf.losses import LabelSums
@@ -38,6 +39,8 @@ class Predictions(NamedTuple):
   maps: Float[Array, 'B 2 H W']
   scores: Float[Array, 'B 4']
   keywords: Int[Array, 'B T']
+  p_misaligned: Float[Array, 'B L']
+  truncated: Bool[Array, 'B']
   errors: LabelSums
   counts: LabelSums
 
@@ -62,7 +65,12 @@ class Evaluator:
     self._experiment = experiment
     self._weights = config.loss
     self._batch_size = batch_size
-    predict = make_predict(experiment.model, experiment.options.target_length)
+    predict = make_predict(
+      experiment.model,
+      config.keywords,
+      experiment.tokenizer.mark_ids,
+      experiment.options.target_length,
+    )
     self.predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
 
   def __call__(
@@ -70,17 +78,20 @@ class Evaluator:
     params: Any,
     split: RecordSplit,
     *,
+    threshold: float | None = None,
     review_examples: int = 0,
     check: Callable[[], None] = lambda: None,
   ) -> Evaluation:
     """Evaluates every example of the split once.
 
     Args:
+      threshold: of constrained decoding; None takes the best on this split.
       review_examples: how many examples to draw.
       check: called for every batch; may raise, to end this early.
     """
     card = Scorecard()
     panels = []
+    truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     experiment = self._experiment
     batches = pipeline.eval_batches(
@@ -107,6 +118,7 @@ class Evaluator:
         found = jax.tree.map(np.asarray, self.predict(params, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
+        truncated += int(found.truncated.sum())
         for record, prediction in self._examples(split, found):
           card.add(record, prediction)
           if len(panels) < review_examples:
@@ -114,7 +126,8 @@ class Evaluator:
           bar.update()
     means = losses.weighted_losses(errors, counts, self._weights)
     metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
-    return Evaluation(metrics | card.metrics(), panels)
+    metrics |= card.metrics(threshold) | {'keywords/truncated': truncated}
+    return Evaluation(metrics, panels)
 
   def _examples(
     self, split: RecordSplit, found: Predictions
@@ -130,15 +143,25 @@ class Evaluator:
       yield (
         record,
         Prediction(
-          found.maps[row], found.scores[row], keywords.labels, keywords.unplaced
+          found.maps[row],
+          found.scores[row],
+          keywords.labels,
+          keywords.unplaced,
+          at_word_ends(found.p_misaligned[row], pieces),
         ),
       )
 
 
 def make_predict(
-  model: RAHF, length: int
+  model: RAHF, options, mark_ids: tuple[int, ...], length: int
 ) -> Callable[[Any, schema.Batch], Predictions]:
-  """Returns the inference step: maps, scores, greedy keywords, and the errors."""
+  """Returns the inference step: maps, scores, keywords both ways, and the errors.
+
+  Args:
+    options: `config.keywords`.
+    mark_ids: the pieces of the mark.
+    length: of a target.
+  """
 
   def predict(params: Any, batch: schema.Batch) -> Predictions:
     def run(method, *args, **kwargs):
@@ -147,12 +170,26 @@ def make_predict(
     with nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
       fused = run(RAHF.encode, batch.image, batch.text, train=False)
       outputs = run(RAHF.read, fused, batch.target, train=False)
-      keywords = run(RAHF.decode_greedily, fused, length)
+      if options.decoder == 'beam':
+        keywords = run(RAHF.decode_beam, fused, length, options.beams)
+      else:
+        keywords = run(RAHF.decode_greedily, fused, length)
+      p_misaligned = run(
+        RAHF.judge_words,
+        fused,
+        batch.text[:, -1],
+        batch.word_end,
+        mark_ids=mark_ids,
+        sequential=options.decoder != 'parallel',
+        length=length,
+      )
     return Predictions(
       batch.index,
       outputs.maps,
       outputs.scores,
       keywords,
+      p_misaligned,
+      batch.truncated,
       losses.sum_errors(outputs, batch),
       losses.count_labels(batch),
     )
@@ -186,9 +223,35 @@ def report(
   constant = {name: np.nan if v is None else v for name, v in stored.items()}
   title = f'{experiment.data_name}, {split.name} split, step {step}'
   tables = evaluation_tables(metrics, constant, title=title)
+  if metrics['keywords/truncated']:
+    tables += (
+      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
+      'config.data.text_length or config.data.target_length; words behind the cut '
+      'count as aligned.\n'
+    )
   (folder / f'{split.name}-{step}.md').write_text(tables)
   (folder / f'{split.name}-{step}.json').write_text(_to_json(metrics))
   return tables
+
+
+def tuned_threshold(
+  workdir: epath.Path,
+  options,
+  split: str,
+  step: int,
+  evaluate_split: Callable[[str], Any],
+) -> float | None:
+  """Returns the threshold of constrained decoding for a split.
+
+  That is the best one on `config.keywords.threshold_split`, which is evaluated first
+  if that was not done at this step; None where it is to be chosen on the split itself.
+  """
+  if split == options.threshold_split:
+    return None
+  path = workdir / 'eval' / f'{options.threshold_split}-{step}.json'
+  if not path.exists():
+    evaluate_split(options.threshold_split)
+  return json.loads(path.read_text())['keywords_constrained/threshold']
 
 
 def _to_json(metrics: dict[str, float]) -> str:
@@ -218,13 +281,20 @@ def evaluate(
     )
   with interruption.raising():
     experiment = set_up(config)
-    split = experiment.split(config.eval.split)
-    print(describe(experiment, [split]))
+    names = dict.fromkeys([config.keywords.threshold_split, config.eval.split])
+    splits = {name: experiment.split(name) for name in names}
+    print(describe(experiment, [splits[config.eval.split]]))
     evaluator = Evaluator(config, experiment)
   state = checkpoints.restore(step, experiment.states.abstract)
   checkpoints.close()
+  check = interruption.check
+
+  def evaluate_split(name: str) -> str:
+    threshold = tuned_threshold(workdir, config.keywords, name, step, evaluate_split)
+    found = evaluator(state.params, splits[name], threshold=threshold, check=check)
+    return report(workdir, experiment, splits[name], step, found.metrics, check)
+
   with jax.set_mesh(experiment.mesh):
-    found = evaluator(state.params, split, check=interruption.check)
-  metrics, check = found.metrics, interruption.check
-  print(f'\n{report(workdir, experiment, split, step, metrics, check)}')
-  print(f'Written to {workdir}/eval/{split.name}-{step}.json and .md')
+    tables = evaluate_split(config.eval.split)
+  print(f'\n{tables}')
+  print(f'Written to {workdir}/eval/{config.eval.split}-{step}.json and .md')

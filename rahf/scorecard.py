@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rahf.data import images, schema
 from rahf.data.records import RecordSplit
 from rahf.metrics.correlation import plcc, srcc
-from rahf.metrics.keywords import KeywordMetrics
+from rahf.metrics.keywords import KeywordMetrics, best_threshold
 from rahf.metrics.saliency import MapMetrics, resize_map
 from rahf.panels import Labels, review_panel
 
@@ -26,12 +26,14 @@ class Prediction(NamedTuple):
     maps, scores: in the order of schema.MAPS and schema.SCORES.
     keyword_labels: per word, 1 aligned, 0 misaligned.
     unplaced: marks that stand behind no word of the prompt.
+    p_misaligned: per word, from constrained decoding; None without it.
   """
 
   maps: Float[np.ndarray, '2 H W']
   scores: Float[np.ndarray, '4']
   keyword_labels: tuple[int, ...]
   unplaced: int = 0
+  p_misaligned: Float[np.ndarray, 'words'] | None = None
 
 
 @dataclasses.dataclass
@@ -44,6 +46,7 @@ class Scorecard:
   predicted: list[np.ndarray] = dataclasses.field(default_factory=list)
   annotated: list[np.ndarray] = dataclasses.field(default_factory=list)
   keywords: KeywordMetrics = KeywordMetrics()
+  judged: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
   def add(self, record: schema.Record, prediction: Prediction) -> None:
     """Compares with the annotation, maps at the annotation's own size."""
@@ -58,9 +61,16 @@ class Scorecard:
       self.keywords += KeywordMetrics.of(
         record.keyword_labels, prediction.keyword_labels, unplaced=prediction.unplaced
       )
+      if prediction.p_misaligned is not None:
+        self.judged.append((np.array(record.keyword_labels), prediction.p_misaligned))
 
-  def metrics(self) -> dict[str, float]:
-    """Returns all metrics by name; NaN where nothing defines one."""
+  def metrics(self, threshold: float | None = None) -> dict[str, float]:
+    """Returns all metrics by name; NaN where nothing defines one.
+
+    Args:
+      threshold: constrained decoding marks a word above it; None takes the one that
+        is best for these very examples.
+    """
     values = {}
     predicted, annotated = np.array(self.predicted), np.array(self.annotated)
     for i, name in enumerate(schema.SCORES):
@@ -69,7 +79,20 @@ class Scorecard:
       values[f'{name}/srcc'] = srcc(predicted[:, i], annotated[:, i], mask)
     for name, metrics in self.maps.items():
       values |= {f'{name}/{k}': v for k, v in metrics.values().items()}
-    return values | {f'keywords/{k}': v for k, v in self.keywords.values().items()}
+    values |= {f'keywords/{k}': v for k, v in self.keywords.values().items()}
+    return values | self._constrained(threshold)
+
+  def _constrained(self, threshold: float | None) -> dict[str, float]:
+    if not self.judged:
+      return {}
+    if threshold is None:
+      labels, p = (np.concatenate(arrays) for arrays in zip(*self.judged, strict=True))
+      threshold = best_threshold(labels, p)
+    marked = KeywordMetrics()
+    for labels, p in self.judged:
+      marked += KeywordMetrics.of(labels, (p <= threshold).astype(int))
+    values = marked.values() | {'threshold': threshold}
+    return {f'keywords_constrained/{name}': value for name, value in values.items()}
 
 
 def draw(record: schema.Record, prediction: Prediction) -> np.ndarray:

@@ -136,7 +136,8 @@ def _keywords(ours: Mapping[str, Mapping[str, float]]) -> str:
       if name.startswith(prefix)
     }
     if constrained:
-      rows[f'{label}, constrained decoding'] = constrained
+      threshold = constrained['keywords/threshold']
+      rows[f'{label}, constrained, p > {threshold:.2f}'] = constrained
   names = [f'keywords/{metric}' for metric in KEYWORD_METRICS]
   lines = [
     [label, *(_number(100 * value, 1) for value in values)]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rahf import checkpoint, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline
-from rahf.evaluate import Evaluator, report
+from rahf.evaluate import Evaluator, report, tuned_threshold
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
@@ -53,7 +53,14 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
       config.train.accumulate,
     )
     # Opened now, since a missing split should not show after hours.
-    names = dict.fromkeys(['train', config.eval.split, config.eval.final_split])
+    names = dict.fromkeys(
+      [
+        'train',
+        config.eval.split,
+        config.keywords.threshold_split,
+        config.eval.final_split,
+      ]
+    )
     print(describe(experiment, [experiment.split(name) for name in names]))
     evaluator = Evaluator(config, experiment)
   checkpoint.claim_workdir(workdir, config)
@@ -237,8 +244,19 @@ class Trainer:
     if self._journal.has(self.step, split_name) and tables.exists():
       return tables.read_text()
     split, check = self._experiment.split(split_name), self._interruption.check
+    threshold = tuned_threshold(
+      self._workdir,
+      self._config.keywords,
+      split_name,
+      self.step,
+      lambda name: self._evaluate(name, 0),
+    )
     metrics, panels = self._evaluator(
-      self.state.params, split, review_examples=review_examples, check=check
+      self.state.params,
+      split,
+      threshold=threshold,
+      review_examples=review_examples,
+      check=check,
     )
     text = report(self._workdir, self._experiment, split, self.step, metrics, check)
     self._board.scalars(self.step, split_name, metrics)

@@ -115,7 +115,7 @@ COUNTS = {
 }
 TOTALS = {'augmented_prompt': 373_196_418, 'multi_head': 424_582_918}
 # Of the configs for two processor cores, which are still being tuned: the total only.
-SMALL_TOTALS = {'quickstart': 2_245_894, 'shapes': 1_875_906}
+SMALL_TOTALS = {'quickstart': 2_245_894, 'shapes': 2_245_894}
 
 
 def load(name: str):

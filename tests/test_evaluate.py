@@ -13,7 +13,7 @@ from PIL import Image
 
 from rahf import losses, sharding
 from rahf.data import images, pipeline, schema
-from rahf.evaluate import Evaluator, evaluate, make_predict
+from rahf.evaluate import Evaluator, evaluate
 from rahf.experiment import set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.scorecard import constant_metrics
@@ -24,7 +24,11 @@ MAP_METRICS = ('mse', 'mse_empty', 'cc', 'kld', 'sim', 'nss', 'auc_judd')
 CONTRACT = {
   *(f'{score}/{metric}' for score in schema.SCORES for metric in ('plcc', 'srcc')),
   *(f'{name}/{metric}' for name in schema.MAPS for metric in MAP_METRICS),
-  *(f'keywords/{name}' for name in ('precision', 'recall', 'f1', 'f1_per_sample')),
+  *(
+    f'{decoding}/{name}'
+    for decoding in ('keywords', 'keywords_constrained')
+    for name in ('precision', 'recall', 'f1', 'f1_per_sample')
+  ),
   *(f'loss/{name}' for name in ('total', 'heatmap', 'score', 'sequence')),
 }
 
@@ -96,7 +100,7 @@ def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
   (batch,) = pipeline.eval_batches(
     split, alone.tokenizer, alone.options, batch_size=len(split)
   )
-  predict = jax.jit(make_predict(alone.model, alone.options.target_length))
+  predict = Evaluator(config, alone).predict
   with jax.set_mesh(alone.mesh):
     found = predict(params, sharding.put_batch(batch, alone.mesh))
   assert found.counts.scores.tolist() == [EXAMPLES] * 4

@@ -20,6 +20,7 @@ def example(rows: int = 3, **changes) -> Batch:
     index=np.arange(rows),
     image=np.zeros((rows, 2, 2, 3), np.float32),
     text=np.ones((rows, 1, 1), np.int32),
+    word_end=np.zeros((rows, 1), bool),
     target=np.tile(np.array([3, 1, 0], np.int32), (rows, 1)),
     maps=np.zeros((rows, 2, 2, 2), np.float32),
     map_mask=np.ones((rows, 2), bool),

@@ -12,6 +12,7 @@ import tiny
 from rahf import sharding
 from rahf.data import pipeline
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator
 from rahf.experiment import set_up
 from rahf.state import StateFactory
@@ -53,6 +54,7 @@ def make_config(assets, data_dir, variant):
     learning_rate=2e-3, warmup_steps=60, cooldown_steps=40, weight_decay=0.0
   )
   config.train.steps = STEPS
+  config.keywords.decoder = 'sequential'
   return config
 
 
@@ -106,13 +108,18 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant):
     (batch,) = pipeline.eval_batches(
       split, experiment.tokenizer, experiment.options, batch_size=8
     )
-    keywords = evaluator.predict(state.params, batch).keywords
+    predictions = evaluator.predict(state.params, batch)
 
   for name in ('total', 'heatmap', 'score', 'sequence'):
     first, last = (float(metrics[f'loss/{name}']) for metrics in history[:: STEPS - 1])
     assert last <= 0.1 * first, name
   assert not batch.truncated.any()
-  np.testing.assert_array_equal(keywords, batch.target)
-  assert found['keywords/f1'] == 1
+  np.testing.assert_array_equal(predictions.keywords, batch.target)
+  assert found['keywords/f1'] == found['keywords_constrained/f1'] == 1
+  # Where greedy decoding copies the prompt, word by word it chooses the same.
+  for index, p in zip(predictions.index, predictions.p_misaligned, strict=True):
+    record = split[int(index)]
+    p_words = at_word_ends(np.asarray(p), experiment.tokenizer.encode(record.prompt))
+    np.testing.assert_array_equal(p_words > 0.5, np.array(record.keyword_labels) == 0)
   assert found['plausibility/plcc'] > 0.99
   assert found['implausibility/cc'] > 0.8

@@ -86,10 +86,14 @@ def test_constant_row_is_optional(sections):
 def test_constrained_row_follows_its_model(sections):
   keywords = 'Misaligned keywords, in percent, higher is better'
   assert not any('constrained' in label for label in sections[keywords])
-  metrics = METRICS | {'keywords_constrained/recall': 0.25}
+  metrics = METRICS | {
+    'keywords_constrained/recall': 0.25,
+    'keywords_constrained/threshold': 0.375,
+  }
   rows = parse(tables.evaluation_tables(metrics, {}, row='tiny'))[keywords]
-  assert rows['tiny, constrained decoding'] == ['–', '25.0', '–', '–']
-  assert list(rows)[-3:] == ['tiny', 'tiny, constrained decoding', tables.CONSTANT]
+  label = 'tiny, constrained, p > 0.38'
+  assert rows[label] == ['–', '25.0', '–', '–']
+  assert list(rows)[-3:] == ['tiny', label, tables.CONSTANT]
 
 
 def test_title_and_note():

@@ -65,6 +65,7 @@ def make_batch(
     index=np.where(real, np.arange(rows), -1).astype(np.int32),
     image=rng.uniform(-1, 1, (rows, size, size, 3)).astype(np.float32),
     text=tokens(rows, config.texts, text_length),
+    word_end=rng.random((rows, text_length)) < 0.5,
     target=tokens(rows, target_length),
     maps=rng.uniform(0, 1, (rows, 2, size, size)).astype(np.float32),
     map_mask=(rng.random((rows, 2)) < 0.6) & real[:, None],

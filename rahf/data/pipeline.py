@@ -17,7 +17,15 @@ from jaxtyping import Int64
 
 from rahf.data import augment, images, schema
 from rahf.data.records import RecordSplit, parse_record
-from rahf.data.tokenizer import EOS, Tokenizer, Variant, pad, prompt_texts, tasks
+from rahf.data.tokenizer import (
+  EOS,
+  Tokenizer,
+  Variant,
+  pad,
+  prompt_texts,
+  tasks,
+  word_end_mask,
+)
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
 tf.config.set_visible_devices([], 'GPU')
@@ -168,6 +176,7 @@ def decode_record(
     'scores': np.nan_to_num(scores, nan=0.0),
     'score_mask': ~np.isnan(scores),
     'text': text.ids,
+    'word_end': word_end_mask(pieces, options.text_length),
     'target': pad(target, options.target_length),
     'keyword_mask': np.array(bool(record.keyword_labels)),
     'truncated': np.array(text.truncated or len(target) >= options.target_length),
@@ -314,6 +323,7 @@ def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
     'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
     'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),
     'text': tf.TensorSpec([texts, options.text_length], tf.int32),
+    'word_end': tf.TensorSpec([options.text_length], tf.bool),
     'target': tf.TensorSpec([options.target_length], tf.int32),
     'keyword_mask': tf.TensorSpec([], tf.bool),
     'truncated': tf.TensorSpec([], tf.bool),

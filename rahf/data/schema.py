@@ -44,7 +44,8 @@ class Batch(NamedTuple):
     index: position of the example in its split, -1 for a padding row.
     image: RGB in [-1, 1], row 0 at the top.
     text: token ids of the prompt, with a task string in front where K is 7;
-      ends with EOS, 0 is padding.
+      ends with EOS, 0 is padding. The last of the K is the plain prompt.
+    word_end: True at the tokens of the plain prompt in front of which a word ends.
     target: token ids of the prompt with its misaligned words marked, ends with
       EOS, 0 is padding.
     maps: order of MAPS, [0, 1], higher is worse.
@@ -57,6 +58,7 @@ class Batch(NamedTuple):
   index: Int[np.ndarray, 'B']
   image: Float[np.ndarray, 'B H W 3']
   text: Int[np.ndarray, 'B K L']
+  word_end: Bool[np.ndarray, 'B L']
   target: Int[np.ndarray, 'B T']
   maps: Float[np.ndarray, 'B 2 H W']
   map_mask: Bool[np.ndarray, 'B 2']

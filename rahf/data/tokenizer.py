@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import sentencepiece
 from etils import epath
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
 from rahf.data import schema, words
 
@@ -265,6 +265,25 @@ def prompt_texts(
   rows = [[*tokenizer.ids(task), *pieces.ids] for task in tasks(variant)]
   ids = np.stack([pad(row, length) for row in rows])
   return Texts(ids, any(len(row) >= length for row in rows))
+
+
+def word_end_mask(pieces: PromptPieces, length: int) -> Bool[np.ndarray, 'length']:
+  """Marks the tokens in front of which a word ends, the places of a mark.
+
+  A word that ends behind the cut at `length` has none.
+  """
+  mask = np.zeros(length, bool)
+  mask[[end for end in pieces.word_ends if end < length]] = True
+  return mask
+
+
+def at_word_ends(
+  values: Float[np.ndarray, 'length'], pieces: PromptPieces
+) -> Float[np.ndarray, 'words']:
+  """Picks a value per word; 0 for a word that ends behind the cut."""
+  ends = np.array(pieces.word_ends, int)
+  inside = ends < len(values)
+  return np.where(inside, values[np.where(inside, ends, 0)], 0.0)
 
 
 def pad(ids: Ids, length: int) -> Int32[np.ndarray, 'length']:

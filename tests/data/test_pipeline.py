@@ -139,7 +139,9 @@ def test_batch_holds_what_the_record_says(tokenizer, tmp_path):
   assert {name: values.dtype for name, values in batch._asdict().items()} == {
     **dict.fromkeys(('index', 'text', 'target'), np.int32),
     **dict.fromkeys(('image', 'maps', 'scores'), np.float32),
-    **dict.fromkeys(('map_mask', 'score_mask', 'keyword_mask', 'truncated'), bool),
+    **dict.fromkeys(
+      ('word_end', 'map_mask', 'score_mask', 'keyword_mask', 'truncated'), bool
+    ),
   }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rahf.metrics.keywords import KeywordMetrics
+from rahf.metrics.keywords import KeywordMetrics, best_threshold
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,23 @@ def test_any_split_gives_the_same_values():
 def test_wrong_input_is_an_error(truth, predicted, unplaced, message):
   with pytest.raises(ValueError, match=message):
     KeywordMetrics.of(truth, predicted, unplaced=unplaced)
+
+
+def test_best_threshold_by_trying_all():
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    labels = (rng.random(30) < 0.7).astype(int)
+    # Rounded, so that some are equal.
+    p = np.round(np.where(labels, rng.random(30) * 0.8, rng.random(30)), 1)
+    found = best_threshold(labels, p)
+
+    def f1(threshold, labels=labels, p=p):
+      return KeywordMetrics.of(labels, (p <= threshold).astype(int)).f1
+
+    assert f1(found) == pytest.approx(max(f1(t) for t in np.arange(0.05, 1, 0.1)))
+
+
+def test_best_threshold_lies_between_probabilities():
+  assert best_threshold(np.array([1, 0, 1]), np.array([0.2, 0.9, 0.4])) == 0.65
+  assert best_threshold(np.array([1, 1]), np.array([0.2, 0.9])) == 0.5
+  assert best_threshold(np.array([0]), np.array([0.2])) == 0.1

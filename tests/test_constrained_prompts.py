@@ -1,0 +1,88 @@
+"""Labels to targets, through constrained decoding, and back, on prompts that trouble.
+
+In place of a trained decoder stands one that writes a given target: its logits at each
+place are those of the target's token there.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rahf.data.tokenizer import Tokenizer, at_word_ends, pad, word_end_mask
+from rahf.models import constrained
+
+VOCABULARY = 32_128
+
+
+@pytest.fixture(scope='module')
+def tokenizer(assets):
+  return Tokenizer(assets / 'tokenizer' / 't5-base.spiece.model')
+
+
+@pytest.fixture(scope='module')
+def prompts(assets):
+  lines = (assets / 'prompts' / 'pickapic_quirks.jsonl').read_text().splitlines()
+  texts = [json.loads(line)['prompt'] for line in lines]
+  assert len(texts) == 118
+  return texts
+
+
+def writer(target: np.ndarray):
+  """A decoder that gives the next token of the target, and it alone, a high logit."""
+
+  def decode(given):
+    return 10.0 * jax.nn.one_hot(target[:, : given.shape[1]], VOCABULARY)
+
+  return decode
+
+
+@pytest.mark.parametrize('marked', ['none', 'random', 'all'])
+def test_no_word_is_lost_or_gained(tokenizer, prompts, marked):
+  rng = np.random.default_rng(0)
+  pieces = [tokenizer.encode(prompt) for prompt in prompts]
+  chances = {'none': 0.0, 'random': 0.3, 'all': 1.0}
+  labels = [
+    (rng.random(len(piece.word_ends)) >= chances[marked]).astype(int)
+    for piece in pieces
+  ]
+  targets = [tokenizer.mark(*pair) for pair in zip(pieces, labels, strict=True)]
+  length = 1 + max(map(len, targets))
+  prompt_length = 1 + max(len(piece.ids) for piece in pieces)
+
+  # A batch of one at a time, since 118 x 330 logits of 32,128 are 5 GB.
+  @jax.jit
+  def judge(target, prompt, word_end):
+    return constrained.sequential(
+      writer(target), prompt, word_end, tokenizer.mark_ids, length
+    )
+
+  for piece, truth, target in zip(pieces, labels, targets, strict=True):
+    p = judge(
+      jnp.asarray(pad(target, length))[None],
+      jnp.asarray(pad(piece.ids, prompt_length))[None],
+      jnp.asarray(word_end_mask(piece, prompt_length))[None],
+    )
+    found = at_word_ends(np.asarray(p[0]), piece)
+    assert len(found) == len(truth)
+    np.testing.assert_array_equal(found > 0.5, truth == 0)
+
+
+def test_a_mark_never_begins_like_the_next_piece(tokenizer, prompts):
+  # What decoding relies on: one piece tells marking from going on.
+  for prompt in prompts:
+    ids, word_ends = tokenizer.encode(prompt)
+    following = {ids[end] for end in word_ends if end < len(ids)}
+    assert tokenizer.mark_ids[0] not in following
+
+
+def test_words_behind_the_cut_count_as_aligned(tokenizer):
+  pieces = tokenizer.encode('a red cat, two dogs')
+  assert len(pieces.word_ends) == 5
+  cut = pieces.word_ends[2] + 1
+  mask = word_end_mask(pieces, cut)
+  assert np.flatnonzero(mask).tolist() == list(pieces.word_ends[:3])
+  found = at_word_ends(np.where(mask, 0.9, 0.1), pieces)
+  np.testing.assert_array_equal(found, [0.9, 0.9, 0.9, 0, 0])
