@@ -1,0 +1,248 @@
+"""Reads Hugging Face directories of T5 and ViT: config.json and safetensors files."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from etils import epath
+
+from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
+from rahf.pretrained.files import LocalFile, local_file
+from rahf.pretrained.hf_names import (
+  PREFIXES,
+  Arrange,
+  Table,
+  arranged_shape,
+  rename,
+  t5_table,
+  vit_table,
+)
+from rahf.pretrained.source import Source, Weight
+
+SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+VIT_GELU = {
+  'gelu': 'exact',
+  'gelu_new': 'tanh',
+  'gelu_fast': 'tanh',
+  'gelu_pytorch_tanh': 'tanh',
+}
+VIT_IGNORED = {
+  'pooler.': 'pooler of the class token',
+  'classifier.': 'classifier',
+  'embeddings.mask_token': 'token of masked pretraining',
+  'decoder.': 'decoder of masked pretraining',
+}
+# Hugging Face's "gated-gelu" is T5X's tanh GELU, not the exact one.
+T5_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
+EMBEDDING_ALIASES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+UNUSED_BIAS = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """An array of a safetensors file, as its header describes it."""
+
+  file: LocalFile
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self, arrange: Arrange) -> np.ndarray:
+    # Opened for each array: pages of a file that stays mapped would pile up.
+    with safetensors.safe_open(self.file.path, framework='numpy') as archive:
+      return arrange(archive.get_tensor(self.name))
+
+
+def open_huggingface(path: epath.PathLike) -> Source:
+  """Opens a directory of a T5 or a ViT without reading its arrays.
+
+  Raises:
+    ValueError: another model, a setting that our model does not have, an array
+      that has no place in it, or a file that is missing or not safe to read.
+  """
+  directory = epath.Path(path)
+  config = json.loads((directory / 'config.json').read_text())
+  readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
+  kind = config.get('model_type')
+  if kind not in readers:
+    raise ValueError(
+      f'{directory}/config.json: model_type is {kind!r}; '
+      f'{" and ".join(readers)} can be read'
+    )
+  tensors = _tensors(directory)
+  try:
+    return readers[kind](directory, config, tensors)
+  except KeyError as error:
+    raise ValueError(f'{directory}/config.json has no {error}') from None
+
+
+def _vit(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> Source:
+  where = f'{directory}/config.json'
+  act = config.get('hidden_act', 'gelu')
+  if act not in VIT_GELU:
+    raise ValueError(f'{where}: hidden_act {act!r} is none of {", ".join(VIT_GELU)}')
+  _check(where, config, 'qkv_bias', True)
+  _check(where, config, 'num_channels', 3)
+  ignored = {
+    name: reason
+    for name in tensors
+    for prefix, reason in VIT_IGNORED.items()
+    if PREFIXES.sub('', name, count=1).startswith(prefix)
+  }
+  heads = config['num_attention_heads']
+  weights = _place(directory, tensors, ignored, vit_table(heads))
+  return Source(
+    kind='Hugging Face ViT',
+    path=str(directory),
+    weights=weights,
+    ignored=ignored,
+    settings={
+      'vit.patch': config['patch_size'],
+      'vit.width': config['hidden_size'],
+      'vit.layers': config['num_hidden_layers'],
+      'vit.heads': heads,
+      'vit.mlp': config['intermediate_size'],
+      'vit.class_token': True,
+      'vit.norm_epsilon': config.get('layer_norm_eps', 1e-12),
+      'vit.gelu': VIT_GELU[act],
+    },
+  )
+
+
+def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> Source:
+  where = f'{directory}/config.json'
+  act = config.get('feed_forward_proj', 'relu')
+  if act not in T5_ACTIVATIONS:
+    raise ValueError(
+      f'{where}: feed_forward_proj {act!r} is none of {", ".join(T5_ACTIVATIONS)}'
+    )
+  _check(where, config, 'relative_attention_num_buckets', RELATIVE_BUCKETS)
+  _check(where, config, 'relative_attention_max_distance', MAX_DISTANCE)
+  _check(where, config, 'layer_norm_epsilon', 1e-6)
+  # transformers 5 ties always, and says in a field of its own whether to scale.
+  tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+  ignored = {
+    name: 'the token embedding under another name'
+    for name in (*EMBEDDING_ALIASES, *(['lm_head.weight'] if tied else []))
+    if name in tensors
+  }
+  if UNUSED_BIAS in tensors:
+    ignored[UNUSED_BIAS] = 'T5 has no position bias between decoder and encoder'
+  weights = _place(directory, tensors, ignored, t5_table())
+  logits, embedding = 't5/decoder/logits_dense/kernel', 't5/token_embedder/embedding'
+  if not tied and logits not in weights and embedding in weights:
+    # Tied, but not scaled: the same values, used as they are.
+    weights |= _place(
+      directory, {'lm_head.weight': tensors['shared.weight']}, {}, t5_table()
+    )
+  return Source(
+    kind='Hugging Face T5',
+    path=str(directory),
+    weights=weights,
+    ignored=ignored,
+    settings={
+      't5.vocab_size': config['vocab_size'],
+      't5.width': config['d_model'],
+      't5.heads': config['num_heads'],
+      't5.head_dim': config['d_kv'],
+      't5.mlp': config['d_ff'],
+      't5.encoder_layers': config['num_layers'],
+      't5.decoder_layers': config.get('num_decoder_layers') or config['num_layers'],
+      't5.activations': T5_ACTIVATIONS[act],
+      't5.tied_logits': bool(tied),
+    },
+  )
+
+
+def _check(where: str, config: dict, field: str, only: Any) -> None:
+  if (value := config.get(field, only)) != only:
+    raise ValueError(f'{where}: {field} is {value!r}; only {only!r} can be read')
+
+
+def _place(
+  directory: epath.Path,
+  tensors: Mapping[str, Tensor],
+  ignored: Mapping[str, str],
+  table: Table,
+) -> dict[str, Weight]:
+  """Returns what is not ignored, by our path."""
+  weights = {}
+  for name, tensor in tensors.items():
+    if name in ignored:
+      continue
+    place = rename(PREFIXES.sub('', name, count=1), table)
+    if place is None:
+      raise ValueError(
+        f'{directory}: {name} {list(tensor.shape)} has no place in the model'
+      )
+    path, arrange = place
+    weights[path] = Weight(
+      name,
+      arranged_shape(tensor.shape, arrange),
+      tensor.dtype,
+      functools.partial(tensor.read, arrange),
+    )
+  return weights
+
+
+def _tensors(directory: epath.Path) -> dict[str, Tensor]:
+  """Reads the headers of the safetensors files.
+
+  Raises:
+    ValueError: there are none, or they do not hold what the index says.
+  """
+  if (directory / SINGLE).exists():
+    return _header(directory / SINGLE)
+  if not (directory / INDEX).exists():
+    raise ValueError(_missing_files(directory))
+  places = json.loads((directory / INDEX).read_text())['weight_map']
+  tensors = {}
+  for file_name in sorted(set(places.values())):
+    if os.path.basename(file_name) != file_name:
+      raise ValueError(f'{directory / INDEX} refers to {file_name!r} elsewhere')
+    if not (directory / file_name).exists():
+      raise ValueError(f'{directory / INDEX} refers to {file_name}, which is missing')
+    found = _header(directory / file_name)
+    listed = {name for name, place in places.items() if place == file_name}
+    if wrong := sorted(listed ^ found.keys()):
+      raise ValueError(
+        f'{directory / file_name} and {INDEX} differ in {", ".join(wrong[:5])}'
+      )
+    tensors |= found
+  return tensors
+
+
+def _header(path: epath.Path) -> dict[str, Tensor]:
+  file, tensors = local_file(path), {}
+  try:
+    with safetensors.safe_open(file.path, framework='numpy') as archive:
+      for name in archive.keys():  # noqa: SIM118, it is no mapping.
+        part = archive.get_slice(name)
+        dtype = DTYPES.get(part.get_dtype())
+        if dtype is None:
+          raise ValueError(f'{path}: {name} is of type {part.get_dtype()}')
+        shape = tuple(part.get_shape())
+        tensors[name] = Tensor(file, name, shape, jnp.dtype(dtype))
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path} is not a safetensors file: {error}') from None
+  return tensors
+
+
+def _missing_files(directory: epath.Path) -> str:
+  message = f'{directory} has neither {SINGLE} nor {INDEX}'
+  if any((directory / name).exists() for name in PICKLES):
+    message += (
+      ', only pickled weights, which could run any code. Where its origin is trusted, '
+      'convert it, with PyTorch and transformers: python -c "import transformers as t; '
+      f"t.AutoModel.from_pretrained('{directory}').save_pretrained('SAFE')\"; of a T5 "
+      'take T5ForConditionalGeneration instead of AutoModel'
+    )
+  return message
