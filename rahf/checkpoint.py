@@ -45,6 +45,16 @@ def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
     aside.replace(workdir / 'config.json')
 
 
+def is_started(workdir: epath.Path) -> bool:
+  """Returns whether there is a checkpoint to go on from."""
+  if not (workdir / 'checkpoints').exists():
+    return False
+  checkpoints = Checkpoints(workdir)
+  step = checkpoints.latest_step()
+  checkpoints.close()
+  return step is not None
+
+
 def _fixed(settings: dict) -> dict:
   """Returns the settings without those that a resumed run may change."""
   kept = {k: v for k, v in settings.items() if k not in FREE_SECTIONS}

@@ -55,6 +55,9 @@ def default_config() -> ConfigDict:
     dict(
       seed=0,
       model=model,
+      # Weights of other projects to start from (`rahf/pretrained`), '' for none: a
+      # ViT, a T5, or instead of both a whole RAHF. Paths, local or gs://.
+      init=dict(vit='', t5='', rahf=''),
       # A SentencePiece model; '' is the one that lies with the data set.
       tokenizer='',
       data=dict(

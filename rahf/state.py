@@ -1,5 +1,6 @@
 """The training state, made straight into its shards."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -56,10 +57,46 @@ class StateFactory:
       self.shardings,
     )
 
-  def make(self, seed: int) -> TrainState:
-    """Returns a fresh state; each device makes its own shards alone."""
-    make = jax.jit(self._init, out_shardings=self.shardings)
-    return make(jax.random.key(seed))
+  def make(
+    self, seed: int, loaded: Mapping[str, jax.Array] | None = None
+  ) -> TrainState:
+    """Returns a fresh state; each device makes its own shards alone.
+
+    Args:
+      loaded: parameters that are there already, in their shards, by path. Only the
+        others are made; they are the same as without these.
+    """
+    key = jax.random.key(seed)
+    if not loaded:
+      return jax.jit(self._init, out_shardings=self.shardings)(key)
+    return self._start(self._complete(loaded, key))
+
+  def _complete(self, loaded: Mapping[str, jax.Array], key: jax.Array) -> Any:
+    """Returns all parameters: `loaded` ones and, where there is none, fresh ones."""
+    shardings = by_path(self.shardings.params)
+    fresh = {path: shardings[path] for path in shardings.keys() - loaded.keys()}
+
+    def make(key) -> dict[str, jax.Array]:
+      # The compiler drops all that is not returned.
+      every = by_path(nn.unbox(self._init_params(key)))
+      return {path: every[path] for path in fresh}
+
+    params = dict(loaded)
+    if fresh:
+      params |= jax.jit(make, out_shardings=fresh)(key)
+    return jax.tree.unflatten(
+      jax.tree.structure(self.shardings.params), [params[path] for path in shardings]
+    )
+
+  def _start(self, params: Any) -> TrainState:
+    """Returns the state before the first step, without a copy of the parameters."""
+
+    def make(params) -> tuple[Int[Array, ''], Any]:
+      return jnp.zeros((), jnp.int32), self._optimizer.init(params)
+
+    shardings = self.shardings.step, self.shardings.opt_state
+    step, opt_state = jax.jit(make, out_shardings=shardings)(params)
+    return TrainState(step, params, opt_state)
 
   def _init_params(self, key) -> Any:
     config = self._model.config
@@ -76,6 +113,14 @@ class StateFactory:
   def _init(self, key) -> TrainState:
     params = nn.unbox(self._init_params(key))
     return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(params))
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+  """Maps the path of each leaf, such as 'vit/embedding/kernel', to the leaf."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def _is_masked(moment: Any) -> bool:

@@ -20,8 +20,10 @@ from rahf.evaluate import Evaluator, report, tuned_threshold
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
+from rahf.pretrained import loading
+from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
-from rahf.state import TrainState
+from rahf.state import TrainState, by_path
 from rahf.step import Metrics, make_train_step
 
 # Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
@@ -63,14 +65,32 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     )
     print(describe(experiment, [experiment.split(name) for name in names]))
     evaluator = Evaluator(config, experiment)
+    # Before the directory is claimed: a mistake in config.init can still be mended.
+    plan = None if checkpoint.is_started(workdir) else plan_weights(config, experiment)
   checkpoint.claim_workdir(workdir, config)
   with TensorBoardWriter(workdir / 'tensorboard') as board:
-    trainer = Trainer(config, workdir, experiment, evaluator, interruption, board)
+    trainer = Trainer(config, workdir, experiment, plan, evaluator, interruption, board)
     try:
       with jax.set_mesh(experiment.mesh):
         trainer.run()
     finally:
       trainer.close()
+
+
+def plan_weights(config: ConfigDict, experiment: Experiment) -> loading.Plan:
+  """Says where each parameter of a new run comes from; reads no arrays.
+
+  Raises:
+    ValueError: what config.init names cannot be read or does not fit the model.
+  """
+  plan = loading.plan(
+    loading.open_sources(config.init),
+    by_path(experiment.states.abstract.params),
+    experiment.model.config,
+  )
+  if plan.sources:
+    print(plan.report())
+  return plan
 
 
 class Trainer:
@@ -86,6 +106,7 @@ class Trainer:
     config: ConfigDict,
     workdir: epath.Path,
     experiment: Experiment,
+    plan: loading.Plan | None,
     evaluator: Evaluator,
     interruption: Interruption,
     board: TensorBoardWriter,
@@ -97,7 +118,7 @@ class Trainer:
     self._board = board
     self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep_checkpoints)
     self._evaluator = evaluator
-    self.step, self.state = self._resume()
+    self.step, self.state = self._resume() if plan is None else self._begin(plan)
     self._journal = Journal(workdir, self.step)
     shardings = experiment.states.shardings
     replicated = sharding.replicated(experiment.mesh)
@@ -136,11 +157,17 @@ class Trainer:
     """Waits for the checkpoint that is being written."""
     self._checkpoints.close()
 
+  def _begin(self, plan: loading.Plan) -> tuple[int, TrainState]:
+    """Makes a fresh state, from the weights that config.init names if any."""
+    state = self._experiment.states.make(self._config.seed, plan.read())
+    if jax.process_index() == 0:
+      card = model_card(self._experiment.model.config, plan)
+      (self._workdir / 'model_card.md').write_text(card)
+    return 0, state
+
   def _resume(self) -> tuple[int, TrainState]:
-    """Restores the newest checkpoint, or makes a fresh state."""
+    """Restores the newest checkpoint."""
     step = self._checkpoints.latest_step()
-    if step is None:
-      return 0, self._experiment.states.make(self._config.seed)
     print(f'Resuming {self._workdir} at step {step}.')
     return step, self._checkpoints.restore(step, self._experiment.states.abstract)
 

@@ -1,0 +1,87 @@
+"""Says what a file of weights is, and what of it would be used.
+
+python -m rahf.pretrained SOURCE [--arrays]
+"""
+
+import argparse
+import collections
+import re
+import sys
+
+from rahf.pretrained.formats import open_source
+from rahf.pretrained.loading import POSITIONS, ROLES, count, ignored_lines
+from rahf.pretrained.positions import grid_of
+from rahf.pretrained.source import Source
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Describes one source; a file that cannot be read is one message and status 2."""
+  parser = argparse.ArgumentParser(
+    prog='python -m rahf.pretrained',
+    description='Says what a file of weights is, and what of it would be used.',
+  )
+  parser.add_argument('source', help='a file or directory, local or gs://')
+  parser.add_argument('--arrays', action='store_true', help='list every array')
+  options = parser.parse_args(arguments)
+  try:
+    source = open_source(options.source)
+  except (OSError, ValueError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(describe(source))
+  if options.arrays:
+    print('\n'.join(array_lines(source)))
+  return 0
+
+
+def describe(source: Source) -> str:
+  """Returns kind, settings, what is used and what is not, line by line."""
+  lines = [f'{source.kind}: {source.path}', 'config.model must say:']
+  lines += [f'  {field} = {value!r}' for field, value in source.settings.items()]
+  if (positions := source.weights.get(POSITIONS)) and (
+    grid := grid_of(positions.shape[1])
+  ):
+    side = grid[1]
+    pixels = side * source.settings['vit.patch']
+    lines.append(f'positions: {side} x {side}, for {pixels} px; resampled for others')
+  shapes = {path: weight.shape for path, weight in source.weights.items()}
+  dtypes = sorted({str(weight.dtype) for weight in source.weights.values()})
+  lines.append(f'used: {count(shapes.values())}, {", ".join(dtypes)}')
+  groups = collections.defaultdict(list)
+  for path, shape in shapes.items():
+    groups[_group(path)].append(shape)
+  lines += [f'  {name}: {count(group)}' for name, group in groups.items()]
+  lines += [f'ignored: {line}' for line in ignored_lines(source)] or ['ignored: none']
+  if source.licence:
+    lines.append(f'licence: {source.licence}')
+  lines.append(f'to train from it: --config.init.{_role(source)}={source.path}')
+  return '\n'.join(lines)
+
+
+def array_lines(source: Source) -> list[str]:
+  """Returns a line for each array: our path, shape, dtype, and its name there."""
+  used = [
+    f'{path} {list(weight.shape)} {weight.dtype} <- {weight.name}'
+    for path, weight in source.weights.items()
+  ]
+  return used + [f'ignored: {name}: {why}' for name, why in source.ignored.items()]
+
+
+def _group(path: str) -> str:
+  """Returns the first parts of a path, all layers as one."""
+  parts = path.split('/')
+  depth = 3 if parts[0] in ('vit', 't5') else 1
+  return re.sub(r'_\d+$', '_*', '/'.join(parts[:depth]))
+
+
+def _role(source: Source) -> str:
+  """Returns the field of config.init that the source is for."""
+  return next(
+    role
+    for role, prefix in ROLES.items()
+    if all(path.startswith(prefix) for path in source.weights)
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,90 @@
+"""Says what a file is, by what is in it, and opens it."""
+
+import zipfile
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+
+from rahf.pretrained.files import local_file
+from rahf.pretrained.huggingface import open_huggingface
+from rahf.pretrained.source import Source
+from rahf.pretrained.t5x import find_t5x, open_t5x
+from rahf.pretrained.vit_npz import open_vit_npz
+
+KNOWN = (
+  'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5 '
+  'or ViT (config.json and safetensors), or the PyTorch RAHF checkpoint (.pt)'
+)
+
+
+def open_source(path: epath.PathLike) -> Source:
+  """Opens weights of another project; reads names and shapes, but no arrays.
+
+  Args:
+    path: a file or directory, local or in a bucket (gs://…).
+
+  Raises:
+    ValueError: it is missing, nothing that can be read, or not safe to read.
+  """
+  path = epath.Path(path).expanduser()
+  if not path.exists():
+    raise ValueError(f'{path} does not exist; it should be {KNOWN}')
+  return _open_directory(path) if path.is_dir() else _open_file(path)
+
+
+def _open_directory(path: epath.Path) -> Source:
+  if found := find_t5x(path):
+    return open_t5x(found)
+  if (path / 'config.json').exists():
+    return open_huggingface(path)
+  names = sorted(child.name for child in path.iterdir())
+  if not names:
+    raise ValueError(f'{path} is an empty directory; it should be {KNOWN}')
+  shown = ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
+  raise ValueError(f'{path} holds {shown}, but should be {KNOWN}')
+
+
+def _open_file(path: epath.Path) -> Source:
+  with path.open('rb') as stream:
+    start = stream.read(16)
+  if start[:4] == b'PK\x03\x04':
+    try:
+      with zipfile.ZipFile(local_file(path).path) as archive:
+        names = archive.namelist()
+    except zipfile.BadZipFile as error:
+      raise ValueError(f'{path} is damaged, perhaps cut off: {error}') from None
+    if any(name.endswith('/data.pkl') for name in names):
+      from rahf.pretrained.rahf_torch import open_rahf_torch
+
+      return open_rahf_torch(path)
+    if names and all(name.endswith('.npy') for name in names):
+      return open_vit_npz(path)
+    raise ValueError(f'{path} is a zip archive of neither NumPy nor PyTorch arrays')
+  if start[:1] == b'\x80':
+    raise ValueError(
+      f'{path} is a pickle, such as PyTorch before 1.6 wrote: it could run any code '
+      'and is not read. Where its origin is trusted, load it in PyTorch and save its '
+      'state dict with torch.save'
+    )
+  if start[8:9] == b'{':
+    raise ValueError(
+      f'{path} seems to be a safetensors file; name its directory, where config.json '
+      'should lie too'
+    )
+  raise ValueError(f'{path} is nothing that can be read; it should be {KNOWN}')
+
+
+def load(path: epath.PathLike) -> dict[str, Any]:
+  """Reads all weights of a source, without a model to check them against.
+
+  Returns:
+    Nested dicts of arrays in the names and layouts of our parameters, with the
+    dtypes of the file.
+
+  Raises:
+    ValueError: see `open_source`.
+  """
+  weights = open_source(path).weights
+  arrays = {name: weight.read() for name, weight in weights.items()}
+  return traverse_util.unflatten_dict(arrays, sep='/')

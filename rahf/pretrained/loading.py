@@ -1,0 +1,203 @@
+"""Weights of other projects into the parameters of a model, strictly.
+
+Every parameter is loaded, resized or fresh, and every array of a file is used or
+ignored for a reason; anything else is an error. Arrays are read one at a time and go
+straight into their shards.
+"""
+
+import collections
+import dataclasses
+import math
+import operator
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rahf.models.rahf import RAHFConfig
+from rahf.pretrained.formats import open_source
+from rahf.pretrained.positions import can_resample, resample_positions
+from rahf.pretrained.source import Source, Weight
+
+# What each field of config.init gives; everything else stays fresh.
+ROLES = {'vit': 'vit/', 't5': 't5/', 'rahf': ''}
+POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
+SHOWN_PROBLEMS = 20
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Where each parameter comes from; nothing is read yet.
+
+  Attributes:
+    sources: by role.
+    params: the model's parameters, by path: shapes, dtypes and shardings.
+    loaded: what is taken from the sources, by path.
+    resized: those of them that are resampled.
+    fresh: paths of all others.
+  """
+
+  sources: Mapping[str, Source]
+  params: Shapes
+  loaded: Mapping[str, Weight]
+  resized: frozenset[str]
+  fresh: tuple[str, ...]
+
+  def read(self) -> dict[str, jax.Array]:
+    """Reads the arrays, one at a time, into their shards; returns them by path."""
+    return {path: self._read(path, weight) for path, weight in self.loaded.items()}
+
+  def _read(self, path: str, weight: Weight) -> jax.Array:
+    leaf, array = self.params[path], weight.read()
+    if path in self.resized:
+      array = resample_positions(array, leaf.shape[1])
+    array = np.asarray(array, leaf.dtype)
+    assert array.shape == leaf.shape, (path, array.shape, leaf.shape)
+    placed = jax.make_array_from_callback(
+      leaf.shape, leaf.sharding, lambda index: array[index]
+    )
+    # Copies to a device are queued, and would all be on the host meanwhile.
+    return jax.block_until_ready(placed)
+
+  def report(self) -> str:
+    """Returns what is loaded, resized, ignored and fresh, line by line."""
+    lines = []
+    for role, source in self.sources.items():
+      mine = [path for path in self.loaded if path.startswith(ROLES[role])]
+      lines.append(
+        f'init.{role}: {source.kind}, {source.path}\n'
+        f'  loaded:  {self.count([p for p in mine if p not in self.resized])}'
+      )
+      for path in sorted(self.resized.intersection(mine)):
+        there, here = self.loaded[path].shape, self.params[path].shape
+        lines.append(
+          f'  resized: {self.count([path])}: {path} {list(there)} to {list(here)}'
+        )
+      lines += [f'  ignored: {line}' for line in ignored_lines(source)]
+      if source.licence:
+        lines.append(f'  licence: {source.licence}')
+    parts = sorted({path.split('/')[0] for path in self.fresh})
+    return '\n'.join(
+      [*lines, f'fresh: {self.count(self.fresh)}: {", ".join(parts) or "none"}']
+    )
+
+  def count(self, paths: Any) -> str:
+    """Says how many arrays and values parameters are."""
+    return count(self.params[path].shape for path in paths)
+
+
+def open_sources(init: Mapping[str, str]) -> dict[str, Source]:
+  """Opens what the fields of config.init name; empty ones name nothing.
+
+  Raises:
+    ValueError: a source cannot be read, or `rahf` is not the only one.
+  """
+  given = {role: init[role] for role in ROLES if init[role]}
+  if 'rahf' in given and len(given) > 1:
+    others = ' and '.join(f'config.init.{role}' for role in given if role != 'rahf')
+    raise ValueError(
+      f'config.init.rahf is a whole model, so that {others} must be empty'
+    )
+  return {role: open_source(path) for role, path in given.items()}
+
+
+def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Plan:
+  """Decides for every parameter where it comes from; reads nothing.
+
+  Args:
+    sources: by role, see `ROLES`.
+    params: the model's parameters, by path.
+    model: its sizes, which must be those of the sources.
+
+  Raises:
+    ValueError: a source is of another model or of other sizes, or lacks a
+      parameter, or has one too many, or one of another shape; says which.
+  """
+  loaded, resized, problems = {}, set(), []
+  for role, source in sources.items():
+    _check_role(role, source)
+    _check_settings(role, source, model)
+    expected = {path for path in params if path.startswith(ROLES[role])}
+    for path in sorted(expected | source.weights.keys()):
+      leaf, weight = params.get(path), source.weights.get(path)
+      if problem := _problem(path, leaf, weight):
+        problems.append(f'{source.path}: {problem}')
+        continue
+      loaded[path] = weight
+      if weight.shape != leaf.shape:
+        resized.add(path)
+  if problems:
+    more = len(problems) - SHOWN_PROBLEMS
+    tail = [f'… and {more} more'] if more > 0 else []
+    raise ValueError(
+      'the initial weights do not fit the model:\n  '
+      + '\n  '.join(problems[:SHOWN_PROBLEMS] + tail)
+    )
+  fresh = tuple(path for path in params if path not in loaded)
+  return Plan(sources, params, loaded, frozenset(resized), fresh)
+
+
+def ignored_lines(source: Source) -> list[str]:
+  """Says how many arrays are ignored for each reason."""
+  reasons = collections.Counter(source.ignored.values())
+  return [
+    f'{number} array{"s"[: number != 1]}: {reason}'
+    for reason, number in sorted(reasons.items())
+  ]
+
+
+def count(shapes: Any) -> str:
+  """Says how many arrays and values these shapes are."""
+  sizes = [math.prod(shape) for shape in shapes]
+  return f'{len(sizes):,} array{"s"[: len(sizes) != 1]}, {sum(sizes):,} values'
+
+
+def _check_role(role: str, source: Source) -> None:
+  """Raises ValueError if a source gives what its field of config.init is not for."""
+  foreign = [path for path in source.weights if not path.startswith(ROLES[role])]
+  if foreign:
+    parts = ', '.join(sorted({path.split('/')[0] for path in foreign}))
+    raise ValueError(
+      f'config.init.{role} = {source.path} is a {source.kind} and gives {parts}, but '
+      f'only {ROLES[role]} may come from there; name it by another field of config.init'
+    )
+
+
+def _check_settings(role: str, source: Source, model: RAHFConfig) -> None:
+  flags = []
+  for field, value in source.settings.items():
+    value = tuple(value) if isinstance(value, list) else value
+    if operator.attrgetter(field)(model) != value:
+      flags.append(shlex.quote(f'--config.model.{field}={value}'))
+  if flags:
+    raise ValueError(
+      f'config.init.{role} = {source.path} was made with other settings; give\n  '
+      + '\n  '.join(flags)
+    )
+
+
+def _problem(
+  path: str, leaf: jax.ShapeDtypeStruct | None, weight: Weight | None
+) -> str | None:
+  """Says why a parameter cannot be taken, or returns None if it can."""
+  if weight is None:
+    return f'{path} {list(leaf.shape)} is missing'
+  found = f'{weight.name} {list(weight.shape)}'
+  if leaf is None:
+    return f'{found} has no place in the model (as {path})'
+  if not jnp.issubdtype(weight.dtype, jnp.floating):
+    return f'{found} holds {weight.dtype}, but {path} must be of floats'
+  if weight.shape == leaf.shape:
+    return None
+  if (
+    path == POSITIONS
+    and weight.shape[::2] == leaf.shape[::2]
+    and can_resample(weight.shape[1], leaf.shape[1])
+  ):
+    return None
+  return f'{found} should have the shape {list(leaf.shape)} of {path}'
