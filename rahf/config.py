@@ -19,6 +19,7 @@ VARIANTS = ('augmented_prompt', 'multi_head')
 DATASETS = ('richhf18k', 'shapes')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
+GELUS = ('tanh', 'exact')
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
@@ -51,6 +52,7 @@ def default_config() -> ConfigDict:
   )
   model.vit.class_token = True
   model.vit.norm_epsilon = 1e-6
+  model.vit.gelu = 'tanh'
   config = ConfigDict(
     dict(
       seed=0,
@@ -145,6 +147,7 @@ def validate(config: ConfigDict) -> None:
   model = config.model
   _check_choice('model.variant', model.variant, VARIANTS)
   _check_choice('model.dtype', model.dtype, DTYPES)
+  _check_choice('model.vit.gelu', model.vit.gelu, GELUS)
   _check_choice('data.name', config.data.name, DATASETS)
   _check_choice('keywords.decoder', config.keywords.decoder, DECODERS)
   if model.image_size % model.vit.patch:

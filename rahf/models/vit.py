@@ -6,6 +6,7 @@ H heads, K head width.
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,9 @@ class ViTConfig:
   Attributes:
     patch: side of a patch in pixels.
     class_token: prepend a learned token, as the released checkpoints do.
-    norm_epsilon: of the layer norms.
+    norm_epsilon: of the layer norms; 1e-12 in Hugging Face's ViT.
+    gelu: 'tanh' is the approximation of the released models, 'exact' is Hugging
+      Face's.
   """
 
   patch: int = 16
@@ -33,6 +36,7 @@ class ViTConfig:
   mlp: int = 3072
   class_token: bool = True
   norm_epsilon: float = 1e-6
+  gelu: Literal['tanh', 'exact'] = 'tanh'
 
 
 class ViT(nn.Module):
@@ -149,7 +153,7 @@ class Block(nn.Module):
     x = x + dropout(y)
 
     y = layer_norm(config, self.dtype, 'LayerNorm_1')(x)
-    y = MLP(config.mlp, self.dtype, name='MlpBlock_0')(y)
+    y = MLP(config, self.dtype, name='MlpBlock_0')(y)
     return x + dropout(y)
 
 
@@ -202,21 +206,21 @@ class Projection(nn.Module):
 
 
 class MLP(nn.Module):
-  """Two dense layers with the tanh GELU of the released models between them."""
+  """Two dense layers with a GELU between them."""
 
-  features: int
+  config: ViTConfig
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     hidden = nn.Dense(
-      self.features,
+      self.config.mlp,
       dtype=self.dtype,
       kernel_init=partitioned(nn.initializers.xavier_uniform(), 'embed', 'mlp'),
       bias_init=partitioned(nn.initializers.normal(1e-6), 'mlp'),
       name='Dense_0',
     )(x)
-    hidden = nn.gelu(hidden)
+    hidden = nn.gelu(hidden, approximate=self.config.gelu == 'tanh')
     return nn.Dense(
       x.shape[-1],
       dtype=self.dtype,
