@@ -69,9 +69,9 @@ class StateFactory:
     key = jax.random.key(seed)
     if not loaded:
       return jax.jit(self._init, out_shardings=self.shardings)(key)
-    return self._start(self._complete(loaded, key))
+    return self._start(self.complete(loaded, key))
 
-  def _complete(self, loaded: Mapping[str, jax.Array], key: jax.Array) -> Any:
+  def complete(self, loaded: Mapping[str, jax.Array], key: jax.Array) -> Any:
     """Returns all parameters: `loaded` ones and, where there is none, fresh ones."""
     shardings = by_path(self.shardings.params)
     fresh = {path: shardings[path] for path in shardings.keys() - loaded.keys()}

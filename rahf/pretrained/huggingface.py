@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from rahf.pretrained.hf_names import (
   Arrange,
   Table,
   arranged_shape,
+  keep,
   rename,
   t5_table,
   vit_table,
@@ -43,6 +44,8 @@ VIT_IGNORED = {
 # Hugging Face's "gated-gelu" is T5X's tanh GELU, not the exact one.
 T5_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
 EMBEDDING_ALIASES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+EMBEDDING = 't5/token_embedder/embedding'
+LOGITS = 't5/decoder/logits_dense/kernel'
 UNUSED_BIAS = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 
 
@@ -129,20 +132,22 @@ def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> S
   _check(where, config, 'layer_norm_epsilon', 1e-6)
   # transformers 5 ties always, and says in a field of its own whether to scale.
   tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+  same = (*EMBEDDING_ALIASES, *(['lm_head.weight'] if tied else []))
   ignored = {
     name: 'the token embedding under another name'
-    for name in (*EMBEDDING_ALIASES, *(['lm_head.weight'] if tied else []))
-    if name in tensors
+    for name in tensors
+    if PREFIXES.sub('', name, count=1) in same
   }
   if UNUSED_BIAS in tensors:
     ignored[UNUSED_BIAS] = 'T5 has no position bias between decoder and encoder'
   weights = _place(directory, tensors, ignored, t5_table())
-  logits, embedding = 't5/decoder/logits_dense/kernel', 't5/token_embedder/embedding'
-  if not tied and logits not in weights and embedding in weights:
+  if not tied and LOGITS not in weights and EMBEDDING in weights:
     # Tied, but not scaled: the same values, used as they are.
-    weights |= _place(
-      directory, {'lm_head.weight': tensors['shared.weight']}, {}, t5_table()
-    )
+    shared = tensors[weights[EMBEDDING].name]
+    weights |= _place(directory, {'lm_head.weight': shared}, {}, t5_table())
+  aliases = [tensors[name] for name in ignored if name != UNUSED_BIAS]
+  if aliases and EMBEDDING in weights:
+    weights[EMBEDDING] = _checked(weights[EMBEDDING], aliases)
   return Source(
     kind='Hugging Face T5',
     path=str(directory),
@@ -160,6 +165,22 @@ def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> S
       't5.tied_logits': bool(tied),
     },
   )
+
+
+def _checked(embedding: Weight, aliases: Sequence[Tensor]) -> Weight:
+  """Returns the embedding; reading it raises ValueError where an alias differs."""
+
+  def read() -> np.ndarray:
+    array = embedding.read()
+    for alias in aliases:
+      if not np.array_equal(alias.read(keep), array):
+        raise ValueError(
+          f'{alias.file.path}: {alias.name} should be the same as {embedding.name}, by '
+          'config.json, but has other values'
+        )
+    return array
+
+  return dataclasses.replace(embedding, read=read)
 
 
 def _check(where: str, config: dict, field: str, only: Any) -> None:
@@ -204,12 +225,13 @@ def _tensors(directory: epath.Path) -> dict[str, Tensor]:
   if not (directory / INDEX).exists():
     raise ValueError(_missing_files(directory))
   places = json.loads((directory / INDEX).read_text())['weight_map']
-  tensors = {}
-  for file_name in sorted(set(places.values())):
+  tensors, files = {}, sorted(set(places.values()))
+  for file_name in files:
     if os.path.basename(file_name) != file_name:
       raise ValueError(f'{directory / INDEX} refers to {file_name!r} elsewhere')
     if not (directory / file_name).exists():
       raise ValueError(f'{directory / INDEX} refers to {file_name}, which is missing')
+  for file_name in files:
     found = _header(directory / file_name)
     listed = {name for name, place in places.items() if place == file_name}
     if wrong := sorted(listed ^ found.keys()):

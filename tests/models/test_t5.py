@@ -6,22 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tensorstore
-from flax import traverse_util
 
 from rahf.models.t5 import T5
 from rahf.models.t5_layers import T5Config, relative_bucket
-
-
-def read_t5x(folder) -> dict:
-  """Reads the parameters of a native T5X checkpoint."""
-  prefix = 'target.'
-  flat = {}
-  for path in (folder / 'checkpoint_0').glob(f'{prefix}*'):
-    spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(path)}}
-    name = path.name.removeprefix(prefix)
-    flat[name] = tensorstore.open(spec, open=True).result().read().result()
-  return traverse_util.unflatten_dict(flat, sep='.')
+from rahf.pretrained import load
 
 
 @pytest.fixture(scope='module', params=['t5x_v1_1', 't5x_v1_0'])
@@ -41,7 +29,7 @@ def golden(request, assets):
     tied_logits=fields['logits_via_embedding'],
   )
   model = T5(config, 0.0, jnp.dtype('float32'))
-  variables = {'params': read_t5x(folder)}
+  variables = {'params': load(folder / 'checkpoint_0')['t5']}
   expected = np.load(folder / 'expected.npz')
 
   @jax.jit

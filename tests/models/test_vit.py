@@ -3,17 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+import pytest
 
 from rahf.models.vit import ViT, ViTConfig, sincos_positions
+from rahf.pretrained import load
 
 GOLDEN = ViTConfig(patch=8, width=24, layers=2, heads=3, mlp=40)
 
 
-def test_tokens_equal_the_public_code(assets):
-  with np.load(assets / 'golden' / 'vit_tiny_linen_names.npz') as file:
-    flat = {name: file[name] for name in file if not name.startswith('head/')}
-  params = traverse_util.unflatten_dict(flat, sep='/')
+@pytest.mark.parametrize('spelling', ['release', 'linen'])
+def test_tokens_equal_the_public_code(assets, spelling):
+  params = load(assets / 'golden' / f'vit_tiny_{spelling}_names.npz')['vit']
   golden = np.load(assets / 'golden' / 'vit_tiny_expected.npz')
   apply = jax.jit(ViT(GOLDEN, 0.0, jnp.dtype('float32')).apply, static_argnames='train')
   tokens = apply({'params': params}, jnp.asarray(golden['image']), train=False)

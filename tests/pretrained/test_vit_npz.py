@@ -1,0 +1,80 @@
+"""Reading ViT releases; tests/models/test_vit.py compares what the model makes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rahf.pretrained.vit_npz import open_vit_npz
+
+
+@pytest.fixture
+def arrays(assets) -> dict[str, np.ndarray]:
+  with np.load(assets / 'golden' / 'vit_tiny_release_names.npz') as file:
+    return dict(file)
+
+
+def test_both_spellings_are_the_same(assets):
+  one, other = (
+    open_vit_npz(assets / 'golden' / f'vit_tiny_{spelling}_names.npz')
+    for spelling in ('release', 'linen')
+  )
+  assert (
+    one.settings
+    == other.settings
+    == {
+      'vit.patch': 8,
+      'vit.width': 24,
+      'vit.layers': 2,
+      'vit.heads': 3,
+      'vit.mlp': 40,
+      'vit.class_token': True,
+      'vit.norm_epsilon': 1e-6,
+      'vit.gelu': 'tanh',
+    }
+  )
+  assert one.weights.keys() == other.weights.keys()
+  for path, weight in one.weights.items():
+    array = weight.read()
+    assert (array.shape, array.dtype) == (weight.shape, weight.dtype)
+    np.testing.assert_array_equal(array, other.weights[path].read(), err_msg=path)
+
+
+def test_classifiers_are_ignored_and_may_be_missing(arrays, tmp_path):
+  file = tmp_path / 'in21k.npz'
+  extra = {'pre_logits/kernel': np.ones((24, 24)), 'pre_logits/bias': np.ones(24)}
+  np.savez(file, **arrays | extra)
+  assert {name.split('/')[0] for name in open_vit_npz(file).ignored} == {
+    'head',
+    'pre_logits',
+  }
+  np.savez(file, **{k: v for k, v in arrays.items() if not k.startswith('head')})
+  assert open_vit_npz(file).ignored == {}
+
+
+def test_bfloat16_is_understood(arrays, tmp_path):
+  file = tmp_path / 'bfloat16.npz'
+  np.savez(file, **{k: v.astype(jnp.bfloat16) for k, v in arrays.items()})
+  weight = open_vit_npz(file).weights['vit/embedding/kernel']
+  assert weight.dtype == jnp.bfloat16
+  expected = arrays['embedding/kernel'].astype(jnp.bfloat16)
+  np.testing.assert_array_equal(weight.read(), expected)
+
+
+def test_a_pickle_is_refused_and_not_run(arrays, payload, tmp_path):
+  file = tmp_path / 'evil.npz'
+  np.savez(file, **arrays | {'cls': np.array(payload, object)})
+  with pytest.raises(ValueError, match='cls is a pickle, which could run any code'):
+    open_vit_npz(file)
+
+
+def test_arrays_without_a_place_are_errors(arrays, tmp_path):
+  file = tmp_path / 'hybrid.npz'
+  np.savez(file, **arrays, **{'conv_root/kernel': np.ones((7, 7, 3, 64))})
+  with pytest.raises(
+    ValueError, match=r'conv_root/kernel \[7, 7, 3, 64\] has no place'
+  ):
+    open_vit_npz(file)
+  arrays.pop('embedding/kernel')
+  np.savez(file, **arrays)
+  with pytest.raises(ValueError, match="has no 'vit/embedding/kernel'"):
+    open_vit_npz(file)
