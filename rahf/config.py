@@ -20,6 +20,7 @@ DATASETS = ('richhf18k', 'shapes')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
 GELUS = ('tanh', 'exact')
+PADDINGS = ('VALID', 'SAME')
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
@@ -30,7 +31,16 @@ def default_config() -> ConfigDict:
     dict(
       variant='augmented_prompt',
       image_size=512,
-      vit=dict(patch=16, width=768, layers=12, heads=12, mlp=3072),
+      vit=dict(
+        patch=16,
+        width=768,
+        layers=12,
+        heads=12,
+        mlp=3072,
+        class_token=True,
+        norm_epsilon=1e-6,
+        gelu='tanh',
+      ),
       t5=dict(
         vocab_size=32128,
         width=768,
@@ -42,17 +52,26 @@ def default_config() -> ConfigDict:
         activations=('gelu', 'linear'),
         tied_logits=False,
       ),
-      heatmap_head=dict(convs=(768, 384), deconvs=(768, 384, 384, 192), readout=192),
-      score_head=dict(convs=(768, 384, 128, 64), size=2, stride=2, dense=(2048, 1024)),
+      heatmap_head=dict(
+        convs=(768, 384),
+        deconvs=(768, 384, 384, 192),
+        readout=192,
+        relu_before_norm=False,
+      ),
+      score_head=dict(
+        convs=(768, 384, 128, 64),
+        size=2,
+        stride=2,
+        padding='VALID',
+        dense=(2048, 1024),
+      ),
       keep_class_token=False,
       decoder_sees_image=True,
+      mask_padding=True,
       dropout_rate=0.1,
       dtype='bfloat16',
     )
   )
-  model.vit.class_token = True
-  model.vit.norm_epsilon = 1e-6
-  model.vit.gelu = 'tanh'
   config = ConfigDict(
     dict(
       seed=0,
@@ -148,6 +167,7 @@ def validate(config: ConfigDict) -> None:
   _check_choice('model.variant', model.variant, VARIANTS)
   _check_choice('model.dtype', model.dtype, DTYPES)
   _check_choice('model.vit.gelu', model.vit.gelu, GELUS)
+  _check_choice('model.score_head.padding', model.score_head.padding, PADDINGS)
   _check_choice('data.name', config.data.name, DATASETS)
   _check_choice('keywords.decoder', config.keywords.decoder, DECODERS)
   if model.image_size % model.vit.patch:
@@ -161,11 +181,13 @@ def validate(config: ConfigDict) -> None:
       f'config.model.vit.heads = {model.vit.heads}'
     )
   grid = model.image_size // model.vit.patch
-  for i, _ in enumerate(model.score_head.convs):
-    grid = (grid - model.score_head.size) // model.score_head.stride + 1
+  head = model.score_head
+  for i, _ in enumerate(head.convs):
+    lost = head.size if head.padding == 'VALID' else 1
+    grid = (grid - lost) // head.stride + 1
     if grid < 1:
       raise ValueError(
-        f'config.model.score_head has {len(model.score_head.convs)} convolutions, '
+        f'config.model.score_head has {len(head.convs)} convolutions, '
         f'but nothing is left of the token grid after {i}; take fewer, or a larger '
         'config.model.image_size'
       )

@@ -214,6 +214,11 @@ def test_unknown_fields_are_errors():
     ),
     ('model.dtype', 'float16', "'float16' is none of float32, bfloat16"),
     ('model.vit.gelu', 'erf', "'erf' is none of tanh, exact"),
+    (
+      'model.score_head.padding',
+      'same',
+      "'same' is none of VALID, SAME",
+    ),
     ('data.name', 'imagenet', "'imagenet' is none of richhf18k, shapes"),
     ('model.image_size', 500, r'image_size = 500 is not a multiple of .*patch = 16'),
     ('model.vit.heads', 10, r'vit.width = 768 is not a multiple of .*heads = 10'),

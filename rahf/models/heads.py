@@ -4,6 +4,7 @@ Axis letters: B batch, h w token grid, H W map size, C channels.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -26,11 +27,13 @@ class HeatmapHeadConfig:
     deconvs: stride-2 transposed convolutions, each followed by a residual pair of
       convolutions of its width. log2(patch) of them reach the image's size.
     readout: the last hidden convolution.
+    relu_before_norm: of `convs`; the other norms always come before their ReLU.
   """
 
   convs: tuple[int, ...] = (768, 384)
   deconvs: tuple[int, ...] = (768, 384, 384, 192)
   readout: int = 192
+  relu_before_norm: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +41,17 @@ class ScoreHeadConfig:
   """Widths of the score head.
 
   Attributes:
-    convs: channels of the unpadded convolutions that shrink the token grid.
+    convs: channels of the convolutions over the token grid.
     size: side of their kernels.
     stride: of both directions.
+    padding: 'VALID' shrinks the grid, 'SAME' does so by the stride alone.
     dense: hidden dense layers behind them.
   """
 
   convs: tuple[int, ...] = (768, 384, 128, 64)
   size: int = 2
   stride: int = 2
+  padding: Literal['VALID', 'SAME'] = 'VALID'
   dense: tuple[int, ...] = (2048, 1024)
 
 
@@ -61,7 +66,8 @@ class HeatmapHead(nn.Module):
     config = self.config
     for i, width in enumerate(config.convs):
       x = conv(width, name=f'conv_{i}', dtype=self.dtype)(x)
-      x = nn.relu(norm(f'conv_{i}_norm', self.dtype)(x))
+      normalize = norm(f'conv_{i}_norm', self.dtype)
+      x = normalize(nn.relu(x)) if config.relu_before_norm else nn.relu(normalize(x))
     for i, width in enumerate(config.deconvs):
       x = UpsampleStage(width, self.dtype, name=f'stage_{i}')(x)
     x = nn.relu(conv(config.readout, name='readout_0', dtype=self.dtype)(x))
@@ -110,7 +116,7 @@ class ScoreHead(nn.Module):
         dtype=self.dtype,
         size=config.size,
         stride=config.stride,
-        padding='VALID',
+        padding=config.padding,
       )(x)
       x = nn.relu(norm(f'conv_{i}_norm', self.dtype)(x))
     x = x.reshape(x.shape[0], -1)

@@ -49,6 +49,8 @@ class RAHFConfig:
     image_size: side of the square input in pixels, a multiple of the patch.
     keep_class_token: the ViT's class token joins the fused sequence.
     decoder_sees_image: the decoder attends to all fused tokens, not only to text.
+    mask_padding: nothing attends to padding. Without it, what the model says of an
+      image depends on the length that the texts of its batch are padded to.
     dropout_rate: of the residual branches and MLPs of ViT and T5.
     dtype: of the computation; parameters, softmax, norms, sigmoids are float32.
   """
@@ -61,6 +63,7 @@ class RAHFConfig:
   score_head: ScoreHeadConfig = ScoreHeadConfig()
   keep_class_token: bool = False
   decoder_sees_image: bool = True
+  mask_padding: bool = True
   dropout_rate: float = 0.1
   dtype: str = 'bfloat16'
 
@@ -148,7 +151,8 @@ class RAHF(nn.Module):
     embedded = jnp.concatenate([image_tokens, self.t5.embed(text)], axis=1)
     embedded = nn.with_logical_constraint(embedded, ('batch', None, None))
     is_image = jnp.ones(image_tokens.shape[:2], bool)
-    mask = jnp.concatenate([is_image, text != PAD_ID], axis=1)
+    is_text = (text != PAD_ID) | (not self.config.mask_padding)
+    mask = jnp.concatenate([is_image, is_text], axis=1)
     tokens = self.t5.encode(embedded, mask, train=train)
     return Fused(
       tokens.reshape(batch, texts, *tokens.shape[1:]), mask.reshape(batch, texts, -1)

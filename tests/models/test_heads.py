@@ -46,6 +46,13 @@ def test_the_papers_heads_fit_32_x_32_tokens():
   assert params['score/kernel'].shape == (1024, 1)
 
 
+def test_padded_convolutions_of_a_score_head_keep_the_grid():
+  config = ScoreHeadConfig((6, 5), size=3, stride=1, padding='SAME', dense=(7,))
+  _, params = shapes(ScoreHead(config, FLOAT32), 2, 2, 3, 4)
+  assert params['conv_1/kernel'].shape == (3, 3, 6, 5)
+  assert params['dense_0/kernel'].shape == (2 * 3 * 5, 7)
+
+
 HEADS = {
   'readout_1/bias': HeatmapHead(HeatmapHeadConfig((4,), (4,), 4), FLOAT32),
   'score/bias': ScoreHead(ScoreHeadConfig((4, 4), dense=(4,)), FLOAT32),
@@ -89,6 +96,25 @@ def test_a_map_is_read_pixel_by_pixel():
   hidden = np.maximum(x, 0)
   expected = sigmoid(2 * hidden[..., 0] - 3 * hidden[..., 1] + 0.5)
   found = head.apply({'params': params}, jnp.asarray(x))
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('relu_before_norm', [False, True])
+def test_relu_and_norm_come_in_the_order_of_the_config(relu_before_norm):
+  config = HeatmapHeadConfig((2,), (), 2, relu_before_norm=relu_before_norm)
+  x = RNG.standard_normal((1, 3, 4, 2)).astype(np.float32)
+  keep = np.zeros((3, 3, 2, 2), np.float32)
+  keep[1, 1] = np.eye(2)
+  params = {
+    'conv_0': {'kernel': keep, 'bias': np.zeros(2)},
+    'conv_0_norm': {'scale': np.array([1.5, 0.5])},
+    'readout_0': {'kernel': keep, 'bias': np.zeros(2)},
+    'readout_1': {'kernel': keep[..., :1], 'bias': np.zeros(1)},
+  }
+  inputs = np.maximum(x, 0) if relu_before_norm else x
+  root = np.sqrt(np.mean(inputs**2, -1) + 1e-8)
+  found = HeatmapHead(config, FLOAT32).apply({'params': params}, jnp.asarray(x))
+  expected = sigmoid(1.5 * np.maximum(x[..., 0], 0) / root)
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

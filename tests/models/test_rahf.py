@@ -112,6 +112,14 @@ def test_alone_and_with_more_padding_a_row_stays_the_same(model, expected):
   assert difference(logits[real], expected.logits[1][real]) <= 1e-5
 
 
+def test_padding_matters_without_its_mask():
+  masked, unmasked = Model(), Model(mask_padding=False)
+  full = np.where(masked.batch.text == 0, 5, masked.batch.text)
+  assert changed(unmasked(text=full), masked(text=full)) == set()
+  everything = {'logits', *rahf.MAPS, *rahf.SCORES}
+  assert changed(unmasked(), masked()) == everything
+
+
 def test_neighbours_change_nothing(model, expected):
   """The second row keeps its outputs in another place, among other rows."""
   fields = {}
