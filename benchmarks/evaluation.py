@@ -17,13 +17,13 @@ import jax
 import machine
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from rahf import sharding
 from rahf.data import pipeline
 from rahf.data.records import RecordSplit
 from rahf.data.schema import Batch
-from rahf.data.tokenizer import Tokenizer
+from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluate import Predictions, make_predict
 from rahf.experiment import Experiment, set_up
 from rahf.models.rahf import RAHF, Fused
@@ -59,13 +59,17 @@ def main(argv: list[str]) -> None:
   )
   params = experiment.states.make(config.seed).params
   with jax.set_mesh(experiment.mesh):
-    measure(experiment, split, batches, params)
+    measure(experiment, split, batches, params, config.keywords)
 
 
 def measure(
-  experiment: Experiment, split: RecordSplit, batches: list[Batch], params: Any
+  experiment: Experiment,
+  split: RecordSplit,
+  batches: list[Batch],
+  params: Any,
+  options: ConfigDict,
 ) -> None:
-  """Prints a line for each part."""
+  """Prints a line for each part; `options` is config.keywords."""
   model, length = experiment.model, experiment.options.target_length
   size = len(batches[0].index)
   on_device = [sharding.put_batch(batch, experiment.mesh) for batch in batches]
@@ -77,7 +81,9 @@ def measure(
   def decode(params: Any, fused: Fused) -> jax.Array:
     return model.apply({'params': params}, fused, length, method=RAHF.decode_greedily)
 
-  seconds, found = _time(make_predict(model, length), params, on_device)
+  mark_ids = experiment.tokenizer.mark_ids
+  predict = make_predict(model, options, mark_ids, length)
+  seconds, found = _time(predict, params, on_device)
   _line('inference step', seconds, size)
   seconds, fused = _time(encode, params, on_device)
   _line('  of it encoding', seconds, size)
@@ -104,7 +110,11 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) ->
     pieces = tokenizer.encode(record.prompt)
     words = tokenizer.read_marks(pieces, batch.keywords[row])
     prediction = Prediction(
-      batch.maps[row], batch.scores[row], words.labels, words.unplaced
+      batch.maps[row],
+      batch.scores[row],
+      words.labels,
+      words.unplaced,
+      at_word_ends(batch.p_misaligned[row], pieces),
     )
     card.add(record, prediction)
   card.metrics()
