@@ -1,6 +1,6 @@
 """The training state, made straight into its shards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax
@@ -37,7 +37,11 @@ class StateFactory:
     self._optimizer = optimizer
     boxed = jax.eval_shape(self._init_params, jax.random.key(0))
     params = sharding.parameter_shardings(boxed, mesh)
-    shapes = jax.eval_shape(self._init, jax.random.key(0))
+    shapes = TrainState(
+      step=jax.ShapeDtypeStruct((), jnp.int32),
+      params=nn.unbox(boxed),
+      opt_state=jax.eval_shape(optimizer.init, nn.unbox(boxed)),
+    )
     replicated = sharding.replicated(mesh)
     self.shardings = TrainState(
       step=replicated,
@@ -57,46 +61,45 @@ class StateFactory:
       self.shardings,
     )
 
-  def make(
-    self, seed: int, loaded: Mapping[str, jax.Array] | None = None
-  ) -> TrainState:
-    """Returns a fresh state; each device makes its own shards alone.
+  def make(self, seed: int) -> TrainState:
+    """Returns a fresh state."""
+    return self.start(self.fresh(seed, by_path(self.shardings.params)))
+
+  def fresh(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
+    """Makes fresh parameters by path; each device makes its own shards alone.
 
     Args:
-      loaded: parameters that are there already, in their shards, by path. Only the
-        others are made; they are the same as without these.
+      paths: which; their values do not depend on what else is made.
     """
-    key = jax.random.key(seed)
-    if not loaded:
-      return jax.jit(self._init, out_shardings=self.shardings)(key)
-    return self._start(self.complete(loaded, key))
-
-  def complete(self, loaded: Mapping[str, jax.Array], key: jax.Array) -> Any:
-    """Returns all parameters: `loaded` ones and, where there is none, fresh ones."""
-    shardings = by_path(self.shardings.params)
-    fresh = {path: shardings[path] for path in shardings.keys() - loaded.keys()}
+    every = by_path(self.shardings.params)
+    shardings = {path: every[path] for path in paths}
+    if not shardings:
+      return {}
 
     def make(key) -> dict[str, jax.Array]:
       # The compiler drops all that is not returned.
-      every = by_path(nn.unbox(self._init_params(key)))
-      return {path: every[path] for path in fresh}
+      params = by_path(nn.unbox(self._init_params(key)))
+      return {path: params[path] for path in shardings}
 
-    params = dict(loaded)
-    if fresh:
-      params |= jax.jit(make, out_shardings=fresh)(key)
-    return jax.tree.unflatten(
-      jax.tree.structure(self.shardings.params), [params[path] for path in shardings]
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+  def start(self, params: Mapping[str, jax.Array]) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      params: all parameters by path, in their shards; they are not copied.
+    """
+    tree = jax.tree.unflatten(
+      jax.tree.structure(self.shardings.params),
+      [params[path] for path in by_path(self.shardings.params)],
     )
 
-  def _start(self, params: Any) -> TrainState:
-    """Returns the state before the first step, without a copy of the parameters."""
-
-    def make(params) -> tuple[Int[Array, ''], Any]:
-      return jnp.zeros((), jnp.int32), self._optimizer.init(params)
+    def make(tree) -> tuple[Int[Array, ''], Any]:
+      return jnp.zeros((), jnp.int32), self._optimizer.init(tree)
 
     shardings = self.shardings.step, self.shardings.opt_state
-    step, opt_state = jax.jit(make, out_shardings=shardings)(params)
-    return TrainState(step, params, opt_state)
+    step, opt_state = jax.jit(make, out_shardings=shardings)(tree)
+    return TrainState(step, tree, opt_state)
 
   def _init_params(self, key) -> Any:
     config = self._model.config
@@ -109,10 +112,6 @@ class StateFactory:
       jnp.ones((1, 1), jnp.int32),
       train=False,
     )['params']
-
-  def _init(self, key) -> TrainState:
-    params = nn.unbox(self._init_params(key))
-    return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(params))
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -159,11 +159,13 @@ class Trainer:
 
   def _begin(self, plan: loading.Plan) -> tuple[int, TrainState]:
     """Makes a fresh state, from the weights that config.init names if any."""
-    state = self._experiment.states.make(self._config.seed, plan.read())
+    states = self._experiment.states
+    # Fresh ones first: making them takes more memory than they have.
+    params = states.fresh(self._config.seed, plan.fresh) | plan.read()
     if jax.process_index() == 0:
       card = model_card(self._experiment.model.config, plan)
       (self._workdir / 'model_card.md').write_text(card)
-    return 0, state
+    return 0, states.start(params)
 
   def _resume(self) -> tuple[int, TrainState]:
     """Restores the newest checkpoint."""
