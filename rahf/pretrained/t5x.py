@@ -6,6 +6,7 @@ Their names are ours behind `t5/`. Only `optimizer/target`, the parameters, is r
 import functools
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def open_t5x(path: epath.PathLike) -> Source:
     path=str(directory),
     weights=weights,
     ignored=ignored,
-    settings=_settings(weights, directory),
+    settings=t5_settings(weights, directory),
   )
 
 
@@ -142,14 +143,18 @@ def _read(spec: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray
   return array.read().result()
 
 
-def _settings(weights: dict[str, Weight], directory: epath.Path) -> dict[str, Any]:
-  """Returns the sizes; v1.0 and v1.1 differ in the parameters that they have."""
+def t5_settings(weights: Mapping[str, Weight], where: epath.PathLike) -> dict[str, Any]:
+  """Returns the sizes; v1.0 and v1.1 differ in the parameters that they have.
+
+  Raises:
+    ValueError: there is no T5 among the weights of `where`.
+  """
 
   def shape(path: str, rank: int) -> tuple[int, ...]:
     weight = weights.get(f't5/{path}')
     if weight is None or len(weight.shape) != rank:
       found = f'its shape is {weight.shape}' if weight else 'it is missing'
-      raise ValueError(f'{directory} does not hold a T5: {path}: {found}')
+      raise ValueError(f'{where} does not hold a T5: {path}: {found}')
     return weight.shape
 
   def layers(side: str) -> int:

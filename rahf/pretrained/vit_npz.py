@@ -7,6 +7,7 @@ newer ones by kind, as our parameters do.
 import functools
 import re
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
     path=str(path),
     weights=weights,
     ignored=ignored,
-    settings=_settings(weights, path),
+    settings=vit_settings(weights, path),
   )
 
 
@@ -100,7 +101,12 @@ def _read(file: LocalFile, name: str) -> np.ndarray:
   return array.view(_real_dtype(array.dtype))
 
 
-def _settings(weights: dict[str, Weight], path: epath.PathLike) -> dict[str, Any]:
+def vit_settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:
+  """Returns the sizes, and what the original code does in every model.
+
+  Raises:
+    ValueError: there is no ViT among the weights of `path`.
+  """
   blocks = {p.split('/')[2] for p in weights if '/encoderblock_' in p}
   first = 'vit/Transformer/encoderblock_0'
   try:
@@ -108,10 +114,10 @@ def _settings(weights: dict[str, Weight], path: epath.PathLike) -> dict[str, Any
     patch = weights['vit/embedding/kernel'].shape
     mlp = weights[f'{first}/MlpBlock_0/Dense_0/kernel'].shape
   except KeyError as error:
-    raise ValueError(f'{path} is not a ViT release: it has no {error}') from None
+    raise ValueError(f'{path} does not hold a ViT: it has no {error}') from None
   if len(query) != 3 or len(patch) != 4 or len(mlp) != 2:
     raise ValueError(
-      f'{path} is not a ViT release: its kernels have shapes {query}, {patch}, {mlp}'
+      f'{path} does not hold a ViT: its kernels have shapes {query}, {patch}, {mlp}'
     )
   return {
     'vit.patch': patch[0],

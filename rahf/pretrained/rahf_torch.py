@@ -1,0 +1,207 @@
+"""Reads the public PyTorch checkpoint of RAHF, in its multi-head and single-head form.
+
+Both hold a ViT and a T5 in Hugging Face's names, and heads. The multi-head form is our
+`multi_head`. The single-head form is our `augmented_prompt`, but knows other task
+strings than ours: it was trained with `<output> SCORE: plausibility </output>` in
+front of the prompt, likewise alignment, aesthetics and overall, and with
+`<output> HEATMAP: implausibility </output>` and misalignment.
+
+The original has no padding mask, and pads captions to the longest of their batch. So
+`mask_padding` is not among the settings: with it, our model says of each prompt what
+the original says of this prompt alone; without it, what the original says of a batch
+that is padded to our length.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from rahf.pretrained.hf_names import (
+  PREFIXES,
+  Arrange,
+  arranged_shape,
+  rename,
+  t5_table,
+  vit_table,
+)
+from rahf.pretrained.positions import grid_of
+from rahf.pretrained.rahf_torch_names import (
+  CONVS,
+  DENSE,
+  SCORE_CONVS,
+  STAGES,
+  head_table,
+)
+from rahf.pretrained.source import Source, Weight
+from rahf.pretrained.t5x import t5_settings
+from rahf.pretrained.torch_archive import Tensor, open_torch
+from rahf.pretrained.vit_npz import vit_settings
+
+LICENCE = (
+  'The weights of the public RAHF checkpoint are licensed CC BY-NC 4.0: you may use '
+  'and share them, and what is trained from them, if you name their authors, but not '
+  'for commercial purposes.'
+)
+OURS_EMBEDDING, EMBEDDING = 't5/token_embedder/embedding', 't5.shared.weight'
+EMBEDDING_ALIASES = (
+  't5.encoder.embed_tokens.weight',
+  't5.decoder.embed_tokens.weight',
+  't5.lm_head.weight',
+)
+HEAD_WIDTH = 64  # Of the attention in every released ViT.
+
+
+def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> Source:
+  """Opens a checkpoint without reading its arrays.
+
+  Args:
+    path: the .pt file, local or in a bucket (gs://…).
+    vit_heads: attention heads of the ViT, which no shape tells; if not given, as
+      many as are 64 wide, as in all released ones.
+
+  Raises:
+    ValueError: it is no such checkpoint, damaged, or not safe to read.
+  """
+  tensors = open_torch(path)
+  ignored = {}
+  for name in tensors:
+    if name in EMBEDDING_ALIASES:
+      ignored[name] = 'the token embedding under another name'
+    elif name.startswith('vit.pooler.'):
+      ignored[name] = 'pooler of the class token'
+  weights = _place(path, tensors, ignored, vit_heads)
+  if OURS_EMBEDDING in weights:
+    aliases = {name: tensors[name] for name in EMBEDDING_ALIASES if name in tensors}
+    read = functools.partial(_read_embedding, path, tensors[EMBEDDING], aliases)
+    weights[OURS_EMBEDDING] = dataclasses.replace(weights[OURS_EMBEDDING], read=read)
+  return Source(
+    kind='PyTorch RAHF checkpoint',
+    path=str(path),
+    weights=weights,
+    ignored=ignored,
+    settings=_settings(weights, path),
+    licence=LICENCE,
+  )
+
+
+def _place(
+  path: epath.PathLike,
+  tensors: Mapping[str, Tensor],
+  ignored: Mapping[str, str],
+  vit_heads: int | None,
+) -> dict[str, Weight]:
+  """Returns what is not ignored, by our path."""
+  tables = {
+    'vit.': vit_table(vit_heads or _vit_heads(path, tensors)),
+    't5.': t5_table(),
+    '': head_table(_score_channels(path, tensors)),
+  }
+  weights = {}
+  for name, tensor in tensors.items():
+    if name in ignored:
+      continue
+    prefix = next(prefix for prefix in tables if name.startswith(prefix))
+    bare = PREFIXES.sub('', name.removeprefix('t5.'), count=1)
+    place = rename(bare, tables[prefix])
+    if place is None:
+      raise ValueError(f'{path}: {name} {list(tensor.shape)} has no place in the model')
+    ours, arrange = place
+    try:
+      shape = arranged_shape(tensor.shape, arrange)
+    except ValueError as error:
+      raise ValueError(f'{path}: {name} {list(tensor.shape)}: {error}') from None
+    read = functools.partial(_read, tensor, arrange)
+    weights[ours] = Weight(name, shape, tensor.storage.dtype, read)
+  return weights
+
+
+def _vit_heads(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
+  width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
+  if width % HEAD_WIDTH:
+    raise ValueError(
+      f'{path} has a ViT of width {width}, and does not say how many attention heads; '
+      'give vit_heads to open_rahf_torch'
+    )
+  return width // HEAD_WIDTH
+
+
+def _score_channels(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
+  last = 3 * (SCORE_CONVS - 1)
+  pattern = rf'score_predictor\.(\w+\.)?conv_layers\.{last}\.bias'
+  return _shape(path, tensors, pattern)[0]
+
+
+def _shape(
+  path: epath.PathLike, tensors: Mapping[str, Tensor], pattern: str
+) -> tuple[int, ...]:
+  """Returns the shape of the first tensor of such a name."""
+  for name, tensor in tensors.items():
+    if re.fullmatch(pattern, name) and tensor.shape:
+      return tensor.shape
+  shown = ', '.join(list(tensors)[:3])
+  raise ValueError(
+    f'{path} is not a PyTorch RAHF checkpoint: it holds {shown}, …, but nothing '
+    f'named as {pattern}'
+  )
+
+
+def _read(tensor: Tensor, arrange: Arrange) -> np.ndarray:
+  return arrange(tensor.read())
+
+
+def _read_embedding(
+  path: epath.PathLike, embedding: Tensor, aliases: Mapping[str, Tensor]
+) -> np.ndarray:
+  """Returns the embedding; raises ValueError where it differs under another name."""
+  array = embedding.read()
+  for name, alias in aliases.items():
+    if alias != embedding and not np.array_equal(alias.read(), array):
+      raise ValueError(
+        f'{path}: {name} should be the same as {EMBEDDING}, but has other values'
+      )
+  return array
+
+
+def _settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:
+  """Returns the sizes, and how the model was built that the weights were trained in."""
+  vit = vit_settings(weights, path)
+  multi_head = any(name.startswith('heatmap_head_') for name in weights)
+  maps = 'heatmap_head_implausibility' if multi_head else 'heatmap_head'
+  scores = 'score_head_plausibility' if multi_head else 'score_head'
+
+  def widths(*layers: str) -> tuple[int, ...]:
+    return tuple(weights[f'{layer}/bias'].shape[0] for layer in layers)
+
+  try:
+    _, side = grid_of(weights['vit/Transformer/posembed_input/pos_embedding'].shape[1])
+    heads = {
+      'heatmap_head.convs': widths(*(f'{maps}/conv_{i}' for i in range(CONVS))),
+      'heatmap_head.deconvs': widths(
+        *(f'{maps}/stage_{i}/deconv' for i in range(STAGES))
+      ),
+      'heatmap_head.readout': widths(f'{maps}/readout_0')[0],
+      'score_head.convs': widths(*(f'{scores}/conv_{i}' for i in range(SCORE_CONVS))),
+      'score_head.dense': widths(*(f'{scores}/{name}' for name in DENSE[:-1])),
+    }
+  except KeyError as error:
+    raise ValueError(f'{path} is not a PyTorch RAHF checkpoint: no {error}') from None
+  return {
+    'variant': 'multi_head' if multi_head else 'augmented_prompt',
+    'image_size': side * vit['vit.patch'],
+    **vit,
+    'vit.norm_epsilon': 1e-12,
+    'vit.gelu': 'exact',
+    **t5_settings(weights, path),
+    **heads,
+    'heatmap_head.relu_before_norm': True,
+    'score_head.size': 3,
+    'score_head.stride': 1,
+    'score_head.padding': 'SAME',
+    'keep_class_token': True,
+    'decoder_sees_image': False,
+  }

@@ -1,0 +1,258 @@
+"""Reads PyTorch's zip archives (`torch.save`), without PyTorch and without risk.
+
+Such an archive is a pickle, `data.pkl`, that says what the tensors are, and a file for
+each storage. A pickle may call any function. Here it can only name the few that
+tensors need, and gets stand-ins that do nothing but take notes.
+"""
+
+import dataclasses
+import pickle
+import weakref
+import zipfile
+from typing import Any, NoReturn
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+STORAGES = {
+  'BFloat16Storage': 'bfloat16',
+  'DoubleStorage': 'float64',
+  'FloatStorage': 'float32',
+  'HalfStorage': 'float16',
+  'LongStorage': 'int64',
+}
+# The keys behind which a state dict may lie in a larger checkpoint.
+WRAPPERS = ('model', 'state_dict')
+RESCUE = (
+  'where its origin is trusted, load it in PyTorch and write its state dict alone '
+  'with torch.save'
+)
+
+
+class ArchiveError(ValueError):
+  """A file is not what it should be, or not safe; says which file, and why."""
+
+
+class _Note:
+  """What a pickle cannot change once it is made (its BUILD instruction would)."""
+
+  def __setstate__(self, state: Any) -> None:
+    raise TypeError(f'{type(self).__name__} has no state')
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage(_Note):
+  """A file of an archive that holds the values of one or more tensors."""
+
+  archive: 'Archive'
+  key: str
+  dtype: np.dtype
+  size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor(_Note):
+  """A tensor of an archive, not yet read.
+
+  Attributes:
+    storage: where its values lie; tensors that share memory share it.
+    offset: of its first value in the storage, in values.
+    shape: as PyTorch has it.
+    strides: in values.
+  """
+
+  storage: Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+  @property
+  def extent(self) -> int:
+    """How many values of the storage lie between its first and last, with these."""
+    if 0 in self.shape:
+      return 0
+    steps = zip(self.shape, self.strides, strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
+
+  def read(self) -> np.ndarray:
+    """Returns the values, in this machine's byte order.
+
+    Raises:
+      ArchiveError: the file is damaged.
+    """
+    values = self.storage.archive.read(self.storage, self.offset, self.extent)
+    strides = [stride * values.itemsize for stride in self.strides]
+    return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
+
+
+class Archive:
+  """An open file; tensors keep it open, and it is closed with the last of them."""
+
+  def __init__(self, path: epath.PathLike):
+    """Opens a file, local or in a bucket.
+
+    Raises:
+      ArchiveError: it is no such archive, or damaged.
+    """
+    self.path = epath.Path(path)
+    stream = self.path.open('rb')
+    weakref.finalize(self, stream.close)
+    try:
+      self._zip = zipfile.ZipFile(stream)
+    except zipfile.BadZipFile as error:
+      stream.seek(0)
+      if stream.read(1) == b'\x80':
+        self.fail(f'is a pickle, as PyTorch before 1.6 wrote it; not read: {RESCUE}')
+      self.fail(f'is no PyTorch archive, or cut off: {error}')
+    pickles = [n for n in self._zip.namelist() if n.split('/')[1:] == ['data.pkl']]
+    if len(pickles) != 1:
+      self.fail('is a zip archive, but not of PyTorch: it has no data.pkl')
+    self._root = pickles[0].removesuffix('data.pkl')
+    # Archives of PyTorch before 2.1 do not say; they are from such machines too.
+    order = 'little'
+    if f'{self._root}byteorder' in self._zip.namelist():
+      order = self._bytes('byteorder').decode('ascii', 'replace')
+    if order not in ('little', 'big'):
+      self.fail(f'has values in {order!r} byte order, not little or big')
+    self._order = {'little': '<', 'big': '>'}[order]
+
+  def fail(self, problem: str) -> NoReturn:
+    raise ArchiveError(f'{self.path} {problem}') from None
+
+  def load(self) -> Any:
+    """Returns what `data.pkl` describes, with `Tensor` for tensors."""
+    try:
+      with self._open('data.pkl') as stream:
+        return _Unpickler(self, stream).load()
+    except ArchiveError:
+      raise
+    except Exception as error:  # There is none that a broken pickle could not raise.
+      self.fail(f'has a data.pkl that is damaged: {type(error).__name__}: {error}')
+
+  def check(self, tensor: Tensor) -> None:
+    """Raises ArchiveError if a tensor does not lie within its file."""
+    storage = tensor.storage
+    try:
+      size = self._zip.getinfo(f'{self._root}data/{storage.key}').file_size
+    except KeyError:
+      self.fail(f'lacks data/{storage.key}')
+    if size != storage.size * storage.dtype.itemsize:
+      self.fail(
+        f'has {size} bytes in data/{storage.key}, but should have {storage.size} '
+        f'values of {storage.dtype} there'
+      )
+    if tensor.offset + tensor.extent > storage.size:
+      self.fail(f'has a tensor that ends behind data/{storage.key}')
+
+  def read(self, storage: Storage, offset: int, count: int) -> np.ndarray:
+    """Returns `count` values of a storage, as one axis."""
+    width = storage.dtype.itemsize
+    data = self._bytes(f'data/{storage.key}', offset * width, count * width)
+    # NumPy cannot swap bytes of bfloat16.
+    values = np.frombuffer(data, f'{self._order}u{width}').astype(
+      f'u{width}', copy=False
+    )
+    return values.view(storage.dtype)
+
+  def _open(self, name: str) -> Any:
+    info = self._zip.getinfo(self._root + name)
+    # Compressed, a small file could fill the memory.
+    if info.compress_type != zipfile.ZIP_STORED:
+      self.fail(f'has {name} compressed, which torch.save never does')
+    return self._zip.open(info)
+
+  def _bytes(self, name: str, start: int = 0, count: int = -1) -> bytes:
+    try:
+      with self._open(name) as stream:
+        stream.seek(start)
+        data = stream.read(count)
+    except (EOFError, OSError, zipfile.BadZipFile) as error:
+      self.fail(f'is damaged in {name}: {error}')
+    if count >= 0 and len(data) != count:
+      self.fail(f'is cut off in {name}')
+    return data
+
+
+class _Dict(dict):
+  """Stands for OrderedDict; what PyTorch attaches to it (`_metadata`) is dropped."""
+
+  def __setstate__(self, state: Any) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType(_Note):
+  dtype: np.dtype
+
+
+class _Unpickler(pickle.Unpickler):
+  """Builds dicts, numbers, strings and `Tensor`; refuses everything else by name."""
+
+  def __init__(self, archive: Archive, stream: Any):
+    super().__init__(stream)
+    self._archive = archive
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) == ('collections', 'OrderedDict'):
+      return _Dict
+    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
+      return self._tensor
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return self._parameter
+    if module == 'torch' and name in STORAGES:
+      return _StorageType(jnp.dtype(STORAGES[name]))
+    self._archive.fail(
+      f'refers to {module}.{name}, which is none of the few names that weights need; '
+      f'it could do harm, and was not run: {RESCUE}'
+    )
+
+  def persistent_load(self, pid: Any) -> Storage:
+    match pid:
+      case ('storage', _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
+        return Storage(self._archive, key, dtype, size)
+    self._archive.fail(f'refers to something that is no storage: {pid!r:.80}')
+
+  def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any):
+    numbers = [shape, strides, (offset,)]
+    if (
+      not isinstance(storage, Storage)
+      or not all(isinstance(group, tuple) for group in numbers)
+      or not all(type(n) is int and n >= 0 for group in numbers for n in group)
+      or len(shape) != len(strides)
+    ):
+      self._archive.fail('has a tensor that is not described as PyTorch does')
+    tensor = Tensor(storage, offset, shape, strides)
+    self._archive.check(tensor)
+    return tensor
+
+  def _parameter(self, tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
+  """Returns the tensors of a state dict by name, unread.
+
+  The state dict may be all that was saved, or lie in a dict as 'model' or
+  'state_dict'.
+
+  Args:
+    path: a file that `torch.save` of PyTorch 1.6 or newer wrote, local or gs://.
+
+  Raises:
+    ArchiveError: it is something else, damaged, or its pickle would do more than
+      describe tensors.
+  """
+  archive = Archive(path)
+  state = archive.load()
+  if isinstance(state, dict):
+    inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
+    state = inner[0] if len(inner) == 1 else state
+  if not isinstance(state, dict):
+    archive.fail(f'holds {type(state).__name__}, not a state dict')
+  for name, value in state.items():
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+      archive.fail(
+        f'holds {type(value).__name__} as {name!r}, but a state dict is tensors by name'
+      )
+  return state

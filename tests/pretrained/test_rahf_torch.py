@@ -1,0 +1,193 @@
+"""The PyTorch RAHF: with its weights our model says what the original says."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from torch_files import View, contiguous, write_state_dict
+
+from rahf.config import default_config, model_config
+from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
+from rahf.pretrained import loading
+from rahf.pretrained.rahf_torch import open_rahf_torch
+from rahf.pretrained.source import Source
+
+TOLERANCE = 1e-4
+SHARED = (
+  't5.shared.weight',
+  't5.encoder.embed_tokens.weight',
+  't5.decoder.embed_tokens.weight',
+  't5.lm_head.weight',
+)
+# From the names of transformers 4 to those of 5.
+NEWER = {
+  r'vit\.encoder\.layer\.': 'vit.layers.',
+  r'attention\.attention\.(query|key|value)': r'attention.\1_proj',
+  r'attention\.(q|k|v)\w+_proj': r'attention.\1_proj',
+  r'attention\.output\.dense': 'attention.o_proj',
+  r'(vit.*)intermediate\.dense': r'\1mlp.fc1',
+  r'(vit.*)output\.dense': r'\1mlp.fc2',
+}
+
+
+class Golden(NamedTuple):
+  """The original at a tiny size.
+
+  Attributes:
+    shapes: of its weights, by name.
+    heads: of its ViT.
+    expected: its inputs and outputs.
+  """
+
+  shapes: dict[str, tuple[int, ...]]
+  heads: int
+  expected: dict[str, np.ndarray]
+
+
+def read_golden(assets: pathlib.Path, form: str) -> Golden:
+  folder = assets / 'golden' / f'rahf_torch_{form}'
+  spec = json.loads((folder / 'spec.json').read_text())
+  shapes = {name: tuple(shape) for name, shape in spec['parameters'].items()}
+  with np.load(folder / 'expected.npz') as file:
+    expected = dict(file)
+  return Golden(shapes, spec['vit']['num_attention_heads'], expected)
+
+
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns a weight of the golden models, which is a function of its name."""
+  name = SHARED[0] if name in SHARED else name
+  noise = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
+  if name == SHARED[0]:
+    return noise.astype(np.float32)
+  if name.endswith('scale') or (len(shape) == 1 and not name.endswith('bias')):
+    return (1 + 0.1 * noise).astype(np.float32)
+  if len(shape) == 1:
+    return (0.05 * noise).astype(np.float32)
+  gain = 1.0
+  if name.endswith(('SelfAttention.q.weight', 'EncDecAttention.q.weight')):
+    gain = 0.3
+  elif 'predictor' in name:
+    gain = 1.5
+  elif name.startswith('t5.decoder.') and name.endswith(('.o.weight', '.wo.weight')):
+    gain = 4.0
+  return (gain * np.sqrt(3 / np.prod(shape[1:])) * noise).astype(np.float32)
+
+
+def tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, View]:
+  """Returns the golden weights; the embedding's names share their values."""
+  views = {n: contiguous(weight(n, s)) for n, s in shapes.items() if n not in SHARED}
+  embedding = contiguous(weight(SHARED[0], shapes[SHARED[0]]))
+  return {name: views.get(name, embedding) for name in shapes}
+
+
+def newer(name: str) -> str:
+  for old, new in NEWER.items():
+    name = re.sub(old, new, name)
+  return name
+
+
+def model_of(source: Source, **changes: Any) -> RAHFConfig:
+  """Returns the model that a source asks for, exact and without dropout."""
+  config = default_config()
+  config.model.update_from_flattened_dict(source.settings)
+  model = model_config(config)
+  return dataclasses.replace(model, dtype='float32', dropout_rate=0.0, **changes)
+
+
+class Result(NamedTuple):
+  maps: np.ndarray
+  scores: np.ndarray
+  logits: np.ndarray
+  ids: np.ndarray
+
+
+def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
+  """Returns all that a model says, with greedy decoding of `length` tokens."""
+  module = RAHF(model)
+
+  def everything(variables, image, text, target):
+    def call(method, *inputs, **options):
+      return module.apply(variables, *inputs, **options, method=method)
+
+    fused = call(RAHF.encode, image, text, train=False)
+    outputs = call(RAHF.read, fused, target, train=False)
+    return Result(*outputs, call(RAHF.decode_greedily, fused, length))
+
+  params = traverse_util.unflatten_dict(params, sep='/')
+  return jax.device_get(jax.jit(everything)({'params': params}, image, text, target))
+
+
+def texts(expected: dict[str, np.ndarray], variant: str) -> np.ndarray:
+  """Returns the texts in our order, the caption padded to the length of the others."""
+  caption = expected['ids/caption']
+  if variant == 'multi_head':
+    return caption[:, None]
+  tasks = [f'HEATMAP: {name}' for name in MAPS] + [f'SCORE: {name}' for name in SCORES]
+  rows = [expected[f'ids/{task}'] for task in tasks]
+  padding = rows[0].shape[1] - caption.shape[1]
+  return np.stack([*rows, np.pad(caption, ((0, 0), (0, padding)))], axis=1)
+
+
+# The captions of the golden are as long as each other, so that the original's lack
+# of a mask does not show: ours gives the same without one, and behind one.
+@pytest.fixture(scope='module', params=[('multi', False), ('single', True)])
+def case(request, assets, describe_params, tmp_path_factory):
+  form, mask_padding = request.param
+  golden = read_golden(assets, form)
+  path = tmp_path_factory.mktemp(form) / 'rahf_model.pt'
+  write_state_dict(
+    path, tensors(golden.shapes), wrapper={'single': 'model'}.get(form, '')
+  )
+  source = open_rahf_torch(path, vit_heads=golden.heads)
+  model = model_of(source, mask_padding=mask_padding)
+  plan = loading.plan({'rahf': source}, describe_params(model), model)
+  assert not plan.fresh
+  expected = golden.expected
+  found = run(
+    model,
+    plan.read(),
+    jnp.asarray(expected['image_nchw'].transpose(0, 2, 3, 1)),
+    jnp.asarray(texts(expected, model.variant), jnp.int32),
+    jnp.asarray(expected['ids/target'], jnp.int32),
+    length=12,
+  )
+  path.unlink()
+  return expected, found
+
+
+def test_maps(case):
+  expected, found = case
+  for i, name in enumerate(MAPS):
+    np.testing.assert_allclose(
+      found.maps[:, i], expected[f'heatmap/{name}'], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_scores(case):
+  expected, found = case
+  for i, name in enumerate(SCORES):
+    np.testing.assert_allclose(
+      found.scores[:, i], expected[f'score/{name}'], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_logits_and_loss(case):
+  expected, found = case
+  np.testing.assert_allclose(found.logits, expected['logits'], rtol=0, atol=TOLERANCE)
+  logp = jax.nn.log_softmax(found.logits)
+  picked = np.take_along_axis(logp, expected['ids/target'][..., None], -1)
+  np.testing.assert_allclose(-picked.mean(), expected['seq_loss'], atol=TOLERANCE)
+
+
+def test_greedy_ids(case):
+  expected, found = case
+  # The start id is in front, and room for one more behind.
+  np.testing.assert_array_equal(found.ids, expected['generated'][:, 1:-1])
