@@ -6,10 +6,13 @@ the result; flags such as --config.train.steps=100 change it once more.
 
 import difflib
 import json
+import math
+import operator
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from rahf.data.schema import SPLITS
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5_layers import T5Config
@@ -21,6 +24,33 @@ DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
 GELUS = ('tanh', 'exact')
 PADDINGS = ('VALID', 'SAME')
+CHOICES = {
+  'model.variant': VARIANTS,
+  'model.dtype': DTYPES,
+  'model.vit.gelu': GELUS,
+  'model.score_head.padding': PADDINGS,
+  'data.name': DATASETS,
+  'eval.split': SPLITS,
+  'eval.final_split': SPLITS,
+  'keywords.decoder': DECODERS,
+  'keywords.threshold_split': SPLITS,
+}
+AT_LEAST_1 = (
+  *(f'train.{name}' for name in ('steps', 'batch_size', 'accumulate')),
+  *(f'train.{name}' for name in ('log_every', 'checkpoint_every')),
+  *('eval.every', 'eval.batch_size', 'keywords.beams'),
+  *('data.text_length', 'data.target_length'),
+)
+RANGES = {
+  'model.dropout_rate': (0, 0.99),
+  **{f'loss.{name}': (0, math.inf) for name in ('heatmap', 'score', 'sequence')},
+  **{
+    f'optimizer.{name}': (0, math.inf)
+    for name in ('learning_rate', 'warmup_steps', 'cooldown_steps', 'weight_decay')
+  },
+  # No gradient would be left of one that is clipped to 0.
+  'optimizer.clip_norm': (1e-9, math.inf),
+}
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
@@ -163,13 +193,17 @@ def validate(config: ConfigDict) -> None:
   Raises:
     ValueError: the first problem, with its field, value and a way out.
   """
-  model = config.model
-  _check_choice('model.variant', model.variant, VARIANTS)
-  _check_choice('model.dtype', model.dtype, DTYPES)
-  _check_choice('model.vit.gelu', model.vit.gelu, GELUS)
-  _check_choice('model.score_head.padding', model.score_head.padding, PADDINGS)
-  _check_choice('data.name', config.data.name, DATASETS)
-  _check_choice('keywords.decoder', config.keywords.decoder, DECODERS)
+  for field, choices in CHOICES.items():
+    _check_choice(field, operator.attrgetter(field)(config), choices)
+  for field in AT_LEAST_1:
+    _check_range(config, field, 1)
+  for field, (low, high) in RANGES.items():
+    _check_range(config, field, low, high)
+  _check_shapes(config.model)
+
+
+def _check_shapes(model: ConfigDict) -> None:
+  """Checks that patches, heads and head stages fit the image's size."""
   if model.image_size % model.vit.patch:
     raise ValueError(
       f'config.model.image_size = {model.image_size} is not a multiple of '
@@ -197,13 +231,6 @@ def validate(config: ConfigDict) -> None:
       f'widths, which makes maps larger than the image; log2(patch) of them are '
       f'enough for config.model.vit.patch = {model.vit.patch}'
     )
-  for field in ('train.steps', 'train.log_every', 'train.checkpoint_every'):
-    _check_positive(config, field)
-  for field in ('train.batch_size', 'train.accumulate', 'eval.batch_size'):
-    _check_positive(config, field)
-  _check_positive(config, 'keywords.beams')
-  for field in ('data.text_length', 'data.target_length', 'eval.every'):
-    _check_positive(config, field)
 
 
 def to_json(config: ConfigDict) -> str:
@@ -231,8 +258,10 @@ def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     )
 
 
-def _check_positive(config: ConfigDict, field: str) -> None:
-  section, name = field.split('.')
-  value = config[section][name]
-  if value < 1:
-    raise ValueError(f'config.{field} = {value} must be at least 1')
+def _check_range(
+  config: ConfigDict, field: str, low: float, high: float = math.inf
+) -> None:
+  value = operator.attrgetter(field)(config)
+  if not low <= value <= high:
+    limits = f'at least {low}' if high == math.inf else f'from {low} to {high}'
+    raise ValueError(f'config.{field} = {value} must be {limits}')

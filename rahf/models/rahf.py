@@ -183,7 +183,7 @@ class RAHF(nn.Module):
     tokens, mask = self._keyword_memory(fused)
     return decoding.greedy(
       lambda token, cache, position: self.t5.decode_step(token, cache, mask, position),
-      self.t5.start_decoding(tokens, length),
+      DecoderCache.start(self.t5.keys_values(tokens), length),
       batch=tokens.shape[0],
       length=length,
     )
@@ -191,10 +191,9 @@ class RAHF(nn.Module):
   def decode_beam(self, fused: Fused, length: int, beams: int) -> Int[Array, 'B T']:
     """Writes the marked prompt by beam search; 0 behind EOS."""
     tokens, mask = self._keyword_memory(fused)
-    memory = self.t5.start_decoding(tokens, length)
     # Each beam is a row of its own; what it looks at stays, its past moves.
-    (past, memory), mask = jax.tree.map(
-      lambda x: jnp.repeat(x, beams, axis=0), (memory, mask)
+    memory, mask = jax.tree.map(
+      lambda x: jnp.repeat(x, beams, axis=0), (self.t5.keys_values(tokens), mask)
     )
 
     def step(token, past, position):
@@ -202,6 +201,7 @@ class RAHF(nn.Module):
       logits, cache = self.t5.decode_step(token, cache, mask, position)
       return logits, cache.past
 
+    past = DecoderCache.start(memory, length).past
     return beam(step, past, batch=tokens.shape[0], length=length, beams=beams)
 
   def judge_words(

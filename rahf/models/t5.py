@@ -29,6 +29,15 @@ class DecoderCache(NamedTuple):
   past: tuple[KeyValue, ...]
   fused: tuple[KeyValue, ...]
 
+  @classmethod
+  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
+    """Returns the cache before the first of at most `length` steps."""
+
+    def empty(memory: Array) -> Array:
+      return jnp.zeros((memory.shape[0], length, *memory.shape[2:]), memory.dtype)
+
+    return cls(past=jax.tree.map(empty, fused), fused=fused)
+
 
 class EncoderLayer(nn.Module):
   """Self-attention and an MLP, each behind a norm and added to the stream."""
@@ -188,15 +197,6 @@ class Decoder(nn.Module):
       )
     return self._logits(x, train=train)
 
-  def start(self, fused: Float[Array, 'B L D'], length: int) -> DecoderCache:
-    """Returns the cache before the first of at most `length` steps."""
-    config = self.config
-    shape = (fused.shape[0], length, config.heads, config.head_dim)
-    empty = KeyValue(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
-    return DecoderCache(
-      past=(empty,) * config.decoder_layers, fused=self.keys_values(fused)
-    )
-
   def step(
     self,
     x: Float[Array, 'B 1 D'],
@@ -272,7 +272,7 @@ class T5(nn.Module):
     return self.decode_memory(memory, fused_mask, target, train=train)
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what the decoder looks at, for several calls of `decode_memory`."""
+    """Returns what `DecoderCache.start` and `decode_memory` take."""
     return self.decoder.keys_values(fused)
 
   def decode_memory(
@@ -288,9 +288,6 @@ class T5(nn.Module):
     inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
     x = self.decoder(self.embed(inputs), memory, fused_mask, train=train)
     return self._untie(x)
-
-  def start_decoding(self, fused: Float[Array, 'B L D'], length: int) -> DecoderCache:
-    return self.decoder.start(fused, length)
 
   def decode_step(
     self,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.t5 import T5
+from rahf.models.t5 import T5, DecoderCache
 from rahf.models.t5_layers import T5Config, relative_bucket
 from rahf.pretrained import load
 
@@ -73,7 +73,7 @@ def test_step_by_step_decoding_equals_teacher_forcing(golden):
   @jax.jit
   def decode(variables, encoded):
     def run(model):
-      cache = model.start_decoding(encoded, length)
+      cache = DecoderCache.start(model.keys_values(encoded), length)
       steps = []
       for i in range(length):
         step, cache = model.decode_step(inputs[:, i], cache, mask, jnp.int32(i))
