@@ -8,13 +8,14 @@ from flax import traverse_util
 
 from rahf.pretrained.files import local_file
 from rahf.pretrained.huggingface import open_huggingface
+from rahf.pretrained.rahf_torch import open_rahf_torch
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
   'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5 '
-  'or ViT (config.json and safetensors), or the PyTorch RAHF checkpoint (.pt)'
+  'or ViT (config.json and model.safetensors), or the PyTorch RAHF checkpoint (.pt)'
 )
 
 
@@ -55,8 +56,6 @@ def _open_file(path: epath.Path) -> Source:
     except zipfile.BadZipFile as error:
       raise ValueError(f'{path} is damaged, perhaps cut off: {error}') from None
     if any(name.endswith('/data.pkl') for name in names):
-      from rahf.pretrained.rahf_torch import open_rahf_torch
-
       return open_rahf_torch(path)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)

@@ -1,4 +1,7 @@
-"""Reads Hugging Face directories of T5 and ViT: config.json and safetensors files."""
+"""Reads Hugging Face directories of T5 and ViT: config.json and the weights.
+
+These are safetensors, in one file or several, or else one `pytorch_model.bin`.
+"""
 
 import dataclasses
 import functools
@@ -25,9 +28,10 @@ from rahf.pretrained.hf_names import (
   vit_table,
 )
 from rahf.pretrained.source import Source, Weight
+from rahf.pretrained.torch_archive import open_torch
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
-PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+PICKLE = 'pytorch_model.bin'
 DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 VIT_GELU = {
   'gelu': 'exact',
@@ -51,17 +55,16 @@ UNUSED_BIAS = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.w
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """An array of a safetensors file, as its header describes it."""
+  """An array of a file, not yet read."""
 
-  file: LocalFile
+  file: str
   name: str
   shape: tuple[int, ...]
   dtype: np.dtype
+  values: Callable[[], np.ndarray]
 
   def read(self, arrange: Arrange) -> np.ndarray:
-    # Opened for each array: pages of a file that stays mapped would pile up.
-    with safetensors.safe_open(self.file.path, framework='numpy') as archive:
-      return arrange(archive.get_tensor(self.name))
+    return arrange(self.values())
 
 
 def open_huggingface(path: epath.PathLike) -> Source:
@@ -175,7 +178,7 @@ def _checked(embedding: Weight, aliases: Sequence[Tensor]) -> Weight:
     for alias in aliases:
       if not np.array_equal(alias.read(keep), array):
         raise ValueError(
-          f'{alias.file.path}: {alias.name} should be the same as {embedding.name}, by '
+          f'{alias.file}: {alias.name} should be the same as {embedding.name}, by '
           'config.json, but has other values'
         )
     return array
@@ -205,17 +208,17 @@ def _place(
         f'{directory}: {name} {list(tensor.shape)} has no place in the model'
       )
     path, arrange = place
-    weights[path] = Weight(
-      name,
-      arranged_shape(tensor.shape, arrange),
-      tensor.dtype,
-      functools.partial(tensor.read, arrange),
-    )
+    try:
+      shape = arranged_shape(tensor.shape, arrange)
+    except ValueError as error:
+      raise ValueError(f'{directory}: {name} {list(tensor.shape)}: {error}') from None
+    read = functools.partial(tensor.read, arrange)
+    weights[path] = Weight(name, shape, tensor.dtype, read)
   return weights
 
 
 def _tensors(directory: epath.Path) -> dict[str, Tensor]:
-  """Reads the headers of the safetensors files.
+  """Reads the headers of the files.
 
   Raises:
     ValueError: there are none, or they do not hold what the index says.
@@ -223,7 +226,7 @@ def _tensors(directory: epath.Path) -> dict[str, Tensor]:
   if (directory / SINGLE).exists():
     return _header(directory / SINGLE)
   if not (directory / INDEX).exists():
-    raise ValueError(_missing_files(directory))
+    return _torch_tensors(directory)
   places = json.loads((directory / INDEX).read_text())['weight_map']
   tensors, files = {}, sorted(set(places.values()))
   for file_name in files:
@@ -252,19 +255,28 @@ def _header(path: epath.Path) -> dict[str, Tensor]:
         if dtype is None:
           raise ValueError(f'{path}: {name} is of type {part.get_dtype()}')
         shape = tuple(part.get_shape())
-        tensors[name] = Tensor(file, name, shape, jnp.dtype(dtype))
+        values = functools.partial(_read, file, name)
+        tensors[name] = Tensor(str(path), name, shape, jnp.dtype(dtype), values)
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is not a safetensors file: {error}') from None
   return tensors
 
 
-def _missing_files(directory: epath.Path) -> str:
-  message = f'{directory} has neither {SINGLE} nor {INDEX}'
-  if any((directory / name).exists() for name in PICKLES):
-    message += (
-      ', only pickled weights, which could run any code. Where its origin is trusted, '
-      'convert it, with PyTorch and transformers: python -c "import transformers as t; '
-      f"t.AutoModel.from_pretrained('{directory}').save_pretrained('SAFE')\"; of a T5 "
-      'take T5ForConditionalGeneration instead of AutoModel'
+def _read(file: LocalFile, name: str) -> np.ndarray:
+  # Opened for each array: pages of a file that stays mapped would pile up.
+  with safetensors.safe_open(file.path, framework='numpy') as archive:
+    return archive.get_tensor(name)
+
+
+def _torch_tensors(directory: epath.Path) -> dict[str, Tensor]:
+  """Reads the header of PyTorch's own format, in which older models lie."""
+  path = directory / PICKLE
+  if not path.exists():
+    raise ValueError(
+      f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE}; write it once more '
+      'with save_pretrained of transformers'
     )
-  return message
+  return {
+    name: Tensor(str(path), name, tensor.shape, tensor.storage.dtype, tensor.read)
+    for name, tensor in open_torch(path).items()
+  }

@@ -39,8 +39,9 @@ def roughen(model) -> None:
       parameter += 0.1 * torch.randn(parameter.shape)
 
 
+@pytest.mark.parametrize('file', ['model.safetensors', 'pytorch_model.bin'])
 @pytest.mark.parametrize('version', ['v1.0', 'v1.1'])
-def test_t5(version, tmp_path):
+def test_t5(version, file, tmp_path):
   old = version == 'v1.0'
   config = transformers.T5Config(
     vocab_size=64,
@@ -59,6 +60,9 @@ def test_t5(version, tmp_path):
     model.lm_head.weight = torch.nn.Parameter(torch.randn(64, 24))
   roughen(model)
   model.save_pretrained(tmp_path)
+  if file == 'pytorch_model.bin':  # With the embedding under all its names.
+    (tmp_path / 'model.safetensors').unlink()
+    torch.save(model.state_dict(), tmp_path / file)
 
   source = open_source(tmp_path)
   assert ('t5/decoder/logits_dense/kernel' in source.weights) != old
