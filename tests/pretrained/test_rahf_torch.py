@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from torch_files import View, contiguous, write_state_dict
+from torch_files import View, constant, contiguous, write_state_dict
 
+from configs import rahf_torch
 from rahf.config import default_config, model_config
 from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
 from rahf.pretrained import loading
-from rahf.pretrained.rahf_torch import open_rahf_torch
+from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
 from rahf.pretrained.source import Source
 
 TOLERANCE = 1e-4
@@ -191,3 +192,139 @@ def test_greedy_ids(case):
   expected, found = case
   # The start id is in front, and room for one more behind.
   np.testing.assert_array_equal(found.ids, expected['generated'][:, 1:-1])
+
+
+# From the sizes of the golden to those of the public checkpoint, by pattern of names.
+FULL_SIZES = {
+  r'vit\..*patch_embeddings.*': {40: 1024},
+  r'vit\..*': {40: 1024, 80: 4096, 5: 24 * 24 + 1},
+  r't5\..*': {300: 32128, 256: 768, 128: 768, 96: 3072, 4: 12},
+  r'visual.*': {256: 768, 40: 1024},
+  r'heatmap.*\.conv_layers\.0\.weight': {256: 768},
+  r'heatmap.*': {},
+  r'score.*linear_layers.*': {16: 12 * 24 * 24},
+  r'score.*': {256: 768, 128: 384, 64: 192, 32: 96, 16: 48, 4: 12},
+}
+
+
+def full_size(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+  """Returns the names and shapes of the public checkpoint."""
+  full = {}
+  for name, shape in shapes.items():
+    sizes = next(s for p, s in FULL_SIZES.items() if re.fullmatch(p, name))
+    numbers = [1]
+    if match := re.match(r'(vit)\.encoder\.layer\.1|t5\.\w+\.block\.1\.', name):
+      numbers = range(1, 24 if match[1] else 12)
+    for i in numbers:
+      numbered = re.sub(r'(layer|block)\.1\.', rf'\1.{i}.', name, count=1)
+      full[numbered] = tuple(sizes.get(size, size) for size in shape)
+  return full
+
+
+@pytest.fixture(scope='module', params=[str, newer])
+def public(request, assets, tmp_path_factory) -> Source:
+  """The public checkpoint without its values, in either spelling of its names."""
+  shapes = full_size(read_golden(assets, 'multi').shapes)
+  path = tmp_path_factory.mktemp('public') / 'rahf_model.pt'
+  views = {request.param(name): constant(shape) for name, shape in shapes.items()}
+  write_state_dict(path, views)
+  return open_rahf_torch(path)
+
+
+def test_the_public_checkpoint_fits_its_config(public, describe_params):
+  model = model_config(rahf_torch.get_config())
+  plan = loading.plan({'rahf': public}, describe_params(model), model)
+  assert not plan.fresh
+  assert not plan.resized
+  assert plan.count(plan.params) == '837 arrays, 641,563,110 values'
+  assert public.licence == LICENCE
+  assert plan.report().splitlines()[2:5] == [
+    '  ignored: 2 arrays: pooler of the class token',
+    '  ignored: 3 arrays: the token embedding under another name',
+    f'  licence: {LICENCE}',
+  ]
+  exact = model_of(public)
+  assert dataclasses.replace(exact, dtype=model.dtype, dropout_rate=0.1) == model
+
+
+def test_both_spellings_are_the_same_arrays(assets, tmp_path):
+  golden = read_golden(assets, 'multi')
+  views = {
+    name: contiguous(weight(name, shape))
+    if name.startswith('vit.')
+    else constant(shape)
+    for name, shape in golden.shapes.items()
+  }
+  write_state_dict(tmp_path / 'older.pt', views)
+  write_state_dict(tmp_path / 'newer.pt', {newer(n): v for n, v in views.items()})
+  one, other = (
+    open_rahf_torch(tmp_path / name, vit_heads=4) for name in ('older.pt', 'newer.pt')
+  )
+  assert one.settings == other.settings
+  assert one.weights.keys() == other.weights.keys()
+  names = {weight.name for weight in other.weights.values()}
+  assert {'vit.layers.1.attention.o_proj.weight', 'vit.layers.0.mlp.fc2.bias'} < names
+  for path in one.weights:
+    if path.startswith('vit/'):
+      found = other.weights[path].read()
+      np.testing.assert_array_equal(found, one.weights[path].read(), err_msg=path)
+
+
+def change(assets, path: pathlib.Path, **changes: View | None) -> pathlib.Path:
+  """Writes a checkpoint without values in which some tensors are others, or missing."""
+  shapes = read_golden(assets, 'single').shapes
+  views = {name: constant(shape) for name, shape in shapes.items()} | changes
+  write_state_dict(path, {name: view for name, view in views.items() if view})
+  return path
+
+
+def test_names_of_the_embedding_must_agree(assets, tmp_path):
+  embedding = 't5/token_embedder/embedding'
+  shape = (300, 256)
+  same = {'t5.lm_head.weight': constant(shape)}
+  source = open_rahf_torch(change(assets, tmp_path / '1.pt', **same), vit_heads=4)
+  np.testing.assert_array_equal(source.weights[embedding].read(), np.ones(shape))
+  other = {'t5.lm_head.weight': contiguous(np.zeros(shape, np.float32))}
+  source = open_rahf_torch(change(assets, tmp_path / '2.pt', **other), vit_heads=4)
+  with pytest.raises(ValueError, match=r'lm_head.weight should be the same as t5.shar'):
+    source.weights[embedding].read()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'t5.shared.weight': None}, r'does not hold a T5.*embedding: it is missing'),
+    ({'score_predictor.conv_layers.15.bias': None}, r'nothing named as score_predi'),
+    ({'extra.weight': constant((2,))}, r'extra.weight \[2\] has no place'),
+    (
+      {'score_predictor.linear_layers.0.weight': constant((512, 15))},
+      r'linear_layers.0.weight \[512, 15\]: cannot reshape',
+    ),
+    ({'heatmap_predictor.last_conv1.bias': None}, 'no .heatmap_head/readout_0/bias'),
+  ],
+)
+def test_other_models_are_refused(assets, tmp_path, changes, message):
+  path = change(assets, tmp_path / 'other.pt', **changes)
+  with pytest.raises(ValueError, match=message):
+    open_rahf_torch(path, vit_heads=4)
+
+
+def test_no_other_model_at_all_is_taken(tmp_path):
+  write_state_dict(tmp_path / 'other.pt', {'fc.weight': constant((2, 3))})
+  with pytest.raises(ValueError, match=r'not a PyTorch RAHF.*it holds fc.weight, …'):
+    open_rahf_torch(tmp_path / 'other.pt')
+
+
+def test_shapes_are_compared_with_the_model(assets, tmp_path, describe_params):
+  path = tmp_path / 'other.pt'
+  change(assets, path, **{'vit.layernorm.weight': constant((3, 3))})
+  source = open_rahf_torch(path, vit_heads=4)
+  model = model_of(source)
+  with pytest.raises(ValueError, match=r'layernorm.weight \[3, 3\] should .* \[40\]'):
+    loading.plan({'rahf': source}, describe_params(model), model)
+
+
+def test_heads_that_no_shape_tells_must_be_given(assets, tmp_path):
+  path = change(assets, tmp_path / 'tiny.pt')
+  with pytest.raises(ValueError, match=r'ViT of width 40.*give vit_heads'):
+    open_rahf_torch(path)

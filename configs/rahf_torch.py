@@ -1,0 +1,37 @@
+"""RAHF from the public PyTorch checkpoint: ViT-L/16 at 384 px, T5 1.0 base, 7 heads.
+
+The architecture is that of the checkpoint, which differs from the paper's (section
+4.2) in the sizes, in the score head, in what the decoder sees, and in details that
+only loading its weights makes necessary. Train on from it:
+
+  python -m rahf.main --config=configs/rahf_torch.py \\
+    --config.init.rahf=…/rahf_model.pt --workdir=…
+
+Hardware: TPU or GPU nodes. Not yet run. The checkpoint is reported to reach on
+RichHF-18K test: plausibility PLCC .739, implausibility CC .525, keywords F1 47.5
+(averaged over prompts). Its licence, CC BY-NC 4.0, holds for what comes of it too.
+"""
+
+from ml_collections import ConfigDict
+
+from rahf.config import T5_VOCABULARY, default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  config.init.rahf = 'rahf_model.pt'
+  config.tokenizer = T5_VOCABULARY
+  model = config.model
+  model.update(variant='multi_head', image_size=384)
+  model.vit.update(width=1024, layers=24, heads=16, mlp=4096)
+  model.vit.update(norm_epsilon=1e-12, gelu='exact')
+  model.t5.update(mlp=3072, activations=('relu',), tied_logits=True)
+  model.heatmap_head.relu_before_norm = True
+  model.score_head.update(convs=(768, 384, 192, 96, 48, 12), dense=(512, 128))
+  model.score_head.update(size=3, stride=1, padding='SAME')
+  # The checkpoint saw padding, of a few tokens a batch. With all that there is in a
+  # fixed length, it is nearer to what it learned without.
+  model.update(keep_class_token=True, decoder_sees_image=False, mask_padding=True)
+  # Where its own training ended.
+  config.optimizer.update(learning_rate=1e-5, weight_decay=2e-3)
+  return config
