@@ -1,5 +1,6 @@
 """Says what a file is, by what is in it, and opens it."""
 
+import os
 import zipfile
 from typing import Any
 
@@ -29,9 +30,18 @@ def open_source(path: epath.PathLike) -> Source:
     ValueError: it is missing, nothing that can be read, or not safe to read.
   """
   path = epath.Path(path).expanduser()
-  if not path.exists():
+  if not _exists(path):
     raise ValueError(f'{path} does not exist; it should be {KNOWN}')
   return _open_directory(path) if path.is_dir() else _open_file(path)
+
+
+def _exists(path: epath.Path) -> bool:
+  try:
+    return path.exists()
+  except Exception as error:  # Each client of a bucket has errors of its own.
+    if '://' not in os.fspath(path):
+      raise
+    raise ValueError(f'{path} cannot be reached: {error}') from error
 
 
 def _open_directory(path: epath.Path) -> Source:

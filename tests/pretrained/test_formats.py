@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from etils import epath
 
 from rahf.pretrained import load, open_source
 
@@ -68,3 +69,12 @@ def test_pickles_are_refused_and_not_run(tmp_path, payload, protocol):
   path.write_bytes(pickle.dumps(payload, protocol))
   with pytest.raises(ValueError, match=r'is a pickle, .* could run any code'):
     open_source(path)
+
+
+def test_a_bucket_out_of_reach_is_one_message(monkeypatch):
+  def fail(path):
+    raise RuntimeError('no route')
+
+  monkeypatch.setattr(type(epath.Path('gs://bucket/x')), 'exists', fail)
+  with pytest.raises(ValueError, match=r'gs://bucket/x cannot be reached: no route'):
+    open_source('gs://bucket/x')
