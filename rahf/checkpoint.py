@@ -14,6 +14,8 @@ from rahf import config as config_lib
 # What may change between the parts of a run without changing what is trained.
 FREE_SECTIONS = ('mesh', 'eval', 'keywords')
 FREE_FIELDS = ('data.dir', 'train.log_every', 'train.checkpoint_every')
+# Orbax writes it into a checkpoint last, when everything else is in place.
+COMPLETE = '_CHECKPOINT_METADATA'
 
 
 def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
@@ -46,13 +48,15 @@ def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
 
 
 def is_started(workdir: epath.Path) -> bool:
-  """Returns whether there is a checkpoint to go on from."""
-  if not (workdir / 'checkpoints').exists():
-    return False
-  checkpoints = Checkpoints(workdir)
-  step = checkpoints.latest_step()
-  checkpoints.close()
-  return step is not None
+  """Returns whether there is a complete checkpoint to go on from.
+
+  It only looks: Orbax's manager would wait for the other processes, which may not
+  find the same yet.
+  """
+  directory = workdir / 'checkpoints'
+  return directory.exists() and any(
+    step.name.isdigit() and (step / COMPLETE).exists() for step in directory.iterdir()
+  )
 
 
 def _fixed(settings: dict) -> dict:
@@ -129,8 +133,7 @@ class Checkpoints:
     self._manager.close()
 
   def _is_complete(self, step: int) -> bool:
-    # Written last, when everything else is in place.
-    return (self._directory / str(step) / '_CHECKPOINT_METADATA').exists()
+    return (self._directory / str(step) / COMPLETE).exists()
 
 
 def _describe(tree: Any) -> dict[str, str]:

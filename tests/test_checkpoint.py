@@ -8,7 +8,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rahf import sharding
-from rahf.checkpoint import Checkpoints, check_workdir, claim_workdir
+from rahf.checkpoint import Checkpoints, check_workdir, claim_workdir, is_started
 from rahf.config import default_config
 from rahf.state import TrainState
 
@@ -92,6 +92,14 @@ def test_an_empty_directory_is_no_checkpoint(saved):
   checkpoints.save(9, make_state())
   checkpoints.close()
   assert Checkpoints(saved).latest_step() == 9
+
+
+def test_a_run_is_started_once_a_checkpoint_is_complete(saved, workdir):
+  assert is_started(saved)
+  (saved / 'checkpoints' / '5').rename(saved / 'checkpoints' / '5.orbax-checkpoint-tmp')
+  (saved / 'checkpoints' / '7').mkdir()
+  assert not is_started(saved)
+  assert not is_started(workdir / 'elsewhere')
 
 
 def test_keeps_the_newest(workdir):
