@@ -21,7 +21,9 @@ from rahf.pretrained import loading
 from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
 from rahf.pretrained.source import Source
 
-TOLERANCE = 1e-4
+# The tanh GELU instead of the exact one is 1e-4 off; 1e-6 instead of 1e-12 in the
+# ViT's norms, 9e-6, is all that this does not tell from right.
+TOLERANCE = 2e-5
 SHARED = (
   't5.shared.weight',
   't5.encoder.embed_tokens.weight',
