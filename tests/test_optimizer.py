@@ -1,31 +1,22 @@
 """The optimizer's schedule, decay, clipping and freezing, in closed form."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from rahf.config import default_config
 from rahf.optimizer import check_patterns, make_optimizer, make_schedule
 
 RATE = 1e-2
 
 
 def make_options(**changes):
-  fields = dict(
-    learning_rate=RATE,
-    warmup_steps=10,
-    cooldown_steps=0,
-    weight_decay=0.0,
-    clip_norm=1e9,
-    b1=0.9,
-    b2=0.999,
-    freeze=(),
-    rate_factors=(),
-  )
-  return types.SimpleNamespace(**fields | changes)
+  options = default_config().optimizer
+  options.update(learning_rate=RATE, warmup_steps=10, weight_decay=0.0, clip_norm=1e9)
+  options.update(changes)
+  return options
 
 
 def make_params() -> dict:

@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from rahf import config as config_lib
 from rahf import main
 from rahf.data import __main__ as data_main
+from rahf.pretrained import __main__ as pretrained_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -23,7 +24,7 @@ COMMANDS = [
   for line in block.splitlines()
   for command in line.split('&&')
 ]
-SCRIPTS = {'rahf.main', 'rahf.data', 'pytest'}
+SCRIPTS = {'rahf.main', 'rahf.data', 'rahf.pretrained', 'pytest'}
 
 
 def test_first_two_blocks_are_the_main_job_and_the_tests():
@@ -76,6 +77,15 @@ def test_data_accepts(command: list[str]):
   assert data_main._parser().parse_args(command[3:]).run
 
 
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.pretrained' in c], ids=shlex.join
+)
+def test_pretrained_accepts(command: list[str], capsys):
+  # The file is the user's: it is looked for, and not here.
+  assert pretrained_main.main(command[3:]) == 2
+  assert f'{command[3]} does not exist' in capsys.readouterr().err
+
+
 def test_named_files_exist():
   quoted = re.findall(r'(?<!`)`([^`\n]+)`(?!`)|\]\((?!http)([^)]+)\)', README)
   folders = ('configs/', 'rahf/', 'docs/', 'benchmarks/', 'tests/')
@@ -89,7 +99,7 @@ def test_named_files_exist():
 def test_named_fields_exist():
   config = config_lib.default_config()
   fields = re.findall(
-    r'`((?:model|data|loss|optimizer|train|eval|mesh)\.[\w.]+)`', README
+    r'`((?:model|data|loss|optimizer|train|eval|mesh|init|keywords)\.[\w.]+)`', README
   )
   assert fields
   for field in fields:

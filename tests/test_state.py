@@ -1,7 +1,6 @@
 """States are made in shards: no device ever holds a whole one."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from jax.sharding import PartitionSpec
 from tiny_model import paths, tiny
 
 from rahf import sharding
+from rahf.config import default_config
 from rahf.models.rahf import RAHF
 from rahf.optimizer import make_optimizer
 from rahf.state import StateFactory
@@ -19,17 +19,8 @@ WI = 't5/encoder/layers_0/mlp/wi_0/kernel'
 
 
 def make_factory(freeze: tuple[str, ...] = (), **mesh: int) -> StateFactory:
-  options = types.SimpleNamespace(
-    learning_rate=1e-3,
-    warmup_steps=10,
-    cooldown_steps=0,
-    weight_decay=1e-3,
-    clip_norm=1.0,
-    b1=0.9,
-    b2=0.999,
-    freeze=freeze,
-    rate_factors=(),
-  )
+  options = default_config().optimizer
+  options.freeze = freeze
   mesh = sharding.make_mesh(mesh)
   return StateFactory(RAHF(tiny()), make_optimizer(options, steps=10), mesh)
 

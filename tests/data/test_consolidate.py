@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from rahf.data import schema
 from rahf.data.consolidate import Annotation, consolidate
@@ -38,7 +39,6 @@ def annotators(record) -> list[Annotation]:
 @pytest.fixture(scope='module')
 def sample(assets):
   """Rows of the manifest with the features stored for the same image."""
-  tf = pytest.importorskip('tensorflow')
   folder = assets / 'richhf_sample'
   rows = {row['uid']: row for row in json.loads((folder / 'manifest.json').read_text())}
   pairs = []
