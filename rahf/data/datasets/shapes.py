@@ -77,7 +77,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
 class Shapes(tfds.core.GeneratorBasedBuilder):
   """Generated coloured shapes with simulated annotations, in `schema.Record`."""
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
   # Nothing is downloaded. TFDS would look for checksums beside the class by way of
   # importlib_resources, which it does not declare.

@@ -29,7 +29,7 @@ SLIP = 0.004  # chance to tick a word that is true
 SCORE_NOISE = 0.42  # standard deviation in Likert steps
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-_TYPICAL_DAMAGE = 0.8 * (7 / 64) ** 2
+_TYPICAL_DAMAGE = 0.8 * (9.5 / 64) ** 2
 
 
 def annotate(

@@ -40,7 +40,7 @@ _CELLS = (0.2, 0.5, 0.8)
 _RADII = {'small': (6 / 64, 7 / 64), 'large': (11 / 64, 12 / 64)}
 _GAP = 1.5 / 64
 _MARGIN = 1 / 64
-_DAMAGE_RADII = (5.5 / 64, 8.5 / 64)
+_DAMAGE_RADII = (7 / 64, 12 / 64)
 # Where the members of a group lie around its place, in units of their spacing.
 _LAYOUTS = (
   ((0, 0),),
@@ -262,9 +262,9 @@ def _sample_damages(
   for _ in range(weighted(rng, (0.3, 0.34, 0.24, 0.12))):
     radius = rng.uniform(*_DAMAGE_RADII)
     (x, y), size = pick(rng, objects)
-    # On its outline: of the inside of a large object, smearing or warping would change
-    # nothing, and of a small one that is hit in the middle nobody could say what it is.
-    angle, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.8, 1.1)
+    # Off an object's middle, its outline runs through the disc: smearing or warping
+    # the inside of a large object would change nothing.
+    angle, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.4, 0.8)
     x, y = x + reach * math.cos(angle), y + reach * math.sin(angle)
     x, y = (float(min(max(v, 0.08), 0.92)) for v in (x, y))
     if any(math.hypot(x - d.x, y - d.y) < 0.8 * (radius + d.radius) for d in damages):
