@@ -23,7 +23,7 @@ from rahf.pretrained import loading
 from rahf.state import StateFactory, by_path
 from rahf.step import make_train_step
 
-STEPS = 260
+STEPS = 200
 
 
 @pytest.fixture(scope='module')
@@ -80,12 +80,12 @@ def shortest(split, tokenizer):
 def imported_state(states, model, folder):
   """Returns the state of a run whose ViT and T5 come from files of other projects."""
   abstract = by_path(states.abstract.params)
-  random = {path: np.asarray(x) for path, x in states.fresh(1, abstract).items()}
+  given = {path: np.asarray(x) for path, x in states.fresh(0, abstract).items()}
 
   def below(prefix: str) -> dict[str, np.ndarray]:
     return {
       path.removeprefix(prefix): x
-      for path, x in random.items()
+      for path, x in given.items()
       if path.startswith(prefix)
     }
 

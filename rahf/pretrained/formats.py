@@ -7,7 +7,6 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 
-from rahf.pretrained.files import local_file
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import open_rahf_torch
 from rahf.pretrained.source import Source
@@ -61,7 +60,7 @@ def _open_file(path: epath.Path) -> Source:
     start = stream.read(16)
   if start[:4] == b'PK\x03\x04':
     try:
-      with zipfile.ZipFile(local_file(path).path) as archive:
+      with path.open('rb') as stream, zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
     except zipfile.BadZipFile as error:
       raise ValueError(f'{path} is damaged, perhaps cut off: {error}') from None
