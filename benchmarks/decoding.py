@@ -127,15 +127,17 @@ def teacher(
   """Teacher forcing by a decoder that copies the prompt, whatever is marked so far."""
   mask = jnp.ones(memory[0].key.shape[:2], bool)
 
-  def decode(given: Int[Array, 'B T']) -> Float[Array, 'B T V']:
+  def decode(given, place, tokens):
     is_mark = jnp.isin(given, jnp.asarray(MARK_IDS))
-    place = jnp.cumsum(~is_mark, axis=1) - ~is_mark  # Of the next token of the prompt.
+    next_token = jnp.cumsum(~is_mark, axis=1) - ~is_mark  # Its place in the prompt.
     copied, marked = (
-      jnp.take_along_axis(x, place, axis=1, mode='clip')
+      jnp.take_along_axis(x, next_token, axis=1, mode='clip')
       for x in (prompts.ids, prompts.marked)
     )
-    logits = t5.decode_memory(memory, mask, given, train=False)
-    return raised(logits, jnp.where(marked, MARK_IDS[0], copied))
+    forced = jnp.where(marked, MARK_IDS[0], copied)
+    forced = jnp.take_along_axis(forced, place, axis=1)[..., None]
+    logits = t5.decode_at(memory, mask, given, place, tokens)
+    return logits + 1000.0 * (tokens == forced)
 
   return decode
 

@@ -162,7 +162,7 @@ def default_config() -> ConfigDict:
         # 'sequential' or 'parallel' (`models/constrained.py`). Evaluations report
         # free and constrained decoding side by side: greedy unless this is 'beam',
         # sequential unless it is 'parallel'.
-        decoder='parallel',
+        decoder='sequential',
         beams=4,
         # Where the threshold of constrained decoding is chosen.
         threshold_split='dev',

@@ -59,7 +59,7 @@ def beam(
   def unfinished(state: _State) -> Array:
     # Log-probabilities only fall, and the penalty is largest at the full length.
     hope = state.alive.scores[:, 0] / length_penalty(length)
-    better = hope > state.ended.scores[:, -1]
+    better = hope > state.ended.scores[:, 0]
     return (state.position < length) & jnp.any(better)
 
   def advance(state: _State) -> _State:

@@ -15,7 +15,7 @@ A choice depends on the marks in front of it alone, so behind pass i the first i
 choices are final, and the end is exactly what going word by word gives, mostly after
 two or three passes instead of one step per word.
 
-Axis letters: B batch, L prompt tokens, T target tokens, V vocabulary.
+Axis letters: B batch, L prompt tokens, T target tokens, C candidates.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Target to its logits under teacher forcing.
-Decode = Callable[[Int[Array, 'B T']], Float[Array, 'B T V']]
+# Target under teacher forcing, places in it and candidates for each place, to the
+# candidates' logits: two tokens matter, not the vocabulary.
+Decode = Callable[
+  [Int[Array, 'B T'], Int[Array, 'B L'], Int[Array, 'B L C']], Float[Array, 'B L C']
+]
 
 
 def parallel(
@@ -37,7 +40,7 @@ def parallel(
   """Judges all words at once.
 
   Args:
-    decode: teacher forcing.
+    decode: teacher forcing, as `T5.decode_at`.
     prompt: token ids, EOS included.
     word_end: True at the tokens in front of which a word ends.
     mark_ids: the pieces of the mark.
@@ -46,7 +49,7 @@ def parallel(
     p at the tokens in front of which a word ends, 0 elsewhere.
   """
   place = jnp.broadcast_to(jnp.arange(prompt.shape[1]), prompt.shape)
-  p = choose(decode(prompt), place, prompt, mark_ids[0])
+  p = choose(decode, prompt, place, prompt, mark_ids[0])
   return jnp.where(word_end, p, 0.0)
 
 
@@ -71,7 +74,7 @@ def sequential(
   def judge_again(state):
     passes, marked, _, _ = state
     target, place = insert_marks(prompt, marked, mark_ids, length)
-    p = choose(decode(target), place, prompt, mark_ids[0])
+    p = choose(decode, target, place, prompt, mark_ids[0])
     p = jnp.where(word_end & (place < length), p, 0.0)
     return passes + 1, p > 0.5, p, jnp.any((p > 0.5) != marked)
 
@@ -106,7 +109,8 @@ def insert_marks(
 
 
 def choose(
-  logits: Float[Array, 'B T V'],
+  decode: Decode,
+  target: Int[Array, 'B T'],
   place: Int[Array, 'B L'],
   prompt: Int[Array, 'B L'],
   mark_id: int,
@@ -116,5 +120,6 @@ def choose(
   Args:
     place: where in T the choice in front of each prompt token is made.
   """
-  here = jnp.arange(prompt.shape[0])[:, None], jnp.minimum(place, logits.shape[1] - 1)
-  return jax.nn.sigmoid(logits[*here, mark_id] - logits[*here, prompt])
+  candidates = jnp.stack([jnp.full_like(prompt, mark_id), prompt], axis=-1)
+  logits = decode(target, jnp.minimum(place, target.shape[1] - 1), candidates)
+  return jax.nn.sigmoid(logits[..., 0] - logits[..., 1])

@@ -16,6 +16,7 @@ L text tokens, T target tokens, D width, V vocabulary.
 """
 
 import dataclasses
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -229,9 +230,7 @@ class RAHF(nn.Module):
     tokens, mask = self._keyword_memory(fused)
     memory = self.t5.keys_values(tokens)
 
-    def decode(target: Int[Array, 'B T']) -> Float[Array, 'B T V']:
-      return self.t5.decode_memory(memory, mask, target, train=False)
-
+    decode = functools.partial(self.t5.decode_at, memory, mask)
     if sequential:
       return constrained.sequential(decode, prompt, word_end, mark_ids, length)
     return constrained.parallel(decode, prompt, word_end, mark_ids)

@@ -183,6 +183,17 @@ class Decoder(nn.Module):
     train: bool,
   ) -> Float[Array, 'B T V']:
     """Decodes all positions at once (teacher forcing)."""
+    return self._logits(self.stream(x, fused, fused_mask, train=train))
+
+  def stream(
+    self,
+    x: Float[Array, 'B T D'],
+    fused: tuple[KeyValue, ...],
+    fused_mask: Bool[Array, 'B L'],
+    *,
+    train: bool,
+  ) -> Float[Array, 'B T D']:
+    """`__call__` up to the logits."""
     length = x.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = self.dropout(x, deterministic=not train)
@@ -195,7 +206,7 @@ class Decoder(nn.Module):
         fused_mask=fused_mask[:, None, None, :],
         train=train,
       )
-    return self._logits(x, train=train)
+    return self._norm(x, train=train)
 
   def step(
     self,
@@ -223,10 +234,21 @@ class Decoder(nn.Module):
         train=False,
       )
       past.append(memory)
-    return self._logits(x, train=False), cache._replace(past=tuple(past))
+    logits = self._logits(self._norm(x, train=False))
+    return logits, cache._replace(past=tuple(past))
 
-  def _logits(self, x: Float[Array, 'B T D'], *, train: bool) -> Float[Array, 'B T V']:
-    x = self.dropout(self.decoder_norm(x), deterministic=not train)
+  def logits_of(
+    self, stream: Float[Array, 'B L D'], tokens: Int[Array, 'B L C']
+  ) -> Float[Array, 'B L C']:
+    """Logits of some tokens, untied; `stream` is read by their columns alone."""
+    kernel = self.logits_dense.variables['params']['kernel'].astype(self.dtype)
+    logits = jnp.einsum('bld,dblc->blc', stream, jnp.take(kernel, tokens, axis=1))
+    return jnp.asarray(logits, jnp.float32)
+
+  def _norm(self, x: Float[Array, 'B T D'], *, train: bool) -> Float[Array, 'B T D']:
+    return self.dropout(self.decoder_norm(x), deterministic=not train)
+
+  def _logits(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
     if self.config.tied_logits:
       return x
     return jnp.asarray(self.logits_dense(x), jnp.float32)
@@ -268,26 +290,36 @@ class T5(nn.Module):
     train: bool,
   ) -> Float[Array, 'B T V']:
     """Logits of each target token given those before it (teacher forcing)."""
-    memory = self.keys_values(fused)
-    return self.decode_memory(memory, fused_mask, target, train=train)
+    x = self.embed(shift_right(target))
+    return self._untie(
+      self.decoder(x, self.keys_values(fused), fused_mask, train=train)
+    )
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what `DecoderCache.start` and `decode_memory` take."""
+    """Returns what `DecoderCache.start` and `decode_at` take."""
     return self.decoder.keys_values(fused)
 
-  def decode_memory(
+  def decode_at(
     self,
     memory: tuple[KeyValue, ...],
-    fused_mask: Bool[Array, 'B L'],
+    fused_mask: Bool[Array, 'B S'],
     target: Int[Array, 'B T'],
-    *,
-    train: bool,
-  ) -> Float[Array, 'B T V']:
-    """`decode` with the keys and values of the fused tokens given."""
-    # The start token is T5's padding id, 0.
-    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
-    x = self.decoder(self.embed(inputs), memory, fused_mask, train=train)
-    return self._untie(x)
+    place: Int[Array, 'B L'],
+    tokens: Int[Array, 'B L C'],
+  ) -> Float[Array, 'B L C']:
+    """`decode` without dropout, for some places in the target and tokens there.
+
+    Where a few tokens are in question, the logits of the whole vocabulary would be a
+    fifth of the work.
+    """
+    x = self.embed(shift_right(target))
+    stream = self.decoder.stream(x, memory, fused_mask, train=False)
+    stream = jnp.take_along_axis(stream, place[..., None], axis=1)
+    if not self.config.tied_logits:
+      return self.decoder.logits_of(stream, tokens)
+    scaled = stream * self.config.width**-0.5
+    logits = jnp.einsum('bld,blcd->blc', scaled, self.embed(tokens))
+    return jnp.asarray(logits, jnp.float32)
 
   def decode_step(
     self,
@@ -307,3 +339,8 @@ class T5(nn.Module):
       return x
     logits = self.token_embedder.attend(x * self.config.width**-0.5)
     return jnp.asarray(logits, jnp.float32)
+
+
+def shift_right(target: Int[Array, 'B T']) -> Int[Array, 'B T']:
+  """Returns the decoder's inputs: the start token, T5's padding id 0, comes first."""
+  return jnp.pad(target[:, :-1], ((0, 0), (1, 0)))

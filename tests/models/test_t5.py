@@ -85,6 +85,27 @@ def test_step_by_step_decoding_equals_teacher_forcing(golden):
   np.testing.assert_allclose(decode(variables, encoded), logits, atol=1e-5)
 
 
+def test_a_few_logits_are_those_of_all(golden):
+  model, variables, expected, (encoded, logits) = golden
+  mask = jnp.asarray(expected['encoder_input_tokens'] != 0)
+  targets = jnp.asarray(expected['decoder_target_tokens'])
+  batch, length, vocabulary = logits.shape
+  rng = np.random.default_rng(0)
+  place = jnp.asarray(rng.integers(0, length, (batch, 7)))
+  tokens = jnp.asarray(rng.integers(0, vocabulary, (batch, 7, 2)))
+
+  @jax.jit
+  def decode_at(variables, encoded):
+    def run(model):
+      memory = model.keys_values(encoded)
+      return model.decode_at(memory, mask, targets, place, tokens)
+
+    return model.apply(variables, method=run)
+
+  some = logits[np.arange(batch)[:, None, None], place[..., None], tokens]
+  np.testing.assert_allclose(decode_at(variables, encoded), some, atol=1e-5)
+
+
 # Distances of which the bucket was computed by hand from the definition: exact up to
 # half of a direction's buckets, then floor(log(n / exact) / log(128 / exact) x exact).
 BOTH_WAYS = {
