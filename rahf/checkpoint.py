@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
+from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
 FREE_SECTIONS = ('mesh', 'eval', 'keywords')
@@ -22,7 +23,7 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
   """Checks that a run in the directory, if there is one, has the same config.
 
   Raises:
-    ValueError: the directory belongs to a run with another config.
+    InputError: the directory belongs to a run with another config.
   """
   path = workdir / 'config.json'
   if not path.exists():
@@ -30,7 +31,7 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
   there = json.loads(path.read_text())
   here = json.loads(config_lib.to_json(config))
   if changed := config_lib.differences(_fixed(there), _fixed(here)):
-    raise ValueError(
+    raise InputError(
       f'{workdir} holds a run with another config:\n  '
       + '\n  '.join(changed)
       + '\nchoose another --workdir, or set these fields as they are there'
@@ -110,18 +111,18 @@ class Checkpoints:
     """Reads a checkpoint straight into the shards that `abstract` describes.
 
     Raises:
-      ValueError: an array has another shape or dtype than expected, is missing, or
+      InputError: an array has another shape or dtype than expected, is missing, or
         is not known to the model.
     """
     where = self._directory / str(step)
     stored = self._manager.item_metadata(step)
     if stored is None:
-      raise ValueError(f'{where} is not a complete checkpoint; remove it')
+      raise InputError(f'{where} is not a complete checkpoint; remove it')
     expected = _describe(abstract)
     found = _describe(getattr(stored, 'tree', stored))
     for path in sorted(expected.keys() | found.keys()):
       if expected.get(path) != found.get(path):
-        raise ValueError(
+        raise InputError(
           f'{where}: {path} is {found.get(path, "missing")}, but the model has '
           f'{expected.get(path, "no such array")}; was it written with another config?'
         )

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rahf.data.schema import SPLITS
+from rahf.errors import InputError
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5_layers import T5Config
@@ -191,7 +192,7 @@ def validate(config: ConfigDict) -> None:
   """Checks the settings against each other, before anything is loaded.
 
   Raises:
-    ValueError: the first problem, with its field, value and a way out.
+    InputError: the first problem, with its field, value and a way out.
   """
   for field, choices in CHOICES.items():
     _check_choice(field, operator.attrgetter(field)(config), choices)
@@ -205,12 +206,12 @@ def validate(config: ConfigDict) -> None:
 def _check_shapes(model: ConfigDict) -> None:
   """Checks that patches, heads and head stages fit the image's size."""
   if model.image_size % model.vit.patch:
-    raise ValueError(
+    raise InputError(
       f'config.model.image_size = {model.image_size} is not a multiple of '
       f'config.model.vit.patch = {model.vit.patch}'
     )
   if model.vit.width % model.vit.heads:
-    raise ValueError(
+    raise InputError(
       f'config.model.vit.width = {model.vit.width} is not a multiple of '
       f'config.model.vit.heads = {model.vit.heads}'
     )
@@ -220,13 +221,13 @@ def _check_shapes(model: ConfigDict) -> None:
     lost = head.size if head.padding == 'VALID' else 1
     grid = (grid - lost) // head.stride + 1
     if grid < 1:
-      raise ValueError(
+      raise InputError(
         f'config.model.score_head has {len(head.convs)} convolutions, '
         f'but nothing is left of the token grid after {i}; take fewer, or a larger '
         'config.model.image_size'
       )
   if 2 ** len(model.heatmap_head.deconvs) > model.vit.patch:
-    raise ValueError(
+    raise InputError(
       f'config.model.heatmap_head.deconvs has {len(model.heatmap_head.deconvs)} '
       f'widths, which makes maps larger than the image; log2(patch) of them are '
       f'enough for config.model.vit.patch = {model.vit.patch}'
@@ -253,7 +254,7 @@ def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
   if value not in choices:
     close = difflib.get_close_matches(value, choices, 1)
     hint = f'; did you mean {close[0]!r}?' if close else ''
-    raise ValueError(
+    raise InputError(
       f'config.{field} = {value!r} is none of {", ".join(choices)}{hint}'
     )
 
@@ -264,4 +265,4 @@ def _check_range(
   value = operator.attrgetter(field)(config)
   if not low <= value <= high:
     limits = f'at least {low}' if high == math.inf else f'from {low} to {high}'
-    raise ValueError(f'config.{field} = {value} must be {limits}')
+    raise InputError(f'config.{field} = {value} must be {limits}')

@@ -21,6 +21,7 @@ from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
+from rahf.errors import InputError
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interruption
 from rahf.losses import LabelSums
@@ -266,7 +267,7 @@ def evaluate(
   """Evaluates the newest checkpoint on `config.eval.split` and prints the tables.
 
   Raises:
-    ValueError: there is no checkpoint, or it was trained with another config.
+    InputError: there is no checkpoint, or it was trained with another config.
     Interrupted: SIGTERM or Ctrl-C came.
   """
   config_lib.validate(config)
@@ -276,7 +277,7 @@ def evaluate(
     checkpoints = checkpoint.Checkpoints(workdir)
     step = checkpoints.latest_step()
   if step is None:
-    raise ValueError(
+    raise InputError(
       f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
     )
   with interruption.raising():

@@ -41,7 +41,7 @@ def set_up(config: ConfigDict) -> Experiment:
   """Checks the config and makes everything but the training state.
 
   Raises:
-    ValueError: a setting, the data or the tokenizer does not fit; says which.
+    InputError: a setting, the data or the tokenizer does not fit; says which.
   """
   config_lib.validate(config)
   mesh = sharding.make_mesh(config.mesh)

@@ -13,11 +13,11 @@ import os
 import pathlib
 import re
 import sys
-import traceback
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from rahf.errors import InputError
 from rahf.interruption import Interrupted, Interruption
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
         f'{error.name} is not installed; training and evaluation need the extra '
         '`train`: pip install "rahf[train]"'
       )
-    except Exception as error:
-      if os.environ.get('RAHF_TRACEBACK') or not is_mistake(error):
+    except (InputError, OSError) as error:
+      if os.environ.get('RAHF_TRACEBACK'):
         raise
       return _fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)')
   return 0
@@ -81,21 +81,6 @@ def _run(interruption: Interruption) -> None:
   else:
     from rahf.evaluate import evaluate as run
   run(_CONFIG.value, epath.Path(workdir).absolute(), interruption)
-
-
-def is_mistake(error: Exception) -> bool:
-  """Returns whether an error's message is for the user, who can mend the matter.
-
-  So are files that cannot be read or written, and every ValueError that this package
-  raises itself. Any other, and a ValueError out of a library, is a bug: its traceback
-  says where.
-  """
-  if isinstance(error, OSError):
-    return True
-  raised_at = traceback.extract_tb(error.__traceback__)[-1]
-  ours = pathlib.Path(raised_at.filename).is_relative_to(pathlib.Path(__file__).parent)
-  on_purpose = (raised_at.line or '').startswith('raise ')
-  return isinstance(error, ValueError) and ours and on_purpose
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import optax
 
+from rahf.errors import InputError
+
 # Norm scales, biases, embeddings and positions are not decayed.
 DECAYED = re.compile(r'(^|/)kernel$')
 
@@ -83,13 +85,13 @@ def scale_by_path(factors) -> optax.GradientTransformation:
 
 
 def check_patterns(options, params: Any) -> None:
-  """Raises ValueError if a pattern of the options matches no parameter."""
+  """Raises InputError if a pattern of the options matches no parameter."""
   paths = jax.tree.leaves(map_paths(lambda path: path, params))
   patterns = [('freeze', pattern) for pattern in options.freeze]
   patterns += [('rate_factors', pattern) for pattern, _ in options.rate_factors]
   for field, pattern in patterns:
     if not any(re.search(pattern, path) for path in paths):
-      raise ValueError(
+      raise InputError(
         f'config.optimizer.{field} has {pattern!r}, which matches no parameter; '
         f'paths look like {paths[0]!r}'
       )

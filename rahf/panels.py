@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from rahf.data import schema, words
+from rahf.errors import InputError
 
 TILE, GAP, MARGIN = 256, 12, 20
 WIDTH = 5 * TILE + 4 * GAP + 2 * MARGIN
@@ -80,7 +81,7 @@ def review_panel(
     An RGB picture WIDTH pixels wide; the height grows with the prompt.
 
   Raises:
-    ValueError: the number of keyword labels is not the number of words.
+    InputError: the number of keyword labels is not the number of words.
   """
   tiles = _tiles(image, truth, prediction)
   scores = _scores(truth.scores, prediction.scores)
@@ -228,7 +229,7 @@ def _misaligned(labels: Sequence[int] | None, spans: Sequence) -> set[int]:
   if labels is None:
     return set()
   if len(labels) != len(spans):
-    raise ValueError(
+    raise InputError(
       f'{len(labels)} keyword labels for a prompt of {len(spans)} words; pass one for '
       'each of words.label_spans(prompt), or None'
     )

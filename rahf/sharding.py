@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rahf.errors import InputError
+
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
 
@@ -31,20 +33,20 @@ def make_mesh(sizes, devices: list[jax.Device] | None = None) -> Mesh:
     devices: all devices of the process group unless given.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    InputError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   shape = [sizes[axis] for axis in AXES]
   named = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
-    raise ValueError(
+    raise InputError(
       f'config.mesh has {named}: sizes are positive, and at most one is -1'
     )
   if -1 in shape:
     rest = math.prod(size for size in shape if size != -1)
     shape[shape.index(-1)] = len(devices) // rest
   if math.prod(shape) != len(devices):
-    raise ValueError(
+    raise InputError(
       f'config.mesh has {named}, which does not multiply to the {len(devices)} '
       'devices; change config.mesh.data, .fsdp or .tensor'
     )
@@ -61,11 +63,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
-  """Raises ValueError unless every device gets the same share of a micro-batch."""
+  """Raises InputError unless every device gets the same share of a micro-batch."""
   shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
   if size < 1 or size % (shards * accumulate):
     micro = f' x {accumulate} micro-batches' if accumulate > 1 else ''
-    raise ValueError(
+    raise InputError(
       f'{field} = {size} is not a positive multiple of {shards * accumulate} '
       f'({shards} data shards of the mesh{micro}); change it or config.mesh'
     )
@@ -78,14 +80,14 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
     boxed_params: tree of shapes with their logical axes, from `jax.eval_shape`.
 
   Raises:
-    ValueError: a mesh axis does not divide the parameter axis that it shards.
+    InputError: a mesh axis does not divide the parameter axis that it shards.
   """
   specs = nn.logical_to_mesh(nn.get_partition_spec(boxed_params), LOGICAL_AXIS_RULES)
 
   def sharding(path, shape, spec):
     for size, axis in zip(shape.shape, spec, strict=False):
       if axis is not None and size % mesh.shape[axis]:
-        raise ValueError(
+        raise InputError(
           f'the mesh axis {axis!r} of size {mesh.shape[axis]} does not divide a '
           f'dimension of {jax.tree_util.keystr(path, simple=True, separator="/")} '
           f'{shape.shape}; change config.mesh.{axis} or the size in config.model'

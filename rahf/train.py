@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rahf import checkpoint, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline
+from rahf.errors import InputError
 from rahf.evaluate import Evaluator, report, tuned_threshold
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
@@ -30,7 +31,7 @@ from rahf.step import Metrics, make_train_step
 HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(InputError):
   """The loss is NaN or infinite; the last checkpoint is from before."""
 
 
@@ -40,7 +41,7 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
   On SIGTERM it saves a checkpoint and returns.
 
   Raises:
-    ValueError: a setting does not fit, the directory holds another run, or the
+    InputError: a setting does not fit, the directory holds another run, or the
       loss is no longer finite.
     Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
@@ -81,7 +82,7 @@ def plan_weights(config: ConfigDict, experiment: Experiment) -> loading.Plan:
   """Says where each parameter of a new run comes from; reads no arrays.
 
   Raises:
-    ValueError: what config.init names cannot be read or does not fit the model.
+    InputError: what config.init names cannot be read or does not fit the model.
   """
   plan = loading.plan(
     loading.open_sources(config.init),

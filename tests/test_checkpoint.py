@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rahf import sharding
 from rahf.checkpoint import Checkpoints, check_workdir, claim_workdir, is_started
 from rahf.config import default_config
+from rahf.errors import InputError
 from rahf.state import TrainState
 
 MESH = dict(data=2, fsdp=2, tensor=2)
@@ -69,18 +70,18 @@ def test_restores_every_bit_on_any_mesh(saved, mesh):
 )
 def test_refuses_another_shape_or_dtype(saved, kernel, message):
   other = make_state(vit={'kernel': kernel})
-  with pytest.raises(ValueError, match=f'vit/kernel is {message}'):
+  with pytest.raises(InputError, match=f'vit/kernel is {message}'):
     Checkpoints(saved).restore(5, describe(other))
 
 
 def test_refuses_other_names(saved):
   more = make_state(t5={'kernel': jnp.zeros(2)})
   message = r'checkpoints/5: .*t5/kernel is missing, but the model has float32\[2\]'
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     Checkpoints(saved).restore(5, describe(more))
   fewer = make_state()
   fewer = fewer.replace(params={})
-  with pytest.raises(ValueError, match='but the model has no such array'):
+  with pytest.raises(InputError, match='but the model has no such array'):
     Checkpoints(saved).restore(5, describe(fewer))
 
 
@@ -121,7 +122,7 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   other = default_config()
   other.seed = 3
   other.model.vit.width = 96
-  with pytest.raises(ValueError, match='holds a run with another config') as error:
+  with pytest.raises(InputError, match='holds a run with another config') as error:
     check_workdir(workdir, other)
   lines = [line.strip() for line in str(error.value).splitlines()]
   assert 'config.seed: 0 there, 3 here' in lines
@@ -139,5 +140,5 @@ def test_what_does_not_change_the_training_may_change(workdir):
   config.train.checkpoint_every = 10
   check_workdir(workdir, config)
   config.train.steps += 1
-  with pytest.raises(ValueError, match=r'config\.train\.steps'):
+  with pytest.raises(InputError, match=r'config\.train\.steps'):
     check_workdir(workdir, config)

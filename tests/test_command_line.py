@@ -9,9 +9,6 @@ import subprocess
 import pytest
 import runs
 
-from rahf.data import images
-from rahf.main import is_mistake
-
 T5_MODEL = 'tokenizer/t5-base.spiece.model'
 
 
@@ -104,21 +101,6 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   message = assert_refused(run, records[5].uid, 'not a PNG, JPEG or WEBP image')
   assert 'record 5' in message
   assert 'python -m rahf.data verify' in message
-
-
-def test_only_our_own_errors_are_mistakes():
-  def caught(function, *arguments):
-    try:
-      function(*arguments)
-    except Exception as error:
-      return error
-
-  assert is_mistake(caught(images.decode_image, b'nothing'))
-  assert is_mistake(caught(pathlib.Path('/nowhere').read_bytes))
-  # Out of a library, out of our code by accident, of another type.
-  assert not is_mistake(caught(json.loads, '{'))
-  assert not is_mistake(caught(images.resize, None, 3))
-  assert not is_mistake(caught(lambda: {}['x']))
 
 
 def test_a_bug_shows_its_traceback(tmp_path):

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from rahf.config import VARIANTS, default_config, differences, to_json, validate
+from rahf.errors import InputError
 
 CONFIGS = sorted(
   path.stem for path in pathlib.Path(__file__).parents[1].glob('configs/[!_]*.py')
@@ -83,7 +84,7 @@ def test_settings_that_do_not_fit_are_refused(field, value, message):
   config = default_config()
   validate(config)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     validate(config)
 
 

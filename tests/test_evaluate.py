@@ -13,6 +13,7 @@ from PIL import Image
 
 from rahf import losses, sharding
 from rahf.data import images, pipeline, schema
+from rahf.errors import InputError
 from rahf.evaluate import Evaluator, evaluate
 from rahf.experiment import set_up
 from rahf.interruption import Interrupted, Interruption
@@ -140,7 +141,7 @@ def test_eval_mode_says_what_the_loop_said(trained, data_dir, tmp_path, capsys):
 
 def test_eval_mode_without_a_checkpoint(data_dir, tmp_path):
   workdir = epath.Path(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match='nothing has no checkpoint to evaluate'):
+  with pytest.raises(InputError, match='nothing has no checkpoint to evaluate'):
     evaluate(tiny.get_config(data_dir), workdir, Interruption())
   assert not workdir.exists()
 

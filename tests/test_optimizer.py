@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from rahf.config import default_config
+from rahf.errors import InputError
 from rahf.optimizer import check_patterns, make_optimizer, make_schedule
 
 RATE = 1e-2
@@ -122,11 +123,11 @@ def test_rate_factors_multiply_the_updates_they_match():
 
 def test_a_pattern_that_matches_nothing_is_an_error():
   check_patterns(make_options(rate_factors=(('^vit/', 2.0),)), make_params())
-  with pytest.raises(ValueError, match=r"rate_factors has 'x', which matches no"):
+  with pytest.raises(InputError, match=r"rate_factors has 'x', which matches no"):
     check_patterns(make_options(rate_factors=(('x', 2.0),)), make_params())
 
 
 def test_a_pattern_that_freezes_nothing_is_an_error():
   check_patterns(make_options(freeze=('^vit/', 'kernel$')), make_params())
-  with pytest.raises(ValueError, match=r"freeze has '\^vti/', which matches no"):
+  with pytest.raises(InputError, match=r"freeze has '\^vti/', which matches no"):
     check_patterns(make_options(freeze=('^t5/', '^vti/')), make_params())

@@ -6,6 +6,7 @@ from PIL import ImageColor
 
 from rahf import panels
 from rahf.data import schema
+from rahf.errors import InputError
 
 PROMPT = 'a yellow cat, "sitting" on a mat'
 SCORES = dict.fromkeys(schema.SCORES, 0.5)
@@ -135,5 +136,5 @@ def test_long_prompts_wrap():
 
 def test_wrong_number_of_labels_is_an_error():
   image = np.zeros((64, 64, 3), np.uint8)
-  with pytest.raises(ValueError, match='3 keyword labels for a prompt of 7 words'):
+  with pytest.raises(InputError, match='3 keyword labels for a prompt of 7 words'):
     panels.review_panel(image, PROMPT, labels(keyword_labels=(1, 0, 1)), labels())

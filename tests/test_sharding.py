@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 from tiny_model import make_batch, tiny
 
 from rahf import sharding
+from rahf.errors import InputError
 from rahf.models.layers import partitioned
 from rahf.sharding import check_batch_size, make_mesh, parameter_shardings, put_batch
 
@@ -36,18 +37,18 @@ def test_one_size_may_be_the_rest():
   ],
 )
 def test_sizes_that_make_no_mesh(mesh, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     make_mesh(mesh)
 
 
 def test_a_batch_must_fit_the_data_shards():
   mesh = make_mesh(sizes(2, 2, 2))
   check_batch_size('config.train.batch_size', 8, mesh, accumulate=2)
-  with pytest.raises(ValueError, match=r'train.batch_size = 6 .*multiple of 4'):
+  with pytest.raises(InputError, match=r'train.batch_size = 6 .*multiple of 4'):
     check_batch_size('config.train.batch_size', 6, mesh)
-  with pytest.raises(ValueError, match=r'= 12 .*of 8 .4 data shards .*x 2 micro-batc'):
+  with pytest.raises(InputError, match=r'= 12 .*of 8 .4 data shards .*x 2 micro-batc'):
     check_batch_size('config.train.batch_size', 12, mesh, accumulate=2)
-  with pytest.raises(ValueError, match=r'eval.batch_size = 0 is not a positive'):
+  with pytest.raises(InputError, match=r'eval.batch_size = 0 is not a positive'):
     check_batch_size('config.eval.batch_size', 0, mesh)
 
 

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from rahf.checkpoint import Checkpoints
+from rahf.errors import InputError
 from rahf.journal import Journal
 from rahf.train import NonFiniteLossError, check_finite
 
@@ -120,7 +121,7 @@ def test_another_config_in_the_directory_is_refused_with_the_difference(
   config = tiny.get_config(data_dir)
   config.optimizer.learning_rate = 0.5
   config.train.batch_size = 16
-  with pytest.raises(ValueError, match='another config') as raised:
+  with pytest.raises(InputError, match='another config') as raised:
     runs.run_training(config, trained)
   assert 'config.optimizer.learning_rate: 0.001 there, 0.5 here' in str(raised.value)
   assert 'config.train.batch_size: 8 there, 16 here' in str(raised.value)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rahf.data import quiet
+from rahf.errors import InputError
 
 _RICHHF18K = """\
 Join the labels of the RichHF-18K release with images and prompts by uid, and write
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       '`train`: pip install "rahf[train]"',
       file=sys.stderr,
     )
-  except (ValueError, OSError) as error:
+  except (InputError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rahf.data import schema
+from rahf.errors import InputError
 
 DISC_RADIUS = 1 / 20  # of the image's height
 
@@ -68,11 +69,11 @@ def consolidate(
     width: of the maps, in pixels.
 
   Raises:
-    ValueError: no annotation; a point outside the image, a word position outside
+    InputError: no annotation; a point outside the image, a word position outside
       the prompt, or a score outside 1 to 5.
   """
   if not annotations:
-    raise ValueError('no annotations to consolidate; give at least one annotator')
+    raise InputError('no annotations to consolidate; give at least one annotator')
   points = [(a.implausibility_points, a.misalignment_points) for a in annotations]
   maps = np.mean(
     [[discs(marked, height, width) for marked in pair] for pair in points],
@@ -93,13 +94,13 @@ def discs(points: Sequence[Point], height: int, width: int) -> Bool[np.ndarray, 
   most the radius.
 
   Raises:
-    ValueError: a point outside [0, 1].
+    InputError: a point outside [0, 1].
   """
   mask = np.zeros((height, width), bool)
   radius = height * DISC_RADIUS
   for x, y in points:
     if not (0 <= x <= 1 and 0 <= y <= 1):
-      raise ValueError(
+      raise InputError(
         f'point ({x}, {y}) lies outside the image; give fractions of width and '
         'height in [0, 1]'
       )
@@ -117,7 +118,7 @@ def _majority(ticked: Sequence[Collection[int]], num_tokens: int) -> tuple[int, 
   for words in ticked:
     for word in set(words):
       if not 0 <= word < num_tokens:
-        raise ValueError(
+        raise InputError(
           f'misaligned word {word} is not among the {num_tokens} label tokens of '
           'the prompt; count them with rahf.data.words.label_tokens'
         )
@@ -128,12 +129,12 @@ def _majority(ticked: Sequence[Collection[int]], num_tokens: int) -> tuple[int, 
 def _mean_scores(likert: Sequence[Sequence[float | None]]) -> tuple[float, ...]:
   for row in likert:
     if len(row) != len(schema.SCORES):
-      raise ValueError(f'{len(row)} scores given; give one each of {schema.SCORES}')
+      raise InputError(f'{len(row)} scores given; give one each of {schema.SCORES}')
   means = []
   for name, column in zip(schema.SCORES, zip(*likert, strict=True), strict=True):
     given = [s for s in column if s is not None and not math.isnan(s)]
     for score in given:
       if not 1 <= score <= 5:
-        raise ValueError(f'{name} score {score} is not on the Likert scale of 1 to 5')
+        raise InputError(f'{name} score {score} is not on the Likert scale of 1 to 5')
     means.append(sum((s - 1) / 4 for s in given) / len(given) if given else math.nan)
   return tuple(means)

@@ -3,6 +3,7 @@
 from etils import epath
 
 from rahf.data.tokenizer import Tokenizer
+from rahf.errors import InputError
 
 TOKENIZER_FILE = 'tokenizer.model'
 
@@ -14,7 +15,7 @@ def prepared_directory(options) -> epath.Path:
   `python -m rahf.data prepare`.
 
   Raises:
-    ValueError: RichHF-18K has not been prepared below `options.dir`.
+    InputError: RichHF-18K has not been prepared below `options.dir`.
   """
   if options.name == 'shapes':
     from rahf.data.datasets.shapes import prepare_shapes
@@ -23,7 +24,7 @@ def prepared_directory(options) -> epath.Path:
   versions = epath.Path(options.dir) / options.name
   found = sorted(versions.glob('*/dataset_info.json')) if versions.exists() else []
   if not found:
-    raise ValueError(
+    raise InputError(
       f'{versions} holds no prepared data set; run `python -m rahf.data prepare '
       f'{options.name} --labels … --images … --out {options.dir}`, or point '
       'config.data.dir to where that was done'
@@ -35,13 +36,13 @@ def open_tokenizer(path: str, directory: epath.Path) -> Tokenizer:
   """Opens `config.tokenizer`, or if that is '' the one beside the data.
 
   Raises:
-    ValueError: there is no readable SentencePiece model.
+    InputError: there is no readable SentencePiece model.
   """
   if path:
     return Tokenizer(path)
   beside = directory / TOKENIZER_FILE
   if not beside.exists():
-    raise ValueError(
+    raise InputError(
       f'config.tokenizer is empty and {directory} has no {TOKENIZER_FILE}; set '
       'config.tokenizer to a SentencePiece model such as T5\'s "spiece.model"'
     )

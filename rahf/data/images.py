@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rahf.errors import InputError
+
 FORMATS = ('PNG', 'JPEG', 'WEBP')
 # Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.
 MAX_SIDE = 8192
@@ -16,7 +18,7 @@ Box = Sequence[float] | Float[np.ndarray, '4']
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
-class ImageError(ValueError):
+class ImageError(InputError):
   """The bytes are not an image that may be decoded; the message says why."""
 
 

@@ -26,6 +26,7 @@ from rahf.data.tokenizer import (
   tasks,
   word_end_mask,
 )
+from rahf.errors import InputError
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
 tf.config.set_visible_devices([], 'GPU')
@@ -76,7 +77,7 @@ def train_batches(
     start_step: number of the first batch; 0 at the start of training.
 
   Raises:
-    ValueError: the batch does not divide over the hosts, the word limits leave
+    InputError: the batch does not divide over the hosts, the word limits leave
       nothing, or, when its batch comes, a record is damaged.
   """
   rows = _rows(batch_size, host, hosts)
@@ -109,7 +110,7 @@ def eval_batches(
     batch_size: rows of all hosts together; each host gets its consecutive share.
 
   Raises:
-    ValueError: the batch does not divide over the hosts, or, when its batch comes, a
+    InputError: the batch does not divide over the hosts, or, when its batch comes, a
       record is damaged.
   """
   rows = _rows(batch_size, host, hosts)
@@ -159,7 +160,7 @@ def decode_record(
     box: top, left, height, width of what is kept, as fractions.
 
   Raises:
-    ValueError: image or map cannot be decoded, or labels do not fit the prompt.
+    InputError: image or map cannot be decoded, or labels do not fit the prompt.
   """
   size = options.image_size
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
@@ -226,7 +227,7 @@ class _Rows(NamedTuple):
 
 def _rows(batch_size: int, host: int, hosts: int) -> _Rows:
   if batch_size < 1 or batch_size % hosts:
-    raise ValueError(
+    raise InputError(
       f'a batch of {batch_size} does not divide over {hosts} hosts; set '
       'config.batch_size to a multiple of their number'
     )
@@ -295,7 +296,7 @@ class _Stream:
     }
 
   def _explain(self, rows: Iterable[int]) -> None:
-    """Raises ValueError naming the record for which reading or decoding fails.
+    """Raises InputError naming the record for which reading or decoding fails.
 
     TensorFlow's errors name no record; looking for it afterwards costs nothing as
     long as all is well.
@@ -309,7 +310,7 @@ class _Stream:
         where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
         decode_record(record, self.tokenizer, self.options)
       except ValueError as error:
-        raise ValueError(f'{where}{error}; {advice}') from None
+        raise InputError(f'{where}{error}; {advice}') from None
 
 
 def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
@@ -338,7 +339,7 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   low, high = options.min_words or 0, options.max_words or np.inf
   selected = np.flatnonzero((low <= counts) & (counts <= high))
   if not len(selected):
-    raise ValueError(
+    raise InputError(
       f'none of the {len(split)} prompts of {split.name} has {low} to {high} words; '
       'widen min_words and max_words or set them to None'
     )

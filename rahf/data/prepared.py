@@ -10,6 +10,7 @@ from typing import TypeVar
 import tqdm
 
 from rahf.data.records import RecordSplit
+from rahf.errors import InputError
 
 _Result = TypeVar('_Result')
 
@@ -18,15 +19,15 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
   """Returns the prepared directory at or below `path`, and its splits' names.
 
   Raises:
-    ValueError: there is none, or more than one.
+    InputError: there is none, or more than one.
   """
   path = pathlib.Path(path)
   if not path.is_dir():
-    raise ValueError(f'{path}: no such folder')
+    raise InputError(f'{path}: no such folder')
   found = sorted(info.parent for info in path.rglob('dataset_info.json'))
   if len(found) != 1:
     names = ', '.join(map(str, found)) or 'no dataset_info.json below it'
-    raise ValueError(
+    raise InputError(
       f'{path}: give one directory that `python -m rahf.data prepare` wrote; found '
       f'{names}'
     )

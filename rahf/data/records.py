@@ -19,6 +19,7 @@ from etils import epath
 from jaxtyping import Int32, Int64
 
 from rahf.data import schema
+from rahf.errors import InputError
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
 _OVERHEAD = _HEADER.size + 4
@@ -50,7 +51,7 @@ class RecordSplit:
     """Reads one record.
 
     Raises:
-      ValueError: the record is damaged; says where and what to do.
+      InputError: the record is damaged; says where and what to do.
     """
     if not 0 <= position < len(self):
       raise IndexError(f'record {position} of {len(self)} in {self.name}')
@@ -58,7 +59,7 @@ class RecordSplit:
       return parse_record(self.read_serialized(position).numpy())
     except (tf.errors.OpError, ValueError) as error:
       reason = error.message if isinstance(error, tf.errors.OpError) else error
-      raise ValueError(f'{self.where(position)} cannot be read: {reason}') from None
+      raise InputError(f'{self.where(position)} cannot be read: {reason}') from None
 
   def __iter__(self) -> Iterator[schema.Record]:
     # One pass over the shards, several times as fast as record by record.
@@ -125,7 +126,7 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
     directory: the folder with `dataset_info.json`; local or gs://.
 
   Raises:
-    ValueError: no such data set or split, a shard missing or cut, or a number of
+    InputError: no such data set or split, a shard missing or cut, or a number of
       records other than dataset_info.json gives; says what to do.
   """
   directory = epath.Path(directory)
@@ -144,7 +145,7 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
     }
     _keep(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
-    raise ValueError(f'split {split} of {directory} holds no records')
+    raise InputError(f'split {split} of {directory} holds no records')
   return RecordSplit(
     directory=directory,
     name=split,
@@ -159,15 +160,15 @@ def parse_record(serialized: bytes) -> schema.Record:
   """Returns the record in a serialised `tf.train.Example` of `schema`'s format.
 
   Raises:
-    ValueError: not an example, or a feature is missing.
+    InputError: not an example, or a feature is missing.
   """
   try:
     features = tf.train.Example.FromString(serialized).features.feature
   except Exception as error:  # protobuf's DecodeError differs between back ends.
-    raise ValueError(f'not a tf.train.Example: {error}') from None
+    raise InputError(f'not a tf.train.Example: {error}') from None
   missing = sorted(set(schema.Record._fields) - set(features))
   if missing:
-    raise ValueError(
+    raise InputError(
       f'the features {missing} are missing; prepare the data set with this version'
     )
   text = {
@@ -191,13 +192,13 @@ def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[i
   try:
     info: dict[str, Any] = json.loads((directory / 'dataset_info.json').read_text())
   except (OSError, tf.errors.OpError, json.JSONDecodeError) as error:
-    raise ValueError(
+    raise InputError(
       f'{directory} is not a prepared data set, its dataset_info.json cannot be read '
       f'({error}); give the folder that `python -m rahf.data prepare` printed'
     ) from None
   splits = {entry['name']: entry for entry in info['splits']}
   if split not in splits:
-    raise ValueError(f'{directory} has no split {split!r}, only {sorted(splits)}')
+    raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
   counts = [int(count) for count in splits[split]['shardLengths']]
   stem = f'{info["name"]}-{split}.{info.get("fileFormat", "tfrecord")}'
   names = [f'{stem}-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
@@ -211,7 +212,7 @@ def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:
     try:
       sizes.append(epath.Path(file).stat().length)
     except (OSError, tf.errors.OpError) as error:
-      raise ValueError(
+      raise InputError(
         f'the shard {file} cannot be opened ({error}); copy the data set again or '
         'prepare it again'
       ) from None
@@ -228,7 +229,7 @@ def _scan(file: epath.Path, size: int, expected: int) -> tuple[np.ndarray, np.nd
       header = stream.read(_HEADER.size)
       length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
       if position + length + _OVERHEAD > size:
-        raise ValueError(
+        raise InputError(
           f'{file} is cut inside record {len(offsets)} at byte {position} (the file '
           f'has {size} bytes); copy it again or prepare the data set again'
         )
@@ -237,7 +238,7 @@ def _scan(file: epath.Path, size: int, expected: int) -> tuple[np.ndarray, np.nd
       position += length + _OVERHEAD
   if len(offsets) != expected:
     # A file cut between two records is a valid TFRecord file, only shorter.
-    raise ValueError(
+    raise InputError(
       f'{file} holds {len(offsets)} records, dataset_info.json says {expected}; copy '
       'it again or prepare the data set again'
     )

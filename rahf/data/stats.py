@@ -8,6 +8,7 @@ import numpy as np
 
 from rahf.data import images, prepared, records, schema
 from rahf.data.records import RecordSplit
+from rahf.errors import InputError
 
 
 class Facts(NamedTuple):
@@ -34,7 +35,7 @@ def stats(path: os.PathLike | str, split: str | None = None) -> str:
   """Reads a prepared directory, or one split, and returns the table to print.
 
   Raises:
-    ValueError: not a prepared data set, no such split, or a damaged record.
+    InputError: not a prepared data set, no such split, or a damaged record.
   """
   directory, names = prepared.find(path)
   if split is not None:
@@ -50,7 +51,7 @@ def _measure(split: RecordSplit, position: int) -> Facts:
   try:
     return measure(split[position])
   except images.ImageError as error:
-    raise ValueError(
+    raise InputError(
       f'{split.where(position)}: {error}; `python -m rahf.data verify` lists all'
     ) from None
 

@@ -21,6 +21,7 @@ from etils import epath
 from jaxtyping import Bool, Float, Int, Int32
 
 from rahf.data import schema, words
+from rahf.errors import InputError
 
 PAD = 0
 EOS = 1
@@ -77,7 +78,7 @@ class Tokenizer:
     """Reads the model.
 
     Raises:
-      ValueError: not a SentencePiece model, other special ids than T5's, or no
+      InputError: not a SentencePiece model, other special ids than T5's, or no
         pieces to spell the mark with.
     """
     self._path = path
@@ -85,13 +86,13 @@ class Tokenizer:
       model = epath.Path(path).read_bytes()
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     except (OSError, RuntimeError) as error:
-      raise ValueError(
+      raise InputError(
         f'{path} cannot be read as a SentencePiece model ({error}); set '
         "config.tokenizer to a T5 `spiece.model` or a data set's `tokenizer.model`"
       ) from None
     special = self._model.pad_id(), self._model.eos_id(), self._model.unk_id()
     if special != (PAD, EOS, 2):
-      raise ValueError(
+      raise InputError(
         f"{path} numbers padding, EOS and unknown {special}, but T5's models number "
         'them (0, 1, 2); use such a model, or train one with pad_id=0, eos_id=1, '
         'unk_id=2, bos_id=-1'
@@ -100,15 +101,15 @@ class Tokenizer:
     bare = self.ids('a')
     self.mark_ids = tuple(self.ids('a' + MARK)[len(bare) :])
     if not self.mark_ids or self._model.unk_id() in self.mark_ids:
-      raise ValueError(
+      raise InputError(
         f'{path} has no pieces for the mark {MARK!r}; train the model with '
         f'user_defined_symbols=[{MARK!r}] or with text that holds it'
       )
 
   def check_vocabulary(self, vocab_size: int) -> None:
-    """Raises ValueError if an embedding table is too small for the pieces."""
+    """Raises InputError if an embedding table is too small for the pieces."""
     if vocab_size < self.size:
-      raise ValueError(
+      raise InputError(
         f'the tokenizer {self._path} has {self.size} pieces, the embedding table '
         f"only {vocab_size} rows; set config.tokenizer to the model's own tokenizer "
         f'or config.model.t5.vocab_size to at least {self.size} (T5: 32128)'
@@ -148,10 +149,10 @@ class Tokenizer:
     """Returns the prompt's ids with the mark behind each word labelled 0, no EOS.
 
     Raises:
-      ValueError: there are not as many labels as words.
+      InputError: there are not as many labels as words.
     """
     if len(labels) != len(pieces.word_ends):
-      raise ValueError(
+      raise InputError(
         f'{len(labels)} keyword labels for the {len(pieces.word_ends)} words of a '
         'prompt; words are split at ,.?!":; and space (rahf.data.words)'
       )

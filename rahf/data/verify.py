@@ -18,7 +18,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
     Records read per split, and one sentence per problem, with file and uid.
 
   Raises:
-    ValueError: the directory is not a prepared data set.
+    InputError: the directory is not a prepared data set.
   """
   directory, names = prepared.find(path)
   counts = dict.fromkeys(names, 0)

@@ -10,6 +10,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from rahf.errors import InputError
+
 Initializer = nn.initializers.Initializer
 
 # Offset of the input pixel, parity of the output pixel, tap of the kernel: even rows
@@ -140,9 +142,9 @@ def activate(name: str, x: Array) -> Array:
   """Applies an MLP activation by name; 'linear' is the identity.
 
   Raises:
-    ValueError: the name is none of gelu, relu, linear.
+    InputError: the name is none of gelu, relu, linear.
   """
   functions = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
   if name not in functions:
-    raise ValueError(f'unknown activation {name!r}; choose from {sorted(functions)}')
+    raise InputError(f'unknown activation {name!r}; choose from {sorted(functions)}')
   return functions[name](x)

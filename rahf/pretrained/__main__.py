@@ -8,6 +8,7 @@ import collections
 import re
 import sys
 
+from rahf.errors import InputError
 from rahf.pretrained.formats import open_source
 from rahf.pretrained.loading import POSITIONS, ROLES, count, ignored_lines
 from rahf.pretrained.positions import grid_of
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
   options = parser.parse_args(arguments)
   try:
     source = open_source(options.source)
-  except (OSError, ValueError) as error:
+  except (InputError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   print(describe(source))

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 
+from rahf.errors import InputError
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import open_rahf_torch
 from rahf.pretrained.source import Source
@@ -26,11 +27,11 @@ def open_source(path: epath.PathLike) -> Source:
     path: a file or directory, local or in a bucket (gs://…).
 
   Raises:
-    ValueError: it is missing, nothing that can be read, or not safe to read.
+    InputError: it is missing, nothing that can be read, or not safe to read.
   """
   path = epath.Path(path).expanduser()
   if not _exists(path):
-    raise ValueError(f'{path} does not exist; it should be {KNOWN}')
+    raise InputError(f'{path} does not exist; it should be {KNOWN}')
   return _open_directory(path) if path.is_dir() else _open_file(path)
 
 
@@ -40,7 +41,7 @@ def _exists(path: epath.Path) -> bool:
   except Exception as error:  # Each client of a bucket has errors of its own.
     if '://' not in os.fspath(path):
       raise
-    raise ValueError(f'{path} cannot be reached: {error}') from error
+    raise InputError(f'{path} cannot be reached: {error}') from error
 
 
 def _open_directory(path: epath.Path) -> Source:
@@ -50,9 +51,9 @@ def _open_directory(path: epath.Path) -> Source:
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())
   if not names:
-    raise ValueError(f'{path} is an empty directory; it should be {KNOWN}')
+    raise InputError(f'{path} is an empty directory; it should be {KNOWN}')
   shown = ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
-  raise ValueError(f'{path} holds {shown}, but should be {KNOWN}')
+  raise InputError(f'{path} holds {shown}, but should be {KNOWN}')
 
 
 def _open_file(path: epath.Path) -> Source:
@@ -63,24 +64,24 @@ def _open_file(path: epath.Path) -> Source:
       with path.open('rb') as stream, zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
     except zipfile.BadZipFile as error:
-      raise ValueError(f'{path} is damaged, perhaps cut off: {error}') from None
+      raise InputError(f'{path} is damaged, perhaps cut off: {error}') from None
     if any(name.endswith('/data.pkl') for name in names):
       return open_rahf_torch(path)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
-    raise ValueError(f'{path} is a zip archive of neither NumPy nor PyTorch arrays')
+    raise InputError(f'{path} is a zip archive of neither NumPy nor PyTorch arrays')
   if start[:1] == b'\x80':
-    raise ValueError(
+    raise InputError(
       f'{path} is a pickle, such as PyTorch before 1.6 wrote: it could run any code '
       'and is not read. Where its origin is trusted, load it in PyTorch and save its '
       'state dict with torch.save'
     )
   if start[8:9] == b'{':
-    raise ValueError(
+    raise InputError(
       f'{path} seems to be a safetensors file; name its directory, where config.json '
       'should lie too'
     )
-  raise ValueError(f'{path} is nothing that can be read; it should be {KNOWN}')
+  raise InputError(f'{path} is nothing that can be read; it should be {KNOWN}')
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def load(path: epath.PathLike) -> dict[str, Any]:
     dtypes of the file.
 
   Raises:
-    ValueError: see `open_source`.
+    InputError: see `open_source`.
   """
   weights = open_source(path).weights
   arrays = {name: weight.read() for name, weight in weights.items()}

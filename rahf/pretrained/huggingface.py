@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 from etils import epath
 
+from rahf.errors import InputError
 from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
 from rahf.pretrained.files import LocalFile, local_file
 from rahf.pretrained.hf_names import (
@@ -71,15 +72,15 @@ def open_huggingface(path: epath.PathLike) -> Source:
   """Opens a directory of a T5 or a ViT without reading its arrays.
 
   Raises:
-    ValueError: another model, a setting that our model does not have, an array
+    InputError: another model, a setting that our model does not have, an array
       that has no place in it, or a file that is missing or not safe to read.
   """
   directory = epath.Path(path)
-  config = json.loads((directory / 'config.json').read_text())
+  config = _read_json(directory / 'config.json')
   readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
   kind = config.get('model_type')
   if kind not in readers:
-    raise ValueError(
+    raise InputError(
       f'{directory}/config.json: model_type is {kind!r}; '
       f'{" and ".join(readers)} can be read'
     )
@@ -87,14 +88,14 @@ def open_huggingface(path: epath.PathLike) -> Source:
   try:
     return readers[kind](directory, config, tensors)
   except KeyError as error:
-    raise ValueError(f'{directory}/config.json has no {error}') from None
+    raise InputError(f'{directory}/config.json has no {error}') from None
 
 
 def _vit(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> Source:
   where = f'{directory}/config.json'
   act = config.get('hidden_act', 'gelu')
   if act not in VIT_GELU:
-    raise ValueError(f'{where}: hidden_act {act!r} is none of {", ".join(VIT_GELU)}')
+    raise InputError(f'{where}: hidden_act {act!r} is none of {", ".join(VIT_GELU)}')
   _check(where, config, 'qkv_bias', True)
   _check(where, config, 'num_channels', 3)
   ignored = {
@@ -127,7 +128,7 @@ def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> S
   where = f'{directory}/config.json'
   act = config.get('feed_forward_proj', 'relu')
   if act not in T5_ACTIVATIONS:
-    raise ValueError(
+    raise InputError(
       f'{where}: feed_forward_proj {act!r} is none of {", ".join(T5_ACTIVATIONS)}'
     )
   _check(where, config, 'relative_attention_num_buckets', RELATIVE_BUCKETS)
@@ -171,13 +172,13 @@ def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> S
 
 
 def _checked(embedding: Weight, aliases: Sequence[Tensor]) -> Weight:
-  """Returns the embedding; reading it raises ValueError where an alias differs."""
+  """Returns the embedding; reading it raises InputError where an alias differs."""
 
   def read() -> np.ndarray:
     array = embedding.read()
     for alias in aliases:
       if not np.array_equal(alias.read(keep), array):
-        raise ValueError(
+        raise InputError(
           f'{alias.file}: {alias.name} should be the same as {embedding.name}, by '
           'config.json, but has other values'
         )
@@ -188,7 +189,7 @@ def _checked(embedding: Weight, aliases: Sequence[Tensor]) -> Weight:
 
 def _check(where: str, config: dict, field: str, only: Any) -> None:
   if (value := config.get(field, only)) != only:
-    raise ValueError(f'{where}: {field} is {value!r}; only {only!r} can be read')
+    raise InputError(f'{where}: {field} is {value!r}; only {only!r} can be read')
 
 
 def _place(
@@ -204,41 +205,51 @@ def _place(
       continue
     place = rename(PREFIXES.sub('', name, count=1), table)
     if place is None:
-      raise ValueError(
+      raise InputError(
         f'{directory}: {name} {list(tensor.shape)} has no place in the model'
       )
     path, arrange = place
     try:
       shape = arranged_shape(tensor.shape, arrange)
     except ValueError as error:
-      raise ValueError(f'{directory}: {name} {list(tensor.shape)}: {error}') from None
+      raise InputError(f'{directory}: {name} {list(tensor.shape)}: {error}') from None
     read = functools.partial(tensor.read, arrange)
     weights[path] = Weight(name, shape, tensor.dtype, read)
   return weights
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+  try:
+    fields = json.loads(path.read_text())
+  except ValueError as error:  # Of JSON or of UTF-8.
+    raise InputError(f'{path} is not JSON: {error}') from None
+  if not isinstance(fields, dict):
+    raise InputError(f'{path} holds {type(fields).__name__}, not named fields')
+  return fields
 
 
 def _tensors(directory: epath.Path) -> dict[str, Tensor]:
   """Reads the headers of the files.
 
   Raises:
-    ValueError: there are none, or they do not hold what the index says.
+    InputError: there are none, or they do not hold what the index says.
   """
   if (directory / SINGLE).exists():
     return _header(directory / SINGLE)
   if not (directory / INDEX).exists():
     return _torch_tensors(directory)
-  places = json.loads((directory / INDEX).read_text())['weight_map']
+  places = _read_json(directory / INDEX).get('weight_map', {})
   tensors, files = {}, sorted(set(places.values()))
   for file_name in files:
     if os.path.basename(file_name) != file_name:
-      raise ValueError(f'{directory / INDEX} refers to {file_name!r} elsewhere')
+      raise InputError(f'{directory / INDEX} refers to {file_name!r} elsewhere')
     if not (directory / file_name).exists():
-      raise ValueError(f'{directory / INDEX} refers to {file_name}, which is missing')
+      raise InputError(f'{directory / INDEX} refers to {file_name}, which is missing')
   for file_name in files:
     found = _header(directory / file_name)
     listed = {name for name, place in places.items() if place == file_name}
     if wrong := sorted(listed ^ found.keys()):
-      raise ValueError(
+      raise InputError(
         f'{directory / file_name} and {INDEX} differ in {", ".join(wrong[:5])}'
       )
     tensors |= found
@@ -253,12 +264,12 @@ def _header(path: epath.Path) -> dict[str, Tensor]:
         part = archive.get_slice(name)
         dtype = DTYPES.get(part.get_dtype())
         if dtype is None:
-          raise ValueError(f'{path}: {name} is of type {part.get_dtype()}')
+          raise InputError(f'{path}: {name} is of type {part.get_dtype()}')
         shape = tuple(part.get_shape())
         values = functools.partial(_read, file, name)
         tensors[name] = Tensor(str(path), name, shape, jnp.dtype(dtype), values)
   except safetensors.SafetensorError as error:
-    raise ValueError(f'{path} is not a safetensors file: {error}') from None
+    raise InputError(f'{path} is not a safetensors file: {error}') from None
   return tensors
 
 
@@ -272,7 +283,7 @@ def _torch_tensors(directory: epath.Path) -> dict[str, Tensor]:
   """Reads the header of PyTorch's own format, in which older models lie."""
   path = directory / PICKLE
   if not path.exists():
-    raise ValueError(
+    raise InputError(
       f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE}; write it once more '
       'with save_pretrained of transformers'
     )

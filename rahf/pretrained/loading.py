@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rahf.errors import InputError
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.formats import open_source
 from rahf.pretrained.positions import can_resample, resample_positions
@@ -95,12 +96,12 @@ def open_sources(init: Mapping[str, str]) -> dict[str, Source]:
   """Opens what the fields of config.init name; empty ones name nothing.
 
   Raises:
-    ValueError: a source cannot be read, or `rahf` is not the only one.
+    InputError: a source cannot be read, or `rahf` is not the only one.
   """
   given = {role: init[role] for role in ROLES if init[role]}
   if 'rahf' in given and len(given) > 1:
     others = ' and '.join(f'config.init.{role}' for role in given if role != 'rahf')
-    raise ValueError(
+    raise InputError(
       f'config.init.rahf is a whole model, so that {others} must be empty'
     )
   return {role: open_source(path) for role, path in given.items()}
@@ -115,7 +116,7 @@ def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Pl
     model: its sizes, which must be those of the sources.
 
   Raises:
-    ValueError: a source is of another model or of other sizes, or lacks a
+    InputError: a source is of another model or of other sizes, or lacks a
       parameter, or has one too many, or one of another shape; says which.
   """
   loaded, resized, problems = {}, set(), []
@@ -134,7 +135,7 @@ def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Pl
   if problems:
     more = len(problems) - SHOWN_PROBLEMS
     tail = [f'… and {more} more'] if more > 0 else []
-    raise ValueError(
+    raise InputError(
       'the initial weights do not fit the model:\n  '
       + '\n  '.join(problems[:SHOWN_PROBLEMS] + tail)
     )
@@ -158,11 +159,11 @@ def count(shapes: Any) -> str:
 
 
 def _check_role(role: str, source: Source) -> None:
-  """Raises ValueError if a source gives what its field of config.init is not for."""
+  """Raises InputError if a source gives what its field of config.init is not for."""
   foreign = [path for path in source.weights if not path.startswith(ROLES[role])]
   if foreign:
     parts = ', '.join(sorted({path.split('/')[0] for path in foreign}))
-    raise ValueError(
+    raise InputError(
       f'config.init.{role} = {source.path} is a {source.kind} and gives {parts}, but '
       f'only {ROLES[role]} may come from there; name it by another field of config.init'
     )
@@ -175,7 +176,7 @@ def _check_settings(role: str, source: Source, model: RAHFConfig) -> None:
     if operator.attrgetter(field)(model) != value:
       flags.append(shlex.quote(f'--config.model.{field}={value}'))
   if flags:
-    raise ValueError(
+    raise InputError(
       f'config.init.{role} = {source.path} was made with other settings; give\n  '
       + '\n  '.join(flags)
     )

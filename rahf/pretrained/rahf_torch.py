@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from rahf.errors import InputError
 from rahf.pretrained.hf_names import (
   PREFIXES,
   Arrange,
@@ -65,7 +66,7 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
       many as are 64 wide, as in all released ones.
 
   Raises:
-    ValueError: it is no such checkpoint, damaged, or not safe to read.
+    InputError: it is no such checkpoint, damaged, or not safe to read.
   """
   tensors = open_torch(path)
   ignored = {}
@@ -109,12 +110,12 @@ def _place(
     bare = PREFIXES.sub('', name.removeprefix('t5.'), count=1)
     place = rename(bare, tables[prefix])
     if place is None:
-      raise ValueError(f'{path}: {name} {list(tensor.shape)} has no place in the model')
+      raise InputError(f'{path}: {name} {list(tensor.shape)} has no place in the model')
     ours, arrange = place
     try:
       shape = arranged_shape(tensor.shape, arrange)
     except ValueError as error:
-      raise ValueError(f'{path}: {name} {list(tensor.shape)}: {error}') from None
+      raise InputError(f'{path}: {name} {list(tensor.shape)}: {error}') from None
     read = functools.partial(_read, tensor, arrange)
     weights[ours] = Weight(name, shape, tensor.storage.dtype, read)
   return weights
@@ -123,7 +124,7 @@ def _place(
 def _vit_heads(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
   width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
   if width % HEAD_WIDTH:
-    raise ValueError(
+    raise InputError(
       f'{path} has a ViT of width {width}, and does not say how many attention heads; '
       'give vit_heads to open_rahf_torch'
     )
@@ -144,7 +145,7 @@ def _shape(
     if re.fullmatch(pattern, name) and tensor.shape:
       return tensor.shape
   shown = ', '.join(list(tensors)[:3])
-  raise ValueError(
+  raise InputError(
     f'{path} is not a PyTorch RAHF checkpoint: it holds {shown}, …, but nothing '
     f'named as {pattern}'
   )
@@ -157,11 +158,11 @@ def _read(tensor: Tensor, arrange: Arrange) -> np.ndarray:
 def _read_embedding(
   path: epath.PathLike, embedding: Tensor, aliases: Mapping[str, Tensor]
 ) -> np.ndarray:
-  """Returns the embedding; raises ValueError where it differs under another name."""
+  """Returns the embedding; raises InputError where it differs under another name."""
   array = embedding.read()
   for name, alias in aliases.items():
     if alias != embedding and not np.array_equal(alias.read(), array):
-      raise ValueError(
+      raise InputError(
         f'{path}: {name} should be the same as {EMBEDDING}, but has other values'
       )
   return array
@@ -189,7 +190,7 @@ def _settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, 
       'score_head.dense': widths(*(f'{scores}/{name}' for name in DENSE[:-1])),
     }
   except KeyError as error:
-    raise ValueError(f'{path} is not a PyTorch RAHF checkpoint: no {error}') from None
+    raise InputError(f'{path} is not a PyTorch RAHF checkpoint: no {error}') from None
   return {
     'variant': 'multi_head' if multi_head else 'augmented_prompt',
     'image_size': side * vit['vit.patch'],

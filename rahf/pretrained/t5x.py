@@ -6,7 +6,7 @@ Their names are ours behind `t5/`. Only `optimizer/target`, the parameters, is r
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from flax import serialization, traverse_util
 
+from rahf.errors import InputError
 from rahf.pretrained.source import Source, Weight
 
 INDEX = 'checkpoint'
@@ -24,7 +25,7 @@ def find_t5x(path: epath.Path) -> epath.Path | None:
   """Returns the checkpoint directory: this one, or the only `checkpoint_<step>` in it.
 
   Raises:
-    ValueError: there are several.
+    InputError: there are several.
   """
   if (path / INDEX).is_file():
     return path
@@ -35,7 +36,7 @@ def find_t5x(path: epath.Path) -> epath.Path | None:
   )
   inner = [name for name in inner if (path / name / INDEX).is_file()]
   if len(inner) > 1:
-    raise ValueError(f'{path} holds several checkpoints, name one: {", ".join(inner)}')
+    raise InputError(f'{path} holds several checkpoints, name one: {", ".join(inner)}')
   return path / inner[0] if inner else None
 
 
@@ -46,11 +47,11 @@ def open_t5x(path: epath.PathLike) -> Source:
     path: the directory, or one that holds it (`find_t5x`).
 
   Raises:
-    ValueError: it is no T5X checkpoint, or of a form that T5X does not write.
+    InputError: it is no T5X checkpoint, or of a form that T5X does not write.
   """
   directory = find_t5x(epath.Path(path))
   if directory is None:
-    raise ValueError(f'{path} has no file `{INDEX}`, the index of a T5X checkpoint')
+    raise InputError(f'{path} has no file `{INDEX}`, the index of a T5X checkpoint')
   leaves = _read_index(directory)
   weights, ignored = {}, {}
   for name, leaf in leaves.items():
@@ -60,7 +61,7 @@ def open_t5x(path: epath.PathLike) -> Source:
     elif name.startswith('optimizer/state/'):
       ignored[name] = OPTIMIZER_STATE
     elif name != 'version':
-      raise ValueError(f'{directory / INDEX}: {name} is not known in T5X checkpoints')
+      raise InputError(f'{directory / INDEX}: {name} is not known in T5X checkpoints')
   return Source(
     kind='T5X checkpoint',
     path=str(directory),
@@ -77,13 +78,13 @@ def _read_index(directory: epath.Path) -> dict[str, Any]:
     tree = serialization.msgpack_restore(data)
     target = tree['optimizer']['target']
   except Exception as error:  # msgpack has many, without a common base.
-    raise ValueError(
+    raise InputError(
       f'{directory / INDEX} is not the index of a T5X checkpoint '
       f'({type(error).__name__}: {error}); checkpoints of the first T5, in TensorFlow, '
       'and of other trainers cannot be read'
     ) from error
   if not isinstance(target, dict):
-    raise ValueError(
+    raise InputError(
       f'{directory / INDEX}: optimizer/target is {type(target).__name__}'
     )
   return traverse_util.flatten_dict(
@@ -96,7 +97,7 @@ def _weight(directory: epath.Path, name: str, leaf: Any) -> Weight:
     return Weight(name, leaf.shape, leaf.dtype, lambda: leaf)
   if not isinstance(leaf, dict) or leaf.get('driver') != 'zarr':
     shown = leaf if isinstance(leaf, str) else type(leaf).__name__
-    raise ValueError(
+    raise InputError(
       f'{directory / INDEX}: {name} is neither an array nor refers to a Zarr array, '
       f'but is {shown}'
     )
@@ -104,7 +105,7 @@ def _weight(directory: epath.Path, name: str, leaf: Any) -> Weight:
   there = leaf.get('path') or leaf['kvstore'].get('path', '')
   folder = there.rstrip('/').rpartition('/')[2]
   if folder in ('', '.', '..'):
-    raise ValueError(f'{directory / INDEX}: {name} refers to the path {there!r}')
+    raise InputError(f'{directory / INDEX}: {name} refers to the path {there!r}')
   spec = {'driver': 'zarr', 'kvstore': _store(directory / folder)}
   metadata = leaf.get('metadata')
   if not metadata or 'dtype' not in leaf:
@@ -127,34 +128,40 @@ def _store(folder: epath.Path) -> dict[str, str]:
 def _open(spec: dict[str, Any], name: str) -> Any:
   import tensorstore  # Slow to import, and only needed here.
 
-  try:
-    return tensorstore.open(spec, open=True, read=True).result()
-  except ValueError as error:
-    raise ValueError(f'{name} cannot be read from {spec["kvstore"]}: {error}') from None
+  opened = functools.partial(tensorstore.open, spec, open=True, read=True)
+  return _result(opened, spec, name)
 
 
 def _read(spec: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
   array = _open(spec, name)
   if tuple(array.shape) != shape:
-    raise ValueError(
+    raise InputError(
       f'{spec["kvstore"]["path"]}: the shape of {name} is {list(array.shape)}, but the '
       f'index says {list(shape)}'
     )
-  return array.read().result()
+  return _result(array.read, spec, name)
+
+
+def _result(start: Callable[[], Any], spec: dict[str, Any], name: str) -> Any:
+  """Waits for TensorStore, which answers with ValueError to all that is damaged."""
+  try:
+    return start().result()
+  except ValueError as error:
+    raise InputError(f'{name} cannot be read from {spec["kvstore"]}: {error}') from None
 
 
 def t5_settings(weights: Mapping[str, Weight], where: epath.PathLike) -> dict[str, Any]:
   """Returns the sizes; v1.0 and v1.1 differ in the parameters that they have.
 
   Raises:
-    ValueError: there is no T5 among the weights of `where`.
+    InputError: there is no T5 among the weights of `where`.
   """
 
   def shape(path: str, rank: int) -> tuple[int, ...]:
     weight = weights.get(f't5/{path}')
     if weight is None or len(weight.shape) != rank:
       found = f'its shape is {weight.shape}' if weight else 'it is missing'
-      raise ValueError(f'{where} does not hold a T5: {path}: {found}')
+      raise InputError(f'{where} does not hold a T5: {path}: {found}')
     return weight.shape
 
   def layers(side: str) -> int:

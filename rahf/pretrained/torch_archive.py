@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from rahf.errors import InputError
+
 STORAGES = {
   'BFloat16Storage': 'bfloat16',
   'DoubleStorage': 'float64',
@@ -30,7 +32,7 @@ RESCUE = (
 )
 
 
-class ArchiveError(ValueError):
+class ArchiveError(InputError):
   """A file is not what it should be, or not safe; says which file, and why."""
 
 

@@ -4,16 +4,19 @@ The older ones number the parts of a block through (`LayerNorm_2`, `MlpBlock_3`)
 newer ones by kind, as our parameters do.
 """
 
+import contextlib
 import functools
 import re
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from rahf.errors import InputError
 from rahf.pretrained.files import LocalFile, local_file
 from rahf.pretrained.source import Source, Weight
 
@@ -38,7 +41,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
   """Opens a release without reading its arrays.
 
   Raises:
-    ValueError: an array is a pickle, or has no place in a ViT.
+    InputError: an array is a pickle, or has no place in a ViT.
   """
   file = local_file(epath.Path(path))
   weights, ignored = {}, {}
@@ -51,11 +54,11 @@ def open_vit_npz(path: epath.PathLike) -> Source:
     for older, newer in OLDER_NAMES.items():
       ours = ours.replace(older, newer)
     if not KNOWN.fullmatch(ours):
-      raise ValueError(
+      raise InputError(
         f'{path}: {name} {list(shape)} has no place in a ViT; releases of '
         'vision_transformer without convolutions (ViT-B_16 and the like) can be read'
       )
-    read = functools.partial(_read, file, name)
+    read = functools.partial(_read, file, path, name)
     weights[f'vit/{ours}'] = Weight(name, shape, dtype, read)
   return Source(
     kind='ViT release (.npz)',
@@ -69,7 +72,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
 def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, Any]]:
   """Returns the shape and dtype of each array, which stand in front of its values."""
   headers = {}
-  with zipfile.ZipFile(file.path) as archive:
+  with _damaged_is_an_error(path), zipfile.ZipFile(file.path) as archive:
     for member in archive.namelist():
       name = member.removesuffix('.npy')
       with archive.open(member) as stream:
@@ -81,9 +84,9 @@ def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, An
           }[version]
           shape, _, dtype = read(stream)
         except (KeyError, ValueError) as error:
-          raise ValueError(f'{path}: {member} is not a NumPy array: {error}') from None
+          raise InputError(f'{path}: {member} is not a NumPy array: {error}') from None
       if dtype.hasobject:
-        raise ValueError(
+        raise InputError(
           f'{path}: {name} is a pickle, which could run any code; it is not read'
         )
       headers[name] = shape, _real_dtype(dtype)
@@ -95,17 +98,25 @@ def _real_dtype(dtype: np.dtype) -> np.dtype:
   return np.dtype(jnp.bfloat16) if dtype == np.dtype('V2') else dtype
 
 
-def _read(file: LocalFile, name: str) -> np.ndarray:
-  with np.load(file.path, allow_pickle=False) as archive:
+def _read(file: LocalFile, path: epath.PathLike, name: str) -> np.ndarray:
+  with _damaged_is_an_error(path), np.load(file.path, allow_pickle=False) as archive:
     array = archive[name]
   return array.view(_real_dtype(array.dtype))
+
+
+@contextlib.contextmanager
+def _damaged_is_an_error(path: epath.PathLike) -> Iterator[None]:
+  try:
+    yield
+  except (zipfile.BadZipFile, zlib.error) as error:
+    raise InputError(f'{path} is damaged: {error}; copy it again') from None
 
 
 def vit_settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:
   """Returns the sizes, and what the original code does in every model.
 
   Raises:
-    ValueError: there is no ViT among the weights of `path`.
+    InputError: there is no ViT among the weights of `path`.
   """
   blocks = {p.split('/')[2] for p in weights if '/encoderblock_' in p}
   first = 'vit/Transformer/encoderblock_0'
@@ -114,9 +125,9 @@ def vit_settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[st
     patch = weights['vit/embedding/kernel'].shape
     mlp = weights[f'{first}/MlpBlock_0/Dense_0/kernel'].shape
   except KeyError as error:
-    raise ValueError(f'{path} does not hold a ViT: it has no {error}') from None
+    raise InputError(f'{path} does not hold a ViT: it has no {error}') from None
   if len(query) != 3 or len(patch) != 4 or len(mlp) != 2:
-    raise ValueError(
+    raise InputError(
       f'{path} does not hold a ViT: its kernels have shapes {query}, {patch}, {mlp}'
     )
   return {

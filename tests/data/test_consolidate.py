@@ -8,6 +8,7 @@ import tensorflow as tf
 from rahf.data import schema
 from rahf.data.consolidate import Annotation, consolidate
 from rahf.data.images import decode_map
+from rahf.errors import InputError
 
 # JPEG-coded maps in the sample's test split ring by up to 8 levels of 255.
 MAP_TOLERANCE = {'train': 0.5 / 255, 'dev': 0.5 / 255, 'test': 8 / 255}
@@ -125,10 +126,10 @@ def test_scores_nobody_gave_are_nan():
   ],
 )
 def test_what_is_refused(annotation, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     consolidate([annotation], 3, 64, 64)
 
 
 def test_no_annotators_is_refused():
-  with pytest.raises(ValueError, match='at least one annotator'):
+  with pytest.raises(InputError, match='at least one annotator'):
     consolidate([], 3, 64, 64)

@@ -9,6 +9,7 @@ from util import make_record, train_model, write_split
 from rahf.data import images, pipeline, records
 from rahf.data.pipeline import PipelineOptions
 from rahf.data.tokenizer import Tokenizer
+from rahf.errors import InputError
 
 COUNT = 10
 PLAIN = PipelineOptions(image_size=16, text_length=40, target_length=48, augment=False)
@@ -75,7 +76,7 @@ def test_hosts_share_the_global_batch(split, tokenizer):
     for first, second in zip(*parts, strict=True)
   ]
   assert_same(joined, whole)
-  with pytest.raises(ValueError, match='batch of 4 does not divide over 3 hosts'):
+  with pytest.raises(InputError, match='batch of 4 does not divide over 3 hosts'):
     take(split, tokenizer, 1, hosts=3)
 
 
@@ -194,7 +195,7 @@ def test_word_limits_leave_prompts_out(tokenizer, tmp_path):
   batches = take(split, tokenizer, 3, options, batch_size=2)
   assert [sorted(batch.index) for batch in batches] == [[1, 2]] * 3
   options = PipelineOptions(16, 40, 40, min_words=7)
-  with pytest.raises(ValueError, match='none of the 4 prompts'):
+  with pytest.raises(InputError, match='none of the 4 prompts'):
     take(split, tokenizer, 1, options)
 
 
@@ -213,7 +214,7 @@ def test_a_bad_record_is_named(tokenizer, tmp_path, change, reason):
   batches = pipeline.eval_batches(split, tokenizer, PLAIN, batch_size=2)
   next(batches)
   place = r"00000-of-00001, record 2 at byte \d+, uid 'uid-1',"
-  with pytest.raises(ValueError, match=rf'(?s){place}.*{reason}.*rahf\.data verify'):
+  with pytest.raises(InputError, match=rf'(?s){place}.*{reason}.*rahf\.data verify'):
     next(batches)
 
 
@@ -223,7 +224,7 @@ def test_a_damaged_record_is_named(tokenizer, tmp_path):
   data[-30] ^= 0xFF
   with open(split.files[0], 'wb') as stream:
     stream.write(data)
-  with pytest.raises(ValueError, match=r'record 1 at byte \d+, cannot.*verify'):
+  with pytest.raises(InputError, match=r'record 1 at byte \d+, cannot.*verify'):
     take(split, tokenizer, 1, batch_size=2)
 
 

@@ -6,6 +6,7 @@ from etils import epath
 from util import make_record, write_split
 
 from rahf.data import records
+from rahf.errors import InputError
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def shard(directory, number=0):
 def test_cut_inside_a_record(directory):
   file = shard(directory)
   file.write_bytes(file.read_bytes()[:-7])
-  with pytest.raises(ValueError, match=r'00000-of-00003 is cut inside record 2 .*copy'):
+  with pytest.raises(InputError, match=r'00000-of-00003 is cut inside record 2 .*copy'):
     records.open_split(directory, 'train')
 
 
@@ -76,17 +77,17 @@ def test_cut_between_records(directory):
   data = file.read_bytes()
   length = struct.unpack('<Q', data[:8])[0]
   file.write_bytes(data[: length + 16])
-  with pytest.raises(ValueError, match=r'holds 1 records, dataset_info\.json says 3'):
+  with pytest.raises(InputError, match=r'holds 1 records, dataset_info\.json says 3'):
     records.open_split(directory, 'train')
 
 
 def test_missing_shard_split_and_directory(directory, tmp_path):
-  with pytest.raises(ValueError, match=r"no split 'test', only \['train'\]"):
+  with pytest.raises(InputError, match=r"no split 'test', only \['train'\]"):
     records.open_split(directory, 'test')
-  with pytest.raises(ValueError, match='not a prepared data set'):
+  with pytest.raises(InputError, match='not a prepared data set'):
     records.open_split(tmp_path / 'nowhere', 'train')
   shard(directory, 1).unlink()
-  with pytest.raises(ValueError, match='00001-of-00003 cannot be opened'):
+  with pytest.raises(InputError, match='00001-of-00003 cannot be opened'):
     records.open_split(directory, 'train')
 
 
@@ -97,12 +98,12 @@ def test_damaged_record_is_named(directory):
   data[int(split.offset[1]) + 40] ^= 0xFF
   file.write_bytes(data)
   assert split[0] == make_record(0)
-  with pytest.raises(ValueError, match=r'00000-of-00003, record 1 at byte \d+, cannot'):
+  with pytest.raises(InputError, match=r'00000-of-00003, record 1 at byte \d+, cannot'):
     split[1]
 
 
 def test_other_examples_are_refused():
-  with pytest.raises(ValueError, match=r"features \['image', .* are missing"):
+  with pytest.raises(InputError, match=r"features \['image', .* are missing"):
     records.parse_record(b'')
-  with pytest.raises(ValueError, match=r'not a tf\.train\.Example'):
+  with pytest.raises(InputError, match=r'not a tf\.train\.Example'):
     records.parse_record(b'\xff\xff\xff')

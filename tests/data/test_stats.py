@@ -10,6 +10,7 @@ from PIL import Image
 
 from rahf.data import schema, stats, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.errors import InputError
 
 
 def _rows(table):
@@ -56,7 +57,7 @@ def test_one_split_alone(directory):
   columns, rows = _rows(stats.stats(directory, 'test'))
   assert columns == ['test']
   assert rows['records'] == ['3']
-  with pytest.raises(ValueError, match=r"no split 'validation'"):
+  with pytest.raises(InputError, match=r"no split 'validation'"):
     stats.stats(directory, 'validation')
 
 

@@ -9,6 +9,7 @@ from util import train_model
 from rahf.data import tokenizer as tokenizer_lib
 from rahf.data import words
 from rahf.data.tokenizer import Tokenizer
+from rahf.errors import InputError
 
 # Words without a piece, words that share a boundary, and prompts that hold marks.
 AWKWARD = (
@@ -94,7 +95,7 @@ def test_nothing_generated_is_nothing_marked(t5):
 
 
 def test_label_count_must_fit(t5):
-  with pytest.raises(ValueError, match='3 keyword labels for the 2 words'):
+  with pytest.raises(InputError, match='3 keyword labels for the 2 words'):
     t5.mark(t5.encode('a cat'), (1, 0, 1))
 
 
@@ -132,18 +133,18 @@ def test_small_vocabulary_with_a_single_mark_piece(tmp_path):
 
 def test_vocabulary_larger_than_the_table(t5):
   t5.check_vocabulary(32128)
-  with pytest.raises(ValueError, match=r'32000 pieces.*512 rows.*config\.tokenizer'):
+  with pytest.raises(InputError, match=r'32000 pieces.*512 rows.*config\.tokenizer'):
     t5.check_vocabulary(512)
 
 
 def test_unusable_models_are_refused(tmp_path, assets):
   broken = tmp_path / 'broken.model'
   broken.write_bytes(b'not a model')
-  with pytest.raises(ValueError, match=r'broken\.model cannot be read'):
+  with pytest.raises(InputError, match=r'broken\.model cannot be read'):
     Tokenizer(broken)
-  with pytest.raises(ValueError, match=r'missing\.model cannot be read'):
+  with pytest.raises(InputError, match=r'missing\.model cannot be read'):
     Tokenizer(tmp_path / 'missing.model')
-  with pytest.raises(ValueError, match='no pieces for the mark'):
+  with pytest.raises(InputError, match='no pieces for the mark'):
     Tokenizer(train_model(tmp_path / 'unmarked.model'))
   other = tmp_path / 'other.model'
   with other.open('wb') as stream:
@@ -154,5 +155,5 @@ def test_unusable_models_are_refused(tmp_path, assets):
       hard_vocab_limit=False,
       minloglevel=2,
     )
-  with pytest.raises(ValueError, match='numbers padding, EOS and unknown'):
+  with pytest.raises(InputError, match='numbers padding, EOS and unknown'):
     Tokenizer(other)

@@ -8,6 +8,7 @@ import pytest
 
 from rahf.data import schema, verify, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.errors import InputError
 
 PROMPT = 'a cat, asleep'
 
@@ -109,11 +110,11 @@ def test_number_of_records_is_compared(directory):
 
 
 def test_other_directories_are_refused(tmp_path, directory):
-  with pytest.raises(ValueError, match='no such folder'):
+  with pytest.raises(InputError, match='no such folder'):
     verify.verify(tmp_path / 'absent')
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(ValueError, match=r'empty: give one .* no dataset_info\.json'):
+  with pytest.raises(InputError, match=r'empty: give one .* no dataset_info\.json'):
     verify.verify(tmp_path / 'empty')
   shutil.copytree(directory, tmp_path / 'out/second')
-  with pytest.raises(ValueError, match=r'give one directory .*1\.0\.0, .*second'):
+  with pytest.raises(InputError, match=r'give one directory .*1\.0\.0, .*second'):
     verify.verify(tmp_path / 'out')

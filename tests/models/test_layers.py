@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from rahf.errors import InputError
 from rahf.models.layers import Deconv, RMSNorm, activate, attend
 
 RNG = np.random.default_rng(0)
@@ -76,7 +77,7 @@ def test_activations():
   np.testing.assert_array_equal(activate('relu', x), [0, 0, 2])
   tanh = 0.5 * x * (1 + jnp.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
   np.testing.assert_allclose(activate('gelu', x), tanh, atol=1e-6)
-  with pytest.raises(ValueError, match=r"'swish'; choose from \['gelu', 'linear'"):
+  with pytest.raises(InputError, match=r"'swish'; choose from \['gelu', 'linear'"):
     activate('swish', x)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from rahf.errors import InputError
 from rahf.pretrained import load, open_source
 
 
@@ -59,7 +60,7 @@ def write_cut_npz(path: pathlib.Path) -> None:
 def test_anything_else_is_refused(tmp_path, make, message):
   path = tmp_path / 'weights'
   make(path)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     open_source(path)
 
 
@@ -67,7 +68,7 @@ def test_anything_else_is_refused(tmp_path, make, message):
 def test_pickles_are_refused_and_not_run(tmp_path, payload, protocol):
   path = tmp_path / 'model.pt'
   path.write_bytes(pickle.dumps(payload, protocol))
-  with pytest.raises(ValueError, match=r'is a pickle, .* could run any code'):
+  with pytest.raises(InputError, match=r'is a pickle, .* could run any code'):
     open_source(path)
 
 
@@ -76,5 +77,5 @@ def test_a_bucket_out_of_reach_is_one_message(monkeypatch):
     raise RuntimeError('no route')
 
   monkeypatch.setattr(type(epath.Path('gs://bucket/x')), 'exists', fail)
-  with pytest.raises(ValueError, match=r'gs://bucket/x cannot be reached: no route'):
+  with pytest.raises(InputError, match=r'gs://bucket/x cannot be reached: no route'):
     open_source('gs://bucket/x')

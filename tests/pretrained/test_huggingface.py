@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rahf.errors import InputError
 from rahf.pretrained.huggingface import EMBEDDING, LOGITS, open_huggingface
 
 T5 = {
@@ -103,7 +104,7 @@ def test_aliases_of_the_embedding_must_agree(folder):
   np.testing.assert_array_equal(source.weights[EMBEDDING].read(), same)
   arrays['lm_head.weight'] = same + 1
   source = open_huggingface(write(folder, T5, arrays))
-  with pytest.raises(ValueError, match=r'lm_head.weight should be the same as shared'):
+  with pytest.raises(InputError, match=r'lm_head.weight should be the same as shared'):
     source.weights[EMBEDDING].read()
 
 
@@ -158,7 +159,7 @@ def test_files_in_parts(folder):
     ({'shared.weight': '../c.safetensors'}, r"refers to '\.\./c\.safetensors'"),
   ):
     index(changes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
       open_huggingface(folder)
 
 
@@ -178,23 +179,38 @@ def test_files_in_parts(folder):
   ],
 )
 def test_other_models_are_refused(folder, config, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     open_huggingface(write(folder, config, t5_arrays()))
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (b'{"model_type": "t5",', r'config.json is not JSON: Expecting'),
+    (b'{"model_type": "\xff"}', r"config.json is not JSON: 'utf-8' codec"),
+    (b'[]', r'config.json holds list, not named fields'),
+  ],
+)
+def test_a_damaged_config_is_an_error(folder, text, message):
+  write(folder, T5, t5_arrays())
+  (folder / 'config.json').write_bytes(text)
+  with pytest.raises(InputError, match=message):
+    open_huggingface(folder)
 
 
 def test_a_kernel_that_cannot_be_split_into_heads_is_an_error(folder):
   query = 'encoder.layer.0.attention.attention.query.weight'
   write(folder, VIT, {query: random(7, 8)})
-  with pytest.raises(ValueError, match=rf'{query} \[7, 8\]: cannot reshape'):
+  with pytest.raises(InputError, match=rf'{query} \[7, 8\]: cannot reshape'):
     open_huggingface(folder)
 
 
 def test_directories_without_weights_are_refused(folder):
   write(folder, T5)
-  with pytest.raises(ValueError, match=r'has neither model.safetensors nor'):
+  with pytest.raises(InputError, match=r'has neither model.safetensors nor'):
     open_huggingface(folder)
   (folder / 'model.safetensors').write_bytes(b'anything')
-  with pytest.raises(ValueError, match=r'is not a safetensors file'):
+  with pytest.raises(InputError, match=r'is not a safetensors file'):
     open_huggingface(folder)
 
 
@@ -202,5 +218,5 @@ def test_a_pickle_with_a_payload_is_refused_and_not_run(folder, payload):
   write(folder, T5)
   with zipfile.ZipFile(folder / 'pytorch_model.bin', 'w') as archive:
     archive.writestr('archive/data.pkl', pickle.dumps({'shared.weight': payload}))
-  with pytest.raises(ValueError, match=r'pytorch_model.bin refers to .*open'):
+  with pytest.raises(InputError, match=r'pytorch_model.bin refers to .*open'):
     open_huggingface(folder)

@@ -10,6 +10,7 @@ import pytest
 from flax import serialization
 
 from rahf import sharding
+from rahf.errors import InputError
 from rahf.models.rahf import RAHF
 from rahf.optimizer import make_optimizer
 from rahf.pretrained import loading, open_source
@@ -129,7 +130,7 @@ def test_a_missing_array_is_named(vit_arrays, tmp_path, golden_params, golden_mo
   vit_arrays.pop(NORM.removeprefix('vit/'))
   np.savez(tmp_path / 'vit.npz', **vit_arrays)
   source = open_source(tmp_path / 'vit.npz')
-  with pytest.raises(ValueError, match=rf'vit.npz: {NORM} \[24\] is missing'):
+  with pytest.raises(InputError, match=rf'vit.npz: {NORM} \[24\] is missing'):
     loading.plan({'vit': source}, golden_params, golden_model)
 
 
@@ -162,13 +163,13 @@ def test_another_shape_or_type_is_an_error(
   vit_arrays[path.removeprefix('vit/')] = array
   np.savez(tmp_path / 'vit.npz', **vit_arrays)
   source = open_source(tmp_path / 'vit.npz')
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     loading.plan({'vit': source}, golden_params, golden_model)
 
 
 def test_many_problems_are_cut(sources, golden_params, golden_model):
   vit = dataclasses.replace(sources['vit'], weights={})
-  with pytest.raises(ValueError, match=r'(?s)do not fit.*… and 18 more'):
+  with pytest.raises(InputError, match=r'(?s)do not fit.*… and 18 more'):
     loading.plan({'vit': vit}, golden_params, golden_model)
 
 
@@ -179,13 +180,13 @@ def test_other_settings_are_errors_that_say_which_flags_to_give(
   t5 = dataclasses.replace(golden_model.t5, activations=('relu',))
   model = dataclasses.replace(golden_model, vit=vit, t5=t5)
   params = describe_params(model)
-  with pytest.raises(ValueError, match=r'other settings') as error:
+  with pytest.raises(InputError, match=r'other settings') as error:
     loading.plan(sources, params, model)
   assert str(error.value).splitlines()[1:] == [
     '  --config.model.vit.norm_epsilon=1e-06',
     '  --config.model.vit.gelu=tanh',
   ]
-  with pytest.raises(ValueError, match=r'other settings') as error:
+  with pytest.raises(InputError, match=r'other settings') as error:
     loading.plan({'t5': sources['t5']}, params, model)
   assert str(error.value).splitlines()[1:] == [
     """  '--config.model.t5.activations=('"'"'gelu'"'"', '"'"'linear'"'"')'"""
@@ -200,7 +201,7 @@ def test_a_source_gives_its_own_part_only(sources, golden_params, golden_model):
 
 
 def test_a_whole_model_leaves_nothing_fresh(init, sources, golden_params, golden_model):
-  with pytest.raises(ValueError, match=r'do not fit') as error:
+  with pytest.raises(InputError, match=r'do not fit') as error:
     loading.plan({'rahf': sources['vit']}, golden_params, golden_model)
   assert 'heatmap_head_implausibility/conv_0/bias [8] is missing' in str(error.value)
   weights = {
@@ -211,5 +212,5 @@ def test_a_whole_model_leaves_nothing_fresh(init, sources, golden_params, golden
   plan = loading.plan({'rahf': whole}, golden_params, golden_model)
   assert plan.fresh == ()
   assert plan.report().endswith('fresh: 0 arrays, 0 values: none')
-  with pytest.raises(ValueError, match=r'config.init.vit and config.init.t5 must be'):
+  with pytest.raises(InputError, match=r'config.init.vit and config.init.t5 must be'):
     loading.open_sources(init | {'rahf': init['vit']})

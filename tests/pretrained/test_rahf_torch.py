@@ -16,6 +16,7 @@ from torch_files import View, constant, contiguous, write_state_dict
 
 from configs import rahf_torch
 from rahf.config import default_config, model_config
+from rahf.errors import InputError
 from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
 from rahf.pretrained import loading
 from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
@@ -288,7 +289,7 @@ def test_names_of_the_embedding_must_agree(assets, tmp_path):
   np.testing.assert_array_equal(source.weights[embedding].read(), np.ones(shape))
   other = {'t5.lm_head.weight': contiguous(np.zeros(shape, np.float32))}
   source = open_rahf_torch(change(assets, tmp_path / '2.pt', **other), vit_heads=4)
-  with pytest.raises(ValueError, match=r'lm_head.weight should be the same as t5.shar'):
+  with pytest.raises(InputError, match=r'lm_head.weight should be the same as t5.shar'):
     source.weights[embedding].read()
 
 
@@ -307,13 +308,13 @@ def test_names_of_the_embedding_must_agree(assets, tmp_path):
 )
 def test_other_models_are_refused(assets, tmp_path, changes, message):
   path = change(assets, tmp_path / 'other.pt', **changes)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     open_rahf_torch(path, vit_heads=4)
 
 
 def test_no_other_model_at_all_is_taken(tmp_path):
   write_state_dict(tmp_path / 'other.pt', {'fc.weight': constant((2, 3))})
-  with pytest.raises(ValueError, match=r'not a PyTorch RAHF.*it holds fc.weight, …'):
+  with pytest.raises(InputError, match=r'not a PyTorch RAHF.*it holds fc.weight, …'):
     open_rahf_torch(tmp_path / 'other.pt')
 
 
@@ -322,11 +323,11 @@ def test_shapes_are_compared_with_the_model(assets, tmp_path, describe_params):
   change(assets, path, **{'vit.layernorm.weight': constant((3, 3))})
   source = open_rahf_torch(path, vit_heads=4)
   model = model_of(source)
-  with pytest.raises(ValueError, match=r'layernorm.weight \[3, 3\] should .* \[40\]'):
+  with pytest.raises(InputError, match=r'layernorm.weight \[3, 3\] should .* \[40\]'):
     loading.plan({'rahf': source}, describe_params(model), model)
 
 
 def test_heads_that_no_shape_tells_must_be_given(assets, tmp_path):
   path = change(assets, tmp_path / 'tiny.pt')
-  with pytest.raises(ValueError, match=r'ViT of width 40.*give vit_heads'):
+  with pytest.raises(InputError, match=r'ViT of width 40.*give vit_heads'):
     open_rahf_torch(path)

@@ -9,6 +9,7 @@ import runs
 import tiny
 from ml_collections import ConfigDict
 
+from rahf.errors import InputError
 from rahf.pretrained import load
 
 QUERY = 't5/encoder/layers_0/attention/query/kernel'
@@ -43,7 +44,7 @@ def test_a_run_starts_from_its_sources_and_goes_on_without_them(
 
   # A mistake is found before the directory is claimed.
   config.init.vit = str(tmp_path / 'vti.npz')
-  with pytest.raises(ValueError, match=r'vti.npz does not exist'):
+  with pytest.raises(InputError, match=r'vti.npz does not exist'):
     runs.run_training(config, workdir)
   config.init.vit = str(vit)
   runs.run_training(config, workdir)
@@ -68,7 +69,7 @@ def test_a_run_starts_from_its_sources_and_goes_on_without_them(
   assert 'at step 1' in capsys.readouterr().out
   assert (workdir / 'model_card.md').read_text() == card
   config.init.vit = ''
-  with pytest.raises(ValueError, match=r'config.init.vit: '):
+  with pytest.raises(InputError, match=r'config.init.vit: '):
     runs.run_training(config, workdir)
 
 

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 from flax import serialization
 
+from rahf.errors import InputError
 from rahf.pretrained import t5x as t5x_lib
 from rahf.pretrained.t5x import OPTIMIZER_STATE, open_t5x
 
@@ -107,8 +108,16 @@ def test_nothing_is_read_before_it_is_asked_for(t5x):
   source = open_t5x(t5x)
   assert source.weights[EMBEDDING].shape == (384, 24)
   assert source.weights[EMBEDDING].dtype == np.float32
-  with pytest.raises(ValueError, match='token_embedder/embedding cannot be read from'):
+  with pytest.raises(InputError, match='token_embedder/embedding cannot be read from'):
     source.weights[EMBEDDING].read()
+
+
+def test_a_truncated_array_is_an_error(t5x):
+  (chunk,) = t5x.glob('target.encoder.encoder_norm.scale/0')
+  chunk.write_bytes(chunk.read_bytes()[:-9])
+  weight = open_t5x(t5x).weights['t5/encoder/encoder_norm/scale']
+  with pytest.raises(InputError, match=r'encoder_norm/scale cannot be read from .*Not'):
+    weight.read()
 
 
 def test_an_array_of_another_shape_than_the_index_says_is_an_error(t5x):
@@ -117,18 +126,18 @@ def test_an_array_of_another_shape_than_the_index_says_is_an_error(t5x):
     return leaf | {'metadata': leaf['metadata'] | {'shape': [shape[0] + 1, *shape[1:]]}}
 
   change_index(t5x, grow)
-  with pytest.raises(ValueError, match=r'embedding is \[384, 24\].* says \[385, 24\]'):
+  with pytest.raises(InputError, match=r'embedding is \[384, 24\].* says \[385, 24\]'):
     open_t5x(t5x).weights[EMBEDDING].read()
 
 
 def test_the_only_checkpoint_of_a_directory_is_found(t5x):
   assert open_t5x(t5x.parent).path == str(t5x)
   shutil.copytree(t5x, t5x.parent / 'checkpoint_1000')
-  with pytest.raises(ValueError, match=r'several.*: checkpoint_0, checkpoint_1000'):
+  with pytest.raises(InputError, match=r'several.*: checkpoint_0, checkpoint_1000'):
     open_t5x(t5x.parent)
   shutil.rmtree(t5x)
   shutil.rmtree(t5x.parent / 'checkpoint_1000')
-  with pytest.raises(ValueError, match='no file `checkpoint`'):
+  with pytest.raises(InputError, match='no file `checkpoint`'):
     open_t5x(t5x.parent)
 
 
@@ -142,13 +151,13 @@ def test_the_only_checkpoint_of_a_directory_is_found(t5x):
 )
 def test_an_index_that_refers_to_something_else_is_refused(t5x, leaf):
   change_index(t5x, lambda _: leaf)
-  with pytest.raises(ValueError, match='decoder/decoder_norm/scale'):
+  with pytest.raises(InputError, match='decoder/decoder_norm/scale'):
     open_t5x(t5x)
 
 
 def test_a_pickle_in_place_of_the_index_is_not_run(t5x, payload):
   (t5x / 'checkpoint').write_bytes(pickle.dumps(payload))
-  with pytest.raises(ValueError, match='is not the index of a T5X checkpoint'):
+  with pytest.raises(InputError, match='is not the index of a T5X checkpoint'):
     open_t5x(t5x)
 
 
@@ -157,7 +166,7 @@ def test_parts_that_are_missing_are_named(t5x):
   tree = serialization.msgpack_restore(index.read_bytes())
   tree['optimizer']['target']['encoder'].pop('relpos_bias')
   index.write_bytes(serialization.msgpack_serialize(tree))
-  with pytest.raises(ValueError, match=r'encoder/relpos_bias/rel_embedding.* missing'):
+  with pytest.raises(InputError, match=r'encoder/relpos_bias/rel_embedding.* missing'):
     open_t5x(t5x)
 
 

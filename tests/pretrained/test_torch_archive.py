@@ -11,6 +11,7 @@ import pytest
 import torch_files
 from torch_files import ORDERED_DICT, View, constant, contiguous, plain, tensor
 
+from rahf.errors import InputError
 from rahf.pretrained.torch_archive import open_torch
 
 RNG = np.random.default_rng(0)
@@ -106,7 +107,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
   found = open_torch(path)
   assert found['a'].shape == (6,)
   np.testing.assert_array_equal(found['b'].read(), 2 * ONE)
-  with pytest.raises(ValueError, match=r'x.pt is damaged in data/0: Bad CRC-32'):
+  with pytest.raises(InputError, match=r'x.pt is damaged in data/0: Bad CRC-32'):
     found['a'].read()
 
 
@@ -143,7 +144,7 @@ def test_a_pickle_with_a_payload_is_refused_and_not_run(tmp_path, called):
   trace, path = tmp_path / 'trace', tmp_path / 'x.pt'
   torch_files.write_archive(path, attacks(str(trace))[called], {'0': ONE})
   names = called.split(' ')[0].replace('.', r'\.')
-  with pytest.raises(ValueError, match=rf'x\.pt refers to ({names}), .*was not run'):
+  with pytest.raises(InputError, match=rf'x\.pt refers to ({names}), .*was not run'):
     open_torch(path)
   assert not trace.exists()
 
@@ -196,7 +197,7 @@ GOOD = tensor('0', VIEW)
 )
 def test_what_no_state_dict_says_is_refused(tmp_path, code, message):
   torch_files.write_archive(tmp_path / 'x.pt', code, {'0': ONE})
-  with pytest.raises(ValueError, match=re.escape(message)) as error:
+  with pytest.raises(InputError, match=re.escape(message)) as error:
     open_torch(tmp_path / 'x.pt')
   assert str(error.value).startswith(f'{tmp_path}/x.pt ')
 
@@ -215,26 +216,26 @@ def test_damaged_files_are_named(tmp_path):
   data = path.read_bytes()
   for size in (0, 3, len(data) // 2, len(data) - 10):
     path.write_bytes(data[:size])
-    with pytest.raises(ValueError, match=r'x\.pt is no PyTorch archive, or cut off'):
+    with pytest.raises(InputError, match=r'x\.pt is no PyTorch archive, or cut off'):
       open_torch(path)
 
 
 def test_pickles_of_early_pytorch_are_refused(tmp_path, payload):
   path = tmp_path / 'x.pt'
   path.write_bytes(pickle.dumps(payload))
-  with pytest.raises(ValueError, match=r'x\.pt is a pickle, as PyTorch before 1\.6'):
+  with pytest.raises(InputError, match=r'x\.pt is a pickle, as PyTorch before 1\.6'):
     open_torch(path)
 
 
 def test_other_archives_are_refused(tmp_path):
   path = tmp_path / 'x.pt'
   np.savez(path.open('wb'), a=ONE)
-  with pytest.raises(ValueError, match=r'not of PyTorch: it has no data\.pkl'):
+  with pytest.raises(InputError, match=r'not of PyTorch: it has no data\.pkl'):
     open_torch(path)
   torch_files.write_state_dict(path, views(), order='middle')
-  with pytest.raises(ValueError, match="in 'middle' byte order"):
+  with pytest.raises(InputError, match="in 'middle' byte order"):
     open_torch(path)
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('archive/data.pkl', bytes(1 << 20))
-  with pytest.raises(ValueError, match=r'has data\.pkl compressed'):
+  with pytest.raises(InputError, match=r'has data\.pkl compressed'):
     open_torch(path)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rahf.errors import InputError
 from rahf.pretrained.vit_npz import open_vit_npz
 
 
@@ -63,8 +64,18 @@ def test_bfloat16_is_understood(arrays, tmp_path):
 def test_a_pickle_is_refused_and_not_run(arrays, payload, tmp_path):
   file = tmp_path / 'evil.npz'
   np.savez(file, **arrays | {'cls': np.array(payload, object)})
-  with pytest.raises(ValueError, match='cls is a pickle, which could run any code'):
+  with pytest.raises(InputError, match='cls is a pickle, which could run any code'):
     open_vit_npz(file)
+
+
+def test_a_damaged_file_is_an_error(arrays, tmp_path):
+  file = tmp_path / 'vit.npz'
+  np.savez(file, **arrays)
+  content = bytearray(file.read_bytes())
+  content[content.index(b'\x93NUMPY') + 200] ^= 1  # Among the first array's values.
+  file.write_bytes(content)
+  with pytest.raises(InputError, match=r'vit.npz is damaged: Bad CRC-32 .*again'):
+    [weight.read() for weight in open_vit_npz(file).weights.values()]
 
 
 def test_arrays_without_a_place_are_errors(arrays, tmp_path):
@@ -76,5 +87,5 @@ def test_arrays_without_a_place_are_errors(arrays, tmp_path):
     open_vit_npz(file)
   arrays.pop('embedding/kernel')
   np.savez(file, **arrays)
-  with pytest.raises(ValueError, match="has no 'vit/embedding/kernel'"):
+  with pytest.raises(InputError, match="has no 'vit/embedding/kernel'"):
     open_vit_npz(file)

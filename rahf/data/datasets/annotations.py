@@ -20,6 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rahf.data import schema
+from rahf.errors import InputError
 
 # Our names for the release's; `artifact_score` is high where artifacts are few.
 SCORES = {
@@ -57,11 +58,11 @@ def find_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
   word of its own name (`richhf_train-00000-of-00002.tfrecord`).
 
   Raises:
-    ValueError: no folder, or a split without a file.
+    InputError: no folder, or a split without a file.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
-    raise ValueError(
+    raise InputError(
       f'--labels {folder}: no such folder; it is the one that holds train.tfrecord, '
       'dev.tfrecord and test.tfrecord of the RichHF-18K release'
     )
@@ -74,7 +75,7 @@ def find_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
       [exact] if exact in names else [name for name in names if word.search(name)]
     )
     if not chosen:
-      raise ValueError(
+      raise InputError(
         f'--labels {folder}: no {exact}; found {", ".join(names) or "none"}'
       )
     files[split] = [folder / name for name in chosen]
@@ -85,13 +86,13 @@ def read(path: os.PathLike | str) -> Iterator[Annotation]:
   """Yields the annotations of one label file.
 
   Raises:
-    ValueError: the file is cut or damaged, or not one of the release's.
+    InputError: the file is cut or damaged, or not one of the release's.
   """
   for number, record in enumerate(_records(pathlib.Path(path))):
     try:
       yield _parse(record)
     except ValueError as error:
-      raise ValueError(
+      raise InputError(
         f'{path}: record {number} (counted from 0) {error}; is this a label file of '
         'RichHF-18K?'
       ) from None
@@ -104,7 +105,7 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
   """
   with path.open('rb') as file:
     if file.read(23) == b'version https://git-lfs':
-      raise ValueError(
+      raise InputError(
         f'{path} is a Git LFS pointer, not the data: run `git lfs pull` in its clone'
       )
   offset = number = 0
@@ -118,7 +119,7 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
   except tf.errors.DataLossError:
     complete = False
   if not complete:
-    raise ValueError(
+    raise InputError(
       f'{path}: record {number} (counted from 0), at byte {offset} of '
       f'{path.stat().st_size}, is cut or damaged; download the file again'
     )
@@ -128,19 +129,19 @@ def _parse(record: bytes) -> Annotation:
   try:
     features = tf.train.Example.FromString(record).features.feature
   except Exception:  # protobuf's DecodeError has no stable home to import from
-    raise ValueError('is no tf.train.Example') from None
+    raise InputError('is no tf.train.Example') from None
 
   def one(name: str, kind: str) -> bytes | float:
     values = getattr(features[name], kind).value if name in features else ()
     if len(values) != 1:
       names = ', '.join(sorted(features)) or 'nothing'
-      raise ValueError(f'has no single {kind[:-5]} in {name} (its features: {names})')
+      raise InputError(f'has no single {kind[:-5]} in {name} (its features: {names})')
     return values[0]
 
   filename = one('filename', 'bytes_list').decode('utf-8')
   uid = pathlib.PurePosixPath(filename).stem
   if not uid:
-    raise ValueError(f'has no uid in filename {filename!r}')
+    raise InputError(f'has no uid in filename {filename!r}')
   return Annotation(
     uid=uid,
     scores=tuple(one(SCORES[name], 'float_list') for name in schema.SCORES),

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rahf.errors import InputError
+
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
@@ -28,7 +30,7 @@ class ImageFolder:
     """Lists the files below `folder` and reads the table.
 
     Raises:
-      ValueError: no image file, or the table is damaged or lacks a column.
+      InputError: no image file, or the table is damaged or lacks a column.
     """
     self._paths: dict[str, pathlib.Path] = {}
     self.prompts: dict[str, str] = {}
@@ -41,7 +43,7 @@ class ImageFolder:
       if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     if not paths:
-      raise ValueError(
+      raise InputError(
         f'--images {folder}: no {", ".join(SUFFIXES)} file below it; for Pick-a-Pic '
         'parquet files leave --prompts out'
       )
@@ -71,7 +73,7 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
   Rows without a prompt are passed over.
 
   Raises:
-    ValueError: the file is missing or damaged, of another kind, or lacks a column.
+    InputError: the file is missing or damaged, of another kind, or lacks a column.
   """
   path = pathlib.Path(path)
   readers = {
@@ -81,9 +83,9 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
     '.parquet': lambda: _parquet(path),
   }
   if not path.is_file():
-    raise ValueError(f'--prompts {path}: no such file')
+    raise InputError(f'--prompts {path}: no such file')
   if path.suffix.lower() not in readers:
-    raise ValueError(
+    raise InputError(
       f'--prompts {path}: the name must end in {", ".join(readers)}, which says how '
       'to read it'
     )
@@ -92,14 +94,14 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
       uid = row.get('uid') or pathlib.PurePosixPath(row.get('filename') or '').stem
       prompt = row.get('prompt') or row.get('caption')
       if not uid or ('prompt' not in row and 'caption' not in row):
-        raise ValueError(
+        raise InputError(
           f'--prompts {path}, row {number}: needs uid (or filename) and prompt (or '
           f'caption), has {", ".join(map(str, row))}'
         )
       if prompt:
         yield uid, prompt
   except (csv.Error, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as e:
-    raise ValueError(f'--prompts {path}: cannot be read ({e}); save it as UTF-8') from e
+    raise InputError(f'--prompts {path}: cannot be read ({e}); save it as UTF-8') from e
 
 
 def _delimited(path: pathlib.Path, delimiter: str) -> Iterator[dict[str, str]]:
@@ -114,7 +116,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict[str, str]]:
       if line.strip():
         row = json.loads(line)
         if not isinstance(row, dict):
-          raise ValueError(f'--prompts {path}, line {number}: not a JSON object')
+          raise InputError(f'--prompts {path}, line {number}: not a JSON object')
         yield row
 
 

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tqdm
 
+from rahf.errors import InputError
+
 _COLUMNS = ('image_0_uid', 'image_1_uid', 'caption', 'jpg_0', 'jpg_1')
 # Rows decoded at once. Arrow holds one column of a row group besides, about three
 # times over, whatever the settings.
@@ -49,7 +51,7 @@ class PickAPic:
     """Scans the uid and caption columns of every parquet file below `folder`.
 
     Raises:
-      ValueError: no parquet file, a damaged one, or one without the columns.
+      InputError: no parquet file, a damaged one, or one without the columns.
     """
     self._places: dict[str, _Place] = {}
     self.prompts: dict[str, str] = {}
@@ -59,7 +61,7 @@ class PickAPic:
     values = pa.array(sorted(wanted), pa.string())
     paths = sorted(pathlib.Path(folder).rglob('*.parquet'))
     if not paths:
-      raise ValueError(
+      raise InputError(
         f'--images {folder}: no .parquet file below it; for a folder of image files '
         'also give --prompts TABLE'
       )
@@ -93,12 +95,12 @@ def _open(path: pathlib.Path) -> pq.ParquetFile:
   try:
     file = pq.ParquetFile(path)
   except (pa.ArrowException, OSError) as error:
-    raise ValueError(
+    raise InputError(
       f'{path} is no complete parquet file ({error}); download it again'
     ) from None
   missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
   if missing:
-    raise ValueError(
+    raise InputError(
       f'{path}: no column {", ".join(missing)}; Pick-a-Pic v1 has '
       f'{", ".join(_COLUMNS)} (its variant without images cannot be used). Take '
       'other parquet files out of the folder'
@@ -147,8 +149,8 @@ def _read_group(
       start += batch.num_rows
 
 
-def _damaged(path: pathlib.Path, group: int, error: Exception) -> ValueError:
+def _damaged(path: pathlib.Path, group: int, error: Exception) -> InputError:
   reason = ' '.join(str(error).split())
-  return ValueError(
+  return InputError(
     f'{path}: row group {group} cannot be read ({reason}); download the file again'
   )

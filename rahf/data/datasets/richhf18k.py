@@ -24,6 +24,7 @@ from rahf.data.datasets.image_folder import ImageFolder
 from rahf.data.datasets.pickapic import PickAPic
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, decode_map
+from rahf.errors import InputError
 
 # Records per split in the release. A file cut between two records raises nothing.
 RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
@@ -78,7 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for line in self._report.lines
         if (line.split, line.reason) == (split, 'unreadable_image')
       )
-      raise ValueError(
+      raise InputError(
         f'none of the {len(samples)} images of {split} can be read; the first, '
         f'{first.uid}: {first.detail}'
       )
@@ -109,23 +110,23 @@ def prepare_richhf18k(
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    ValueError: a path is missing, a file damaged, no image is found, or the
+    InputError: a path is missing, a file damaged, no image is found, or the
       directory exists.
   """
   target = pathlib.Path(data_dir) / Builder.name / str(Builder.VERSION)
   if target.exists() and not overwrite:
-    raise ValueError(f'{target} exists; give --overwrite to replace it')
+    raise InputError(f'{target} exists; give --overwrite to replace it')
   if target.exists() and not (target / 'dataset_info.json').exists():
-    raise ValueError(f'{target} is no prepared data set; take it out of the way first')
+    raise InputError(f'{target} is no prepared data set; take it out of the way first')
   if not pathlib.Path(images).is_dir():
-    raise ValueError(f'--images {images}: no such folder')
+    raise InputError(f'--images {images}: no such folder')
   report = Report()
   samples = _read_labels(labels, report)
   wanted = [uid for split in samples.values() for uid in split]
   source = ImageFolder(images, prompts, wanted) if prompts else PickAPic(images, wanted)
   samples = _match(samples, source, report)
   if not any(samples.values()):
-    raise ValueError(
+    raise InputError(
       f'none of the {len(wanted)} annotated images has both image and prompt in '
       f'{images}{f" and {prompts}" if prompts else ""}; the first wanted uid is '
       f'{wanted[0]!r}'

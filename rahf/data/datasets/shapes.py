@@ -29,6 +29,7 @@ from rahf.data.datasets.shapes_record import (
   make_sample,
   metric_ceilings,
 )
+from rahf.errors import InputError
 
 TOKENIZER_FILE = 'tokenizer.model'
 # Below this many samples, starting worker processes takes longer than it saves.
@@ -60,15 +61,15 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
   def __post_init__(self):
     if self.image_size < MIN_IMAGE_SIZE:
-      raise ValueError(
+      raise InputError(
         f'image_size {self.image_size} is too small to tell shapes apart; use at '
         f'least {MIN_IMAGE_SIZE}'
       )
     for name in (*schema.SPLITS, 'seed'):
       if getattr(self, name) < 0:
-        raise ValueError(f'{name} {getattr(self, name)} must not be negative')
+        raise InputError(f'{name} {getattr(self, name)} must not be negative')
     if self.train + self.dev + self.test == 0:
-      raise ValueError('train, dev and test are all 0; ask for at least one sample')
+      raise InputError('train, dev and test are all 0; ask for at least one sample')
     self.name = (
       f'{self.image_size}px-{self.train}-{self.dev}-{self.test}-seed{self.seed}'
     )
@@ -135,7 +136,7 @@ def prepare_shapes(
     The directory with the shards of all splits and `tokenizer.model`.
 
   Raises:
-    ValueError: a number is negative, all counts are 0, or the image is too small.
+    InputError: a number is negative, all counts are 0, or the image is too small.
   """
   config = ShapesConfig(
     image_size=image_size, train=train, dev=dev, test=test, seed=seed

@@ -11,6 +11,7 @@ from rahf.data.datasets.shapes_prompt import Prompt, write_prompt
 from rahf.data.datasets.shapes_render import render
 from rahf.data.datasets.shapes_scene import Scene, sample_scene
 from rahf.data.images import encode_map, encode_png
+from rahf.errors import InputError
 
 MIN_IMAGE_SIZE = 64
 
@@ -37,10 +38,10 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
     image_size: height and width in pixels, at least 64.
 
   Raises:
-    ValueError: an unknown split, a negative seed or index, too small an image.
+    InputError: an unknown split, a negative seed or index, too small an image.
   """
   if image_size < MIN_IMAGE_SIZE:
-    raise ValueError(
+    raise InputError(
       f'image_size {image_size} is too small to tell shapes apart; use at least '
       f'{MIN_IMAGE_SIZE}'
     )
@@ -68,9 +69,9 @@ def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:
 def make_sample(seed: int, split: str, index: int) -> Sample:
   """Makes what `make_record` renders and consolidates; arguments as there."""
   if split not in schema.SPLITS:
-    raise ValueError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
+    raise InputError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
   if seed < 0 or index < 0:
-    raise ValueError(f'seed {seed} and index {index} must not be negative')
+    raise InputError(f'seed {seed} and index {index} must not be negative')
   # Streams of their own, so that a change to one leaves the others as they are.
   root = np.random.SeedSequence([seed, schema.SPLITS.index(split), index])
   scene_rng, prompt_rng, texture, marks = (

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from rahf.data.datasets import annotations
+from rahf.errors import InputError
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_cut_label_file_names_record_and_byte(label_file, behind):
   path, starts = label_file
   cut = starts[2] + behind if behind > 0 else starts[3] + behind
   path.write_bytes(path.read_bytes()[:cut])
-  with pytest.raises(ValueError, match='download') as error:
+  with pytest.raises(InputError, match='download') as error:
     list(annotations.read(path))
   assert f'{path}: record 2 (counted from 0), at byte {starts[2]}' in str(error.value)
 
@@ -36,14 +37,14 @@ def test_changed_byte_is_found(label_file):
   path.write_bytes(data)
   reader = annotations.read(path)
   assert next(reader).uid == 'u0'
-  with pytest.raises(ValueError, match=f'record 1 .* at byte {starts[1]} .* download'):
+  with pytest.raises(InputError, match=f'record 1 .* at byte {starts[1]} .* download'):
     next(reader)
 
 
 def test_git_lfs_pointer_is_recognised(label_file):
   path, _ = label_file
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
-  with pytest.raises(ValueError, match='git lfs pull'):
+  with pytest.raises(InputError, match='git lfs pull'):
     list(annotations.read(path))
 
 
@@ -58,7 +59,7 @@ def test_git_lfs_pointer_is_recognised(label_file):
 )
 def test_record_of_another_kind_is_named(release, changes, message):
   path = release.add('train', 'a', **changes).write().labels / 'train.tfrecord'
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     list(annotations.read(path))
 
 
@@ -75,5 +76,5 @@ def test_label_files_are_found_by_split(tmp_path):
     'test': ['test.tfrecord'],
   }
   (tmp_path / 'test.tfrecord').unlink()
-  with pytest.raises(ValueError, match=r'no test\.tfrecord; found dev\.tfrecord'):
+  with pytest.raises(InputError, match=r'no test\.tfrecord; found dev\.tfrecord'):
     annotations.find_files(tmp_path)

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+from rahf.errors import InputError
 
 AWKWARD = 'a "red" cat,\nasleep — 猫'
 
@@ -74,12 +75,12 @@ def test_first_of_differing_prompts_wins(tmp_path):
 )
 def test_bad_tables_are_named(tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     list(read_prompts(tmp_path / name))
 
 
 def test_missing_table_and_folder_without_images(tmp_path):
-  with pytest.raises(ValueError, match=r'--prompts .*no such file'):
+  with pytest.raises(InputError, match=r'--prompts .*no such file'):
     list(read_prompts(tmp_path / 'absent.csv'))
-  with pytest.raises(ValueError, match=r'--images .*no \.png.*leave --prompts out'):
+  with pytest.raises(InputError, match=r'--images .*no \.png.*leave --prompts out'):
     ImageFolder(tmp_path, tmp_path / 'absent.csv', ['a'])

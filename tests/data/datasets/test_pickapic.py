@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rahf.data.datasets.pickapic import PickAPic
+from rahf.errors import InputError
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_damaged_file_is_named(folder):
   path = folder / 'part.parquet'
   whole = path.read_bytes()
   path.write_bytes(whole[:-50])
-  with pytest.raises(ValueError, match=r'part\.parquet.*download it again'):
+  with pytest.raises(InputError, match=r'part\.parquet.*download it again'):
     PickAPic(folder, {'a'})
   # Image pages damaged, uids intact.
   path.write_bytes(whole)
@@ -92,10 +93,10 @@ def test_damaged_file_is_named(folder):
 def test_missing_columns_are_named(folder):
   path = folder / 'part.parquet'
   pq.write_table(pq.read_table(path).drop_columns(['jpg_0', 'jpg_1']), path)
-  with pytest.raises(ValueError, match=r'no column jpg_0, jpg_1.*without images'):
+  with pytest.raises(InputError, match=r'no column jpg_0, jpg_1.*without images'):
     PickAPic(folder, {'a'})
 
 
 def test_folder_without_parquet(tmp_path):
-  with pytest.raises(ValueError, match=r'no \.parquet file.*--prompts'):
+  with pytest.raises(InputError, match=r'no \.parquet file.*--prompts'):
     PickAPic(tmp_path, {'a'})

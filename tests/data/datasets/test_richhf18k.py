@@ -15,6 +15,7 @@ from rahf.data import images, schema
 from rahf.data.datasets import annotations
 from rahf.data.datasets.report import DROPPED
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.errors import InputError
 
 
 def _read(directory):
@@ -244,7 +245,7 @@ def test_split_without_images_is_left_out(release, tmp_path):
 
 def test_nothing_usable_is_an_error(release, tmp_path):
   release.add('train', 'a', image=None).add_pair(('x', 'y'), (b'', b'')).write()
-  with pytest.raises(ValueError, match=r"none of the 1 .* first wanted uid is 'a'"):
+  with pytest.raises(InputError, match=r"none of the 1 .* first wanted uid is 'a'"):
     _prepare(release, tmp_path)
   release.add('train', 'b', image=b'text').write()
   with pytest.raises(
@@ -258,13 +259,13 @@ def test_existing_data_is_replaced_only_on_request(release, tmp_path):
   for split in schema.SPLITS:
     release.add(split, f'{split}-1')
   _prepare(release.write(), tmp_path)
-  with pytest.raises(ValueError, match=r'1\.0\.0 exists; give --overwrite'):
+  with pytest.raises(InputError, match=r'1\.0\.0 exists; give --overwrite'):
     _prepare(release, tmp_path)
   release.add('train', 'train-2').write()
   stored, _ = _prepare(release, tmp_path, overwrite=True)
   assert stored['train'].keys() == {'train-1', 'train-2'}
   (tmp_path / 'out/richhf18k/1.0.0/dataset_info.json').unlink()
-  with pytest.raises(ValueError, match='no prepared data set; take it out'):
+  with pytest.raises(InputError, match='no prepared data set; take it out'):
     _prepare(release, tmp_path, overwrite=True)
 
 

@@ -13,6 +13,7 @@ from rahf.data.datasets.shapes_record import make_record, make_sample, metric_ce
 from rahf.data.datasets.shapes_render import draw, render
 from rahf.data.datasets.shapes_scene import COLOURS, KINDS, Damage
 from rahf.data.images import decode_image, decode_map
+from rahf.errors import InputError
 
 SMALL = {'image_size': 64, 'train': 130, 'dev': 3, 'test': 2, 'seed': 5}
 
@@ -221,13 +222,13 @@ def test_tokenizer_has_short_sequences_and_t5_ids(prepared, samples):
   ],
 )
 def test_what_is_refused(tmp_path, change, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(InputError, match=message):
     shapes.prepare_shapes(tmp_path, **(SMALL | change))
   assert not list(tmp_path.iterdir())
 
 
 def test_make_record_refuses_an_unknown_split():
-  with pytest.raises(ValueError, match="split 'valid' is unknown"):
+  with pytest.raises(InputError, match="split 'valid' is unknown"):
     make_record(0, 'valid', 0, 64)
 
 
