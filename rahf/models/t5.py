@@ -241,8 +241,9 @@ class Decoder(nn.Module):
     self, stream: Float[Array, 'B L D'], tokens: Int[Array, 'B L C']
   ) -> Float[Array, 'B L C']:
     """Logits of some tokens, untied; `stream` is read by their columns alone."""
-    kernel = self.logits_dense.variables['params']['kernel'].astype(self.dtype)
-    logits = jnp.einsum('bld,dblc->blc', stream, jnp.take(kernel, tokens, axis=1))
+    kernel = nn.meta.unbox(self.logits_dense.variables)['params']['kernel']
+    columns = jnp.take(kernel, tokens, axis=1).astype(self.dtype)
+    logits = jnp.einsum('bld,dblc->blc', stream, columns)
     return jnp.asarray(logits, jnp.float32)
 
   def _norm(self, x: Float[Array, 'B T D'], *, train: bool) -> Float[Array, 'B T D']:
