@@ -8,9 +8,9 @@ The model of `quickstart.py` on three times the data, in either variant of the p
   python -m rahf.main --config=configs/shapes.py:augmented_prompt \\
     --workdir=runs/shapes_augmented_prompt
 
-Hardware: two CPU cores, about an hour each. Not yet run to the end. Multi-head has on
-the dev split, after 7,200 steps: implausibility CC .69, plausibility PLCC .78,
-alignment PLCC .65, keywords F1 57 %.
+Hardware: two CPU cores, about 40 minutes each. On the test split, multi-head and
+augmented prompt: implausibility CC .72 and .63, plausibility PLCC .85 and .68,
+alignment PLCC .68 and .65, keywords F1 70 and 61 %. All were still rising.
 """
 
 from ml_collections import ConfigDict
