@@ -9,7 +9,7 @@ The model of `quickstart.py` on three times the data, in either variant of the p
     --workdir=runs/shapes_augmented_prompt
 
 Hardware: two CPU cores, 83 minutes for both side by side, each on its core (`taskset`);
-the machine had other work for a third of that. On the test split, multi-head and
+the machine had other work for half of that. On the test split, multi-head and
 augmented prompt: implausibility CC .72 and .63, plausibility PLCC .85 and .68,
 alignment PLCC .68 and .65, keywords F1 70 and 61 %. All were still rising.
 """

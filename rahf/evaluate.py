@@ -19,6 +19,7 @@ from tqdm import tqdm
 from rahf import checkpoint, losses, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
+from rahf.data.prefetch import prefetch
 from rahf.data.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
@@ -103,7 +104,7 @@ class Evaluator:
       host=jax.process_index(),
       hosts=jax.process_count(),
     )
-    batches = pipeline.prefetch(
+    batches = prefetch(
       batches, lambda batch: sharding.put_batch(batch, experiment.mesh)
     )
     bar = tqdm(

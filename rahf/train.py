@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rahf import checkpoint, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline
+from rahf.data.prefetch import prefetch
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator, report, tuned_threshold
 from rahf.experiment import Experiment, describe, set_up
@@ -188,7 +189,7 @@ class Trainer:
       host=jax.process_index(),
       hosts=jax.process_count(),
     )
-    batches = pipeline.prefetch(
+    batches = prefetch(
       batches, lambda batch: sharding.put_batch(batch, self._experiment.mesh)
     )
     bar = tqdm(

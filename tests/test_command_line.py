@@ -9,6 +9,9 @@ import subprocess
 import pytest
 import runs
 
+from rahf import main
+from rahf.errors import InputError
+
 T5_MODEL = 'tokenizer/t5-base.spiece.model'
 
 
@@ -101,6 +104,22 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   message = assert_refused(run, records[5].uid, 'not a PNG, JPEG or WEBP image')
   assert 'record 5' in message
   assert 'python -m rahf.data verify' in message
+
+
+def test_of_value_errors_our_own_alone_are_answered(monkeypatch, capsys):
+  def end_with(error: Exception) -> int:
+    def run(interruption):
+      raise error
+
+    monkeypatch.setattr(main, '_run', run)
+    return main.main([''])
+
+  assert end_with(InputError('train.steps = 0')) == 2
+  assert 'error: train.steps = 0' in capsys.readouterr().err
+  assert end_with(FileNotFoundError(2, 'No such file', '/nowhere')) == 2
+  assert '/nowhere' in capsys.readouterr().err
+  with pytest.raises(ValueError, match='out of a library'):
+    end_with(ValueError('out of a library'))
 
 
 def test_a_bug_shows_its_traceback(tmp_path):

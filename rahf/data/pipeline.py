@@ -5,11 +5,9 @@ every position in the endless stream of examples is computed, not reached, so th
 training resumes at any step with exactly the batches it would have seen.
 """
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,9 +28,6 @@ from rahf.errors import InputError
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
 tf.config.set_visible_devices([], 'GPU')
-
-Item = TypeVar('Item')
-Moved = TypeVar('Moved')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,29 +183,6 @@ def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
   if not data:
     return np.zeros((size, size), np.float32)
   return images.resize(images.decode_map(data), size, box)
-
-
-def prefetch(
-  iterator: Iterator[Item], transfer: Callable[[Item], Moved], size: int = 2
-) -> Iterator[Moved]:
-  """Yields `transfer(item)` for each item, working up to `size` items ahead.
-
-  Both run in one background thread; what they raise is raised here, in its place.
-  """
-  end = object()
-
-  def advance():
-    item = next(iterator, end)
-    return item if item is end else transfer(item)
-
-  pool = futures.ThreadPoolExecutor(1, thread_name_prefix='prefetch')
-  try:
-    waiting = collections.deque(pool.submit(advance) for _ in range(size))
-    while (item := waiting.popleft().result()) is not end:
-      waiting.append(pool.submit(advance))
-      yield item
-  finally:
-    pool.shutdown(cancel_futures=True)
 
 
 class _Rows(NamedTuple):

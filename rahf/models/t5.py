@@ -140,9 +140,9 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Causal layers over embedded target tokens, to logits.
+  """Causal layers over embedded target tokens.
 
-  With `tied_logits` the caller reads the logits through the embedding.
+  `logits_dense` reads their output, but for `tied_logits`, which the embedding reads.
   """
 
   config: T5Config
@@ -181,19 +181,8 @@ class Decoder(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     *,
     train: bool,
-  ) -> Float[Array, 'B T V']:
-    """Decodes all positions at once (teacher forcing)."""
-    return self._logits(self.stream(x, fused, fused_mask, train=train))
-
-  def stream(
-    self,
-    x: Float[Array, 'B T D'],
-    fused: tuple[KeyValue, ...],
-    fused_mask: Bool[Array, 'B L'],
-    *,
-    train: bool,
   ) -> Float[Array, 'B T D']:
-    """`__call__` up to the logits."""
+    """Decodes all positions at once (teacher forcing)."""
     length = x.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = self.dropout(x, deterministic=not train)
@@ -214,7 +203,7 @@ class Decoder(nn.Module):
     cache: DecoderCache,
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
-  ) -> tuple[Float[Array, 'B 1 V'], DecoderCache]:
+  ) -> tuple[Float[Array, 'B 1 D'], DecoderCache]:
     """Decodes the token at `position`, given those before it in the cache."""
     length = cache.past[0].key.shape[1]
     bias = jax.lax.dynamic_slice_in_dim(self.relpos_bias(length), position, 1, axis=2)
@@ -234,25 +223,15 @@ class Decoder(nn.Module):
         train=False,
       )
       past.append(memory)
-    logits = self._logits(self._norm(x, train=False))
-    return logits, cache._replace(past=tuple(past))
+    return self._norm(x, train=False), cache._replace(past=tuple(past))
 
-  def logits_of(
-    self, stream: Float[Array, 'B L D'], tokens: Int[Array, 'B L C']
-  ) -> Float[Array, 'B L C']:
-    """Logits of some tokens, untied; `stream` is read by their columns alone."""
+  def logits_columns(self, tokens: Int[Array, '*B']) -> Float[Array, 'D *B']:
+    """Returns what the stream is multiplied with for some tokens' logits."""
     kernel = nn.meta.unbox(self.logits_dense.variables)['params']['kernel']
-    columns = jnp.take(kernel, tokens, axis=1).astype(self.dtype)
-    logits = jnp.einsum('bld,dblc->blc', stream, columns)
-    return jnp.asarray(logits, jnp.float32)
+    return jnp.take(kernel, tokens, axis=1).astype(self.dtype)
 
   def _norm(self, x: Float[Array, 'B T D'], *, train: bool) -> Float[Array, 'B T D']:
     return self.dropout(self.decoder_norm(x), deterministic=not train)
-
-  def _logits(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
-    if self.config.tied_logits:
-      return x
-    return jnp.asarray(self.logits_dense(x), jnp.float32)
 
 
 class T5(nn.Module):
@@ -292,9 +271,8 @@ class T5(nn.Module):
   ) -> Float[Array, 'B T V']:
     """Logits of each target token given those before it (teacher forcing)."""
     x = self.embed(shift_right(target))
-    return self._untie(
-      self.decoder(x, self.keys_values(fused), fused_mask, train=train)
-    )
+    x = self.decoder(x, self.keys_values(fused), fused_mask, train=train)
+    return self._logits(x)
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
     """Returns what `DecoderCache.start` and `decode_at` take."""
@@ -311,15 +289,17 @@ class T5(nn.Module):
     """`decode` without dropout, for some places in the target and tokens there.
 
     Where a few tokens are in question, the logits of the whole vocabulary would be a
-    fifth of the work.
+    sixth of the work at the base size.
     """
     x = self.embed(shift_right(target))
-    stream = self.decoder.stream(x, memory, fused_mask, train=False)
-    stream = jnp.take_along_axis(stream, place[..., None], axis=1)
-    if not self.config.tied_logits:
-      return self.decoder.logits_of(stream, tokens)
-    scaled = stream * self.config.width**-0.5
-    logits = jnp.einsum('bld,blcd->blc', scaled, self.embed(tokens))
+    x = self.decoder(x, memory, fused_mask, train=False)
+    x = jnp.take_along_axis(x, place[..., None], axis=1)
+    if self.config.tied_logits:
+      x = x * self.config.width**-0.5
+      logits = jnp.einsum('bld,blcd->blc', x, self.embed(tokens))
+    else:
+      columns = self.decoder.logits_columns(tokens)
+      logits = jnp.einsum('bld,dblc->blc', x, columns)
     return jnp.asarray(logits, jnp.float32)
 
   def decode_step(
@@ -333,12 +313,13 @@ class T5(nn.Module):
     x, cache = self.decoder.step(
       self.embed(token[:, None]), cache, fused_mask, position
     )
-    return self._untie(x)[:, 0], cache
+    return self._logits(x)[:, 0], cache
 
-  def _untie(self, x: Float[Array, 'B T _']) -> Float[Array, 'B T V']:
-    if not self.config.tied_logits:
-      return x
-    logits = self.token_embedder.attend(x * self.config.width**-0.5)
+  def _logits(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+    if self.config.tied_logits:
+      logits = self.token_embedder.attend(x * self.config.width**-0.5)
+    else:
+      logits = self.decoder.logits_dense(x)
     return jnp.asarray(logits, jnp.float32)
 
 

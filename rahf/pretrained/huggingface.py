@@ -238,7 +238,11 @@ def _tensors(directory: epath.Path) -> dict[str, Tensor]:
     return _header(directory / SINGLE)
   if not (directory / INDEX).exists():
     return _torch_tensors(directory)
-  places = _read_json(directory / INDEX).get('weight_map', {})
+  places = _read_json(directory / INDEX).get('weight_map')
+  if not isinstance(places, dict) or not all(
+    isinstance(v, str) for v in places.values()
+  ):
+    raise InputError(f'{directory / INDEX} has no weight_map from names to files')
   tensors, files = {}, sorted(set(places.values()))
   for file_name in files:
     if os.path.basename(file_name) != file_name:

@@ -1,5 +1,4 @@
 import itertools
-import threading
 
 import numpy as np
 import pytest
@@ -226,34 +225,3 @@ def test_a_damaged_record_is_named(tokenizer, tmp_path):
     stream.write(data)
   with pytest.raises(InputError, match=r'record 1 at byte \d+, cannot.*verify'):
     take(split, tokenizer, 1, batch_size=2)
-
-
-def test_prefetch_keeps_order_and_stays_ahead():
-  started = []
-
-  def transfer(item):
-    started.append(item)
-    return item * item
-
-  results = pipeline.prefetch(iter(range(20)), transfer, size=3)
-  assert next(results) == 0
-  assert list(results) == [k * k for k in range(1, 20)]
-  assert started == list(range(20))
-
-
-def test_prefetch_raises_in_place():
-  def numbers():
-    yield 1
-    raise ValueError('broken record')
-
-  results = pipeline.prefetch(numbers(), float)
-  assert next(results) == 1.0
-  with pytest.raises(ValueError, match='broken record'):
-    next(results)
-
-
-def test_prefetch_ends_with_its_consumer():
-  results = pipeline.prefetch(itertools.count(), float)
-  next(results)
-  results.close()
-  assert not [t for t in threading.enumerate() if t.name.startswith('prefetch')]

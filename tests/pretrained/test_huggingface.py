@@ -161,6 +161,10 @@ def test_files_in_parts(folder):
     index(changes)
     with pytest.raises(InputError, match=message):
       open_huggingface(folder)
+  for text in ('{}', '{"weight_map": {"shared.weight": 1}}'):
+    (folder / 'model.safetensors.index.json').write_text(text)
+    with pytest.raises(InputError, match=r'index.json has no weight_map from names'):
+      open_huggingface(folder)
 
 
 @pytest.mark.parametrize(
