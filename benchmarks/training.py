@@ -24,7 +24,7 @@ from rahf import sharding
 from rahf.data.schema import MAPS, SCORES, Batch
 from rahf.models.rahf import RAHF
 from rahf.state import StateFactory
-from rahf.step import make_train_step
+from rahf.step import jit_train_step
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
@@ -50,17 +50,9 @@ def main(argv: list[str]) -> None:
   for name, flops in part_flops(model, states.abstract.params, batch).items():
     _line(f'  {name}', flops / size / 1e9, 'GFLOP/example')
 
-  step = make_train_step(
-    model, optimizer, config.loss, accumulate=config.train.accumulate
-  )
+  step = jit_train_step(config, model, optimizer, states, mesh)
   with jax.set_mesh(mesh):
-    replicated = sharding.replicated(mesh)
-    lowered = jax.jit(
-      step,
-      in_shardings=(states.shardings, sharding.batch_sharding(mesh), replicated),
-      out_shardings=(states.shardings, replicated),
-      donate_argnums=0,
-    ).lower(states.abstract, batch, jax.random.key(0))
+    lowered = step.lower(states.abstract, batch, jax.random.key(0))
     # A loop's body is counted once, however often it runs.
     flops = lowered.cost_analysis()['flops'] * config.train.accumulate
     _line('training step', flops / size / 1e9, 'GFLOP/example')
@@ -68,6 +60,8 @@ def main(argv: list[str]) -> None:
       start = time.perf_counter()
       compiled = lowered.compile()
       _line('compile', time.perf_counter() - start, 's')
+      temporaries = compiled.memory_analysis().temp_size_in_bytes
+      _line('temporaries', temporaries / 2**20, 'MiB')
       seconds = time_steps(compiled, states.make(config.seed), batch, mesh)
       _line(f'step, median of {_STEPS.value}', seconds, 's')
       _line('throughput', size / seconds, 'examples/s')

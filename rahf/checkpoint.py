@@ -10,11 +10,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
+from rahf import distributed
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval', 'keywords')
-FREE_FIELDS = ('data.dir', 'train.log_every', 'train.checkpoint_every')
+FREE_SECTIONS = ('mesh', 'eval', 'keywords', 'precompile')
+FREE_FIELDS = (
+  *('data.dir', 'train.log_every', 'train.checkpoint_every'),
+  'model.remat',
+)
 # Orbax writes it into a checkpoint last, when everything else is in place.
 COMPLETE = '_CHECKPOINT_METADATA'
 
@@ -40,7 +44,7 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
 
 def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
   """Writes config.json, where `check_workdir` has found nothing against it."""
-  if jax.process_index() == 0:
+  if distributed.is_first():
     workdir.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed: half a file would keep the run from going on.
     aside = workdir / '.config.json.partial'
@@ -99,10 +103,12 @@ class Checkpoints:
     if step == self._newest:
       return
     there = self._directory / str(step)
-    if there.exists():
+    if distributed.from_first(there.exists()):
       # Incomplete, or the run would have started from it. Orbax would refuse.
       self._manager.wait_until_finished()
-      there.rmtree()
+      if distributed.is_first():
+        there.rmtree()
+      distributed.wait_for_all()
       self._manager.reload()
     self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
     self._newest = step

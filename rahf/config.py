@@ -24,10 +24,12 @@ DATASETS = ('richhf18k', 'shapes')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
 GELUS = ('tanh', 'exact')
+REMATS = ('none', 'heads', 'blocks')
 PADDINGS = ('VALID', 'SAME')
 CHOICES = {
   'model.variant': VARIANTS,
   'model.dtype': DTYPES,
+  'model.remat': REMATS,
   'model.vit.gelu': GELUS,
   'model.score_head.padding': PADDINGS,
   'data.name': DATASETS,
@@ -99,6 +101,8 @@ def default_config() -> ConfigDict:
       keep_class_token=False,
       decoder_sees_image=True,
       mask_padding=True,
+      # What is computed twice to save memory: 'none', 'heads' or 'blocks'.
+      remat='none',
       dropout_rate=0.1,
       dtype='bfloat16',
     )
@@ -169,6 +173,8 @@ def default_config() -> ConfigDict:
         threshold_split='dev',
       ),
       mesh=dict(data=-1, fsdp=1, tensor=1),
+      # For --mode=precompile: a TPU topology such as 'v5e:2x4'; '' is what is here.
+      precompile=dict(topology=''),
     )
   )
   return config.lock()

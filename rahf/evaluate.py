@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, losses, sharding
+from rahf import checkpoint, distributed, losses, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -34,7 +34,7 @@ from rahf.tables import evaluation_tables
 class Predictions(NamedTuple):
   """What the model says of a batch, and its errors under teacher forcing.
 
-  `index` is the batch's own: a host has only some rows of it, but all of these.
+  `index` is the batch's own: a process has only some rows of it, but all of these.
   """
 
   index: Int[Array, 'B']
@@ -101,8 +101,7 @@ class Evaluator:
       experiment.tokenizer,
       experiment.options,
       batch_size=self._batch_size,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
+      rows=sharding.process_rows(self._batch_size, experiment.mesh),
     )
     batches = prefetch(
       batches, lambda batch: sharding.put_batch(batch, experiment.mesh)
@@ -251,9 +250,12 @@ def tuned_threshold(
   if split == options.threshold_split:
     return None
   path = workdir / 'eval' / f'{options.threshold_split}-{step}.json'
-  if not path.exists():
+  if not distributed.from_first(path.exists()):
     evaluate_split(options.threshold_split)
-  return json.loads(path.read_text())['keywords_constrained/threshold']
+  threshold = None
+  if distributed.is_first():
+    threshold = json.loads(path.read_text())['keywords_constrained/threshold']
+  return distributed.from_first(threshold)
 
 
 def _to_json(metrics: dict[str, float]) -> str:
@@ -289,12 +291,15 @@ def evaluate(
     evaluator = Evaluator(config, experiment)
   state = checkpoints.restore(step, experiment.states.abstract)
   checkpoints.close()
-  check = interruption.check
+  stop = distributed.StopSignal(interruption, experiment.mesh)
 
   def evaluate_split(name: str) -> str:
     threshold = tuned_threshold(workdir, config.keywords, name, step, evaluate_split)
-    found = evaluator(state.params, splits[name], threshold=threshold, check=check)
-    return report(workdir, experiment, splits[name], step, found.metrics, check)
+    split = splits[name]
+    found = evaluator(state.params, split, threshold=threshold, check=stop.check)
+    if not distributed.is_first():
+      return ''
+    return report(workdir, experiment, split, step, found.metrics, stop.check_here)
 
   with jax.set_mesh(experiment.mesh):
     tables = evaluate_split(config.eval.split)

@@ -10,8 +10,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
+from rahf import distributed, sharding
 from rahf import optimizer as optimizer_lib
-from rahf import sharding
 from rahf.data import dataset
 from rahf.data.pipeline import PipelineOptions
 from rahf.data.records import RecordSplit, open_split
@@ -44,6 +44,7 @@ def set_up(config: ConfigDict) -> Experiment:
     InputError: a setting, the data or the tokenizer does not fit; says which.
   """
   config_lib.validate(config)
+  distributed.check_joined()
   mesh = sharding.make_mesh(config.mesh)
   directory = dataset.prepared_directory(config.data)
   tokenizer = dataset.open_tokenizer(config.tokenizer, directory)

@@ -34,8 +34,17 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'eval'],
-  'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split.',
+  ['train', 'eval', 'precompile'],
+  'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
+  'precompile: compile the steps and say what they need, also for a TPU that is not '
+  'here (config.precompile.topology).',
+)
+_MULTIHOST = flags.DEFINE_bool(
+  'multihost',
+  False,
+  'Run together with other processes: on every host of a TPU slice, in every task '
+  'under Slurm, Kubernetes or Open MPI, or wherever JAX_COORDINATOR_ADDRESS, '
+  'JAX_NUM_PROCESSES and JAX_PROCESS_ID are set.',
 )
 
 
@@ -76,6 +85,15 @@ def _run(interruption: Interruption) -> None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = f'runs/{name}'
   quiet.import_tensorflow()
+  if _MULTIHOST.value:
+    from rahf import distributed
+
+    distributed.join()
+  if _MODE.value == 'precompile':
+    from rahf.precompile import precompile
+
+    print(precompile(_CONFIG.value))
+    return
   if _MODE.value == 'train':
     from rahf.train import train as run
   else:

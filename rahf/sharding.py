@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from rahf.errors import InputError
 
@@ -50,7 +51,8 @@ def make_mesh(sizes, devices: list[jax.Device] | None = None) -> Mesh:
       f'config.mesh has {named}, which does not multiply to the {len(devices)} '
       'devices; change config.mesh.data, .fsdp or .tensor'
     )
-  return Mesh(np.reshape(devices, shape), AXES, axis_types=(AxisType.Auto,) * 3)
+  # It lays neighbours in the mesh beside each other in the machine.
+  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -82,23 +84,48 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
   Raises:
     InputError: a mesh axis does not divide the parameter axis that it shards.
   """
-  specs = nn.logical_to_mesh(nn.get_partition_spec(boxed_params), LOGICAL_AXIS_RULES)
+  logical = nn.get_partition_spec(boxed_params)
+  specs = nn.logical_to_mesh(logical, LOGICAL_AXIS_RULES)
 
-  def sharding(path, shape, spec):
-    for size, axis in zip(shape.shape, spec, strict=False):
+  def sharding(path, shape, names, spec):
+    for size, name, axis in zip(shape.shape, names, spec, strict=False):
       if axis is not None and size % mesh.shape[axis]:
+        path = jax.tree_util.keystr(path, simple=True, separator='/')
         raise InputError(
-          f'the mesh axis {axis!r} of size {mesh.shape[axis]} does not divide a '
-          f'dimension of {jax.tree_util.keystr(path, simple=True, separator="/")} '
-          f'{shape.shape}; change config.mesh.{axis} or the size in config.model'
+          f'config.mesh.{axis} = {mesh.shape[axis]} does not divide '
+          f'{_field(path, name)} = {size} (of {path} {shape.shape}); change one of them'
         )
     return NamedSharding(mesh, spec)
 
-  return jax.tree_util.tree_map_with_path(sharding, nn.unbox(boxed_params), specs)
+  return jax.tree_util.tree_map_with_path(
+    sharding, nn.unbox(boxed_params), logical, specs
+  )
+
+
+def _field(path: str, axis: str) -> str:
+  """Returns the setting that a parameter's axis has its size from."""
+  room, layer, *_ = path.split('/')
+  for head in ('heatmap_head', 'score_head'):
+    if room.startswith(head) and (layer, axis) != ('conv_0', 'conv_in'):
+      return f'a width in config.model.{head}'
+  names = {'vocab': 'vocab_size', 'joined_kv': 'heads'}
+  name = 'width' if axis in ('embed', 'conv_in') else names.get(axis, axis)
+  return f'config.model.{"vit" if room == "vit" else "t5"}.{name}'
+
+
+def process_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, 'rows']:
+  """Returns which rows of a batch this process's devices need, in ascending order.
+
+  Processes whose devices differ in the tensor axis alone need the same rows.
+  """
+  slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+  return np.unique(
+    np.concatenate([np.arange(batch_size)[rows] for (rows,) in slices.values()])
+  )
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Moves each process's rows of a batch to its devices."""
+  """Makes whole batches of what each process has, the rows of `process_rows`."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch

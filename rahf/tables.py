@@ -96,7 +96,7 @@ def _scores(ours: Mapping[str, Mapping[str, float]]) -> str:
     cells = [_number(value, 3) for value in values]
     pairs = zip(cells[::2], cells[1::2], strict=True)
     rows.append([label, *(f'{plcc:>5} / {srcc:>5}' for plcc, srcc in pairs)])
-  return '## Scores: PLCC / SRCC, higher is better\n\n' + _table(
+  return '## Scores: PLCC / SRCC, higher is better\n\n' + markdown_table(
     ['', *SCORE_ORDER], rows
   )
 
@@ -122,7 +122,7 @@ def _maps(name: str, ours: Mapping[str, Mapping[str, float]]) -> str:
     f'"Empty" are the samples with no annotated region, {EMPTY_MAPS[name]} in the '
     'paper; CC to AUC-Judd are over the others.\n\n'
   )
-  return heading + _table(header, rows)
+  return heading + markdown_table(header, rows)
 
 
 def _keywords(ours: Mapping[str, Mapping[str, float]]) -> str:
@@ -143,7 +143,7 @@ def _keywords(ours: Mapping[str, Mapping[str, float]]) -> str:
     [label, *(_number(100 * value, 1) for value in values)]
     for label, values in (PUBLISHED_KEYWORDS | _select(rows, names)).items()
   ]
-  return '## Misaligned keywords, in percent, higher is better\n\n' + _table(
+  return '## Misaligned keywords, in percent, higher is better\n\n' + markdown_table(
     ['', 'precision', 'recall', 'F1', 'F1 per sample'], lines
   )
 
@@ -161,7 +161,7 @@ def _number(value: float, digits: int) -> str:
   return '–' if math.isnan(value) else f'{value:.{digits}f}'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Returns a Markdown table, labels to the left and numbers to the right."""
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
   rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]

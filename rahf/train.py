@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, sharding
+from rahf import checkpoint, distributed, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline
 from rahf.data.prefetch import prefetch
@@ -26,7 +26,7 @@ from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
 from rahf.state import TrainState, by_path
-from rahf.step import Metrics, make_train_step
+from rahf.step import Metrics, jit_train_step
 
 # Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
 HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
@@ -39,7 +39,7 @@ class NonFiniteLossError(InputError):
 def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
   """Trains to `config.train.steps`, or goes on from the newest checkpoint.
 
-  On SIGTERM it saves a checkpoint and returns.
+  On SIGTERM, to any of its processes, it saves a checkpoint and returns.
 
   Raises:
     InputError: a setting does not fit, the directory holds another run, or the
@@ -116,28 +116,18 @@ class Trainer:
     self._config = config
     self._workdir = workdir
     self._experiment = experiment
-    self._interruption = interruption
+    self._stop = distributed.StopSignal(interruption, experiment.mesh)
     self._board = board
     self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep_checkpoints)
     self._evaluator = evaluator
     self.step, self.state = self._resume() if plan is None else self._begin(plan)
     self._journal = Journal(workdir, self.step)
-    shardings = experiment.states.shardings
-    replicated = sharding.replicated(experiment.mesh)
-    self._train_step = jax.jit(
-      make_train_step(
-        experiment.model,
-        experiment.optimizer,
-        config.loss,
-        accumulate=config.train.accumulate,
-      ),
-      in_shardings=(
-        shardings,
-        sharding.batch_sharding(experiment.mesh),
-        replicated,
-      ),
-      out_shardings=(shardings, replicated),
-      donate_argnums=0,
+    self._train_step = jit_train_step(
+      config,
+      experiment.model,
+      experiment.optimizer,
+      experiment.states,
+      experiment.mesh,
     )
 
   def run(self) -> None:
@@ -145,12 +135,12 @@ class Trainer:
     try:
       self._evaluate_if_due()
       self._train()
-      if not self._interruption.requested:
+      if not self._stop.received:
         self._evaluate_if_due()
         self._evaluate_finally()
     except Interrupted:
       pass
-    if self._interruption.requested:
+    if self._stop.received:
       if self.step:
         self._save()
       print(f'Interrupted after step {self.step}; the same command goes on from there.')
@@ -164,7 +154,7 @@ class Trainer:
     states = self._experiment.states
     # Fresh ones first: making them takes more memory than they have.
     params = states.fresh(self._config.seed, plan.fresh) | plan.read()
-    if jax.process_index() == 0:
+    if distributed.is_first():
       card = model_card(self._experiment.model.config, plan)
       (self._workdir / 'model_card.md').write_text(card)
     return 0, states.start(params)
@@ -186,8 +176,7 @@ class Trainer:
       batch_size=config.batch_size,
       seed=self._config.seed,
       start_step=self.step,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
+      rows=sharding.process_rows(config.batch_size, self._experiment.mesh),
     )
     batches = prefetch(
       batches, lambda batch: sharding.put_batch(batch, self._experiment.mesh)
@@ -202,7 +191,7 @@ class Trainer:
     with bar, contextlib.closing(batches):
       first, since, clock = self.step, self.step, time.perf_counter()
       before: Metrics | None = None
-      while self.step < config.steps and not self._interruption.requested:
+      while self.step < config.steps and not self._stop.poll():
         self.state, metrics = self._train_step(self.state, next(batches), key)
         # The device works on this step while the host looks at the one before.
         if before is not None:
@@ -236,6 +225,8 @@ class Trainer:
 
   def _log(self, metrics: Metrics, steps: int, seconds: float, bar: tqdm) -> None:
     """Writes the losses of this step, and the speed of the last so many steps."""
+    if not distributed.is_first():
+      return
     values = {name: float(value) for name, value in metrics.items()}
     shown = (
       f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
@@ -272,9 +263,10 @@ class Trainer:
       Interrupted: SIGTERM came; what was computed is dropped.
     """
     tables = self._workdir / 'eval' / f'{split_name}-{self.step}.md'
-    if self._journal.has(self.step, split_name) and tables.exists():
-      return tables.read_text()
-    split, check = self._experiment.split(split_name), self._interruption.check
+    done = self._journal.has(self.step, split_name) and tables.exists()
+    if distributed.from_first(done):
+      return tables.read_text() if done else ''
+    split = self._experiment.split(split_name)
     threshold = tuned_threshold(
       self._workdir,
       self._config.keywords,
@@ -287,9 +279,13 @@ class Trainer:
       split,
       threshold=threshold,
       review_examples=review_examples,
-      check=check,
+      check=self._stop.check,
     )
-    text = report(self._workdir, self._experiment, split, self.step, metrics, check)
+    if not distributed.is_first():
+      return ''
+    text = report(
+      self._workdir, self._experiment, split, self.step, metrics, self._stop.check_here
+    )
     self._board.scalars(self.step, split_name, metrics)
     self._board.panels(self.step, f'{split_name} examples', panels)
     self._board.text(self.step, split_name, text)

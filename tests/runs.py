@@ -36,9 +36,12 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
   )
 
 
-def start_tiny(data_dir: pathlib.Path, *arguments: str) -> subprocess.Popen:
+def start_tiny(
+  data_dir: pathlib.Path, *arguments: str, **environment: str
+) -> subprocess.Popen:
   """Starts it with tests/tiny.py as the config."""
-  return start('--config=tests/tiny.py', f'--config.data.dir={data_dir}', *arguments)
+  config = ('--config=tests/tiny.py', f'--config.data.dir={data_dir}')
+  return start(*config, *arguments, **environment)
 
 
 def wait_for(process: subprocess.Popen, line: str) -> None:

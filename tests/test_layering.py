@@ -16,16 +16,28 @@ LAYERS = [
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
   {'experiment', 'scorecard'},
   {
-    *('checkpoint', 'config', 'interruption', 'journal', 'losses', 'optimizer'),
-    *('panels', 'pretrained', 'review', 'sharding', 'state', 'step', 'tables'),
+    *('checkpoint', 'config', 'distributed', 'interruption', 'journal', 'losses'),
+    *(
+      'optimizer',
+      'panels',
+      'pretrained',
+      'review',
+      'sharding',
+      'state',
+      'step',
+      'tables',
+    ),
   },
-  {'models', 'metrics', 'data'},
+  {'models', 'metrics', 'data', 'costs'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 # What the lowest rooms may know of each other: data measures what its generated
 # labels are worth.
-NEIGHBOURS = {'models': set(), 'metrics': set(), 'data': {'metrics'}}
+NEIGHBOURS = {
+  **{'models': set(), 'metrics': set(), 'costs': set()},
+  'data': {'metrics'},
+}
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorboard'}
 
 

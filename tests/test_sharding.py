@@ -1,8 +1,11 @@
 """The mesh, the split of batches, and the table from logical axes to the mesh."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
@@ -11,7 +14,15 @@ from tiny_model import make_batch, tiny
 from rahf import sharding
 from rahf.errors import InputError
 from rahf.models.layers import partitioned
-from rahf.sharding import check_batch_size, make_mesh, parameter_shardings, put_batch
+from rahf.models.rahf import RAHF
+from rahf.sharding import (
+  check_batch_size,
+  make_mesh,
+  parameter_shardings,
+  process_rows,
+  put_batch,
+)
+from rahf.state import StateFactory
 
 
 def sizes(data: int, fsdp: int = 1, tensor: int = 1) -> dict[str, int]:
@@ -75,13 +86,39 @@ def test_logical_axes_go_where_the_table_says(axes, spec):
   assert shardings['mlp']['kernel'].spec == PartitionSpec(*spec)
 
 
-def test_an_axis_that_does_not_divide_is_named():
-  mesh = make_mesh(sizes(1, 2, 4))
-  parameter_shardings(boxed((6, 8), 'embed', 'mlp'), mesh)
-  with pytest.raises(
-    ValueError, match=r"axis 'tensor' of size 4 .* mlp/kernel \(8, 6\); .*mesh.tensor"
-  ):
-    parameter_shardings(boxed((8, 6), 'embed', 'mlp'), mesh)
+@pytest.mark.parametrize(
+  ('changes', 'mesh', 'message'),
+  [
+    ({'vit.heads': 4}, (1, 1, 8), r'tensor = 8 .*model\.vit\.heads = 4 '),
+    ({'vit.mlp': 20}, (2, 1, 4), None),
+    ({'vit.mlp': 18}, (2, 1, 4), r'tensor = 4 .* config\.model\.vit\.mlp = 18'),
+    ({'t5.heads': 4, 't5.head_dim': 4}, (1, 1, 8), r'config\.model\.t5\.heads = 4 '),
+    ({'t5.vocab_size': 42}, (1, 1, 8), r'config\.model\.t5\.vocab_size = 42'),
+    ({'t5.width': 20}, (1, 8, 1), r'fsdp = 8 .* config\.model\.t5\.width = 20'),
+    (
+      {'heatmap_head.readout': 6},
+      (2, 1, 4),
+      r'a width in .*\.heatmap_head = 6',
+    ),
+    (
+      {'score_head.dense': (10,)},
+      (2, 1, 4),
+      r'a width in .*\.score_head = 10',
+    ),
+  ],
+)
+def test_a_size_that_an_axis_does_not_divide_is_named(changes, mesh, message):
+  config = tiny()
+  for field, value in changes.items():
+    section, name = field.split('.')
+    part = dataclasses.replace(getattr(config, section), **{name: value})
+    config = dataclasses.replace(config, **{section: part})
+  mesh = make_mesh(dict(zip(sharding.AXES, mesh, strict=True)))
+  if message is None:
+    StateFactory(RAHF(config), optax.sgd(0.1), mesh)
+    return
+  with pytest.raises(InputError, match=rf'^config\.mesh\..*{message}.*change one of'):
+    StateFactory(RAHF(config), optax.sgd(0.1), mesh)
 
 
 def test_a_batch_is_split_over_data_and_fsdp():
@@ -93,3 +130,8 @@ def test_a_batch_is_split_over_data_and_fsdp():
     assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
     assert array.sharding == sharding.batch_sharding(mesh)
   assert jnp.asarray(placed.image).dtype == jnp.float32
+
+
+@pytest.mark.parametrize('mesh', [sizes(8), sizes(2, 2, 2), sizes(1, 1, 8)])
+def test_one_process_reads_all_rows(mesh):
+  assert process_rows(16, make_mesh(mesh)).tolist() == list(range(16))

@@ -6,7 +6,7 @@ training resumes at any step with exactly the batches it would have seen.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,21 +61,21 @@ def train_batches(
   batch_size: int,
   seed: int,
   start_step: int,
-  host: int = 0,
-  hosts: int = 1,
+  rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch]:
-  """Returns this host's rows of every batch from `start_step` on, without end.
+  """Returns every batch from `start_step` on, without end.
 
   Args:
-    batch_size: rows of all hosts together; each host gets its consecutive share.
+    batch_size: rows of all processes together.
     seed: of order and augmentation.
     start_step: number of the first batch; 0 at the start of training.
+    rows: which of a batch's rows this process needs; None for all.
 
   Raises:
-    InputError: the batch does not divide over the hosts, the word limits leave
-      nothing, or, when its batch comes, a record is damaged.
+    InputError: the word limits leave nothing, or, when its batch comes, a record is
+      damaged.
   """
-  rows = _rows(batch_size, host, hosts)
+  rows = _Rows(batch_size, rows)
   selected = _selected(split, options)
 
   def place(row: tf.Tensor) -> _Place:
@@ -84,7 +84,7 @@ def train_batches(
     return _Place(index, augment.example_seed(seed, epoch, index))
 
   stream = _Stream(split, tokenizer, options, place, options.augment)
-  return stream.batches(start_step * rows.local, tf.int64.max, rows.local)
+  return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
 
 
 def eval_batches(
@@ -93,22 +93,21 @@ def eval_batches(
   options: PipelineOptions,
   *,
   batch_size: int,
-  host: int = 0,
-  hosts: int = 1,
+  rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch]:
-  """Returns this host's rows of the batches that hold every example once, in order.
+  """Returns the batches that hold every example once, in order.
 
-  All hosts get the same number of batches. The last is filled up with padding rows:
-  index -1, all masks False, images and maps 0, texts a single EOS.
+  All processes get the same number of batches. The last is filled up with padding
+  rows: index -1, all masks False, images and maps 0, texts a single EOS.
 
   Args:
-    batch_size: rows of all hosts together; each host gets its consecutive share.
+    batch_size: rows of all processes together.
+    rows: which of a batch's rows this process needs; None for all.
 
   Raises:
-    InputError: the batch does not divide over the hosts, or, when its batch comes, a
-      record is damaged.
+    InputError: when its batch comes, a record is damaged.
   """
-  rows = _rows(batch_size, host, hosts)
+  rows = _Rows(batch_size, rows)
 
   def place(row: tf.Tensor) -> _Place:
     position = rows.position(row)
@@ -117,7 +116,7 @@ def eval_batches(
 
   steps = -(-len(split) // batch_size)
   stream = _Stream(split, tokenizer, options, place, augmented=False)
-  return map(_blank_padding, stream.batches(0, steps * rows.local, rows.local))
+  return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
 
 
 def shuffled(
@@ -185,26 +184,19 @@ def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
   return images.resize(images.decode_map(data), size, box)
 
 
-class _Rows(NamedTuple):
-  """Which rows of the global batches a host has: `local` of them from `first` on."""
+class _Rows:
+  """Which rows of every batch a process reads."""
 
-  batch_size: int
-  local: int
-  first: int
+  def __init__(self, batch_size: int, rows: Sequence[int] | None):
+    self._batch_size = batch_size
+    self._rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+
+  def __len__(self) -> int:
+    return len(self._rows)
 
   def position(self, row: tf.Tensor) -> tf.Tensor:
-    """Returns where a host's row, counted from step 0, stands in the whole stream."""
-    return row // self.local * self.batch_size + self.first + row % self.local
-
-
-def _rows(batch_size: int, host: int, hosts: int) -> _Rows:
-  if batch_size < 1 or batch_size % hosts:
-    raise InputError(
-      f'a batch of {batch_size} does not divide over {hosts} hosts; set '
-      'config.batch_size to a multiple of their number'
-    )
-  local = batch_size // hosts
-  return _Rows(batch_size, local, host * local)
+    """Returns where a process's row, counted from step 0, stands in the stream."""
+    return row // len(self) * self._batch_size + tf.gather(self._rows, row % len(self))
 
 
 class _Place(NamedTuple):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rahf.models.decoding import EOS_ID, START_ID, Cache, DecodeStep
+from rahf.models.layers import split_by_batch
 
 # Wu et al. (2016), equation 14, with T5X's exponent.
 LENGTH_EXPONENT = 0.6
@@ -46,8 +47,8 @@ def beam(
     Token ids of the best ended sequence, or of the best begun one where none ended,
     EOS included; 0 behind it.
   """
-  empty = jnp.zeros((batch, beams, length), jnp.int32)
-  nothing = jnp.full((batch, beams), NEVER)
+  empty = split_by_batch(jnp.zeros((batch, beams, length), jnp.int32))
+  nothing = split_by_batch(jnp.full((batch, beams), NEVER))
   state = _State(
     jnp.zeros((), jnp.int32),
     # One beam at the start: equal ones would stay equal.
@@ -83,9 +84,7 @@ def beam(
     ended = Beams(jnp.where(ends, best / length_penalty(position + 1), NEVER), tokens)
     ended = jax.tree.map(lambda *x: jnp.concatenate(x, 1), state.ended, ended)
     alive, chosen = _best(Beams(jnp.where(ends, NEVER, best), tokens), beams)
-    rows = jnp.arange(batch)[:, None] * beams
-    source = (rows + jnp.take_along_axis(parent, chosen, axis=1)).reshape(-1)
-    cache = jax.tree.map(lambda x: x[source], cache)
+    cache = _follow(cache, jnp.take_along_axis(parent, chosen, axis=1))
     return _State(position + 1, alive, _best(ended, beams)[0], cache)
 
   state = jax.lax.while_loop(unfinished, advance, state)
@@ -98,6 +97,17 @@ def beam(
 def length_penalty(length: Array | int) -> Array | float:
   """Divides log-probabilities, so that long sequences are not at a disadvantage."""
   return ((5.0 + length) / 6.0) ** LENGTH_EXPONENT
+
+
+def _follow(cache: Cache, parent: Int[Array, 'B K']) -> Cache:
+  """Gives each beam the cache of the one that it goes on from."""
+
+  def follow(x: Array) -> Array:
+    beams = x.reshape(*parent.shape, *x.shape[1:])
+    # Row by row, or the compiler would look for the parents in all rows of the mesh.
+    return jax.vmap(lambda beams, parent: beams[parent])(beams, parent).reshape(x.shape)
+
+  return jax.tree.map(follow, cache)
 
 
 def _best(beams: Beams, count: int) -> tuple[Beams, Int[Array, 'B K']]:

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from rahf.models.layers import split_by_batch
+
 # Target under teacher forcing, places in it and candidates for each place, to the
 # candidates' logits: two tokens matter, not the vocabulary.
 Decode = Callable[
@@ -78,8 +80,8 @@ def sequential(
     p = jnp.where(word_end & (place < length), p, 0.0)
     return passes + 1, p > 0.5, p, jnp.any((p > 0.5) != marked)
 
-  nothing = jnp.zeros(prompt.shape)
-  start = (0, jnp.zeros(prompt.shape, bool), nothing, jnp.array(True))
+  unmarked = split_by_batch(jnp.zeros(prompt.shape, bool))
+  start = (0, unmarked, split_by_batch(jnp.zeros(prompt.shape)), jnp.array(True))
   return jax.lax.while_loop(unsettled, judge_again, start)[2]
 
 
@@ -95,17 +97,19 @@ def insert_marks(
     The target, cut at `length`, and for each prompt token where the choice in front
     of it is made: its own place, or that of the mark.
   """
-  batch, tokens = prompt.shape
-  rows = jnp.arange(batch)[:, None]
-  choice = len(mark_ids) * (jnp.cumsum(marked, axis=1) - marked) + jnp.arange(tokens)
-  target = jnp.zeros((batch, length), jnp.int32)
-  for i, piece in enumerate(mark_ids):
-    # A place behind the end is dropped.
-    target = target.at[rows, jnp.where(marked, choice + i, length)].set(
-      piece, mode='drop'
-    )
-  place = choice + len(mark_ids) * marked
-  return target.at[rows, place].set(prompt, mode='drop'), choice
+
+  def insert(prompt, marked):
+    choice = len(mark_ids) * (jnp.cumsum(marked) - marked) + jnp.arange(len(prompt))
+    target = jnp.zeros(length, jnp.int32)
+    for i, piece in enumerate(mark_ids):
+      # A place behind the end is dropped.
+      place = jnp.where(marked, choice + i, length)
+      target = target.at[place].set(piece, mode='drop')
+    place = choice + len(mark_ids) * marked
+    return target.at[place].set(prompt, mode='drop'), choice
+
+  # Row by row, or the compiler would look for each place in all rows of the mesh.
+  return jax.vmap(insert)(prompt, marked)
 
 
 def choose(

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rahf.models.layers import split_by_batch
+
 START_ID = 0
 EOS_ID = 1
 Cache = Any
@@ -48,9 +50,9 @@ def greedy(
 
   state = (
     jnp.zeros((), jnp.int32),
-    jnp.full((batch,), START_ID, jnp.int32),
-    jnp.zeros((batch,), bool),
-    jnp.zeros((batch, length), jnp.int32),
+    split_by_batch(jnp.full((batch,), START_ID, jnp.int32)),
+    split_by_batch(jnp.zeros((batch,), bool)),
+    split_by_batch(jnp.zeros((batch, length), jnp.int32)),
     cache,
   )
   return jax.lax.while_loop(unfinished, advance, state)[3]

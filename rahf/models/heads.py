@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from rahf.models.layers import Deconv, RMSNorm, conv, partitioned
+from rahf.models.layers import Deconv, RMSNorm, conv, partitioned, rematerialized
 
 NORM_EPSILON = 1e-8
 # Maps are nearly empty: starting from sigmoid(-4) = 0.02 instead of 0.5 keeps the
@@ -56,10 +56,15 @@ class ScoreHeadConfig:
 
 
 class HeatmapHead(nn.Module):
-  """conv, deconv, sigmoid: a token grid to a map in [0, 1]."""
+  """conv, deconv, sigmoid: a token grid to a map in [0, 1].
+
+  Attributes:
+    remat: compute the stages again for the gradient instead of keeping them.
+  """
 
   config: HeatmapHeadConfig
   dtype: jnp.dtype
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B H W']:
@@ -69,7 +74,8 @@ class HeatmapHead(nn.Module):
       normalize = norm(f'conv_{i}_norm', self.dtype)
       x = normalize(nn.relu(x)) if config.relu_before_norm else nn.relu(normalize(x))
     for i, width in enumerate(config.deconvs):
-      x = UpsampleStage(width, self.dtype, name=f'stage_{i}')(x)
+      stage = UpsampleStage(width, self.dtype, name=f'stage_{i}')
+      x = rematerialized(stage, self.remat)(x)
     x = nn.relu(conv(config.readout, name='readout_0', dtype=self.dtype)(x))
     x = nn.Conv(
       1,

@@ -4,6 +4,9 @@ Axis letters: B batch, T query tokens, S key tokens, H heads, K head width, D wi
 C channels.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +139,39 @@ def attend(
   return jax.nn.dot_product_attention(
     query, key, value, bias=bias, mask=mask, scale=scale
   )
+
+
+def split_by_batch(x: Array, *axes: str | None) -> Array:
+  """Keeps the leading axis split over the mesh like a batch.
+
+  Loops need it: what they start from says nothing of its sharding, and the compiler
+  would take one from where the result goes.
+
+  Args:
+    axes: logical axes behind the first; those not given are not split.
+  """
+  names = ('batch', *axes, *(None,) * (x.ndim - 1 - len(axes)))
+  return nn.with_logical_constraint(x, names)
+
+
+def rematerialized(module: nn.Module, on: bool) -> Callable[..., Any]:
+  """Returns a call of the module that keeps nothing but its inputs for the gradient.
+
+  All else is computed again on the way back (gradient checkpointing).
+
+  Args:
+    on: False returns the module itself.
+  """
+  if not on:
+    return module
+
+  def call(*args, train: bool | None = None, **kwargs):
+    # Python values, such as `train`, must stay out of what JAX traces.
+    static = {} if train is None else {'train': train}
+    apply = nn.remat(lambda module, args, kwargs: module(*args, **kwargs, **static))
+    return apply(module, args, kwargs)
+
+  return call
 
 
 def activate(name: str, x: Array) -> Array:

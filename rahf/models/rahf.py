@@ -52,6 +52,9 @@ class RAHFConfig:
     decoder_sees_image: the decoder attends to all fused tokens, not only to text.
     mask_padding: nothing attends to padding. Without it, what the model says of an
       image depends on the length that the texts of its batch are padded to.
+    remat: what is computed again for the gradient instead of being kept: 'none',
+      'heads' (the upsampling stages), or 'blocks' (those, and all blocks of ViT and
+      T5). Only memory and time depend on it.
     dropout_rate: of the residual branches and MLPs of ViT and T5.
     dtype: of the computation; parameters, softmax, norms, sigmoids are float32.
   """
@@ -65,6 +68,7 @@ class RAHFConfig:
   keep_class_token: bool = False
   decoder_sees_image: bool = True
   mask_padding: bool = True
+  remat: Literal['none', 'heads', 'blocks'] = 'none'
   dropout_rate: float = 0.1
   dtype: str = 'bfloat16'
 
@@ -102,22 +106,23 @@ class RAHF(nn.Module):
   def setup(self):
     config = self.config
     dtype = jnp.dtype(config.dtype)
-    self.vit = ViT(config.vit, config.dropout_rate, dtype)
+    blocks, stages = config.remat == 'blocks', config.remat != 'none'
+    self.vit = ViT(config.vit, config.dropout_rate, dtype, blocks)
     self.image_projection = nn.Dense(
       config.t5.width,
       dtype=dtype,
       kernel_init=layers.partitioned(nn.initializers.lecun_normal(), None, 'embed'),
       bias_init=layers.partitioned(nn.initializers.zeros, 'embed'),
     )
-    self.t5 = T5(config.t5, config.dropout_rate, dtype)
+    self.t5 = T5(config.t5, config.dropout_rate, dtype, blocks)
     if config.variant == 'multi_head':
       for name in MAPS:
-        head = HeatmapHead(config.heatmap_head, dtype)
+        head = HeatmapHead(config.heatmap_head, dtype, stages)
         setattr(self, f'heatmap_head_{name}', head)
       for name in SCORES:
         setattr(self, f'score_head_{name}', ScoreHead(config.score_head, dtype))
     else:
-      self.heatmap_head = HeatmapHead(config.heatmap_head, dtype)
+      self.heatmap_head = HeatmapHead(config.heatmap_head, dtype, stages)
       self.score_head = ScoreHead(config.score_head, dtype)
 
   def __call__(
@@ -150,7 +155,7 @@ class RAHF(nn.Module):
 
     text = text.reshape(batch * texts, -1)
     embedded = jnp.concatenate([image_tokens, self.t5.embed(text)], axis=1)
-    embedded = nn.with_logical_constraint(embedded, ('batch', None, None))
+    embedded = layers.split_by_batch(embedded)
     is_image = jnp.ones(image_tokens.shape[:2], bool)
     is_text = (text != PAD_ID) | (not self.config.mask_padding)
     mask = jnp.concatenate([is_image, is_text], axis=1)

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.models.layers import RMSNorm, partitioned
+from rahf.models.layers import RMSNorm, partitioned, rematerialized, split_by_batch
 from rahf.models.t5_layers import (
   MLP,
   Attention,
+  Embedding,
   KeyValue,
   RelativePositionBias,
   T5Config,
@@ -34,7 +35,8 @@ class DecoderCache(NamedTuple):
     """Returns the cache before the first of at most `length` steps."""
 
     def empty(memory: Array) -> Array:
-      return jnp.zeros((memory.shape[0], length, *memory.shape[2:]), memory.dtype)
+      shape = memory.shape[0], length, *memory.shape[2:]
+      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
 
     return cls(past=jax.tree.map(empty, fused), fused=fused)
 
@@ -72,6 +74,7 @@ class Encoder(nn.Module):
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool
 
   @nn.compact
   def __call__(
@@ -83,10 +86,13 @@ class Encoder(nn.Module):
     )(x.shape[1])
     x = dropout(x)
     for i in range(self.config.encoder_layers):
-      x = EncoderLayer(self.config, self.dropout_rate, self.dtype, name=f'layers_{i}')(
+      layer = EncoderLayer(
+        self.config, self.dropout_rate, self.dtype, name=f'layers_{i}'
+      )
+      x = rematerialized(layer, self.remat)(
         x, bias=bias, mask=mask[:, None, None, :], train=train
       )
-      x = nn.with_logical_constraint(x, ('batch', None, None))
+      x = split_by_batch(x)
     return dropout(RMSNorm(dtype=self.dtype, name='encoder_norm')(x))
 
 
@@ -148,6 +154,7 @@ class Decoder(nn.Module):
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool
 
   def setup(self):
     config = self.config
@@ -187,7 +194,7 @@ class Decoder(nn.Module):
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = self.dropout(x, deterministic=not train)
     for layer, layer_fused in zip(self.layers, fused, strict=True):
-      x, _ = layer(
+      x, _ = rematerialized(layer, self.remat)(
         x,
         layer_fused,
         bias=self.relpos_bias(length),
@@ -235,22 +242,23 @@ class Decoder(nn.Module):
 
 
 class T5(nn.Module):
-  """Token embedding, encoder and decoder, each callable alone."""
+  """Token embedding, encoder and decoder, each callable alone.
+
+  Attributes:
+    remat: compute the layers again for the gradient instead of keeping them.
+  """
 
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool = False
 
   def setup(self):
     config = self.config
-    self.token_embedder = nn.Embed(
-      config.vocab_size,
-      config.width,
-      dtype=self.dtype,
-      embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
-    )
-    self.encoder = Encoder(config, self.dropout_rate, self.dtype)
-    self.decoder = Decoder(config, self.dropout_rate, self.dtype)
+    self.token_embedder = Embedding(config.vocab_size, config.width, self.dtype)
+    stack = config, self.dropout_rate, self.dtype, self.remat
+    self.encoder = Encoder(*stack)
+    self.decoder = Decoder(*stack)
 
   def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
     return self.token_embedder(tokens)

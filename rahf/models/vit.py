@@ -40,11 +40,16 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-  """Encodes an image to tokens, row by row after the class token."""
+  """Encodes an image to tokens, row by row after the class token.
+
+  Attributes:
+    remat: compute the blocks again for the gradient instead of keeping them.
+  """
 
   config: ViTConfig
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -72,9 +77,9 @@ class ViT(nn.Module):
       )
       cls = jnp.asarray(cls, self.dtype)
       x = jnp.concatenate([jnp.tile(cls, (x.shape[0], 1, 1)), x], axis=1)
-    return Transformer(config, self.dropout_rate, self.dtype, name='Transformer')(
-      x, train=train
-    )
+    return Transformer(
+      config, self.dropout_rate, self.dtype, self.remat, name='Transformer'
+    )(x, train=train)
 
 
 class Transformer(nn.Module):
@@ -83,6 +88,7 @@ class Transformer(nn.Module):
   config: ViTConfig
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
@@ -90,10 +96,9 @@ class Transformer(nn.Module):
     x = AddPositions(config.class_token, self.dtype, name='posembed_input')(x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     for i in range(config.layers):
-      x = Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')(
-        x, train=train
-      )
-      x = nn.with_logical_constraint(x, ('batch', None, None))
+      block = Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')
+      x = layers.rematerialized(block, self.remat)(x, train=train)
+      x = layers.split_by_batch(x)
     return layer_norm(config, self.dtype, 'encoder_norm')(x)
 
 

@@ -1,0 +1,69 @@
+"""What the paper's configs need on TPU slices, as the README's table.
+
+  python benchmarks/precompile.py [--topologies=v5e:2x4] [--variants=multi_head]
+
+Needs libtpu (the extra `tpu`), 24 GiB of memory and some minutes for each row, but no
+TPU. Each row is a process of its own: compilers keep what they once took.
+"""
+
+import concurrent.futures
+import importlib
+import multiprocessing
+
+from absl import app, flags
+from tqdm import tqdm
+
+from rahf.config import VARIANTS
+
+TOPOLOGIES = ('v5e:2x4', 'v5e:4x4', 'v5p:2x2x2', 'v6e:2x4')
+HEADER = (
+  *('config', 'chips', 'mesh', 'micro-batches', 'training memory, GiB', 'TFLOP'),
+  *('GB moved', 'exchanged', 'step at least, s', 'inference memory, GiB', 'copies'),
+)
+
+_TOPOLOGIES = flags.DEFINE_list('topologies', TOPOLOGIES, 'TPU slices.')
+_VARIANTS = flags.DEFINE_list('variants', VARIANTS, 'Files of configs/, without .py.')
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  from rahf.tables import markdown_table
+
+  rows = []
+  work = [(v, t) for v in _VARIANTS.value for t in _TOPOLOGIES.value]
+  for arguments in tqdm(work, desc='compile', unit='config'):
+    with concurrent.futures.ProcessPoolExecutor(
+      1, multiprocessing.get_context('spawn')
+    ) as pool:
+      rows.append(pool.submit(row, *arguments).result())
+  print(markdown_table(HEADER, rows))
+
+
+def row(variant: str, topology: str) -> list[str]:
+  """Compiles one config for one slice."""
+  from rahf import precompile
+  from rahf.costs.chips import CHIPS, GB, GIB
+
+  config = importlib.import_module(f'configs.{variant}').get_config()
+  config.precompile.topology = topology
+  mesh = precompile.make_mesh(config)
+  training, inference = precompile.compile_steps(config, mesh)
+  kind = mesh.devices.flat[0].device_kind
+  limit = training.limit / GIB
+  return [
+    variant,
+    f'{mesh.size} x {kind}',
+    ' x '.join(map(str, mesh.shape.values())),
+    str(config.train.accumulate),
+    f'{training.peak / GIB:.1f} of {limit:.4g}{"" if training.fits else " (!)"}',
+    f'{training.flops / 1e12:.1f}',
+    f'{training.bytes_moved / GB:.0f}',
+    f'{training.exchanged / training.bytes_moved:.1%}',
+    f'{max(training.times(CHIPS[kind])):.2f}',
+    f'{inference.peak / GIB:.1f}{"" if inference.fits else " (!)"}',
+    str(training.resharding + inference.resharding),
+  ]
+
+
+if __name__ == '__main__':
+  app.run(main)

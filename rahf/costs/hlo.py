@@ -1,0 +1,193 @@
+"""Reads a compiled program's text: bytes moved and collectives, loops included.
+
+XLA's own analysis counts a loop's body once, however often it runs; with gradient
+accumulation that is most of the step.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+BITS = {
+  **{'pred': 8, 'token': 0, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16},
+  **{'s32': 32, 'u32': 32, 's64': 64, 'u64': 64, 'bf16': 16, 'f16': 16, 'f32': 32},
+  **{'f64': 64, 'c64': 64, 'c128': 128},
+}
+COLLECTIVES = (
+  *('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute'),
+  *('ragged-all-to-all', 'collective-broadcast'),
+)
+# They name or regroup what others have moved, or move it inside.
+_FREE = frozenset(
+  (
+    *('parameter', 'constant', 'iota', 'partition-id', 'replica-id', 'after-all'),
+    *('tuple', 'get-tuple-element', 'bitcast', 'opt-barrier', 'add-dependency'),
+    *('while', 'conditional', 'call', 'async-start', 'async-update', 'async-done'),
+    *('copy-done', *(f'{kind}-done' for kind in COLLECTIVES)),
+  )
+)
+_ARRAY = re.compile(r'(\w+)\[([\d,]*)\](\{[^}]*\})?')
+_ON_CHIP = re.compile(r'S\([1-9]\d*\)')
+_COMPUTATION = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
+_INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = ')
+_OPCODE = re.compile(r' ?([\w\-]+)\(')
+_NAME = re.compile(r'%([\w.\-]+)')
+_CALLED = re.compile(r'(?:calls|to_apply|body|condition)=%?([\w.\-]+)')
+_BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
+_TRIPS = re.compile(r'known_trip_count[^\d]*(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line: what it makes, of what, and the rest of the line."""
+
+  name: str
+  shape: str
+  opcode: str
+  operands: tuple[str, ...]
+  attributes: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """All collectives of a kind in a program.
+
+  Attributes:
+    count: how many run.
+    bytes: what they exchange, for each the larger of what a chip puts in and gets
+      out, on one chip.
+  """
+
+  kind: str
+  count: int
+  bytes: int
+
+
+class Program:
+  """A compiled program, from `compiled.as_text()`; one chip's share of it."""
+
+  def __init__(self, text: str):
+    self._lines: dict[str, str] = {}
+    self._computations: dict[str, list[Instruction]] = {}
+    self._entry = ''
+    computation: list[Instruction] = []
+    for line in text.splitlines():
+      if header := _COMPUTATION.match(line):
+        computation = self._computations.setdefault(header[2], [])
+        if header[1]:
+          self._entry = header[2]
+      elif name := _INSTRUCTION.match(line):
+        computation.append(_parse(name[1], line[name.end() :]))
+    self._shapes = {
+      instruction.name: instruction.shape
+      for instructions in self._computations.values()
+      for instruction in instructions
+    }
+
+  def bytes_moved(self) -> int:
+    """Returns what all instructions read from and write to the chip's memory.
+
+    What a fusion makes and uses inside it does not count, nor what the compiler
+    placed in on-chip memory. A loop that ends by itself counts as run to its limit.
+    """
+    return sum(
+      times * (self._bytes(i.shape) + sum(map(self._operand_bytes, i.operands)))
+      for times, i in self._walk(self._entry, 1, into_fusions=False)
+      if i.opcode not in _FREE
+    )
+
+  def collectives(self) -> list[Collective]:
+    """Returns what is exchanged with other chips, by kind."""
+    found = {}
+    for times, i in self._walk(self._entry, 1, into_fusions=True):
+      kind = i.opcode.removesuffix('-start')
+      if kind not in COLLECTIVES:
+        continue
+      given = sum(map(self._payload, i.operands))
+      gotten = payload_bytes(i.shape)
+      if i.opcode.endswith('-start') and gotten > given:
+        gotten -= given  # It returns its operands too.
+      before = found.get(kind, Collective(kind, 0, 0))
+      found[kind] = Collective(
+        kind, before.count + times, before.bytes + times * max(given, gotten)
+      )
+    return sorted(found.values(), key=lambda collective: -collective.bytes)
+
+  def _walk(
+    self, computation: str, times: int, *, into_fusions: bool
+  ) -> Iterator[tuple[int, Instruction]]:
+    """Yields every instruction that runs, with how often."""
+    for instruction in self._computations.get(computation, ()):
+      yield times, instruction
+      opcode, attributes = instruction.opcode, instruction.attributes
+      inside = opcode in ('while', 'conditional', 'call', 'async-start')
+      if not (inside or (into_fusions and opcode == 'fusion')):
+        continue
+      called = _CALLED.findall(attributes)
+      if branches := _BRANCHES.search(attributes):
+        called += _NAME.findall(branches[1])
+      trips = self._trips(instruction) if opcode == 'while' else 1
+      for name in called:
+        yield from self._walk(name, times * trips, into_fusions=into_fusions)
+
+  def _trips(self, loop: Instruction) -> int:
+    """Returns how often a loop's body runs, at most; 1 if nothing says it."""
+    if known := _TRIPS.search(loop.attributes):
+      return int(known[1])
+    # A counted loop compares its counter with a constant.
+    condition = re.search(r'condition=%?([\w.\-]+)', loop.attributes)[1]
+    limits = [
+      int(i.attributes)
+      for _, i in self._walk(condition, 1, into_fusions=True)
+      if i.opcode == 'constant' and i.attributes.isdigit()
+    ]
+    return max(limits, default=1)
+
+  def _operand_bytes(self, name: str) -> int:
+    return self._bytes(self._shapes.get(name, ''))
+
+  def _payload(self, name: str) -> int:
+    return payload_bytes(self._shapes.get(name, ''))
+
+  def _bytes(self, shape: str) -> int:
+    return payload_bytes(shape, on_chip=False)
+
+
+def payload_bytes(shape: str, *, on_chip: bool = True) -> int:
+  """Returns the bytes of a shape such as 'bf16[8,16]{1,0:T(8,128)}', or of a tuple.
+
+  Args:
+    on_chip: also count arrays that the layout places outside of the main memory.
+  """
+  total = 0
+  for dtype, dimensions, layout in _ARRAY.findall(shape):
+    if on_chip or not _ON_CHIP.search(layout):
+      # 8-bit floats have many names.
+      bits = BITS.get(dtype, 8)
+      total += math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
+  return total
+
+
+def _parse(name: str, text: str) -> Instruction:
+  """Takes apart 'shape opcode(operands), attributes'."""
+  end = _closing(text, 0) if text.startswith('(') else text.index(' ')
+  opcode = _OPCODE.match(text, end)
+  close = _closing(text, opcode.end() - 1)
+  arguments = text[opcode.end() : close - 1]
+  attributes = text[close:]
+  if opcode[1] == 'constant':
+    arguments, attributes = '', arguments
+  return Instruction(
+    name, text[:end], opcode[1], tuple(_NAME.findall(arguments)), attributes
+  )
+
+
+def _closing(text: str, start: int) -> int:
+  """Returns the position behind the bracket that closes the one at `start`."""
+  depth = 0
+  for place in range(start, len(text)):
+    depth += (text[place] == '(') - (text[place] == ')')
+    if not depth:
+      return place + 1
+  return len(text)

@@ -1,0 +1,139 @@
+"""Compiles one program and says what it costs on each chip, without running it."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.sharding import Mesh
+
+from rahf.costs import flops
+from rahf.costs.chips import CHIPS, Chip
+from rahf.costs.hlo import Collective, Program
+
+# What XLA warns of, and what it says when memory does not suffice.
+_RESHARDING = 'nvoluntary full rematerialization'
+_OVERFLOW = re.compile(
+  r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG])'
+  r'|\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)'
+)
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+  """What one program costs on each chip; NaN is what is not known.
+
+  Attributes:
+    peak: bytes of memory: arguments, temporaries, and outputs that do not take the
+      place of arguments. If there is not as much, what would be needed.
+    limit: bytes of memory there are.
+    flops: of products and convolutions.
+    resharding: how often the compiler found no better way from one sharding to
+      another than to copy the whole array to every chip.
+    seconds: that compiling took.
+    arguments, temporaries, outputs: the parts of the peak, in bytes. They and what
+      follows are not known of a program that does not fit.
+    bytes_moved: between memory and compute units.
+    collectives: what is exchanged with other chips.
+  """
+
+  peak: float
+  limit: float
+  flops: float
+  resharding: int
+  seconds: float
+  arguments: float = math.nan
+  temporaries: float = math.nan
+  outputs: float = math.nan
+  bytes_moved: float = math.nan
+  collectives: tuple[Collective, ...] = ()
+
+  @property
+  def exchanged(self) -> int:
+    """Bytes that a chip exchanges with others."""
+    return sum(collective.bytes for collective in self.collectives)
+
+  @property
+  def fits(self) -> bool:
+    """Whether memory suffices, as far as it is known."""
+    return not self.peak > self.limit
+
+  def times(self, chip: Chip) -> tuple[float, float, float]:
+    """Returns the seconds that FLOPs, memory and collectives take at best."""
+    return (
+      self.flops / chip.flops,
+      self.bytes_moved / chip.bandwidth,
+      self.exchanged / chip.interconnect if self.fits else math.nan,
+    )
+
+
+def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> Costs:
+  """Compiles a jitted function for a mesh, whose devices need not be here.
+
+  Args:
+    args: shapes, with their shardings.
+    loop_trips: how often the body of a loop counts that ends by itself.
+  """
+  device = mesh.devices.flat[0]
+  chip = CHIPS.get(device.device_kind)
+  total = sum(flops.count(function, *args, loop_trips=loop_trips).values())
+  lowered = function.trace(*args).lower(lowering_platforms=(device.platform,))
+  started = time.perf_counter()
+  with captured_stderr() as log:
+    compiled, overflow = _compile(lowered)
+  common = {
+    'flops': total / mesh.size,
+    'resharding': ''.join(log).count(_RESHARDING),
+    'seconds': time.perf_counter() - started,
+  }
+  if compiled is None:
+    needed, limit = overflow
+    return Costs(peak=needed, limit=limit, **common)
+  memory = compiled.memory_analysis()
+  outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  program = Program(compiled.as_text())
+  return Costs(
+    peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs,
+    limit=chip.memory if chip else math.nan,
+    arguments=memory.argument_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    outputs=outputs,
+    bytes_moved=program.bytes_moved(),
+    collectives=tuple(program.collectives()),
+    **common,
+  )
+
+
+def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
+  """Returns the program, or None and the bytes needed and there if it does not fit."""
+  try:
+    return lowered.compile(), (math.nan, math.nan)
+  except jax.errors.JaxRuntimeError as error:
+    if not (found := _OVERFLOW.search(str(error))):
+      raise
+    needed, unit, limit, limit_unit = filter(None, found.groups())
+    return None, (float(needed) * _UNITS[unit], float(limit) * _UNITS[limit_unit])
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[list[str]]:
+  """Collects what compilers, which are not Python, write to stderr."""
+  log: list[str] = []
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile('w+', errors='replace') as file:
+    os.dup2(file.fileno(), 2)
+    try:
+      yield log
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+      file.seek(0)
+      log.append(file.read())

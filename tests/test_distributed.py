@@ -1,0 +1,88 @@
+"""Two processes with four devices each, as on two hosts, and one with all eight."""
+
+import signal
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+import runs
+import tiny
+
+from rahf import distributed
+from rahf.checkpoint import Checkpoints
+from rahf.errors import InputError
+
+FOUR_DEVICES = (
+  '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 '
+  '--xla_llvm_disable_expensive_passes=true'
+)
+
+
+def start_two(data_dir, workdir) -> list[subprocess.Popen]:
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  return [
+    runs.start_tiny(
+      data_dir,
+      f'--workdir={workdir}',
+      '--multihost',
+      XLA_FLAGS=FOUR_DEVICES,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(number),
+    )
+    for number in range(2)
+  ]
+
+
+def assert_close(found: list[dict], expected: list[dict]) -> None:
+  """Compares journals: losses to 1e-5, the rest to 1e-4."""
+  assert [row.keys() for row in found] == [row.keys() for row in expected]
+  for row, other in zip(found, expected, strict=True):
+    for name, value in other.items():
+      if not isinstance(value, float):
+        assert row[name] == value, name
+        continue
+      tolerance = 1e-5 if name.startswith('loss/') else 1e-4
+      assert row[name] == pytest.approx(value, rel=tolerance, abs=1e-6), name
+
+
+def test_two_processes_train_as_one_through_a_kill_and_a_stop(
+  trained, data_dir, tmp_path
+):
+  first, second = start_two(data_dir, tmp_path)
+  runs.wait_for(first, 'step 3/4')
+  second.kill()
+  printed = second.communicate(timeout=100)[0]
+  assert 'Model' not in printed  # One writer.
+  assert 'step' not in printed
+  first.communicate(timeout=200)
+  assert first.returncode
+  assert Checkpoints(tmp_path).latest_step() == 2
+
+  first, second = start_two(data_dir, tmp_path)
+  runs.wait_for(first, 'Resuming')
+  first.send_signal(signal.SIGTERM)
+  for process in (first, second):
+    printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert 'Traceback' not in errors
+  assert Checkpoints(tmp_path).latest_step() == 3
+  assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained)[:4])
+
+  config = tiny.get_config(data_dir)
+  config.mesh.update(data=2, fsdp=2, tensor=2)
+  runs.run_training(config, tmp_path)
+  assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained))
+  expected, found = (runs.read_checkpoint(path, 4) for path in (trained, tmp_path))
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_what_is_missing_to_join_is_named(monkeypatch):
+  for name in ('ADDRESS', 'PORT'):
+    monkeypatch.delenv(f'JAX_COORDINATOR_{name}', raising=False)
+  with pytest.raises(InputError, match=r'--multihost: .*\n.*set JAX_COORDINATOR_ADDR'):
+    distributed.join()

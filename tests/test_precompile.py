@@ -1,0 +1,116 @@
+"""The costs of steps compiled for devices here, and for a TPU that is not."""
+
+import math
+import re
+
+import jax
+import pytest
+import runs
+import tiny
+
+from rahf import precompile
+from rahf.costs.program import Costs
+from rahf.errors import InputError
+
+GIB = 2**30
+
+
+def small(topology: str = ''):
+  config = tiny.get_config()
+  config.precompile.topology = topology
+  config.train.accumulate = 2 if topology else 1
+  return config
+
+
+def test_steps_for_the_devices_here():
+  config = small()
+  mesh = precompile.make_mesh(config)
+  training, inference = precompile.compile_steps(config, mesh)
+  assert mesh.size == 8
+  # Forward and backward of one image a device against forward and 40 decoder steps.
+  assert training.flops > 0
+  assert inference.flops > 0
+  assert training.resharding == inference.resharding == 0
+  # Gradients are added up, 41,446 parameters; those of the position biases before
+  # they are gathered into buckets, which is more.
+  (reduced,) = training.collectives
+  assert reduced.kind == 'all-reduce'
+  assert 4 * 41_446 <= reduced.bytes < 1.5 * 4 * 41_446
+  # Outputs come together at the end, and what ends the decoder's loop.
+  assert inference.exchanged < 1.1 * 8 * 4 * (2 * 64 * 64 + 32 + 40 + 8)
+  for costs in (training, inference):
+    assert costs.peak == costs.arguments + costs.temporaries + costs.outputs
+    assert costs.bytes_moved > costs.arguments
+    assert costs.fits
+  text = precompile.report(config, mesh, training, inference)
+  assert '8 x cpu (data 8 x fsdp 1 x tensor 1)' in text
+  assert 'Training step: compiles; how much memory' in text
+
+
+def test_steps_for_a_tpu_that_is_not_here():
+  started = runs.start(
+    '--config=tests/tiny.py',
+    '--mode=precompile',
+    '--config.precompile.topology=v5e:2x2',
+    '--config.train.accumulate=2',
+    '--config.model.dtype=bfloat16',
+    '--config.model.remat=blocks',
+  )
+  printed, errors = started.communicate(timeout=400)
+  assert started.returncode == 0, errors
+  assert "bfloat16, remat 'blocks', on 4 x TPU v5 lite (data 4" in printed
+  assert '| memory of the chip' in printed
+  assert 'Training step: fits, 15.' in printed
+  assert 'Inference step: fits, 1' in printed
+
+
+@pytest.mark.parametrize(
+  ('topology', 'message'),
+  [('v5e:3x9', 'not divisible'), ('nonsense', 'invalid .*such as v5e:2x4')],
+)
+def test_topologies_that_do_not_exist(topology, message):
+  with pytest.raises(InputError, match=rf"topology = '{topology}': .*{message}"):
+    precompile.find_devices(topology)
+
+
+def test_libtpu_is_asked_for(monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(InputError, match=r"'v5e:2x4' needs .*pip install \"rahf\[tpu\]"):
+    precompile.find_devices('v5e:2x4')
+  assert precompile.find_devices('') == jax.devices()
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  config = small()
+  config.train.batch_size = 12
+  with pytest.raises(InputError, match=r'config\.train\.batch_size = 12 is not'):
+    precompile.make_mesh(config)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'advice'),
+  [
+    ({}, r"remat = 'blocks'"),
+    ({'model.remat': 'blocks'}, r'config\.train\.accumulate = 4'),
+    ({'model.remat': 'blocks', 'train.batch_size': 4, 'mesh.data': 4}, 'fsdp = -1'),
+    (
+      {'model.remat': 'blocks', 'train.batch_size': 4, 'mesh.fsdp': 4, 'mesh.data': 1},
+      'chips with more memory',
+    ),
+  ],
+)
+def test_what_to_change_when_it_does_not_fit(changes, advice):
+  config = small()
+  config.train.update(batch_size=32, accumulate=2)
+  config.mesh.update(data=4, fsdp=1, tensor=2)
+  if 'train.batch_size' in changes:
+    config.train.accumulate = 1
+  config.update_from_flattened_dict(changes)
+  mesh = precompile.make_mesh(config)
+  costs = Costs(peak=20 * GIB, limit=15.75 * GIB, flops=1e12, resharding=0, seconds=1.0)
+  text = precompile.report(config, mesh, costs, costs)
+  assert 'Training step: DOES NOT FIT, it needs 20.00 of 15.75 GiB; ' in text
+  assert re.search(advice, text)
+  assert 'Inference step: DOES NOT FIT' in text
+  assert 'lower config.eval.batch_size' in text
+  assert math.isnan(costs.bytes_moved)
