@@ -31,8 +31,8 @@ TINY = RAHFConfig(
     encoder_layers=1,
     decoder_layers=1,
   ),
-  heatmap_head=HeatmapHeadConfig(convs=(8,), deconvs=(8,), readout=8),
-  score_head=ScoreHeadConfig(convs=(8,), dense=(8,)),
+  heatmap_head=HeatmapHeadConfig(convs=(8, 8), deconvs=(8,), readout=8),
+  score_head=ScoreHeadConfig(convs=(8, 8), dense=(8,)),
   dropout_rate=0.0,
   dtype='float32',
 )

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from rahf.models.layers import Deconv, RMSNorm, conv, partitioned, rematerialized
+from rahf.models.layers import (
+  Deconv,
+  RMSNorm,
+  conv,
+  partitioned,
+  rematerialized,
+  split_by_batch,
+)
 
 NORM_EPSILON = 1e-8
 # Maps are nearly empty: starting from sigmoid(-4) = 0.02 instead of 0.5 keeps the
@@ -73,6 +80,7 @@ class HeatmapHead(nn.Module):
       x = conv(width, name=f'conv_{i}', dtype=self.dtype)(x)
       normalize = norm(f'conv_{i}_norm', self.dtype)
       x = normalize(nn.relu(x)) if config.relu_before_norm else nn.relu(normalize(x))
+      x = split_by_batch(x)
     for i, width in enumerate(config.deconvs):
       stage = UpsampleStage(width, self.dtype, name=f'stage_{i}')
       x = rematerialized(stage, self.remat)(x)
@@ -99,11 +107,11 @@ class UpsampleStage(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
     x = Deconv(self.width, self.dtype, name='deconv')(x)
-    x = nn.relu(norm('deconv_norm', self.dtype)(x))
+    x = split_by_batch(nn.relu(norm('deconv_norm', self.dtype)(x)))
     y = conv(self.width, name='conv_0', dtype=self.dtype)(x)
-    y = nn.relu(norm('conv_0_norm', self.dtype)(y))
+    y = split_by_batch(nn.relu(norm('conv_0_norm', self.dtype)(y)))
     y = conv(self.width, name='conv_1', dtype=self.dtype)(y)
-    return nn.relu(x + norm('conv_1_norm', self.dtype)(y))
+    return split_by_batch(nn.relu(x + norm('conv_1_norm', self.dtype)(y)))
 
 
 class ScoreHead(nn.Module):
@@ -124,7 +132,9 @@ class ScoreHead(nn.Module):
         stride=config.stride,
         padding=config.padding,
       )(x)
-      x = nn.relu(norm(f'conv_{i}_norm', self.dtype)(x))
+      # Left to itself, XLA gets some gradients of small convolutions wrong where data,
+      # fsdp and tensor all have several devices.
+      x = split_by_batch(nn.relu(norm(f'conv_{i}_norm', self.dtype)(x)))
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(config.dense):
       x = nn.Dense(

@@ -1,0 +1,62 @@
+# Training on machines that are reached by ssh; sourced.
+#
+# The script that sources it says how: on_first COMMAND and on_all COMMAND run a shell
+# command on the first or on all machines of a run; to_all FILE PATH and from_first PATH
+# FILE copy. It sets EXTRA, the extra to install, and may set MULTIHOST=--multihost and
+# PREFIX, which stands before each command that trains. What runs over there is
+# remote/job.sh; all is kept in ~/rahf, where relative paths begin.
+# shellcheck shell=bash disable=SC2154
+
+MULTIHOST=
+PREFIX=
+archive=${TMPDIR:-/tmp}/rahf-$RUN.tar.gz
+
+# Prints the command for a verb of job.sh.
+job() { words bash rahf/source/launch/remote/job.sh "$@"; }
+
+do_install() {
+  run bash "$ROOT/launch/pack.sh" "$archive"
+  to_all "$archive" rahf.tar.gz
+  # Beside the old checkout: job.sh puts it in place if no run is using that.
+  local unpack='mkdir -p rahf/new && tar -xzf rahf.tar.gz -C rahf/new'
+  on_all "$unpack && bash rahf/new/launch/remote/job.sh install $EXTRA"
+}
+
+check_paths() { require DATA; }
+
+do_run() {
+  check_paths
+  set_flags source/ ${MULTIHOST:+"$MULTIHOST"} "$@"
+  on_all "$PREFIX$(job start "$RUN" "${flags[@]}")"
+}
+
+do_status() { on_first "$(job status "$RUN")"; }
+
+do_logs() { on_first "$(job logs "$RUN")"; }
+
+do_stop() { on_all "$(job stop "$RUN")"; }
+
+do_fetch() {
+  require WORKDIR
+  if [[ $WORKDIR == gs://* ]]; then
+    fetch_from_bucket
+  else
+    fetch_folder "$WORKDIR" "$RESULTS"
+  fi
+}
+
+do_profile() {
+  local out=profiles/$RUN
+  on_all "$PREFIX$(job profile --config="source/$CONFIG" --out="$out" \
+    ${MULTIHOST:+"$MULTIHOST"} "$@")"
+  fetch_folder "$out" "$out"
+}
+
+# Copies a folder of ~/rahf on the first machine, without checkpoints.
+#   fetch_folder THERE HERE
+fetch_folder() {
+  on_first "$(job pack "$1")"
+  from_first rahf/packed.tar.gz "$archive"
+  run mkdir -p "$2"
+  run tar -xzf "$archive" -C "$2"
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Packs the checkout into an archive: what git tracks, uncommitted changes included.
+#
+#   launch/pack.sh FILE.tar.gz
+set -euo pipefail
+archive=${1:?the archive to write, which ends in .tar or .tar.gz}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+git ls-files --others --exclude-standard | while IFS= read -r file; do
+  printf 'warning: %s is not copied: git does not track it\n' "$file" >&2
+done
+# A commit on no branch, or nothing if there are no changes. It needs some author.
+changes=$(git -c user.name=rahf -c user.email=rahf@localhost stash create)
+git archive --output="$archive" "${changes:-HEAD}"
