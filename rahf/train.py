@@ -121,7 +121,8 @@ class Trainer:
     self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep_checkpoints)
     self._evaluator = evaluator
     self.step, self.state = self._resume() if plan is None else self._begin(plan)
-    self._journal = Journal(workdir, self.step)
+    # One reader and writer: it is cut where the run goes on.
+    self._journal = Journal(workdir, self.step) if distributed.is_first() else None
     self._train_step = jit_train_step(
       config,
       experiment.model,
@@ -263,7 +264,9 @@ class Trainer:
       Interrupted: SIGTERM came; what was computed is dropped.
     """
     tables = self._workdir / 'eval' / f'{split_name}-{self.step}.md'
-    done = self._journal.has(self.step, split_name) and tables.exists()
+    done = distributed.is_first() and (
+      self._journal.has(self.step, split_name) and tables.exists()
+    )
     if distributed.from_first(done):
       return tables.read_text() if done else ''
     split = self._experiment.split(split_name)

@@ -83,7 +83,7 @@ def test_frozen_parameters_have_no_moments():
 def test_a_model_that_the_mesh_does_not_divide_is_refused():
   model = RAHF(tiny(t5=dataclasses.replace(tiny().t5, vocab_size=42)))
   mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=8))
-  with pytest.raises(InputError, match=r'size 8 does not divide .* \(16, 42\)'):
+  with pytest.raises(InputError, match=r'tensor = 8 does not divide .*\(16, 42\)'):
     StateFactory(model, optax.sgd(1.0), mesh)
 
 
