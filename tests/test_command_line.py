@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-import runs
 
+import runs
 from rahf import main
 from rahf.errors import InputError
 

@@ -5,9 +5,9 @@ import socket
 import subprocess
 
 import pytest
+
 import runs
 import tiny
-
 from rahf import distributed
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError

@@ -7,10 +7,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny
 from etils import epath
 from PIL import Image
 
+import tiny
 from rahf import losses, sharding
 from rahf.data import images, pipeline, schema
 from rahf.errors import InputError

@@ -7,12 +7,12 @@ import dataclasses
 import itertools
 import os
 
-import foreign
 import jax
 import numpy as np
 import pytest
-import tiny
 
+import foreign
+import tiny
 from rahf import sharding
 from rahf.data import pipeline
 from rahf.data.datasets.richhf18k import prepare_richhf18k

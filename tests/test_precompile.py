@@ -5,9 +5,9 @@ import re
 
 import jax
 import pytest
+
 import runs
 import tiny
-
 from rahf import precompile
 from rahf.costs.program import Costs
 from rahf.errors import InputError

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import runs
-
 from rahf.data import schema
 
 

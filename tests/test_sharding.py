@@ -9,7 +9,6 @@ import optax
 import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
-from tiny_model import make_batch, tiny
 
 from rahf import sharding
 from rahf.errors import InputError
@@ -23,6 +22,7 @@ from rahf.sharding import (
   put_batch,
 )
 from rahf.state import StateFactory
+from tiny_model import make_batch, tiny
 
 
 def sizes(data: int, fsdp: int = 1, tensor: int = 1) -> dict[str, int]:

@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from tiny_model import paths, tiny
 
 from rahf import sharding
 from rahf.config import default_config
@@ -15,6 +14,7 @@ from rahf.errors import InputError
 from rahf.models.rahf import RAHF
 from rahf.optimizer import make_optimizer
 from rahf.state import StateFactory
+from tiny_model import paths, tiny
 
 WI = 't5/encoder/layers_0/mlp/wi_0/kernel'
 

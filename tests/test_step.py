@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
 
 from rahf import sharding
 from rahf.models.rahf import RAHF, Outputs
 from rahf.state import StateFactory, TrainState
 from rahf.step import make_train_step, split_batch
+from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
 
 WEIGHTS = types.SimpleNamespace(heatmap=3.0, score=2.0, sequence=1.0)
 # Its state is the gradient; what it adds to the parameters is a tenth of it.

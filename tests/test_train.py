@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 import pytest
-import runs
-import tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+import runs
+import tiny
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
 from rahf.journal import Journal

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from tiny_model import paths
 
 from rahf.models.heads import (
   HeatmapHead,
@@ -13,6 +12,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
+from tiny_model import paths
 
 RNG = np.random.default_rng(0)
 FLOAT32 = jnp.dtype('float32')

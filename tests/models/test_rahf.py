@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
 
 from rahf.data import schema
 from rahf.models import rahf
 from rahf.models.rahf import RAHF, Fused, Outputs
+from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
 
 BATCH = 4
 IMAGE_TOKENS = 16

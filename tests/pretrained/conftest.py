@@ -6,9 +6,9 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny_model
 from flax import linen as nn
 
+import tiny_model
 from rahf import sharding
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.models.t5_layers import T5Config

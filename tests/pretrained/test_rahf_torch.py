@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from torch_files import View, constant, contiguous, write_state_dict
 
 from configs import rahf_torch
 from rahf.config import default_config, model_config
@@ -21,6 +20,7 @@ from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
 from rahf.pretrained import loading
 from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
 from rahf.pretrained.source import Source
+from torch_files import View, constant, contiguous, write_state_dict
 
 # The tanh GELU instead of the exact one is 1e-4 off; 1e-6 instead of 1e-12 in the
 # ViT's norms, 9e-6, is all that this does not tell from right.

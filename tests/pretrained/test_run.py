@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-import runs
-import tiny
 from ml_collections import ConfigDict
 
+import runs
+import tiny
 from rahf.errors import InputError
 from rahf.pretrained import load
 

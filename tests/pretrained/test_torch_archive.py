@@ -8,11 +8,11 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch_files
-from torch_files import ORDERED_DICT, View, constant, contiguous, plain, tensor
 
+import torch_files
 from rahf.errors import InputError
 from rahf.pretrained.torch_archive import open_torch
+from torch_files import ORDERED_DICT, View, constant, contiguous, plain, tensor
 
 RNG = np.random.default_rng(0)
 ONE = np.ones(6, np.float32)
