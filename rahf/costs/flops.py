@@ -38,10 +38,12 @@ def _add(
     elif name == 'conv_general_dilated':
       found[inner] += times * _convolution_flops(equation)
     repeats = {'scan': parameters.get('length'), 'while': loop_trips}.get(name, 1)
-    for part in jax.tree.leaves(list(parameters.values()), is_leaf=_is_jaxpr):
-      if _is_jaxpr(part):
-        part = getattr(part, 'jaxpr', part)
-        _add(part, inner, times * repeats, loop_trips, found)
+    parts = jax.tree.leaves(list(parameters.values()), is_leaf=_is_jaxpr)
+    for part in filter(_is_jaxpr, parts):
+      part = getattr(part, 'jaxpr', part)
+      _add(part, inner, times * repeats, loop_trips, found)
+      if name == 'cond':  # One of the branches runs; ours do the same in their ways.
+        break
 
 
 def _is_jaxpr(value: Any) -> bool:

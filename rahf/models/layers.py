@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from rahf.errors import InputError
+from rahf.models.convolution import convolve
 
 Initializer = nn.initializers.Initializer
 
@@ -71,6 +72,7 @@ def conv(
       nn.initializers.he_normal(), None, None, 'conv_in', 'conv_out'
     ),
     bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
+    conv_general_dilated=convolve,
     name=name,
   )
 
@@ -109,12 +111,12 @@ class Deconv(nn.Module):
     x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
     # TAP_OF[d, p, k]: an output of parity p sees the neighbour at offset d by tap k.
     phases = jnp.einsum('dpk,eql,klio->deipqo', TAP_OF, TAP_OF, kernel)
-    y = jax.lax.conv_general_dilated(
+    phases = jnp.asarray(phases, self.dtype)
+    y = convolve(
       x,
-      jnp.asarray(phases, self.dtype).reshape(2, 2, channels, 4 * self.features),
-      window_strides=(1, 1),
+      phases.reshape(2, 2, channels, 4 * self.features),
+      strides=(1, 1),
       padding=((0, 1), (0, 1)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
     return y.reshape(batch, 2 * height, 2 * width, self.features) + bias

@@ -102,3 +102,12 @@ def test_scopes_tell_the_parts_apart():
   counts = flops.count(model, array(4, 4))
   assert counts['first'] == 2 * 4 * 2 * 4
   assert {name for name in counts if 'second' in name and 'whole' in name}
+
+
+def test_of_branches_one_counts():
+  def product(x, y):
+    return jax.lax.platform_dependent(
+      x, y, cpu=jnp.matmul, default=lambda x, y: jnp.einsum('ij,jk->ik', x, y)
+    )
+
+  assert total(product, array(3, 5), array(5, 7)) == 2 * 3 * 5 * 7

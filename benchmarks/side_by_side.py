@@ -1,0 +1,278 @@
+"""Our model and its twin in PyTorch in turn: medians of seconds, and ratios.
+
+  python benchmarks/side_by_side.py --config=configs/multi_head.py \\
+    --config.model.image_size=256 --config.train.batch_size=2 \\
+    --config.model.dtype=float32
+
+Both are processes of this one, have the sizes of the config and get the same batch;
+one works while the other waits. On a GPU, both use it: ours under jit, the twin with
+autocast and torch.compile. On a processor the twin is eager unless --torch_compile
+asks for more. Needs the extra `parity`.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import machine
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+import metrics
+from rahf.metrics import saliency
+from rahf.tables import markdown_table
+
+TRAINING, INFERENCE, KEYWORDS = TASKS = (
+  'training step',
+  'inference, all outputs',
+  'keywords alone',
+)
+# Threads of the one that is done look for more work for a while.
+PAUSE = 0.5
+PRODUCT_SIDE = 4096
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/quickstart.py', 'What to build twice.'
+)
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'How often each task is timed.')
+_COMPILE = flags.DEFINE_boolean(
+  'torch_compile', None, 'torch.compile for the twin; on GPUs unless told otherwise.'
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  config = _CONFIG.value
+  print(machine.processor())
+  # JAX would take most of a GPU's memory for itself.
+  os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+  with (
+    worker(serve_ours, config) as ours,
+    worker(serve_twin, config, _COMPILE.value) as twin,
+  ):
+    device, flops, rate = ours.recv()
+    print(f'ours: {device}\ntwin: {twin.recv()}')
+    rows = []
+    for task in TASKS:
+      seconds = in_turn(task, ours, twin, _REPEATS.value)
+      rows.append(row(task, *map(statistics.median, seconds)))
+      if task == TRAINING:
+        achieved = flops / statistics.median(seconds[0])
+  rows.append(row('metrics of a pair of maps', *time_metrics()))
+  header = ('', 'ours, s', 'PyTorch, s', 'times as fast')
+  print(
+    f'{config.model.variant}, {config.model.image_size} px, {config.model.dtype}, '
+    f'{config.train.batch_size} images, {config.data.target_length} tokens, median of '
+    f'{_REPEATS.value}\n\n{markdown_table(header, rows)}\n\n'
+    f'Training: {achieved / 1e12:.3g} TFLOP/s, {achieved / rate:.0%} of a matrix '
+    f'product of {PRODUCT_SIDE} (the metrics: beside an AUC by thresholds).'
+  )
+
+
+@contextlib.contextmanager
+def worker(serve: Callable, *arguments):
+  """A process that does tasks by name and answers in seconds; None ends it."""
+  context = multiprocessing.get_context('spawn')
+  here, there = context.Pipe()
+  process = context.Process(target=serve, args=(there, *arguments), daemon=True)
+  process.start()
+  there.close()  # So that its death is the end of the pipe here.
+  try:
+    yield here
+    here.send(None)
+    process.join()
+  finally:
+    process.kill()
+
+
+def answer(pipe: Connection, tasks: dict[str, Callable[[], None]]) -> None:
+  while (task := pipe.recv()) is not None:
+    start = time.perf_counter()
+    tasks[task]()
+    pipe.send(time.perf_counter() - start)
+
+
+def in_turn(
+  task: str, ours: Connection, twin: Connection, repeats: int
+) -> tuple[list[float], list[float]]:
+  """Returns the seconds of each, after one time that does not count."""
+  seconds = [], []
+  for _ in range(1 + repeats):
+    for pipe, found in zip((ours, twin), seconds, strict=True):
+      pipe.send(task)
+      found.append(pipe.recv())
+      time.sleep(PAUSE)
+  return seconds[0][1:], seconds[1][1:]
+
+
+def row(task: str, ours: float, twin: float) -> list[str]:
+  return [task, f'{ours:.3g}', f'{twin:.3g}', f'{twin / ours:.2f}']
+
+
+def serve_ours(pipe: Connection, config: ConfigDict) -> None:
+  import jax
+  import jax.numpy as jnp
+  from synthetic import random_batch
+
+  from rahf import config as config_lib
+  from rahf import optimizer as optimizer_lib
+  from rahf import sharding
+  from rahf.costs import flops
+  from rahf.models.rahf import RAHF
+  from rahf.state import StateFactory
+  from rahf.step import jit_train_step
+
+  mesh = sharding.make_mesh(config.mesh)
+  model = RAHF(config_lib.model_config(config))
+  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
+  states = StateFactory(model, optimizer, mesh)
+  key, length = jax.random.key(0), config.data.target_length
+  batch = random_batch(config)
+  train_step = jit_train_step(config, model, optimizer, states, mesh)
+
+  def infer(model: RAHF, batch) -> Any:
+    fused = model.encode(batch.image, batch.text, train=False)
+    return *model.maps_and_scores(fused), model.decode_greedily(fused, length)
+
+  def encode(model: RAHF, batch) -> Any:
+    return model.encode(batch.image, batch.text, train=False)
+
+  def decode(model: RAHF, fused) -> Any:
+    return model.decode_greedily(fused, length)
+
+  def method(function: Callable) -> Callable:
+    return jax.jit(
+      lambda params, x: model.apply({'params': params}, x, method=function)
+    )
+
+  infer, encode, decode = map(method, (infer, encode, decode))
+
+  def product_rate() -> float:
+    matrix = jnp.ones((PRODUCT_SIDE, PRODUCT_SIDE), config.model.dtype)
+    product = jax.jit(jnp.matmul)
+    seconds = []
+    for _ in range(6):
+      start = time.perf_counter()
+      jax.block_until_ready(product(matrix, matrix))
+      seconds.append(time.perf_counter() - start)
+    return 2 * PRODUCT_SIDE**3 / statistics.median(seconds[1:])
+
+  with jax.set_mesh(mesh):
+    work = sum(flops.count(train_step, states.abstract, batch, key).values())
+    batch = sharding.put_batch(batch, mesh)
+    state = states.make(config.seed)
+    fused = encode(state.params, batch)
+    if not np.asarray(decode(state.params, fused))[:, -1].any():
+      raise RuntimeError('all texts ended early; choose another config.seed')
+
+    def train() -> None:
+      nonlocal state
+      state, found = train_step(state, batch, key)
+      jax.block_until_ready(found)
+
+    pipe.send((machine.accelerator(), work, product_rate()))
+    tasks = {
+      TRAINING: train,
+      INFERENCE: lambda: jax.block_until_ready(infer(state.params, batch)),
+      KEYWORDS: lambda: jax.block_until_ready(decode(state.params, fused)),
+    }
+    answer(pipe, tasks)
+
+
+def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> None:
+  import torch
+  from synthetic import random_batch
+  from torch.nn import functional
+  from torch_twin import Twin
+
+  from rahf import config as config_lib
+
+  torch.manual_seed(0)
+  on_gpu = torch.cuda.is_available()
+  compiled = on_gpu if compiled is None else compiled
+  device = torch.device('cuda' if on_gpu else 'cpu')
+  twin = Twin(config_lib.model_config(config)).to(
+    device, memory_format=torch.channels_last
+  )
+  batch = random_batch(config)
+  image, text, target, maps, scores = (
+    torch.tensor(array, device=device)
+    for array in (batch.image, batch.text, batch.target, batch.maps, batch.scores)
+  )
+  image = image.permute(0, 3, 1, 2)  # Channels stay last in memory.
+  text, target = text.long(), target.long()
+  length = config.data.target_length
+  options, weights = config.optimizer, config.loss
+  optimizer = torch.optim.AdamW(
+    twin.parameters(),
+    options.learning_rate,
+    (options.b1, options.b2),
+    weight_decay=options.weight_decay,
+    fused=True,
+  )
+  maybe_compiled = torch.compile if compiled else lambda function: function
+  forward = maybe_compiled(twin.forward)
+  encode = maybe_compiled(twin.encode)
+  read = maybe_compiled(twin.maps_and_scores)
+
+  def precision() -> contextlib.AbstractContextManager:
+    dtype = getattr(torch, config.model.dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+  def train() -> None:
+    twin.train()
+    with precision():
+      found = forward(image, text, target)
+    loss = (
+      weights.heatmap * (found.maps - maps).square().mean((0, 2, 3)).sum()
+      + weights.score * (found.scores - scores).square().mean(0).sum()
+      + weights.sequence
+      * functional.cross_entropy(found.logits.float().flatten(0, 1), target.flatten())
+    )
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), options.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    loss.item()
+
+  def infer() -> None:
+    twin.eval()
+    with torch.inference_mode(), precision():
+      tokens, mask = encode(image, text)
+      outputs = *read(tokens), twin.decode_greedily(tokens, mask, length)
+    [output.cpu() for output in outputs]
+
+  twin.eval()
+  with torch.inference_mode(), precision():
+    fused = encode(image, text)
+
+  def decode() -> None:
+    twin.eval()
+    with torch.inference_mode(), precision():
+      twin.decode_greedily(*fused, length).cpu()
+
+  name = (
+    torch.cuda.get_device_name() if on_gpu else f'{torch.get_num_threads()} threads'
+  )
+  pipe.send(
+    f'PyTorch {torch.__version__} ({name}), {"compiled" if compiled else "eager"}'
+  )
+  answer(pipe, {TRAINING: train, INFERENCE: infer, KEYWORDS: decode})
+
+
+def time_metrics() -> tuple[float, float]:
+  """Returns the seconds of all metrics of a pair, and of an AUC by thresholds."""
+  pair = metrics.example()
+  ours = metrics.median_ms(lambda: saliency.MapMetrics.of(*pair), 20)
+  by_thresholds = metrics.median_ms(lambda: metrics.auc_judd_by_counting(*pair), 3)
+  return ours / 1000, by_thresholds / 1000
+
+
+if __name__ == '__main__':
+  app.run(main)
