@@ -123,7 +123,7 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
   from rahf import config as config_lib
   from rahf import optimizer as optimizer_lib
   from rahf import sharding
-  from rahf.costs import flops
+  from rahf.costs import work
   from rahf.models.rahf import RAHF
   from rahf.state import StateFactory
   from rahf.step import jit_train_step
@@ -164,7 +164,7 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
     return 2 * PRODUCT_SIDE**3 / statistics.median(seconds[1:])
 
   with jax.set_mesh(mesh):
-    work = sum(flops.count(train_step, states.abstract, batch, key).values())
+    needed = work.total(work.count(train_step, states.abstract, batch, key))
     batch = sharding.put_batch(batch, mesh)
     state = states.make(config.seed)
     fused = encode(state.params, batch)
@@ -176,7 +176,7 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
       state, found = train_step(state, batch, key)
       jax.block_until_ready(found)
 
-    pipe.send((machine.accelerator(), work, product_rate()))
+    pipe.send((machine.accelerator(), needed.flops, product_rate()))
     tasks = {
       TRAINING: train,
       INFERENCE: lambda: jax.block_until_ready(infer(state.params, batch)),

@@ -1,16 +1,19 @@
-"""What a training step costs in FLOPs, and how long it takes here.
+"""What a training step costs in FLOPs and bytes, and how long it takes here.
 
   python benchmarks/training.py [--config=configs/quickstart.py] [--steps=0]
 
-First counts the FLOPs of the model's parts from their shapes, which needs neither
+First counts the work of the model's parts from their shapes, which needs neither
 time nor memory, so that --steps=0 answers for models that do not fit this machine.
+Bytes are those that products and convolutions read and write, parameters included,
+each once: memory is the limit where there are fewer FLOPs a byte than the machine
+does in the time of a byte.
 Then times the step on one random batch: the input pipeline has its own benchmark.
 Any field can be changed, as in --config.train.batch_size=8.
 """
 
+import re
 import statistics
 import time
-from typing import Any
 
 import jax
 import machine
@@ -21,16 +24,28 @@ from synthetic import random_batch
 from rahf import config as config_lib
 from rahf import optimizer as optimizer_lib
 from rahf import sharding
+from rahf.costs import work
+from rahf.costs.work import Work
 from rahf.data.schema import Batch
 from rahf.models.rahf import RAHF
 from rahf.state import StateFactory
 from rahf.step import jit_train_step
+from rahf.tables import markdown_table
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
 )
 _STEPS = flags.DEFINE_integer('steps', 20, 'Steps that are timed; 0 only counts.')
 _WARM_UP = flags.DEFINE_integer('warm_up', 3, 'Steps before those.')
+# Parts of the model by the names of their modules; what is left comes last.
+PARTS = {
+  'ViT': r'\bvit\b',
+  'T5 encoder': r't5\.encode',
+  'heatmap heads': 'heatmap_head',
+  'score heads': 'score_head',
+  'T5 decoder': r't5\.decode',
+  'projection of the image': '',
+}
 
 
 def main(argv: list[str]) -> None:
@@ -47,66 +62,41 @@ def main(argv: list[str]) -> None:
   count = sum(leaf.size for leaf in jax.tree.leaves(states.abstract.params))
   print(f'{model.config.variant}, {model.config.image_size} px, batch {size}')
   _line('parameters', count / 1e6, 'M')
-  for name, flops in part_flops(model, states.abstract.params, batch).items():
-    _line(f'  {name}', flops / size / 1e9, 'GFLOP/example')
-
   step = jit_train_step(config, model, optimizer, states, mesh)
   with jax.set_mesh(mesh):
-    lowered = step.lower(states.abstract, batch, jax.random.key(0))
-    # A loop's body is counted once, however often it runs.
-    flops = lowered.cost_analysis()['flops'] * config.train.accumulate
-    _line('training step', flops / size / 1e9, 'GFLOP/example')
+    arguments = states.abstract, batch, jax.random.key(0)
+    counts = work.count(step, *arguments)
+    print(work_table(counts, size))
     if _STEPS.value:
       start = time.perf_counter()
-      compiled = lowered.compile()
+      compiled = step.lower(*arguments).compile()
       _line('compile', time.perf_counter() - start, 's')
       temporaries = compiled.memory_analysis().temp_size_in_bytes
       _line('temporaries', temporaries / 2**20, 'MiB')
       seconds = time_steps(compiled, states.make(config.seed), batch, mesh)
       _line(f'step, median of {_STEPS.value}', seconds, 's')
       _line('throughput', size / seconds, 'examples/s')
-      _line('achieved', flops / seconds / 1e9, 'GFLOP/s')
+      _line('achieved', work.total(counts).flops / seconds / 1e9, 'GFLOP/s')
 
 
-def part_flops(model: RAHF, params: Any, batch: Batch) -> dict[str, float]:
-  """Returns the FLOPs of each part's forward pass over the batch."""
-  variables = {'params': params}
-
-  def flops(method, *args) -> float:
-    part = jax.jit(lambda v, *a: model.apply(v, *a, method=method))
-    return part.lower(variables, *args).cost_analysis()['flops']
-
-  fused = jax.eval_shape(
-    lambda v: model.apply(v, batch.image, batch.text, train=False, method=RAHF.encode),
-    variables,
-  )
-  texts = model.config.texts
-  return {
-    'ViT': flops(lambda m, image: m.vit(image, train=False), batch.image),
-    f'T5 encoder, {texts} text{"s"[: texts != 1]}': flops(
-      lambda m, tokens, mask: m.t5.encode(
-        tokens.reshape(-1, *tokens.shape[2:]),
-        mask.reshape(-1, mask.shape[-1]),
-        train=False,
-      ),
-      *fused,
-    ),
-    'heatmap heads': flops(lambda m, fused: m.maps_and_scores(fused)[0], fused),
-    'score heads': flops(lambda m, fused: m.maps_and_scores(fused)[1], fused),
-    'T5 decoder': flops(
-      lambda m, tokens, mask, target: m.t5.decode(
-        tokens[:, -1], mask[:, -1], target, train=False
-      ),
-      *fused,
-      batch.target,
-    ),
-    'forward pass': flops(
-      lambda m, *inputs: m(*inputs, train=False),
-      batch.image,
-      batch.text,
-      batch.target,
-    ),
-  }
+def work_table(counts: dict[str, Work], examples: int) -> str:
+  """Returns the work for one example by part, on the way forth and in all."""
+  parts = {name: [work.NOTHING] * 2 for name in (*PARTS, 'all')}
+  for scope, done in counts.items():
+    names = [name for name, pattern in PARTS.items() if re.search(pattern, scope)]
+    for name in (names[0], 'all'):
+      forward, both = parts[name]
+      forward = forward if 'transpose(' in scope else forward + done
+      parts[name] = [forward, both + done]
+  rows = []
+  for name, (forward, both) in parts.items():
+    intensity = f'{both.flops / both.bytes:.0f}' if both.bytes else '–'
+    forward, flops, moved = (
+      _thousands(count / examples / 1e9) for count in (forward.flops, *both)
+    )
+    rows.append([name, forward, flops, moved, intensity])
+  header = ('one example', 'forward GFLOP', 'GFLOP', 'GB', 'FLOP a byte')
+  return markdown_table(header, rows)
 
 
 def time_steps(compiled, state, batch: Batch, mesh: jax.sharding.Mesh) -> float:
@@ -119,6 +109,10 @@ def time_steps(compiled, state, batch: Batch, mesh: jax.sharding.Mesh) -> float:
     jax.block_until_ready(metrics)
     seconds.append(time.perf_counter() - start)
   return statistics.median(seconds[_WARM_UP.value :])
+
+
+def _thousands(value: float) -> str:
+  return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def _line(name: str, value: float, unit: str) -> None:

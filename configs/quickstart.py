@@ -47,11 +47,11 @@ def get_config() -> ConfigDict:
   # Mean squared errors start at 0.005 for a map and 0.06 for a score: with equal
   # weights the text's cross-entropy would drown both.
   config.loss.update(heatmap=400.0, score=10.0, sequence=2.0)
-  config.optimizer.update(learning_rate=5e-4, warmup_steps=400, cooldown_steps=1100)
+  config.optimizer.update(learning_rate=5e-4, warmup_steps=400, cooldown_steps=1150)
   # T5 was made for Adafactor, whose steps grow with a parameter's size. Under AdamW
   # the position biases of a model that is not pretrained would take thousands of
   # steps to become sharp, and copying the prompt cannot begin before.
   config.optimizer.rate_factors = (('relpos_bias', 30.0),)
-  config.train.update(steps=3300, batch_size=16, checkpoint_every=1100)
-  config.eval.update(every=1650, batch_size=50)
+  config.train.update(steps=3500, batch_size=16, checkpoint_every=1750)
+  config.eval.update(every=1750, batch_size=50)
   return config

@@ -6,7 +6,6 @@ Steps are the clock. Step n draws its randomness from (seed, n) and its batch fr
 
 import contextlib
 import math
-import time
 
 import jax
 from etils import epath
@@ -22,6 +21,7 @@ from rahf.evaluate import Evaluator, report, tuned_threshold
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
+from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
@@ -190,10 +190,12 @@ class Trainer:
       disable=None,
     )
     with bar, contextlib.closing(batches):
-      first, since, clock = self.step, self.step, time.perf_counter()
+      first, pace = self.step, Pace(self.step)
       before: Metrics | None = None
       while self.step < config.steps and not self._stop.poll():
-        self.state, metrics = self._train_step(self.state, next(batches), key)
+        with pace.waiting():
+          batch = next(batches)
+        self.state, metrics = self._train_step(self.state, batch, key)
         # The device works on this step while the host looks at the one before.
         if before is not None:
           check_finite(self.step, before)
@@ -203,20 +205,17 @@ class Trainer:
         if self.step == first + 1:
           # The speed is without compilation.
           jax.block_until_ready(metrics)
-          since, clock = self.step, time.perf_counter()
+          pace.restart(self.step)
         if self._is_due(config.log_every):
           check_finite(self.step, metrics)
-          now = time.perf_counter()
-          self._log(metrics, self.step - since, now - clock, bar)
-          since, clock = self.step, now
+          self._log(metrics, pace.read(self.step, config.batch_size), bar)
         if self._is_due(config.checkpoint_every):
           check_finite(self.step, metrics)
           self._save()
         if self._is_due(self._config.eval.every):
           check_finite(self.step, metrics)
-          started = time.perf_counter()
-          self._evaluate_if_due()
-          clock += time.perf_counter() - started
+          with pace.paused():
+            self._evaluate_if_due()
       if before is not None:
         check_finite(self.step, before)
 
@@ -224,8 +223,8 @@ class Trainer:
     """Returns whether what happens every so many steps, and at the end, is due."""
     return self.step % every == 0 or self.step == self._config.train.steps
 
-  def _log(self, metrics: Metrics, steps: int, seconds: float, bar: tqdm) -> None:
-    """Writes the losses of this step, and the speed of the last so many steps."""
+  def _log(self, metrics: Metrics, speed: dict[str, float], bar: tqdm) -> None:
+    """Writes the losses of this step, and the speed of those since the last time."""
     if not distributed.is_first():
       return
     values = {name: float(value) for name, value in metrics.items()}
@@ -233,10 +232,9 @@ class Trainer:
       f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
       f'scores {values["loss/score"]:.3g}, text {values["loss/sequence"]:.3g})'
     )
-    if steps:
-      rate = self._config.train.batch_size * steps / seconds
-      values |= {'step_seconds': seconds / steps, 'examples_per_second': rate}
-      shown = f'{rate:.0f} examples/s, {shown}'
+    if speed:
+      shown = f'{speed["examples_per_second"]:.0f} examples/s, {shown}'
+    values |= speed
     self._journal.append(self.step, 'train', values)
     self._board.scalars(self.step, 'train', values)
     bar.set_postfix_str(shown)

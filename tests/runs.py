@@ -16,7 +16,7 @@ from rahf.interruption import Interruption
 from rahf.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
-TIMES = ('step_seconds', 'examples_per_second')
+TIMES = ('step_seconds', 'examples_per_second', 'input_wait')
 
 
 def run_training(config: ConfigDict, workdir: pathlib.Path) -> None:

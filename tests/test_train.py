@@ -161,6 +161,7 @@ def test_lines_of_the_journal(trained):
     parts = [row[f'loss/{name}'] for name in ('heatmap', 'score', 'sequence')]
     assert row['loss/total'] == pytest.approx(sum(parts))
   assert rows[1]['examples_per_second'] == pytest.approx(8 / rows[1]['step_seconds'])
+  assert 0 <= rows[1]['input_wait'] <= 1
 
 
 def test_tensorboard_files_can_be_read_back(trained):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.sharding import Mesh
 
-from rahf.costs import flops
+from rahf.costs import work
 from rahf.costs.chips import CHIPS, Chip
 from rahf.costs.hlo import Collective, Program
 
@@ -83,13 +83,13 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
   """
   device = mesh.devices.flat[0]
   chip = CHIPS.get(device.device_kind)
-  total = sum(flops.count(function, *args, loop_trips=loop_trips).values())
+  total = work.total(work.count(function, *args, loop_trips=loop_trips))
   lowered = function.trace(*args).lower(lowering_platforms=(device.platform,))
   started = time.perf_counter()
   with captured_stderr() as log:
     compiled, overflow = _compile(lowered)
   common = {
-    'flops': total / mesh.size,
+    'flops': total.flops / mesh.size,
     'resharding': ''.join(log).count(_RESHARDING),
     'seconds': time.perf_counter() - started,
   }

@@ -1,10 +1,10 @@
-"""FLOPs of functions whose count is known by arithmetic."""
+"""Work of functions whose count is known by arithmetic."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from rahf.costs import flops
+from rahf.costs import work
 
 
 def array(*shape: int) -> jax.ShapeDtypeStruct:
@@ -12,7 +12,7 @@ def array(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def total(function, *args, **options) -> float:
-  return sum(flops.count(function, *args, **options).values())
+  return work.total(work.count(function, *args, **options)).flops
 
 
 def convolve(x, kernel, **options):
@@ -99,8 +99,9 @@ def test_scopes_tell_the_parts_apart():
     with jax.named_scope('whole'):
       return inner(x)
 
-  counts = flops.count(model, array(4, 4))
-  assert counts['first'] == 2 * 4 * 2 * 4
+  counts = work.count(model, array(4, 4))
+  # Of float32: 4 x 2 and 2 x 4 read, 4 x 4 written.
+  assert counts['first'] == (2 * 4 * 2 * 4, 4 * (8 + 8 + 16))
   assert {name for name in counts if 'second' in name and 'whole' in name}
 
 

@@ -1,49 +1,70 @@
-"""Counts the FLOPs of a function from its jaxpr: products and convolutions.
+"""Counts the work of a function from its jaxpr: products and convolutions.
 
 Unlike XLA's own count it multiplies a loop's body by how often it runs, and it can
-say which part of a model they belong to. What is element by element does not count:
-it is bytes that it costs.
+say which part of a model the work belongs to. What is element by element does not
+count: a compiler fuses it with what makes or takes its values.
 """
 
 import collections
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
 
-def count(function: Callable, *args: Any, loop_trips: int = 1) -> dict[str, float]:
-  """Returns FLOPs by scope, such as 'transpose(jvp(RAHF))/RAHF.encode/vit'.
+class Work(NamedTuple):
+  """Of products and convolutions.
+
+  Attributes:
+    flops: multiplications and additions.
+    bytes: of their operands and results, each read or written once.
+  """
+
+  flops: float
+  bytes: float
+
+  def __add__(self, other: 'Work') -> 'Work':
+    return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+
+NOTHING = Work(0, 0)
+
+
+def count(function: Callable, *args: Any, loop_trips: int = 1) -> dict[str, Work]:
+  """Returns the work by scope, such as 'transpose(jvp(RAHF))/RAHF.encode/vit'.
 
   Args:
     args: arrays, or their shapes.
     loop_trips: how often the body of a `while_loop` runs, which a program does not
       say; a `scan` does.
   """
-  found: collections.Counter[str] = collections.Counter()
+  found: dict[str, Work] = collections.defaultdict(lambda: NOTHING)
   _add(jax.make_jaxpr(function)(*args).jaxpr, '', 1, loop_trips, found)
   return dict(found)
 
 
+def total(found: dict[str, Work]) -> Work:
+  return sum(found.values(), NOTHING)
+
+
 def _add(
-  jaxpr: core.Jaxpr, scope: str, times: float, loop_trips: int, found: dict[str, float]
+  jaxpr: core.Jaxpr, scope: str, times: float, loop_trips: int, found: dict[str, Work]
 ) -> None:
   for equation in jaxpr.eqns:
     inner = '/'.join(filter(None, [scope, str(equation.source_info.name_stack)]))
     name, parameters = equation.primitive.name, equation.params
-    if name == 'dot_general':
-      found[inner] += times * _product_flops(equation)
-    elif name == 'conv_general_dilated':
-      found[inner] += times * _convolution_flops(equation)
+    if name in _FLOPS:
+      variables = (*equation.invars, *equation.outvars)
+      moved = sum(_size(v) * v.aval.dtype.itemsize for v in variables)
+      found[inner] += Work(times * _FLOPS[name](equation), times * moved)
     repeats = {'scan': parameters.get('length'), 'while': loop_trips}.get(name, 1)
     parts = jax.tree.leaves(list(parameters.values()), is_leaf=_is_jaxpr)
-    for part in filter(_is_jaxpr, parts):
-      part = getattr(part, 'jaxpr', part)
+    parts = [getattr(part, 'jaxpr', part) for part in parts if _is_jaxpr(part)]
+    # Of branches one runs; the last is that of platforms without one of their own.
+    for part in parts[-1:] if name == 'cond' else parts:
       _add(part, inner, times * repeats, loop_trips, found)
-      if name == 'cond':  # One of the branches runs; ours do the same in their ways.
-        break
 
 
 def _is_jaxpr(value: Any) -> bool:
@@ -101,3 +122,9 @@ def _meetings(
 
 def _size(variable) -> int:
   return math.prod(variable.aval.shape)
+
+
+_FLOPS = {
+  'dot_general': _product_flops,
+  'conv_general_dilated': _convolution_flops,
+}

@@ -1,0 +1,49 @@
+"""How fast training goes, and whether it waits for its input."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Pace:
+  """Times the steps between two readings; what is not training is left out."""
+
+  def __init__(self, step: int):
+    self.restart(step)
+
+  def restart(self, step: int) -> None:
+    """Forgets what was timed; `step` steps are finished."""
+    self._step, self._started, self._waited = step, time.perf_counter(), 0.0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Inside, the host waits for a batch."""
+    started = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - started
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Inside, something else than training is done."""
+    started = time.perf_counter()
+    yield
+    self._started += time.perf_counter() - started
+
+  def read(self, step: int, batch_size: int) -> dict[str, float]:
+    """Returns means since the last reading, and begins anew.
+
+    Returns:
+      step_seconds, examples_per_second, and input_wait: the share of the time in which
+      the host waited for input, at least the accelerator's. Nothing if there was no
+      step in between.
+    """
+    steps, seconds = step - self._step, time.perf_counter() - self._started
+    waited = self._waited
+    self.restart(step)
+    if not steps:
+      return {}
+    return {
+      'step_seconds': seconds / steps,
+      'examples_per_second': batch_size * steps / seconds,
+      'input_wait': waited / seconds,
+    }
