@@ -23,9 +23,8 @@ import tensorstore
 from absl import app, flags
 
 from rahf import config as config_lib
-from rahf import optimizer as optimizer_lib
-from rahf import sharding
-from rahf.models.rahf import RAHF, RAHFConfig
+from rahf.blueprint import draw_up
+from rahf.models.rahf import RAHFConfig
 from rahf.pretrained import loading
 from rahf.state import StateFactory, by_path
 
@@ -45,10 +44,8 @@ def make_config():
 
 
 def make_factory() -> tuple[RAHFConfig, StateFactory]:
-  config = make_config()
-  model = RAHF(config_lib.model_config(config))
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
-  return model.config, StateFactory(model, optimizer, sharding.make_mesh(config.mesh))
+  blueprint = draw_up(make_config())
+  return blueprint.model.config, blueprint.states
 
 
 def main(argv: list[str]) -> None:

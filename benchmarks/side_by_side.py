@@ -5,17 +5,21 @@
     --config.model.dtype=float32
 
 Both are processes of this one, have the sizes of the config and get the same batch;
-one works while the other waits. On a GPU, both use it: ours under jit, the twin with
-autocast and torch.compile. On a processor the twin is eager unless --torch_compile
-asks for more. Needs the extra `parity`.
+one works while the other waits, on one device. On a GPU the twin uses autocast and
+torch.compile, but for transformers' `generate`, which is eager. On a processor it is
+eager unless --torch_compile asks for more. Last comes AUC-Judd by
+sorting, as in rahf.metrics, beside a count at each threshold. Needs the extra
+`parity`.
 """
 
 import contextlib
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -49,6 +53,10 @@ _COMPILE = flags.DEFINE_boolean(
 def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
+  if missing := [n for n in ('torch', 'transformers') if not find_spec(n)]:
+    raise app.UsageError(f'{" and ".join(missing)} missing: pip install "rahf[parity]"')
+  if config.train.accumulate != 1:
+    raise app.UsageError('config.train.accumulate is 1 for the twin')
   print(machine.processor())
   # JAX would take most of a GPU's memory for itself.
   os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
@@ -58,20 +66,25 @@ def main(argv: list[str]) -> None:
   ):
     device, flops, rate = ours.recv()
     print(f'ours: {device}\ntwin: {twin.recv()}')
-    rows = []
-    for task in TASKS:
-      seconds = in_turn(task, ours, twin, _REPEATS.value)
-      rows.append(row(task, *map(statistics.median, seconds)))
-      if task == TRAINING:
-        achieved = flops / statistics.median(seconds[0])
-  rows.append(row('metrics of a pair of maps', *time_metrics()))
+    medians = {
+      task: [*map(statistics.median, in_turn(task, ours, twin, _REPEATS.value))]
+      for task in TASKS
+    }
+  rows = [
+    [task, *(f'{s:.3g}' for s in seconds), f'{seconds[1] / seconds[0]:.2f}']
+    for task, seconds in medians.items()
+  ]
   header = ('', 'ours, s', 'PyTorch, s', 'times as fast')
+  achieved = flops / medians[TRAINING][0]
+  of_maps = time_metrics()
   print(
     f'{config.model.variant}, {config.model.image_size} px, {config.model.dtype}, '
     f'{config.train.batch_size} images, {config.data.target_length} tokens, median of '
     f'{_REPEATS.value}\n\n{markdown_table(header, rows)}\n\n'
     f'Training: {achieved / 1e12:.3g} TFLOP/s, {achieved / rate:.0%} of a matrix '
-    f'product of {PRODUCT_SIDE} (the metrics: beside an AUC by thresholds).'
+    f'product of {PRODUCT_SIDE}.\n'
+    f'AUC-Judd of a pair of maps: {of_maps[0] * 1e3:.3g} ms, by thresholds '
+    f'{of_maps[1] * 1e3:.3g} ms, {of_maps[1] / of_maps[0]:.0f} times as long.'
   )
 
 
@@ -87,6 +100,8 @@ def worker(serve: Callable, *arguments):
     yield here
     here.send(None)
     process.join()
+  except EOFError:
+    sys.exit('error: the process above has failed')
   finally:
     process.kill()
 
@@ -111,30 +126,21 @@ def in_turn(
   return seconds[0][1:], seconds[1][1:]
 
 
-def row(task: str, ours: float, twin: float) -> list[str]:
-  return [task, f'{ours:.3g}', f'{twin:.3g}', f'{twin / ours:.2f}']
-
-
 def serve_ours(pipe: Connection, config: ConfigDict) -> None:
   import jax
   import jax.numpy as jnp
-  from synthetic import random_batch
 
-  from rahf import config as config_lib
-  from rahf import optimizer as optimizer_lib
   from rahf import sharding
+  from rahf.blueprint import draw_up
   from rahf.costs import work
   from rahf.models.rahf import RAHF
-  from rahf.state import StateFactory
-  from rahf.step import jit_train_step
+  from rahf.synthetic import random_batch
 
-  mesh = sharding.make_mesh(config.mesh)
-  model = RAHF(config_lib.model_config(config))
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
-  states = StateFactory(model, optimizer, mesh)
+  blueprint = draw_up(config, jax.devices()[:1])
+  model, states, mesh = blueprint.model, blueprint.states, blueprint.mesh
   key, length = jax.random.key(0), config.data.target_length
-  batch = random_batch(config)
-  train_step = jit_train_step(config, model, optimizer, states, mesh)
+  batch = random_batch(config, config.train.batch_size)
+  train_step = blueprint.train_step()
 
   def infer(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)
@@ -187,11 +193,11 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
 
 def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> None:
   import torch
-  from synthetic import random_batch
   from torch.nn import functional
   from torch_twin import Twin
 
   from rahf import config as config_lib
+  from rahf.synthetic import random_batch
 
   torch.manual_seed(0)
   on_gpu = torch.cuda.is_available()
@@ -200,7 +206,7 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
   twin = Twin(config_lib.model_config(config)).to(
     device, memory_format=torch.channels_last
   )
-  batch = random_batch(config)
+  batch = random_batch(config, config.train.batch_size)
   image, text, target, maps, scores = (
     torch.tensor(array, device=device)
     for array in (batch.image, batch.text, batch.target, batch.maps, batch.scores)
@@ -221,6 +227,10 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
   encode = maybe_compiled(twin.encode)
   read = maybe_compiled(twin.maps_and_scores)
 
+  # Where the config says float32, XLA uses TF32 on GPUs.
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+  synchronize = torch.cuda.synchronize if on_gpu else lambda: None
+
   def precision() -> contextlib.AbstractContextManager:
     dtype = getattr(torch, config.model.dtype)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
@@ -239,14 +249,14 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
     torch.nn.utils.clip_grad_norm_(twin.parameters(), options.clip_norm)
     optimizer.step()
     optimizer.zero_grad()
-    loss.item()
+    synchronize()
 
   def infer() -> None:
     twin.eval()
     with torch.inference_mode(), precision():
       tokens, mask = encode(image, text)
-      outputs = *read(tokens), twin.decode_greedily(tokens, mask, length)
-    [output.cpu() for output in outputs]
+      read(tokens), twin.decode_greedily(tokens, mask, length)
+    synchronize()
 
   twin.eval()
   with torch.inference_mode(), precision():
@@ -255,7 +265,8 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
   def decode() -> None:
     twin.eval()
     with torch.inference_mode(), precision():
-      twin.decode_greedily(*fused, length).cpu()
+      twin.decode_greedily(*fused, length)
+    synchronize()
 
   name = (
     torch.cuda.get_device_name() if on_gpu else f'{torch.get_num_threads()} threads'
@@ -267,9 +278,9 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
 
 
 def time_metrics() -> tuple[float, float]:
-  """Returns the seconds of all metrics of a pair, and of an AUC by thresholds."""
+  """Returns the seconds of AUC-Judd by sorting, and by thresholds."""
   pair = metrics.example()
-  ours = metrics.median_ms(lambda: saliency.MapMetrics.of(*pair), 20)
+  ours = metrics.median_ms(lambda: saliency.auc_judd(*pair), 20)
   by_thresholds = metrics.median_ms(lambda: metrics.auc_judd_by_counting(*pair), 3)
   return ours / 1000, by_thresholds / 1000
 

@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from rahf.models.heads import NORM_EPSILON, HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import MAPS, PAD_ID, SCORES, RAHFConfig
@@ -123,11 +124,15 @@ class Twin(nn.Module):
 
   def __init__(self, config: RAHFConfig):
     super().__init__()
+    check(config)
     self.config = config
     width = config.t5.width
     self.vit = transformers.ViTModel(vit_config(config), add_pooling_layer=False)
     self.image_projection = nn.Linear(config.vit.width, width)
     self.t5 = transformers.T5ForConditionalGeneration(t5_config(config))
+    for module in self.t5.modules():
+      if isinstance(module, T5Attention):
+        module.dropout = 0.0  # Ours drops no attention.
     multi_head = config.variant == 'multi_head'
     self.heatmap_heads = nn.ModuleList(
       HeatmapHead(width, config.heatmap_head)
@@ -203,6 +208,24 @@ class Twin(nn.Module):
   def _keyword_memory(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     first = 0 if self.config.decoder_sees_image else self.config.grid**2
     return tokens[:, -1, first:], mask[:, -1, first:]
+
+
+def check(config: RAHFConfig) -> None:
+  """Raises ValueError if the config has what the twin does not."""
+  twins = {
+    'vit.class_token': (config.vit.class_token, [True]),
+    'keep_class_token': (config.keep_class_token, [False]),
+    'mask_padding': (config.mask_padding, [True]),
+    'heatmap_head.relu_before_norm': (config.heatmap_head.relu_before_norm, [False]),
+    't5.activations': (tuple(config.t5.activations), [('gelu', 'linear'), ('relu',)]),
+    # Theirs keeps all for the gradient.
+    'remat': (config.remat, ['none']),
+  }
+  for field, (value, known) in twins.items():
+    if value not in known:
+      raise ValueError(
+        f'config.model.{field} = {value!r}: the twin knows {known} alone'
+      )
 
 
 def vit_config(config: RAHFConfig) -> transformers.ViTConfig:

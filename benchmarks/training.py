@@ -19,17 +19,13 @@ import jax
 import machine
 from absl import app, flags
 from ml_collections import config_flags
-from synthetic import random_batch
 
-from rahf import config as config_lib
-from rahf import optimizer as optimizer_lib
 from rahf import sharding
+from rahf.blueprint import draw_up
 from rahf.costs import work
 from rahf.costs.work import Work
 from rahf.data.schema import Batch
-from rahf.models.rahf import RAHF
-from rahf.state import StateFactory
-from rahf.step import jit_train_step
+from rahf.synthetic import batch_shapes, random_batch
 from rahf.tables import markdown_table
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,27 +40,24 @@ PARTS = {
   'heatmap heads': 'heatmap_head',
   'score heads': 'score_head',
   'T5 decoder': r't5\.decode',
-  'projection of the image': '',
+  'projection of the image': 'image_projection',
+  'others': '',
 }
 
 
 def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
-  config_lib.validate(config)
   print(f'{machine.processor()}; {machine.accelerator()}')
-  mesh = sharding.make_mesh(config.mesh)
-  model = RAHF(config_lib.model_config(config))
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
-  states = StateFactory(model, optimizer, mesh)
-  batch = random_batch(config)
+  blueprint = draw_up(config)
+  model, states, mesh = blueprint.model, blueprint.states, blueprint.mesh
   size = config.train.batch_size
   count = sum(leaf.size for leaf in jax.tree.leaves(states.abstract.params))
   print(f'{model.config.variant}, {model.config.image_size} px, batch {size}')
   _line('parameters', count / 1e6, 'M')
-  step = jit_train_step(config, model, optimizer, states, mesh)
+  step = blueprint.train_step()
   with jax.set_mesh(mesh):
-    arguments = states.abstract, batch, jax.random.key(0)
+    arguments = states.abstract, batch_shapes(config, size), jax.random.key(0)
     counts = work.count(step, *arguments)
     print(work_table(counts, size))
     if _STEPS.value:
@@ -73,7 +66,8 @@ def main(argv: list[str]) -> None:
       _line('compile', time.perf_counter() - start, 's')
       temporaries = compiled.memory_analysis().temp_size_in_bytes
       _line('temporaries', temporaries / 2**20, 'MiB')
-      seconds = time_steps(compiled, states.make(config.seed), batch, mesh)
+      batch = sharding.put_batch(random_batch(config, size), mesh)
+      seconds = time_steps(compiled, states.make(config.seed), batch)
       _line(f'step, median of {_STEPS.value}', seconds, 's')
       _line('throughput', size / seconds, 'examples/s')
       _line('achieved', work.total(counts).flops / seconds / 1e9, 'GFLOP/s')
@@ -90,7 +84,9 @@ def work_table(counts: dict[str, Work], examples: int) -> str:
       parts[name] = [forward, both + done]
   rows = []
   for name, (forward, both) in parts.items():
-    intensity = f'{both.flops / both.bytes:.0f}' if both.bytes else '–'
+    if both == work.NOTHING:
+      continue
+    intensity = f'{both.flops / both.bytes:.0f}'
     forward, flops, moved = (
       _thousands(count / examples / 1e9) for count in (forward.flops, *both)
     )
@@ -99,13 +95,12 @@ def work_table(counts: dict[str, Work], examples: int) -> str:
   return markdown_table(header, rows)
 
 
-def time_steps(compiled, state, batch: Batch, mesh: jax.sharding.Mesh) -> float:
+def time_steps(compiled, state, batch: Batch) -> float:
   """Returns the median seconds of a step."""
-  on_device = sharding.put_batch(batch, mesh)
   seconds = []
   for _ in range(_WARM_UP.value + _STEPS.value):
     start = time.perf_counter()
-    state, metrics = compiled(state, on_device, jax.random.key(0))
+    state, metrics = compiled(state, batch, jax.random.key(0))
     jax.block_until_ready(metrics)
     seconds.append(time.perf_counter() - start)
   return statistics.median(seconds[_WARM_UP.value :])

@@ -18,7 +18,8 @@ do_install() {
   run bash "$ROOT/launch/pack.sh" "$archive"
   to_all "$archive" rahf.tar.gz
   # Beside the old checkout: job.sh puts it in place if no run is using that.
-  local unpack='mkdir -p rahf/new && tar -xzf rahf.tar.gz -C rahf/new'
+  local unpack='rm -rf rahf/new && mkdir -p rahf/new'
+  unpack+=' && tar -xzf rahf.tar.gz -C rahf/new'
   on_all "$unpack && bash rahf/new/launch/remote/job.sh install $EXTRA"
 }
 

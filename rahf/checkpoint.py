@@ -19,8 +19,8 @@ FREE_FIELDS = (
   *('data.dir', 'train.log_every', 'train.checkpoint_every'),
   'model.remat',
 )
-# Orbax writes it into a checkpoint last, when everything else is in place.
-COMPLETE = '_CHECKPOINT_METADATA'
+# What Orbax writes into every checkpoint.
+METADATA = '_CHECKPOINT_METADATA'
 
 
 def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
@@ -60,8 +60,18 @@ def is_started(workdir: epath.Path) -> bool:
   """
   directory = workdir / 'checkpoints'
   return directory.exists() and any(
-    step.name.isdigit() and (step / COMPLETE).exists() for step in directory.iterdir()
+    step.name.isdigit() and _is_complete(step) for step in directory.iterdir()
   )
+
+
+def _is_complete(directory: epath.Path) -> bool:
+  """Returns whether Orbax has finished a checkpoint.
+
+  It takes an empty directory for one; in a bucket, where nothing can be renamed, it
+  looks for a file that is written last.
+  """
+  there = (directory / METADATA).exists()
+  return there and ocp.utils.is_checkpoint_finalized(directory)
 
 
 def _fixed(settings: dict) -> dict:
@@ -87,11 +97,9 @@ class Checkpoints:
     self._newest = self.latest_step()
 
   def latest_step(self) -> int | None:
-    """Returns the step of the newest complete checkpoint, or None.
-
-    Orbax lists an empty directory named 9 as step 9, so the contents decide.
-    """
-    complete = [step for step in self._manager.all_steps() if self._is_complete(step)]
+    """Returns the step of the newest complete checkpoint, or None."""
+    steps = self._manager.all_steps()
+    complete = [step for step in steps if _is_complete(self._directory / str(step))]
     return max(complete, default=None)
 
   def save(self, step: int, state: Any) -> None:
@@ -138,9 +146,6 @@ class Checkpoints:
     """Waits for what is being written."""
     self._manager.wait_until_finished()
     self._manager.close()
-
-  def _is_complete(self, step: int) -> bool:
-    return (self._directory / str(step) / COMPLETE).exists()
 
 
 def _describe(tree: Any) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Several processes as one run: how they join, and how they decide alike."""
 
+import contextlib
 import os
 import sys
 
@@ -70,6 +71,15 @@ def from_first(value: float) -> float:
 def wait_for_all() -> None:
   """Returns when every process has come here."""
   multihost_utils.sync_global_devices('rahf')
+
+
+def interruptible(interruption: Interruption) -> contextlib.AbstractContextManager:
+  """Returns `interruption.raising()`, or for several processes what does nothing.
+
+  Others would wait in vain for one that is gone; StopSignal tells them of it later.
+  """
+  alone = jax.process_count() == 1
+  return interruption.raising() if alone else contextlib.nullcontext()
 
 
 class StopSignal:

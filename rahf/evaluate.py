@@ -283,7 +283,7 @@ def evaluate(
     raise InputError(
       f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
     )
-  with interruption.raising():
+  with distributed.interruptible(interruption):
     experiment = set_up(config)
     names = dict.fromkeys([config.keywords.threshold_split, config.eval.split])
     splits = {name: experiment.split(name) for name in names}
@@ -297,9 +297,13 @@ def evaluate(
     threshold = tuned_threshold(workdir, config.keywords, name, step, evaluate_split)
     split = splits[name]
     found = evaluator(state.params, split, threshold=threshold, check=stop.check)
-    if not distributed.is_first():
-      return ''
-    return report(workdir, experiment, split, step, found.metrics, stop.check_here)
+    text = ''
+    if distributed.is_first():
+      check = stop.check_here
+      text = report(workdir, experiment, split, step, found.metrics, check)
+    # Processes that leave meanwhile would take the first with them.
+    distributed.wait_for_all()
+    return text
 
   with jax.set_mesh(experiment.mesh):
     tables = evaluate_split(config.eval.split)

@@ -5,33 +5,25 @@ import math
 from collections.abc import Sequence
 
 import jax
-import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import config as config_lib
-from rahf import distributed, sharding
-from rahf import optimizer as optimizer_lib
+from rahf import distributed
+from rahf.blueprint import Blueprint, draw_up
 from rahf.data import dataset
 from rahf.data.pipeline import PipelineOptions
 from rahf.data.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
-from rahf.models.rahf import RAHF
-from rahf.state import StateFactory
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-  """The parts that a config describes."""
+class Experiment(Blueprint):
+  """The parts that a config describes, and its data."""
 
-  mesh: jax.sharding.Mesh
   data_name: str
   directory: epath.Path
   tokenizer: Tokenizer
   options: PipelineOptions
-  model: RAHF
-  optimizer: optax.GradientTransformation
-  states: StateFactory
 
   def split(self, name: str) -> RecordSplit:
     return open_split(self.directory, name)
@@ -43,25 +35,17 @@ def set_up(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a setting, the data or the tokenizer does not fit; says which.
   """
-  config_lib.validate(config)
   distributed.check_joined()
-  mesh = sharding.make_mesh(config.mesh)
+  blueprint = draw_up(config)
   directory = dataset.prepared_directory(config.data)
   tokenizer = dataset.open_tokenizer(config.tokenizer, directory)
   tokenizer.check_vocabulary(config.model.t5.vocab_size)
-  model = RAHF(config_lib.model_config(config))
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
-  states = StateFactory(model, optimizer, mesh)
-  optimizer_lib.check_patterns(config.optimizer, states.abstract.params)
   return Experiment(
-    mesh=mesh,
+    **vars(blueprint),
     data_name=config.data.name,
     directory=directory,
     tokenizer=tokenizer,
     options=_pipeline_options(config),
-    model=model,
-    optimizer=optimizer,
-    states=states,
   )
 
 

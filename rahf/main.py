@@ -20,6 +20,12 @@ from ml_collections import ConfigDict, config_flags
 from rahf.errors import InputError
 from rahf.interruption import Interrupted, Interruption
 
+# What the same command would only meet again.
+MISTAKES = (
+  *(InputError, FileNotFoundError, FileExistsError, PermissionError),
+  *(NotADirectoryError, IsADirectoryError),
+)
+
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
@@ -49,7 +55,10 @@ _MULTIHOST = flags.DEFINE_bool(
 
 
 def main(argv: list[str]) -> int:
-  """Runs one mode; a user's mistake ends in one message and status 2."""
+  """Runs one mode; a user's mistake ends in one message and status 2.
+
+  Status 1 is what another attempt may get past: a full disk, a network that is away.
+  """
   del argv
   # From here on, not only in the loop: imports and data generation take a while.
   with Interruption() as interruption:
@@ -67,7 +76,8 @@ def main(argv: list[str]) -> int:
     except (InputError, OSError) as error:
       if os.environ.get('RAHF_TRACEBACK'):
         raise
-      return _fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)')
+      status = 2 if isinstance(error, MISTAKES) else 1
+      return _fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)', status)
   return 0
 
 
@@ -152,9 +162,9 @@ def _check_field(config: ConfigDict, path: str) -> None:
     section = section[name]
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
   print(f'error: {message}', file=sys.stderr)
-  return 2
+  return status
 
 
 if __name__ == '__main__':

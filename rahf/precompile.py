@@ -9,22 +9,18 @@ import math
 import os
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rahf import config as config_lib
-from rahf import optimizer as optimizer_lib
 from rahf import sharding
+from rahf.blueprint import Blueprint, draw_up
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
-from rahf.data.schema import MAPS, SCORES, Batch
+from rahf.data.schema import Batch
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
-from rahf.models.rahf import RAHF
-from rahf.state import StateFactory
-from rahf.step import jit_train_step
+from rahf.synthetic import batch_shapes
 from rahf.tables import markdown_table
 
 # Any two ids compile to the same program.
@@ -37,23 +33,22 @@ def precompile(config: ConfigDict) -> str:
   Raises:
     InputError: a setting does not fit, there is no such topology, or no libtpu.
   """
-  mesh = make_mesh(config)
-  return report(config, mesh, *compile_steps(config, mesh))
+  blueprint = draw_up_for_topology(config)
+  return report(config, blueprint.mesh, *compile_steps(blueprint))
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-  """Returns the mesh that the config means, after checking the config against it.
+def draw_up_for_topology(config: ConfigDict) -> Blueprint:
+  """Returns what `config.precompile.topology` is to compile.
 
   Raises:
     InputError: as `precompile`.
   """
-  config_lib.validate(config)
-  mesh = sharding.make_mesh(config.mesh, find_devices(config.precompile.topology))
+  blueprint = draw_up(config, find_devices(config.precompile.topology))
+  blueprint.check_train_batch()
   sharding.check_batch_size(
-    'config.train.batch_size', config.train.batch_size, mesh, config.train.accumulate
+    'config.eval.batch_size', config.eval.batch_size, blueprint.mesh
   )
-  sharding.check_batch_size('config.eval.batch_size', config.eval.batch_size, mesh)
-  return mesh
+  return blueprint
 
 
 def find_devices(topology: str) -> list[jax.Device]:
@@ -81,59 +76,40 @@ def find_devices(topology: str) -> list[jax.Device]:
     ) from error
 
 
-def compile_steps(config: ConfigDict, mesh: Mesh) -> tuple[Costs, Costs]:
+def compile_steps(blueprint: Blueprint) -> tuple[Costs, Costs]:
   """Returns the costs of the training step and of the inference step."""
-  model = RAHF(config_lib.model_config(config))
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
-  states = StateFactory(model, optimizer, mesh)
+  config, mesh, states = blueprint.config, blueprint.mesh, blueprint.states
   replicated = sharding.replicated(mesh)
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
-  batch = abstract_batch(config, config.train.batch_size, mesh)
+
+  def batch(rows: int) -> Batch:
+    split = sharding.batch_sharding(mesh)
+    return jax.tree.map(
+      lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=split),
+      batch_shapes(config, rows),
+    )
+
+  length = config.data.target_length
   predict = jax.jit(
-    make_predict(model, config.keywords, MARK_IDS, config.data.target_length),
+    make_predict(blueprint.model, config.keywords, MARK_IDS, length),
     out_shardings=replicated,
   )
-  eval_batch = abstract_batch(config, config.eval.batch_size, mesh)
   with jax.set_mesh(mesh):
     training = measure(
-      jit_train_step(config, model, optimizer, states, mesh),
-      (states.abstract, batch, key),
+      blueprint.train_step(),
+      (states.abstract, batch(config.train.batch_size), key),
       mesh,
       loop_trips=1,
     )
     inference = measure(
       predict,
-      (states.abstract.params, eval_batch),
+      (states.abstract.params, batch(config.eval.batch_size)),
       mesh,
       # The decoder's loop ends when all sequences have.
-      loop_trips=config.data.target_length,
+      loop_trips=length,
     )
   return training, inference
-
-
-def abstract_batch(config: ConfigDict, rows: int, mesh: Mesh) -> Batch:
-  """Returns the shapes of a batch in its shards."""
-  size, texts = config.model.image_size, config_lib.model_config(config).texts
-  length, target = config.data.text_length, config.data.target_length
-  split = sharding.batch_sharding(mesh)
-
-  def array(dtype, *shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=split)
-
-  return Batch(
-    index=array(jnp.int32),
-    image=array(jnp.float32, size, size, 3),
-    text=array(jnp.int32, texts, length),
-    word_end=array(jnp.bool_, length),
-    target=array(jnp.int32, target),
-    maps=array(jnp.float32, len(MAPS), size, size),
-    map_mask=array(jnp.bool_, len(MAPS)),
-    scores=array(jnp.float32, len(SCORES)),
-    score_mask=array(jnp.bool_, len(SCORES)),
-    keyword_mask=array(jnp.bool_),
-    truncated=array(jnp.bool_),
-  )
 
 
 def report(config: ConfigDict, mesh: Mesh, training: Costs, inference: Costs) -> str:

@@ -7,38 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from rahf import losses, sharding
+from rahf import losses
 from rahf.data.schema import Batch
 from rahf.losses import LabelSums, Losses
 from rahf.models.rahf import RAHF
 from rahf.sharding import LOGICAL_AXIS_RULES
-from rahf.state import StateFactory, TrainState
+from rahf.state import TrainState
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-
-
-def jit_train_step(
-  config: ConfigDict,
-  model: RAHF,
-  optimizer: optax.GradientTransformation,
-  states: StateFactory,
-  mesh: Mesh,
-) -> Callable:
-  """Returns the step of a config as one program for the mesh.
-
-  The state that it is given is consumed: the new one takes its memory.
-  """
-  replicated = sharding.replicated(mesh)
-  return jax.jit(
-    make_train_step(model, optimizer, config.loss, accumulate=config.train.accumulate),
-    in_shardings=(states.shardings, sharding.batch_sharding(mesh), replicated),
-    out_shardings=(states.shardings, replicated),
-    donate_argnums=0,
-  )
 
 
 def make_train_step(

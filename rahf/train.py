@@ -26,7 +26,7 @@ from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
 from rahf.state import TrainState, by_path
-from rahf.step import Metrics, jit_train_step
+from rahf.step import Metrics
 
 # Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
 HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
@@ -48,14 +48,9 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
   """
   config_lib.validate(config)
   checkpoint.check_workdir(workdir, config)
-  with interruption.raising():
+  with distributed.interruptible(interruption):
     experiment = set_up(config)
-    sharding.check_batch_size(
-      'config.train.batch_size',
-      config.train.batch_size,
-      experiment.mesh,
-      config.train.accumulate,
-    )
+    experiment.check_train_batch()
     # Opened now, since a missing split should not show after hours.
     names = dict.fromkeys(
       [
@@ -123,13 +118,7 @@ class Trainer:
     self.step, self.state = self._resume() if plan is None else self._begin(plan)
     # One reader and writer: it is cut where the run goes on.
     self._journal = Journal(workdir, self.step) if distributed.is_first() else None
-    self._train_step = jit_train_step(
-      config,
-      experiment.model,
-      experiment.optimizer,
-      experiment.states,
-      experiment.mesh,
-    )
+    self._train_step = experiment.train_step()
 
   def run(self) -> None:
     """Trains, evaluates and saves until the last step or an interruption."""
@@ -211,7 +200,8 @@ class Trainer:
           self._log(metrics, pace.read(self.step, config.batch_size), bar)
         if self._is_due(config.checkpoint_every):
           check_finite(self.step, metrics)
-          self._save()
+          with pace.paused():
+            self._save()
         if self._is_due(self._config.eval.every):
           check_finite(self.step, metrics)
           with pace.paused():
@@ -282,18 +272,19 @@ class Trainer:
       review_examples=review_examples,
       check=self._stop.check,
     )
-    if not distributed.is_first():
-      return ''
-    text = report(
-      self._workdir, self._experiment, split, self.step, metrics, self._stop.check_here
-    )
-    self._board.scalars(self.step, split_name, metrics)
-    self._board.panels(self.step, f'{split_name} examples', panels)
-    self._board.text(self.step, split_name, text)
-    # Last: a run that is killed before this line does it all again.
-    self._journal.append(self.step, split_name, metrics)
-    shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
-    tqdm.write(f'{split_name}, step {self.step}: {shown}')
+    text = ''
+    if distributed.is_first():
+      check = self._stop.check_here
+      text = report(self._workdir, self._experiment, split, self.step, metrics, check)
+      self._board.scalars(self.step, split_name, metrics)
+      self._board.panels(self.step, f'{split_name} examples', panels)
+      self._board.text(self.step, split_name, text)
+      # Last: a run that is killed before this line does it all again.
+      self._journal.append(self.step, split_name, metrics)
+      shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
+      tqdm.write(f'{split_name}, step {self.step}: {shown}')
+    # Processes that leave meanwhile would take the first with them.
+    distributed.wait_for_all()
     return text
 
 

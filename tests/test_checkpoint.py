@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
@@ -142,3 +143,10 @@ def test_what_does_not_change_the_training_may_change(workdir):
   config.train.steps += 1
   with pytest.raises(InputError, match=r'config\.train\.steps'):
     check_workdir(workdir, config)
+
+
+def test_in_a_bucket_the_last_file_decides(saved, monkeypatch):
+  """There a checkpoint lies in its final place while it is written."""
+  monkeypatch.setattr(ocp.utils, 'is_checkpoint_finalized', lambda path: False)
+  assert not is_started(saved)
+  assert Checkpoints(saved).latest_step() is None

@@ -1,5 +1,6 @@
 """Two processes with four devices each, as on two hosts, and one with all eight."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -67,7 +68,9 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
     printed, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     assert 'Traceback' not in errors
-  # Each hears of it one poll later.
+    # The second prints nothing. Each hears of it one poll later.
+    stopped = re.search(r'Interrupted after step (3|4);', printed)
+    assert bool(stopped) == (process is first)
   assert Checkpoints(tmp_path).latest_step() in (3, 4)
 
   config = tiny.get_config(data_dir)

@@ -26,9 +26,10 @@ def run_step(
   mesh: tuple[int, int, int] = (1, 1, 1),
   accumulate: int = 1,
   remat: str = 'none',
+  dropout: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step from the same parameters on the same batch."""
-  model = RAHF(tiny(variant, remat=remat))
+  model = RAHF(tiny(variant, remat=remat, dropout_rate=dropout))
   devices = jax.devices()[: np.prod(mesh)]
   mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)), devices)
   shardings = StateFactory(model, OPTIMIZER, mesh).shardings
@@ -76,7 +77,11 @@ def test_eight_devices_give_what_one_gives(variant, mesh, capfd):
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('remat', ['heads', 'blocks'])
 def test_what_is_computed_again_is_the_same(variant, remat):
-  check_same(run_step(variant, remat=remat), run_step(variant))
+  """What is dropped, too."""
+  dropping = run_step(variant, dropout=0.5)
+  check_same(run_step(variant, remat=remat, dropout=0.5), dropping)
+  with pytest.raises(AssertionError):
+    check_same(run_step(variant), dropping)
 
 
 def test_micro_batches_add_up_to_the_batch():

@@ -21,13 +21,28 @@ def main(flags: list[str]) -> int:
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir', required=True)
   workdir = parser.parse_known_args(flags)[0].workdir
-  training = subprocess.Popen([sys.executable, '-m', 'rahf.main', *flags])
-  # SIGTERM is passed on as SIGINT, which rahf.main takes for the same request. Where
-  # the system has sent SIGTERM to all processes, a second one would end it at once.
-  signal.signal(signal.SIGTERM, lambda *_: training.send_signal(signal.SIGINT))
-  signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C goes to both already.
+  command = [sys.executable, '-m', 'rahf.main', *flags]
+  training = None
+  asked = False
+
+  def stop(number, frame) -> None:
+    nonlocal asked
+    asked = True
+    # As SIGINT, which rahf.main takes for the same request. Where the system has sent
+    # SIGTERM to all processes, a second one would end it at once.
+    if training is None:
+      sys.exit(STOPPED)
+    training.send_signal(signal.SIGINT)
+
+  signal.signal(signal.SIGTERM, stop)
+  # A shell starts what it puts in the background with SIGINT ignored, and so would
+  # this start the training. Ctrl-C goes to both already.
+  signal.signal(signal.SIGINT, lambda *_: None)
+  training = subprocess.Popen(command)
   status = training.wait()
-  if status == 0 and not finished(workdir):
+  # It may be asked before it listens.
+  unheard = asked and status == -signal.SIGINT
+  if unheard or (status == 0 and not finished(workdir)):
     return STOPPED
   return status if status >= 0 else 128 - status
 

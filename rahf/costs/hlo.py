@@ -27,6 +27,8 @@ _FREE = frozenset(
     *('copy-done', *(f'{kind}-done' for kind in COLLECTIVES)),
   )
 )
+# They read as much as they make.
+_SLICES = frozenset(('dynamic-slice', 'slice', 'gather'))
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\](\{[^}]*\})?')
 _ON_CHIP = re.compile(r'S\([1-9]\d*\)')
 _COMPUTATION = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
@@ -89,10 +91,11 @@ class Program:
     """Returns what all instructions read from and write to the chip's memory.
 
     What a fusion makes and uses inside it does not count, nor what the compiler
-    placed in on-chip memory. A loop that ends by itself counts as run to its limit.
+    placed in on-chip memory, nor what is beside a slice that is read or replaced. A
+    loop that ends by itself counts as run to its limit.
     """
     return sum(
-      times * (self._bytes(i.shape) + sum(map(self._operand_bytes, i.operands)))
+      times * self._moved(i)
       for times, i in self._walk(self._entry, 1, into_fusions=False)
       if i.opcode not in _FREE
     )
@@ -113,6 +116,37 @@ class Program:
         kind, before.count + times, before.bytes + times * max(given, gotten)
       )
     return sorted(found.values(), key=lambda collective: -collective.bytes)
+
+  def _moved(self, instruction: Instruction) -> int:
+    """Returns what one instruction reads and writes."""
+    if instruction.opcode in _SLICES:
+      return 2 * self._bytes(instruction.shape)
+    if instruction.opcode == 'dynamic-update-slice':
+      return 2 * self._operand_bytes(instruction.operands[1])
+    if instruction.opcode == 'fusion':
+      return self._moved_by_fusion(instruction)
+    read = sum(map(self._operand_bytes, instruction.operands))
+    return read + self._bytes(instruction.shape)
+
+  def _moved_by_fusion(self, fusion: Instruction) -> int:
+    inside = self._computations.get(_CALLED.search(fusion.attributes)[1], [])
+    parameters = {int(i.attributes): i.name for i in inside if i.opcode == 'parameter'}
+    moved = self._bytes(fusion.shape)
+    for number, operand in enumerate(fusion.operands):
+      whole = self._operand_bytes(operand)
+      name = parameters.get(number)
+      users = [user for user in inside if name in user.operands]
+      # An operand may also be the place of a slice.
+      sliced = all(user.operands[0] == name for user in users)
+      kinds = {user.opcode for user in users} if whole and sliced else set()
+      if kinds == {'dynamic-update-slice'}:
+        # Replaced where it lies: neither read nor, as the result, written in full.
+        moved += 2 * self._payload(users[0].operands[1]) - whole
+      elif kinds and kinds <= _SLICES:
+        moved += min(whole, sum(payload_bytes(user.shape) for user in users))
+      else:
+        moved += whole
+    return moved
 
   def _walk(
     self, computation: str, times: int, *, into_fusions: bool
@@ -176,7 +210,7 @@ def _parse(name: str, text: str) -> Instruction:
   close = _closing(text, opcode.end() - 1)
   arguments = text[opcode.end() : close - 1]
   attributes = text[close:]
-  if opcode[1] == 'constant':
+  if opcode[1] in ('constant', 'parameter'):
     arguments, attributes = '', arguments
   return Instruction(
     name, text[:end], opcode[1], tuple(_NAME.findall(arguments)), attributes

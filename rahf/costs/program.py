@@ -34,7 +34,7 @@ class Costs:
     peak: bytes of memory: arguments, temporaries, and outputs that do not take the
       place of arguments. If there is not as much, what would be needed.
     limit: bytes of memory there are.
-    flops: of products and convolutions.
+    flops: of products and convolutions, split evenly over the chips.
     resharding: how often the compiler found no better way from one sharding to
       another than to copy the whole array to every chip.
     seconds: that compiling took.
@@ -56,9 +56,10 @@ class Costs:
   collectives: tuple[Collective, ...] = ()
 
   @property
-  def exchanged(self) -> int:
+  def exchanged(self) -> float:
     """Bytes that a chip exchanges with others."""
-    return sum(collective.bytes for collective in self.collectives)
+    known = not math.isnan(self.bytes_moved)
+    return sum(c.bytes for c in self.collectives) if known else math.nan
 
   @property
   def fits(self) -> bool:
@@ -70,7 +71,7 @@ class Costs:
     return (
       self.flops / chip.flops,
       self.bytes_moved / chip.bandwidth,
-      self.exchanged / chip.interconnect if self.fits else math.nan,
+      self.exchanged / chip.interconnect,
     )
 
 
@@ -82,7 +83,6 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
     loop_trips: how often the body of a loop counts that ends by itself.
   """
   device = mesh.devices.flat[0]
-  chip = CHIPS.get(device.device_kind)
   total = work.total(work.count(function, *args, loop_trips=loop_trips))
   lowered = function.trace(*args).lower(lowering_platforms=(device.platform,))
   started = time.perf_counter()
@@ -101,7 +101,7 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
   program = Program(compiled.as_text())
   return Costs(
     peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs,
-    limit=chip.memory if chip else math.nan,
+    limit=memory_limit(device),
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     outputs=outputs,
@@ -109,6 +109,18 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
     collectives=tuple(program.collectives()),
     **common,
   )
+
+
+def memory_limit(device: jax.Device) -> float:
+  """Returns how many bytes of a device's memory a program can have; NaN if unknown.
+
+  JAX leaves a part of a GPU's memory to others (XLA_PYTHON_CLIENT_MEM_FRACTION).
+  """
+  if device in jax.devices():
+    with contextlib.suppress(jax.errors.JaxRuntimeError, NotImplementedError):
+      return (device.memory_stats() or {}).get('bytes_limit', math.nan)
+  chip = CHIPS.get(device.device_kind)
+  return chip.memory if chip else math.nan
 
 
 def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
@@ -126,14 +138,20 @@ def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
 def captured_stderr() -> Iterator[list[str]]:
   """Collects what compilers, which are not Python, write to stderr."""
   log: list[str] = []
+  failed = False
   sys.stderr.flush()
   kept = os.dup(2)
   with tempfile.TemporaryFile('w+', errors='replace') as file:
     os.dup2(file.fileno(), 2)
     try:
       yield log
+    except BaseException:
+      failed = True
+      raise
     finally:
       os.dup2(kept, 2)
       os.close(kept)
       file.seek(0)
       log.append(file.read())
+      if failed:  # It may say why.
+        sys.stderr.write(log[0])

@@ -62,7 +62,8 @@ def _add(
     repeats = {'scan': parameters.get('length'), 'while': loop_trips}.get(name, 1)
     parts = jax.tree.leaves(list(parameters.values()), is_leaf=_is_jaxpr)
     parts = [getattr(part, 'jaxpr', part) for part in parts if _is_jaxpr(part)]
-    # Of branches one runs; the last is that of platforms without one of their own.
+    # Of branches one runs. The last counts: where each platform has a branch, it is
+    # that of those without one of their own.
     for part in parts[-1:] if name == 'cond' else parts:
       _add(part, inner, times * repeats, loop_trips, found)
 

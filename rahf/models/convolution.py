@@ -40,8 +40,11 @@ def convolve(
     options: those of `jax.lax.conv_general_dilated`, for channels last.
   """
   size, taps = x.shape[1:3], kernel.shape[:2]
-  small = min(size) < LARGE_SIDE or min(kernel.shape[2:]) < WIDE
-  if small or tuple(strides) != (1, 1):
+  large = min(size) >= LARGE_SIDE and min(kernel.shape[2:]) >= WIDE
+  groups = x.shape[-1] // kernel.shape[2]
+  dilations = [options.get(f'{side}_dilation') or (1, 1) for side in ('lhs', 'rhs')]
+  plain = all(tuple(steps) == (1, 1) for steps in (strides, *dilations))
+  if not (large and plain and groups == 1):
     options = {'dimension_numbers': DIMENSIONS} | options
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   if isinstance(padding, str):

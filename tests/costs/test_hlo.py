@@ -104,3 +104,42 @@ def test_a_compiled_loop():
   text = program.lower(jnp.ones((8, 16))).compile().as_text()
   (found,) = Program(text).collectives()
   assert found == Collective('all-reduce', 4, 4 * 16 * 4)
+
+
+SLICES = """HloModule jit_slices
+
+%read (p: f32[64,128], i: s32[]) -> f32[1,128] {
+  %p = f32[64,128]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %c = s32[] constant(0)
+  %row = f32[1,128]{1,0} dynamic-slice(%p, %i, %c), dynamic_slice_sizes={1,128}
+  ROOT %twice = f32[1,128]{1,0} add(%row, %row)
+}
+
+%write (q: f32[64,128], r: f32[1,128], j: s32[]) -> f32[64,128] {
+  %j = s32[] parameter(2)
+  %q = f32[64,128]{1,0} parameter(0)
+  %r = f32[1,128]{1,0} parameter(1)
+  %d = s32[] constant(0)
+  ROOT %new = f32[64,128]{1,0} dynamic-update-slice(%q, %r, %j, %d)
+}
+
+ENTRY %main (a: f32[64,128], n: s32[]) -> f32[64,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  %x = f32[1,128]{1,0} fusion(%a, %n), kind=kLoop, calls=%read
+  ROOT %y = f32[64,128]{1,0} fusion(%a, %x, %n), kind=kLoop, calls=%write
+}
+"""
+
+
+def test_beside_a_slice_nothing_moves():
+  row, number = 4 * 128, 4
+  # Read and made; then read, and read and replaced in the whole.
+  read, write = 2 * row + number, 3 * row + number
+  assert Program(SLICES).bytes_moved() == read + write
+  # As instructions of their own: what is sliced moves twice.
+  text = SLICES.replace(
+    'fusion(%a, %n), kind=kLoop, calls=%read', 'dynamic-slice(%a, %n)'
+  )
+  assert Program(text).bytes_moved() == 2 * row + write

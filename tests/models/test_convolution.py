@@ -7,9 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rahf import sharding
 from rahf.models.convolution import DIMENSIONS, LARGE_SIDE, WIDE, convolve
 
 xla = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=DIMENSIONS)
+
+
+def values_and_gradients(conv, x, kernel, *arguments):
+  """Returns y and the gradients of a weighted sum of y by x and kernel."""
+  y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, *arguments), x, kernel)
+  weights = jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+  return y, *pull(weights.astype(y.dtype))
+
+
+def check_same(found, expected, tolerance: float = 1e-5) -> None:
+  for ours, theirs in zip(found, expected, strict=True):
+    assert ours.dtype == theirs.dtype
+    ours, theirs = (np.asarray(array, np.float32) for array in (ours, theirs))
+    np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+
+
+def make_inputs(size, taps, rows=2, dtype=jnp.float32):
+  rng = np.random.default_rng(0)
+  shapes = (rows, *size, WIDE), (*taps, WIDE, WIDE)
+  return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
 @pytest.mark.parametrize(
@@ -26,17 +47,37 @@ xla = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=DIMENSIO
   ],
 )
 def test_values_and_gradients(size, taps, strides, padding):
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(2, *size, WIDE)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(*taps, WIDE, WIDE)), jnp.float32)
+  arguments = *make_inputs(size, taps), strides, padding
+  expected = values_and_gradients(xla, *arguments)
+  check_same(values_and_gradients(convolve, *arguments), expected)
 
-  def values_and_gradients(conv):
-    y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, strides, padding), x, kernel)
-    return y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
 
-  expected = values_and_gradients(xla)
-  for ours, theirs in zip(values_and_gradients(convolve), expected, strict=True):
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+def test_bfloat16():
+  """The sums are float32, so that only the results are rounded."""
+  exact = make_inputs((LARGE_SIDE, LARGE_SIDE), (3, 3))
+  rounded = [x.astype(jnp.bfloat16) for x in exact]
+  found = values_and_gradients(convolve, *rounded, (1, 1), 'SAME')
+  exact = [x.astype(jnp.float32) for x in rounded]
+  expected = values_and_gradients(xla, *exact, (1, 1), 'SAME')
+  check_same(found, [x.astype(jnp.bfloat16) for x in expected], tolerance=0.01)
+
+
+def test_eight_devices():
+  x, kernel = make_inputs((LARGE_SIDE, LARGE_SIDE), (3, 3), rows=8)
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
+  place = jax.NamedSharding(mesh, jax.P(('data', 'fsdp'), None, None, 'tensor'))
+  arguments = jax.device_put(x, place), kernel, (1, 1), 'SAME'
+  run = jax.jit(values_and_gradients, static_argnums=(0, 3, 4))
+  found = run(convolve, *arguments)
+  check_same(found, values_and_gradients(xla, x, kernel, (1, 1), 'SAME'))
+
+
+def test_what_convolutions_can_be_told_is_heard():
+  x, kernel = make_inputs((LARGE_SIDE + 4, LARGE_SIDE + 4), (3, 3))
+  dilated = functools.partial(convolve, rhs_dilation=(2, 2))
+  expected = functools.partial(xla, rhs_dilation=(2, 2))
+  y = dilated(x, kernel, (1, 1), 'VALID')
+  check_same([y], [expected(x, kernel, (1, 1), 'VALID')])
 
 
 def test_large_maps_have_a_gradient_of_their_own_on_processors_alone():
