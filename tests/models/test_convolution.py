@@ -63,7 +63,7 @@ def test_bfloat16():
 
 
 def test_eight_devices():
-  x, kernel = make_inputs((LARGE_SIDE, LARGE_SIDE), (3, 3), rows=8)
+  x, kernel = make_inputs((LARGE_SIDE, LARGE_SIDE), (3, 3), rows=4)
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   place = jax.NamedSharding(mesh, jax.P(('data', 'fsdp'), None, None, 'tensor'))
   arguments = jax.device_put(x, place), kernel, (1, 1), 'SAME'
