@@ -82,7 +82,7 @@ def measure(
     return model.apply({'params': params}, fused, length, method=RAHF.decode_greedily)
 
   mark_ids = experiment.tokenizer.mark_ids
-  predict = make_predict(model, options, mark_ids, length)
+  predict = make_predict(model, options, mark_ids, length, experiment.gather)
   seconds, found = _time(predict, params, on_device)
   _line('inference step', seconds, size)
   seconds, fused = _time(encode, params, on_device)

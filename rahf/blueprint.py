@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -33,6 +34,11 @@ class Blueprint:
       'config.train.batch_size', options.batch_size, self.mesh, options.accumulate
     )
 
+  def gather(self, params: Any) -> Any:
+    """Returns parameters as a step computes with them (`sharding.gather`)."""
+    shardings = self.states.shardings.params
+    return sharding.gather(params, shardings, self.model.config.dtype)
+
   def train_step(self) -> Callable:
     """Returns the step as one program for the mesh.
 
@@ -43,6 +49,7 @@ class Blueprint:
       self.model,
       self.optimizer,
       self.config.loss,
+      gather=self.gather,
       accumulate=self.config.train.accumulate,
     )
     return jax.jit(

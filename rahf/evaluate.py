@@ -72,6 +72,7 @@ class Evaluator:
       config.keywords,
       experiment.tokenizer.mark_ids,
       experiment.options.target_length,
+      experiment.gather,
     )
     self.predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
 
@@ -154,7 +155,11 @@ class Evaluator:
 
 
 def make_predict(
-  model: RAHF, options, mark_ids: tuple[int, ...], length: int
+  model: RAHF,
+  options,
+  mark_ids: tuple[int, ...],
+  length: int,
+  gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[Any, schema.Batch], Predictions]:
   """Returns the inference step: maps, scores, keywords both ways, and the errors.
 
@@ -162,9 +167,12 @@ def make_predict(
     options: `config.keywords`.
     mark_ids: the pieces of the mark.
     length: of a target.
+    gather: makes of the state's parameters what the model is applied with.
   """
 
   def predict(params: Any, batch: schema.Batch) -> Predictions:
+    params = gather(params)
+
     def run(method, *args, **kwargs):
       return model.apply({'params': params}, *args, method=method, **kwargs)
 

@@ -66,6 +66,8 @@ def find_devices(topology: str) -> list[jax.Device]:
     )
   # Otherwise libtpu asks the cloud's metadata server which machine this is.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  # It compiles and leaves chips, of which it would be the only user, alone.
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   try:
     with captured_stderr():
       return topologies.get_topology_desc(topology, 'tpu').devices
@@ -92,7 +94,7 @@ def compile_steps(blueprint: Blueprint) -> tuple[Costs, Costs]:
 
   length = config.data.target_length
   predict = jax.jit(
-    make_predict(blueprint.model, config.keywords, MARK_IDS, length),
+    make_predict(blueprint.model, config.keywords, MARK_IDS, length, blueprint.gather),
     out_shardings=replicated,
   )
   with jax.set_mesh(mesh):

@@ -102,6 +102,28 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
   )
 
 
+def gather(params: Any, shardings: Any, dtype: str) -> Any:
+  """Returns parameters as a step computes with them: whole along `fsdp`.
+
+  A compiler that may choose would rather cut every product and convolution in parts,
+  and add up parts of the results, which are larger than the parameters.
+
+  Args:
+    shardings: of the parameters.
+    dtype: of the computation. Modules round kernels and tables to it before they use
+      them; here that comes first, and halves what is exchanged.
+  """
+
+  def whole(path, x: jax.Array, place: NamedSharding) -> jax.Array:
+    if path[-1].key in ('kernel', 'embedding'):
+      x = x.astype(dtype)
+    axes = (None if axis == 'fsdp' else axis for axis in place.spec)
+    place = NamedSharding(place.mesh, PartitionSpec(*axes))
+    return jax.lax.with_sharding_constraint(x, place)
+
+  return jax.tree_util.tree_map_with_path(whole, params, shardings)
+
+
 def _field(path: str, axis: str) -> str:
   """Returns the setting that a parameter's axis has its size from."""
   room, layer, *_ = path.split('/')

@@ -24,12 +24,14 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   weights,
   *,
+  gather: Callable[[Any], Any] = lambda params: params,
   accumulate: int = 1,
 ) -> TrainStep:
   """Returns the step; jit it under the mesh.
 
   Args:
     weights: of the losses, with fields heatmap, score, sequence.
+    gather: makes of the state's parameters what the model is applied with.
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
   """
@@ -37,7 +39,7 @@ def make_train_step(
   def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
       outputs = model.apply(
-        {'params': params},
+        {'params': gather(params)},
         batch.image,
         batch.text,
         batch.target,

@@ -33,10 +33,13 @@ def run_step(
   devices = jax.devices()[: np.prod(mesh)]
   mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)), devices)
   shardings = StateFactory(model, OPTIMIZER, mesh).shardings
+  gather = functools.partial(
+    sharding.gather, shardings=shardings.params, dtype=model.config.dtype
+  )
   params = make_params(model)
   state = TrainState(np.zeros((), np.int32), params, OPTIMIZER.init(params))
   step = jax.jit(
-    make_train_step(model, OPTIMIZER, WEIGHTS, accumulate=accumulate),
+    make_train_step(model, OPTIMIZER, WEIGHTS, gather=gather, accumulate=accumulate),
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
   batch = sharding.put_batch(make_batch(model.config), mesh)
