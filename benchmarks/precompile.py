@@ -21,8 +21,8 @@ HEADER = (
   *('GB moved', 'exchanged', 'step at least, s', 'inference memory, GiB', 'copies'),
 )
 
-_TOPOLOGIES = flags.DEFINE_list('topologies', TOPOLOGIES, 'TPU slices.')
-_VARIANTS = flags.DEFINE_list('variants', VARIANTS, 'Files of configs/, without .py.')
+_TOPOLOGIES = flags.DEFINE_list('topologies', [*TOPOLOGIES], 'TPU slices.')
+_VARIANTS = flags.DEFINE_list('variants', [*VARIANTS], 'Files of configs/, without .py.')
 
 
 def main(argv: list[str]) -> None:
