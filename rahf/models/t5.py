@@ -17,7 +17,6 @@ from rahf.models.layers import RMSNorm, partitioned, rematerialized, split_by_ba
 from rahf.models.t5_layers import (
   MLP,
   Attention,
-  Embedding,
   KeyValue,
   RelativePositionBias,
   T5Config,
@@ -255,7 +254,12 @@ class T5(nn.Module):
 
   def setup(self):
     config = self.config
-    self.token_embedder = Embedding(config.vocab_size, config.width, self.dtype)
+    self.token_embedder = nn.Embed(
+      config.vocab_size,
+      config.width,
+      dtype=self.dtype,
+      embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
+    )
     stack = config, self.dropout_rate, self.dtype, self.remat
     self.encoder = Encoder(*stack)
     self.decoder = Decoder(*stack)

@@ -41,34 +41,6 @@ class T5Config:
   tied_logits: bool = False
 
 
-class Embedding(nn.Module):
-  """One learned vector per token, to read it and to write it."""
-
-  vocab_size: int
-  width: int
-  dtype: jnp.dtype
-
-  def setup(self):
-    self.embedding = self.param(
-      'embedding',
-      partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
-      (self.vocab_size, self.width),
-    )
-
-  def __call__(self, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
-    return jnp.take(self._table(), tokens, axis=0)
-
-  def attend(self, x: Float[Array, '*B D']) -> Float[Array, '*B V']:
-    """Returns the products with all vectors."""
-    return x @ self._table().T
-
-  def _table(self) -> Float[Array, 'V D']:
-    # Brought together along the width: the vectors go where their tokens are, and
-    # those are split over the same devices.
-    table = nn.with_logical_constraint(self.embedding, ('vocab', None))
-    return jnp.asarray(table, self.dtype)
-
-
 class KeyValue(NamedTuple):
   """What attention looks at; for self-attention in decoding, also the cache."""
 
