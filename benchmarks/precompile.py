@@ -18,11 +18,13 @@ from rahf.config import VARIANTS
 TOPOLOGIES = ('v5e:2x4', 'v5e:4x4', 'v5p:2x2x2', 'v6e:2x4')
 HEADER = (
   *('config', 'chips', 'mesh', 'micro-batches', 'training memory, GiB', 'TFLOP'),
-  *('GB moved', 'exchanged', 'step at least, s', 'inference memory, GiB', 'copies'),
+  *('GB moved', 'exchanged', 'roofline, s', 'inference memory, GiB', 'copies'),
 )
 
 _TOPOLOGIES = flags.DEFINE_list('topologies', [*TOPOLOGIES], 'TPU slices.')
-_VARIANTS = flags.DEFINE_list('variants', [*VARIANTS], 'Files of configs/, without .py.')
+_VARIANTS = flags.DEFINE_list(
+  'variants', [*VARIANTS], 'Files of configs/, without .py.'
+)
 
 
 def main(argv: list[str]) -> None:

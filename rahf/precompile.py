@@ -156,7 +156,7 @@ def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
     rows[f'time for {name}'] = _known(seconds, 's')
   longest = max((t for t in times if not math.isnan(t)), default=math.nan)
   return rows | {
-    'a step takes at least': _known(longest, 's'),
+    'roofline estimate': _known(longest, 's'),
     'copies to reshard': str(costs.resharding),
     'compiled in': _known(costs.seconds, 's'),
   }

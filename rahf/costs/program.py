@@ -67,7 +67,7 @@ class Costs:
     return not self.peak > self.limit
 
   def times(self, chip: Chip) -> tuple[float, float, float]:
-    """Returns the seconds that FLOPs, memory and collectives take at best."""
+    """Returns the seconds of FLOPs, memory and collectives at the chip's rates."""
     return (
       self.flops / chip.flops,
       self.bytes_moved / chip.bandwidth,
