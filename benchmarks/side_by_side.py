@@ -1,15 +1,14 @@
 """Our model and its twin in PyTorch in turn: medians of seconds, and ratios.
 
   python benchmarks/side_by_side.py --config=configs/multi_head.py \\
-    --config.model.image_size=256 --config.train.batch_size=2 \\
-    --config.model.dtype=float32
+    --config.model.image_size=256 --config.model.dtype=float32 \\
+    --config.model.remat=none --config.train.batch_size=1 --config.train.accumulate=1
 
 Both are processes of this one, have the sizes of the config and get the same batch;
 one works while the other waits, on one device. On a GPU the twin uses autocast and
 torch.compile, but for transformers' `generate`, which is eager. On a processor it is
-eager unless --torch_compile asks for more. Last comes AUC-Judd by
-sorting, as in rahf.metrics, beside a count at each threshold. Needs the extra
-`parity`.
+eager unless --torch_compile asks for more. Last comes AUC-Judd by sorting, as in
+rahf.metrics, beside a count at each threshold. Needs the extra `parity`.
 """
 
 import contextlib
