@@ -18,6 +18,7 @@ from rahf.evaluate import Evaluator, evaluate
 from rahf.experiment import set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.scorecard import constant_metrics
+from rahf.state import StateFactory
 
 # No batch of 7 or 8 divides it.
 EXAMPLES = 19
@@ -58,7 +59,8 @@ def params(experiment):
 def alone(experiment):
   """The same on one device."""
   one = sharding.make_mesh({'data': 1, 'fsdp': 1, 'tensor': 1}, jax.devices()[:1])
-  return dataclasses.replace(experiment, mesh=one)
+  states = StateFactory(experiment.model, experiment.optimizer, one)
+  return dataclasses.replace(experiment, mesh=one, states=states)
 
 
 def run(config, experiment, params, batch_size, **arguments):

@@ -42,7 +42,7 @@ def test_steps_for_the_devices_here():
     assert costs.peak == costs.arguments + costs.temporaries + costs.outputs
     assert costs.bytes_moved > costs.arguments
     assert costs.fits
-  text = precompile.report(config, mesh, training, inference)
+  text = precompile.report(config, blueprint.mesh, training, inference)
   assert '8 x cpu (data 8 x fsdp 1 x tensor 1)' in text
   assert 'Training step: compiles; how much memory' in text
 
