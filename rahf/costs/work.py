@@ -60,12 +60,17 @@ def _add(
       moved = sum(_size(v) * v.aval.dtype.itemsize for v in variables)
       found[inner] += Work(times * _FLOPS[name](equation), times * moved)
     repeats = {'scan': parameters.get('length'), 'while': loop_trips}.get(name, 1)
-    parts = jax.tree.leaves(list(parameters.values()), is_leaf=_is_jaxpr)
-    parts = [getattr(part, 'jaxpr', part) for part in parts if _is_jaxpr(part)]
+    parts = inner_jaxprs(equation)
     # Of branches one runs. The last counts: where each platform has a branch, it is
     # that of those without one of their own.
     for part in parts[-1:] if name == 'cond' else parts:
       _add(part, inner, times * repeats, loop_trips, found)
+
+
+def inner_jaxprs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
+  """Returns the functions that an equation calls: a loop's body, a cond's branches."""
+  values = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
+  return [getattr(value, 'jaxpr', value) for value in values if _is_jaxpr(value)]
 
 
 def _is_jaxpr(value: Any) -> bool:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rahf.costs.work import inner_jaxprs
 from rahf.data import schema
 from rahf.models import rahf
 from rahf.models.rahf import RAHF, Fused, Outputs
@@ -263,5 +264,5 @@ def equations(jaxpr):
   """Yields the equations of a jaxpr and of those inside it."""
   for equation in jaxpr.eqns:
     yield equation
-    for inner in jax.core.jaxprs_in_params(equation.params):
+    for inner in inner_jaxprs(equation):
       yield from equations(inner)
