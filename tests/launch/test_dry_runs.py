@@ -65,6 +65,7 @@ def test_a_dry_run_prints_what_a_run_does(script, verb, tmp_path):
   takes_flags = verb in ('run', 'resume', 'profile')
   words = [verb, '--', *FLAGS] if takes_flags else [verb]
   settings = SETTINGS | {'RUN': "it's first", 'RESULTS': 'fetched/a b'}
+  settings['LOG'] = str(tmp_path / 'logs/a b')
   printed, _ = desk.launch(script, '--dry-run', *words, **settings)
   assert {path.name for path in desk.folder.iterdir()} == {'bin'}
   desk.run('bash', '-euc', printed)
