@@ -66,7 +66,7 @@ def find_devices(topology: str) -> list[jax.Device]:
     )
   # Otherwise libtpu asks the cloud's metadata server which machine this is.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  # It compiles and leaves chips, of which it would be the only user, alone.
+  # Otherwise libtpu refuses to load while another process has it, be it to compile too.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   try:
     with captured_stderr():

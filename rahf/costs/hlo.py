@@ -129,24 +129,41 @@ class Program:
     return read + self._bytes(instruction.shape)
 
   def _moved_by_fusion(self, fusion: Instruction) -> int:
-    inside = self._computations.get(_CALLED.search(fusion.attributes)[1], [])
-    parameters = {int(i.attributes): i.name for i in inside if i.opcode == 'parameter'}
     moved = self._bytes(fusion.shape)
-    for number, operand in enumerate(fusion.operands):
+    for operand, (inside, name) in self._entrances(fusion):
       whole = self._operand_bytes(operand)
-      name = parameters.get(number)
       users = [user for user in inside if name in user.operands]
-      # An operand may also be the place of a slice.
-      sliced = all(user.operands[0] == name for user in users)
-      kinds = {user.opcode for user in users} if whole and sliced else set()
-      if kinds == {'dynamic-update-slice'}:
+      if whole and users and all(_replaces(user, name) for user in users):
         # Replaced where it lies: neither read nor, as the result, written in full.
         moved += 2 * self._payload(users[0].operands[1]) - whole
-      elif kinds and kinds <= _SLICES:
-        moved += min(whole, sum(payload_bytes(user.shape) for user in users))
       else:
-        moved += whole
+        moved += min(whole, self._read(inside, name))
     return moved
+
+  def _read(self, inside: list[Instruction], name: str) -> float:
+    """Returns how many bytes of an array are read in a fusion; infinity: all."""
+    users = [user for user in inside if name in user.operands]
+    return sum(self._read_by(user, inside, name) for user in users) or math.inf
+
+  def _read_by(self, user: Instruction, inside: list[Instruction], name: str) -> float:
+    if user.opcode in _SLICES and name not in user.operands[1:]:
+      return payload_bytes(user.shape)
+    if user.opcode == 'bitcast':
+      return self._read(inside, user.name)
+    if user.opcode == 'fusion':
+      return sum(
+        self._read(*e) for operand, e in self._entrances(user) if operand == name
+      )
+    return math.inf
+
+  def _entrances(
+    self, fusion: Instruction
+  ) -> Iterator[tuple[str, tuple[list[Instruction], str]]]:
+    """Yields each operand, with the computation inside and its name there."""
+    inside = self._computations.get(_CALLED.search(fusion.attributes)[1], [])
+    parameters = {int(i.attributes): i.name for i in inside if i.opcode == 'parameter'}
+    for number, operand in enumerate(fusion.operands):
+      yield operand, (inside, parameters[number])
 
   def _walk(
     self, computation: str, times: int, *, into_fusions: bool
@@ -201,6 +218,11 @@ def payload_bytes(shape: str, *, on_chip: bool = True) -> int:
       bits = BITS.get(dtype, 8)
       total += math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
   return total
+
+
+def _replaces(user: Instruction, name: str) -> bool:
+  """Whether an instruction replaces a slice of an array."""
+  return user.opcode == 'dynamic-update-slice' and name not in user.operands[1:]
 
 
 def _parse(name: str, text: str) -> Instruction:

@@ -86,8 +86,12 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
   total = work.total(work.count(function, *args, loop_trips=loop_trips))
   lowered = function.trace(*args).lower(lowering_platforms=(device.platform,))
   started = time.perf_counter()
-  with captured_stderr() as log:
-    compiled, overflow = _compile(lowered)
+  try:
+    with captured_stderr() as log:
+      compiled, overflow = _compile(lowered)
+  except jax.errors.JaxRuntimeError as error:
+    error.add_note(''.join(log))  # It may say why.
+    raise
   common = {
     'flops': total.flops / mesh.size,
     'resharding': ''.join(log).count(_RESHARDING),
@@ -117,8 +121,7 @@ def memory_limit(device: jax.Device) -> float:
   JAX leaves a part of a GPU's memory to others (XLA_PYTHON_CLIENT_MEM_FRACTION).
   """
   if device in jax.devices():
-    with contextlib.suppress(jax.errors.JaxRuntimeError, NotImplementedError):
-      return (device.memory_stats() or {}).get('bytes_limit', math.nan)
+    return (device.memory_stats() or {}).get('bytes_limit', math.nan)
   chip = CHIPS.get(device.device_kind)
   return chip.memory if chip else math.nan
 
@@ -138,20 +141,14 @@ def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
 def captured_stderr() -> Iterator[list[str]]:
   """Collects what compilers, which are not Python, write to stderr."""
   log: list[str] = []
-  failed = False
   sys.stderr.flush()
   kept = os.dup(2)
   with tempfile.TemporaryFile('w+', errors='replace') as file:
     os.dup2(file.fileno(), 2)
     try:
       yield log
-    except BaseException:
-      failed = True
-      raise
     finally:
       os.dup2(kept, 2)
       os.close(kept)
       file.seek(0)
       log.append(file.read())
-      if failed:  # It may say why.
-        sys.stderr.write(log[0])

@@ -19,7 +19,9 @@ class Work(NamedTuple):
 
   Attributes:
     flops: multiplications and additions.
-    bytes: of their operands and results, each read or written once.
+    bytes: of their operands and results, each read or written once. What functions
+      make inside that are jitted under a name that begins with `on_chip` does not
+      count.
   """
 
   flops: float
@@ -30,6 +32,7 @@ class Work(NamedTuple):
 
 
 NOTHING = Work(0, 0)
+ON_CHIP = 'on_chip'
 
 
 def count(function: Callable, *args: Any, loop_trips: int = 1) -> dict[str, Work]:
@@ -50,21 +53,38 @@ def total(found: dict[str, Work]) -> Work:
 
 
 def _add(
-  jaxpr: core.Jaxpr, scope: str, times: float, loop_trips: int, found: dict[str, Work]
+  jaxpr: core.Jaxpr,
+  scope: str,
+  times: int,
+  loop_trips: int,
+  found: dict[str, Work],
+  on_chip: bool = False,
 ) -> None:
   for equation in jaxpr.eqns:
     inner = '/'.join(filter(None, [scope, str(equation.source_info.name_stack)]))
-    name, parameters = equation.primitive.name, equation.params
-    if name in _FLOPS:
-      variables = (*equation.invars, *equation.outvars)
-      moved = sum(_size(v) * v.aval.dtype.itemsize for v in variables)
-      found[inner] += Work(times * _FLOPS[name](equation), times * moved)
-    repeats = {'scan': parameters.get('length'), 'while': loop_trips}.get(name, 1)
+    primitive = equation.primitive.name
+    enters = str(equation.params.get('name')).startswith(ON_CHIP)
+    if primitive in _FLOPS or enters:
+      flops = _FLOPS[primitive](equation) if primitive in _FLOPS else 0
+      found[inner] += Work(times * flops, 0 if on_chip else times * _bytes(equation))
     parts = inner_jaxprs(equation)
     # Of branches one runs. The last counts: where each platform has a branch, it is
     # that of those without one of their own.
-    for part in parts[-1:] if name == 'cond' else parts:
-      _add(part, inner, times * repeats, loop_trips, found)
+    for part in parts[-1:] if primitive == 'cond' else parts:
+      repeats = times * _repeats(equation, loop_trips)
+      _add(part, inner, repeats, loop_trips, found, on_chip or enters)
+
+
+def _repeats(equation: core.JaxprEqn, loop_trips: int) -> int:
+  """Returns how often what an equation calls runs, on all devices together."""
+  match equation.primitive.name:
+    case 'scan':
+      return equation.params['length']
+    case 'while':
+      return loop_trips
+    case 'shard_map':
+      return equation.params['mesh'].size
+  return 1
 
 
 def inner_jaxprs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
@@ -124,6 +144,11 @@ def _meetings(
   )
   last = (image - 1) * image_step
   return sum(0 <= place <= last and place % image_step == 0 for place in places)
+
+
+def _bytes(equation) -> int:
+  variables = (*equation.invars, *equation.outvars)
+  return sum(_size(v) * v.aval.dtype.itemsize for v in variables)
 
 
 def _size(variable) -> int:

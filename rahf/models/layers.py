@@ -1,7 +1,6 @@
 """Building blocks that more than one part of the model uses.
 
-Axis letters: B batch, T query tokens, S key tokens, H heads, K head width, D width,
-C channels.
+Axis letters: B batch, N leading axes, h w map size, C channels, D width.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from rahf.errors import InputError
 from rahf.models.convolution import convolve
@@ -120,27 +119,6 @@ class Deconv(nn.Module):
     )
     y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
     return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
-
-
-def attend(
-  query: Float[Array, 'B T H K'],
-  key: Float[Array, 'B S H K'],
-  value: Float[Array, 'B S H K'],
-  *,
-  scale: float,
-  bias: Float[Array, '#B H T S'] | None = None,
-  mask: Bool[Array, '#B 1 #T S'] | None = None,
-) -> Float[Array, 'B T H K']:
-  """Scaled dot-product attention; logits and softmax are float32.
-
-  Args:
-    scale: multiplies the logits: 1 in T5, 1/sqrt(K) in the ViT.
-    bias: added to the logits.
-    mask: True where a query may look.
-  """
-  return jax.nn.dot_product_attention(
-    query, key, value, bias=bias, mask=mask, scale=scale
-  )
 
 
 def split_by_batch(x: Array, *axes: str | None) -> Array:

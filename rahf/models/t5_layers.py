@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import layers
+from rahf.models.attention import attend
 from rahf.models.layers import partitioned
 
 RELATIVE_BUCKETS = 32
@@ -146,7 +147,7 @@ class Attention(nn.Module):
     query = self._split_heads(self.query(x))
     if bias is not None:
       bias = jnp.asarray(bias, self.dtype)
-    y = layers.attend(query, *memory, scale=1.0, bias=bias, mask=mask)
+    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
     return self.out(y.reshape(*y.shape[:2], -1))
 
 

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from rahf.models import layers
+from rahf.models.attention import attend
 from rahf.models.layers import partitioned
 
 
@@ -178,7 +179,7 @@ class SelfAttention(nn.Module):
       axes = ('embed', 'heads', None)
       return Projection(shape, axes, 1, self.dtype, name=name)(x)
 
-    y = layers.attend(
+    y = attend(
       project('query'), project('key'), project('value'), scale=head_width**-0.5
     )
     shape = (self.heads, head_width, width)

@@ -143,3 +143,25 @@ def test_beside_a_slice_nothing_moves():
     'fusion(%a, %n), kind=kLoop, calls=%read', 'dynamic-slice(%a, %n)'
   )
   assert Program(text).bytes_moved() == 2 * row + write
+
+
+def test_slices_are_found_in_fusions_of_fusions():
+  inner = SLICES[SLICES.index('%read') : SLICES.index('%write')]
+  outer = """%outer (v: f32[8,8,128], w: s32[]) -> f32[1,128] {
+  %v = f32[8,8,128]{2,1,0} parameter(0)
+  %w = s32[] parameter(1)
+  %flat = f32[64,128]{1,0} bitcast(%v)
+  ROOT %inner = f32[1,128]{1,0} fusion(%flat, %w), kind=kLoop, calls=%read
+}
+
+"""
+  main = """ENTRY %main (a: f32[8,8,128], n: s32[]) -> f32[1,128] {
+  %a = f32[8,8,128]{2,1,0} parameter(0)
+  %n = s32[] parameter(1)
+  ROOT %x = f32[1,128]{1,0} fusion(%a, %n), kind=kLoop, calls=%outer
+}
+"""
+  row, number = 4 * 128, 4
+  assert Program(inner + outer + main).bytes_moved() == 2 * row + number
+  whole = (inner + outer + main).replace('dynamic-slice(%p, %i, %c)', 'reduce(%p, %c)')
+  assert Program(whole).bytes_moved() == 64 * row + row + number

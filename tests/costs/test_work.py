@@ -112,3 +112,22 @@ def test_of_branches_one_counts():
     )
 
   assert total(product, array(3, 5), array(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_what_stays_on_the_chip_costs_no_bytes():
+  @jax.jit
+  def on_chip_chain(x, y):
+    return jax.lax.scan(lambda x, _: (x @ y, None), x, length=3)[0]
+
+  counts = work.count(on_chip_chain, array(2, 4), array(4, 4))
+  assert work.total(counts) == (3 * 2 * 2 * 4 * 4, 4 * (8 + 16 + 8))
+
+
+def test_work_of_all_devices_counts():
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((2,), ('data',), auto, devices=jax.devices()[:2])
+  rows = jax.P('data')
+  product = jax.shard_map(
+    jnp.matmul, mesh=mesh, in_specs=(rows, jax.P()), out_specs=rows
+  )
+  assert total(product, array(4, 3), array(3, 5)) == 2 * 4 * 3 * 5

@@ -1,13 +1,12 @@
 """Building blocks against closed forms and against Flax's own layers."""
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from rahf.errors import InputError
-from rahf.models.layers import Deconv, RMSNorm, activate, attend
+from rahf.models.layers import Deconv, RMSNorm, activate
 
 RNG = np.random.default_rng(0)
 
@@ -42,35 +41,6 @@ def test_deconv_equals_the_transposed_convolution(height, width):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_attention_scales_biases_and_masks():
-  query, key, value = RNG.standard_normal((3, 2, 4, 3, 5)).astype(np.float32)
-  bias = RNG.standard_normal((1, 3, 4, 4)).astype(np.float32)
-  mask = RNG.random((2, 1, 4, 4)) < 0.5
-  mask[..., 0] = True
-  logits = np.einsum('bthk,bshk->bhts', query, key) * 0.25 + bias
-  weights = np.where(mask, np.exp(logits), 0)
-  weights /= weights.sum(-1, keepdims=True)
-  found = attend(
-    *map(jnp.asarray, (query, key, value)),
-    scale=0.25,
-    bias=jnp.asarray(bias),
-    mask=jnp.asarray(mask),
-  )
-  expected = np.einsum('bhts,bshk->bthk', weights, value)
-  np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_attention_logits_are_float32_under_bfloat16():
-  query = jnp.array([16, 1], jnp.bfloat16).reshape(1, 1, 1, 2)
-  # The logits are 256 and 257; bfloat16 has no 257 and would weigh both alike.
-  key = jnp.array([[16, 0], [16, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
-  value = jnp.array([[0, 0], [1, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
-  found = attend(query, key, value, scale=1.0)
-  assert found.dtype == jnp.bfloat16
-  expected = 1 / (1 + np.exp(-1.0))
-  np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=4e-3)
-
-
 def test_activations():
   x = jnp.array([-1.0, 0.0, 2.0])
   np.testing.assert_array_equal(activate('linear', x), x)
@@ -79,10 +49,3 @@ def test_activations():
   np.testing.assert_allclose(activate('gelu', x), tanh, atol=1e-6)
   with pytest.raises(InputError, match=r"'swish'; choose from \['gelu', 'linear'"):
     activate('swish', x)
-
-
-def test_shapes_in_signatures_are_checked():
-  """The import hook of conftest.py is at work."""
-  query = jnp.zeros((1, 2, 3, 4))
-  with pytest.raises(jaxtyping.TypeCheckError, match='value'):
-    attend(query, query, jnp.zeros((1, 5, 3, 4)), scale=1.0)

@@ -1,0 +1,211 @@
+"""Attention whose logits stay in fast memory.
+
+Logits and softmax are float32 and many: at 512 px a T5 layer makes 64 MB of them for
+each text, and plain attention writes and reads them some ten times for a gradient.
+Here they exist for one head and a few examples at a time, which on-chip memory holds,
+and are computed again on the way back, as in FlashAttention (Dao et al., 2022); but in
+plain JAX, since the compilers for TPUs and processors keep in fast memory what fits.
+
+Axis letters: B batch, G groups, R examples of a group, T query tokens, S key tokens,
+H heads, K head width.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+# Bytes of one device's logits, from which they are computed in parts. A TPU v5e has
+# 128 MiB on the chip, in which there are several arrays like them.
+LARGE = 2**24
+# Examples of one part: fewer steps than with one; four would be too large at 512 px.
+EXAMPLES = 2
+_MASKED = -1e30
+
+
+def attend(
+  query: Float[Array, 'B T H K'],
+  key: Float[Array, 'B S H K'],
+  value: Float[Array, 'B S H K'],
+  *,
+  scale: float,
+  bias: Float[Array, '1 H T S'] | None = None,
+  mask: Bool[Array, '#B 1 #T S'] | None = None,
+) -> Float[Array, 'B T H K']:
+  """Scaled dot-product attention; logits and softmax are float32.
+
+  Args:
+    scale: multiplies the logits: 1 in T5, 1/sqrt(K) in the ViT.
+    bias: added to the logits.
+    mask: True where a query may look.
+  """
+
+  def at_once(query, key, value, bias, mask):
+    return jax.nn.dot_product_attention(
+      query, key, value, bias=bias, mask=mask, scale=scale
+    )
+
+  batch, length, heads, _ = query.shape
+  mesh = jax.sharding.get_abstract_mesh()
+  devices = 1 if mesh.empty else mesh.size
+  operands = query, key, value, bias, mask
+  if 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
+    return at_once(*operands)
+  by_head = functools.partial(_attend_by_head, scale)
+  if devices > 1:
+    by_head = _on_each_device(by_head, operands)
+  # There the parts would be many small kernels.
+  return jax.lax.platform_dependent(
+    *operands, cuda=at_once, rocm=at_once, default=by_head
+  )
+
+
+def _on_each_device(function, operands: tuple[Array | None, ...]):
+  """Lets every device work on its own examples and heads."""
+  names = (
+    *[('batch', None, 'heads', None)] * 3,
+    (None, 'heads', None, None),
+    ('batch' if operands[4] is not None and len(operands[4]) > 1 else None,),
+  )
+  specs = tuple(PartitionSpec(*nn.logical_to_mesh_axes(axes)) for axes in names)
+  return jax.shard_map(
+    function,
+    in_specs=tuple(
+      None if operand is None else spec
+      for operand, spec in zip(operands, specs, strict=True)
+    ),
+    out_specs=specs[0],
+    check_vma=False,
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_by_head(scale: float, *operands: Array | None) -> Array:
+  return _join(on_chip_attention(scale, *operands)[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def on_chip_attention(
+  scale: float, query: Array, key: Array, value: Array, bias: Any, mask: Any
+) -> tuple[Float[Array, 'H G R T K'], Float[Array, 'H G R T'], Float[Array, 'H G R T']]:
+  """Returns the result, and of the logits the maximum and the sum of exponentials."""
+
+  def part(bias, operands):
+    query, key, value, mask = operands
+    logits = _logits(scale, query, key, bias, mask)
+    top = logits.max(-1)
+    weights = jnp.exp(logits - top[..., None])
+    total = weights.sum(-1)
+    y = _product('rts,rsk->rtk', weights.astype(value.dtype), value)
+    return (y / total[..., None]).astype(value.dtype), top, total
+
+  masks = _split_mask(mask, len(query))
+
+  def head(operands):
+    bias, *operands = operands
+    return jax.lax.map(functools.partial(part, bias), (*operands, masks))
+
+  return jax.lax.map(head, (_of_heads(bias), *map(_split, (query, key, value))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def on_chip_attention_gradient(
+  scale: float, operands: tuple, results: tuple, dy: Float[Array, 'B T H K']
+) -> tuple[Array | None, ...]:
+  """Returns the gradients by query, key, value and bias.
+
+  Args:
+    operands: of `on_chip_attention`.
+    results: of `on_chip_attention`.
+    dy: the gradient by the result.
+  """
+  query, key, value, bias, mask = operands
+  y, top, total = results
+  dy = _split(dy)
+  # What softmax subtracts from the gradient by its weights, by query token.
+  shift = _product('hgrtk,hgrtk->hgrt', y, dy)
+
+  def part(bias, dbias, operands):
+    query, key, value, mask, top, total, dy, shift = operands
+    logits = _logits(scale, query, key, bias, mask)
+    weights = jnp.exp(logits - top[..., None]) / total[..., None]
+    dvalue = _product('rts,rtk->rsk', weights.astype(value.dtype), dy)
+    dweights = _product('rtk,rsk->rts', dy, value)
+    dlogits = weights * (dweights - shift[..., None])
+    if dbias is not None:
+      dbias += dlogits.sum(0)
+    dlogits = dlogits.astype(query.dtype)
+    dquery = scale * _product('rts,rsk->rtk', dlogits, key)
+    dkey = scale * _product('rts,rtk->rsk', dlogits, query)
+    return dbias, tuple(d.astype(query.dtype) for d in (dquery, dkey, dvalue))
+
+  masks = _split_mask(mask, len(query))
+
+  def head(operands):
+    bias, query, key, value, *others = operands
+    start = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
+    parts = query, key, value, masks, *others
+    return jax.lax.scan(functools.partial(part, bias), start, parts)
+
+  parts = *map(_split, (query, key, value)), top, total, dy, shift
+  dbias, gradients = jax.lax.map(head, (_of_heads(bias), *parts))
+  dbias = None if bias is None else dbias[None].astype(bias.dtype)
+  return *map(_join, gradients), dbias
+
+
+def _forward(scale: float, *operands: Array | None):
+  results = on_chip_attention(scale, *operands)
+  return _join(results[0]), (operands, results)
+
+
+def _backward(scale: float, saved: tuple, dy: Array):
+  return *on_chip_attention_gradient(scale, *saved, dy), None
+
+
+_attend_by_head.defvjp(_forward, _backward)
+
+
+def _logits(
+  scale: float,
+  query: Float[Array, 'R T K'],
+  key: Float[Array, 'R S K'],
+  bias: Float[Array, 'T S'] | None,
+  mask: Bool[Array, 'R #T S'] | None,
+) -> Float[Array, 'R T S']:
+  logits = scale * _product('rtk,rsk->rts', query, key)
+  if bias is not None:
+    logits += bias
+  return logits if mask is None else jnp.where(mask, logits, _MASKED)
+
+
+def _product(axes: str, a: Array, b: Array) -> Float[Array, '...']:
+  return jnp.einsum(axes, a, b, preferred_element_type=jnp.float32)
+
+
+def _of_heads(bias: Float[Array, '1 H T S'] | None) -> Float[Array, 'H T S'] | None:
+  return None if bias is None else bias[0]
+
+
+def _split(x: Float[Array, 'B T H K']) -> Float[Array, 'H G R T K']:
+  examples = math.gcd(len(x), EXAMPLES)
+  x = x.reshape(-1, examples, *x.shape[1:])
+  return x.transpose(3, 0, 1, 2, 4)
+
+
+def _join(x: Float[Array, 'H G R T K']) -> Float[Array, 'B T H K']:
+  x = x.transpose(1, 2, 3, 0, 4)
+  return x.reshape(-1, *x.shape[2:])
+
+
+def _split_mask(
+  mask: Bool[Array, '#B 1 #T S'] | None, batch: int
+) -> Bool[Array, 'G R #T S'] | None:
+  if mask is None:
+    return None
+  mask = jnp.broadcast_to(mask[:, 0], (batch, *mask.shape[2:]))
+  return mask.reshape(-1, math.gcd(batch, EXAMPLES), *mask.shape[1:])

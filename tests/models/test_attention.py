@@ -1,0 +1,164 @@
+"""Attention against its formula, and computed in parts against at once."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rahf.models import attention
+from rahf.models.attention import attend
+from rahf.sharding import AXES, LOGICAL_AXIS_RULES
+
+RNG = np.random.default_rng(0)
+BATCH, QUERIES, KEYS, HEADS, WIDTH = 8, 5, 7, 4, 3
+SCALE = 0.25
+
+
+@pytest.fixture(params=['at once', 'in parts'])
+def way(request, monkeypatch):
+  """Takes one way or the other at any size."""
+  monkeypatch.setattr(attention, 'LARGE', 0 if request.param == 'in parts' else 2**40)
+
+
+def operands(dtype: str = 'float32') -> tuple:
+  shapes = [(BATCH, length, HEADS, WIDTH) for length in (QUERIES, KEYS, KEYS)]
+  shapes.append((1, HEADS, QUERIES, KEYS))
+  return tuple(jnp.asarray(RNG.standard_normal(shape), dtype) for shape in shapes)
+
+
+def random_mask(*shape: int):
+  mask = RNG.random(shape) < 0.5
+  mask[..., 0] = True
+  return jnp.asarray(mask)
+
+
+MASKS = {
+  'none': None,
+  'of keys': random_mask(BATCH, 1, 1, KEYS),
+  'of queries and keys': random_mask(1, 1, QUERIES, KEYS),
+  'of all': random_mask(BATCH, 1, QUERIES, KEYS),
+}
+
+
+def by_formula(query, key, value, bias, mask):
+  logits = jnp.einsum('bthk,bshk->bhts', query, key) * SCALE
+  if bias is not None:
+    logits += bias
+  weights = jnp.exp(logits) * (1 if mask is None else mask)
+  weights /= weights.sum(-1, keepdims=True)
+  return jnp.einsum('bhts,bshk->bthk', weights, value)
+
+
+@pytest.mark.usefixtures('way')
+@pytest.mark.parametrize('mask', MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize('biased', [True, False], ids=['biased', 'unbiased'])
+def test_values_and_gradients(mask, biased):
+  *arrays, bias = operands()
+  arrays = (*arrays, bias) if biased else tuple(arrays)
+  dy = RNG.standard_normal(arrays[0].shape).astype(np.float32)
+
+  def loss(function, *arrays):
+    query, key, value, bias = (*arrays, None)[:4]
+    return (function(query, key, value, bias) * dy).sum()
+
+  def ours(query, key, value, bias):
+    return attend(query, key, value, scale=SCALE, bias=bias, mask=mask)
+
+  def expected(query, key, value, bias):
+    return by_formula(query, key, value, bias, mask)
+
+  places = tuple(range(1, 1 + len(arrays)))
+  found, wanted = (
+    jax.value_and_grad(loss, argnums=places)(function, *arrays)
+    for function in (ours, expected)
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+
+
+@pytest.mark.usefixtures('way')
+def test_an_odd_batch():
+  query, key, value, bias = operands()
+  query, key, value = (array[:3] for array in (query, key, value))
+  found = attend(query, key, value, scale=SCALE, bias=bias)
+  expected = by_formula(query, key, value, bias, None)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures('way')
+def test_large_logits_do_not_overflow():
+  query = jnp.full((2, 1, 1, 1), 200.0)
+  key = jnp.array([1.0, 0.5] * 2).reshape(2, 2, 1, 1)
+  found = attend(query, key, key, scale=1.0)
+  np.testing.assert_array_equal(found.ravel(), [1, 1])
+
+
+@pytest.mark.usefixtures('way')
+def test_logits_are_float32_under_bfloat16():
+  query = jnp.array([16, 1], jnp.bfloat16).reshape(1, 1, 1, 2)
+  # The logits are 256 and 257; bfloat16 has no 257 and would weigh both alike.
+  key = jnp.array([[16, 0], [16, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
+  value = jnp.array([[0, 0], [1, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
+  found = attend(query, key, value, scale=1.0)
+  assert found.dtype == jnp.bfloat16
+  expected = 1 / (1 + np.exp(-1.0))
+  np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=4e-3)
+
+
+@pytest.mark.usefixtures('way')
+def test_who_may_look_at_nothing_gets_the_mean():
+  query, key, value, _ = operands()
+  mask = jnp.ones((BATCH, 1, 1, KEYS), bool).at[1].set(False)
+
+  def loss(value):
+    return attend(query, key, value, scale=SCALE, mask=mask)[1].sum()
+
+  found, gradient = jax.value_and_grad(loss)(value)
+  np.testing.assert_allclose(found, QUERIES * value[1].mean(0).sum(), rtol=1e-5)
+  np.testing.assert_allclose(gradient[1], QUERIES / KEYS, rtol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
+def test_on_a_mesh(shape, monkeypatch):
+  """Every device computes its own examples and heads, and bias gradients add up."""
+  monkeypatch.setattr(attention, 'LARGE', 0)
+  mask = MASKS['of keys']
+
+  def loss(*arrays):
+    y = attend(*arrays[:3], scale=SCALE, bias=arrays[3], mask=mask)
+    return jnp.sin(y).sum()
+
+  gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
+  arrays = operands()
+  expected = jax.value_and_grad(
+    lambda *arrays: jnp.sin(by_formula(*arrays, mask)).sum(), argnums=(0, 1, 2, 3)
+  )(*arrays)
+  mesh = jax.make_mesh(shape, AXES, (jax.sharding.AxisType.Auto,) * 3)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+    found = gradient(*arrays)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected
+  )
+
+
+def test_parts_keep_no_logits_for_the_gradient(monkeypatch):
+  shape = (4, 512, 4, 8)
+  arrays = [jnp.ones(shape)] * 3
+
+  def temporaries(large: int) -> int:
+    monkeypatch.setattr(attention, 'LARGE', large)
+    gradient = jax.grad(lambda *arrays: attend(*arrays, scale=1.0).sum(), (0, 1, 2))
+    compiled = jax.jit(gradient).lower(*arrays).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  logits = 4 * 4 * 4 * 512 * 512
+  assert temporaries(2**40) > 2 * logits
+  assert temporaries(0) < logits
+
+
+def test_shapes_in_signatures_are_checked():
+  """The import hook of conftest.py is at work."""
+  query = jnp.zeros((1, 2, 3, 4))
+  with pytest.raises(jaxtyping.TypeCheckError, match='value'):
+    attend(query, query, jnp.zeros((1, 5, 3, 4)), scale=1.0)
