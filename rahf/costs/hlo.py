@@ -24,7 +24,7 @@ _FREE = frozenset(
     *('parameter', 'constant', 'iota', 'partition-id', 'replica-id', 'after-all'),
     *('tuple', 'get-tuple-element', 'bitcast', 'opt-barrier', 'add-dependency'),
     *('while', 'conditional', 'call', 'async-start', 'async-update', 'async-done'),
-    *('copy-done', *(f'{kind}-done' for kind in COLLECTIVES)),
+    *('copy-start', 'slice-start', *(f'{kind}-done' for kind in COLLECTIVES)),
   )
 )
 # They read as much as they make.
@@ -81,8 +81,8 @@ class Program:
           self._entry = header[2]
       elif name := _INSTRUCTION.match(line):
         computation.append(_parse(name[1], line[name.end() :]))
-    self._shapes = {
-      instruction.name: instruction.shape
+    self._instructions = {
+      instruction.name: instruction
       for instructions in self._computations.values()
       for instruction in instructions
     }
@@ -123,6 +123,12 @@ class Program:
       return 2 * self._bytes(instruction.shape)
     if instruction.opcode == 'dynamic-update-slice':
       return 2 * self._operand_bytes(instruction.operands[1])
+    if instruction.opcode in ('copy-done', 'slice-done'):
+      (start,) = instruction.operands
+      (source,) = self._instructions[start].operands
+      # Of the source as much as it makes.
+      read = min(self._operand_bytes(source), payload_bytes(instruction.shape))
+      return read + self._bytes(instruction.shape)
     if instruction.opcode == 'fusion':
       return self._moved_by_fusion(instruction)
     read = sum(map(self._operand_bytes, instruction.operands))
@@ -196,10 +202,13 @@ class Program:
     return max(limits, default=1)
 
   def _operand_bytes(self, name: str) -> int:
-    return self._bytes(self._shapes.get(name, ''))
+    return self._bytes(self._shape(name))
 
   def _payload(self, name: str) -> int:
-    return payload_bytes(self._shapes.get(name, ''))
+    return payload_bytes(self._shape(name))
+
+  def _shape(self, name: str) -> str:
+    return self._instructions[name].shape if name in self._instructions else ''
 
   def _bytes(self, shape: str) -> int:
     return payload_bytes(shape, on_chip=False)

@@ -96,19 +96,19 @@ def on_chip_attention(
   """Returns the result, and of the logits the maximum and the sum of exponentials."""
 
   def part(bias, operands):
-    query, key, value, mask = operands
-    logits = _logits(scale, query, key, bias, mask)
+    query, key, value, barrier = operands
+    logits = _logits(scale, query, key, bias, barrier)
     top = logits.max(-1)
     weights = jnp.exp(logits - top[..., None])
     total = weights.sum(-1)
     y = _product('rts,rsk->rtk', weights.astype(value.dtype), value)
     return (y / total[..., None]).astype(value.dtype), top, total
 
-  masks = _split_mask(mask, len(query))
+  barriers = _barriers(mask, len(query))
 
   def head(operands):
     bias, *operands = operands
-    return jax.lax.map(functools.partial(part, bias), (*operands, masks))
+    return jax.lax.map(functools.partial(part, bias), (*operands, barriers))
 
   return jax.lax.map(head, (_of_heads(bias), *map(_split, (query, key, value))))
 
@@ -131,8 +131,8 @@ def on_chip_attention_gradient(
   shift = _product('hgrtk,hgrtk->hgrt', y, dy)
 
   def part(bias, dbias, operands):
-    query, key, value, mask, top, total, dy, shift = operands
-    logits = _logits(scale, query, key, bias, mask)
+    query, key, value, barrier, top, total, dy, shift = operands
+    logits = _logits(scale, query, key, bias, barrier)
     weights = jnp.exp(logits - top[..., None]) / total[..., None]
     dvalue = _product('rts,rtk->rsk', weights.astype(value.dtype), dy)
     dweights = _product('rtk,rsk->rts', dy, value)
@@ -144,12 +144,12 @@ def on_chip_attention_gradient(
     dkey = scale * _product('rts,rtk->rsk', dlogits, query)
     return dbias, tuple(d.astype(query.dtype) for d in (dquery, dkey, dvalue))
 
-  masks = _split_mask(mask, len(query))
+  barriers = _barriers(mask, len(query))
 
   def head(operands):
     bias, query, key, value, *others = operands
     start = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
-    parts = query, key, value, masks, *others
+    parts = query, key, value, barriers, *others
     return jax.lax.scan(functools.partial(part, bias), start, parts)
 
   parts = *map(_split, (query, key, value)), top, total, dy, shift
@@ -175,12 +175,12 @@ def _logits(
   query: Float[Array, 'R T K'],
   key: Float[Array, 'R S K'],
   bias: Float[Array, 'T S'] | None,
-  mask: Bool[Array, 'R #T S'] | None,
+  barrier: Float[Array, 'R #T S'] | None,
 ) -> Float[Array, 'R T S']:
   logits = scale * _product('rtk,rsk->rts', query, key)
   if bias is not None:
     logits += bias
-  return logits if mask is None else jnp.where(mask, logits, _MASKED)
+  return logits if barrier is None else logits + barrier
 
 
 def _product(axes: str, a: Array, b: Array) -> Float[Array, '...']:
@@ -202,10 +202,15 @@ def _join(x: Float[Array, 'H G R T K']) -> Float[Array, 'B T H K']:
   return x.reshape(-1, *x.shape[2:])
 
 
-def _split_mask(
+def _barriers(
   mask: Bool[Array, '#B 1 #T S'] | None, batch: int
-) -> Bool[Array, 'G R #T S'] | None:
+) -> Float[Array, 'G R #T S'] | None:
+  """Returns what to add to the logits instead of choosing by the mask.
+
+  A choice would be prepared for all logits at once, outside of the loops.
+  """
   if mask is None:
     return None
   mask = jnp.broadcast_to(mask[:, 0], (batch, *mask.shape[2:]))
-  return mask.reshape(-1, math.gcd(batch, EXAMPLES), *mask.shape[1:])
+  mask = mask.reshape(-1, math.gcd(batch, EXAMPLES), *mask.shape[1:])
+  return jnp.where(mask, 0.0, _MASKED)

@@ -165,3 +165,19 @@ def test_slices_are_found_in_fusions_of_fusions():
   assert Program(inner + outer + main).bytes_moved() == 2 * row + number
   whole = (inner + outer + main).replace('dynamic-slice(%p, %i, %c)', 'reduce(%p, %c)')
   assert Program(whole).bytes_moved() == 64 * row + row + number
+
+
+def test_what_moves_in_the_background_moves_once():
+  text = """ENTRY %main (a: f32[64,128]) -> f32[16,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %b = (f32[64,128]{1,0:S(1)}, f32[64,128]{1,0}, u32[]) copy-start(%a)
+  %near = f32[64,128]{1,0:S(1)} copy-done(%b)
+  %c = ((f32[64,128]{1,0}), f32[16,128]{1,0:S(1)}, s32[]) slice-start(%a)
+  %part = f32[16,128]{1,0:S(1)} slice-done(%c)
+  %sum = f32[16,128]{1,0:S(1)} add(%part, %part)
+  %e = (f32[16,128]{1,0}, f32[16,128]{1,0:S(1)}, u32[]) copy-start(%sum)
+  ROOT %far = f32[16,128]{1,0} copy-done(%e)
+}
+"""
+  row = 4 * 128
+  assert Program(text).bytes_moved() == (64 + 16 + 16) * row
