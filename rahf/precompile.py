@@ -24,7 +24,7 @@ from rahf.synthetic import batch_shapes
 from rahf.tables import markdown_table
 
 # Any two ids compile to the same program.
-MARK_IDS = (2, 3)
+ANY_MARK_IDS = (2, 3)
 
 
 def precompile(config: ConfigDict) -> str:
@@ -94,7 +94,9 @@ def compile_steps(blueprint: Blueprint) -> tuple[Costs, Costs]:
 
   length = config.data.target_length
   predict = jax.jit(
-    make_predict(blueprint.model, config.keywords, MARK_IDS, length, blueprint.gather),
+    make_predict(
+      blueprint.model, config.keywords, ANY_MARK_IDS, length, blueprint.gather
+    ),
     out_shardings=replicated,
   )
   with jax.set_mesh(mesh):

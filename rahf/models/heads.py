@@ -14,6 +14,7 @@ from rahf.models.layers import (
   Deconv,
   RMSNorm,
   conv,
+  dense,
   partitioned,
   rematerialized,
   split_by_batch,
@@ -137,19 +138,21 @@ class ScoreHead(nn.Module):
       x = split_by_batch(nn.relu(norm(f'conv_{i}_norm', self.dtype)(x)))
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(config.dense):
-      x = nn.Dense(
+      x = dense(
         width,
+        None,
+        'mlp',
+        init=nn.initializers.he_normal(),
         dtype=self.dtype,
-        kernel_init=partitioned(nn.initializers.he_normal(), None, 'mlp'),
-        bias_init=partitioned(nn.initializers.zeros, 'mlp'),
         name=f'dense_{i}',
       )(x)
       x = nn.relu(x)
-    x = nn.Dense(
+    x = dense(
       1,
+      'mlp',
+      None,
+      init=nn.initializers.lecun_normal(),
       dtype=self.dtype,
-      kernel_init=partitioned(nn.initializers.lecun_normal(), 'mlp', None),
-      bias_init=partitioned(nn.initializers.zeros, None),
       name='score',
     )(x)
     return nn.sigmoid(jnp.asarray(x[:, 0], jnp.float32))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from rahf.errors import InputError
 from rahf.models.convolution import convolve
+from rahf.models.product import product
 
 Initializer = nn.initializers.Initializer
 
@@ -49,6 +50,31 @@ class RMSNorm(nn.Module):
     x = jnp.asarray(x, jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.epsilon)
     return jnp.asarray(x * scale, self.dtype)
+
+
+def dense(
+  features: int,
+  *axes: str | None,
+  init: Initializer,
+  dtype: jnp.dtype,
+  bias_init: Initializer | None = nn.initializers.zeros,
+  name: str | None = None,
+) -> nn.Dense:
+  """Returns a layer from the last axis to `features`.
+
+  Args:
+    axes: logical axes of the kernel: of the inputs, of the outputs.
+    bias_init: None for no bias.
+  """
+  return nn.Dense(
+    features,
+    use_bias=bias_init is not None,
+    dtype=dtype,
+    kernel_init=partitioned(init, *axes),
+    bias_init=partitioned(bias_init or nn.initializers.zeros, axes[-1]),
+    dot_general=lambda x, kernel, *_, **__: product(x, kernel),
+    name=name,
+  )
 
 
 def conv(

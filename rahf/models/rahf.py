@@ -108,11 +108,8 @@ class RAHF(nn.Module):
     dtype = jnp.dtype(config.dtype)
     blocks, stages = config.remat == 'blocks', config.remat != 'none'
     self.vit = ViT(config.vit, config.dropout_rate, dtype, blocks)
-    self.image_projection = nn.Dense(
-      config.t5.width,
-      dtype=dtype,
-      kernel_init=layers.partitioned(nn.initializers.lecun_normal(), None, 'embed'),
-      bias_init=layers.partitioned(nn.initializers.zeros, 'embed'),
+    self.image_projection = layers.dense(
+      config.t5.width, None, 'embed', init=nn.initializers.lecun_normal(), dtype=dtype
     )
     self.t5 = T5(config.t5, config.dropout_rate, dtype, blocks)
     if config.variant == 'multi_head':

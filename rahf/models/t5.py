@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.models.layers import RMSNorm, partitioned, rematerialized, split_by_batch
+from rahf.models.layers import (
+  RMSNorm,
+  dense,
+  partitioned,
+  rematerialized,
+  split_by_batch,
+)
 from rahf.models.t5_layers import (
   MLP,
   Attention,
@@ -165,15 +171,13 @@ class Decoder(nn.Module):
     self.decoder_norm = RMSNorm(dtype=self.dtype)
     self.dropout = nn.Dropout(self.dropout_rate)
     if not config.tied_logits:
-      self.logits_dense = nn.Dense(
+      self.logits_dense = dense(
         config.vocab_size,
-        use_bias=False,
+        'embed',
+        'vocab',
+        init=nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'),
         dtype=self.dtype,
-        kernel_init=partitioned(
-          nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal'),
-          'embed',
-          'vocab',
-        ),
+        bias_init=None,
       )
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:

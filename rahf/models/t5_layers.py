@@ -5,6 +5,7 @@ I all heads' width.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -59,8 +60,8 @@ class KeyValue(NamedTuple):
 
 
 def relative_bucket(
-  distance: Int[np.ndarray, 'T S'], *, bidirectional: bool
-) -> Int[np.ndarray, 'T S']:
+  distance: Int[np.ndarray, '*N'], *, bidirectional: bool
+) -> Int[np.ndarray, '*N']:
   """Maps key position minus query position to one of RELATIVE_BUCKETS.
 
   Half of the buckets are exact distances, the rest grow logarithmically up to
@@ -97,13 +98,24 @@ class RelativePositionBias(nn.Module):
       ),
       (self.heads, RELATIVE_BUCKETS),
     )
-    place = np.arange(length)
-    bucket = relative_bucket(
-      place[None, :] - place[:, None], bidirectional=self.bidirectional
-    )
-    # A product with one-hot rows has a cheap gradient; a gather's is a scatter.
+    distance = np.arange(1 - length, length)
+    bucket = relative_bucket(distance, bidirectional=self.bidirectional)
     one_hot = jax.nn.one_hot(bucket, RELATIVE_BUCKETS, dtype=table.dtype)
-    return jnp.einsum('hb,tsb->hts', table, one_hot)[None]
+    return by_distance(jnp.einsum('hb,eb->he', table, one_hot))[None]
+
+
+def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
+  """Returns an array whose element t, s is the value of distance s - t.
+
+  Args:
+    values: of the distances 1 - L to L - 1.
+  """
+  heads, distances = values.shape
+  length = (distances + 1) // 2
+  # Repeated and cut into rows shorter by one, each row begins one distance lower. So
+  # the gradient is a sum over rows, where a gather's would be a scatter.
+  rows = jnp.tile(values, length)[:, length - 1 :][:, : length * (distances - 1)]
+  return rows.reshape(heads, length, distances - 1)[..., :length]
 
 
 class Attention(nn.Module):
@@ -119,16 +131,11 @@ class Attention(nn.Module):
       1.0 / self.config.head_dim, 'fan_in', 'normal'
     )
 
-    def dense(features, init, *axes):
-      kernel_init = partitioned(init, *axes)
-      return nn.Dense(
-        features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init
-      )
-
-    self.query = dense(inner, shrunk, 'embed', 'joined_kv')
-    self.key = dense(inner, fan_in, 'embed', 'joined_kv')
-    self.value = dense(inner, fan_in, 'embed', 'joined_kv')
-    self.out = dense(self.config.width, fan_in, 'joined_kv', 'embed')
+    dense = functools.partial(layers.dense, dtype=self.dtype, bias_init=None)
+    self.query = dense(inner, 'embed', 'joined_kv', init=shrunk)
+    self.key = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.value = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.out = dense(self.config.width, 'joined_kv', 'embed', init=fan_in)
 
   def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
     return x.reshape(*x.shape[:2], self.config.heads, self.config.head_dim)
@@ -161,21 +168,14 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
     fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
-
-    def dense(features, name, *axes):
-      return nn.Dense(
-        features,
-        use_bias=False,
-        dtype=self.dtype,
-        kernel_init=partitioned(fan_in, *axes),
-        name=name,
-      )
-
+    dense = functools.partial(
+      layers.dense, init=fan_in, dtype=self.dtype, bias_init=None
+    )
     names = self.config.activations
     hidden = 1.0
     for i, activation in enumerate(names):
       name = 'wi' if len(names) == 1 else f'wi_{i}'
-      y = dense(self.config.mlp, name, 'embed', 'mlp')(x)
+      y = dense(self.config.mlp, 'embed', 'mlp', name=name)(x)
       hidden = hidden * layers.activate(activation, y)
     hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-    return dense(x.shape[-1], 'wo', 'mlp', 'embed')(hidden)
+    return dense(x.shape[-1], 'mlp', 'embed', name='wo')(hidden)

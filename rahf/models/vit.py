@@ -5,6 +5,7 @@ H heads, K head width.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 from rahf.models import layers
 from rahf.models.attention import attend
 from rahf.models.layers import partitioned
+from rahf.models.product import product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Projection(nn.Module):
     zeros = partitioned(nn.initializers.zeros, *self.axes[self.inputs :])
     bias = self.param('bias', zeros, self.shape[self.inputs :])
     x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
-    return jnp.tensordot(x, kernel, axes=self.inputs) + bias
+    return product(x, kernel, self.inputs) + bias
 
 
 class MLP(nn.Module):
@@ -219,21 +221,15 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
-    hidden = nn.Dense(
-      self.config.mlp,
+    dense = functools.partial(
+      layers.dense,
+      init=nn.initializers.xavier_uniform(),
+      bias_init=nn.initializers.normal(1e-6),
       dtype=self.dtype,
-      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'embed', 'mlp'),
-      bias_init=partitioned(nn.initializers.normal(1e-6), 'mlp'),
-      name='Dense_0',
-    )(x)
+    )
+    hidden = dense(self.config.mlp, 'embed', 'mlp', name='Dense_0')(x)
     hidden = nn.gelu(hidden, approximate=self.config.gelu == 'tanh')
-    return nn.Dense(
-      x.shape[-1],
-      dtype=self.dtype,
-      kernel_init=partitioned(nn.initializers.xavier_uniform(), 'mlp', 'embed'),
-      bias_init=partitioned(nn.initializers.normal(1e-6), 'embed'),
-      name='Dense_1',
-    )(hidden)
+    return dense(x.shape[-1], 'mlp', 'embed', name='Dense_1')(hidden)
 
 
 def layer_norm(config: ViTConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:

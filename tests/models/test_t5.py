@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import T5Config, relative_bucket
+from rahf.models.t5_layers import T5Config, by_distance, relative_bucket
 from rahf.pretrained import load
 
 
@@ -137,6 +137,14 @@ CAUSAL = {3: 0, 0: 0, -1: 1, -15: 15, -16: 16, -18: 16, -19: 17, -64: 26, -128: 
 def test_relative_buckets(expected, bidirectional):
   buckets = relative_bucket(np.array([list(expected)]), bidirectional=bidirectional)
   assert dict(zip(expected, buckets[0].tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize('length', [1, 2, 5])
+def test_values_by_distance(length):
+  values = jnp.asarray(RNG.normal(size=(3, 2 * length - 1)), jnp.float32)
+  place = np.arange(length)
+  expected = values[:, place[None] - place[:, None] + length - 1]
+  np.testing.assert_array_equal(by_distance(values), expected)
 
 
 def test_relative_buckets_never_go_back():

@@ -1,0 +1,44 @@
+"""The product of layers against einsum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rahf.models.product import product
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+  ('axes', 'x', 'kernel', 'inputs'),
+  [
+    ('bni,io->bno', (2, 5, 3), (3, 4), 1),
+    ('bni,io->bno', (2, 5, 4), (4, 3), 1),
+    ('ni,io->no', (1, 3), (3, 1), 1),
+    ('bni,ihk->bnhk', (2, 5, 3), (3, 2, 4), 1),
+    ('bnhk,hko->bno', (2, 5, 2, 4), (2, 4, 3), 2),
+  ],
+)
+def test_values_and_gradients(axes, x, kernel, inputs):
+  x, kernel = (jnp.asarray(RNG.normal(size=s), jnp.float32) for s in (x, kernel))
+
+  def loss(function, *arrays):
+    return jnp.sin(function(*arrays)).sum()
+
+  found, expected = (
+    jax.value_and_grad(lambda *arrays, f=function: loss(f, *arrays), (0, 1))(x, kernel)
+    for function in (
+      lambda x, kernel: product(x, kernel, inputs),
+      lambda x, kernel: jnp.einsum(axes, x, kernel),
+    )
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected
+  )
+
+
+def test_gradients_have_the_dtype_of_what_they_belong_to():
+  x, kernel = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 4), jnp.bfloat16)
+  gradients = jax.grad(lambda *arrays: product(*arrays).sum(), (0, 1))(x, kernel)
+  assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16] * 2
