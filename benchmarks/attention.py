@@ -1,0 +1,111 @@
+"""Attention in parts beside attention at once: seconds here, bytes on a TPU.
+
+  python benchmarks/attention.py [--topology=v5e:2x2]
+
+For one T5 layer at base size: the result and the gradient by queries, keys, values and
+position biases. With a topology it is compiled for one of its chips (needs libtpu, no
+TPU), and bytes moved and kept are printed; else it is run here.
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import machine
+import numpy as np
+from absl import app, flags
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from rahf.costs.chips import GB, GIB
+from rahf.costs.program import measure
+from rahf.models import attention
+from rahf.precompile import find_devices
+from rahf.sharding import AXES
+from rahf.tables import markdown_table
+
+_TOPOLOGY = flags.DEFINE_string('topology', '', 'TPU slice, such as v5e:2x2.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Of which the median is printed.')
+
+# Texts and tokens: an image of 256 px, two of 512, and a chip's share of the paper's
+# batch in eight micro-batches with seven texts an image.
+SIZES_HERE = ((1, 384), (4, 384), (2, 1152))
+SIZES_ON_A_TPU = ((4, 1152), (28, 1152))
+HEADS, WIDTH = 12, 64
+# Values of attention.LARGE.
+WAYS = {'at once': 2**60, 'in parts': 0}
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  if _TOPOLOGY.value:
+    device = find_devices(_TOPOLOGY.value)[0]
+    print(device.device_kind)
+    header = ('texts', 'tokens', '', 'GB moved', 'temporaries, GiB')
+    rows = [
+      [*map(str, size), way, *compiled(device, size, WAYS[way])]
+      for size in SIZES_ON_A_TPU
+      for way in WAYS
+    ]
+  else:
+    print(machine.processor())
+    header = ('texts', 'tokens', '', 'result, ms', 'and gradient, ms')
+    rows = [
+      [*map(str, size), way, *timed(size, WAYS[way])]
+      for size in SIZES_HERE
+      for way in WAYS
+    ]
+  print(markdown_table(header, rows))
+
+
+def make_gradient():
+  """Returns a new function, which JAX has not compiled in another way."""
+
+  def loss(query, key, value, bias, mask):
+    y = attention.attend(query, key, value, scale=1.0, bias=bias, mask=mask)
+    return jnp.sum(jnp.square(y), dtype=jnp.float32)
+
+  return jax.value_and_grad(loss, (0, 1, 2, 3))
+
+
+def compiled(device: jax.Device, size: tuple[int, int], large: int) -> list[str]:
+  attention.LARGE = large
+  mesh = Mesh(np.reshape(device, (1, 1, 1)), AXES, (AxisType.Auto,) * 3)
+  place = NamedSharding(mesh, PartitionSpec())
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    jax.eval_shape(lambda: operands(*size, jnp.bfloat16)),
+  )
+  with jax.set_mesh(mesh):
+    costs = measure(jax.jit(make_gradient()), shapes, mesh, loop_trips=1)
+  return [f'{costs.bytes_moved / GB:.2f}', f'{costs.temporaries / GIB:.2f}']
+
+
+def timed(size: tuple[int, int], large: int) -> list[str]:
+  attention.LARGE = large
+  arrays = operands(*size, jnp.float32)
+  gradient = make_gradient()
+  result = jax.jit(lambda *x: attention.attend(*x[:3], scale=1.0, bias=x[3], mask=x[4]))
+  return [f'{median_ms(f, arrays):.0f}' for f in (result, jax.jit(gradient))]
+
+
+def operands(texts: int, tokens: int, dtype) -> tuple[jax.Array, ...]:
+  """Returns queries, keys, values, biases, and a mask of texts that end early."""
+  *keys, key = jax.random.split(jax.random.key(0), 4)
+  shape = texts, tokens, HEADS, WIDTH
+  bias = jax.random.normal(key, (1, HEADS, tokens, tokens), dtype)
+  mask = jnp.broadcast_to(jnp.arange(tokens) < tokens - 20, (texts, 1, 1, tokens))
+  return *(jax.random.normal(key, shape, dtype) / 8 for key in keys), bias, mask
+
+
+def median_ms(function, arrays: tuple[jax.Array, ...]) -> float:
+  seconds = []
+  for _ in range(1 + _REPEATS.value):
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arrays))
+    seconds.append(time.perf_counter() - start)
+  return 1000 * statistics.median(seconds[1:])
+
+
+if __name__ == '__main__':
+  app.run(main)
