@@ -112,10 +112,11 @@ def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
   """
   heads, distances = values.shape
   length = (distances + 1) // 2
-  # Repeated and cut into rows shorter by one, each row begins one distance lower. So
-  # the gradient is a sum over rows, where a gather's would be a scatter.
-  rows = jnp.tile(values, length)[:, length - 1 :][:, : length * (distances - 1)]
-  return rows.reshape(heads, length, distances - 1)[..., :length]
+  # One more, repeated, and cut into rows without it: each begins one distance lower.
+  # So the gradient is a sum over rows, where a gather's would be a scatter.
+  repeated = jnp.tile(jnp.pad(values, ((0, 0), (0, 1))), length)
+  rows = repeated[:, length - 1 :][:, : length * distances]
+  return rows.reshape(heads, length, distances)[..., :length]
 
 
 class Attention(nn.Module):
