@@ -1,16 +1,25 @@
 """How close a predicted heatmap is to the annotated one, as saliency is compared.
 
 The names CC, KLD, SIM, NSS and AUC-Judd are shared by published evaluations, their
-definitions are not. `Convention` holds the choices; `RAHF` is the one this project
-reports: the MIT saliency benchmark's NSS, KLD and AUC-Judd without its random
-jitter, and SIM of maps that are normalised to their sum only.
+definitions are not. `Convention` holds the choices, `CONVENTIONS` those that are named:
 
-Every function takes one pair. The prediction is resized to the truth's size, and
-what the convention leaves undefined, such as the correlation with a constant map,
-is NaN.
+  rahf          what this project reports: the MIT saliency benchmark's NSS, KLD and
+                AUC-Judd without its random jitter, and SIM of maps that are normalised
+                to their sum only
+  mit           the MIT saliency benchmark's MATLAB code (Bylinskii et al., 2016),
+                without the jitter: it also stretches both maps to [0, 1] for SIM
+  pysaliency    the Python package pysaliency
+  richhf_torch  the first author's PyTorch model of RAHF
+
+All but `mse` take the convention by name. Maps come one at a time, height x width, for
+which a float is returned, or as a batch, for which an array is; `MapMetrics` adds up a
+stream. Predictions are resized to the truth's size; all is computed in float64. What a
+convention leaves undefined, such as the correlation with a constant map, is NaN.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,24 +36,66 @@ class Convention(NamedTuple):
       being that value itself; 0 is the off-by-one of a widely used Python port.
     judd_merge: equal fixated values are one step of AUC-Judd's curve, not several.
     kld_epsilon: keeps the ratio in KLD finite where the prediction is 0.
+    kld_floor: added to both maps of KLD before they are normalised.
+    kld_sum_epsilon: added to the sums by which both maps of KLD are divided.
+    sim_stretch: SIM stretches both maps to [0, 1] before they are normalised.
+    constant_cc: CC if a map is constant.
+    constant_auc: AUC-Judd of a constant prediction.
   """
 
   nss_ddof: int = 1
   judd_first: int = 1
   judd_merge: bool = False
-  kld_epsilon: float = 2.2e-16
+  kld_epsilon: float = float(np.finfo(np.float64).eps)
+  kld_floor: float = 0.0
+  kld_sum_epsilon: float = 0.0
+  sim_stretch: bool = False
+  constant_cc: float = float('nan')
+  constant_auc: float = float('nan')
 
 
-RAHF = Convention()
-# pysaliency adds 1e-20 to both maps instead; where both are positive it is the same.
-PYSALIENCY = Convention(nss_ddof=0, judd_merge=True)
-FIXATONS = Convention(judd_first=0, kld_epsilon=1e-12)
-# The first author's PyTorch re-implementation.
-RAHF_TORCH = Convention(judd_first=0, kld_epsilon=1e-8)
+CONVENTIONS = {
+  'rahf': Convention(),
+  'mit': Convention(sim_stretch=True),
+  'pysaliency': Convention(
+    nss_ddof=0,
+    judd_merge=True,
+    kld_epsilon=0.0,
+    kld_floor=1e-20,
+    constant_cc=0.0,
+    constant_auc=0.5,
+  ),
+  'richhf_torch': Convention(
+    judd_first=0, kld_epsilon=1e-8, kld_sum_epsilon=1e-8, constant_cc=0.0
+  ),
+}
 
+# One map, or a batch of them.
+Maps = Float[np.ndarray, '*B H W']
+# Predictions may come at another size than the truth.
+Predictions = Float[np.ndarray, '*B h w']
 Map = Float[np.ndarray, 'H W']
-# A prediction may come at another size than the truth.
 Prediction = Float[np.ndarray, 'h w']
+
+
+def for_each_pair(metric: Callable[..., float]) -> Callable[..., float | np.ndarray]:
+  """Lets a metric of two checked maps take a pair of them or a batch of pairs."""
+
+  @functools.wraps(metric)
+  def of_pairs(prediction: Predictions, truth: Maps, **options):
+    if np.ndim(truth) == np.ndim(prediction) == 3:
+      pairs = zip(prediction, truth, strict=True)
+      return np.array([metric(*_pair(*pair), **options) for pair in pairs])
+    return metric(*_pair(prediction, truth), **options)
+
+  return of_pairs
+
+
+def find_convention(name: str) -> Convention:
+  """Raises ValueError unless there is a convention of this name."""
+  if name not in CONVENTIONS:
+    raise ValueError(f'no convention {name!r}; choose from {", ".join(CONVENTIONS)}')
+  return CONVENTIONS[name]
 
 
 def resize_map(values: Prediction, height: int, width: int) -> Map:
@@ -55,84 +106,116 @@ def resize_map(values: Prediction, height: int, width: int) -> Map:
   return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def mse(prediction: Prediction, truth: Map) -> float:
-  """Mean squared error per pixel, lower is better."""
-  prediction, truth = _pair(prediction, truth)
+@for_each_pair
+def mse(prediction: Map, truth: Map) -> float:
+  """Mean squared error per pixel, mean((p - t)^2), in [0, 1] for maps in [0, 1].
+
+  Lower is better; 0 is perfect. Defined for constant and empty maps too.
+  """
   # One temporary and a dot product: a second large temporary costs more than both.
   error = (prediction - truth).ravel()
   return float(error @ error / error.size)
 
 
-def cc(prediction: Prediction, truth: Map) -> float:
-  """Pearson's linear correlation over the pixels, in [-1, 1], higher is better."""
-  prediction, truth = _pair(prediction, truth)
+@for_each_pair
+def cc(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
+  """Pearson's linear correlation over the pixels, cov(p, t) / (std(p) std(t)).
+
+  In [-1, 1], higher is better, 0 is chance. If either map is constant: NaN in `rahf`
+  and `mit`, 0 in the others.
+  """
   if _constant(prediction) or _constant(truth):
-    return float('nan')
+    return find_convention(convention).constant_cc
   # Centring one map is enough for the covariance.
   covariance = (prediction - prediction.mean()).ravel() @ truth.ravel() / truth.size
   return float(covariance / (prediction.std() * truth.std()))
 
 
-def kld(prediction: Prediction, truth: Map, *, convention: Convention = RAHF) -> float:
-  """Kullback-Leibler divergence of the prediction from the truth, lower is better.
+@for_each_pair
+def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
+  """Kullback-Leibler divergence of the prediction from the truth, in nats.
 
-  Both maps are normalised to the sum 1; in nats; NaN if either sums to 0.
+  sum(t log(e + t / (p + e))) over maps normalised to the sum 1, with e = 2.2e-16 in
+  `rahf` and `mit`, and 1e-8 in `richhf_torch`, which also adds it to the sums; in
+  `pysaliency` e is 0, and 1e-20 is added to both maps before they are normalised. Lower
+  is better; 0 is perfect, up to e. If either map sums to 0: NaN in `rahf` and `mit`,
+  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`.
   """
-  p, t = _shares(prediction, truth)
-  epsilon = convention.kld_epsilon
+  choices = find_convention(convention)
+  p, t = (values.ravel() + choices.kld_floor for values in (prediction, truth))
+  p_sum, t_sum = (values.sum() + choices.kld_sum_epsilon for values in (p, t))
+  if p_sum <= 0 or t_sum <= 0:
+    return float('nan')
+  # Where there is no truth, nothing is added.
+  there = t > 0
+  p, t = p[there] / p_sum, t[there] / t_sum
+  epsilon = choices.kld_epsilon
   return float(t @ np.log(epsilon + t / (p + epsilon)))
 
 
-def sim(prediction: Prediction, truth: Map) -> float:
-  """Histogram intersection of the maps normalised to sum 1, in [0, 1], higher better.
+@for_each_pair
+def sim(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
+  """Similarity: histogram intersection, sum(min(p, t)) of maps normalised to sum 1.
 
-  NaN if either map sums to 0.
+  In [0, 1], higher is better. `mit` stretches both maps to [0, 1] first. NaN if what is
+  normalised sums to 0: an empty map, and under `mit` any constant one.
   """
-  p, t = _shares(prediction, truth)
-  return float(np.minimum(p, t).sum())
+  if find_convention(convention).sim_stretch:
+    # The range does not matter to what is normalised.
+    prediction, truth = prediction - prediction.min(), truth - truth.min()
+  p_sum, t_sum = prediction.sum(), truth.sum()
+  if p_sum <= 0 or t_sum <= 0:
+    return float('nan')
+  there = truth > 0
+  return float(np.minimum(prediction[there] / p_sum, truth[there] / t_sum).sum())
 
 
+@for_each_pair
 def nss(
-  prediction: Prediction,
-  truth: Map,
-  *,
-  threshold: float = 0.0,
-  convention: Convention = RAHF,
+  prediction: Map, truth: Map, *, threshold: float = 0.0, convention: str = 'rahf'
 ) -> float:
   """Normalised scanpath saliency: mean z-score of the prediction at the fixations.
 
-  Fixations are the pixels with truth > threshold. 0 is chance, higher is better;
-  NaN without fixations or for a constant prediction.
+  (mean of p where t > threshold - mean(p)) / std(p), with the sample's standard
+  deviation (n - 1), in `pysaliency` the population's (n). 0 is chance, higher is
+  better, without a bound. NaN without fixations or for a constant prediction.
+
+  Args:
+    threshold: fixations are the pixels with truth > threshold; 0 takes all that any
+      annotator marked, 0.5 those of a majority.
   """
-  prediction, truth = _pair(prediction, truth)
   fixations = truth > threshold
   if not fixations.any() or _constant(prediction):
     return float('nan')
-  deviation = prediction.std(ddof=convention.nss_ddof)
+  deviation = prediction.std(ddof=find_convention(convention).nss_ddof)
   return float((prediction[fixations].mean() - prediction.mean()) / deviation)
 
 
+@for_each_pair
 def auc_judd(
-  prediction: Prediction,
-  truth: Map,
-  *,
-  threshold: float = 0.0,
-  convention: Convention = RAHF,
+  prediction: Map, truth: Map, *, threshold: float = 0.0, convention: str = 'rahf'
 ) -> float:
   """Area under the ROC curve with a threshold at every fixated value.
 
-  Fixations are the pixels with truth > threshold. At the i-th highest fixated
-  value, i from 1, tp = i / n and fp = (above - i) / (N - n), with n fixations, N
-  pixels and `above` of them at or over the value. Equal values are not broken up
-  by jitter. 0.5 is chance, higher is better; NaN if no pixel or every pixel is
-  fixated, or for a constant prediction.
+  At the i-th highest fixated value, i from 1, tp = i / n and
+  fp = (above - i) / (N - n), with n fixations, N pixels and `above` of them at or over
+  the value; `richhf_torch` counts i from 0 in fp, `pysaliency` takes equal values as
+  one step. Nothing is drawn at random: equal values are not broken up by jitter.
+
+  In [0, 1], higher is better, 0.5 is chance. NaN if no pixel or every pixel is fixated,
+  and for a constant prediction, but for `pysaliency`, where that is 0.5.
+
+  Args:
+    threshold: as in `nss`.
   """
-  prediction, truth = _pair(prediction, truth)
+  choices = find_convention(convention)
   fixations = truth > threshold
   n, pixels = np.count_nonzero(fixations), fixations.size
-  if n in (0, pixels) or _constant(prediction):
+  if n in (0, pixels):
     return float('nan')
-  return _judd_area(prediction, prediction[fixations], convention)
+  if _constant(prediction):
+    return choices.constant_auc
+  return _judd_area(prediction, prediction[fixations], choices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,14 +269,20 @@ class MapMetrics:
 
   @classmethod
   def of(
-    cls, prediction: Prediction, truth: Map, *, threshold: float = 0.0
+    cls,
+    prediction: Prediction,
+    truth: Map,
+    *,
+    threshold: float = 0.0,
+    convention: str = 'rahf',
   ) -> 'MapMetrics':
-    """Returns the metrics of one pair in the convention RAHF.
+    """Returns the metrics of one pair.
 
     Args:
       prediction: the predicted map, resized to the truth's size if it differs.
       truth: the annotated map.
       threshold: fixations are the pixels with truth > threshold.
+      convention: one of CONVENTIONS.
 
     Raises:
       ValueError: a map is not two-dimensional or holds NaN or infinity.
@@ -202,13 +291,14 @@ class MapMetrics:
     error = Mean.of(mse(prediction, truth))
     if not (truth > 0).any():
       return cls(mse=error, mse_empty=error)
+    pair = {'prediction': prediction, 'truth': truth, 'convention': convention}
     return cls(
       mse=error,
-      cc=Mean.of(cc(prediction, truth)),
-      kld=Mean.of(kld(prediction, truth)),
-      sim=Mean.of(sim(prediction, truth)),
-      nss=Mean.of(nss(prediction, truth, threshold=threshold)),
-      auc_judd=Mean.of(auc_judd(prediction, truth, threshold=threshold)),
+      cc=Mean.of(cc(**pair)),
+      kld=Mean.of(kld(**pair)),
+      sim=Mean.of(sim(**pair)),
+      nss=Mean.of(nss(**pair, threshold=threshold)),
+      auc_judd=Mean.of(auc_judd(**pair, threshold=threshold)),
     )
 
   def __add__(self, other: 'MapMetrics') -> 'MapMetrics':
@@ -239,21 +329,6 @@ def _pair(prediction: Prediction, truth: Map) -> tuple[np.ndarray, np.ndarray]:
       )
   prediction = resize_map(prediction, *truth.shape)
   return np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
-
-
-def _shares(
-  prediction: Prediction, truth: Map
-) -> tuple[Float[np.ndarray, 'P'], Float[np.ndarray, 'P']]:
-  """Returns both maps over their sums at the truth's P pixels over 0.
-
-  Elsewhere KLD and SIM gain exactly 0. NaN if either map sums to 0.
-  """
-  prediction, truth = _pair(prediction, truth)
-  p_sum, t_sum = prediction.sum(), truth.sum()
-  if p_sum <= 0 or t_sum <= 0:
-    return np.array([np.nan]), np.array([np.nan])
-  positive = truth > 0
-  return prediction[positive] / p_sum, truth[positive] / t_sum
 
 
 def _constant(values: Map) -> bool:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from rahf.metrics import saliency
@@ -53,7 +54,7 @@ def gold_map(fixations):
 
 def test_nss_equals_pysaliency(published, gaussian):
   values = [
-    saliency.nss(gaussian, fixation_map([xy]), convention=saliency.PYSALIENCY)
+    saliency.nss(gaussian, fixation_map([xy]), convention='pysaliency')
     for fixations in FIXATIONS
     for xy in fixations
   ]
@@ -74,12 +75,20 @@ def test_sim_equals_pysaliency(published, gaussian):
 
 
 def test_kld_equals_pysaliency(published, gaussian):
-  # Maps over 0 everywhere: where the epsilon goes does not show at these digits.
-  mean = np.mean([saliency.kld(gaussian, gold_map(f)) for f in FIXATIONS])
+  def kld(truth):
+    return saliency.kld(gaussian, truth, convention='pysaliency')
+
+  mean = np.mean([kld(gold_map(f)) for f in FIXATIONS])
   expected = published['KLD(pred=G,gt=gold) minimum_value 1e-20']
-  assert mean == pytest.approx(expected, rel=1e-11)
-  flat = saliency.kld(gaussian, np.ones((40, 40)))
-  assert flat == pytest.approx(published['KLD(pred=G,gt=C)'], rel=1e-11)
+  assert mean == pytest.approx(expected, rel=1e-13)
+  flat = kld(np.ones((40, 40)))
+  assert flat == pytest.approx(published['KLD(pred=G,gt=C)'], rel=1e-13)
+
+
+def test_auc_judd_of_a_constant_equals_pysaliency(published):
+  truth = fixation_map(FIXATIONS[0])
+  area = saliency.auc_judd(np.ones((40, 40)), truth, convention='pysaliency')
+  assert area == published['AUC constant map']
 
 
 def test_auc_judd_equals_pysaliency(published, gaussian):
@@ -89,7 +98,9 @@ def test_auc_judd_equals_pysaliency(published, gaussian):
   for fixations in FIXATIONS:
     fixated = np.array([gaussian[y, x] for x, y in fixations])
     values = np.concatenate([gaussian[fixation_map(fixations) == 0], fixated])
-    areas.append(saliency._judd_area(values, fixated, saliency.PYSALIENCY))
+    areas.append(
+      saliency._judd_area(values, fixated, saliency.CONVENTIONS['pysaliency'])
+    )
   (expected,) = (v for k, v in published.items() if k.startswith('AUC_Judd no jitter'))
   assert np.mean(areas) == pytest.approx(expected, rel=1e-12)
 
@@ -98,46 +109,111 @@ def test_auc_judd_equals_fixatons(goldens):
   prediction = np.array([[0.1, 0.2], [0.3, 1.0]])
   truth = np.array([[0.0, 0.0], [0.0, 1.0]])
   golden = goldens['FixaTons tests (2x2)']
-  area = saliency.auc_judd(prediction, truth, convention=saliency.FIXATONS)
+  area = saliency.auc_judd(prediction, truth, convention='richhf_torch')
   assert area == pytest.approx(golden['published AUC_Judd jitter=False'], rel=1e-12)
   assert saliency.auc_judd(prediction, truth) == pytest.approx(
     golden['matlab/pysaliency definition'], rel=1e-12
   )
 
 
-def test_definition_matrix(goldens, pair):
-  golden = goldens['definition_matrix_64x64']
-  values = saliency.MapMetrics.of(*pair).values()
-  assert np.isnan(values.pop('mse_empty'))
-  assert values == pytest.approx(
-    {
-      'mse': golden['MSE'],
-      'cc': golden['CC'],
-      'kld': golden['KLD MIT eps=2.2204e-16'],
-      'sim': golden['SIM no min-max (RAHF public repo, pysaliency)'],
-      'nss': golden['NSS gt>0 sample std (MIT, RAHF public)'],
-      'auc_judd': golden['AUC_Judd gt>0 MIT no jitter'],
-    },
-    rel=1e-11,
+# The metric, its golden, and the options that it belongs to.
+DEFINITIONS = [
+  ('mse', 'MSE', {}),
+  ('cc', 'CC', {}),
+  ('kld', 'KLD MIT eps=2.2204e-16', {'convention': 'mit'}),
+  ('kld', 'KLD MIT eps=2.2204e-16', {}),
+  ('kld', 'KLD RAHF public eps=1e-8', {'convention': 'richhf_torch'}),
+  ('kld', 'KLD pysaliency minimum_value=1e-20', {'convention': 'pysaliency'}),
+  ('sim', 'SIM no min-max (RAHF public repo, pysaliency)', {}),
+  (
+    'sim',
+    'SIM no min-max (RAHF public repo, pysaliency)',
+    {'convention': 'pysaliency'},
+  ),
+  (
+    'sim',
+    'SIM no min-max (RAHF public repo, pysaliency)',
+    {'convention': 'richhf_torch'},
+  ),
+  ('nss', 'NSS gt>0 sample std (MIT, RAHF public)', {}),
+  ('nss', 'NSS gt>0 sample std (MIT, RAHF public)', {'convention': 'mit'}),
+  ('nss', 'NSS gt>0 sample std (MIT, RAHF public)', {'convention': 'richhf_torch'}),
+  ('nss', 'NSS gt>0 population std (pysaliency)', {'convention': 'pysaliency'}),
+  ('nss', 'NSS gt>127 sample std', {'threshold': 127 / 255}),
+  ('auc_judd', 'AUC_Judd gt>0 MIT no jitter', {}),
+  ('auc_judd', 'AUC_Judd gt>0 MIT no jitter', {'convention': 'mit'}),
+  (
+    'auc_judd',
+    'AUC_Judd gt>0 Zanca/RAHF-public no jitter',
+    {'convention': 'richhf_torch'},
+  ),
+]
+
+
+@pytest.mark.parametrize(('metric', 'published', 'options'), DEFINITIONS)
+def test_definition_matrix(goldens, pair, metric, published, options):
+  expected = goldens['definition_matrix_64x64'][published]
+  assert getattr(saliency, metric)(*pair, **options) == pytest.approx(
+    expected, rel=1e-14
   )
+  if metric != 'mse':
+    convention = options.pop('convention', 'rahf')
+    metrics = saliency.MapMetrics.of(*pair, convention=convention, **options)
+    assert getattr(metrics, metric).value == pytest.approx(expected, rel=1e-14)
 
 
-def test_definition_matrix_of_other_conventions(goldens, pair):
-  golden = goldens['definition_matrix_64x64']
-  fixatons, torch = saliency.FIXATONS, saliency.RAHF_TORCH
-  values = {
-    'KLD Zanca eps=1e-12': saliency.kld(*pair, convention=fixatons),
-    'KLD RAHF public eps=1e-8': saliency.kld(*pair, convention=torch),
-    'NSS gt>0 population std (pysaliency)': saliency.nss(
-      *pair, convention=saliency.PYSALIENCY
-    ),
-    'NSS gt>127 sample std': saliency.nss(*pair, threshold=127 / 255),
-    'AUC_Judd gt>0 Zanca/RAHF-public no jitter': saliency.auc_judd(
-      *pair, convention=torch
-    ),
-  }
-  # The goldens add the epsilon in another order; 1e-9 still tells all five apart.
-  assert values == pytest.approx({name: golden[name] for name in values}, rel=2e-9)
+def test_as_scipy_has_them(pair):
+  prediction, truth = (values.ravel() for values in pair)
+  correlation = stats.pearsonr(prediction, truth).statistic
+  assert saliency.cc(*pair) == pytest.approx(correlation, rel=1e-13)
+  divergence = stats.entropy(truth, prediction)
+  assert saliency.kld(*pair) == pytest.approx(divergence, rel=1e-12)
+  z = stats.zscore(prediction, ddof=1)[truth > 0].mean()
+  assert saliency.nss(*pair) == pytest.approx(z, rel=1e-13)
+
+
+def test_similarity_of_stretched_maps():
+  prediction, truth = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[0, 0.5], [0.5, 1]])
+  # Less their minima: 0 1 2 4 of 7, and 0 1 1 2 of 4.
+  expected = 1 / 7 + min(2 / 7, 1 / 4) + min(4 / 7, 2 / 4)
+  found = saliency.sim(prediction, truth, convention='mit')
+  assert found == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+  ('convention', 'prediction', 'undefined', 'defined'),
+  [
+    ('rahf', 0.5, {'cc', 'nss', 'auc_judd'}, {}),
+    ('rahf', 0.0, {'cc', 'nss', 'auc_judd', 'kld', 'sim'}, {}),
+    ('mit', 0.5, {'cc', 'nss', 'auc_judd', 'sim'}, {}),
+    ('pysaliency', 0.0, {'nss', 'sim'}, {'cc': 0, 'auc_judd': 0.5}),
+    ('richhf_torch', 0.5, {'nss', 'auc_judd'}, {'cc': 0}),
+  ],
+)
+def test_what_a_constant_prediction_gets(convention, prediction, undefined, defined):
+  truth = np.eye(6)
+  metrics = saliency.MapMetrics.of(
+    np.full((6, 6), prediction), truth, convention=convention
+  )
+  assert {name for name, count in metrics.undefined().items() if count} == undefined
+  values = metrics.values()
+  assert {name: values[name] for name in defined} == defined
+
+
+def test_a_convention_that_does_not_exist():
+  with pytest.raises(ValueError, match="'cat2000'; choose from rahf, mit, pysaliency"):
+    saliency.cc(np.zeros((2, 2)), np.zeros((2, 2)), convention='cat2000')
+
+
+def test_a_batch_gives_what_its_pairs_give(pair):
+  prediction, truth = pair
+  batch = np.stack([prediction, prediction[::-1]]), np.stack([truth, 0 * truth])
+  for metric in (saliency.mse, saliency.cc, saliency.kld, saliency.sim, saliency.nss):
+    each = [metric(*maps) for maps in zip(*batch, strict=True)]
+    np.testing.assert_array_equal(metric(*batch), each)
+  areas = saliency.auc_judd(*batch, threshold=0.5)
+  assert areas.shape == (2,)
+  assert np.isnan(areas[1])
 
 
 def test_auc_judd_equals_a_loop_over_thresholds():
@@ -233,7 +309,12 @@ def test_a_diverged_prediction_is_an_error(bad):
     saliency.MapMetrics.of(prediction, np.ones((4, 4)))
 
 
-def test_a_batch_is_an_error():
+def test_a_batch_of_other_length_is_an_error():
+  with pytest.raises((ValueError, TypeError)):
+    saliency.mse(np.zeros((2, 4, 4)), np.zeros((3, 4, 4)))
+
+
+def test_a_map_and_a_batch_are_an_error():
   # A TypeError where the annotations are checked, which then comes first.
   with pytest.raises((ValueError, TypeError), match=r'1, ?4, ?4'):
     saliency.mse(np.zeros((4, 4)), np.zeros((1, 4, 4)))
