@@ -47,6 +47,22 @@ def srcc(
   return float(stats.spearmanr(prediction, truth).statistic)
 
 
+def kendall(
+  prediction: Float[np.ndarray, 'N'],
+  truth: Float[np.ndarray, 'N'],
+  mask: Bool[np.ndarray, 'N'] | None = None,
+) -> float:
+  """Kendall's rank correlation tau-b, in [-1, 1], higher is better.
+
+  Pairs in order less pairs out of order, over the geometric mean of the pairs that
+  are not tied in either. Arguments, undefined cases and errors are those of `plcc`.
+  """
+  prediction, truth = _annotated(prediction, truth, mask)
+  if _undefined(prediction, truth):
+    return float('nan')
+  return float(stats.kendalltau(prediction, truth, variant='b').statistic)
+
+
 def _annotated(prediction, truth, mask) -> tuple[np.ndarray, np.ndarray]:
   """Returns the scores under the mask in float64, checked."""
   mask = np.ones(np.shape(truth), bool) if mask is None else np.asarray(mask)

@@ -6,6 +6,7 @@ the counts of all samples are added up before anything is divided.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -107,29 +108,71 @@ class KeywordMetrics:
     return {name: getattr(self, name) for name in names}
 
 
+class Sweep(NamedTuple):
+  """What marking the words with p > threshold gives, pooled over all samples.
+
+  Attributes:
+    threshold: descending, each halfway between two probabilities that occur; the last
+      halfway to 0, or below it if a probability is 0.
+    precision, recall, f1: in [0, 1], higher is better.
+  """
+
+  threshold: Float[np.ndarray, 'C']
+  precision: Float[np.ndarray, 'C']
+  recall: Float[np.ndarray, 'C']
+  f1: Float[np.ndarray, 'C']
+
+  @property
+  def average_precision(self) -> float:
+    """Mean of the precision over the recall gained, in [0, 1], higher is better.
+
+    The sum over the thresholds of precision times gain in recall, without
+    interpolation. NaN if no word is misaligned.
+    """
+    if not len(self.threshold):
+      return float('nan')
+    return float(self.precision @ np.diff(self.recall, prepend=0.0))
+
+
+def sweep(labels: Int[np.ndarray, 'T'], p_misaligned: Float[np.ndarray, 'T']) -> Sweep:
+  """Returns precision and recall at every threshold that makes a difference.
+
+  Args:
+    labels: of the words of all samples, 1 aligned, 0 misaligned.
+    p_misaligned: in [0, 1].
+
+  Returns:
+    A threshold for every different probability; none if no word is misaligned.
+  """
+  misaligned = np.asarray(labels) == 0
+  if not misaligned.any():
+    return Sweep(*[np.zeros(0)] * 4)
+  order = np.argsort(-np.asarray(p_misaligned), kind='stable')
+  p, hits = np.asarray(p_misaligned)[order], np.cumsum(misaligned[order])
+  # Below the last, all words are marked.
+  below = np.append(p[1:], 0.0 if p[-1] > 0 else -1.0)
+  # Words of equal probability are marked all or none.
+  last = np.flatnonzero(below < p)
+  hits, marked, total = hits[last], last + 1, misaligned.sum()
+  return Sweep(
+    (p[last] + below[last]) / 2,
+    hits / marked,
+    hits / total,
+    2 * hits / (marked + total),
+  )
+
+
 def best_threshold(
   labels: Int[np.ndarray, 'T'], p_misaligned: Float[np.ndarray, 'T']
 ) -> float:
   """Returns the t for which marking the words with p > t has the highest pooled F1.
 
   It lies halfway between two probabilities that occur; of equally good ones the
-  highest. 0.5 if no word is misaligned.
-
-  Args:
-    labels: of the words of all samples, 1 aligned, 0 misaligned.
-    p_misaligned: in [0, 1].
+  highest. 0.5 if no word is misaligned. For the arguments see `sweep`.
   """
-  misaligned = np.asarray(labels) == 0
-  if not misaligned.any():
-    return 0.5
-  order = np.argsort(-np.asarray(p_misaligned), kind='stable')
-  p, hits = np.asarray(p_misaligned)[order], np.cumsum(misaligned[order])
-  marked = np.arange(1, len(p) + 1)
-  below = np.append(p[1:], 0.0)
-  # Words of equal probability are marked all or none.
-  f1 = np.where(below < p, 2 * hits / (marked + misaligned.sum()), -1.0)
-  best = int(np.argmax(f1))
-  return float((p[best] + below[best]) / 2)
+  found = sweep(labels, p_misaligned)
+  f1 = np.where(found.threshold >= 0, found.f1, -1.0)
+  return float(found.threshold[np.argmax(f1)]) if len(f1) else 0.5
 
 
 def _ratio(numerator: float | int, denominator: int) -> float:

@@ -7,6 +7,8 @@ import pytest
 
 from rahf.metrics import correlation
 
+MEASURES = correlation.plcc, correlation.srcc, correlation.kendall
+
 
 @pytest.fixture(scope='module')
 def ratings(assets):
@@ -28,6 +30,14 @@ def test_published_correlations(ratings, goldens):
     plcc, srcc = correlation.plcc(metric, human), correlation.srcc(metric, human)
     assert plcc == pytest.approx(golden['published_PLCC'], rel=1e-12)
     assert srcc == pytest.approx(golden['recomputed_SRCC'], rel=1e-12)
+    tau = correlation.kendall(metric, human)
+    assert tau == pytest.approx(golden['published_kendall_tau_b'], rel=1e-12)
+
+
+def test_kendall_by_hand():
+  # Of six pairs four are in order, one is not and one is tied in the prediction.
+  value = correlation.kendall(np.array([0.1, 0.5, 0.5, 0.9]), np.array([3.0, 9, 2, 10]))
+  assert value == pytest.approx((4 - 1) / np.sqrt(5 * 6))
 
 
 def test_spearman_by_hand():
@@ -40,14 +50,14 @@ def test_mask_leaves_out_what_is_not_annotated():
   prediction = np.array([0.1, 0.9, 0.4, 0.8])
   truth = np.array([0.2, np.nan, 0.5, 0.9])
   mask = np.isfinite(truth)
-  for measure in (correlation.plcc, correlation.srcc):
+  for measure in MEASURES:
     masked = measure(prediction, truth, mask)
     assert masked == measure(prediction[mask], truth[mask])
     with pytest.raises(ValueError, match='1 of 4 scores of the truth'):
       measure(prediction, truth)
 
 
-@pytest.mark.parametrize('measure', [correlation.plcc, correlation.srcc])
+@pytest.mark.parametrize('measure', MEASURES)
 @pytest.mark.filterwarnings('error')
 def test_undefined_is_nan(measure):
   varied = np.array([0.1, 0.2, 0.3])

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
-from rahf.metrics.keywords import KeywordMetrics, best_threshold
+from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,32 @@ def test_best_threshold_lies_between_probabilities():
   assert best_threshold(np.array([1, 0, 1]), np.array([0.2, 0.9, 0.4])) == 0.65
   assert best_threshold(np.array([1, 1]), np.array([0.2, 0.9])) == 0.5
   assert best_threshold(np.array([0]), np.array([0.2])) == 0.1
+
+
+@pytest.mark.parametrize('digits', [1, 6])
+def test_sweep_as_scikit_learn_has_it(digits):
+  rng = np.random.default_rng(0)
+  labels = (rng.random(200) < 0.8).astype(int)
+  # Of one digit, many are equal, and some are 0.
+  p = np.round(np.where(labels, rng.random(200) * 0.8, rng.random(200)), digits)
+  found = sweep(labels, p)
+  # Theirs ascends in the threshold, and ends with a point of its own.
+  precision, recall, thresholds = sklearn_metrics.precision_recall_curve(labels == 0, p)
+  np.testing.assert_allclose(found.precision, precision[-2::-1])
+  np.testing.assert_allclose(found.recall, recall[-2::-1])
+  assert (found.threshold < thresholds[::-1]).all()
+  f1 = 2 * found.precision * found.recall / (found.precision + found.recall)
+  np.testing.assert_allclose(found.f1, np.nan_to_num(f1))
+  expected = sklearn_metrics.average_precision_score(labels == 0, p)
+  assert found.average_precision == pytest.approx(expected)
+  for i in (0, len(p) // 50, -1):
+    marked = KeywordMetrics.of(labels, (p <= found.threshold[i]).astype(int))
+    assert (marked.precision, marked.recall) == pytest.approx(
+      (found.precision[i], found.recall[i])
+    )
+
+
+def test_a_sweep_without_misaligned_words():
+  found = sweep(np.array([1, 1]), np.array([0.2, 0.9]))
+  assert not len(found.threshold)
+  assert np.isnan(found.average_precision)
