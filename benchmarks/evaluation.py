@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from rahf import sharding
+from rahf import samples, sharding
 from rahf.data import pipeline
 from rahf.data.records import RecordSplit
 from rahf.data.schema import Batch
@@ -27,7 +27,7 @@ from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluate import Predictions, make_predict
 from rahf.experiment import Experiment, set_up
 from rahf.models.rahf import RAHF, Fused
-from rahf.scorecard import Prediction, Scorecard
+from rahf.scorecard import Prediction, compare
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'
@@ -98,7 +98,7 @@ def measure(
 
 def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) -> int:
   """Reads the labels, computes all metrics, and returns the number of examples."""
-  card = Scorecard()
+  compared = []
   examples = [
     (batch, row)
     for batch in found
@@ -116,8 +116,8 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) ->
       words.unplaced,
       at_word_ends(batch.p_misaligned[row], pieces),
     )
-    card.add(record, prediction)
-  card.metrics()
+    compared.append(compare(record, prediction))
+  samples.metrics(compared)
   return len(examples)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, losses, sharding
+from rahf import checkpoint, distributed, losses, samples, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -27,7 +27,8 @@ from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
-from rahf.scorecard import Prediction, Scorecard, constant_metrics, draw
+from rahf.samples import Sample
+from rahf.scorecard import Prediction, compare, constant_metrics, draw
 from rahf.tables import evaluation_tables
 
 
@@ -48,9 +49,10 @@ class Predictions(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """Metrics by name, and pictures of the first examples."""
+  """Metrics by name, what they come from, and pictures of the first examples."""
 
   metrics: dict[str, float]
+  samples: list[Sample]
   panels: list[np.ndarray]
 
 
@@ -92,7 +94,7 @@ class Evaluator:
       review_examples: how many examples to draw.
       check: called for every batch; may raise, to end this early.
     """
-    card = Scorecard()
+    compared: list[Sample] = []
     panels = []
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
@@ -122,14 +124,15 @@ class Evaluator:
         counts = jax.tree.map(np.add, counts, found.counts)
         truncated += int(found.truncated.sum())
         for record, prediction in self._examples(split, found):
-          card.add(record, prediction)
+          compared.append(compare(record, prediction))
           if len(panels) < review_examples:
             panels.append(draw(record, prediction))
           bar.update()
     means = losses.weighted_losses(errors, counts, self._weights)
     metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
-    metrics |= card.metrics(threshold) | {'keywords/truncated': truncated}
-    return Evaluation(metrics, panels)
+    metrics |= samples.metrics(compared, threshold)
+    metrics['keywords/truncated'] = truncated
+    return Evaluation(metrics, compared, panels)
 
   def _examples(
     self, split: RecordSplit, found: Predictions
@@ -211,10 +214,10 @@ def report(
   experiment: Experiment,
   split: RecordSplit,
   step: int,
-  metrics: dict[str, float],
+  found: Evaluation,
   check: Callable[[], None] = lambda: None,
 ) -> str:
-  """Writes eval/<split>-<step>.json and .md; returns the tables.
+  """Writes eval/<split>-<step>.json, .md and .samples.jsonl; returns the tables.
 
   The constant predictor's row depends on the data alone, so it is computed once and
   kept in eval/<split>-constant.json.
@@ -231,6 +234,7 @@ def report(
   stored = json.loads(kept.read_text())
   constant = {name: np.nan if v is None else v for name, v in stored.items()}
   title = f'{experiment.data_name}, {split.name} split, step {step}'
+  metrics = found.metrics
   tables = evaluation_tables(metrics, constant, title=title)
   if metrics['keywords/truncated']:
     tables += (
@@ -239,6 +243,7 @@ def report(
       'count as aligned.\n'
     )
   (folder / f'{split.name}-{step}.md').write_text(tables)
+  samples.write(folder / f'{split.name}-{step}.samples.jsonl', found.samples)
   (folder / f'{split.name}-{step}.json').write_text(_to_json(metrics))
   return tables
 
@@ -308,7 +313,7 @@ def evaluate(
     text = ''
     if distributed.is_first():
       check = stop.check_here
-      text = report(workdir, experiment, split, step, found.metrics, check)
+      text = report(workdir, experiment, split, step, found, check)
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()
     return text

@@ -3,7 +3,6 @@
 Axis letters: H W map size.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from rahf import samples
 from rahf.data import images, schema
 from rahf.data.records import RecordSplit
-from rahf.metrics.correlation import plcc, srcc
-from rahf.metrics.keywords import KeywordMetrics, best_threshold
 from rahf.metrics.saliency import MapMetrics, resize_map
 from rahf.panels import Labels, review_panel
+from rahf.samples import Sample
 
 
 class Prediction(NamedTuple):
@@ -36,63 +35,23 @@ class Prediction(NamedTuple):
   p_misaligned: Float[np.ndarray, 'words'] | None = None
 
 
-@dataclasses.dataclass
-class Scorecard:
-  """Adds up the metrics of examples, one by one."""
-
-  maps: dict[str, MapMetrics] = dataclasses.field(
-    default_factory=lambda: {name: MapMetrics() for name in schema.MAPS}
+def compare(record: schema.Record, prediction: Prediction) -> Sample:
+  """Returns the metrics of one example, maps at the annotation's own size."""
+  maps = {}
+  for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
+    if data := getattr(record, f'{name}_map'):
+      maps[name] = MapMetrics.of(predicted_map, images.decode_map(data)).values()
+  p_misaligned = prediction.p_misaligned
+  return Sample(
+    record.uid,
+    predicted=tuple(map(float, prediction.scores)),
+    annotated=tuple(map(float, record.scores)),
+    maps=maps,
+    truth=tuple(record.keyword_labels),
+    marked=tuple(prediction.keyword_labels),
+    unplaced=prediction.unplaced,
+    p_misaligned=() if p_misaligned is None else tuple(map(float, p_misaligned)),
   )
-  predicted: list[np.ndarray] = dataclasses.field(default_factory=list)
-  annotated: list[np.ndarray] = dataclasses.field(default_factory=list)
-  keywords: KeywordMetrics = KeywordMetrics()
-  judged: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
-
-  def add(self, record: schema.Record, prediction: Prediction) -> None:
-    """Compares with the annotation, maps at the annotation's own size."""
-    for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
-      data = getattr(record, f'{name}_map')
-      if data:
-        pair = MapMetrics.of(predicted_map, images.decode_map(data))
-        self.maps[name] += pair
-    self.predicted.append(prediction.scores)
-    self.annotated.append(np.asarray(record.scores))
-    if record.keyword_labels:
-      self.keywords += KeywordMetrics.of(
-        record.keyword_labels, prediction.keyword_labels, unplaced=prediction.unplaced
-      )
-      if prediction.p_misaligned is not None:
-        self.judged.append((np.array(record.keyword_labels), prediction.p_misaligned))
-
-  def metrics(self, threshold: float | None = None) -> dict[str, float]:
-    """Returns all metrics by name; NaN where nothing defines one.
-
-    Args:
-      threshold: constrained decoding marks a word above it; None takes the one that
-        is best for these very examples.
-    """
-    values = {}
-    predicted, annotated = np.array(self.predicted), np.array(self.annotated)
-    for i, name in enumerate(schema.SCORES):
-      mask = ~np.isnan(annotated[:, i])
-      values[f'{name}/plcc'] = plcc(predicted[:, i], annotated[:, i], mask)
-      values[f'{name}/srcc'] = srcc(predicted[:, i], annotated[:, i], mask)
-    for name, metrics in self.maps.items():
-      values |= {f'{name}/{k}': v for k, v in metrics.values().items()}
-    values |= {f'keywords/{k}': v for k, v in self.keywords.values().items()}
-    return values | self._constrained(threshold)
-
-  def _constrained(self, threshold: float | None) -> dict[str, float]:
-    if not self.judged:
-      return {}
-    if threshold is None:
-      labels, p = (np.concatenate(arrays) for arrays in zip(*self.judged, strict=True))
-      threshold = best_threshold(labels, p)
-    marked = KeywordMetrics()
-    for labels, p in self.judged:
-      marked += KeywordMetrics.of(labels, (p <= threshold).astype(int))
-    values = marked.values() | {'threshold': threshold}
-    return {f'keywords_constrained/{name}': value for name, value in values.items()}
 
 
 def draw(record: schema.Record, prediction: Prediction) -> np.ndarray:
@@ -130,10 +89,12 @@ def constant_metrics(
     check: called for every record; may raise, to end this early.
   """
   means = training_means(train, check)
-  card = Scorecard()
-  for record in _read(split, 'constant predictor', check):
-    card.add(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
-  return card.metrics()
+  return samples.metrics(
+    [
+      compare(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
+      for record in _read(split, 'constant predictor', check)
+    ]
+  )
 
 
 def training_means(

@@ -265,7 +265,7 @@ class Trainer:
       self.step,
       lambda name: self._evaluate(name, 0),
     )
-    metrics, panels = self._evaluator(
+    found = self._evaluator(
       self.state.params,
       split,
       threshold=threshold,
@@ -275,9 +275,10 @@ class Trainer:
     text = ''
     if distributed.is_first():
       check = self._stop.check_here
-      text = report(self._workdir, self._experiment, split, self.step, metrics, check)
+      text = report(self._workdir, self._experiment, split, self.step, found, check)
+      metrics = found.metrics
       self._board.scalars(self.step, split_name, metrics)
-      self._board.panels(self.step, f'{split_name} examples', panels)
+      self._board.panels(self.step, f'{split_name} examples', found.panels)
       self._board.text(self.step, split_name, text)
       # Last: a run that is killed before this line does it all again.
       self._journal.append(self.step, split_name, metrics)

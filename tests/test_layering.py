@@ -15,6 +15,7 @@ LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
   {'experiment', 'scorecard'},
+  {'samples'},
   {
     *('blueprint', 'checkpoint', 'config', 'distributed', 'interruption', 'journal'),
     *('losses', 'optimizer', 'pace', 'panels', 'pretrained', 'review', 'sharding'),

@@ -1,0 +1,227 @@
+"""What an evaluation keeps of each example, and every metric as a function of examples.
+
+Each metric is defined once, for any choice of examples: all of them for the tables,
+those of a draw for intervals and comparisons (`metrics/bootstrap.py`).
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int
+
+from rahf.data import schema
+from rahf.errors import InputError
+from rahf.metrics.bootstrap import Statistic
+from rahf.metrics.correlation import kendall, plcc, srcc
+from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
+from rahf.metrics.saliency import MapMetrics
+
+CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
+MAP_METRICS = tuple(field.name for field in dataclasses.fields(MapMetrics))
+KEYWORD_METRICS = ('precision', 'recall', 'f1', 'f1_per_sample')
+
+
+class Sample(NamedTuple):
+  """One evaluated example; NaN is what is not annotated or not defined.
+
+  Attributes:
+    predicted, annotated: the scores, in the order of schema.SCORES.
+    maps: for each map of schema.MAPS the values of MAP_METRICS.
+    truth: of each word, 1 aligned, 0 misaligned; () if it is not annotated.
+    marked: the same as decoded.
+    unplaced: marks behind no word of the prompt.
+    p_misaligned: of each word; () without constrained decoding.
+  """
+
+  uid: str
+  predicted: tuple[float, ...]
+  annotated: tuple[float, ...]
+  maps: dict[str, dict[str, float]]
+  truth: tuple[int, ...]
+  marked: tuple[int, ...]
+  unplaced: int = 0
+  p_misaligned: tuple[float, ...] = ()
+
+
+def statistics(
+  samples: Sequence[Sample], threshold: float | None = None
+) -> tuple[dict[str, Statistic], float | None]:
+  """Returns every metric by name, as a function of sample indices.
+
+  Args:
+    threshold: constrained decoding marks a word above it; None takes the one that is
+      best for these very samples.
+
+  Returns:
+    The functions, and the threshold; None without constrained decoding.
+  """
+  found = _scores(samples) | _maps(samples)
+  freely = [
+    KeywordMetrics.of(s.truth, s.marked, unplaced=s.unplaced)
+    if s.truth
+    else KeywordMetrics()
+    for s in samples
+  ]
+  found |= _keywords('keywords', freely)
+  judged = [s for s in samples if s.truth and s.p_misaligned]
+  if not judged:
+    return found, None
+  if threshold is None:
+    threshold = best_threshold(*_joined(judged))
+  constrained = [
+    KeywordMetrics.of(s.truth, [int(p <= threshold) for p in s.p_misaligned])
+    if s.truth and s.p_misaligned
+    else KeywordMetrics()
+    for s in samples
+  ]
+  found |= _keywords('keywords_constrained', constrained)
+  found['keywords_constrained/average_precision'] = functools.partial(
+    _average_precision, samples
+  )
+  return found, threshold
+
+
+def metrics(
+  samples: Sequence[Sample], threshold: float | None = None
+) -> dict[str, float]:
+  """Returns the value of every metric by name; NaN where nothing defines one.
+
+  Beside each metric of maps that is undefined for some samples, such as a correlation
+  with a constant map, `…/undefined` counts those samples.
+  """
+  functions, threshold = statistics(samples, threshold)
+  everything = np.arange(len(samples))
+  values = {name: function(everything) for name, function in functions.items()}
+  if threshold is not None:
+    values['keywords_constrained/threshold'] = threshold
+  return values | _undefined(samples)
+
+
+def write(path: epath.Path, samples: Iterable[Sample]) -> None:
+  """Writes one JSON object a line; what is NaN is null."""
+  with path.open('w') as file:
+    for sample in samples:
+      file.write(json.dumps(_map_floats(sample._asdict(), _to_json)) + '\n')
+
+
+def read(path: epath.Path) -> list[Sample]:
+  """Returns what `write` wrote.
+
+  Raises:
+    InputError: the file is not there, or a line is not a sample.
+  """
+  if not path.exists():
+    raise InputError(f'{path} does not exist; evaluate first, with --mode=eval')
+  samples = []
+  for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+      fields = _map_floats(json.loads(line), _from_json)
+      samples.append(Sample(**fields))
+    except (ValueError, TypeError) as error:
+      raise InputError(f'{path}:{number} is not a sample: {error}') from error
+  return samples
+
+
+def _scores(samples: Sequence[Sample]) -> dict[str, Statistic]:
+  shape = len(samples), len(schema.SCORES)
+  predicted, annotated = (
+    np.reshape(np.array([getattr(s, side) for s in samples], np.float64), shape)
+    for side in ('predicted', 'annotated')
+  )
+  return {
+    f'{name}/{key}': functools.partial(
+      _correlation, measure, predicted[:, i], annotated[:, i]
+    )
+    for i, name in enumerate(schema.SCORES)
+    for key, measure in CORRELATIONS.items()
+  }
+
+
+def _maps(samples: Sequence[Sample]) -> dict[str, Statistic]:
+  return {
+    f'{name}/{key}': functools.partial(
+      _mean, np.array([s.maps.get(name, {}).get(key, math.nan) for s in samples])
+    )
+    for name in schema.MAPS
+    for key in MAP_METRICS
+  }
+
+
+def _keywords(prefix: str, each: Sequence[KeywordMetrics]) -> dict[str, Statistic]:
+  fields = len(dataclasses.fields(KeywordMetrics))
+  counts = np.reshape([dataclasses.astuple(one) for one in each], (-1, fields))
+  return {
+    f'{prefix}/{key}': functools.partial(_pooled, counts, key)
+    for key in KEYWORD_METRICS
+  }
+
+
+def _correlation(
+  measure: Callable,
+  predicted: Float[np.ndarray, 'N'],
+  annotated: Float[np.ndarray, 'N'],
+  indices: Int[np.ndarray, 'n'],
+) -> float:
+  predicted, annotated = predicted[indices], annotated[indices]
+  return measure(predicted, annotated, ~np.isnan(annotated))
+
+
+def _mean(values: Float[np.ndarray, 'N'], indices: Int[np.ndarray, 'n']) -> float:
+  values = values[indices]
+  values = values[~np.isnan(values)]
+  return float(values.mean()) if values.size else math.nan
+
+
+def _pooled(
+  counts: Float[np.ndarray, 'N F'], key: str, indices: Int[np.ndarray, 'n']
+) -> float:
+  return getattr(KeywordMetrics(*counts[indices].sum(0)), key)
+
+
+def _average_precision(
+  samples: Sequence[Sample], indices: Int[np.ndarray, 'n']
+) -> float:
+  judged = [samples[i] for i in indices if samples[i].truth and samples[i].p_misaligned]
+  return sweep(*_joined(judged)).average_precision if judged else math.nan
+
+
+def _joined(judged: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+  labels = np.concatenate([s.truth for s in judged])
+  return labels, np.concatenate([s.p_misaligned for s in judged])
+
+
+def _undefined(samples: Sequence[Sample]) -> dict[str, float]:
+  """Counts the annotated maps that are not empty and yet do not define a metric."""
+  counts: dict[str, float] = {}
+  for sample in samples:
+    for name, values in sample.maps.items():
+      if not math.isnan(values['mse_empty']):
+        continue
+      for key in set(MAP_METRICS) - {'mse_empty'}:
+        if math.isnan(values[key]):
+          place = f'{name}/{key}/undefined'
+          counts[place] = counts.get(place, 0) + 1
+  return dict(sorted(counts.items()))
+
+
+def _map_floats(value, function: Callable):
+  """Applies a function to all that is neither a dict nor a list."""
+  if isinstance(value, dict):
+    return {key: _map_floats(item, function) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return tuple(_map_floats(item, function) for item in value)
+  return function(value)
+
+
+def _to_json(value):
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_json(value):
+  return math.nan if value is None else value
