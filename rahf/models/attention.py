@@ -12,7 +12,6 @@ H heads, K head width.
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ def attend(
   by_head = functools.partial(_attend_by_head, scale)
   if devices > 1:
     by_head = _on_each_device(by_head, operands)
-  # There the parts would be many small kernels.
+  # On a GPU each part would be several small kernels.
   return jax.lax.platform_dependent(
     *operands, cuda=at_once, rocm=at_once, default=by_head
   )
@@ -91,7 +90,12 @@ def _attend_by_head(scale: float, *operands: Array | None) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def on_chip_attention(
-  scale: float, query: Array, key: Array, value: Array, bias: Any, mask: Any
+  scale: float,
+  query: Array,
+  key: Array,
+  value: Array,
+  bias: Array | None,
+  mask: Array | None,
 ) -> tuple[Float[Array, 'H G R T K'], Float[Array, 'H G R T'], Float[Array, 'H G R T']]:
   """Returns the result, and of the logits the maximum and the sum of exponentials."""
 
