@@ -104,7 +104,7 @@ def test_a_choice_of_samples_has_the_metrics_of_these_alone():
 def test_every_metric_has_an_interval():
   functions, _ = samples.statistics(SAMPLES, 0.5)
   for name, function in functions.items():
-    found = bootstrap.interval(function, len(SAMPLES), draws=20)
+    found = bootstrap.resample(function, len(SAMPLES), draws=20).interval
     assert found.low <= found.high, name
 
 

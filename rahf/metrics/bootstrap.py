@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 Statistic = Callable[[Int[np.ndarray, 'N']], float]
 
@@ -51,10 +51,21 @@ class Difference(NamedTuple):
     return self.low > 0 or self.high < 0
 
 
-def interval(
+class Resampled(NamedTuple):
+  """A statistic of all samples and of every draw; NaN where they do not define it."""
+
+  value: float
+  drawn: Float[np.ndarray, 'D']
+
+  @property
+  def interval(self) -> Interval:
+    return Interval(self.value, *_bounds(self.drawn))
+
+
+def resample(
   statistic: Statistic, samples: int, *, draws: int = DRAWS, seed: int = 0
-) -> Interval:
-  """Returns a statistic and its confidence interval.
+) -> Resampled:
+  """Computes a statistic again and again.
 
   Args:
     statistic: of the samples with the given indices, which may repeat; NaN where they
@@ -62,48 +73,29 @@ def interval(
     samples: how many there are.
     seed: of the draws; the same seed draws the same samples.
   """
-  values = _drawn(statistic, samples, draws, seed)
-  return Interval(statistic(np.arange(samples)), *_bounds(values))
-
-
-def difference(
-  first: Statistic,
-  second: Statistic,
-  samples: int,
-  *,
-  draws: int = DRAWS,
-  seed: int = 0,
-) -> Difference:
-  """Returns how much larger the second statistic is, for the same samples.
-
-  Args:
-    first, second: of two runs, as in `interval`.
-  """
-
-  def growth(indices: Int[np.ndarray, 'N']) -> float:
-    return second(indices) - first(indices)
-
-  values = _drawn(growth, samples, draws, seed)
-  whole = growth(np.arange(samples))
-  if not values.size:
-    return Difference(whole, *_bounds(values), float('nan'))
-  # The observed difference counts as a draw, so that p is never 0.
-  tails = np.sum(values <= 0), np.sum(values >= 0)
-  p = min(1.0, 2 * (min(tails) + 1) / (values.size + 1))
-  return Difference(whole, *_bounds(values), float(p))
-
-
-def _drawn(statistic: Statistic, samples: int, draws: int, seed: int) -> np.ndarray:
-  """Returns the statistic of every draw that defines it."""
-  if samples < 1:
-    return np.zeros(0)
+  value = statistic(np.arange(samples))
+  if not samples:
+    return Resampled(value, np.zeros(0))
   random = np.random.default_rng(seed)
-  values = [statistic(random.integers(samples, size=samples)) for _ in range(draws)]
-  return np.array([value for value in values if not np.isnan(value)])
+  drawn = [statistic(random.integers(samples, size=samples)) for _ in range(draws)]
+  return Resampled(value, np.array(drawn))
 
 
-def _bounds(values: np.ndarray) -> tuple[float, float]:
-  if not values.size:
+def difference(first: Resampled, second: Resampled) -> Difference:
+  """Returns how much larger the second is; both are of the same samples and draws."""
+  value, drawn = second.value - first.value, second.drawn - first.drawn
+  drawn = drawn[~np.isnan(drawn)]
+  if not drawn.size:
+    return Difference(value, *_bounds(drawn), float('nan'))
+  # The difference itself counts as a draw, so that p is never 0.
+  tails = np.sum(drawn <= 0), np.sum(drawn >= 0)
+  p = min(1.0, 2 * (min(tails) + 1) / (drawn.size + 1))
+  return Difference(value, *_bounds(drawn), float(p))
+
+
+def _bounds(drawn: Float[np.ndarray, 'D']) -> tuple[float, float]:
+  drawn = drawn[~np.isnan(drawn)]
+  if not drawn.size:
     return float('nan'), float('nan')
-  low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+  low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
   return float(low), float(high)

@@ -15,7 +15,7 @@ def mean_of(values):
 
 def test_the_interval_of_a_mean():
   values = RNG.normal(size=400)
-  found = bootstrap.interval(mean_of(values), 400, draws=2000)
+  found = bootstrap.resample(mean_of(values), 400, draws=2000).interval
   assert found.value == pytest.approx(values.mean())
   # The draws' means are nearly normal.
   half = 1.96 * values.std() / np.sqrt(400)
@@ -30,15 +30,16 @@ def test_the_interval_of_a_correlation_covers_it():
     random = np.random.default_rng(seed)
     x = random.normal(size=100)
     y = 0.6 * x + 0.8 * random.normal(size=100)
-    found = bootstrap.interval(lambda i, x=x, y=y: plcc(x[i], y[i]), 100, draws=200)
-    covered += found.low <= 0.6 <= found.high
+    drawn = bootstrap.resample(lambda i, x=x, y=y: plcc(x[i], y[i]), 100, draws=200)
+    covered += drawn.interval.low <= 0.6 <= drawn.interval.high
   assert 88 <= covered <= 99
 
 
 def test_the_same_seed_gives_the_same_interval():
   values = RNG.normal(size=50)
   first, again, other = (
-    bootstrap.interval(mean_of(values), 50, draws=50, seed=seed) for seed in (1, 1, 2)
+    bootstrap.resample(mean_of(values), 50, draws=50, seed=seed).interval
+    for seed in (1, 1, 2)
   )
   assert first == again
   assert first != other
@@ -47,21 +48,22 @@ def test_the_same_seed_gives_the_same_interval():
 def test_pairing_sees_what_intervals_do_not():
   easy = RNG.normal(size=200)
   worse, better = easy, easy + 0.1 + 0.05 * RNG.normal(size=200)
-  first, second = (bootstrap.interval(mean_of(v), 200) for v in (worse, better))
-  assert first.high > second.low
-  found = bootstrap.difference(mean_of(worse), mean_of(better), 200)
+  first, second = (bootstrap.resample(mean_of(v), 200) for v in (worse, better))
+  assert first.interval.high > second.interval.low
+  found = bootstrap.difference(first, second)
   assert found.value == pytest.approx((better - worse).mean())
   assert found.low < found.value < found.high
   assert found.significant
   assert found.p < 0.01
-  back = bootstrap.difference(mean_of(better), mean_of(worse), 200)
+  back = bootstrap.difference(second, first)
   assert back.value == -found.value
   assert back.significant
 
 
 def test_equal_runs_do_not_differ():
   values = RNG.normal(size=60)
-  found = bootstrap.difference(mean_of(values), mean_of(values), 60)
+  drawn = bootstrap.resample(mean_of(values), 60)
+  found = bootstrap.difference(drawn, drawn)
   assert found[:3] == (0, 0, 0)
   assert found.p == 1
   assert not found.significant
@@ -71,18 +73,20 @@ def test_noise_is_significant_as_rarely_as_claimed():
   verdicts = []
   for seed in range(100):
     random = np.random.default_rng(seed)
-    runs = random.normal(size=(2, 80))
-    verdicts.append(
-      bootstrap.difference(*map(mean_of, runs), 80, draws=200).significant
+    runs = (
+      bootstrap.resample(mean_of(values), 80, draws=200)
+      for values in random.normal(size=(2, 80))
     )
+    verdicts.append(bootstrap.difference(*runs).significant)
   assert sum(verdicts) <= 12
 
 
 def test_draws_that_define_nothing_are_left_out():
   x, y = np.array([0.0, 1, 1]), np.array([0.0, 1, 2])
-  found = bootstrap.interval(lambda i: plcc(x[i], y[i]), 3, draws=100)
-  assert np.isfinite(found).all()
-  nothing = bootstrap.interval(lambda i: float('nan'), 3, draws=10)
-  assert np.isnan(nothing).all()
-  empty = bootstrap.interval(lambda i: float('nan'), 0)
-  assert np.isnan(empty).all()
+  found = bootstrap.resample(lambda i: plcc(x[i], y[i]), 3, draws=100)
+  assert np.isnan(found.drawn).any()
+  assert np.isfinite(found.interval).all()
+  for samples in (3, 0):
+    nothing = bootstrap.resample(lambda i: float('nan'), samples, draws=10)
+    assert np.isnan(nothing.interval).all()
+    assert np.isnan(bootstrap.difference(nothing, nothing)).all()
