@@ -27,7 +27,8 @@ from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluate import Predictions, make_predict
 from rahf.experiment import Experiment, set_up
 from rahf.models.rahf import RAHF, Fused
-from rahf.scorecard import Prediction, compare
+from rahf.scorecard import Prediction
+from rahf.scorecard import score as score_example
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'
@@ -98,7 +99,7 @@ def measure(
 
 def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) -> int:
   """Reads the labels, computes all metrics, and returns the number of examples."""
-  compared = []
+  scored = []
   examples = [
     (batch, row)
     for batch in found
@@ -116,8 +117,8 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) ->
       words.unplaced,
       at_word_ends(batch.p_misaligned[row], pieces),
     )
-    compared.append(compare(record, prediction))
-  samples.metrics(compared)
+    scored.append(score_example(record, prediction))
+  samples.metrics(scored)
   return len(examples)
 
 

@@ -3,9 +3,11 @@
 Axis letters: B batch, H W map size, L prompt tokens, T target tokens.
 """
 
+import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, losses, samples, sharding
+from rahf import checkpoint, compare, distributed, losses, samples, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -28,7 +30,7 @@ from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.samples import Sample
-from rahf.scorecard import Prediction, compare, constant_metrics, draw
+from rahf.scorecard import Prediction, constant_metrics, draw, score
 from rahf.tables import evaluation_tables
 
 
@@ -94,7 +96,7 @@ class Evaluator:
       review_examples: how many examples to draw.
       check: called for every batch; may raise, to end this early.
     """
-    compared: list[Sample] = []
+    scored: list[Sample] = []
     panels = []
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
@@ -124,15 +126,15 @@ class Evaluator:
         counts = jax.tree.map(np.add, counts, found.counts)
         truncated += int(found.truncated.sum())
         for record, prediction in self._examples(split, found):
-          compared.append(compare(record, prediction))
+          scored.append(score(record, prediction))
           if len(panels) < review_examples:
             panels.append(draw(record, prediction))
           bar.update()
     means = losses.weighted_losses(errors, counts, self._weights)
     metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
-    metrics |= samples.metrics(compared, threshold)
+    metrics |= samples.metrics(scored, threshold)
     metrics['keywords/truncated'] = truncated
-    return Evaluation(metrics, compared, panels)
+    return Evaluation(metrics, scored, panels)
 
   def _examples(
     self, split: RecordSplit, found: Predictions
@@ -322,3 +324,52 @@ def evaluate(
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
   print(f'Written to {workdir}/eval/{config.eval.split}-{step}.json and .md')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Compares evaluations; returns the exit status, 2 for a user's mistake."""
+  arguments = _parser().parse_args(argv)
+  runs = [epath.Path(run) for run in arguments.runs]
+  try:
+    found = compare.compare(
+      [compare.read_run(run, arguments.split) for run in runs], draws=arguments.draws
+    )
+    title = f'Comparison on the {arguments.split} split'
+    text = compare.markdown(found, title)
+    for suffix, content in (
+      ('.md', text),
+      ('.csv', compare.comma_separated(found)),
+      ('.tex', compare.latex(found)),
+    ):
+      epath.Path(arguments.out + suffix).write_text(content)
+  except (InputError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(f'{text}\nWritten to {arguments.out}.md, .csv and .tex')
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m rahf.evaluate',
+    description='What to do with what python -m rahf.main --mode=eval has written.',
+  )
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
+  comparison = commands.add_parser(
+    'compare',
+    help='say which run is better, and how sure that is',
+    description="Prints the paper's tables with the runs' rows, and every metric with "
+    'its interval and its difference from the first run.',
+  )
+  add = comparison.add_argument
+  add(
+    'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
+  )
+  add('--split', default='test', help='what was evaluated (default: test)')
+  add('--draws', type=int, default=1000, help='of the bootstrap (default: 1000)')
+  add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
+  return parser
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
   p_misaligned: Float[np.ndarray, 'words'] | None = None
 
 
-def compare(record: schema.Record, prediction: Prediction) -> Sample:
+def score(record: schema.Record, prediction: Prediction) -> Sample:
   """Returns the metrics of one example, maps at the annotation's own size."""
   maps = {}
   for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
@@ -91,7 +91,7 @@ def constant_metrics(
   means = training_means(train, check)
   return samples.metrics(
     [
-      compare(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
+      score(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
       for record in _read(split, 'constant predictor', check)
     ]
   )

@@ -7,6 +7,7 @@ re-implementation as its repository states them.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rahf.data import schema
 
@@ -48,6 +49,16 @@ PUBLISHED_KEYWORDS = {
 }
 EMPTY_MAPS = {'implausibility': 69, 'misalignment': 144}
 
+MAP_HEADER = ('MSE ↓', 'MSE, empty ↓', 'CC ↑', 'KLD ↓', 'SIM ↑', 'NSS ↑', 'AUC-Judd ↑')
+
+LATEX = {
+  **{sign: f'\\{sign}' for sign in '&%$#_{}'},
+  **{'~': r'\textasciitilde{}', '^': r'\textasciicircum{}'},
+  **{'\\': r'\textbackslash{}', '<': '$<$', '>': '$>$', '–': '--'},
+  **{'↑': r'$\uparrow$', '↓': r'$\downarrow$', '¹': '$^1$', '²': '$^2$'},
+  **{'▲': r'$^{\blacktriangle}$', '▼': r'$^{\blacktriangledown}$'},
+}
+
 CONSTANT = 'constant predictor (training means)'
 NOTE = """\
 The rows above ours are published figures for the test split of RichHF-18K (995
@@ -61,6 +72,19 @@ gives the scale. A dash stands for what is not reported or not defined.
 ² Precision, recall and F1 are means over the samples; the paper's are pooled."""
 
 
+class Table(NamedTuple):
+  """A table as text: what stands above it, column heads, rows of cells."""
+
+  title: str
+  note: str
+  header: Sequence[str]
+  rows: Sequence[Sequence[str]]
+
+
+# By row and metric what stands behind a number.
+Marks = Mapping[str, Mapping[str, str]]
+
+
 def evaluation_tables(
   metrics: Mapping[str, float],
   constant: Mapping[str, float] | None = None,
@@ -71,94 +95,152 @@ def evaluation_tables(
   """Returns the four tables as Markdown that also reads well in a terminal.
 
   Args:
-    metrics: values by name, such as `overall/srcc`, `misalignment/nss`,
-      `keywords/f1`; a row for constrained decoding appears if there are
-      `keywords_constrained/…`. What is missing or NaN is printed as a dash.
+    metrics: values by name, as for `paper_tables`.
     constant: the same for predicting the training means, left out if None.
     title: heading, for example the data set, split and step.
     row: what to call the evaluated model.
   """
   ours = {row: metrics} | ({CONSTANT: constant} if constant is not None else {})
-  sections = [
-    f'# {title}',
-    _scores(ours),
-    *(_maps(name, ours) for name in schema.MAPS),
-    _keywords(ours),
-    NOTE,
-  ]
+  sections = [f'# {title}', *map(to_markdown, paper_tables(ours)), NOTE]
   return '\n\n'.join(sections) + '\n'
 
 
-def _scores(ours: Mapping[str, Mapping[str, float]]) -> str:
+def paper_tables(
+  ours: Mapping[str, Mapping[str, float]], marks: Marks | None = None
+) -> list[Table]:
+  """Returns the paper's tables 1 to 4, with our rows under the published ones.
+
+  Args:
+    ours: by row the values by name, such as `overall/srcc`, `misalignment/nss`,
+      `keywords/f1`; a row for constrained decoding appears if there are
+      `keywords_constrained/…`. What is missing or NaN is printed as a dash.
+    marks: what stands behind numbers of ours.
+  """
+  marks = marks or {}
+  return [
+    _scores(ours, marks),
+    *(_maps(name, ours, marks) for name in schema.MAPS),
+    _keywords(ours, marks),
+  ]
+
+
+def _scores(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
   names = [f'{score}/{metric}' for score in SCORE_ORDER for metric in ('plcc', 'srcc')]
   rows = []
-  for label, values in (PUBLISHED_SCORES | _select(ours, names)).items():
-    cells = [_number(value, 3) for value in values]
+  for label, *cells in _rows(PUBLISHED_SCORES, ours, marks, names, [3] * len(names)):
     pairs = zip(cells[::2], cells[1::2], strict=True)
     rows.append([label, *(f'{plcc:>5} / {srcc:>5}' for plcc, srcc in pairs)])
-  return '## Scores: PLCC / SRCC, higher is better\n\n' + markdown_table(
-    ['', *SCORE_ORDER], rows
-  )
+  title = 'Scores: PLCC / SRCC, higher is better'
+  return Table(title, '', ['', *SCORE_ORDER], rows)
 
 
-def _maps(name: str, ours: Mapping[str, Mapping[str, float]]) -> str:
+def _maps(name: str, ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
   names = [f'{name}/{metric}' for metric in MAP_METRICS]
-  rows = [
-    [label, *(_number(v, 5 if i < 2 else 3) for i, v in enumerate(values))]
-    for label, values in (PUBLISHED_MAPS[name] | _select(ours, names)).items()
-  ]
-  header = [
-    '',
-    'MSE ↓',
-    'MSE, empty ↓',
-    'CC ↑',
-    'KLD ↓',
-    'SIM ↑',
-    'NSS ↑',
-    'AUC-Judd ↑',
-  ]
-  heading = (
-    f'## {name.capitalize()} heatmap\n\n'
+  digits = [5, 5, 3, 3, 3, 3, 3]
+  note = (
     f'"Empty" are the samples with no annotated region, {EMPTY_MAPS[name]} in the '
-    'paper; CC to AUC-Judd are over the others.\n\n'
+    'paper; CC to AUC-Judd are over the others.'
   )
-  return heading + markdown_table(header, rows)
+  rows = _rows(PUBLISHED_MAPS[name], ours, marks, names, digits)
+  return Table(f'{name.capitalize()} heatmap', note, ['', *MAP_HEADER], rows)
 
 
-def _keywords(ours: Mapping[str, Mapping[str, float]]) -> str:
+def _keywords(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
   prefix = 'keywords_constrained/'
-  rows = {}
+  rows, row_marks = {}, {}
   for label, values in ours.items():
-    rows[label] = values
-    constrained = {
-      name.replace(prefix, 'keywords/'): value
-      for name, value in values.items()
-      if name.startswith(prefix)
-    }
+    rows[label], row_marks[label] = values, marks.get(label, {})
+    constrained = _renamed(values, prefix)
     if constrained:
       threshold = constrained['keywords/threshold']
-      rows[f'{label}, constrained, p > {threshold:.2f}'] = constrained
+      name = f'{label}, constrained, p > {threshold:.2f}'
+      rows[name], row_marks[name] = constrained, _renamed(row_marks[label], prefix)
   names = [f'keywords/{metric}' for metric in KEYWORD_METRICS]
-  lines = [
-    [label, *(_number(100 * value, 1) for value in values)]
-    for label, values in (PUBLISHED_KEYWORDS | _select(rows, names)).items()
-  ]
-  return '## Misaligned keywords, in percent, higher is better\n\n' + markdown_table(
-    ['', 'precision', 'recall', 'F1', 'F1 per sample'], lines
+  percent = {
+    label: {name: 100 * values.get(name, NAN) for name in names}
+    for label, values in rows.items()
+  }
+  published = {
+    label: [100 * value for value in values]
+    for label, values in PUBLISHED_KEYWORDS.items()
+  }
+  return Table(
+    'Misaligned keywords, in percent, higher is better',
+    '',
+    ['', 'precision', 'recall', 'F1', 'F1 per sample'],
+    _rows(published, percent, row_marks, names, [1] * len(names)),
   )
 
 
-def _select(
-  ours: Mapping[str, Mapping[str, float]], names: Sequence[str]
-) -> dict[str, tuple[float, ...]]:
+def _renamed(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """Returns what constrained decoding has under the names of free decoding."""
   return {
-    f'**{label}**': tuple(values.get(name, NAN) for name in names)
-    for label, values in ours.items()
+    name.replace(prefix, 'keywords/'): value
+    for name, value in values.items()
+    if name.startswith(prefix)
   }
+
+
+def _rows(
+  published: Mapping[str, Sequence[float]],
+  ours: Mapping[str, Mapping[str, float]],
+  marks: Marks,
+  names: Sequence[str],
+  digits: Sequence[int],
+) -> list[list[str]]:
+  """Returns labels and cells, ours in bold under those that are published."""
+  rows = [
+    [label, *(_number(*cell) for cell in zip(values, digits, strict=True))]
+    for label, values in published.items()
+  ]
+  for label, values in ours.items():
+    row_marks = marks.get(label, {})
+    cells = [
+      _number(values.get(name, NAN), places) + row_marks.get(name, '')
+      for name, places in zip(names, digits, strict=True)
+    ]
+    rows.append([f'**{label}**', *cells])
+  return rows
 
 
 def _number(value: float, digits: int) -> str:
   return '–' if math.isnan(value) else f'{value:.{digits}f}'
+
+
+def to_markdown(table: Table) -> str:
+  """Returns a section of a Markdown document."""
+  parts = f'## {table.title}', table.note, markdown_table(table.header, table.rows)
+  return '\n\n'.join(filter(None, parts))
+
+
+def to_latex(table: Table) -> str:
+  """Returns a `table` environment for LaTeX with the package booktabs."""
+  lines = [
+    r'\begin{table}',
+    r'\centering',
+    rf'\caption{{{_latex(table.title)}}}',
+    rf'\begin{{tabular}}{{l{"r" * (len(table.header) - 1)}}}',
+    r'\toprule',
+    _latex_row(table.header),
+    r'\midrule',
+    *map(_latex_row, table.rows),
+    r'\bottomrule',
+    r'\end{tabular}',
+    r'\end{table}',
+  ]
+  return '\n'.join(lines)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+  return ' & '.join(map(_latex, cells)) + r' \\'
+
+
+def _latex(text: str) -> str:
+  """Escapes what LaTeX reads as commands, and writes our signs in its own."""
+  bold = text.startswith('**') and text.endswith('**')
+  text = text.strip('*')
+  text = ''.join(LATEX.get(character, character) for character in text)
+  return rf'\textbf{{{text}}}' if bold else text
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(rahf.__file__).parent
 LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
-  {'experiment', 'scorecard'},
+  {'compare', 'experiment', 'scorecard'},
   {'samples'},
   {
     *('blueprint', 'checkpoint', 'config', 'distributed', 'interruption', 'journal'),

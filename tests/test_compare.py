@@ -1,0 +1,168 @@
+"""Verdicts on runs that are known to differ, and the files that hold them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from rahf import compare, evaluate, samples
+from rahf.data import schema
+from rahf.errors import InputError
+from rahf.samples import Sample
+from rahf.tables import paper_tables
+
+SIZE = 60
+WORDS = 6
+MISTAKES = {'good': 0.1, 'bad': 0.6}
+
+
+def make_run(name: str) -> list[Sample]:
+  """The same samples for all; the noise of what is predicted is the run's own."""
+  truth = np.random.default_rng(0)
+  noise = np.random.default_rng(1)
+  share = MISTAKES[name]
+  found = []
+  for number in range(SIZE):
+    scores = truth.random(4)
+    labels = truth.integers(0, 2, WORDS)
+    flipped = noise.random(WORDS) < share
+    p = np.where(labels ^ flipped, 0.2, 0.8) + 0.1 * noise.random(WORDS)
+    error = share * (0.9 + 0.2 * noise.random())
+    values = {'mse': error, 'mse_empty': np.nan, 'cc': 1 - error, 'kld': 2 * error}
+    values |= {'sim': 1 - error, 'nss': 3.0, 'auc_judd': 1 - error / 2}
+    found.append(
+      Sample(
+        uid=f'{number:03}',
+        predicted=tuple((scores + share * noise.normal(size=4)).tolist()),
+        annotated=tuple(scores.tolist()),
+        maps=dict.fromkeys(schema.MAPS, values),
+        truth=tuple(labels.tolist()),
+        marked=tuple((labels ^ flipped).tolist()),
+        p_misaligned=tuple(p.tolist()),
+      )
+    )
+  return found
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Two work directories, one of which has an older evaluation too."""
+  root = epath.Path(tmp_path_factory.mktemp('runs'))
+  for name in MISTAKES:
+    place = root / name / 'eval'
+    place.mkdir(parents=True)
+    samples.write(place / 'test-100.samples.jsonl', make_run(name))
+    values = {'keywords_constrained/threshold': 0.5}
+    (place / 'test-100.json').write_text(json.dumps(values))
+  samples.write(root / 'good/eval/test-99.samples.jsonl', make_run('bad'))
+  samples.write(root / 'good/eval/test-long-200.samples.jsonl', [])
+  return root
+
+
+@pytest.fixture(scope='module')
+def comparison(folder):
+  runs = [compare.read_run(folder / name, 'test') for name in ('bad', 'good')]
+  return compare.compare(runs, draws=100)
+
+
+def test_the_better_run_is_marked(comparison):
+  for metric in (
+    'overall/plcc',
+    'implausibility/mse',
+    'misalignment/kld',
+    'keywords/f1',
+  ):
+    assert comparison.mark('good', metric) == compare.BETTER, metric
+    assert comparison.mark('bad', metric) == ''
+  # Equal in both, and defined in neither.
+  assert comparison.mark('good', 'implausibility/nss') == ''
+  assert comparison.mark('good', 'implausibility/mse_empty') == ''
+
+
+def test_the_worse_run_is_marked(folder):
+  runs = [compare.read_run(folder / name, 'test') for name in ('good', 'bad')]
+  found = compare.compare(runs, draws=100)
+  for metric in (
+    'overall/plcc',
+    'implausibility/mse',
+    'misalignment/kld',
+    'keywords/f1',
+  ):
+    assert found.mark('bad', metric) == compare.WORSE, metric
+
+
+def test_the_order_of_samples_does_not_matter(folder, comparison):
+  runs = [compare.read_run(folder / name, 'test') for name in ('bad', 'good')]
+  runs[1] = runs[1]._replace(samples=runs[1].samples[::-1])
+  again = compare.compare(runs, draws=100)
+  for metric, found in comparison.results['good'].items():
+    same = again.results['good'][metric]
+    np.testing.assert_array_equal(same.drawn, found.drawn)
+
+
+def test_written_files(folder, tmp_path, capsys):
+  out = tmp_path / 'better'
+  arguments = [str(folder / 'bad'), str(folder / 'good'), '--draws=100', f'--out={out}']
+  assert evaluate.main(['compare', *arguments]) == 0
+  printed = capsys.readouterr().out
+  text = out.with_suffix('.md').read_text()
+  assert text in printed
+  expected = {
+    name: samples.metrics(make_run(name), 0.5)['keywords/f1'] for name in MISTAKES
+  }
+  assert f'{100 * expected["good"]:.1f}{compare.BETTER}' in text
+  assert f'{100 * expected["bad"]:.1f} ' in text
+  assert 'RAHF, augmented prompt' in text
+  with out.with_suffix('.csv').open() as file:
+    rows = {(row['metric'], row['run']): row for row in csv.DictReader(file)}
+  row = rows['keywords/f1', 'good']
+  assert float(row['value']) == pytest.approx(expected['good'], rel=1e-5)
+  assert float(row['low']) < float(row['value']) < float(row['high'])
+  grown = float(row['difference_value'])
+  assert grown == pytest.approx(expected['good'] - expected['bad'], rel=1e-4)
+  assert float(row['difference_p']) < 0.05
+  assert rows['implausibility/mse_empty', 'good']['value'] == ''
+
+
+def test_latex_has_a_cell_for_every_column(comparison):
+  text = compare.latex(comparison)
+  tables = text.split(r'\begin{table}')[1:]
+  assert len(tables) == 1 + len(paper_tables({}))
+  for table in tables:
+    columns = table.split(r'\begin{tabular}{')[1].split('}')[0]
+    rows = [line for line in table.splitlines() if line.endswith(r'\\')]
+    assert len(rows) > 2
+    assert {row.count(' & ') + 1 for row in rows} == {len(columns)}
+  assert r'\textbf{good}' in text
+  # Signs that LaTeX has commands for, and those that it does not know.
+  assert r'95 \% intervals' in text
+  assert text.isascii()
+
+
+def test_a_run_on_other_samples_is_refused(folder):
+  first = compare.read_run(folder / 'good', 'test')
+  fewer = compare.Run('fewer', first.samples[:-2], 0.5)
+  with pytest.raises(
+    InputError, match='60 samples and fewer 58, of which 2 are not in'
+  ):
+    compare.compare([first, fewer])
+  changed = first.samples[3]._replace(annotated=(0.5,) * 4)
+  other = compare.Run('other', [*first.samples[:3], changed, *first.samples[4:]], 0.5)
+  with pytest.raises(InputError, match='different annotations of 003'):
+    compare.compare([first, other])
+  with pytest.raises(InputError, match='different names, not good, good'):
+    compare.compare([first, first])
+
+
+@pytest.mark.parametrize(
+  ('run', 'message'),
+  [('none', "none has no evaluation of the split 'test'"), ('good', '--config.eval')],
+)
+def test_what_is_not_there(folder, capsys, run, message):
+  split = 'test' if run == 'none' else 'dev'
+  assert evaluate.main(['compare', str(folder / run), f'--split={split}']) == 2
+  errors = capsys.readouterr().err
+  assert message in errors
+  assert 'Traceback' not in errors
