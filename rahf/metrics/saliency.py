@@ -122,7 +122,7 @@ def cc(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """Pearson's linear correlation over the pixels, cov(p, t) / (std(p) std(t)).
 
   In [-1, 1], higher is better, 0 is chance. If either map is constant: NaN in `rahf`
-  and `mit`, 0 in the others.
+  and `mit`, 0 in the others. Le Meur et al. (2007).
   """
   if _constant(prediction) or _constant(truth):
     return find_convention(convention).constant_cc
@@ -139,7 +139,8 @@ def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   `rahf` and `mit`, and 1e-8 in `richhf_torch`, which also adds it to the sums; in
   `pysaliency` e is 0, and 1e-20 is added to both maps before they are normalised. Lower
   is better; 0 is perfect, up to e. If either map sums to 0: NaN in `rahf` and `mit`,
-  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`.
+  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`. Bylinskii et
+  al. (2016).
   """
   choices = find_convention(convention)
   p, t = (values.ravel() + choices.kld_floor for values in (prediction, truth))
@@ -158,7 +159,8 @@ def sim(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """Similarity: histogram intersection, sum(min(p, t)) of maps normalised to sum 1.
 
   In [0, 1], higher is better. `mit` stretches both maps to [0, 1] first. NaN if what is
-  normalised sums to 0: an empty map, and under `mit` any constant one.
+  normalised sums to 0: an empty map, and under `mit` any constant one. Judd et al.
+  (2012).
   """
   if find_convention(convention).sim_stretch:
     # The range does not matter to what is normalised.
@@ -178,7 +180,8 @@ def nss(
 
   (mean of p where t > threshold - mean(p)) / std(p), with the sample's standard
   deviation (n - 1), in `pysaliency` the population's (n). 0 is chance, higher is
-  better, without a bound. NaN without fixations or for a constant prediction.
+  better, without a bound. NaN without fixations or for a constant prediction. Peters et
+  al. (2005).
 
   Args:
     threshold: fixations are the pixels with truth > threshold; 0 takes all that any
@@ -203,7 +206,8 @@ def auc_judd(
   one step. Nothing is drawn at random: equal values are not broken up by jitter.
 
   In [0, 1], higher is better, 0.5 is chance. NaN if no pixel or every pixel is fixated,
-  and for a constant prediction, but for `pysaliency`, where that is 0.5.
+  and for a constant prediction, but for `pysaliency`, where that is 0.5. Judd et al.
+  (2009).
 
   Args:
     threshold: as in `nss`.
