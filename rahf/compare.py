@@ -4,11 +4,13 @@ Runs are compared on the same samples and the same draws of them, metric by metr
 with the first (`metrics/bootstrap.py`).
 """
 
+import argparse
 import csv
 import io
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -228,3 +230,48 @@ def _shown(interval: Interval, digits: int) -> str:
     return '–'
   value, low, high = (f'{number:.{digits}f}' for number in interval)
   return f'{value} [{low}, {high}]'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs python -m rahf.evaluate; returns the exit status, 2 for a user's mistake."""
+  arguments = _parser().parse_args(argv)
+  runs = [epath.Path(run) for run in arguments.runs]
+  try:
+    found = compare(
+      [read_run(run, arguments.split) for run in runs], draws=arguments.draws
+    )
+    title = f'Comparison on the {arguments.split} split'
+    text = markdown(found, title)
+    for suffix, content in (
+      ('.md', text),
+      ('.csv', comma_separated(found)),
+      ('.tex', latex(found)),
+    ):
+      epath.Path(arguments.out + suffix).write_text(content)
+  except (InputError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(f'{text}\nWritten to {arguments.out}.md, .csv and .tex')
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m rahf.evaluate',
+    description='What to do with what python -m rahf.main --mode=eval has written.',
+  )
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
+  comparison = commands.add_parser(
+    'compare',
+    help='say which run is better, and how sure that is',
+    description="Prints the paper's tables with the runs' rows, and every metric with "
+    'its interval and its difference from the first run.',
+  )
+  add = comparison.add_argument
+  add(
+    'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
+  )
+  add('--split', default='test', help='what was evaluated (default: test)')
+  add('--draws', type=int, default=1000, help='of the bootstrap (default: 1000)')
+  add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
+  return parser

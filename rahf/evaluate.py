@@ -3,11 +3,17 @@
 Axis letters: B batch, H W map size, L prompt tokens, T target tokens.
 """
 
-import argparse
+import sys
+
+if __name__ == '__main__':
+  # python -m rahf.evaluate compare: it needs nothing of what follows.
+  from rahf.compare import main
+
+  sys.exit(main())
+
 import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, compare, distributed, losses, samples, sharding
+from rahf import checkpoint, distributed, losses, samples, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -324,52 +330,3 @@ def evaluate(
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
   print(f'Written to {workdir}/eval/{config.eval.split}-{step}.json and .md')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Compares evaluations; returns the exit status, 2 for a user's mistake."""
-  arguments = _parser().parse_args(argv)
-  runs = [epath.Path(run) for run in arguments.runs]
-  try:
-    found = compare.compare(
-      [compare.read_run(run, arguments.split) for run in runs], draws=arguments.draws
-    )
-    title = f'Comparison on the {arguments.split} split'
-    text = compare.markdown(found, title)
-    for suffix, content in (
-      ('.md', text),
-      ('.csv', compare.comma_separated(found)),
-      ('.tex', compare.latex(found)),
-    ):
-      epath.Path(arguments.out + suffix).write_text(content)
-  except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  print(f'{text}\nWritten to {arguments.out}.md, .csv and .tex')
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m rahf.evaluate',
-    description='What to do with what python -m rahf.main --mode=eval has written.',
-  )
-  commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  comparison = commands.add_parser(
-    'compare',
-    help='say which run is better, and how sure that is',
-    description="Prints the paper's tables with the runs' rows, and every metric with "
-    'its interval and its difference from the first run.',
-  )
-  add = comparison.add_argument
-  add(
-    'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
-  )
-  add('--split', default='test', help='what was evaluated (default: test)')
-  add('--draws', type=int, default=1000, help='of the bootstrap (default: 1000)')
-  add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
-  return parser
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from etils import epath
 
-from rahf import compare, evaluate, samples
+from rahf import compare, samples
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.samples import Sample
@@ -105,7 +107,7 @@ def test_the_order_of_samples_does_not_matter(folder, comparison):
 def test_written_files(folder, tmp_path, capsys):
   out = tmp_path / 'better'
   arguments = [str(folder / 'bad'), str(folder / 'good'), '--draws=100', f'--out={out}']
-  assert evaluate.main(['compare', *arguments]) == 0
+  assert compare.main(['compare', *arguments]) == 0
   printed = capsys.readouterr().out
   text = out.with_suffix('.md').read_text()
   assert text in printed
@@ -124,6 +126,18 @@ def test_written_files(folder, tmp_path, capsys):
   assert grown == pytest.approx(expected['good'] - expected['bad'], rel=1e-4)
   assert float(row['difference_p']) < 0.05
   assert rows['implausibility/mse_empty', 'good']['value'] == ''
+
+
+def test_the_command(folder, tmp_path):
+  command = [sys.executable, '-m', 'rahf.evaluate', 'compare', '--draws=20']
+  runs = [str(folder / name) for name in MISTAKES]
+  ended = subprocess.run(
+    [*command, *runs], cwd=tmp_path, capture_output=True, text=True
+  )
+  assert ended.returncode == 0, ended.stderr
+  assert 'Written to comparison.md, .csv and .tex' in ended.stdout
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'comparison.md', 'comparison.csv', 'comparison.tex'}
 
 
 def test_latex_has_a_cell_for_every_column(comparison):
@@ -162,7 +176,7 @@ def test_a_run_on_other_samples_is_refused(folder):
 )
 def test_what_is_not_there(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'
-  assert evaluate.main(['compare', str(folder / run), f'--split={split}']) == 2
+  assert compare.main(['compare', str(folder / run), f'--split={split}']) == 2
   errors = capsys.readouterr().err
   assert message in errors
   assert 'Traceback' not in errors
