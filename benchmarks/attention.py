@@ -7,9 +7,6 @@ position biases. With a topology it is compiled for one of its chips (needs libt
 TPU), and bytes moved and kept are printed; else it is run here.
 """
 
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
 import machine
@@ -17,6 +14,7 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from metrics import median_ms
 from rahf.costs.chips import GB, GIB
 from rahf.costs.program import measure
 from rahf.models import attention
@@ -86,7 +84,10 @@ def timed(size: tuple[int, int], large: int) -> list[str]:
   arrays = operands(*size, jnp.float32)
   gradient = make_gradient()
   result = jax.jit(lambda *x: attention.attend(*x[:3], scale=1.0, bias=x[3], mask=x[4]))
-  return [f'{median_ms(f, arrays):.0f}' for f in (result, jax.jit(gradient))]
+  return [
+    f'{median_ms(lambda f=f: jax.block_until_ready(f(*arrays)), _REPEATS.value):.0f}'
+    for f in (result, jax.jit(gradient))
+  ]
 
 
 def operands(texts: int, tokens: int, dtype) -> tuple[jax.Array, ...]:
@@ -96,15 +97,6 @@ def operands(texts: int, tokens: int, dtype) -> tuple[jax.Array, ...]:
   bias = jax.random.normal(key, (1, HEADS, tokens, tokens), dtype)
   mask = jnp.broadcast_to(jnp.arange(tokens) < tokens - 20, (texts, 1, 1, tokens))
   return *(jax.random.normal(key, shape, dtype) / 8 for key in keys), bias, mask
-
-
-def median_ms(function, arrays: tuple[jax.Array, ...]) -> float:
-  seconds = []
-  for _ in range(1 + _REPEATS.value):
-    start = time.perf_counter()
-    jax.block_until_ready(function(*arrays))
-    seconds.append(time.perf_counter() - start)
-  return 1000 * statistics.median(seconds[1:])
 
 
 if __name__ == '__main__':

@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import math
+import os
+import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,14 +25,23 @@ from rahf.errors import InputError
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Interval, Resampled
 from rahf.samples import Sample
-from rahf.tables import NOTE, Table, paper_tables, to_latex, to_markdown
+from rahf.tables import (
+  NOTE,
+  Table,
+  paper_tables,
+  to_latex,
+  to_latex_text,
+  to_markdown,
+)
 
 BETTER, WORSE = '▲', '▼'
 LEGEND = (
-  f'{BETTER} better and {WORSE} worse than the first run: the 95 % interval of the '
-  'difference, bootstrapped over the samples, leaves out 0. One in twenty metrics of '
-  'equal runs does so too.'
+  f'{BETTER} better and {WORSE} worse than the first run: the {bootstrap.LEVEL:.0%} '
+  'interval of the difference, bootstrapped over the samples, leaves out 0. One in '
+  'twenty metrics of equal runs does so too.'
 )
+# With fewer, the ends of an interval are chance.
+FEWEST_DRAWS = 100
 
 
 class Run(NamedTuple):
@@ -51,12 +62,15 @@ class Comparison(NamedTuple):
   Attributes:
     size: how many samples there are.
     results: by run, then by metric.
-    thresholds: by run.
+    thresholds: of constrained decoding, by run.
+    undefined: by run, then by metric, for how many maps that run leaves it undefined.
+      They are left out of the means of all runs.
   """
 
   size: int
   results: Mapping[str, Mapping[str, Resampled]]
   thresholds: Mapping[str, float | None]
+  undefined: Mapping[str, Mapping[str, float]]
 
   @property
   def first(self) -> str:
@@ -85,25 +99,37 @@ def read_run(run: epath.Path, split: str) -> Run:
   Raises:
     InputError: there is no evaluation, or it cannot be read.
   """
-  name, path = run.name, run
-  if not run.is_file():
-    steps = {}
-    for file in (run / 'eval').glob(f'{split}-*.samples.jsonl'):
-      if found := re.fullmatch(rf'{re.escape(split)}-(\d+)\.samples\.jsonl', file.name):
-        steps[int(found[1])] = file
-    if not steps:
-      raise InputError(
-        f'{run} has no evaluation of the split {split!r} that keeps samples; make one '
-        f'with --mode=eval --config.eval.split={split}'
-      )
-    path = steps[max(steps)]
+  path = run if run.is_file() else _newest(run, split)
   found = samples_lib.read(path)
-  metrics = path.parent / f'{path.name.removesuffix(".samples.jsonl")}.json'
   threshold = None
-  if metrics.exists():
-    key = 'keywords_constrained/threshold'
-    threshold = json.loads(metrics.read_text()).get(key)
-  return Run(name, found, threshold)
+  if any(sample.p_misaligned for sample in found):
+    threshold = _read_threshold(path)
+  return Run(str(run), found, threshold)
+
+
+def _newest(workdir: epath.Path, split: str) -> epath.Path:
+  steps = {}
+  for file in (workdir / 'eval').glob(f'{split}-*.samples.jsonl'):
+    if found := re.fullmatch(rf'{re.escape(split)}-(\d+)\.samples\.jsonl', file.name):
+      steps[int(found[1])] = file
+  if not steps:
+    raise InputError(
+      f'{workdir} has no evaluation of the split {split!r} that keeps samples; make '
+      f'one with --mode=eval --config.eval.split={split}'
+    )
+  return steps[max(steps)]
+
+
+def _read_threshold(path: epath.Path) -> float:
+  """Returns the threshold that an evaluation took, from the metrics beside it."""
+  metrics = path.parent / f'{path.name.removesuffix(".samples.jsonl")}.json'
+  try:
+    return float(json.loads(metrics.read_text())['keywords_constrained/threshold'])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{metrics} does not say which threshold constrained decoding took; {path.name} '
+      'is read with the file that was written beside it'
+    ) from error
 
 
 def compare(
@@ -112,31 +138,63 @@ def compare(
   """Resamples every metric of every run.
 
   Raises:
-    InputError: two runs have one name, or are not of the same annotated samples.
+    InputError: two runs have one name, are not of the same annotated samples, or do
+      not have the same metrics; or there are too few draws.
   """
   names = [run.name for run in runs]
   if len(set(names)) < len(names):
     raise InputError(f'runs need different names, not {", ".join(names)}')
+  if draws < FEWEST_DRAWS:
+    raise InputError(f'{draws} draws are too few; take {FEWEST_DRAWS} or more')
   order = [sample.uid for sample in runs[0].samples]
-  functions = {}
+  aligned = []
   for run in runs:
     check_same_samples(runs[0], run)
     by_uid = {sample.uid: sample for sample in run.samples}
-    functions[run.name], _ = samples_lib.statistics(
-      [by_uid[uid] for uid in order], run.threshold
-    )
-  shared = [
-    metric
-    for metric in functions[names[0]]
-    if all(metric in f for f in functions.values())
-  ]
+    aligned.append([by_uid[uid] for uid in order])
+  undefined = dict(zip(names, map(samples_lib.undefined, aligned), strict=True))
+  functions = {}
+  for run, samples in zip(runs, defined_in_all(aligned), strict=True):
+    functions[run.name], _ = samples_lib.statistics(samples, run.threshold)
+    if missing := functions[run.name].keys() ^ functions[names[0]].keys():
+      raise InputError(
+        f'not both of {names[0]} and {run.name} have {min(missing)}; evaluate both anew'
+      )
   results: dict[str, dict[str, Resampled]] = {name: {} for name in names}
-  work = [(name, metric) for name in names for metric in shared]
+  work = [(name, metric) for name in names for metric in functions[name]]
   for name, metric in tqdm(work, 'resample', unit='metric', leave=False, disable=None):
     results[name][metric] = bootstrap.resample(
       functions[name][metric], len(order), draws=draws, seed=seed
     )
-  return Comparison(len(order), results, {run.name: run.threshold for run in runs})
+  thresholds = {run.name: run.threshold for run in runs}
+  return Comparison(len(order), results, thresholds, undefined)
+
+
+def defined_in_all(runs: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+  """Returns the samples of all runs, without what one of them leaves undefined.
+
+  A run that answers the hard images with constant maps, with which nothing correlates,
+  would otherwise be measured by the easy ones.
+  """
+  kept: list[list[Sample]] = [[] for _ in runs]
+  for same in zip(*runs, strict=True):
+    undefined = {
+      (name, metric)
+      for sample in same
+      for name, values in sample.maps.items()
+      for metric, value in values.items()
+      if math.isnan(value)
+    }
+    for samples, sample in zip(kept, same, strict=True):
+      maps = {
+        name: {
+          metric: math.nan if (name, metric) in undefined else value
+          for metric, value in values.items()
+        }
+        for name, values in sample.maps.items()
+      }
+      samples.append(sample._replace(maps=maps))
+  return kept
 
 
 def check_same_samples(first: Run, other: Run) -> None:
@@ -163,15 +221,16 @@ def higher_is_better(metric: str) -> bool:
   return metric.rsplit('/', 1)[-1] not in ('mse', 'mse_empty', 'kld')
 
 
-def markdown(comparison: Comparison, title: str) -> str:
+def markdown(comparison: Comparison) -> str:
   """Returns the paper's tables with the runs' rows, and all intervals."""
-  sections = [f'# {title}', *map(to_markdown, _tables(comparison)), LEGEND, NOTE]
+  sections = ['# Comparison', *map(to_markdown, _tables(comparison)), LEGEND, NOTE]
   return '\n\n'.join(sections) + '\n'
 
 
 def latex(comparison: Comparison) -> str:
-  """Returns the same tables for LaTeX, with the packages booktabs and amssymb."""
-  return '\n\n'.join(map(to_latex, _tables(comparison))) + '\n'
+  """Returns the same for LaTeX, with the packages booktabs and amssymb."""
+  notes = [to_latex_text(note) for note in (LEGEND, NOTE)]
+  return '\n\n'.join([*map(to_latex, _tables(comparison)), *notes]) + '\n'
 
 
 def comma_separated(comparison: Comparison) -> str:
@@ -201,7 +260,27 @@ def _tables(comparison: Comparison) -> list[Table]:
     if comparison.thresholds[run] is not None:
       values[run]['keywords_constrained/threshold'] = comparison.thresholds[run]
     marks[run] = {metric: comparison.mark(run, metric) for metric in results}
-  return [*paper_tables(values, marks), _intervals(comparison)]
+  tables = [*paper_tables(values, marks), _intervals(comparison)]
+  return tables + (
+    [_undefined(comparison)] if any(comparison.undefined.values()) else []
+  )
+
+
+def _undefined(comparison: Comparison) -> Table:
+  counts = comparison.undefined
+  names = sorted({name for found in counts.values() for name in found})
+  rows = [
+    [
+      name.removesuffix('/undefined'),
+      *(str(int(found.get(name, 0))) for found in counts.values()),
+    ]
+    for name in names
+  ]
+  note = (
+    'A constant map correlates with nothing. What one run leaves undefined is left out '
+    'of the means of all of them.'
+  )
+  return Table('Maps without a metric', note, ['', *counts], rows)
 
 
 def _intervals(comparison: Comparison) -> Table:
@@ -221,7 +300,7 @@ def _intervals(comparison: Comparison) -> Table:
         '–' if math.isnan(grown.p) else f'{grown.p:.3f}',
       ]
     rows.append(row)
-  title = f'All metrics with 95 % intervals, {comparison.size} samples'
+  title = f'All metrics with {bootstrap.LEVEL:.0%} intervals, {comparison.size} samples'
   return Table(title, '', header, rows)
 
 
@@ -235,24 +314,34 @@ def _shown(interval: Interval, digits: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs python -m rahf.evaluate; returns the exit status, 2 for a user's mistake."""
   arguments = _parser().parse_args(argv)
-  runs = [epath.Path(run) for run in arguments.runs]
+  out = epath.Path(arguments.out)
   try:
-    found = compare(
-      [read_run(run, arguments.split) for run in runs], draws=arguments.draws
-    )
-    title = f'Comparison on the {arguments.split} split'
-    text = markdown(found, title)
+    if not out.parent.is_dir():
+      raise InputError(f'--out={out}: there is no folder {out.parent}')
+    runs = [read_run(epath.Path(run), arguments.split) for run in arguments.runs]
+    found = compare(_shortly_named(runs), draws=arguments.draws)
+    print(markdown(found))
     for suffix, content in (
-      ('.md', text),
+      ('.md', markdown(found)),
       ('.csv', comma_separated(found)),
       ('.tex', latex(found)),
     ):
-      epath.Path(arguments.out + suffix).write_text(content)
+      epath.Path(f'{out}{suffix}').write_text(content)
   except (InputError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  print(f'{text}\nWritten to {arguments.out}.md, .csv and .tex')
+  print(f'Written to {out}.md, .csv and .tex')
   return 0
+
+
+def _shortly_named(runs: Sequence[Run]) -> list[Run]:
+  """Names runs by the last parts of their paths, as many as tell them apart."""
+  paths = [pathlib.PurePath(os.path.abspath(run.name)).parts for run in runs]
+  for length in range(1, max(map(len, paths))):
+    names = ['/'.join(parts[-length:]) for parts in paths]
+    if len(set(names)) == len(names):
+      break
+  return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -272,6 +361,11 @@ def _parser() -> argparse.ArgumentParser:
     'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
   )
   add('--split', default='test', help='what was evaluated (default: test)')
-  add('--draws', type=int, default=1000, help='of the bootstrap (default: 1000)')
+  add(
+    '--draws',
+    type=int,
+    default=bootstrap.DRAWS,
+    help='of the bootstrap (default: %(default)s)',
+  )
   add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
   return parser

@@ -329,4 +329,5 @@ def evaluate(
   with jax.set_mesh(experiment.mesh):
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
-  print(f'Written to {workdir}/eval/{config.eval.split}-{step}.json and .md')
+  names = f'{config.eval.split}-{step}.md, .json and .samples.jsonl'
+  print(f'Written to {workdir}/eval/{names}')

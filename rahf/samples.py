@@ -20,11 +20,9 @@ from rahf.errors import InputError
 from rahf.metrics.bootstrap import Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
-from rahf.metrics.saliency import MapMetrics
+from rahf.tables import KEYWORD_METRICS, MAP_METRICS
 
 CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
-MAP_METRICS = tuple(field.name for field in dataclasses.fields(MapMetrics))
-KEYWORD_METRICS = ('precision', 'recall', 'f1', 'f1_per_sample')
 
 
 class Sample(NamedTuple):
@@ -100,14 +98,32 @@ def metrics(
   values = {name: function(everything) for name, function in functions.items()}
   if threshold is not None:
     values['keywords_constrained/threshold'] = threshold
-  return values | _undefined(samples)
+  return values | undefined(samples)
+
+
+def undefined(samples: Sequence[Sample]) -> dict[str, float]:
+  """Counts, by metric, the maps that are not empty in truth and yet do not define it.
+
+  Returns:
+    Counts over 0, by names such as `implausibility/cc/undefined`.
+  """
+  counts: dict[str, float] = {}
+  for sample in samples:
+    for name, values in sample.maps.items():
+      if not math.isnan(values['mse_empty']):
+        continue
+      for key in set(MAP_METRICS) - {'mse_empty'}:
+        if math.isnan(values[key]):
+          place = f'{name}/{key}/undefined'
+          counts[place] = counts.get(place, 0) + 1
+  return dict(sorted(counts.items()))
 
 
 def write(path: epath.Path, samples: Iterable[Sample]) -> None:
   """Writes one JSON object a line; what is NaN is null."""
   with path.open('w') as file:
     for sample in samples:
-      file.write(json.dumps(_map_floats(sample._asdict(), _to_json)) + '\n')
+      file.write(json.dumps(_map_leaves(sample._asdict(), _to_json)) + '\n')
 
 
 def read(path: epath.Path) -> list[Sample]:
@@ -121,7 +137,7 @@ def read(path: epath.Path) -> list[Sample]:
   samples = []
   for number, line in enumerate(path.read_text().splitlines(), start=1):
     try:
-      fields = _map_floats(json.loads(line), _from_json)
+      fields = _map_leaves(json.loads(line), _from_json)
       samples.append(Sample(**fields))
     except (ValueError, TypeError) as error:
       raise InputError(f'{path}:{number} is not a sample: {error}') from error
@@ -196,26 +212,12 @@ def _joined(judged: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
   return labels, np.concatenate([s.p_misaligned for s in judged])
 
 
-def _undefined(samples: Sequence[Sample]) -> dict[str, float]:
-  """Counts the annotated maps that are not empty and yet do not define a metric."""
-  counts: dict[str, float] = {}
-  for sample in samples:
-    for name, values in sample.maps.items():
-      if not math.isnan(values['mse_empty']):
-        continue
-      for key in set(MAP_METRICS) - {'mse_empty'}:
-        if math.isnan(values[key]):
-          place = f'{name}/{key}/undefined'
-          counts[place] = counts.get(place, 0) + 1
-  return dict(sorted(counts.items()))
-
-
-def _map_floats(value, function: Callable):
+def _map_leaves(value, function: Callable):
   """Applies a function to all that is neither a dict nor a list."""
   if isinstance(value, dict):
-    return {key: _map_floats(item, function) for key, item in value.items()}
+    return {key: _map_leaves(item, function) for key, item in value.items()}
   if isinstance(value, list | tuple):
-    return tuple(_map_floats(item, function) for item in value)
+    return tuple(_map_leaves(item, function) for item in value)
   return function(value)
 
 

@@ -214,11 +214,11 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-  """Returns a `table` environment for LaTeX with the package booktabs."""
+  """Returns a `table` environment for LaTeX with the packages booktabs and amssymb."""
   lines = [
     r'\begin{table}',
     r'\centering',
-    rf'\caption{{{_latex(table.title)}}}',
+    rf'\caption{{{to_latex_text(". ".join(filter(None, table[:2])))}}}',
     rf'\begin{{tabular}}{{l{"r" * (len(table.header) - 1)}}}',
     r'\toprule',
     _latex_row(table.header),
@@ -232,10 +232,10 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-  return ' & '.join(map(_latex, cells)) + r' \\'
+  return ' & '.join(map(to_latex_text, cells)) + r' \\'
 
 
-def _latex(text: str) -> str:
+def to_latex_text(text: str) -> str:
   """Escapes what LaTeX reads as commands, and writes our signs in its own."""
   bold = text.startswith('**') and text.endswith('**')
   text = text.strip('*')

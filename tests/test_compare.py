@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from rahf.errors import InputError
 from rahf.samples import Sample
 from rahf.tables import paper_tables
 
+ROOT = pathlib.Path(compare.__file__).parents[1]
 SIZE = 60
 WORDS = 6
 MISTAKES = {'good': 0.1, 'bad': 0.6}
@@ -63,10 +65,13 @@ def folder(tmp_path_factory):
   return root
 
 
+def read_runs(folder, *names):
+  return [compare.read_run(folder / name, 'test')._replace(name=name) for name in names]
+
+
 @pytest.fixture(scope='module')
 def comparison(folder):
-  runs = [compare.read_run(folder / name, 'test') for name in ('bad', 'good')]
-  return compare.compare(runs, draws=100)
+  return compare.compare(read_runs(folder, 'bad', 'good'), draws=100)
 
 
 def test_the_better_run_is_marked(comparison):
@@ -84,8 +89,7 @@ def test_the_better_run_is_marked(comparison):
 
 
 def test_the_worse_run_is_marked(folder):
-  runs = [compare.read_run(folder / name, 'test') for name in ('good', 'bad')]
-  found = compare.compare(runs, draws=100)
+  found = compare.compare(read_runs(folder, 'good', 'bad'), draws=100)
   for metric in (
     'overall/plcc',
     'implausibility/mse',
@@ -96,7 +100,7 @@ def test_the_worse_run_is_marked(folder):
 
 
 def test_the_order_of_samples_does_not_matter(folder, comparison):
-  runs = [compare.read_run(folder / name, 'test') for name in ('bad', 'good')]
+  runs = read_runs(folder, 'bad', 'good')
   runs[1] = runs[1]._replace(samples=runs[1].samples[::-1])
   again = compare.compare(runs, draws=100)
   for metric, found in comparison.results['good'].items():
@@ -129,15 +133,16 @@ def test_written_files(folder, tmp_path, capsys):
 
 
 def test_the_command(folder, tmp_path):
-  command = [sys.executable, '-m', 'rahf.evaluate', 'compare', '--draws=20']
+  command = [sys.executable, '-m', 'rahf.evaluate', 'compare', '--draws=100']
   runs = [str(folder / name) for name in MISTAKES]
+  out = f'--out={tmp_path}/runs'
   ended = subprocess.run(
-    [*command, *runs], cwd=tmp_path, capture_output=True, text=True
+    [*command, *runs, out], cwd=ROOT, capture_output=True, text=True
   )
   assert ended.returncode == 0, ended.stderr
-  assert 'Written to comparison.md, .csv and .tex' in ended.stdout
+  assert f'Written to {tmp_path}/runs.md, .csv and .tex' in ended.stdout
   names = {path.name for path in tmp_path.iterdir()}
-  assert names == {'comparison.md', 'comparison.csv', 'comparison.tex'}
+  assert names == {'runs.md', 'runs.csv', 'runs.tex'}
 
 
 def test_latex_has_a_cell_for_every_column(comparison):
@@ -151,12 +156,13 @@ def test_latex_has_a_cell_for_every_column(comparison):
     assert {row.count(' & ') + 1 for row in rows} == {len(columns)}
   assert r'\textbf{good}' in text
   # Signs that LaTeX has commands for, and those that it does not know.
-  assert r'95 \% intervals' in text
+  assert r'95\% intervals' in text
+  assert r'The rows above ours' in text
   assert text.isascii()
 
 
 def test_a_run_on_other_samples_is_refused(folder):
-  first = compare.read_run(folder / 'good', 'test')
+  (first,) = read_runs(folder, 'good')
   fewer = compare.Run('fewer', first.samples[:-2], 0.5)
   with pytest.raises(
     InputError, match='60 samples and fewer 58, of which 2 are not in'
@@ -168,6 +174,56 @@ def test_a_run_on_other_samples_is_refused(folder):
     compare.compare([first, other])
   with pytest.raises(InputError, match='different names, not good, good'):
     compare.compare([first, first])
+
+
+def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
+  """With a constant map there is no correlation, which leaves the easy images."""
+  honest, lazy = (make_run('bad') for _ in range(2))
+  for number, sample in enumerate(honest):
+    hard = number % 2
+    values = {name: v | {'cc': 0.1 if hard else 0.9} for name, v in sample.maps.items()}
+    honest[number] = sample._replace(maps=values)
+    if hard:
+      values = {name: v | {'cc': float('nan')} for name, v in values.items()}
+    lazy[number] = sample._replace(maps=values)
+  runs = [compare.Run('honest', honest, 0.5), compare.Run('lazy', lazy, 0.5)]
+  found = compare.compare(runs, draws=100)
+  assert found.mark('lazy', 'implausibility/cc') == ''
+  assert found.results['honest']['implausibility/cc'].value == pytest.approx(0.9)
+  assert found.undefined['lazy']['implausibility/cc/undefined'] == SIZE / 2
+  assert not found.undefined['honest']
+  text = compare.markdown(found)
+  assert '| implausibility/cc |      0 |   30 |' in text
+  assert 'Maps without a metric' in compare.latex(found)
+
+
+def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
+  path = epath.Path(tmp_path / 'test-100.samples.jsonl')
+  samples.write(path, make_run('good'))
+  for content in (None, '{"keywords_co', '{}'):
+    if content is not None:
+      (tmp_path / 'test-100.json').write_text(content)
+    with pytest.raises(
+      InputError, match=r'test-100\.json does not say which threshold'
+    ):
+      compare.read_run(path, 'test')
+
+
+def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
+  files = [str(folder / name / 'eval/test-100.samples.jsonl') for name in MISTAKES]
+  arguments = ['compare', *files, '--draws=100', f'--out={tmp_path}/files']
+  assert compare.main(arguments) == 0
+  assert '**good/eval/test-100.samples.jsonl**' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('option', 'message'),
+  [('--draws=99', '99 draws are too few'), ('--out=none/x', 'there is no folder none')],
+)
+def test_options_that_do_not_fit(folder, capsys, option, message):
+  runs = [str(folder / name) for name in MISTAKES]
+  assert compare.main(['compare', *runs, option]) == 2
+  assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

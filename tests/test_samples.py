@@ -14,6 +14,7 @@ from rahf.metrics.correlation import kendall, plcc
 from rahf.metrics.keywords import KeywordMetrics
 from rahf.metrics.saliency import MapMetrics
 from rahf.samples import Sample
+from rahf.tables import KEYWORD_METRICS
 
 RNG = np.random.default_rng(0)
 NAN = math.nan
@@ -83,7 +84,7 @@ def test_keywords_are_pooled():
       counts += KeywordMetrics.of(s.truth, s.marked, unplaced=s.unplaced)
       constrained += KeywordMetrics.of(s.truth, [p <= 0.3 for p in s.p_misaligned])
   found = samples.metrics(SAMPLES, 0.3)
-  for name in samples.KEYWORD_METRICS:
+  for name in KEYWORD_METRICS:
     assert found[f'keywords/{name}'] == pytest.approx(getattr(counts, name))
     expected = pytest.approx(getattr(constrained, name))
     assert found[f'keywords_constrained/{name}'] == expected

@@ -166,7 +166,7 @@ class Program:
     self, fusion: Instruction
   ) -> Iterator[tuple[str, tuple[list[Instruction], str]]]:
     """Yields each operand, with the computation inside and its name there."""
-    inside = self._computations.get(_CALLED.search(fusion.attributes)[1], [])
+    inside = self._computations[_CALLED.search(fusion.attributes)[1]]
     parameters = {int(i.attributes): i.name for i in inside if i.opcode == 'parameter'}
     for number, operand in enumerate(fusion.operands):
       yield operand, (inside, parameters[number])

@@ -70,11 +70,12 @@ def resample(
   Args:
     statistic: of the samples with the given indices, which may repeat; NaN where they
       do not define it.
-    samples: how many there are.
+    samples: how many there are; of one, or none, all draws would be alike, and there
+      is no interval.
     seed: of the draws; the same seed draws the same samples.
   """
   value = statistic(np.arange(samples))
-  if not samples:
+  if samples < 2:
     return Resampled(value, np.zeros(0))
   random = np.random.default_rng(seed)
   drawn = [statistic(random.integers(samples, size=samples)) for _ in range(draws)]

@@ -167,12 +167,12 @@ def best_threshold(
 ) -> float:
   """Returns the t for which marking the words with p > t has the highest pooled F1.
 
-  It lies halfway between two probabilities that occur; of equally good ones the
-  highest. 0.5 if no word is misaligned. For the arguments see `sweep`.
+  It is one of `sweep`, but not below 0; of equally good ones the highest. 0.5 if no
+  word is misaligned. For the arguments see `sweep`.
   """
   found = sweep(labels, p_misaligned)
   f1 = np.where(found.threshold >= 0, found.f1, -1.0)
-  return float(found.threshold[np.argmax(f1)]) if len(f1) else 0.5
+  return max(0.0, float(found.threshold[np.argmax(f1)])) if len(f1) else 0.5
 
 
 def _ratio(numerator: float | int, denominator: int) -> float:

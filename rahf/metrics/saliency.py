@@ -13,8 +13,10 @@ definitions are not. `Convention` holds the choices, `CONVENTIONS` those that ar
 
 All but `mse` take the convention by name. Maps come one at a time, height x width, for
 which a float is returned, or as a batch, for which an array is; `MapMetrics` adds up a
-stream. Predictions are resized to the truth's size; all is computed in float64. What a
-convention leaves undefined, such as the correlation with a constant map, is NaN.
+stream. Predictions are resized to the truth's size; all is computed in float64. What is
+undefined, such as the correlation with a constant map, is NaN. A convention is followed
+in its formula; what its code makes of empty and constant maps, only where the metric
+says so.
 """
 
 import dataclasses
@@ -83,6 +85,7 @@ def for_each_pair(metric: Callable[..., float]) -> Callable[..., float | np.ndar
 
   @functools.wraps(metric)
   def of_pairs(prediction: Predictions, truth: Maps, **options):
+    find_convention(options.get('convention', 'rahf'))
     if np.ndim(truth) == np.ndim(prediction) == 3:
       pairs = zip(prediction, truth, strict=True)
       return np.array([metric(*_pair(*pair), **options) for pair in pairs])
@@ -291,6 +294,7 @@ class MapMetrics:
     Raises:
       ValueError: a map is not two-dimensional or holds NaN or infinity.
     """
+    find_convention(convention)
     prediction, truth = _pair(prediction, truth)
     error = Mean.of(mse(prediction, truth))
     if not (truth > 0).any():

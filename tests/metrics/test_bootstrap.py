@@ -90,3 +90,13 @@ def test_draws_that_define_nothing_are_left_out():
     nothing = bootstrap.resample(lambda i: float('nan'), samples, draws=10)
     assert np.isnan(nothing.interval).all()
     assert np.isnan(bootstrap.difference(nothing, nothing)).all()
+
+
+def test_one_sample_says_nothing():
+  one, other = (bootstrap.resample(lambda i, v=v: v, 1) for v in (0.25, 0.75))
+  assert one.interval.value == 0.25
+  assert np.isnan(one.interval[1:]).all()
+  found = bootstrap.difference(one, other)
+  assert found.value == 0.5
+  assert np.isnan(found.p)
+  assert not found.significant

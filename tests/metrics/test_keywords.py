@@ -102,6 +102,7 @@ def test_best_threshold_lies_between_probabilities():
   assert best_threshold(np.array([1, 0, 1]), np.array([0.2, 0.9, 0.4])) == 0.65
   assert best_threshold(np.array([1, 1]), np.array([0.2, 0.9])) == 0.5
   assert best_threshold(np.array([0]), np.array([0.2])) == 0.1
+  assert best_threshold(np.array([0, 1]), np.array([0.0, 0.0])) == 0.0
 
 
 @pytest.mark.parametrize('digits', [1, 6])

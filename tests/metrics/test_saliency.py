@@ -200,9 +200,13 @@ def test_what_a_constant_prediction_gets(convention, prediction, undefined, defi
   assert {name: values[name] for name in defined} == defined
 
 
-def test_a_convention_that_does_not_exist():
+@pytest.mark.parametrize('metric', ['cc', 'kld', 'sim', 'nss', 'auc_judd', 'of'])
+@pytest.mark.parametrize('empty', [False, True])
+def test_a_convention_that_does_not_exist(pair, metric, empty):
+  prediction, truth = pair
+  home = saliency.MapMetrics if metric == 'of' else saliency
   with pytest.raises(ValueError, match="'cat2000'; choose from rahf, mit, pysaliency"):
-    saliency.cc(np.zeros((2, 2)), np.zeros((2, 2)), convention='cat2000')
+    getattr(home, metric)(prediction, truth * (not empty), convention='cat2000')
 
 
 def test_a_batch_gives_what_its_pairs_give(pair):

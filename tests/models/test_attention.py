@@ -1,5 +1,7 @@
 """Attention against its formula, and computed in parts against at once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from rahf.costs import work
 from rahf.models import attention
 from rahf.models.attention import attend
 from rahf.sharding import AXES, LOGICAL_AXIS_RULES
@@ -87,6 +90,32 @@ def test_an_odd_batch():
 
 
 @pytest.mark.usefixtures('way')
+@pytest.mark.parametrize('batch', [1, 3])
+def test_gradients_in_bfloat16_and_of_odd_batches(batch):
+  query, key, value, bias = operands()
+  arrays = query[:batch], key[:batch], value[:batch], bias
+  mask = MASKS['of keys'][:batch]
+
+  def loss(function, *arrays):
+    return jnp.sum(jnp.sin(function(*arrays)), dtype=jnp.float32)
+
+  def ours(query, key, value, bias):
+    return attend(query, key, value, scale=SCALE, bias=bias, mask=mask)
+
+  expected = jax.grad(
+    lambda *arrays: loss(lambda *x: by_formula(*x, mask), *arrays), (0, 1, 2, 3)
+  )(*arrays)
+  rounded = [array.astype(jnp.bfloat16) for array in arrays]
+  for operand, tolerance in ((arrays, 2e-5), (rounded, 0.05)):
+    found = jax.grad(functools.partial(loss, ours), (0, 1, 2, 3))(*operand)
+    for gradient, array, wanted in zip(found, operand, expected, strict=True):
+      assert gradient.dtype == array.dtype
+      np.testing.assert_allclose(
+        gradient.astype(jnp.float32), wanted, atol=tolerance * float(abs(wanted).max())
+      )
+
+
+@pytest.mark.usefixtures('way')
 def test_large_logits_do_not_overflow():
   query = jnp.full((2, 1, 1, 1), 200.0)
   key = jnp.array([1.0, 0.5] * 2).reshape(2, 2, 1, 1)
@@ -137,9 +166,28 @@ def test_on_a_mesh(shape, monkeypatch):
   mesh = jax.make_mesh(shape, AXES, (jax.sharding.AxisType.Auto,) * 3)
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
     found = gradient(*arrays)
+    program = str(jax.make_jaxpr(loss)(*arrays))
+  spec = "P(('data', 'fsdp'), None, 'tensor', None)"
+  assert spec in program or spec.replace("', '", "','") in program
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected
   )
+
+
+def test_logits_in_parts_count_as_no_bytes(monkeypatch):
+  arrays = operands()
+  gradient = jax.grad(lambda *x: attend(*x[:3], scale=1.0, bias=x[3]).sum(), (0, 1, 2))
+  found = {}
+  for large in (0, 2**40):
+    monkeypatch.setattr(attention, 'LARGE', large)
+    found[large] = work.total(work.count(lambda *x: gradient(*x), *arrays))
+  forward = 2 * 2 * BATCH * HEADS * QUERIES * KEYS * WIDTH
+  # Logits are computed again.
+  assert found[2**40].flops == 3 * forward
+  assert found[0].flops >= 3.5 * forward
+  logits = 4 * BATCH * HEADS * QUERIES * KEYS
+  assert found[2**40].bytes > 6 * logits
+  assert found[0].bytes < found[2**40].bytes
 
 
 def test_parts_keep_no_logits_for_the_gradient(monkeypatch):
