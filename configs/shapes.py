@@ -9,8 +9,8 @@ The model of `quickstart.py` on six times the data, in either variant of the pap
     --workdir=runs/shapes_augmented_prompt
 
 Hardware: two CPU cores. Time: multi-head about 90 minutes, at 0.162 s a step. On its
-test split: implausibility CC .762, plausibility PLCC .90, alignment PLCC .84, keywords F1
-85 %. The augmented prompt has not been run for as long.
+test split: implausibility CC .762, plausibility PLCC .90, alignment PLCC .84, keywords
+F1 85 %. The augmented prompt has not been run for as long.
 """
 
 from ml_collections import ConfigDict
