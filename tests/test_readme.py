@@ -10,8 +10,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from rahf import compare, main
 from rahf import config as config_lib
-from rahf import main
 from rahf.data import __main__ as data_main
 from rahf.pretrained import __main__ as pretrained_main
 
@@ -24,7 +24,7 @@ COMMANDS = [
   for line in block.splitlines()
   for command in line.split('&&')
 ]
-SCRIPTS = {'rahf.main', 'rahf.data', 'rahf.pretrained', 'pytest'}
+SCRIPTS = {'rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'pytest'}
 
 
 def test_first_two_blocks_are_the_main_job_and_the_tests():
@@ -84,6 +84,15 @@ def test_pretrained_accepts(command: list[str], capsys):
   # The file is the user's: it is looked for, and not here.
   assert pretrained_main.main(command[3:]) == 2
   assert f'{command[3]} does not exist' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.evaluate' in c], ids=shlex.join
+)
+def test_evaluate_accepts(command: list[str], tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)  # Where nothing is evaluated.
+  assert compare.main(command[3:]) == 2
+  assert f'{command[4]} has no evaluation' in capsys.readouterr().err
 
 
 def test_named_files_exist():
