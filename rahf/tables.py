@@ -60,16 +60,18 @@ LATEX = {
 }
 
 CONSTANT = 'constant predictor (training means)'
-NOTE = """\
+PUBLISHED_NOTE = """\
 The rows above ours are published figures for the test split of RichHF-18K (995
 samples in the paper; 955 in the release). Rows on other data are not comparable
-with them. The constant predictor answers every example with the training means and
-gives the scale. A dash stands for what is not reported or not defined.
+with them. A dash stands for what is not reported or not defined.
 
 ¹ The first author's re-implementation, with a larger image encoder (ViT-L/16) and at
   384 pixels. Its NSS and AUC-Judd take every pixel over 0 as fixated, as ours do;
   the paper does not say what it takes.
 ² Precision, recall and F1 are means over the samples; the paper's are pooled."""
+CONSTANT_NOTE = """\
+The constant predictor answers every example with the training means and gives the
+scale."""
 
 
 class Table(NamedTuple):
@@ -101,7 +103,8 @@ def evaluation_tables(
     row: what to call the evaluated model.
   """
   ours = {row: metrics} | ({CONSTANT: constant} if constant is not None else {})
-  sections = [f'# {title}', *map(to_markdown, paper_tables(ours)), NOTE]
+  notes = [PUBLISHED_NOTE] if constant is None else [CONSTANT_NOTE, PUBLISHED_NOTE]
+  sections = [f'# {title}', *map(to_markdown, paper_tables(ours)), *notes]
   return '\n\n'.join(sections) + '\n'
 
 

@@ -11,6 +11,8 @@ import pytest
 from etils import epath
 
 from rahf import compare, samples
+from rahf.comparison import BETTER, WORSE, Run
+from rahf.comparison import compare as compare_runs
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.samples import Sample
@@ -71,7 +73,7 @@ def read_runs(folder, *names):
 
 @pytest.fixture(scope='module')
 def comparison(folder):
-  return compare.compare(read_runs(folder, 'bad', 'good'), draws=100)
+  return compare_runs(read_runs(folder, 'bad', 'good'), draws=100)
 
 
 def test_the_better_run_is_marked(comparison):
@@ -81,7 +83,7 @@ def test_the_better_run_is_marked(comparison):
     'misalignment/kld',
     'keywords/f1',
   ):
-    assert comparison.mark('good', metric) == compare.BETTER, metric
+    assert comparison.mark('good', metric) == BETTER, metric
     assert comparison.mark('bad', metric) == ''
   # Equal in both, and defined in neither.
   assert comparison.mark('good', 'implausibility/nss') == ''
@@ -89,20 +91,20 @@ def test_the_better_run_is_marked(comparison):
 
 
 def test_the_worse_run_is_marked(folder):
-  found = compare.compare(read_runs(folder, 'good', 'bad'), draws=100)
+  found = compare_runs(read_runs(folder, 'good', 'bad'), draws=100)
   for metric in (
     'overall/plcc',
     'implausibility/mse',
     'misalignment/kld',
     'keywords/f1',
   ):
-    assert found.mark('bad', metric) == compare.WORSE, metric
+    assert found.mark('bad', metric) == WORSE, metric
 
 
 def test_the_order_of_samples_does_not_matter(folder, comparison):
   runs = read_runs(folder, 'bad', 'good')
   runs[1] = runs[1]._replace(samples=runs[1].samples[::-1])
-  again = compare.compare(runs, draws=100)
+  again = compare_runs(runs, draws=100)
   for metric, found in comparison.results['good'].items():
     same = again.results['good'][metric]
     np.testing.assert_array_equal(same.drawn, found.drawn)
@@ -118,7 +120,7 @@ def test_written_files(folder, tmp_path, capsys):
   expected = {
     name: samples.metrics(make_run(name), 0.5)['keywords/f1'] for name in MISTAKES
   }
-  assert f'{100 * expected["good"]:.1f}{compare.BETTER}' in text
+  assert f'{100 * expected["good"]:.1f}{BETTER}' in text
   assert f'{100 * expected["bad"]:.1f} ' in text
   assert 'RAHF, augmented prompt' in text
   with out.with_suffix('.csv').open() as file:
@@ -163,17 +165,17 @@ def test_latex_has_a_cell_for_every_column(comparison):
 
 def test_a_run_on_other_samples_is_refused(folder):
   (first,) = read_runs(folder, 'good')
-  fewer = compare.Run('fewer', first.samples[:-2], 0.5)
+  fewer = Run('fewer', first.samples[:-2], 0.5)
   with pytest.raises(
     InputError, match='60 samples and fewer 58, of which 2 are not in'
   ):
-    compare.compare([first, fewer])
+    compare_runs([first, fewer])
   changed = first.samples[3]._replace(annotated=(0.5,) * 4)
-  other = compare.Run('other', [*first.samples[:3], changed, *first.samples[4:]], 0.5)
+  other = Run('other', [*first.samples[:3], changed, *first.samples[4:]], 0.5)
   with pytest.raises(InputError, match='different annotations of 003'):
-    compare.compare([first, other])
+    compare_runs([first, other])
   with pytest.raises(InputError, match='different names, not good, good'):
-    compare.compare([first, first])
+    compare_runs([first, first])
 
 
 def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
@@ -186,8 +188,8 @@ def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
     if hard:
       values = {name: v | {'cc': float('nan')} for name, v in values.items()}
     lazy[number] = sample._replace(maps=values)
-  runs = [compare.Run('honest', honest, 0.5), compare.Run('lazy', lazy, 0.5)]
-  found = compare.compare(runs, draws=100)
+  runs = [Run('honest', honest, 0.5), Run('lazy', lazy, 0.5)]
+  found = compare_runs(runs, draws=100)
   assert found.mark('lazy', 'implausibility/cc') == ''
   assert found.results['honest']['implausibility/cc'].value == pytest.approx(0.9)
   assert found.undefined['lazy']['implausibility/cc/undefined'] == SIZE / 2

@@ -15,6 +15,7 @@ LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
   {'compare', 'experiment', 'scorecard'},
+  {'comparison'},
   {'samples'},
   {
     *('blueprint', 'checkpoint', 'config', 'distributed', 'interruption', 'journal'),

@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from rahf.metrics import saliency
+from rahf.metrics.conventions import CONVENTIONS
 
 # pysaliency's test fixtures: (x, y) of the fixations on two 40x40 images.
 FIXATIONS = (
@@ -98,9 +99,7 @@ def test_auc_judd_equals_pysaliency(published, gaussian):
   for fixations in FIXATIONS:
     fixated = np.array([gaussian[y, x] for x, y in fixations])
     values = np.concatenate([gaussian[fixation_map(fixations) == 0], fixated])
-    areas.append(
-      saliency._judd_area(values, fixated, saliency.CONVENTIONS['pysaliency'])
-    )
+    areas.append(saliency._judd_area(values, fixated, CONVENTIONS['pysaliency']))
   (expected,) = (v for k, v in published.items() if k.startswith('AUC_Judd no jitter'))
   assert np.mean(areas) == pytest.approx(expected, rel=1e-12)
 

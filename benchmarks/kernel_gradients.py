@@ -1,0 +1,86 @@
+"""Gradients of kernels on processors: the compiler's way beside ours.
+
+  python benchmarks/kernel_gradients.py
+
+Convolutions: one image and a 3x3 kernel, at the sizes of the heatmap head for 256 and
+512 px. Dense layers: all gradients of an MLP with a GELU, at the sizes of the
+quickstart's ViT and of T5 base.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import machine
+
+from metrics import median_ms
+from rahf.models.convolution import DIMENSIONS, kernel_gradient
+from rahf.models.product import product
+from rahf.tables import markdown_table
+
+# Side of the map, channels.
+SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))
+# Examples, tokens, width, hidden width.
+MLP_SIZES = ((16, 65, 128, 512), (2, 384, 768, 2048))
+PADDING = ((1, 1), (1, 1))
+REPETITIONS = 7
+
+
+def main() -> None:
+  print(machine.processor())
+  times = "XLA's, ms", 'ours, ms', 'times as fast'
+  rows = [measure_convolution(*size) for size in SIZES]
+  print(markdown_table(('convolution', 'channels', *times), rows), end='\n\n')
+  rows = [measure_mlp(*size) for size in MLP_SIZES]
+  print(markdown_table(('MLP', 'width', *times), rows))
+
+
+def measure_convolution(side: int, channels: int) -> list[str]:
+  shape = 1, side, side, channels
+  x, dy = (jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0)))
+  kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
+
+  @jax.jit
+  def by_xla(x, dy):
+    convolve = functools.partial(
+      jax.lax.conv_general_dilated,
+      x,
+      window_strides=(1, 1),
+      padding=PADDING,
+      dimension_numbers=DIMENSIONS,
+    )
+    return jax.linear_transpose(convolve, kernel)(dy)[0]
+
+  by_rows = jax.jit(functools.partial(kernel_gradient, padding=PADDING))
+  return [f'{side} px', str(channels), *compare((x, dy), by_xla, by_rows)]
+
+
+def measure_mlp(examples: int, tokens: int, width: int, hidden: int) -> list[str]:
+  shapes = (examples, tokens, width), (width, hidden), (hidden, width)
+  keys = jax.random.split(jax.random.key(0), len(shapes))
+  arrays = [
+    jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
+  ]
+
+  def gradient(multiply):
+    def loss(x, into, out):
+      return jnp.sum(jnp.square(multiply(jax.nn.gelu(multiply(x, into)), out)))
+
+    return jax.jit(jax.grad(loss, (0, 1, 2)))
+
+  ways = gradient(jnp.matmul), gradient(product)
+  return [f'{examples} x {tokens}', f'{width}, {hidden}', *compare(arrays, *ways)]
+
+
+def compare(arrays, *ways) -> list[str]:
+  """Returns the milliseconds of two functions, and their ratio."""
+  milliseconds = [
+    median_ms(lambda f=function: jax.block_until_ready(f(*arrays)), REPETITIONS)
+    for function in ways
+  ]
+  ratio = milliseconds[0] / milliseconds[1]
+  return [*(f'{t:.3g}' for t in milliseconds), f'{ratio:.1f}']
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,157 @@
+"""Which of several runs is better, and how sure that is.
+
+Runs are compared on the same samples and the same draws of them, metric by metric, each
+with the first (`metrics/bootstrap.py`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from rahf import samples as samples_lib
+from rahf.errors import InputError
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import Difference, Resampled
+from rahf.samples import Sample
+
+BETTER, WORSE = '▲', '▼'
+# With fewer, the ends of an interval are chance.
+FEWEST_DRAWS = 100
+
+
+class Run(NamedTuple):
+  """An evaluation of one checkpoint on one split.
+
+  Attributes:
+    threshold: of constrained decoding; None without it.
+  """
+
+  name: str
+  samples: list[Sample]
+  threshold: float | None
+
+
+class Comparison(NamedTuple):
+  """Every metric of every run, over the same draws.
+
+  Attributes:
+    size: how many samples there are.
+    results: by run, then by metric.
+    thresholds: of constrained decoding, by run.
+    undefined: by run, then by metric, for how many maps that run leaves it undefined.
+      They are left out of the means of all runs.
+  """
+
+  size: int
+  results: Mapping[str, Mapping[str, Resampled]]
+  thresholds: Mapping[str, float | None]
+  undefined: Mapping[str, Mapping[str, float]]
+
+  @property
+  def first(self) -> str:
+    return next(iter(self.results))
+
+  def difference(self, run: str, metric: str) -> Difference:
+    """Returns how much larger a metric is than in the first run."""
+    return bootstrap.difference(
+      self.results[self.first][metric], self.results[run][metric]
+    )
+
+  def mark(self, run: str, metric: str) -> str:
+    """Returns BETTER or WORSE where a run differs significantly from the first."""
+    found = self.difference(run, metric)
+    if run == self.first or not found.significant:
+      return ''
+    return BETTER if (found.value > 0) == higher_is_better(metric) else WORSE
+
+
+def compare(
+  runs: Sequence[Run], *, draws: int = bootstrap.DRAWS, seed: int = 0
+) -> Comparison:
+  """Resamples every metric of every run.
+
+  Raises:
+    InputError: two runs have one name, are not of the same annotated samples, or do
+      not have the same metrics; or there are too few draws.
+  """
+  names = [run.name for run in runs]
+  if len(set(names)) < len(names):
+    raise InputError(f'runs need different names, not {", ".join(names)}')
+  if draws < FEWEST_DRAWS:
+    raise InputError(f'{draws} draws are too few; take {FEWEST_DRAWS} or more')
+  order = [sample.uid for sample in runs[0].samples]
+  aligned = []
+  for run in runs:
+    check_same_samples(runs[0], run)
+    by_uid = {sample.uid: sample for sample in run.samples}
+    aligned.append([by_uid[uid] for uid in order])
+  undefined = dict(zip(names, map(samples_lib.undefined, aligned), strict=True))
+  functions = {}
+  for run, samples in zip(runs, defined_in_all(aligned), strict=True):
+    functions[run.name], _ = samples_lib.statistics(samples, run.threshold)
+    if missing := functions[run.name].keys() ^ functions[names[0]].keys():
+      raise InputError(
+        f'not both of {names[0]} and {run.name} have {min(missing)}; evaluate both anew'
+      )
+  results: dict[str, dict[str, Resampled]] = {name: {} for name in names}
+  work = [(name, metric) for name in names for metric in functions[name]]
+  for name, metric in tqdm(work, 'resample', unit='metric', leave=False, disable=None):
+    results[name][metric] = bootstrap.resample(
+      functions[name][metric], len(order), draws=draws, seed=seed
+    )
+  thresholds = {run.name: run.threshold for run in runs}
+  return Comparison(len(order), results, thresholds, undefined)
+
+
+def defined_in_all(runs: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+  """Returns the samples of all runs, without what one of them leaves undefined.
+
+  A run that answers the hard images with constant maps, with which nothing correlates,
+  would otherwise be measured by the easy ones.
+  """
+  kept: list[list[Sample]] = [[] for _ in runs]
+  for same in zip(*runs, strict=True):
+    undefined = {
+      (name, metric)
+      for sample in same
+      for name, values in sample.maps.items()
+      for metric, value in values.items()
+      if math.isnan(value)
+    }
+    for samples, sample in zip(kept, same, strict=True):
+      maps = {
+        name: {
+          metric: math.nan if (name, metric) in undefined else value
+          for metric, value in values.items()
+        }
+        for name, values in sample.maps.items()
+      }
+      samples.append(sample._replace(maps=maps))
+  return kept
+
+
+def check_same_samples(first: Run, other: Run) -> None:
+  """Raises InputError unless both runs are of the same annotated samples."""
+  one, two = ({s.uid: s for s in run.samples} for run in (first, other))
+  if differing := sorted(one.keys() ^ two.keys()):
+    raise InputError(
+      f'{first.name} has {len(one)} samples and {other.name} {len(two)}, of which '
+      f'{len(differing)} are not in both, such as {differing[0]}; evaluate both on the '
+      'same split of the same data'
+    )
+  for uid, sample in one.items():
+    same = sample.truth == two[uid].truth and np.array_equal(
+      sample.annotated, two[uid].annotated, equal_nan=True
+    )
+    if not same:
+      raise InputError(
+        f'{first.name} and {other.name} have different annotations of {uid}; evaluate '
+        'both on the same version of the data'
+      )
+
+
+def higher_is_better(metric: str) -> bool:
+  return metric.rsplit('/', 1)[-1] not in ('mse', 'mse_empty', 'kld')

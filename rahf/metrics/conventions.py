@@ -1,0 +1,56 @@
+"""The choices in which published saliency metrics differ, by name."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Convention(NamedTuple):
+  """The choices in which published saliency metrics differ.
+
+  Attributes:
+    nss_ddof: 1 divides the variance in NSS by the pixels less one, 0 by the pixels.
+    judd_first: what AUC-Judd takes off `above` for the highest fixated value, 1
+      being that value itself; 0 is the off-by-one of a widely used Python port.
+    judd_merge: equal fixated values are one step of AUC-Judd's curve, not several.
+    kld_epsilon: keeps the ratio in KLD finite where the prediction is 0.
+    kld_floor: added to both maps of KLD before they are normalised.
+    kld_sum_epsilon: added to the sums by which both maps of KLD are divided.
+    sim_stretch: SIM stretches both maps to [0, 1] before they are normalised.
+    constant_cc: CC if a map is constant.
+    constant_auc: AUC-Judd of a constant prediction.
+  """
+
+  nss_ddof: int = 1
+  judd_first: int = 1
+  judd_merge: bool = False
+  kld_epsilon: float = float(np.finfo(np.float64).eps)
+  kld_floor: float = 0.0
+  kld_sum_epsilon: float = 0.0
+  sim_stretch: bool = False
+  constant_cc: float = float('nan')
+  constant_auc: float = float('nan')
+
+
+CONVENTIONS = {
+  'rahf': Convention(),
+  'mit': Convention(sim_stretch=True),
+  'pysaliency': Convention(
+    nss_ddof=0,
+    judd_merge=True,
+    kld_epsilon=0.0,
+    kld_floor=1e-20,
+    constant_cc=0.0,
+    constant_auc=0.5,
+  ),
+  'richhf_torch': Convention(
+    judd_first=0, kld_epsilon=1e-8, kld_sum_epsilon=1e-8, constant_cc=0.0
+  ),
+}
+
+
+def find_convention(name: str) -> Convention:
+  """Raises ValueError unless there is a convention of this name."""
+  if name not in CONVENTIONS:
+    raise ValueError(f'no convention {name!r}; choose from {", ".join(CONVENTIONS)}')
+  return CONVENTIONS[name]
