@@ -45,6 +45,7 @@ AT_LEAST_1 = (
   *('data.text_length', 'data.target_length'),
 )
 RANGES = {
+  **{f'review.{name}': (0, math.inf) for name in ('examples', 'worst', 'page')},
   'model.dropout_rate': (0, 0.99),
   **{f'loss.{name}': (0, math.inf) for name in ('heatmap', 'score', 'sequence')},
   **{
@@ -159,9 +160,10 @@ def default_config() -> ConfigDict:
         split='dev',
         # Evaluated once more when training is done.
         final_split='test',
-        # Examples of `split` drawn for TensorBoard.
-        review_examples=4,
       ),
+      # What is drawn of each evaluation: the first so many examples and the worst of
+      # each kind for TensorBoard, and how many samples the report page lists.
+      review=dict(examples=4, worst=2, page=1000),
       keywords=dict(
         # How they are read from the decoder: 'greedy', 'beam', or along the prompt,
         # 'sequential' or 'parallel' (`models/constrained.py`). Evaluations report

@@ -12,7 +12,6 @@ if __name__ == '__main__':
   sys.exit(main())
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, losses, samples, sharding
+from rahf import checkpoint, distributed, losses, report, samples, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -32,12 +31,13 @@ from rahf.data.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
 from rahf.experiment import Experiment, describe, set_up
+from rahf.gallery import Gallery
 from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
+from rahf.review import TensorBoardWriter
 from rahf.samples import Sample
-from rahf.scorecard import Prediction, constant_metrics, draw, score
-from rahf.tables import evaluation_tables
+from rahf.scorecard import Prediction, score
 
 
 class Predictions(NamedTuple):
@@ -57,11 +57,10 @@ class Predictions(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """Metrics by name, what they come from, and pictures of the first examples."""
+  """Metrics by name, and what they come from."""
 
   metrics: dict[str, float]
   samples: list[Sample]
-  panels: list[np.ndarray]
 
 
 class Evaluator:
@@ -76,6 +75,7 @@ class Evaluator:
     sharding.check_batch_size('config.eval.batch_size', batch_size, experiment.mesh)
     self._experiment = experiment
     self._weights = config.loss
+    self._review = config.review
     self._batch_size = batch_size
     predict = make_predict(
       experiment.model,
@@ -92,18 +92,17 @@ class Evaluator:
     split: RecordSplit,
     *,
     threshold: float | None = None,
-    review_examples: int = 0,
+    gallery: Gallery | None = None,
     check: Callable[[], None] = lambda: None,
   ) -> Evaluation:
     """Evaluates every example of the split once.
 
     Args:
       threshold: of constrained decoding; None takes the best on this split.
-      review_examples: how many examples to draw.
+      gallery: what is to be looked at is kept there.
       check: called for every batch; may raise, to end this early.
     """
     scored: list[Sample] = []
-    panels = []
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     experiment = self._experiment
@@ -133,14 +132,53 @@ class Evaluator:
         truncated += int(found.truncated.sum())
         for record, prediction in self._examples(split, found):
           scored.append(score(record, prediction))
-          if len(panels) < review_examples:
-            panels.append(draw(record, prediction))
+          if gallery:
+            gallery.add(record, prediction, scored[-1])
           bar.update()
     means = losses.weighted_losses(errors, counts, self._weights)
     metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
     metrics |= samples.metrics(scored, threshold)
     metrics['keywords/truncated'] = truncated
-    return Evaluation(metrics, scored, panels)
+    return Evaluation(metrics, scored)
+
+  def report(
+    self,
+    params: Any,
+    workdir: epath.Path,
+    step: int,
+    split_name: str,
+    threshold: float | None,
+    stop: distributed.StopSignal,
+    board: TensorBoardWriter | None = None,
+  ) -> tuple[dict[str, float], str]:
+    """Evaluates a split; the first process writes what is kept of it.
+
+    Returns:
+      All metrics, and the tables, '' in other processes.
+
+    Raises:
+      Interrupted: SIGTERM came; what was computed is dropped.
+    """
+    split = self._experiment.split(split_name)
+    gallery, review = None, self._review
+    if distributed.is_first():
+      looked_at = dict(panels=review.examples, worst=review.worst) if board else {}
+      gallery = Gallery(thumbnails=review.page, **looked_at)
+    found = self(params, split, threshold=threshold, gallery=gallery, check=stop.check)
+    if gallery is None:
+      return found.metrics, ''
+    tables = report.write(
+      workdir / 'eval',
+      f'{split_name}-{step}',
+      f'{self._experiment.data_name}, {split_name} split, step {step}',
+      (self._experiment.split('train'), split),
+      *found,
+      gallery,
+      stop.check_here,
+    )
+    if board:
+      report.show(board, step, split_name, *found, gallery, tables)
+    return found.metrics, tables
 
   def _examples(
     self, split: RecordSplit, found: Predictions
@@ -217,74 +255,6 @@ def make_predict(
   return predict
 
 
-def report(
-  workdir: epath.Path,
-  experiment: Experiment,
-  split: RecordSplit,
-  step: int,
-  found: Evaluation,
-  check: Callable[[], None] = lambda: None,
-) -> str:
-  """Writes eval/<split>-<step>.json, .md and .samples.jsonl; returns the tables.
-
-  The constant predictor's row depends on the data alone, so it is computed once and
-  kept in eval/<split>-constant.json.
-
-  Args:
-    check: called for every record that is read for it; may raise, to end this early.
-  """
-  folder = workdir / 'eval'
-  folder.mkdir(parents=True, exist_ok=True)
-  kept = folder / f'{split.name}-constant.json'
-  if not kept.exists():
-    values = constant_metrics(experiment.split('train'), split, check)
-    kept.write_text(_to_json(values))
-  stored = json.loads(kept.read_text())
-  constant = {name: np.nan if v is None else v for name, v in stored.items()}
-  title = f'{experiment.data_name}, {split.name} split, step {step}'
-  metrics = found.metrics
-  tables = evaluation_tables(metrics, constant, title=title)
-  if metrics['keywords/truncated']:
-    tables += (
-      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
-      'config.data.text_length or config.data.target_length; words behind the cut '
-      'count as aligned.\n'
-    )
-  (folder / f'{split.name}-{step}.md').write_text(tables)
-  samples.write(folder / f'{split.name}-{step}.samples.jsonl', found.samples)
-  (folder / f'{split.name}-{step}.json').write_text(_to_json(metrics))
-  return tables
-
-
-def tuned_threshold(
-  workdir: epath.Path,
-  options,
-  split: str,
-  step: int,
-  evaluate_split: Callable[[str], Any],
-) -> float | None:
-  """Returns the threshold of constrained decoding for a split.
-
-  That is the best one on `config.keywords.threshold_split`, which is evaluated first
-  if that was not done at this step; None where it is to be chosen on the split itself.
-  """
-  if split == options.threshold_split:
-    return None
-  path = workdir / 'eval' / f'{options.threshold_split}-{step}.json'
-  if not distributed.from_first(path.exists()):
-    evaluate_split(options.threshold_split)
-  threshold = None
-  if distributed.is_first():
-    threshold = json.loads(path.read_text())['keywords_constrained/threshold']
-  return distributed.from_first(threshold)
-
-
-def _to_json(metrics: dict[str, float]) -> str:
-  """JSON has no NaN: what is undefined is null."""
-  values = {k: float(v) if np.isfinite(v) else None for k, v in metrics.items()}
-  return json.dumps(values, indent=2) + '\n'
-
-
 def evaluate(
   config: ConfigDict, workdir: epath.Path, interruption: Interruption
 ) -> None:
@@ -307,6 +277,7 @@ def evaluate(
   with distributed.interruptible(interruption):
     experiment = set_up(config)
     names = dict.fromkeys([config.keywords.threshold_split, config.eval.split])
+    # Opened now, since a missing split should not show after the first.
     splits = {name: experiment.split(name) for name in names}
     print(describe(experiment, [splits[config.eval.split]]))
     evaluator = Evaluator(config, experiment)
@@ -315,19 +286,15 @@ def evaluate(
   stop = distributed.StopSignal(interruption, experiment.mesh)
 
   def evaluate_split(name: str) -> str:
-    threshold = tuned_threshold(workdir, config.keywords, name, step, evaluate_split)
-    split = splits[name]
-    found = evaluator(state.params, split, threshold=threshold, check=stop.check)
-    text = ''
-    if distributed.is_first():
-      check = stop.check_here
-      text = report(workdir, experiment, split, step, found, check)
+    threshold = report.tuned_threshold(
+      workdir, config.keywords, name, step, evaluate_split
+    )
+    _, tables = evaluator.report(state.params, workdir, step, name, threshold, stop)
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()
-    return text
+    return tables
 
   with jax.set_mesh(experiment.mesh):
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
-  names = f'{config.eval.split}-{step}.md, .json and .samples.jsonl'
-  print(f'Written to {workdir}/eval/{names}')
+  print(f'Written to {workdir}/eval, {config.eval.split}-{step}.html to look at.')

@@ -12,19 +12,21 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from rahf.data import schema, words
 from rahf.errors import InputError
 
-TILE, GAP, MARGIN = 256, 12, 20
-WIDTH = 5 * TILE + 4 * GAP + 2 * MARGIN
-SCORES_WIDTH = 2 * TILE
+# TensorBoard shows pictures 340 pixels wide at first: half of this.
+TILE, GAP, MARGIN = 320, 16, 12
+WIDTH = 2 * TILE + GAP + 2 * MARGIN
+CAPTION = 34
+TEXT, SMALL, WORDS = 21, 19, 25  # sizes of letters
 
 PAPER, SHADE, TRACK = '#ffffff', '#f1f3f5', '#e4e7eb'
-INK, FAINT = '#1f2933', '#7b8794'
+INK, FAINT = '#1f2933', '#66727f'
 # The annotators' colour and the model's; the light one lies behind words.
-TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#e8700a', '#ffdcb8'
+TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#d95f02', '#ffb46b'
 
 # Ten equidistant colours of matplotlib's inferno: lightness grows with the value.
 INFERNO = np.array(
@@ -51,6 +53,7 @@ class Labels(NamedTuple):
     maps: values in [0, 1], of any size, by the names of `schema.MAPS`.
     scores: values in [0, 1] by the names of `schema.SCORES`.
     keyword_labels: 1 aligned, 0 misaligned for each of `words.label_spans`.
+    p_misaligned: a probability for each of them, where a model gives one.
 
   A missing name, None or a NaN score is shown as not annotated or not predicted.
   """
@@ -58,6 +61,7 @@ class Labels(NamedTuple):
   maps: Mapping[str, Float[np.ndarray, 'h w'] | None]
   scores: Mapping[str, float]
   keyword_labels: Sequence[int] | None
+  p_misaligned: Sequence[float] | None = None
 
 
 def review_panel(
@@ -85,17 +89,18 @@ def review_panel(
   """
   tiles = _tiles(image, truth, prediction)
   scores = _scores(truth.scores, prediction.scores)
-  text = _prompt(prompt, truth.keyword_labels, prediction.keyword_labels)
+  text = _prompt(prompt, truth, prediction)
   tiles_top = MARGIN + 30
-  bottom_top = tiles_top + tiles.height + GAP
-  height = bottom_top + max(scores.height, text.height) + MARGIN
-  panel = Image.new('RGB', (WIDTH, height), PAPER)
-  ImageDraw.Draw(panel).text((MARGIN, MARGIN - 4), title, FAINT, _font(15))
+  text_top = tiles_top + tiles.height + GAP
+  panel = Image.new('RGB', (WIDTH, text_top + text.height + MARGIN), PAPER)
   scale = _scale()
+  room = WIDTH - 2 * MARGIN - scale.width
+  draw = ImageDraw.Draw(panel)
+  draw.text((MARGIN, MARGIN - 4), _cut(title, room, SMALL), FAINT, _font(SMALL))
   panel.paste(scale, (WIDTH - MARGIN - scale.width, MARGIN - 4))
   panel.paste(tiles, (MARGIN, tiles_top))
-  panel.paste(scores, (MARGIN, bottom_top))
-  panel.paste(text, (WIDTH - MARGIN - text.width, bottom_top))
+  panel.paste(scores, (MARGIN + TILE + GAP, tiles_top))
+  panel.paste(text, (MARGIN, text_top))
   return np.asarray(panel)
 
 
@@ -104,47 +109,71 @@ def overlay(
 ) -> UInt8[np.ndarray, 'h w 3']:
   """Lays a heatmap in [0, 1] over the image in grey; more opaque where higher."""
   grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
-  value = np.clip(heatmap, 0, 1)
+  colours, alpha = heat(heatmap)
+  alpha = alpha[..., None]
+  return np.round((1 - alpha) * (70 + 0.5 * grey) + alpha * colours).astype(np.uint8)
+
+
+def heat(
+  values: Float[np.ndarray, '*shape'],
+) -> tuple[Float[np.ndarray, '*shape 3'], Float[np.ndarray, '*shape']]:
+  """Returns the colours of values in [0, 1], RGB in [0, 255], and their opacity.
+
+  The scale is fixed: a value has its colour whatever the other values are.
+  """
+  values = np.clip(values, 0, 1)
   # The darkest colours would read as shade in the image.
-  position = 0.3 + 0.7 * value
+  position = 0.3 + 0.7 * values
   knots = np.linspace(0, 1, len(INFERNO))
-  heat = np.stack([np.interp(position, knots, channel) for channel in INFERNO.T], -1)
-  alpha = 0.85 * np.sqrt(value)[..., None]
-  return np.round((1 - alpha) * (70 + 0.5 * grey) + alpha * heat).astype(np.uint8)
+  colours = [np.interp(position, knots, channel) for channel in INFERNO.T]
+  return np.stack(colours, -1), 0.85 * np.sqrt(values)
 
 
 def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:
-  """The image and its four heatmaps in a row, each with a caption."""
-  caption = 26
-  row = Image.new('RGB', (WIDTH - 2 * MARGIN, caption + TILE), PAPER)
-  draw = ImageDraw.Draw(row)
+  """The image, and below it its heatmaps in pairs, each with a caption."""
+  height = CAPTION + TILE + GAP
+  block = Image.new('RGB', (WIDTH - 2 * MARGIN, 3 * height - GAP), PAPER)
   scale = TILE / max(image.shape[:2])
-  width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
-  small = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-  cells = [('image', '', INK, small)]
-  for name in schema.MAPS:
-    for who, labels, colour in (
-      ('annotated', truth, TRUE),
-      ('predicted', prediction, PREDICTED),
-    ):
+  size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+  small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+  _paste_tile(block, 0, 0, 'image', '', INK, small)
+  sides = (('annotated', truth, TRUE), ('predicted', prediction, PREDICTED))
+  for row, name in enumerate(schema.MAPS, start=1):
+    for column, (who, labels, colour) in enumerate(sides):
       heatmap = labels.maps.get(name)
       peak = '' if heatmap is None else f'max {np.max(heatmap):.2f}'
-      cells.append((f'{name}, {who}', peak, colour, _heat_tile(small, heatmap, who)))
-  for i, (text, note, colour, tile) in enumerate(cells):
-    left = i * (TILE + GAP)
-    draw.text((left, 2), text, colour, _font(15))
-    draw.text((left + TILE, 4), note, FAINT, _font(13), anchor='ra')
-    draw.rectangle((left, caption, left + TILE - 1, caption + TILE - 1), SHADE)
-    corner = (left + (TILE - width) // 2, caption + (TILE - height) // 2)
-    row.paste(tile, corner)
-  return row
+      left, top = column * (TILE + GAP), row * height
+      # The pair has one name, over the left of the two.
+      text = f'{name}, {who}' if column == 0 else who
+      tile = _heat_tile(small, heatmap, who)
+      _paste_tile(block, left, top, text, peak, colour, tile)
+  return block
+
+
+def _paste_tile(
+  block: Image.Image,
+  left: int,
+  top: int,
+  text: str,
+  note: str,
+  colour: str,
+  tile: Image.Image,
+) -> None:
+  draw = ImageDraw.Draw(block)
+  baseline = top + CAPTION - 10
+  draw.text((left, baseline), text, colour, _font(20), anchor='ls')
+  draw.text((left + TILE, baseline), note, FAINT, _font(17), anchor='rs')
+  top += CAPTION
+  draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), SHADE)
+  corner = left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2
+  block.paste(tile, corner)
 
 
 def _heat_tile(image: Image.Image, heatmap: np.ndarray | None, who: str) -> Image.Image:
   if heatmap is None:
     tile = Image.blend(image, Image.new('RGB', image.size, SHADE), 0.85)
     centre = (image.width / 2, image.height / 2)
-    ImageDraw.Draw(tile).text(centre, f'not {who}', FAINT, _font(16), anchor='mm')
+    ImageDraw.Draw(tile).text(centre, f'not {who}', FAINT, _font(TEXT), anchor='mm')
     return tile
   resized = Image.fromarray(np.asarray(heatmap, np.float32)).resize(
     image.size, Image.Resampling.BILINEAR
@@ -154,74 +183,87 @@ def _heat_tile(image: Image.Image, heatmap: np.ndarray | None, who: str) -> Imag
 
 def _scale() -> Image.Image:
   """The heat colours from 0 to 1, as they look over mid-grey."""
-  height, width, ends = 12, 160, 18
+  height, width, ends = 16, 160, 20
   ramp = np.tile(np.linspace(0, 1, width), (height, 1))
   colours = overlay(np.full((height, width, 3), 128, np.uint8), ramp)
-  block = Image.new('RGB', (width + 2 * ends, 20), PAPER)
-  block.paste(Image.fromarray(colours), (ends, 3))
+  block = Image.new('RGB', (width + 2 * ends, 24), PAPER)
+  block.paste(Image.fromarray(colours), (ends, 4))
   draw = ImageDraw.Draw(block)
-  draw.text((ends - 8, 9), '0', FAINT, _font(13), anchor='rm')
-  draw.text((ends + width + 8, 9), '1', FAINT, _font(13), anchor='lm')
+  draw.text((ends - 8, 12), '0', FAINT, _font(SMALL), anchor='rm')
+  draw.text((ends + width + 8, 12), '1', FAINT, _font(SMALL), anchor='lm')
   return block
 
 
 def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Image.Image:
   """A pair of bars for each score, over a track from 0 to 1."""
-  heading, row, bar = 34, 38, 11
-  block = Image.new('RGB', (SCORES_WIDTH, heading + row * len(schema.SCORES)), PAPER)
+  row, bar = TILE // len(schema.SCORES), 19
+  block = Image.new('RGB', (TILE, CAPTION + TILE), PAPER)
   draw = ImageDraw.Draw(block)
-  left, right = 110, SCORES_WIDTH - 60
-  draw.text((0, 4), 'scores', INK, _font(15))
   sides = (('annotated', truth, TRUE), ('predicted', prediction, PREDICTED))
-  _legend(draw, left, *((who, 9, colour) for who, _, colour in sides))
+  _legend(draw, 0, 6, *((who, 'bar', colour) for who, _, colour in sides))
+  right = TILE - 56
   for i, name in enumerate(schema.SCORES):
-    top = heading + i * row
-    draw.text((0, top + bar), name, INK, _font(15), anchor='lm')
+    top = CAPTION + i * row
+    draw.text((0, top + 24), name, INK, _font(TEXT), anchor='ls')
     for j, (who, scores, colour) in enumerate(sides):
-      value, y = scores.get(name, math.nan), top + j * (bar + 2)
-      draw.rectangle((left, y, right, y + bar - 1), TRACK)
+      value, y = scores.get(name, math.nan), top + 32 + j * (bar + 2)
+      draw.rectangle((0, y, right, y + bar - 1), TRACK)
       middle = y + bar / 2
       if math.isnan(value):
-        draw.text((left + 6, middle), f'not {who}', FAINT, _font(11), anchor='lm')
+        draw.text((6, middle), f'not {who}', FAINT, _font(17), anchor='lm')
         continue
-      end = left + np.clip(value, 0, 1) * (right - left)
-      draw.rectangle((left, y, end, y + bar - 1), colour)
-      draw.text((right + 10, middle), f'{value:.2f}', colour, _font(13), anchor='lm')
+      draw.rectangle((0, y, np.clip(value, 0, 1) * right, y + bar - 1), colour)
+      shown = f'{value:.2f}'
+      draw.text((TILE, middle), shown, colour, _font(SMALL), anchor='rm')
   return block
 
 
-def _prompt(
-  prompt: str, truth: Sequence[int] | None, prediction: Sequence[int] | None
-) -> Image.Image:
-  """The prompt with its misaligned words marked, wrapped to the space left."""
-  heading, line, size = 34, 30, 18
-  width = WIDTH - 2 * MARGIN - SCORES_WIDTH - 2 * GAP
+def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
+  """The prompt with its misaligned words marked, wrapped to the width."""
+  heading, line = 40, 40
   spans = words.label_spans(prompt)
-  placed = _place(prompt, spans, width, _font(size))
-  lines = 1 + max((piece.line for piece in placed), default=0)
-  block = Image.new('RGB', (width, heading + line * lines + 4), PAPER)
-  draw = ImageDraw.Draw(block)
-  draw.text((0, 4), 'prompt', INK, _font(15))
-  _legend(
-    draw,
-    70,
-    ('misaligned, annotated' if truth is not None else 'not annotated', 17, TRUE),
-    (
-      'misaligned, predicted' if prediction is not None else 'not predicted',
-      6,
-      PREDICTED_LIGHT,
-    ),
+  true, marked = (
+    _misaligned(side.keyword_labels, spans) for side in (truth, prediction)
   )
-  true, predicted = (_misaligned(labels, spans) for labels in (truth, prediction))
+  shades = prediction.p_misaligned
+  placed = _place(prompt, spans, WIDTH - 2 * MARGIN, _font(WORDS))
+  lines = 1 + max((piece.line for piece in placed), default=0)
+  block = Image.new('RGB', (WIDTH - 2 * MARGIN, heading + line * lines + 4), PAPER)
+  draw = ImageDraw.Draw(block)
+  entries = [
+    ('not annotated' if truth.keyword_labels is None else 'annotated', 'line', TRUE),
+    (
+      'not decoded' if prediction.keyword_labels is None else 'decoded',
+      'frame',
+      PREDICTED,
+    ),
+  ]
+  if shades is not None:
+    entries.append(('p, from 0 to 1', 'shade', PREDICTED_LIGHT))
+  draw.text((0, 22), 'misaligned', INK, _font(TEXT), anchor='ls')
+  _legend(draw, 128, 2, *entries)
   for piece in placed:
     top = heading + piece.line * line
-    end = piece.left + _font(size).getlength(piece.text)
-    if piece.word in predicted:
-      draw.rectangle((piece.left - 2, top, end + 1, top + 23), PREDICTED_LIGHT)
-    draw.text((piece.left, top + 2), piece.text, INK, _font(size))
+    box = (
+      piece.left - 2,
+      top,
+      piece.left + _font(WORDS).getlength(piece.text) + 1,
+      top + 31,
+    )
+    if shades is not None and piece.word >= 0:
+      draw.rectangle(box, _shade(shades[piece.word]))
+    if piece.word in marked:
+      draw.rectangle(box, outline=PREDICTED, width=2)
+    draw.text((piece.left, top + 2), piece.text, INK, _font(WORDS))
     if piece.word in true:
-      draw.rectangle((piece.left - 2, top + 24, end + 1, top + 26), TRUE)
+      draw.rectangle((box[0], box[3] + 1, box[2], box[3] + 5), TRUE)
   return block
+
+
+def _shade(p: float) -> tuple[int, ...]:
+  """The colour behind a word that is misaligned with probability p."""
+  paper, light = (np.array(ImageColor.getrgb(c)) for c in (PAPER, PREDICTED_LIGHT))
+  return tuple(np.round((1 - p) * paper + p * light).astype(int).tolist())
 
 
 def _misaligned(labels: Sequence[int] | None, spans: Sequence) -> set[int]:
@@ -275,13 +317,29 @@ def _place(
 
 
 def _legend(
-  draw: ImageDraw.ImageDraw, left: int, *entries: tuple[str, int, str]
+  draw: ImageDraw.ImageDraw, left: float, top: int, *entries: tuple[str, str, str]
 ) -> None:
-  """Draws entries of (text, top of the swatch, its colour) in one line."""
-  for text, top, colour in entries:
-    draw.rectangle((left, top, left + 17, 19), colour)
-    draw.text((left + 25, 5), text, FAINT, _font(13))
-    left += 25 + _font(13).getlength(text) + 24
+  """Draws entries of (text, kind of swatch, its colour) in one line."""
+  for text, kind, colour in entries:
+    box = (left, top, left + 20, top + 20)
+    if kind == 'bar':
+      draw.rectangle(box, colour)
+    elif kind == 'line':
+      draw.rectangle((left, top + 16, left + 20, top + 20), colour)
+    elif kind == 'frame':
+      draw.rectangle(box, outline=colour, width=2)
+    else:
+      for x in range(21):
+        draw.line((left + x, top, left + x, top + 20), _shade(x / 20))
+    draw.text((left + 28, top + 18), text, FAINT, _font(SMALL), anchor='ls')
+    left += 28 + _font(SMALL).getlength(text) + 24
+
+
+def _cut(text: str, width: float, size: int) -> str:
+  """Shortens a text to the width."""
+  while text and _font(size).getlength(text) > width:
+    text = text[:-2].rstrip('…') + '…' if len(text) > 2 else ''
+  return text
 
 
 @functools.cache

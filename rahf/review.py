@@ -40,7 +40,7 @@ class TensorBoardWriter:
       for name, value in values.items():
         self._tf.summary.scalar(name, value)
 
-  def panels(
+  def pictures(
     self, step: int, name: str, images: Sequence[UInt8[np.ndarray, '_ _ 3']]
   ) -> None:
     """Writes pictures, RGB and each of its own size, as `name/0`, `name/1`, …"""

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 
 from rahf.data import schema
 from rahf.errors import InputError
-from rahf.metrics.bootstrap import Statistic
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import Interval, Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
 from rahf.tables import KEYWORD_METRICS, MAP_METRICS
@@ -45,6 +46,20 @@ class Sample(NamedTuple):
   marked: tuple[int, ...]
   unplaced: int = 0
   p_misaligned: tuple[float, ...] = ()
+
+
+def score_error(sample: Sample) -> float:
+  """Returns the mean of |predicted - annotated| over the annotated scores, or NaN."""
+  errors = np.abs(np.subtract(sample.predicted, sample.annotated))
+  return float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan
+
+
+def keyword_f1(sample: Sample) -> float:
+  """Returns the F1 of the decoded marks, NaN where words are not annotated."""
+  if not sample.truth:
+    return math.nan
+  found = KeywordMetrics.of(sample.truth, sample.marked, unplaced=sample.unplaced)
+  return found.f1_total
 
 
 def statistics(
@@ -99,6 +114,17 @@ def metrics(
   if threshold is not None:
     values['keywords_constrained/threshold'] = threshold
   return values | undefined(samples)
+
+
+def intervals(
+  samples: Sequence[Sample], threshold: float | None = None
+) -> dict[str, Interval]:
+  """Returns every metric by name with its interval, bootstrapped over the samples."""
+  functions, _ = statistics(samples, threshold)
+  return {
+    name: bootstrap.resample(function, len(samples)).interval
+    for name, function in functions.items()
+  }
 
 
 def undefined(samples: Sequence[Sample]) -> dict[str, float]:

@@ -14,7 +14,6 @@ from rahf import samples
 from rahf.data import images, schema
 from rahf.data.records import RecordSplit
 from rahf.metrics.saliency import MapMetrics, resize_map
-from rahf.panels import Labels, review_panel
 from rahf.samples import Sample
 
 
@@ -51,29 +50,6 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
     marked=tuple(prediction.keyword_labels),
     unplaced=prediction.unplaced,
     p_misaligned=() if p_misaligned is None else tuple(map(float, p_misaligned)),
-  )
-
-
-def draw(record: schema.Record, prediction: Prediction) -> np.ndarray:
-  """Returns the picture of one example, annotation beside prediction."""
-  maps = {}
-  for name in schema.MAPS:
-    data = getattr(record, f'{name}_map')
-    maps[name] = images.decode_map(data) if data else None
-  truth = Labels(
-    maps, dict(zip(schema.SCORES, record.scores, strict=True)), record.keyword_labels
-  )
-  predicted = Labels(
-    dict(zip(schema.MAPS, prediction.maps, strict=True)),
-    dict(zip(schema.SCORES, prediction.scores, strict=True)),
-    prediction.keyword_labels,
-  )
-  return review_panel(
-    images.decode_image(record.image),
-    record.prompt,
-    truth,
-    predicted,
-    title=record.uid,
   )
 
 

@@ -13,7 +13,7 @@ from rahf.data.schema import Batch
 from rahf.losses import LabelSums, Losses
 from rahf.models.rahf import RAHF
 from rahf.sharding import LOGICAL_AXIS_RULES
-from rahf.state import TrainState
+from rahf.state import TrainState, by_path
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -75,9 +75,24 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     metrics = {f'loss/{name}': value for name, value in parts._asdict().items()}
     metrics['gradient_norm'] = optax.global_norm(grads)
+    for name, tree in (('gradient_norm', grads), ('parameter_norm', params)):
+      norms = {
+        module: optax.global_norm(part) for module, part in modules(tree).items()
+      }
+      metrics |= {f'{name}/{module}': norm for module, norm in norms.items()}
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return train_step
+
+
+def modules(tree: Any) -> dict[str, list[jax.Array]]:
+  """Returns the leaves by module: ViT, parts of T5, projection, each head."""
+  found: dict[str, list[jax.Array]] = {}
+  for path, leaf in by_path(tree).items():
+    names = path.split('/')
+    module = '/'.join(names[: 2 if names[0] == 't5' else 1])
+    found.setdefault(module, []).append(leaf)
+  return found
 
 
 def split_batch(batch: Any, parts: int) -> Any:

@@ -12,15 +12,16 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, sharding
+from rahf import checkpoint, distributed, report, sharding
 from rahf import config as config_lib
 from rahf.data import pipeline
 from rahf.data.prefetch import prefetch
 from rahf.errors import InputError
-from rahf.evaluate import Evaluator, report, tuned_threshold
+from rahf.evaluate import Evaluator
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
+from rahf.optimizer import make_schedule
 from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
@@ -119,6 +120,7 @@ class Trainer:
     # One reader and writer: it is cut where the run goes on.
     self._journal = Journal(workdir, self.step) if distributed.is_first() else None
     self._train_step = experiment.train_step()
+    self._schedule = make_schedule(config.optimizer, config.train.steps)
 
   def run(self) -> None:
     """Trains, evaluates and saves until the last step or an interruption."""
@@ -217,7 +219,9 @@ class Trainer:
     """Writes the losses of this step, and the speed of those since the last time."""
     if not distributed.is_first():
       return
-    values = {name: float(value) for name, value in metrics.items()}
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    # Of the step that was just taken; the schedule counts from 0.
+    values['learning_rate'] = float(self._schedule(self.step - 1))
     shown = (
       f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
       f'scores {values["loss/score"]:.3g}, text {values["loss/sequence"]:.3g})'
@@ -238,14 +242,14 @@ class Trainer:
     """Evaluates every so many steps, also when a resumed run had not got to it."""
     options = self._config.eval
     if self.step and self.step % options.every == 0:
-      self._evaluate(options.split, options.review_examples)
+      self._evaluate(options.split)
 
   def _evaluate_finally(self) -> None:
-    tables = self._evaluate(self._config.eval.final_split, 0)
+    tables = self._evaluate(self._config.eval.final_split)
     if tables:
       print(f'\n{tables}\nWritten to {self._workdir}/eval.')
 
-  def _evaluate(self, split_name: str, review_examples: int) -> str:
+  def _evaluate(self, split_name: str) -> str:
     """Evaluates one split and writes every report of it, unless that was done.
 
     Raises:
@@ -257,29 +261,19 @@ class Trainer:
     )
     if distributed.from_first(done):
       return tables.read_text() if done else ''
-    split = self._experiment.split(split_name)
-    threshold = tuned_threshold(
-      self._workdir,
-      self._config.keywords,
-      split_name,
-      self.step,
-      lambda name: self._evaluate(name, 0),
+    threshold = report.tuned_threshold(
+      self._workdir, self._config.keywords, split_name, self.step, self._evaluate
     )
-    found = self._evaluator(
+    metrics, text = self._evaluator.report(
       self.state.params,
-      split,
-      threshold=threshold,
-      review_examples=review_examples,
-      check=self._stop.check,
+      self._workdir,
+      self.step,
+      split_name,
+      threshold,
+      self._stop,
+      self._board,
     )
-    text = ''
     if distributed.is_first():
-      check = self._stop.check_here
-      text = report(self._workdir, self._experiment, split, self.step, found, check)
-      metrics = found.metrics
-      self._board.scalars(self.step, split_name, metrics)
-      self._board.panels(self.step, f'{split_name} examples', found.panels)
-      self._board.text(self.step, split_name, text)
       # Last: a run that is killed before this line does it all again.
       self._journal.append(self.step, split_name, metrics)
       shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
@@ -294,7 +288,8 @@ def check_finite(step: int, metrics: Metrics) -> None:
 
   The gradient too: a finite loss with an infinite gradient spoils the parameters.
   """
-  values = {name: float(value) for name, value in metrics.items()}
+  checked = [name for name in metrics if '/' not in name or name.startswith('loss/')]
+  values = jax.device_get({name: metrics[name] for name in checked})
   if not all(map(math.isfinite, values.values())):
     shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
     raise NonFiniteLossError(

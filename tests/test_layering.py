@@ -14,6 +14,8 @@ ROOT = pathlib.Path(rahf.__file__).parent
 LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
+  {'report'},
+  {'gallery', 'page'},
   {'compare', 'experiment', 'scorecard'},
   {'comparison'},
   {'samples'},
@@ -22,15 +24,15 @@ LAYERS = [
     *('losses', 'optimizer', 'pace', 'panels', 'pretrained', 'review', 'sharding'),
     *('state', 'step', 'synthetic', 'tables'),
   },
-  {'models', 'metrics', 'data', 'costs'},
+  {'models', 'metrics', 'data', 'costs', 'charts'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 # What the lowest rooms may know of each other: data measures what its generated
-# labels are worth.
+# labels are worth, and draws what it holds.
 NEIGHBOURS = {
-  **{'models': set(), 'metrics': set(), 'costs': set()},
-  'data': {'metrics'},
+  **{'models': set(), 'metrics': set(), 'costs': set(), 'charts': set()},
+  'data': {'metrics', 'charts'},
 }
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorboard'}
 

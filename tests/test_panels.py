@@ -16,11 +16,16 @@ def labels(maps=None, scores=SCORES, keyword_labels=(1,) * 7):
   return panels.Labels(maps or {}, scores, keyword_labels)
 
 
-def count(panel, colour, left=0.0, right=1.0):
-  """Pixels of a colour between two fractions of the width, below the tiles."""
-  width = panel.shape[1]
-  part = panel[330:, int(left * width) : int(right * width)]
-  return np.all(part == ImageColor.getrgb(colour), axis=-1).sum()
+TOP = panels.MARGIN + 30 + panels.CAPTION  # of the image
+ROW = panels.CAPTION + panels.TILE + panels.GAP
+RIGHT = panels.MARGIN + panels.TILE + panels.GAP
+BARS = np.s_[TOP : TOP + panels.TILE, RIGHT:]
+WORDS = np.s_[TOP + 3 * ROW + 6 :]  # below the legend
+
+
+def count(panel, colour, part):
+  """Pixels of a colour in a part of the panel."""
+  return np.all(panel[part] == ImageColor.getrgb(colour), axis=-1).sum()
 
 
 @pytest.mark.parametrize('shape', [(64, 64), (1024, 1024), (300, 900), (900, 64)])
@@ -48,17 +53,16 @@ def test_overlay_leaves_what_is_zero_and_brightens_with_the_value():
 def test_heat_stands_where_the_map_is_high():
   image = np.full((256, 256, 3), 128, np.uint8)
   heatmap = np.zeros((512, 512), np.float32)
-  heatmap[:128, 384:] = 1
+  heatmap[:128, 384:] = 1  # a quarter of each side
   panel = panels.review_panel(
     image, PROMPT, labels({'implausibility': heatmap}), labels()
   )
-  top = panels.MARGIN + 56
-  left = panels.MARGIN + panels.TILE + panels.GAP
+  top, left = TOP + ROW, panels.MARGIN
   tile = panel[top : top + panels.TILE, left : left + panels.TILE].astype(int)
   coloured = np.ptp(tile, axis=-1) > 0
-  assert coloured[:60, 196:].all()
-  assert not coloured[70:].any()
-  assert not coloured[:, :186].any()
+  assert coloured[:75, 245:].all()
+  assert not coloured[85:].any()
+  assert not coloured[:, :235].any()
 
 
 def test_score_bars_are_as_long_as_the_scores():
@@ -69,10 +73,10 @@ def test_score_bars_are_as_long_as_the_scores():
     panel = panels.review_panel(
       image, PROMPT, labels(), labels(scores=scores, keyword_labels=None)
     )
-    return count(panel, panels.PREDICTED, right=0.35)
+    return count(panel, panels.PREDICTED, BARS)
 
-  swatch = area(np.nan)
-  quarter, half, full = (area(value) - swatch for value in (0.25, 0.5, 1.0))
+  assert area(np.nan) == 0
+  quarter, half, full = map(area, (0.25, 0.5, 1.0))
   assert half / quarter == pytest.approx(2, rel=0.03)
   assert full / half == pytest.approx(2, rel=0.03)
 
@@ -89,8 +93,8 @@ def test_misaligned_words_are_marked_in_both_colours():
       labels(keyword_labels=predicted),
     )
     return [
-      count(panel, colour, left=0.4) - count(clean, colour, left=0.4)
-      for colour in (panels.TRUE, panels.PREDICTED_LIGHT)
+      count(panel, colour, WORDS) - count(clean, colour, WORDS)
+      for colour in (panels.TRUE, panels.PREDICTED)
     ]
 
   ones = (1,) * 7
@@ -106,6 +110,33 @@ def test_misaligned_words_are_marked_in_both_colours():
   assert marks(long, long)[0] > 3 * marks(short, short)[0]
 
 
+def test_words_are_as_orange_as_probable():
+  image = np.zeros((64, 64, 3), np.uint8)
+
+  def blue(p):
+    """The least blue that lies behind the words."""
+    prediction = labels()._replace(p_misaligned=(0.0, p, *[0.0] * 5))
+    panel = panels.review_panel(image, PROMPT, labels(), prediction)
+    part = panel[WORDS]
+    return part[part[..., 0] == 255][:, 2].min()
+
+  assert blue(0.0) == 255
+  least = ImageColor.getrgb(panels.PREDICTED_LIGHT)[2]
+  assert blue(1.0) == least
+  assert abs(blue(0.5) - (255 + least) / 2) <= 1
+
+
+def test_long_titles_are_cut():
+  image = np.zeros((64, 64, 3), np.uint8)
+  scale = np.s_[:40, -200:]
+  panel, long = (
+    panels.review_panel(image, PROMPT, labels(), labels(), title=title)
+    for title in ('short', 'long ' * 100)
+  )
+  np.testing.assert_array_equal(panel[scale], long[scale])
+  assert not np.array_equal(panel, long)
+
+
 def test_not_annotated_is_not_shown_as_zero():
   image = np.full((64, 64, 3), 90, np.uint8)
   zero = np.zeros((64, 64), np.float32)
@@ -115,9 +146,9 @@ def test_not_annotated_is_not_shown_as_zero():
   clean = panels.review_panel(
     image, PROMPT, labels(dict.fromkeys(schema.MAPS, zero), zeros), labels()
   )
-  tile = np.s_[90:320, 300:540]
+  tile = np.s_[TOP + ROW : TOP + ROW + panels.TILE, : RIGHT - panels.GAP]
   assert missing[tile].mean() > clean[tile].mean() + 50
-  assert not np.array_equal(missing[330:], clean[330:])
+  assert not np.array_equal(missing[BARS], clean[BARS])
 
 
 def test_long_prompts_wrap():
@@ -125,7 +156,7 @@ def test_long_prompts_wrap():
   none = labels(keyword_labels=None)
   heights = [
     panels.review_panel(image, prompt, none, none).shape[0]
-    for prompt in ('', 'word ' * 20, 'word ' * 200, 'x' * 1000)
+    for prompt in ('', 'word ' * 8, 'word ' * 200, 'x' * 1000)
   ]
   assert heights[0] == heights[1] < min(heights[2:])
   placed = panels._place('ab ' * 100 + 'x' * 300, [], 400, panels._font(18))

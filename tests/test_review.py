@@ -21,7 +21,7 @@ def directory(tmp_path_factory):
     writer.scalars(1, 'train', {'loss/total': 2.0})
     writer.scalars(2, 'train', {'loss/total': 1.5})
     writer.scalars(2, 'dev', {'loss/total': 1.75, 'overall/srcc': 0.25})
-    writer.panels(2, 'dev', [wide, tall])
+    writer.pictures(2, 'dev', [wide, tall])
     writer.text(2, 'tables/dev', '| a |\n| - |')
   return directory
 
@@ -45,7 +45,7 @@ def test_each_split_is_a_run_with_the_same_tags(directory):
   assert values(dev, 'overall/srcc') == [(2, 0.25)]
 
 
-def test_panels_keep_their_sizes_and_pixels(directory):
+def test_pictures_keep_their_sizes_and_pixels(directory):
   events = read(directory / 'review')
   sizes = []
   for i in range(2):

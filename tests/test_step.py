@@ -10,11 +10,17 @@ import optax
 import pytest
 
 from rahf import sharding
+from rahf.data import schema
 from rahf.models.rahf import RAHF, Outputs
 from rahf.state import StateFactory, TrainState
 from rahf.step import make_train_step, split_batch
 from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
 
+MODULES = (
+  *('vit', 'image_projection', 't5/token_embedder', 't5/encoder', 't5/decoder'),
+  *(f'heatmap_head_{name}' for name in schema.MAPS),
+  *(f'score_head_{name}' for name in schema.SCORES),
+)
 WEIGHTS = types.SimpleNamespace(heatmap=3.0, score=2.0, sequence=1.0)
 # Its state is the gradient; what it adds to the parameters is a tenth of it.
 OPTIMIZER = optax.chain(optax.trace(decay=0.0), optax.scale(-0.1))
@@ -106,12 +112,26 @@ def test_the_step_counts_and_reports():
     'loss/sequence',
     'loss/total',
     'gradient_norm',
+    *(
+      f'{kind}_norm/{module}'
+      for kind in ('gradient', 'parameter')
+      for module in MODULES
+    ),
   }
   total = 3 * metrics['loss/heatmap'] + 2 * metrics['loss/score']
   total += metrics['loss/sequence']
   np.testing.assert_allclose(metrics['loss/total'], total, rtol=1e-6)
   squares = sum(float((g**2).sum()) for g in gradients(state).values())
   np.testing.assert_allclose(metrics['gradient_norm'], squares**0.5, rtol=1e-5)
+  for kind, leaves in (
+    ('gradient', gradients(state)),
+    ('parameter', paths(state.params)),
+  ):
+    for module in MODULES:
+      own = [x for path, x in leaves.items() if path.startswith(f'{module}/')]
+      expected = np.linalg.norm(np.concatenate([np.ravel(x) for x in own]))
+      found = metrics[f'{kind}_norm/{module}']
+      np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=module)
   assert all(np.isfinite(value) for value in metrics.values())
 
 

@@ -16,6 +16,7 @@ import runs
 import tiny
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
+from rahf.gallery import WORST
 from rahf.journal import Journal
 from rahf.train import NonFiniteLossError, check_finite
 
@@ -28,6 +29,21 @@ def assert_same_run(one, other):
   assert any('opt_state' in name for name in found)
   for name, values in expected.items():
     np.testing.assert_array_equal(found[name], values, err_msg=name)
+  for path in (one / 'eval').iterdir():
+    assert path.read_bytes() == (other / 'eval' / path.name).read_bytes(), path.name
+  assert pictures(one) == pictures(other)
+
+
+def pictures(workdir):
+  """Returns what TensorBoard shows at the end, by name and step."""
+  events = EventAccumulator(
+    str(workdir / 'tensorboard/review'), size_guidance={'tensors': 0}
+  ).Reload()
+  return {
+    (tag, event.step): event.tensor_proto.SerializeToString()
+    for tag in events.Tags()['tensors']
+    for event in events.Tensors(tag)
+  }
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
@@ -181,6 +197,17 @@ def test_tensorboard_files_can_be_read_back(trained):
   assert losses[3] == pytest.approx(journal[3, 'train']['loss/total'])
   correlations = scalars('dev', 'overall/srcc')
   assert correlations[4] == pytest.approx(journal[4, 'dev']['overall/srcc'])
+  rates = scalars('train', 'learning_rate')
+  factors = (0.5, 1, math.sqrt(2 / 3), math.sqrt(2 / 4))
+  assert rates == pytest.approx({i + 1: 1e-3 * f for i, f in enumerate(factors)})
+  assert scalars('train', 'gradient_norm/vit')[3] > 0
+  assert scalars('train', 'parameter_norm/t5/encoder')[3] > 0
+  shown = set(logs['review'].Tags()['tensors'])
+  assert shown >= {
+    *('dev examples/0', 'dev examples/1', 'dev scores/0', 'dev scores/1'),
+    *(f'dev worst {name}/0' for name in WORST),
+  }
+  assert 'dev examples/2' not in shown
   picture = logs['review'].Tensors('dev examples/1')[0].tensor_proto.string_val
   width, height, png = int(picture[0]), int(picture[1]), picture[2]
   assert png.startswith(b'\x89PNG')

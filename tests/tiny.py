@@ -36,5 +36,6 @@ def get_config(data_dir: str | os.PathLike = 'data') -> ConfigDict:
   config.data.shapes.update(train=12, dev=61, test=3)
   config.optimizer.update(warmup_steps=2)
   config.train.update(steps=4, batch_size=8, log_every=1, checkpoint_every=2)
-  config.eval.update(every=2, batch_size=8, review_examples=2)
+  config.eval.update(every=2, batch_size=8)
+  config.review.update(examples=2, worst=1, page=5)
   return config

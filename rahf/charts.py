@@ -1,0 +1,97 @@
+"""Charts as RGB pictures, drawn with matplotlib, which the extra `train` brings.
+
+They are 680 pixels wide with letters of 20: TensorBoard shows them at half that size.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+WIDTH, DPI = 680, 100
+BLUE, ORANGE, GREY, TRACK = '#1c5fc4', '#d95f02', '#66727f', '#e4e7eb'
+
+
+class Histogram(NamedTuple):
+  """What one panel of `histograms` shows.
+
+  Attributes:
+    values: by the names of the legend; NaN is left out.
+    edges: of the bins.
+  """
+
+  values: Mapping[str, Float[np.ndarray, '_']]
+  edges: Sequence[float] | Float[np.ndarray, '_']
+
+
+def scatters(
+  points: Mapping[str, tuple[Float[np.ndarray, 'N'], Float[np.ndarray, 'N']]],
+  horizontal: str,
+  vertical: str,
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws values in [0, 1] against each other, a panel for each name.
+
+  Args:
+    points: by name x and y; pairs with a NaN are left out.
+    horizontal, vertical: what x and y are.
+  """
+  figure, axes = _panels(len(points))
+  for axis, (name, (x, y)) in zip(axes, points.items(), strict=True):
+    known = ~(np.isnan(x) | np.isnan(y))
+    axis.plot((0, 1), (0, 1), color=TRACK, zorder=0)
+    axis.scatter(x[known], y[known], s=14, alpha=0.35, color=BLUE, linewidths=0)
+    axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect='equal', title=name)
+  _name_axes(figure, horizontal, vertical)
+  return _draw(figure)
+
+
+def histograms(
+  panels: Mapping[str, Histogram], horizontal: str, vertical: str = 'share'
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws the shares of values by bin, a panel for each name."""
+  figure, axes = _panels(len(panels))
+  for axis, (name, (values, edges)) in zip(axes, panels.items(), strict=True):
+    for colour, (label, column) in zip(_colours(values), values.items(), strict=True):
+      known = column[~np.isnan(column)]
+      counts, _ = np.histogram(known, edges)
+      share = counts / max(known.size, 1)
+      axis.stairs(share, edges, color=colour, fill=len(values) == 1, label=label, lw=2)
+    axis.set(title=name, ylim=(0, None))
+  if any(len(panel.values) > 1 for panel in panels.values()):
+    axes[0].legend(frameon=False, fontsize=12)
+  _name_axes(figure, horizontal, vertical)
+  return _draw(figure)
+
+
+def _colours(values: Mapping) -> list[str]:
+  return [BLUE, ORANGE, GREY][: len(values)]
+
+
+def _panels(count: int):
+  """Returns a figure and its panels, two in a row."""
+  try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+  except ImportError as error:
+    raise ImportError("charts need matplotlib: pip install 'rahf[train]'") from error
+  rows = -(-count // 2)
+  size = WIDTH / DPI, 3.3 * rows + 0.4
+  figure = Figure(size, dpi=DPI, layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = [figure.add_subplot(rows, 2, i + 1) for i in range(count)]
+  for axis in axes:
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.tick_params(labelsize=13)
+    axis.title.set_size(15)
+  return figure, axes
+
+
+def _name_axes(figure, horizontal: str, vertical: str) -> None:
+  figure.supxlabel(horizontal, size=15)
+  figure.supylabel(vertical, size=15)
+
+
+def _draw(figure) -> UInt8[np.ndarray, 'h w 3']:
+  figure.canvas.draw()
+  return np.array(figure.canvas.buffer_rgba())[..., :3]

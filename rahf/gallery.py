@@ -1,0 +1,156 @@
+"""The examples of an evaluation that people look at, kept while it goes over all.
+
+Memory: some panels and worst cases whatever the split's size, and for the report page a
+thumbnail, some kB, of each example up to a limit.
+"""
+
+import heapq
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rahf.data import images, schema
+from rahf.panels import Labels, review_panel
+from rahf.samples import Sample, keyword_f1, score_error
+from rahf.scorecard import Prediction
+
+IMAGE_SIDE, MAP_SIDE = 160, 48  # of thumbnails, the longer one, in pixels
+
+
+def _map_metric(name: str, metric: str) -> Callable[[Sample], float]:
+  return lambda sample: sample.maps.get(name, {}).get(metric, math.nan)
+
+
+# What makes an example one of the worst, and whether that is a high value.
+WORST: dict[str, tuple[Callable[[Sample], float], bool]] = {
+  'score error': (score_error, True),
+  **{f'{name} CC': (_map_metric(name, 'cc'), False) for name in schema.MAPS},
+  'keyword F1': (keyword_f1, False),
+}
+
+
+class Thumbnail(NamedTuple):
+  """A small picture of an example, in WebP.
+
+  Attributes:
+    maps: by the names of schema.MAPS the annotated map, None where there is none, and
+      the predicted; grey, 255 is 1.
+  """
+
+  prompt: str
+  image: bytes
+  maps: dict[str, tuple[bytes | None, bytes]]
+
+
+class _Case(NamedTuple):
+  record: schema.Record
+  prediction: Prediction
+
+
+class Gallery:
+  """Collects pictures, example by example.
+
+  Attributes:
+    panels: of the first examples.
+    thumbnails: of the first examples, in the order of the evaluation's samples.
+  """
+
+  def __init__(self, *, panels: int = 0, worst: int = 0, thumbnails: int = 0):
+    """Says how many to keep of each; `worst` is for each of `WORST`."""
+    self._limits = (panels, worst, thumbnails)
+    self._worst: dict[str, list[tuple[float, int, _Case]]] = {
+      name: [] for name in WORST
+    }
+    self._seen = 0
+    self.panels: list[UInt8[np.ndarray, '_ _ 3']] = []
+    self.thumbnails: list[Thumbnail] = []
+
+  def add(self, record: schema.Record, prediction: Prediction, sample: Sample) -> None:
+    """Keeps what is to be kept of the next example."""
+    panels, worst, thumbnails = self._limits
+    if len(self.panels) < panels:
+      self.panels.append(panel(record, prediction, title=record.uid))
+    if len(self.thumbnails) < thumbnails:
+      self.thumbnails.append(thumbnail(record, prediction))
+    for name, (measure, high) in WORST.items() if worst else ():
+      value = measure(sample)
+      if math.isnan(value):
+        continue
+      # The heap's least is what is dropped: the best, and of equals the later.
+      rank = value if high else -value, -self._seen
+      cases = self._worst[name]
+      if len(cases) < worst or rank > cases[0][:2]:
+        # A copy, since what was predicted is a view of its whole batch.
+        kept = prediction._replace(maps=prediction.maps.copy())
+        keep = heapq.heappush if len(cases) < worst else heapq.heapreplace
+        keep(cases, (*rank, _Case(record, kept)))
+    self._seen += 1
+
+  def worst_panels(self) -> dict[str, list[UInt8[np.ndarray, '_ _ 3']]]:
+    """Draws the worst cases by the names of `WORST`, the worst first."""
+    return {
+      name: [
+        panel(*case, title=f'{name} {abs(value):.2f}, {case.record.uid}')
+        for value, _, case in sorted(cases, key=lambda case: case[:2], reverse=True)
+      ]
+      for name, cases in self._worst.items()
+    }
+
+
+def panel(
+  record: schema.Record, prediction: Prediction, *, title: str
+) -> UInt8[np.ndarray, '_ _ 3']:
+  """Returns a picture of an example's annotation and prediction."""
+  truth = Labels(
+    decoded_maps(record),
+    dict(zip(schema.SCORES, record.scores, strict=True)),
+    record.keyword_labels or None,
+  )
+  predicted = Labels(
+    dict(zip(schema.MAPS, prediction.maps, strict=True)),
+    dict(zip(schema.SCORES, prediction.scores, strict=True)),
+    prediction.keyword_labels,
+    prediction.p_misaligned,
+  )
+  image = images.decode_image(record.image)
+  return review_panel(image, record.prompt, truth, predicted, title=title)
+
+
+def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
+  """Returns a small copy of an example's image and maps."""
+  image = Image.fromarray(images.decode_image(record.image))
+  image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+  truth = decoded_maps(record)
+  maps = {}
+  for name, predicted in zip(schema.MAPS, prediction.maps, strict=True):
+    annotated = truth[name]
+    maps[name] = (
+      None if annotated is None else _small_map(annotated),
+      _small_map(predicted),
+    )
+  return Thumbnail(record.prompt, _webp(image, quality=60), maps)
+
+
+def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | None]:
+  """Returns the annotated maps by name, None where there is none."""
+  encoded = {name: getattr(record, f'{name}_map') for name in schema.MAPS}
+  return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
+
+
+def _small_map(heatmap: Float[np.ndarray, 'h w']) -> bytes:
+  """Lossless in 64 levels: what WebP's compression adds shows where a map is empty."""
+  small = Image.fromarray(np.asarray(np.clip(heatmap, 0, 1), np.float32))
+  small.thumbnail((MAP_SIDE, MAP_SIDE))
+  levels = np.round(np.round(63 * np.clip(small, 0, 1)) * (255 / 63))
+  return _webp(Image.fromarray(levels.astype(np.uint8)), lossless=True)
+
+
+def _webp(image: Image.Image, **options) -> bytes:
+  file = io.BytesIO()
+  image.save(file, 'WEBP', method=4, **options)
+  return file.getvalue()

@@ -1,0 +1,231 @@
+'use strict';
+
+// What Python wrote. Prompts are only ever set as text, never as HTML.
+const data = JSON.parse(document.getElementById('data').textContent);
+const samples = data.samples;
+const byId = (id) => document.getElementById(id);
+
+// Value: what a column sorts by and shows; undefined values come last either way.
+const COLUMNS = [
+  {title: '', value: null},
+  {title: 'prompt', value: (s) => s.words.join('')},
+  {title: 'score error', value: (s) => s.error},
+  {title: 'implausibility CC', value: (s) => s.metrics.implausibility?.cc ?? null},
+  {title: 'misalignment CC', value: (s) => s.metrics.misalignment?.cc ?? null},
+  {title: 'misaligned words', value: misalignedWords, digits: 0},
+  {title: 'keyword F1', value: (s) => s.f1},
+];
+
+let shown = []; // Numbers of the samples that pass the filters, in order.
+let order = {column: null, down: true};
+let open = null; // Position in `shown` of the sample in the viewer.
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function number(value, digits = 2) {
+  return value === null ? '–' : value.toFixed(digits).replace('-', '−');
+}
+
+function misalignedWords(sample) {
+  return sample.truth && sample.truth.filter((label) => label === 0).length;
+}
+
+function picture(sample) {
+  return 'data:image/webp;base64,' + sample.image;
+}
+
+/** Words of a prompt with what annotators and model say of each. */
+function markedPrompt(sample) {
+  return sample.words.map((text, i) => {
+    if (i % 2 === 0) return text; // What stands between words.
+    const word = (i - 1) / 2;
+    const span = element('span', {className: 'word'}, text);
+    if (sample.truth && sample.truth[word] === 0) span.classList.add('true');
+    if (sample.marked[word] === 0) span.classList.add('marked');
+    if (sample.p) {
+      span.style.background = `rgb(255 140 40 / ${60 * sample.p[word]}%)`;
+      span.title = `p ${sample.p[word].toFixed(2)}`;
+    }
+    return span;
+  });
+}
+
+function tableRow(sample, index) {
+  const image = element('img', {src: picture(sample), alt: '', loading: 'lazy'});
+  const button = element('button', {type: 'button'}, ...markedPrompt(sample));
+  button.append(element('span', {className: 'uid'}, sample.uid));
+  const cells = COLUMNS.slice(2).map((column) =>
+    element('td', {}, number(column.value(sample), column.digits)));
+  const row = element(
+    'tr', {}, element('td', {}, image), element('td', {}, button), ...cells);
+  row.addEventListener('click', () => show(shown.indexOf(index)));
+  return row;
+}
+
+const rows = samples.map(tableRow);
+
+function drawHead() {
+  const heads = COLUMNS.map((column, i) => {
+    if (!column.value) return element('th', {scope: 'col'});
+    const sorted = order.column === i;
+    const arrow = sorted ? (order.down ? ' ↓' : ' ↑') : '';
+    const button = element('button', {type: 'button'}, column.title + arrow);
+    button.addEventListener('click', () => {
+      order = {column: i, down: sorted ? !order.down : i > 1};
+      update();
+      byId('samples').querySelectorAll('thead th')[i].querySelector('button').focus();
+    });
+    const head = element('th', {scope: 'col'}, button);
+    if (sorted) head.ariaSort = order.down ? 'descending' : 'ascending';
+    return head;
+  });
+  byId('samples').querySelector('thead tr').replaceChildren(...heads);
+}
+
+function passes(sample, filters) {
+  const text = filters.text.value.trim().toLowerCase();
+  const found = (sample.uid + ' ' + sample.words.join('')).toLowerCase();
+  const within = (field, value, sign) => {
+    const limit = field.valueAsNumber;
+    return Number.isNaN(limit) || (value !== null && sign * (value - limit) >= 0);
+  };
+  return found.includes(text)
+    && within(filters.error, sample.error, 1)
+    && within(filters.implausibility, sample.metrics.implausibility?.cc ?? null, -1)
+    && within(filters.misalignment, sample.metrics.misalignment?.cc ?? null, -1)
+    && within(filters.words, misalignedWords(sample), 1);
+}
+
+function compare(a, b) {
+  const {value} = COLUMNS[order.column];
+  const [x, y] = [value(samples[a]), value(samples[b])];
+  if (x === null || y === null) return (x === null) - (y === null) || a - b;
+  const sign = typeof x === 'string' ? x.localeCompare(y) : x - y;
+  return (order.down ? -sign : sign) || a - b;
+}
+
+/** Filters and sorts the table. */
+function update() {
+  const filters = byId('filters').elements;
+  shown = samples.flatMap((sample, i) => (passes(sample, filters) ? [i] : []));
+  if (order.column !== null) shown.sort(compare);
+  byId('samples').querySelector('tbody').replaceChildren(...shown.map((i) => rows[i]));
+  byId('shown').textContent = `${shown.length} of ${samples.length} samples`;
+  drawHead();
+}
+
+/** Opens the viewer on the sample at a position among those that are shown. */
+function show(position) {
+  if (position < 0 || position >= shown.length) return;
+  open = position;
+  const sample = samples[shown[position]];
+  byId('name').textContent = `${sample.uid}, ${position + 1} of ${shown.length}`;
+  // Not `disabled`: the button would lose the focus, and with it the keys.
+  byId('previous').ariaDisabled = position === 0;
+  byId('next').ariaDisabled = position === shown.length - 1;
+  byId('picture').src = picture(sample);
+  byId('prompt').replaceChildren(...markedPrompt(sample));
+  byId('scores').replaceChildren(
+    ...data.scores.map((name, i) => scoreBars(name, sample.annotated[i], sample.predicted[i])));
+  byId('values').replaceChildren(...valueRows(sample));
+  drawHeat();
+  if (!byId('viewer').open) byId('viewer').showModal();
+}
+
+function scoreBars(name, annotated, predicted) {
+  const bar = (side, value) => {
+    const filled = element('div', {className: side});
+    filled.style.width = `${100 * Math.min(Math.max(value ?? 0, 0), 1)}%`;
+    return [
+      element('div', {className: 'track'}, filled),
+      element('span', {className: side}, number(value)),
+    ];
+  };
+  return element('div', {className: 'score'}, element('span', {}, name),
+    ...bar('annotated', annotated), ...bar('predicted', predicted));
+}
+
+function valueRows(sample) {
+  const heads = ['', ...data.maps].map((text) => element('th', {}, text));
+  const values = Object.entries(data.metrics).map(([key, title]) =>
+    element('tr', {}, element('td', {}, title), ...data.maps.map((map) =>
+      element('td', {}, number(sample.metrics[map]?.[key] ?? null, 3)))));
+  return [element('tr', {}, ...heads), ...values];
+}
+
+/** Colours the chosen map of the open sample, over its image. */
+async function drawHeat() {
+  const sample = samples[shown[open]];
+  const {map, side, opacity} = byId('controls').elements;
+  const encoded = sample.heat[map.value][side.value === 'annotated' ? 0 : 1];
+  const share = opacity.value / 100;
+  const canvas = byId('heat');
+  canvas.hidden = byId('scale').parentElement.hidden = encoded === null;
+  byId('missing').hidden = encoded !== null;
+  byId('picture').style.filter = encoded === null ? '' : `grayscale(${share}) contrast(${1 - share / 3})`;
+  canvas.style.opacity = share;
+  if (encoded === null) return;
+  const image = new Image();
+  image.src = 'data:image/webp;base64,' + encoded;
+  await image.decode();
+  // Another sample or map may have been chosen meanwhile.
+  if (open === null || samples[shown[open]] !== sample) return;
+  if (sample.heat[map.value][side.value === 'annotated' ? 0 : 1] !== encoded) return;
+  [canvas.width, canvas.height] = [image.width, image.height];
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    pixels.data.set(data.colours[pixels.data[i]], i);
+  }
+  context.putImageData(pixels, 0, 0);
+  canvas.dataset.drawn = `${sample.uid} ${map.value} ${side.value}`;
+}
+
+function drawScale() {
+  const context = byId('scale').getContext('2d');
+  context.putImageData(new ImageData(Uint8ClampedArray.from(data.colours.flat()), 256, 1), 0, 0);
+}
+
+function toggle(radios) {
+  const options = [...radios];
+  options[(options.findIndex((radio) => radio.checked) + 1) % options.length].checked = true;
+  drawHeat();
+}
+
+function onKey(event) {
+  const {map, side, opacity} = byId('controls').elements;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // Arrows move sliders and radio buttons, where these have the focus.
+  const arrows = !event.target.matches('input');
+  if (event.key === 'ArrowLeft' && arrows) show(open - 1);
+  else if (event.key === 'ArrowRight' && arrows) show(open + 1);
+  else if (event.key === 'm') toggle(map);
+  else if (event.key === 't') toggle(side);
+  else if (/^[0-9]$/.test(event.key)) {
+    opacity.value = event.key === '9' ? 100 : 11 * Number(event.key);
+    drawHeat();
+  }
+}
+
+byId('filters').addEventListener('input', update);
+byId('filters').addEventListener('submit', (event) => event.preventDefault());
+byId('all').addEventListener('click', () => {
+  byId('filters').reset();
+  update();
+});
+byId('controls').addEventListener('input', drawHeat);
+byId('previous').addEventListener('click', () => show(open - 1));
+byId('next').addEventListener('click', () => show(open + 1));
+byId('close').addEventListener('click', () => byId('viewer').close());
+byId('viewer').addEventListener('keydown', onKey);
+byId('viewer').addEventListener('close', () => {
+  rows[shown[open]].querySelector('button').focus();
+  open = null;
+});
+drawScale();
+update();

@@ -1,0 +1,134 @@
+"""What an evaluation leaves behind: files in eval/, and pictures in TensorBoard."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+
+from rahf import charts, distributed, samples
+from rahf.charts import Histogram
+from rahf.data import schema
+from rahf.data.records import RecordSplit
+from rahf.gallery import Gallery
+from rahf.page import writer
+from rahf.review import TensorBoardWriter
+from rahf.samples import Sample
+from rahf.scorecard import constant_metrics
+from rahf.tables import evaluation_tables
+
+THRESHOLD = 'keywords_constrained/threshold'
+
+
+def write(
+  folder: epath.Path,
+  name: str,
+  title: str,
+  splits: tuple[RecordSplit, RecordSplit],
+  metrics: dict[str, float],
+  found: Sequence[Sample],
+  gallery: Gallery,
+  check: Callable[[], None] = lambda: None,
+) -> str:
+  """Writes <name>.json, .md, .samples.jsonl and .html; returns the tables.
+
+  The constant predictor's row depends on the data alone, so it is computed once and
+  kept in <split>-constant.json.
+
+  Args:
+    folder: `eval` in the work directory.
+    name: `<split>-<step>`.
+    title: what was evaluated, for people.
+    splits: what the constant predictor learns from, and what was evaluated.
+    gallery: the page lists its thumbnails; without any there is no page.
+    check: called for every record that is read; may raise, to end this early.
+  """
+  train, split = splits
+  folder.mkdir(parents=True, exist_ok=True)
+  kept = folder / f'{split.name}-constant.json'
+  if not kept.exists():
+    kept.write_text(_to_json(constant_metrics(train, split, check)))
+  stored = json.loads(kept.read_text())
+  constant = {name: np.nan if v is None else v for name, v in stored.items()}
+  tables = evaluation_tables(metrics, constant, title=title)
+  if metrics['keywords/truncated']:
+    tables += (
+      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
+      'config.data.text_length or config.data.target_length; words behind the cut '
+      'count as aligned.\n'
+    )
+  if gallery.thumbnails:
+    page = folder / f'{name}.html'
+    intervals = samples.intervals(found, metrics.get(THRESHOLD))
+    writer.write(page, found, gallery.thumbnails, intervals, title=title)
+  (folder / f'{name}.md').write_text(tables)
+  samples.write(folder / f'{name}.samples.jsonl', found)
+  (folder / f'{name}.json').write_text(_to_json(metrics))
+  return tables
+
+
+def tuned_threshold(
+  workdir: epath.Path,
+  options,
+  split: str,
+  step: int,
+  evaluate_split: Callable[[str], Any],
+) -> float | None:
+  """Returns the threshold of constrained decoding for a split.
+
+  That is the best one on `config.keywords.threshold_split`, which is evaluated first
+  if that was not done at this step; None where it is to be chosen on the split itself.
+  """
+  if split == options.threshold_split:
+    return None
+  path = workdir / 'eval' / f'{options.threshold_split}-{step}.json'
+  if not distributed.from_first(path.exists()):
+    evaluate_split(options.threshold_split)
+  threshold = None
+  if distributed.is_first():
+    threshold = json.loads(path.read_text())[THRESHOLD]
+  return distributed.from_first(threshold)
+
+
+def show(
+  board: TensorBoardWriter,
+  step: int,
+  split: str,
+  metrics: dict[str, float],
+  found: Sequence[Sample],
+  gallery: Gallery,
+  tables: str,
+) -> None:
+  """Writes scalars, the same examples each time, worst cases, charts and tables."""
+  board.scalars(step, split, metrics)
+  board.pictures(step, f'{split} examples', gallery.panels)
+  for name, panels in gallery.worst_panels().items():
+    board.pictures(step, f'{split} worst {name}', panels)
+  board.pictures(step, f'{split} scores', score_charts(found))
+  board.text(step, split, tables)
+
+
+def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
+  """Draws predicted against annotated scores, and how both are distributed."""
+  predicted, annotated = (
+    np.reshape([getattr(sample, side) for sample in found], (len(found), -1)).T
+    for side in ('predicted', 'annotated')
+  )
+  pairs = {name: (annotated[i], predicted[i]) for i, name in enumerate(schema.SCORES)}
+  edges = np.linspace(0, 1, 21)
+  counted = {
+    name: Histogram({'annotated': x, 'predicted': y}, edges)
+    for name, (x, y) in pairs.items()
+  }
+  return [
+    charts.scatters(pairs, 'annotated', 'predicted'),
+    charts.histograms(counted, 'score', 'share of samples'),
+  ]
+
+
+def _to_json(metrics: dict[str, float]) -> str:
+  """JSON has no NaN: what is undefined is null."""
+  values = {k: float(v) if np.isfinite(v) else None for k, v in metrics.items()}
+  return json.dumps(values, indent=2) + '\n'
