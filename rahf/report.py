@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from rahf import charts, distributed, samples
+from rahf.ceiling import annotator_metrics
 from rahf.charts import Histogram
 from rahf.data import schema
 from rahf.data.records import RecordSplit
@@ -34,8 +35,9 @@ def write(
 ) -> str:
   """Writes <name>.json, .md, .samples.jsonl and .html; returns the tables.
 
-  The constant predictor's row depends on the data alone, so it is computed once and
-  kept in <split>-constant.json.
+  The rows of the constant predictor and of the annotators, where it is known what each
+  of them said, depend on the data alone, so they are computed once and kept in
+  <split>-constant.json and <split>-annotator.json.
 
   Args:
     folder: `eval` in the work directory.
@@ -47,12 +49,14 @@ def write(
   """
   train, split = splits
   folder.mkdir(parents=True, exist_ok=True)
-  kept = folder / f'{split.name}-constant.json'
-  if not kept.exists():
-    kept.write_text(_to_json(constant_metrics(train, split, check)))
-  stored = json.loads(kept.read_text())
-  constant = {name: np.nan if v is None else v for name, v in stored.items()}
-  tables = evaluation_tables(metrics, constant, title=title)
+  constant, annotator = (
+    _kept(folder / f'{split.name}-{row}.json', compute)
+    for row, compute in (
+      ('constant', lambda: constant_metrics(train, split, check)),
+      ('annotator', lambda: annotator_metrics(split, check)),
+    )
+  )
+  tables = evaluation_tables(metrics, constant, annotator, title=title)
   if metrics['keywords/truncated']:
     tables += (
       f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
@@ -126,6 +130,19 @@ def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
     charts.scatters(pairs, 'annotated', 'predicted'),
     charts.histograms(counted, 'score', 'share of samples'),
   ]
+
+
+def _kept(
+  path: epath.Path, compute: Callable[[], dict[str, float] | None]
+) -> dict[str, float] | None:
+  """Returns metrics from a file, which is made if need be and possible."""
+  if not path.exists():
+    found = compute()
+    if found is None:
+      return None
+    path.write_text(_to_json(found))
+  stored = json.loads(path.read_text())
+  return {name: np.nan if v is None else v for name, v in stored.items()}
 
 
 def _to_json(metrics: dict[str, float]) -> str:

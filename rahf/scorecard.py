@@ -68,7 +68,7 @@ def constant_metrics(
   return samples.metrics(
     [
       score(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
-      for record in _read(split, 'constant predictor', check)
+      for record in read_through(split, 'constant predictor', check)
     ]
   )
 
@@ -84,7 +84,7 @@ def training_means(
   totals: dict[str, np.ndarray] = {}
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
-  for record in _read(train, 'training means', check):
+  for record in read_through(train, 'training means', check):
     scores.append(record.scores)
     for name in schema.MAPS:
       data = getattr(record, f'{name}_map')
@@ -101,9 +101,10 @@ def training_means(
   return Prediction(np.stack(maps), np.nansum(scores, axis=0) / annotated, ())
 
 
-def _read(
+def read_through(
   split: RecordSplit, what: str, check: Callable[[], None]
 ) -> Iterator[schema.Record]:
+  """Yields every record, with a progress bar; calls `check` before each."""
   bar = tqdm(split, what, len(split), unit='example', leave=False, disable=None)
   for record in bar:
     check()

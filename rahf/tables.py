@@ -60,6 +60,7 @@ LATEX = {
 }
 
 CONSTANT = 'constant predictor (training means)'
+ANNOTATOR = 'one annotator, against the others'
 PUBLISHED_NOTE = """\
 The rows above ours are published figures for the test split of RichHF-18K (995
 samples in the paper; 955 in the release). Rows on other data are not comparable
@@ -72,6 +73,9 @@ with them. A dash stands for what is not reported or not defined.
 CONSTANT_NOTE = """\
 The constant predictor answers every example with the training means and gives the
 scale."""
+ANNOTATOR_NOTE = """\
+Each annotator in turn is measured like a model, by the labels that the others make
+without them."""
 
 
 class Table(NamedTuple):
@@ -90,6 +94,7 @@ Marks = Mapping[str, Mapping[str, str]]
 def evaluation_tables(
   metrics: Mapping[str, float],
   constant: Mapping[str, float] | None = None,
+  annotator: Mapping[str, float] | None = None,
   *,
   title: str = 'Evaluation',
   row: str = 'this model',
@@ -99,11 +104,17 @@ def evaluation_tables(
   Args:
     metrics: values by name, as for `paper_tables`.
     constant: the same for predicting the training means, left out if None.
+    annotator: the same for one annotator against the others, likewise.
     title: heading, for example the data set, split and step.
     row: what to call the evaluated model.
   """
-  ours = {row: metrics} | ({CONSTANT: constant} if constant is not None else {})
-  notes = [PUBLISHED_NOTE] if constant is None else [CONSTANT_NOTE, PUBLISHED_NOTE]
+  compared = (
+    (CONSTANT, constant, CONSTANT_NOTE),
+    (ANNOTATOR, annotator, ANNOTATOR_NOTE),
+  )
+  known = [each for each in compared if each[1] is not None]
+  ours = {row: metrics} | {name: values for name, values, _ in known}
+  notes = [*(note for _, _, note in known), PUBLISHED_NOTE]
   sections = [f'# {title}', *map(to_markdown, paper_tables(ours)), *notes]
   return '\n\n'.join(sections) + '\n'
 

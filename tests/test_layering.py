@@ -15,7 +15,7 @@ LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile'},
   {'report'},
-  {'gallery', 'page'},
+  {'ceiling', 'gallery', 'page'},
   {'compare', 'experiment', 'scorecard'},
   {'comparison'},
   {'samples'},

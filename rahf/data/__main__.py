@@ -95,10 +95,18 @@ def _parser() -> argparse.ArgumentParser:
   verify.set_defaults(run=_verify)
 
   stats = commands.add_parser(
-    'stats', help='scores, labels, maps, prompts and images of a prepared directory'
+    'stats',
+    help='scores, labels, maps, prompts and images of a prepared directory, as a table '
+    'and as pictures',
   )
   stats.add_argument('dir', type=path, help='what prepare wrote')
   stats.add_argument('--split', help='train, dev or test; all by default')
+  stats.add_argument(
+    '--out',
+    type=path,
+    metavar='FOLDER',
+    help='where to write the pictures (default: `stats` in the prepared directory)',
+  )
   stats.set_defaults(run=_stats)
   return parser
 
@@ -148,9 +156,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-  from rahf.data.stats import stats
+  from rahf.data import figures, prepared, stats
 
-  print(f'\n{stats(arguments.dir, arguments.split)}')
+  facts = stats.collect(arguments.dir, arguments.split)
+  print(f'\n{stats.table(facts)}\n')
+  folder = arguments.out or prepared.find(arguments.dir)[0] / 'stats'
+  print(f'Drawn: {folder}/{", ".join(figures.write(folder, facts))}')
   return 0
 
 

@@ -1,22 +1,27 @@
-"""What a prepared data set looks like: a table, one column a split."""
+"""What a prepared data set looks like: facts of each record, and a table of them."""
 
 import collections
 import os
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from rahf.data import images, prepared, records, schema
+from rahf.data import images, prepared, raw, records, schema
+from rahf.data.consolidate import Annotation
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
 
 
 class Facts(NamedTuple):
-  """What `stats` keeps of one record.
+  """What is kept of one record.
 
   Attributes:
     scores: order of schema.SCORES, NaN where not annotated.
-    peaks: highest value of each map, order of schema.MAPS, NaN where not annotated.
+    differences: likewise, the largest score of an annotator less the smallest, on
+      [0, 1]; NaN where it is not known what each of them said.
+    coverage: share of each map's pixels that are above 0, order of schema.MAPS, NaN
+      where not annotated.
     words: words in the prompt.
     aligned: share of aligned words, NaN where not annotated.
     size: 'width x height' before EXIF rotation.
@@ -24,15 +29,18 @@ class Facts(NamedTuple):
   """
 
   scores: tuple[float, ...]
-  peaks: tuple[float, ...]
+  differences: tuple[float, ...]
+  coverage: tuple[float, ...]
   words: int
   aligned: float
   size: str
   format: str
 
 
-def stats(path: os.PathLike | str, split: str | None = None) -> str:
-  """Reads a prepared directory, or one split, and returns the table to print.
+def collect(
+  path: os.PathLike | str, split: str | None = None
+) -> dict[str, list[Facts]]:
+  """Reads a prepared directory, or one split, and returns the facts by split.
 
   Raises:
     InputError: not a prepared data set, no such split, or a damaged record.
@@ -40,31 +48,35 @@ def stats(path: os.PathLike | str, split: str | None = None) -> str:
   directory, names = prepared.find(path)
   if split is not None:
     names = [split]
-  columns = {}
+  found = {}
   for name in names:
-    opened = records.open_split(directory, name)
-    columns[name] = summarise(prepared.map_records(opened, _measure))
-  return _table(columns)
+    opened, file = records.open_split(directory, name), raw.path(directory, name)
+    annotations = raw.read(file) if file.exists() else {}
+
+    def one(opened: RecordSplit, position: int, annotations=annotations) -> Facts:
+      try:
+        record = opened[position]
+        return measure(record, annotations.get(record.uid, ()))
+      except images.ImageError as error:
+        raise InputError(
+          f'{opened.where(position)}: {error}; `python -m rahf.data verify` lists all'
+        ) from None
+
+    found[name] = prepared.map_records(opened, one)
+  return found
 
 
-def _measure(split: RecordSplit, position: int) -> Facts:
-  try:
-    return measure(split[position])
-  except images.ImageError as error:
-    raise InputError(
-      f'{split.where(position)}: {error}; `python -m rahf.data verify` lists all'
-    ) from None
-
-
-def measure(record: schema.Record) -> Facts:
+def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Facts:
   """Returns the facts of one record; decodes the maps and the image's header."""
   image = images.open_image(record.image)
   encoded = [getattr(record, f'{name}_map') for name in schema.MAPS]
   labels = record.keyword_labels
   return Facts(
     scores=record.scores,
-    peaks=tuple(
-      float(images.decode_map(data).max()) if data else float('nan') for data in encoded
+    differences=_differences(annotations),
+    coverage=tuple(
+      float(np.mean(images.decode_map(data) > 0)) if data else float('nan')
+      for data in encoded
     ),
     words=len(record.tokens),
     aligned=sum(labels) / len(labels) if labels else float('nan'),
@@ -73,10 +85,21 @@ def measure(record: schema.Record) -> Facts:
   )
 
 
-def summarise(facts: list[Facts]) -> dict[str, str]:
+def _differences(annotations: Sequence[Annotation]) -> tuple[float, ...]:
+  found = []
+  for number, _ in enumerate(schema.SCORES):
+    given = [a.scores[number] for a in annotations]
+    given = [score for score in given if score is not None]
+    known = len(given) > 1
+    found.append((max(given) - min(given)) / 4 if known else float('nan'))
+  return tuple(found)
+
+
+def summarise(facts: Sequence[Facts]) -> dict[str, str]:
   """Returns row title -> text of one column of the table."""
   scores = np.array([fact.scores for fact in facts], np.float64)
-  peaks = np.array([fact.peaks for fact in facts], np.float64)
+  differences = np.array([fact.differences for fact in facts], np.float64)
+  coverage = np.array([fact.coverage for fact in facts], np.float64)
   aligned = np.array([fact.aligned for fact in facts])
   length = np.percentile([fact.words for fact in facts], (5, 50, 95, 100))
   rows = {'records': f'{len(facts):,}'}
@@ -87,6 +110,12 @@ def summarise(facts: list[Facts]) -> dict[str, str]:
       f'{known.mean():.3f} ± {known.std():.3f}' if known.size else 'none'
     )
     missing[f'{name} score missing'] = np.isnan(scores[:, index])
+  for index, name in enumerate(schema.SCORES):
+    known = differences[~np.isnan(differences[:, index]), index]
+    if known.size:
+      rows[f'{name}: annotators agree / are one step apart at most'] = (
+        f'{np.mean(known == 0):.1%} / {np.mean(known <= 0.25):.1%}'
+      )
   rows['words misaligned'] = (
     f'{1 - np.average(aligned[~np.isnan(aligned)], weights=_words(facts)):.1%}'
     if not np.isnan(aligned).all()
@@ -94,8 +123,13 @@ def summarise(facts: list[Facts]) -> dict[str, str]:
   )
   rows['keyword labels missing'] = _share(np.isnan(aligned))
   for index, name in enumerate(schema.MAPS):
-    rows[f'{name} map empty'] = _share(peaks[:, index] == 0)
-    missing[f'{name} map missing'] = np.isnan(peaks[:, index])
+    column = coverage[:, index]
+    rows[f'{name} map empty'] = _share(column == 0)
+    if (column > 0).any():
+      rows[f'{name} map covers, if not empty, mean'] = (
+        f'{column[column > 0].mean():.1%}'
+      )
+    missing[f'{name} map missing'] = np.isnan(column)
   rows['prompt words, 5 / 50 / 95 % / max'] = ' / '.join(f'{v:.0f}' for v in length)
   # Usually nothing else is missing, so these rows are there only if something is.
   rows |= {title: _share(mask) for title, mask in missing.items() if mask.any()}
@@ -109,7 +143,7 @@ def summarise(facts: list[Facts]) -> dict[str, str]:
   return rows
 
 
-def _words(facts: list[Facts]) -> list[int]:
+def _words(facts: Sequence[Facts]) -> list[int]:
   return [fact.words for fact in facts if not np.isnan(fact.aligned)]
 
 
@@ -117,7 +151,9 @@ def _share(mask: np.ndarray) -> str:
   return f'{mask.mean():.1%}'
 
 
-def _table(columns: dict[str, dict[str, str]]) -> str:
+def table(facts: Mapping[str, list[Facts]]) -> str:
+  """Returns the table to print, a column a split."""
+  columns = {name: summarise(found) for name, found in facts.items()}
   titles = list(dict.fromkeys(title for rows in columns.values() for title in rows))
   # A size that only one split has would otherwise stand behind the others' formats.
   titles.sort(key=lambda title: title.startswith('size '))

@@ -33,7 +33,13 @@ def test_prepare_verify_stats_on_the_sample(assets, tmp_path, capfd):
   assert main(['verify', str(tmp_path)]) == 0
   assert capfd.readouterr().out == 'Read train 13, dev 2, test 3: no problems.\n'
   assert main(['stats', str(tmp_path), '--split', 'dev']) == 0
-  assert '1024x1024' in capfd.readouterr().out
+  printed = capfd.readouterr().out
+  assert '1024x1024' in printed
+  assert f'Drawn: {target}/stats/scores.png, coverage.png, words.png' in printed
+  assert (target / 'stats/words.png').exists()
+  assert main(['stats', str(tmp_path), '--out', str(tmp_path / 'here')]) == 0
+  assert len(list((tmp_path / 'here').iterdir())) == 3
+  assert main(['verify', str(tmp_path)]) == 0
 
 
 def test_verify_lists_problems_and_fails(release, tmp_path, capfd):

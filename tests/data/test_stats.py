@@ -7,8 +7,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from util import make_record
 
-from rahf.data import schema, stats, words
+from rahf import charts
+from rahf.data import figures, images, schema, stats, words
+from rahf.data.consolidate import Annotation
 from rahf.data.datasets.richhf18k import prepare_richhf18k
 from rahf.errors import InputError
 
@@ -30,7 +33,7 @@ def directory(assets, tmp_path_factory):
 
 def test_sample_statistics(directory, assets):
   manifest = json.loads((assets / 'richhf_sample/manifest.json').read_text())
-  columns, rows = _rows(stats.stats(directory))
+  columns, rows = _rows(stats.table(stats.collect(directory)))
   assert columns == ['train', 'dev', 'test']
   for column, split in enumerate(columns):
     entries = [entry for entry in manifest if entry['split'] == split]
@@ -54,11 +57,11 @@ def test_sample_statistics(directory, assets):
 
 
 def test_one_split_alone(directory):
-  columns, rows = _rows(stats.stats(directory, 'test'))
+  columns, rows = _rows(stats.table(stats.collect(directory, 'test')))
   assert columns == ['test']
   assert rows['records'] == ['3']
   with pytest.raises(InputError, match=r"no split 'validation'"):
-    stats.stats(directory, 'validation')
+    stats.collect(directory, 'validation')
 
 
 def test_facts_of_one_record(picture):
@@ -76,8 +79,9 @@ def test_facts_of_one_record(picture):
     misalignment_map=b'',
   )
   facts = stats.measure(record)
-  assert facts.peaks[0] == 0
-  assert np.isnan(facts.peaks[1])
+  assert facts.coverage[0] == 0
+  assert np.isnan(facts.coverage[1])
+  assert np.isnan(facts.differences).all()
   assert (facts.words, facts.aligned) == (4, 0.75)
   assert (facts.size, facts.format) == ('16x8', 'PNG')
   rows = stats.summarise([facts])
@@ -85,3 +89,69 @@ def test_facts_of_one_record(picture):
   assert rows['overall score missing'] == '100.0%'
   assert rows['misalignment map missing'] == '100.0%'
   assert rows['implausibility map empty'] == '100.0%'
+
+
+def test_how_far_annotators_are_apart():
+  """In steps of the scale, over those who were asked."""
+  annotations = [
+    Annotation(scores=(1, 3, 2, None)),
+    Annotation(scores=(5, 3, None, None)),
+    Annotation(scores=(2, 3, 3, 4)),
+  ]
+  found = stats.measure(make_record(), annotations).differences
+  np.testing.assert_array_equal(found, (1.0, 0.0, 0.25, np.nan))
+  facts = [stats.measure(make_record(i), annotations[i:]) for i in range(2)]
+  rows = stats.summarise(facts)
+  title = '{}: annotators agree / are one step apart at most'
+  # 1 and 3/4; 0 and 0; 1/4 and unknown; unknown.
+  assert rows[title.format('plausibility')] == '0.0% / 0.0%'
+  assert rows[title.format('alignment')] == '100.0% / 100.0%'
+  assert rows[title.format('aesthetics')] == '0.0% / 100.0%'
+  assert title.format('overall') not in rows
+
+
+def test_coverage_is_of_maps_that_are_not_empty():
+  half = np.zeros((4, 4), np.uint8)
+  half[:2] = 9
+  records = [
+    make_record(0, implausibility_map=images.encode_png(half)),
+    make_record(1, implausibility_map=images.encode_png(0 * half)),
+    make_record(2, implausibility_map=b''),
+  ]
+  facts = [stats.measure(record) for record in records]
+  np.testing.assert_array_equal([f.coverage[0] for f in facts], (0.5, 0, np.nan))
+  rows = stats.summarise(facts)
+  assert rows['implausibility map covers, if not empty, mean'] == '50.0%'
+  assert rows['implausibility map empty'] == '33.3%'
+  assert rows['implausibility map missing'] == '33.3%'
+
+
+def test_pictures_by_split(directory, tmp_path):
+  facts = stats.collect(directory)
+  names = figures.write(tmp_path / 'new', facts)
+  # What each annotator said is not in the release.
+  assert names == ['scores.png', 'coverage.png', 'words.png']
+  for name in names:
+    picture = np.asarray(Image.open(tmp_path / 'new' / name))
+    assert picture.shape[1:] == (charts.WIDTH, 3)
+  alone = figures.draw({'train': facts['train']})['scores']
+  assert not np.array_equal(alone, figures.draw(facts)['scores'])
+
+
+def test_pictures_of_little():
+  """One record, all of whose labels are missing."""
+  record = make_record(
+    0,
+    scores=(np.nan,) * 4,
+    keyword_labels=(),
+    implausibility_map=b'',
+    misalignment_map=b'',
+  )
+  assert figures.draw({'test': [stats.measure(record)]}).keys() == {
+    'scores',
+    'coverage',
+    'words',
+  }
+  annotations = [Annotation(scores=(1, 2, 3, 4)), Annotation(scores=(1, 2, 3, 5))]
+  facts = {'test': [stats.measure(make_record(0), annotations)]}
+  assert 'differences' in figures.draw(facts)

@@ -21,13 +21,15 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from rahf.data import schema
+from rahf.data import raw, schema
+from rahf.data.consolidate import Annotation
 from rahf.data.datasets.features import record_features
 from rahf.data.datasets.shapes_record import (
   MIN_IMAGE_SIZE,
   make_records,
   make_sample,
   metric_ceilings,
+  uid_of,
 )
 from rahf.errors import InputError
 
@@ -133,7 +135,8 @@ def prepare_shapes(
     seed: of all samples.
 
   Returns:
-    The directory with the shards of all splits and `tokenizer.model`.
+    The directory with the shards of all splits, the annotators' raw marks
+    (`rahf.data.raw`) and `tokenizer.model`.
 
   Raises:
     InputError: a number is negative, all counts are 0, or the image is too small.
@@ -164,7 +167,20 @@ def prepare_shapes(
     partial = tokenizer.with_suffix(f'.{os.getpid()}')
     partial.write_bytes(train_tokenizer(seed))
     partial.replace(tokenizer)
+  for split in schema.SPLITS:
+    file = raw.path(folder, split)
+    if getattr(config, split) and not file.exists():
+      raw.write(file, _annotations(config, split))
   return folder
+
+
+def _annotations(
+  config: ShapesConfig, split: str
+) -> Iterator[tuple[str, list[Annotation]]]:
+  """Yields what the annotators said of each image, by uid."""
+  for index in range(getattr(config, split)):
+    sample = make_sample(config.seed, split, index)
+    yield uid_of(split, index), sample.annotations
 
 
 def train_tokenizer(seed: int) -> bytes:

@@ -49,7 +49,7 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
   labels = consolidate(sample.annotations, len(sample.tokens), image_size, image_size)
   implausibility, misalignment = map(encode_map, labels.maps)
   return schema.Record(
-    uid=f'{split}-{index:08d}',
+    uid=uid_of(split, index),
     image=encode_png(render(sample.scene, image_size, sample.texture)),
     prompt=sample.prompt.text,
     tokens=sample.tokens,
@@ -58,6 +58,10 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
     implausibility_map=implausibility,
     misalignment_map=misalignment,
   )
+
+
+def uid_of(split: str, index: int) -> str:
+  return f'{split}-{index:08d}'
 
 
 def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:

@@ -6,13 +6,14 @@ import pytest
 import sentencepiece
 import tensorflow_datasets as tfds
 
-from rahf.data import schema, words
+from rahf.data import raw, schema, words
 from rahf.data.consolidate import consolidate
 from rahf.data.datasets import shapes, shapes_annotators
 from rahf.data.datasets.shapes_record import make_record, make_sample, metric_ceilings
 from rahf.data.datasets.shapes_render import draw, render
 from rahf.data.datasets.shapes_scene import COLOURS, KINDS, Damage
 from rahf.data.images import decode_image, decode_map
+from rahf.data.records import open_split
 from rahf.errors import InputError
 
 SMALL = {'image_size': 64, 'train': 130, 'dev': 3, 'test': 2, 'seed': 5}
@@ -173,6 +174,17 @@ def test_prepared_records_are_the_made_ones(prepared):
     assert example['keyword_labels'].tolist() == list(made.keyword_labels)
     np.testing.assert_allclose(example['scores'], made.scores, rtol=1e-6)
     assert example['misalignment_map'] == made.misalignment_map
+
+
+def test_what_each_annotator_said_is_kept(prepared):
+  for split, count in (('dev', 3), ('test', 2)):
+    annotations = raw.read(raw.path(prepared, split))
+    records = list(open_split(prepared, split))
+    assert len(records) == len(annotations) == count
+    for record in records:
+      labels = consolidate(annotations[record.uid], len(record.tokens), 64, 64)
+      assert labels.keyword_labels == record.keyword_labels
+      np.testing.assert_allclose(labels.scores, record.scores, rtol=1e-6)
 
 
 def test_worker_processes_make_the_same_files(prepared, tmp_path, monkeypatch):

@@ -1,0 +1,81 @@
+"""How well people agree: each annotator measured like a model, against the others."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rahf import samples
+from rahf.data import consolidate, images, raw, schema
+from rahf.data.consolidate import Annotation, ConsolidatedLabels
+from rahf.data.records import RecordSplit
+from rahf.samples import Sample
+from rahf.scorecard import Prediction, read_through, score
+
+
+def annotator_metrics(
+  split: RecordSplit, check: Callable[[], None] = lambda: None
+) -> dict[str, float] | None:
+  """Returns the metrics of one annotator, the consolidated others being the truth.
+
+  Each in turn is left out of the truth and measured by it; the values are means over
+  them. It is what a person reaches, not a bound: who predicts the mean opinion is
+  nearer to others than any one of them.
+
+  Args:
+    check: called for every record; may raise, to end this early.
+
+  Returns:
+    None where the raw annotations are not there, or no image has two.
+
+  Raises:
+    InputError: they are there and cannot be read.
+  """
+  file = raw.path(split.directory, split.name)
+  if not file.exists():
+    return None
+  annotations = raw.read(file)
+  turns: dict[int, list[Sample]] = {}
+  for record in read_through(split, 'annotators', check):
+    several = annotations.get(record.uid, ())
+    for turn in range(len(several) if len(several) > 1 else 0):
+      turns.setdefault(turn, []).append(_measure(record, several, turn))
+  if not turns:
+    return None
+  each = [samples.metrics(found) for found in turns.values()]
+  names = dict.fromkeys(name for values in each for name in values)
+  return {name: _mean([values.get(name, np.nan) for values in each]) for name in names}
+
+
+def _measure(
+  record: schema.Record, annotations: Sequence[Annotation], left_out: int
+) -> Sample:
+  """Scores one annotator of an image as a prediction of the others' labels."""
+  height, width = _map_size(record)
+
+  def labels(chosen: Sequence[Annotation]) -> ConsolidatedLabels:
+    return consolidate.consolidate(chosen, len(record.tokens), height, width)
+
+  one = labels([annotations[left_out]])
+  others = labels([*annotations[:left_out], *annotations[left_out + 1 :]])
+  implausibility, misalignment = map(images.encode_map, others.maps)
+  truth = record._replace(
+    keyword_labels=others.keyword_labels,
+    scores=others.scores,
+    implausibility_map=implausibility,
+    misalignment_map=misalignment,
+  )
+  return score(truth, Prediction(one.maps, np.array(one.scores), one.keyword_labels))
+
+
+def _map_size(record: schema.Record) -> tuple[int, int]:
+  for name in schema.MAPS:
+    if data := getattr(record, f'{name}_map'):
+      width, height = images.open_image(data).size
+      return height, width
+  width, height = images.open_image(record.image).size
+  return height, width
+
+
+def _mean(values: Sequence[float]) -> float:
+  known = [value for value in values if not np.isnan(value)]
+  return float(np.mean(known)) if known else np.nan

@@ -1,0 +1,100 @@
+"""Pictures of what a data set holds, among them the paper's figures 2 and 4."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from rahf import charts
+from rahf.charts import Histogram
+from rahf.data import schema
+from rahf.data.stats import Facts
+
+# Means of three scores on [0, 1] are multiples of 1/12, their differences of 1/4.
+SCORE_EDGES = (np.arange(14) - 0.5) / 12
+DIFFERENCE_EDGES = (np.arange(6) - 0.5) / 4
+
+
+def write(folder: pathlib.Path, facts: Mapping[str, Sequence[Facts]]) -> list[str]:
+  """Writes <name>.png for each of `draw`; returns the names of the files."""
+  folder.mkdir(parents=True, exist_ok=True)
+  names = []
+  for name, picture in draw(facts).items():
+    names.append(f'{name}.png')
+    Image.fromarray(picture).save(folder / names[-1])
+  return names
+
+
+def draw(
+  facts: Mapping[str, Sequence[Facts]],
+) -> dict[str, UInt8[np.ndarray, '_ _ 3']]:
+  """Draws histograms by split.
+
+  Returns:
+    `scores` (figure 2), `differences` of the annotators' scores (figure 4; only where
+    it is known what each of them said), `coverage` of the maps that are not empty, and
+    `words` of a prompt, all and the share that is misaligned.
+  """
+  scores = _columns(facts, 'scores')
+  differences = _columns(facts, 'differences')
+  coverage = _columns(facts, 'coverage')
+  words = _columns(facts, 'words')
+  misaligned = {
+    split: 1 - values for split, values in _columns(facts, 'aligned').items()
+  }
+  found = {'scores': _by_name(schema.SCORES, scores, SCORE_EDGES, 'score')}
+  if any((~np.isnan(values)).any() for values in differences.values()):
+    found['differences'] = _by_name(
+      schema.SCORES,
+      differences,
+      DIFFERENCE_EDGES,
+      'largest less smallest score of an image',
+    )
+  covered = {split: np.where(x > 0, x, np.nan) for split, x in coverage.items()}
+  widest = max((np.nanmax(x, initial=0.01) for x in covered.values()), default=1)
+  found['coverage'] = _by_name(
+    schema.MAPS,
+    covered,
+    np.linspace(0, widest, 21),
+    'share of the pixels above 0, of maps that are not empty',
+  )
+  longest = max((x.max(initial=1) for x in words.values()), default=1)
+  panels = {
+    'words in the prompt': Histogram(
+      {split: x[:, 0] for split, x in words.items()}, _word_edges(int(longest))
+    ),
+    'share misaligned': Histogram(
+      {split: x[:, 0] for split, x in misaligned.items()}, np.linspace(0, 1, 11)
+    ),
+  }
+  found['words'] = charts.histograms(panels, 'words', 'share of the records')
+  return found
+
+
+def _columns(facts: Mapping[str, Sequence[Facts]], field: str) -> dict[str, np.ndarray]:
+  """Returns a field of all records, N x values, by split."""
+  return {
+    split: np.reshape([getattr(fact, field) for fact in found], (len(found), -1))
+    for split, found in facts.items()
+  }
+
+
+def _by_name(
+  names: Sequence[str],
+  columns: Mapping[str, np.ndarray],
+  edges: np.ndarray,
+  horizontal: str,
+) -> UInt8[np.ndarray, '_ _ 3']:
+  panels = {
+    name: Histogram({split: x[:, i] for split, x in columns.items()}, edges)
+    for i, name in enumerate(names)
+  }
+  return charts.histograms(panels, horizontal, 'share of the records')
+
+
+def _word_edges(longest: int) -> np.ndarray:
+  """Bins of whole words, some twenty of them."""
+  width = -(-longest // 20)
+  return np.arange(0, longest + width + 1, width) - 0.5

@@ -1,0 +1,69 @@
+"""Raw annotations: written, read, and what is refused."""
+
+import json
+
+import pytest
+from etils import epath
+
+from rahf.data import raw
+from rahf.data.consolidate import Annotation
+from rahf.errors import InputError
+
+ROW = {
+  'uid': 'a',
+  'annotator': '0',
+  'implausibility_points': [[0.5, 0.25]],
+  'misalignment_points': [],
+  'misaligned_words': [0, 3],
+  'scores': {'plausibility': 4, 'overall': 1},
+}
+
+
+def read(tmp_path, *rows: dict | str):
+  path = epath.Path(tmp_path) / 'x.jsonl'
+  lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+  path.write_text('\n'.join(lines))
+  return raw.read(path)
+
+
+def test_a_line_is_an_annotator_of_an_image(tmp_path):
+  found = read(tmp_path, ROW, ROW | {'uid': 'b'}, ROW | {'scores': {}})
+  assert found.keys() == {'a', 'b'}
+  first, second = found['a']
+  assert first == Annotation([(0.5, 0.25)], [], [0, 3], [4, None, None, 1])
+  assert second.scores == [None] * 4
+
+
+def test_what_is_written_is_read(tmp_path):
+  images = {
+    'one': [
+      Annotation([(0.1, 0.2), (1.0, 0.0)], [(0.5, 0.5)], [2], [1, 2, 3, 4]),
+      Annotation([], [], [], [None, 2, None, 5]),
+    ],
+    'two': [Annotation([], [], [0], [5, 5, 5, 5])],
+  }
+  path = raw.path(tmp_path, 'dev')
+  raw.write(path, images.items())
+  assert raw.read(path) == images
+  assert [file.name for file in tmp_path.iterdir()] == ['dev.annotations.jsonl']
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'scores': {'beauty': 3}}, "'beauty' is none of"),
+    ({'implausibility_points': [[1, 2, 3]]}, 'too many values'),
+    ({'misaligned_words': ['cat']}, 'invalid literal'),
+    ({'scores': 3}, 'no attribute'),
+  ],
+)
+def test_the_line_at_fault_is_named(tmp_path, change, message):
+  with pytest.raises(InputError, match=message) as error:
+    read(tmp_path, ROW, ROW | change)
+  assert ':2 is not an annotation' in str(error.value)
+
+
+@pytest.mark.parametrize('line', ['{', '[]', '{"uid": "a"}', '3'])
+def test_other_lines_are_refused(tmp_path, line):
+  with pytest.raises(InputError, match=':1 is not an annotation'):
+    read(tmp_path, line)
