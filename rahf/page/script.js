@@ -179,10 +179,13 @@ async function drawHeat() {
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  let peak = 0;
   for (let i = 0; i < pixels.data.length; i += 4) {
+    peak = Math.max(peak, pixels.data[i]);
     pixels.data.set(data.colours[pixels.data[i]], i);
   }
   context.putImageData(pixels, 0, 0);
+  byId('peak').textContent = peak ? `max ${number(peak / 255)}` : 'nothing';
   canvas.dataset.drawn = `${sample.uid} ${map.value} ${side.value}`;
 }
 

@@ -215,6 +215,7 @@ def test_the_heat_has_the_colours_of_the_panels(opened):
     pixel(opened, 0.9, 0.1), [*colours[0], 255 * alpha[0]], atol=4
   )
   assert pixel(opened, 0.1, 0.9)[3] == 0
+  assert find(opened, '#peak').text == 'max 1.00'
   find(opened, '#controls [value=predicted]').click()
   wait_for_heat(opened, 'uid-0 implausibility predicted')
   np.testing.assert_allclose(
