@@ -53,18 +53,27 @@ def _measure(
   height, width = _map_size(record)
 
   def labels(chosen: Sequence[Annotation]) -> ConsolidatedLabels:
-    return consolidate.consolidate(chosen, len(record.tokens), height, width)
+    return consolidate.consolidate(chosen, record.tokens, height, width)
 
   one = labels([annotations[left_out]])
   others = labels([*annotations[:left_out], *annotations[left_out + 1 :]])
-  implausibility, misalignment = map(images.encode_map, others.maps)
+  # What this annotator was not asked is taken out of the truth.
+  maps = [
+    (np.zeros((height, width)), b'')
+    if mine is None or theirs is None
+    else (mine, images.encode_map(theirs))
+    for mine, theirs in zip(one.maps, others.maps, strict=True)
+  ]
   truth = record._replace(
-    keyword_labels=others.keyword_labels,
-    scores=others.scores,
-    implausibility_map=implausibility,
-    misalignment_map=misalignment,
+    keyword_labels=others.keyword_labels if one.keyword_labels else (),
+    scores=tuple(np.where(np.isnan(one.scores), np.nan, others.scores).tolist()),
+    implausibility_map=maps[0][1],
+    misalignment_map=maps[1][1],
   )
-  return score(truth, Prediction(one.maps, np.array(one.scores), one.keyword_labels))
+  predicted = np.stack([mine for mine, _ in maps])
+  return score(
+    truth, Prediction(predicted, np.nan_to_num(one.scores), one.keyword_labels)
+  )
 
 
 def _map_size(record: schema.Record) -> tuple[int, int]:

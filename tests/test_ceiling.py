@@ -85,3 +85,22 @@ def test_without_raw_annotations_there_is_nothing(tmp_path):
   assert annotator_metrics(split) is None
   raw.path(split.directory, split.name).unlink()
   assert annotator_metrics(split) is None
+
+
+def test_who_was_not_asked_is_not_measured(tmp_path):
+  """The second annotator gave overall scores alone, the third no words."""
+  blank = (None, None, None)
+  annotations = {
+    f'{score}': [
+      Annotation([CENTRE], [CORNER], [1], [score, score, score, None]),
+      Annotation(*blank, (None, None, None, score)),
+      Annotation([CENTRE], [CORNER], None, [score, score, score, None]),
+    ]
+    for score in (1, 2, 5)
+  }
+  found = annotator_metrics(make_split(tmp_path, annotations))
+  assert found['plausibility/plcc'] == pytest.approx(1)
+  assert found['implausibility/cc'] == pytest.approx(1)
+  # One gave an overall score, one marked words: there was nobody to compare with.
+  assert math.isnan(found['overall/plcc'])
+  assert math.isnan(found['keywords/f1'])

@@ -1,140 +1,241 @@
 """Raw annotations of one image, by several annotators, to the labels models learn.
 
 RAHF, section 3: points become discs, one binary map per annotator, and the maps are
-averaged; a word is misaligned by majority; Likert scores are averaged on [0, 1].
+averaged; a word is misaligned by majority; Likert scores are averaged on [0, 1]. Each
+annotator counts as much as they are trusted, everyone alike unless it is said. Who was
+not asked something has no say in it; what nobody was asked is missing, not clean.
 Axis letters: H height, W width, T label tokens.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from rahf.data import schema
 from rahf.errors import InputError
 
 DISC_RADIUS = 1 / 20  # of the image's height
+GAUSSIAN_SIGMA = 1 / 20  # of the image's shorter side, as in Rapidata's maps
 
 Point = tuple[float, float]
 _NOT_ASKED = (None,) * len(schema.SCORES)
 
 
 class Annotation(NamedTuple):
-  """What one annotator said about one image.
+  """What one annotator said about one image; None is what was not asked.
 
   Attributes:
     implausibility_points: (x, y) of each artifact, as fractions of the width and
       the height, in [0, 1], (0, 0) at the top left.
     misalignment_points: likewise, of what contradicts the prompt.
-    misaligned_words: positions among the prompt's label tokens, from 0.
+    misaligned_words: positions among the prompt's label tokens, from 0, or the words
+      themselves; a word that stands there more than once is meant everywhere.
     scores: Likert 1 (worst) to 5 (best) in the order of `schema.SCORES`; None or
       NaN where the question was not asked.
+    trust: the annotator's weight, above 0.
   """
 
-  implausibility_points: Sequence[Point] = ()
-  misalignment_points: Sequence[Point] = ()
-  misaligned_words: Collection[int] = ()
+  implausibility_points: Sequence[Point] | None = ()
+  misalignment_points: Sequence[Point] | None = ()
+  misaligned_words: Collection[int | str] | None = ()
   scores: Sequence[float | None] = _NOT_ASKED
+  trust: float = 1.0
 
 
 class ConsolidatedLabels(NamedTuple):
   """The labels of one image.
 
   Attributes:
-    maps: order of `schema.MAPS`; the share of annotators with a disc there, [0, 1].
-    keyword_labels: per label token, 1 aligned, 0 misaligned.
+    maps: order of `schema.MAPS`, H x W, the mean of the annotators' maps, [0, 1];
+      None where nobody was asked.
+    keyword_labels: per label token, 1 aligned, 0 misaligned: marked by more than half
+      of the annotators; () if nobody was asked.
+    misaligned: per label token the share of annotators who marked it, [0, 1].
     scores: order of `schema.SCORES`, [0, 1], higher is better; NaN where nobody
       was asked.
+    differences: likewise, the largest score less the smallest, on [0, 1]; NaN where
+      fewer than two were asked.
   """
 
-  maps: Float[np.ndarray, '2 H W']
+  maps: tuple[Float[np.ndarray, 'H W'] | None, ...]
   keyword_labels: tuple[int, ...]
+  misaligned: tuple[float, ...]
   scores: tuple[float, ...]
+  differences: tuple[float, ...]
 
 
-def consolidate(
-  annotations: Sequence[Annotation], num_tokens: int, height: int, width: int
-) -> ConsolidatedLabels:
-  """Merges the annotators' marks on one image.
-
-  A word is misaligned when more than half of the annotators ticked it. A score is
-  the mean of (s - 1) / 4 over those who gave it.
-
-  Args:
-    annotations: one per annotator, at least one.
-    num_tokens: number of the prompt's label tokens, `words.label_tokens`.
-    height: of the maps, in pixels; the disc radius is height / 20.
-    width: of the maps, in pixels.
-
-  Raises:
-    InputError: no annotation; a point outside the image, a word position outside
-      the prompt, or a score outside 1 to 5.
-  """
-  if not annotations:
-    raise InputError('no annotations to consolidate; give at least one annotator')
-  points = [(a.implausibility_points, a.misalignment_points) for a in annotations]
-  maps = np.mean(
-    [[discs(marked, height, width) for marked in pair] for pair in points],
-    axis=0,
-    dtype=np.float32,
-  )
-  return ConsolidatedLabels(
-    maps=maps,
-    keyword_labels=_majority([a.misaligned_words for a in annotations], num_tokens),
-    scores=_mean_scores([a.scores for a in annotations]),
-  )
+# Draws one annotator's points at a height and width.
+Draw = Callable[[Sequence[Point], int, int], Float[np.ndarray, 'H W']]
 
 
-def discs(points: Sequence[Point], height: int, width: int) -> Bool[np.ndarray, 'H W']:
+def discs(points: Sequence[Point], height: int, width: int) -> Float[np.ndarray, 'H W']:
   """Returns the union of discs of radius height / 20 around one annotator's points.
 
-  Pixel (row, column) is inside where its distance to (y * height, x * width) is at
-  most the radius.
+  Pixel (row, column) is 1 where its distance to (y * height, x * width) is at most the
+  radius, else 0.
 
   Raises:
     InputError: a point outside [0, 1].
   """
-  mask = np.zeros((height, width), bool)
+  mask = np.zeros((height, width), np.float32)
   radius = height * DISC_RADIUS
+  for x, y in _checked(points):
+    # Only the disc's bounding box is touched: maps have many pixels, discs few.
+    top, left = (max(0, math.ceil(c - radius)) for c in (y * height, x * width))
+    rows = np.arange(top, min(height, math.floor(y * height + radius) + 1))
+    columns = np.arange(left, min(width, math.floor(x * width + radius) + 1))
+    distance = (rows[:, None] - y * height) ** 2 + (columns - x * width) ** 2
+    box = mask[top : top + len(rows), left : left + len(columns)]
+    np.maximum(box, distance <= radius**2, out=box)
+  return mask
+
+
+def gaussians(
+  points: Sequence[Point], height: int, width: int
+) -> Float[np.ndarray, 'H W']:
+  """Returns the highest of Gaussians around one annotator's points, each 1 at best.
+
+  Their standard deviation is 1/20 of the shorter side.
+
+  Raises:
+    InputError: a point outside [0, 1].
+  """
+  sigma = min(height, width) * GAUSSIAN_SIGMA
+  heat = np.zeros((height, width), np.float32)
+  for x, y in _checked(points):
+    # The product of one Gaussian down and one across.
+    down, across = (
+      np.exp(-(((np.arange(side) - c * side) / sigma) ** 2) / 2)
+      for side, c in ((height, y), (width, x))
+    )
+    np.maximum(heat, np.outer(down, across), out=heat)
+  return heat
+
+
+DRAWN = {'discs': discs, 'gaussians': gaussians}
+
+
+def consolidate(
+  annotations: Sequence[Annotation],
+  tokens: Sequence[str],
+  height: int,
+  width: int,
+  draw: Draw = discs,
+) -> ConsolidatedLabels:
+  """Merges the annotators' marks on one image.
+
+  Args:
+    annotations: one per annotator, at least one.
+    tokens: the prompt's label tokens, `words.label_tokens`.
+    height, width: of the maps, in pixels.
+    draw: makes a map of one annotator's points, `discs` or `gaussians`.
+
+  Raises:
+    InputError: no annotation; a point outside the image, a word that the prompt does
+      not have, a score outside 1 to 5, or a trust that is not above 0.
+  """
+  if not annotations:
+    raise InputError('no annotations to consolidate; give at least one annotator')
+  for annotation in annotations:
+    if not 0 < annotation.trust < math.inf:
+      raise InputError(
+        f'trust {annotation.trust} is not above 0; leave annotators out that are not '
+        'trusted'
+      )
+  maps = (
+    _mean_map(annotations, f'{name}_points', height, width, draw)
+    for name in schema.MAPS
+  )
+  misaligned = _marked(annotations, tokens)
+  scores, differences = _scores(annotations)
+  return ConsolidatedLabels(
+    maps=tuple(maps),
+    keyword_labels=tuple(int(share <= 0.5) for share in misaligned),
+    misaligned=misaligned,
+    scores=scores,
+    differences=differences,
+  )
+
+
+def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[int]:
+  """Returns the positions of the marked words among the prompt's label tokens.
+
+  Raises:
+    InputError: the prompt has no such word.
+  """
+  positions = set()
+  for word in marked:
+    found = {i for i, token in enumerate(tokens) if word in (i, token)}
+    if not found:
+      raise InputError(
+        f'misaligned word {word!r} is not among the {len(tokens)} label tokens of the '
+        f'prompt, {", ".join(tokens)}; see rahf.data.words.label_tokens'
+      )
+    positions |= found
+  return positions
+
+
+def _checked(points: Sequence[Point]) -> Sequence[Point]:
   for x, y in points:
     if not (0 <= x <= 1 and 0 <= y <= 1):
       raise InputError(
         f'point ({x}, {y}) lies outside the image; give fractions of width and '
         'height in [0, 1]'
       )
-    # Only the disc's bounding box is touched: maps have many pixels, discs few.
-    top, left = (max(0, math.ceil(c - radius)) for c in (y * height, x * width))
-    rows = np.arange(top, min(height, math.floor(y * height + radius) + 1))
-    columns = np.arange(left, min(width, math.floor(x * width + radius) + 1))
-    distance = (rows[:, None] - y * height) ** 2 + (columns - x * width) ** 2
-    mask[top : top + len(rows), left : left + len(columns)] |= distance <= radius**2
-  return mask
+  return points
 
 
-def _majority(ticked: Sequence[Collection[int]], num_tokens: int) -> tuple[int, ...]:
-  votes = np.zeros(num_tokens, int)
-  for words in ticked:
-    for word in set(words):
-      if not 0 <= word < num_tokens:
-        raise InputError(
-          f'misaligned word {word} is not among the {num_tokens} label tokens of '
-          'the prompt; count them with rahf.data.words.label_tokens'
-        )
-      votes[word] += 1
-  return tuple(int(2 * count <= len(ticked)) for count in votes)
+def _mean_map(
+  annotations: Sequence[Annotation], field: str, height: int, width: int, draw: Draw
+) -> Float[np.ndarray, 'H W'] | None:
+  asked = [a for a in annotations if getattr(a, field) is not None]
+  if not asked:
+    return None
+  total = np.zeros((height, width))
+  for annotation in asked:
+    total += annotation.trust * draw(getattr(annotation, field), height, width)
+  return (total / sum(a.trust for a in asked)).astype(np.float32)
 
 
-def _mean_scores(likert: Sequence[Sequence[float | None]]) -> tuple[float, ...]:
-  for row in likert:
-    if len(row) != len(schema.SCORES):
-      raise InputError(f'{len(row)} scores given; give one each of {schema.SCORES}')
-  means = []
-  for name, column in zip(schema.SCORES, zip(*likert, strict=True), strict=True):
-    given = [s for s in column if s is not None and not math.isnan(s)]
-    for score in given:
-      if not 1 <= score <= 5:
-        raise InputError(f'{name} score {score} is not on the Likert scale of 1 to 5')
-    means.append(sum((s - 1) / 4 for s in given) / len(given) if given else math.nan)
-  return tuple(means)
+def _marked(
+  annotations: Sequence[Annotation], tokens: Sequence[str]
+) -> tuple[float, ...]:
+  """Returns for each word the share of those asked who marked it."""
+  asked = [a for a in annotations if a.misaligned_words is not None]
+  votes = np.zeros(len(tokens))
+  for annotation in asked:
+    for position in word_positions(annotation.misaligned_words, tokens):
+      votes[position] += annotation.trust
+  if not asked:
+    return ()
+  return tuple((votes / sum(a.trust for a in asked)).tolist())
+
+
+def _scores(
+  annotations: Sequence[Annotation],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns the mean scores and the largest differences, both on [0, 1]."""
+  for annotation in annotations:
+    _check_scores(annotation.scores)
+  rows = [[np.nan if s is None else s for s in a.scores] for a in annotations]
+  scores = (np.array(rows, np.float64) - 1) / 4
+  means, differences = [], []
+  trust = np.array([a.trust for a in annotations])
+  for column in scores.T:
+    known = ~np.isnan(column)
+    given = column[known]
+    means.append(np.average(given, weights=trust[known]) if given.size else np.nan)
+    differences.append(np.ptp(given) if given.size > 1 else np.nan)
+  return tuple(map(float, means)), tuple(map(float, differences))
+
+
+def _check_scores(scores: Sequence[float | None]) -> None:
+  if len(scores) != len(schema.SCORES):
+    raise InputError(f'{len(scores)} scores given; give one each of {schema.SCORES}')
+  for name, score in zip(schema.SCORES, scores, strict=True):
+    asked = score is not None and not math.isnan(score)
+    if asked and not 1 <= score <= 5:
+      raise InputError(f'{name} score {score} is not on the Likert scale of 1 to 5')

@@ -6,9 +6,12 @@ a line, one JSON object, for each annotator of each image:
   annotator              str           who it was; the same word for the same person
   implausibility_points  [[x, y], …]   fractions of width and height, (0, 0) top left
   misalignment_points    [[x, y], …]   likewise
-  misaligned_words       [int, …]      positions among the prompt's label tokens
-  scores                 {str: float}  by schema.SCORES, 1 to 5, higher is better;
-                                       what was not asked is left out
+  misaligned_words       [int, …]      positions among the prompt's label tokens, or the
+                                       words themselves
+  scores                 {str: float}  by schema.SCORES, 1 to 5, higher is better
+  trust                  float         the annotator's weight, 1 if it is left out
+All but uid may be left out. What is, was not asked; an empty list was asked, and
+nothing was marked.
 """
 
 import json
@@ -20,6 +23,11 @@ from etils import epath
 from rahf.data import schema
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
+
+FIELDS = (
+  *('uid', 'annotator', *(f'{name}_points' for name in schema.MAPS)),
+  *('misaligned_words', 'scores', 'trust'),
+)
 
 
 def path(directory: epath.PathLike, split: str) -> epath.Path:
@@ -39,6 +47,7 @@ def write(
         row = {'uid': uid, 'annotator': f'{number}', **annotation._asdict()}
         asked = zip(schema.SCORES, annotation.scores, strict=True)
         row['scores'] = {name: score for name, score in asked if score is not None}
+        row = {name: value for name, value in row.items() if value is not None}
         lines.write(json.dumps(row) + '\n')
   partial.replace(file)
 
@@ -61,14 +70,18 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
 
 
 def _parse(row: dict) -> tuple[str, Annotation]:
-  points = (
-    [(float(x), float(y)) for x, y in row[f'{name}_points']] for name in schema.MAPS
-  )
-  scores = row['scores']
+  if unknown := row.keys() - set(FIELDS):
+    raise ValueError(f'{min(unknown)!r} is none of {", ".join(FIELDS)}')
+  scores = row.get('scores', {})
   if unknown := scores.keys() - set(schema.SCORES):
     raise ValueError(f'{min(unknown)!r} is none of {schema.SCORES}')
+  points = (row.get(f'{name}_points') for name in schema.MAPS)
+  words = row.get('misaligned_words')
+  if words is not None and not all(isinstance(word, int | str) for word in words):
+    raise ValueError(f'misaligned_words {words} are neither positions nor words')
   return row['uid'], Annotation(
-    *points,
-    [int(word) for word in row['misaligned_words']],
+    *(None if p is None else [(float(x), float(y)) for x, y in p] for p in points),
+    words,
     [scores.get(name) for name in schema.SCORES],
+    float(row.get('trust', 1)),
   )

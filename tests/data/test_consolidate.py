@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from rahf.data import schema
-from rahf.data.consolidate import Annotation, consolidate
+from rahf.data.consolidate import Annotation, consolidate, gaussians
 from rahf.data.images import decode_map
 from rahf.errors import InputError
 
@@ -57,7 +57,7 @@ def sample(assets):
 def test_scores_and_words_of_the_sample(sample):
   assert len(sample) == 17
   for row, _ in sample:
-    labels = consolidate(annotators(row), len(row['tokens']), 64, 64)
+    labels = consolidate(annotators(row), row['tokens'], 64, 64)
     expected = [row['scores'][name] for name in schema.SCORES]
     np.testing.assert_allclose(labels.scores, expected, rtol=1e-12)
     misaligned = {row['tokens'].index(word) for word in row['misaligned']}
@@ -67,7 +67,7 @@ def test_scores_and_words_of_the_sample(sample):
 
 def test_maps_of_the_sample(sample):
   for row, features in sample:
-    labels = consolidate(annotators(row), len(row['tokens']), 512, 512)
+    labels = consolidate(annotators(row), row['tokens'], 512, 512)
     for ours, name in zip(
       labels.maps, ('artifact_map', 'misalignment_map'), strict=True
     ):
@@ -79,7 +79,7 @@ def test_maps_of_the_sample(sample):
 
 def test_disc_has_the_radius_and_place():
   one = Annotation(implausibility_points=[(0.25, 0.5)])
-  maps = consolidate([one], 0, height=200, width=400).maps
+  maps = consolidate([one], (), height=200, width=400).maps
   rows, columns = np.nonzero(maps[0])
   assert (rows.min(), rows.max()) == (90, 110)
   assert (columns.min(), columns.max()) == (90, 110)
@@ -89,13 +89,13 @@ def test_disc_has_the_radius_and_place():
 
 def test_maps_are_averaged_over_annotators_not_points():
   twice = Annotation(misalignment_points=[(0.5, 0.5), (0.5, 0.5)])
-  maps = consolidate([twice, Annotation(), Annotation()], 0, 64, 64).maps
-  assert maps[1, 32, 32] == pytest.approx(1 / 3)
+  maps = consolidate([twice, Annotation(), Annotation()], (), 64, 64).maps
+  assert maps[1][32, 32] == pytest.approx(1 / 3)
 
 
 def test_disc_is_cut_at_the_border():
   corners = Annotation(implausibility_points=[(0, 0), (1, 1)])
-  mask = consolidate([corners], 0, 64, 64).maps[0]
+  mask = consolidate([corners], (), 64, 64).maps[0]
   assert mask[0, 0] == 1
   assert mask[63, 63] == 1
   assert mask[20:44].sum() == 0
@@ -103,13 +103,13 @@ def test_disc_is_cut_at_the_border():
 
 def test_half_of_the_annotators_is_no_majority():
   ticks = [Annotation(misaligned_words=w) for w in ((0, 1), (0,), (0, 2), (2,))]
-  assert consolidate(ticks, 4, 64, 64).keyword_labels == (0, 1, 1, 1)
+  assert consolidate(ticks, 'abcd', 64, 64).keyword_labels == (0, 1, 1, 1)
 
 
 def test_scores_nobody_gave_are_nan():
   first = Annotation(scores=(5, None, math.nan, 2))
   second = Annotation(scores=(3, 1, None, None))
-  scores = consolidate([first, second], 0, 64, 64).scores
+  scores = consolidate([first, second], (), 64, 64).scores
   np.testing.assert_equal(scores, (0.75, 0.0, math.nan, 0.25))
 
 
@@ -121,15 +121,73 @@ def test_scores_nobody_gave_are_nan():
     (Annotation(scores=(3, 3)), '2 scores given'),
     (Annotation(misaligned_words=(3,)), 'misaligned word 3 .* 3 label tokens'),
     (Annotation(misaligned_words=(-1,)), 'misaligned word -1'),
+    (Annotation(misaligned_words=('dog',)), "misaligned word 'dog' .* a, red, cat"),
+    (Annotation(trust=0), 'trust 0 is not above 0'),
+    (Annotation(trust=math.nan), 'trust nan'),
     (Annotation(implausibility_points=[(0.5, 1.2)]), r'point \(0\.5, 1\.2\)'),
     (Annotation(misalignment_points=[(math.nan, 0)]), r'point \(nan, 0\)'),
   ],
 )
 def test_what_is_refused(annotation, message):
   with pytest.raises(InputError, match=message):
-    consolidate([annotation], 3, 64, 64)
+    consolidate([annotation], ('a', 'red', 'cat'), 64, 64)
 
 
 def test_no_annotators_is_refused():
   with pytest.raises(InputError, match='at least one annotator'):
-    consolidate([], 3, 64, 64)
+    consolidate([], (), 64, 64)
+
+
+def test_words_may_be_named():
+  """A word that stands there twice is meant twice."""
+  tokens = ('a', 'red', 'cat', 'and', 'a', 'dog')
+  named = Annotation(misaligned_words=('a', 5))
+  labels = consolidate([named], tokens, 64, 64)
+  assert labels.keyword_labels == (0, 1, 1, 1, 0, 0)
+
+
+def test_what_nobody_was_asked_is_missing_not_clean():
+  nothing = Annotation(None, None, None)
+  labels = consolidate([nothing, nothing], ('a', 'cat'), 64, 64)
+  assert labels.maps == (None, None)
+  assert labels.keyword_labels == labels.misaligned == ()
+  assert np.isnan(labels.scores).all()
+  # Who was asked has the only say.
+  asked = Annotation([(0.5, 0.5)], (), (1,))
+  labels = consolidate([nothing, asked, nothing], ('a', 'cat'), 64, 64)
+  assert labels.maps[0].max() == 1
+  assert not labels.maps[1].any()
+  assert labels.keyword_labels == (1, 0)
+
+
+def test_annotators_count_as_much_as_they_are_trusted():
+  one = Annotation([(0.5, 0.5)], (), (0,), (5, 5, None, None), trust=3)
+  two = Annotation((), (), (1,), (1, None, 1, None), trust=1)
+  labels = consolidate([one, two], ('a', 'cat'), 64, 64)
+  assert labels.maps[0][32, 32] == pytest.approx(0.75)
+  assert labels.misaligned == (0.75, 0.25)
+  assert labels.keyword_labels == (0, 1)
+  np.testing.assert_equal(labels.scores, (0.75, 1.0, 0.0, math.nan))
+  np.testing.assert_equal(labels.differences, (1.0, math.nan, math.nan, math.nan))
+
+
+def test_one_annotator_is_enough():
+  labels = consolidate([Annotation((), (), (0,), (2, 3, 4, 5))], ('a', 'b'), 8, 8)
+  assert labels.keyword_labels == (0, 1)
+  assert labels.scores == (0.25, 0.5, 0.75, 1.0)
+  assert np.isnan(labels.differences).all()
+
+
+def test_gaussians_by_the_shorter_side():
+  """One standard deviation is 1/20 of it: exp(-1/2) is left there."""
+  one = Annotation([(0.25, 0.5)], ())
+  heat = consolidate([one, Annotation((), ())], (), 200, 400, gaussians).maps[0]
+  assert heat[100, 100] == pytest.approx(0.5)
+  for row, column in ((110, 100), (90, 100), (100, 110), (100, 90)):
+    assert heat[row, column] == pytest.approx(0.5 * math.exp(-0.5))
+  assert heat[110, 110] == pytest.approx(0.5 * math.exp(-1))
+
+
+def test_near_gaussians_do_not_add_up():
+  two = Annotation([(0.5, 0.5), (0.5, 0.5)], ())
+  assert consolidate([two], (), 64, 64, gaussians).maps[0].max() == pytest.approx(1)

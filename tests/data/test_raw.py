@@ -32,13 +32,19 @@ def test_a_line_is_an_annotator_of_an_image(tmp_path):
   first, second = found['a']
   assert first == Annotation([(0.5, 0.25)], [], [0, 3], [4, None, None, 1])
   assert second.scores == [None] * 4
+  assert second.trust == 1
+
+
+def test_what_is_left_out_was_not_asked(tmp_path):
+  (annotation,) = read(tmp_path, {'uid': 'a', 'trust': 0.5})['a']
+  assert annotation == Annotation(None, None, None, [None] * 4, 0.5)
 
 
 def test_what_is_written_is_read(tmp_path):
   images = {
     'one': [
       Annotation([(0.1, 0.2), (1.0, 0.0)], [(0.5, 0.5)], [2], [1, 2, 3, 4]),
-      Annotation([], [], [], [None, 2, None, 5]),
+      Annotation([], None, None, [None, 2, None, 5], 0.25),
     ],
     'two': [Annotation([], [], [0], [5, 5, 5, 5])],
   }
@@ -53,7 +59,8 @@ def test_what_is_written_is_read(tmp_path):
   [
     ({'scores': {'beauty': 3}}, "'beauty' is none of"),
     ({'implausibility_points': [[1, 2, 3]]}, 'too many values'),
-    ({'misaligned_words': ['cat']}, 'invalid literal'),
+    ({'misaligned_words': [1.5]}, 'neither positions nor words'),
+    ({'misalinged_words': [1]}, "'misalinged_words' is none of uid"),
     ({'scores': 3}, 'no attribute'),
   ],
 )
@@ -63,7 +70,7 @@ def test_the_line_at_fault_is_named(tmp_path, change, message):
   assert ':2 is not an annotation' in str(error.value)
 
 
-@pytest.mark.parametrize('line', ['{', '[]', '{"uid": "a"}', '3'])
+@pytest.mark.parametrize('line', ['{', '[]', '{"annotator": "a"}', '3'])
 def test_other_lines_are_refused(tmp_path, line):
   with pytest.raises(InputError, match=':1 is not an annotation'):
     read(tmp_path, line)

@@ -86,7 +86,11 @@ def expected_labels(
   latent = np.array(latent_scores(scene))[:, None]
   scores = special.ndtr((latent - steps) / SCORE_NOISE).mean(1)
   labels = tuple(int(i not in misaligned) for i in range(num_tokens))
-  return ConsolidatedLabels(maps, labels, tuple(scores.tolist()))
+  chances = tuple(1 - MISS if i in misaligned else SLIP for i in range(num_tokens))
+  unknown = (math.nan,) * len(schema.SCORES)
+  return ConsolidatedLabels(
+    tuple(maps), labels, chances, tuple(scores.tolist()), unknown
+  )
 
 
 def defect_points(scene: Scene) -> tuple[list[Point], list[Point]]:

@@ -46,7 +46,7 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
       f'{MIN_IMAGE_SIZE}'
     )
   sample = make_sample(seed, split, index)
-  labels = consolidate(sample.annotations, len(sample.tokens), image_size, image_size)
+  labels = consolidate(sample.annotations, sample.tokens, image_size, image_size)
   implausibility, misalignment = map(encode_map, labels.maps)
   return schema.Record(
     uid=uid_of(split, index),
@@ -116,7 +116,7 @@ def metric_ceilings(
     expected = shapes_annotators.expected_labels(
       sample.scene, sample.prompt.misaligned, len(sample.tokens), image_size, image_size
     )
-    labels = consolidate(sample.annotations, len(sample.tokens), image_size, image_size)
+    labels = consolidate(sample.annotations, sample.tokens, image_size, image_size)
     for name, prediction, truth in zip(
       schema.MAPS, expected.maps, labels.maps, strict=True
     ):

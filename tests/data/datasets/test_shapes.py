@@ -59,7 +59,7 @@ def test_size_changes_the_pixels_alone():
 def test_record_holds_the_consolidated_annotations():
   for index in range(20):
     record, sample = make_record(3, 'dev', index, 64), make_sample(3, 'dev', index)
-    labels = consolidate(sample.annotations, len(sample.tokens), 64, 64)
+    labels = consolidate(sample.annotations, sample.tokens, 64, 64)
     assert len(sample.annotations) == 3
     assert record.tokens == tuple(words.label_tokens(record.prompt))
     assert record.keyword_labels == labels.keyword_labels
@@ -142,7 +142,7 @@ def test_expected_labels_are_the_mean_over_annotators(samples):
   sample = next(s for s in samples if len(s.scene.damages) == 2 and s.prompt.misaligned)
   arguments = (sample.scene, sample.prompt.misaligned, len(sample.tokens))
   many = [a for _ in range(1_500) for a in shapes_annotators.annotate(*arguments, rng)]
-  mean = consolidate(many, len(sample.tokens), 64, 64)
+  mean = consolidate(many, sample.tokens, 64, 64)
   expected = shapes_annotators.expected_labels(*arguments, 64, 64)
   np.testing.assert_allclose(expected.maps, mean.maps, atol=0.04)
   np.testing.assert_allclose(expected.scores, mean.scores, atol=0.01)
@@ -182,7 +182,7 @@ def test_what_each_annotator_said_is_kept(prepared):
     records = list(open_split(prepared, split))
     assert len(records) == len(annotations) == count
     for record in records:
-      labels = consolidate(annotations[record.uid], len(record.tokens), 64, 64)
+      labels = consolidate(annotations[record.uid], record.tokens, 64, 64)
       assert labels.keyword_labels == record.keyword_labels
       np.testing.assert_allclose(labels.scores, record.scores, rtol=1e-6)
 
