@@ -53,7 +53,7 @@ def _measure(
 ) -> None:
   def batches(step: int) -> Iterator[schema.Batch]:
     return pipeline.train_batches(
-      split, tokenizer, options, batch_size=_BATCH.value, seed=0, start_step=step
+      [split], tokenizer, options, batch_size=_BATCH.value, seed=0, start_step=step
     )
 
   for step in (0, 1_000_000):

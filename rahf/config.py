@@ -20,7 +20,6 @@ from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
 
 VARIANTS = ('augmented_prompt', 'multi_head')
-DATASETS = ('richhf18k', 'shapes')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
 GELUS = ('tanh', 'exact')
@@ -32,7 +31,6 @@ CHOICES = {
   'model.remat': REMATS,
   'model.vit.gelu': GELUS,
   'model.score_head.padding': PADDINGS,
-  'data.name': DATASETS,
   'eval.split': SPLITS,
   'eval.final_split': SPLITS,
   'keywords.decoder': DECODERS,
@@ -118,8 +116,12 @@ def default_config() -> ConfigDict:
       # A SentencePiece model; '' is the one that lies with the data set.
       tokenizer='',
       data=dict(
+        # Below `dir`, as `python -m rahf.data prepare` wrote it; 'shapes' are made.
         name='richhf18k',
         dir='data',
+        # What is trained on, if not on `name` alone, which evaluations are of: pairs of
+        # such a name and a weight, as (('richhf18k', 2.0), ('rapidata', 1.0)).
+        mixture=(),
         text_length=128,
         target_length=192,
         augment=True,
@@ -208,7 +210,19 @@ def validate(config: ConfigDict) -> None:
     _check_range(config, field, 1)
   for field, (low, high) in RANGES.items():
     _check_range(config, field, low, high)
+  _check_mixture(config.data.mixture)
   _check_shapes(config.model)
+
+
+def _check_mixture(mixture: Any) -> None:
+  for pair in mixture:
+    if not (
+      len(pair) == 2 and isinstance(pair[0], str) and 0 < float(pair[1]) < math.inf
+    ):
+      raise InputError(
+        f'config.data.mixture has {pair!r}; give pairs of a name and a weight above 0, '
+        "such as (('richhf18k', 2.0), ('shapes', 1.0))"
+      )
 
 
 def _check_shapes(model: ConfigDict) -> None:

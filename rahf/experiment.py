@@ -22,11 +22,21 @@ class Experiment(Blueprint):
 
   data_name: str
   directory: epath.Path
+  mixture: tuple[tuple[epath.Path, float], ...]
   tokenizer: Tokenizer
   options: PipelineOptions
 
   def split(self, name: str) -> RecordSplit:
     return open_split(self.directory, name)
+
+  def training_splits(self) -> list[RecordSplit]:
+    """Returns the training split of each data set of the mixture."""
+    return [open_split(directory, 'train') for directory, _ in self.mixture]
+
+  @property
+  def weights(self) -> tuple[float, ...]:
+    """Weights of those."""
+    return tuple(weight for _, weight in self.mixture)
 
 
 def set_up(config: ConfigDict) -> Experiment:
@@ -37,32 +47,46 @@ def set_up(config: ConfigDict) -> Experiment:
   """
   distributed.check_joined()
   blueprint = draw_up(config)
-  directory = dataset.prepared_directory(config.data)
+  directory = dataset.prepared_directory(config.data, config.data.name)
+  mixture = config.data.mixture or ((config.data.name, 1.0),)
   tokenizer = dataset.open_tokenizer(config.tokenizer, directory)
   tokenizer.check_vocabulary(config.model.t5.vocab_size)
   return Experiment(
     **vars(blueprint),
     data_name=config.data.name,
     directory=directory,
+    mixture=tuple(
+      (dataset.prepared_directory(config.data, name), weight)
+      for name, weight in mixture
+    ),
     tokenizer=tokenizer,
     options=_pipeline_options(config),
   )
 
 
 def describe(experiment: Experiment, splits: Sequence[RecordSplit]) -> str:
-  """Returns two lines: how large model and mesh are, and what is read."""
+  """Returns lines for people: how large model and mesh are, and what is read."""
   model, mesh = experiment.model.config, experiment.mesh
   leaves = jax.tree.leaves(experiment.states.abstract.params)
   parameters = sum(math.prod(leaf.shape) for leaf in leaves)
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
   kind = mesh.devices.flat[0].device_kind
   counts = ', '.join(f'{split.name} {len(split):,}' for split in splits)
-  return (
+  lines = [
     f'Model: {model.variant}, {parameters:,} parameters, {model.image_size} px, '
-    f'{model.dtype}, on {mesh.size} x {kind} ({axes})\n'
+    f'{model.dtype}, on {mesh.size} x {kind} ({axes})',
     f'Data:  {counts} examples, {experiment.tokenizer.size:,} word pieces, from '
-    f'{experiment.directory}'
-  )
+    f'{experiment.directory}',
+  ]
+  if len(experiment.mixture) > 1:
+    splits = experiment.training_splits()
+    total = sum(experiment.weights)
+    parts = (
+      f'{weight / total:.1%} of {len(split):,} from {split.directory}'
+      for split, weight in zip(splits, experiment.weights, strict=True)
+    )
+    lines.append(f'Trained on: {", ".join(parts)}')
+  return '\n'.join(lines)
 
 
 def _pipeline_options(config: ConfigDict) -> PipelineOptions:

@@ -162,12 +162,13 @@ class Trainer:
     config = self._config.train
     key = jax.random.key(self._config.seed + 1)
     batches = pipeline.train_batches(
-      self._experiment.split('train'),
+      self._experiment.training_splits(),
       self._experiment.tokenizer,
       self._experiment.options,
       batch_size=config.batch_size,
       seed=self._config.seed,
       start_step=self.step,
+      weights=self._experiment.weights,
       rows=sharding.process_rows(config.batch_size, self._experiment.mesh),
     )
     batches = prefetch(

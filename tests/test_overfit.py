@@ -119,7 +119,7 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
     ),
   )
   batches = pipeline.train_batches(
-    split,
+    [split],
     experiment.tokenizer,
     experiment.options,
     batch_size=8,

@@ -8,28 +8,33 @@ from rahf.errors import InputError
 TOKENIZER_FILE = 'tokenizer.model'
 
 
-def prepared_directory(options) -> epath.Path:
-  """Returns the directory of the data set that `config.data` names.
+def prepared_directory(options, name: str) -> epath.Path:
+  """Returns the directory of a data set, the newest version below `options.dir`.
 
-  Shapes are generated if they are not there yet; RichHF-18K is prepared by
+  Shapes are generated if they are not there yet; others are prepared by
   `python -m rahf.data prepare`.
 
+  Args:
+    options: `config.data`.
+
   Raises:
-    InputError: RichHF-18K has not been prepared below `options.dir`.
+    InputError: it has not been prepared below `options.dir`.
   """
-  if options.name == 'shapes':
+  if name == 'shapes':
     from rahf.data.datasets.shapes import prepare_shapes
 
     return epath.Path(prepare_shapes(options.dir, **options.shapes))
-  versions = epath.Path(options.dir) / options.name
-  found = sorted(versions.glob('*/dataset_info.json')) if versions.exists() else []
-  if not found:
+  folder = epath.Path(options.dir)
+  prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))
+  versions = {path.parent.name: path for path in sorted(prepared)}
+  if name not in versions:
+    there = f'there are {", ".join(versions)}' if versions else 'there is none at all'
     raise InputError(
-      f'{versions} holds no prepared data set; run `python -m rahf.data prepare '
-      f'{options.name} --labels … --images … --out {options.dir}`, or point '
-      'config.data.dir to where that was done'
+      f'{folder / name} holds no prepared data set, {there}; run '
+      f'`python -m rahf.data prepare … --out {options.dir}`, or point config.data.dir '
+      'to where that was done'
     )
-  return found[-1].parent
+  return versions[name]
 
 
 def open_tokenizer(path: str, directory: epath.Path) -> Tokenizer:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from etils import epath
 from jaxtyping import Int64
 
-from rahf.data import augment, images, schema
-from rahf.data.records import RecordSplit, parse_record
+from rahf.data import augment, images, mixture, schema
+from rahf.data.records import RecordSplit, concatenate, parse_record
 from rahf.data.tokenizer import (
   EOS,
   Tokenizer,
@@ -54,21 +55,24 @@ class PipelineOptions:
 
 
 def train_batches(
-  split: RecordSplit,
+  splits: Sequence[RecordSplit],
   tokenizer: Tokenizer,
   options: PipelineOptions,
   *,
   batch_size: int,
   seed: int,
   start_step: int,
+  weights: Sequence[float] = (1.0,),
   rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch]:
   """Returns every batch from `start_step` on, without end.
 
   Args:
+    splits: of each data set; `index` counts through all of them.
     batch_size: rows of all processes together.
     seed: of order and augmentation.
     start_step: number of the first batch; 0 at the start of training.
+    weights: of the data sets, which have shares of the examples like them.
     rows: which of a batch's rows this process needs; None for all.
 
   Raises:
@@ -76,12 +80,20 @@ def train_batches(
       damaged.
   """
   rows = _Rows(batch_size, rows)
-  selected = _selected(split, options)
+  split = concatenate(splits)
+  starts = np.cumsum([0, *map(len, splits)])[:-1]
+  selected = [_selected(one, options) for one in splits]
+  counts, sizes = mixture.shares(weights), np.array([len(one) for one in selected])
+  # Behind one another, each with its own start.
+  firsts = np.cumsum([0, *sizes])[:-1]
+  examples = np.concatenate(
+    [start + one for start, one in zip(starts, selected, strict=True)]
+  )
 
   def place(row: tf.Tensor) -> _Place:
-    epoch, example = shuffled(rows.position(row), len(selected), seed)
-    index = tf.gather(selected, example)
-    return _Place(index, augment.example_seed(seed, epoch, index))
+    drawn = mixture.draw(rows.position(row), counts, sizes, seed)
+    index = tf.gather(examples, tf.gather(firsts, drawn.source) + drawn.example)
+    return _Place(index, augment.example_seed(seed, drawn.epoch, index))
 
   stream = _Stream(split, tokenizer, options, place, options.augment)
   return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
@@ -117,18 +129,6 @@ def eval_batches(
   steps = -(-len(split) // batch_size)
   stream = _Stream(split, tokenizer, options, place, augmented=False)
   return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
-
-
-def shuffled(
-  position: Int64[tf.Tensor, ''], size: int, seed: int
-) -> tuple[Int64[tf.Tensor, ''], Int64[tf.Tensor, '']]:
-  """Returns epoch and example of a position in the endless stream, in O(1)."""
-  epoch = position // size
-  key = tf.random.experimental.stateless_fold_in([seed, 1], epoch)
-  example = tf.random.experimental.index_shuffle(
-    position % size, key, tf.constant(size - 1, tf.int64)
-  )
-  return epoch, example
 
 
 def decode_record(
@@ -265,9 +265,11 @@ class _Stream:
     TensorFlow's errors name no record; looking for it afterwards costs nothing as
     long as all is well.
     """
-    advice = f'`python -m rahf.data verify {self.split.directory}` lists all such'
     for row in rows:
       index = max(int(self.place(tf.constant(row, tf.int64)).index), 0)
+      shard = self.split.files[self.split.shard[index]]
+      folder = epath.Path(shard).parent
+      advice = f'`python -m rahf.data verify {folder}` lists all such'
       where = ''  # An error of reading says it itself.
       try:
         record = self.split[index]

@@ -156,6 +156,26 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   )
 
 
+def concatenate(splits: Sequence[RecordSplit]) -> RecordSplit:
+  """Returns the records of all splits, one split behind the other.
+
+  It has directory and name of the first, and its own shard numbers.
+  """
+  starts = np.cumsum([0, *(len(split.files) for split in splits)])
+  return dataclasses.replace(
+    splits[0],
+    files=tuple(file for split in splits for file in split.files),
+    shard=np.concatenate(
+      [
+        split.shard + np.int32(start)
+        for split, start in zip(splits, starts[:-1], strict=True)
+      ]
+    ),
+    offset=np.concatenate([split.offset for split in splits]),
+    length=np.concatenate([split.length for split in splits]),
+  )
+
+
 def parse_record(serialized: bytes) -> schema.Record:
   """Returns the record in a serialised `tf.train.Example` of `schema`'s format.
 

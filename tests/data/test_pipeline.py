@@ -34,7 +34,7 @@ def split_of(folder, *written):
 
 def take(split, tokenizer, count, options=PLAIN, **changes):
   arguments = {'batch_size': 4, 'seed': 0, 'start_step': 0} | changes
-  batches = pipeline.train_batches(split, tokenizer, options, **arguments)
+  batches = pipeline.train_batches([split], tokenizer, options, **arguments)
   return list(itertools.islice(batches, count))
 
 
