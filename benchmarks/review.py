@@ -22,13 +22,12 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from rahf import sharding
+from rahf import samples, sharding
 from rahf.blueprint import draw_up
 from rahf.data import images, schema
 from rahf.gallery import Gallery
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
-from rahf.samples import intervals
 from rahf.scorecard import Prediction, score
 from rahf.synthetic import random_batch
 
@@ -60,7 +59,7 @@ def measure_training(config: ConfigDict, folder: pathlib.Path) -> None:
   with jax.set_mesh(blueprint.mesh):
     states = [blueprint.states.make(config.seed) for _ in range(2)]
     steps = [blueprint.train_step().lower(states[0], batch, key).compile()]
-    with mock.patch('rahf.step.modules', return_value={}):
+    with mock.patch('rahf.step.norms', return_value={}):
       steps.append(blueprint.train_step().lower(states[0], batch, key).compile())
     seconds = [[], []]
     for turn in range(_STEPS.value + 3):
@@ -100,11 +99,11 @@ def measure_evaluation(folder: epath.Path) -> None:
   _line('thumbnail', (time.perf_counter() - start) / count)
   found = [scored[number % 16]._replace(uid=f'{number}') for number in range(count)]
   start = time.perf_counter()
-  bounds = intervals(found)
+  metrics, bounds = samples.metrics(found), samples.intervals(found)
   _line(f'intervals of {count} samples', time.perf_counter() - start)
   path = folder / 'page.html'
   start = time.perf_counter()
-  writer.write(path, found, pages.thumbnails, bounds, title='benchmark')
+  writer.write(path, found, pages.thumbnails, metrics, bounds, title='benchmark')
   _line(f'page of {count} samples', time.perf_counter() - start)
   print(f'{"  its size":36}{path.stat().length / 1e6:10.4f} MB')
 

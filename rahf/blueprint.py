@@ -51,6 +51,9 @@ class Blueprint:
       self.config.loss,
       gather=self.gather,
       accumulate=self.config.train.accumulate,
+      schedule=optimizer_lib.make_schedule(
+        self.config.optimizer, self.config.train.steps
+      ),
     )
     return jax.jit(
       step,

@@ -8,6 +8,7 @@ from rahf import samples
 from rahf.data import consolidate, images, raw, schema
 from rahf.data.consolidate import Annotation, ConsolidatedLabels
 from rahf.data.records import RecordSplit
+from rahf.errors import InputError
 from rahf.samples import Sample
 from rahf.scorecard import Prediction, read_through, score
 
@@ -17,9 +18,9 @@ def annotator_metrics(
 ) -> dict[str, float] | None:
   """Returns the metrics of one annotator, the consolidated others being the truth.
 
-  Each in turn is left out of the truth and measured by it; the values are means over
-  them. It is what a person reaches, not a bound: who predicts the mean opinion is
-  nearer to others than any one of them.
+  Each annotator of each image in turn is left out of the truth and measured by it; all
+  these are pooled. It is what a person reaches, not a bound: who predicts the mean
+  opinion is nearer to others than any one of them.
 
   Args:
     check: called for every record; may raise, to end this early.
@@ -28,22 +29,21 @@ def annotator_metrics(
     None where the raw annotations are not there, or no image has two.
 
   Raises:
-    InputError: they are there and cannot be read.
+    InputError: they are there and cannot be read, or do not fit the records.
   """
   file = raw.path(split.directory, split.name)
   if not file.exists():
     return None
   annotations = raw.read(file)
-  turns: dict[int, list[Sample]] = {}
+  measured = []
   for record in read_through(split, 'annotators', check):
     several = annotations.get(record.uid, ())
-    for turn in range(len(several) if len(several) > 1 else 0):
-      turns.setdefault(turn, []).append(_measure(record, several, turn))
-  if not turns:
-    return None
-  each = [samples.metrics(found) for found in turns.values()]
-  names = dict.fromkeys(name for values in each for name in values)
-  return {name: _mean([values.get(name, np.nan) for values in each]) for name in names}
+    try:
+      for left_out in range(len(several) if len(several) > 1 else 0):
+        measured.append(_measure(record, several, left_out))
+    except InputError as error:
+      raise InputError(f'{file}, {record.uid}: {error}') from None
+  return samples.metrics(measured) if measured else None
 
 
 def _measure(
@@ -83,8 +83,3 @@ def _map_size(record: schema.Record) -> tuple[int, int]:
       return height, width
   width, height = images.open_image(record.image).size
   return height, width
-
-
-def _mean(values: Sequence[float]) -> float:
-  known = [value for value in values if not np.isnan(value)]
-  return float(np.mean(known)) if known else np.nan

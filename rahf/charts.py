@@ -14,7 +14,7 @@ BLUE, ORANGE, GREY, TRACK = '#1c5fc4', '#d95f02', '#66727f', '#e4e7eb'
 
 
 class Histogram(NamedTuple):
-  """What one panel of `histograms` shows.
+  """What one panel of `histograms` shows: shares of the values that are known.
 
   Attributes:
     values: by the names of the legend; NaN is left out.
@@ -47,7 +47,7 @@ def scatters(
 
 
 def histograms(
-  panels: Mapping[str, Histogram], horizontal: str, vertical: str = 'share'
+  panels: Mapping[str, Histogram], horizontal: str, vertical: str
 ) -> UInt8[np.ndarray, 'h w 3']:
   """Draws the shares of values by bin, a panel for each name."""
   figure, axes = _panels(len(panels))
@@ -74,7 +74,9 @@ def _panels(count: int):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
   except ImportError as error:
-    raise ImportError("charts need matplotlib: pip install 'rahf[train]'") from error
+    raise ModuleNotFoundError(
+      "charts need matplotlib: pip install 'rahf[train]'", name='matplotlib'
+    ) from error
   rows = -(-count // 2)
   size = WIDTH / DPI, 3.3 * rows + 0.4
   figure = Figure(size, dpi=DPI, layout='constrained')

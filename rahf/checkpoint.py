@@ -14,7 +14,7 @@ from rahf import distributed
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval', 'keywords', 'precompile')
+FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile')
 FREE_FIELDS = (
   *('data.dir', 'train.log_every', 'train.checkpoint_every'),
   'model.remat',
@@ -32,7 +32,9 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
   path = workdir / 'config.json'
   if not path.exists():
     return
-  there = json.loads(path.read_text())
+  # A field that was not there yet had the value that is now its default.
+  defaults = json.loads(config_lib.to_json(config_lib.default_config()))
+  there = _merged(defaults, json.loads(path.read_text()))
   here = json.loads(config_lib.to_json(config))
   if changed := config_lib.differences(_fixed(there), _fixed(here)):
     raise InputError(
@@ -40,6 +42,14 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
       + '\n  '.join(changed)
       + '\nchoose another --workdir, or set these fields as they are there'
     )
+
+
+def _merged(defaults: Any, given: Any) -> Any:
+  """Returns what is given, and the defaults of what is not."""
+  if not (isinstance(defaults, dict) and isinstance(given, dict)):
+    return given
+  common = defaults.keys() & given.keys()
+  return defaults | given | {k: _merged(defaults[k], given[k]) for k in common}
 
 
 def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:

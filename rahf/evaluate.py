@@ -36,7 +36,7 @@ from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.review import TensorBoardWriter
-from rahf.samples import Sample
+from rahf.samples import Evaluation, Sample
 from rahf.scorecard import Prediction, score
 
 
@@ -54,13 +54,6 @@ class Predictions(NamedTuple):
   truncated: Bool[Array, 'B']
   errors: LabelSums
   counts: LabelSums
-
-
-class Evaluation(NamedTuple):
-  """Metrics by name, and what they come from."""
-
-  metrics: dict[str, float]
-  samples: list[Sample]
 
 
 class Evaluator:
@@ -141,7 +134,7 @@ class Evaluator:
     metrics['keywords/truncated'] = truncated
     return Evaluation(metrics, scored)
 
-  def report(
+  def evaluate_and_report(
     self,
     params: Any,
     workdir: epath.Path,
@@ -164,21 +157,24 @@ class Evaluator:
     if distributed.is_first():
       looked_at = dict(panels=review.examples, worst=review.worst) if board else {}
       gallery = Gallery(thumbnails=review.page, **looked_at)
-    found = self(params, split, threshold=threshold, gallery=gallery, check=stop.check)
+    evaluation = self(
+      params, split, threshold=threshold, gallery=gallery, check=stop.check
+    )
     if gallery is None:
-      return found.metrics, ''
+      return evaluation.metrics, ''
     tables = report.write(
       workdir / 'eval',
-      f'{split_name}-{step}',
-      f'{self._experiment.data_name}, {split_name} split, step {step}',
-      (self._experiment.split('train'), split),
-      *found,
+      evaluation,
       gallery,
-      stop.check_here,
+      data_name=self._experiment.data_name,
+      train=self._experiment.split('train'),
+      split=split,
+      step=step,
+      check=stop.check_here,
     )
     if board:
-      report.show(board, step, split_name, *found, gallery, tables)
-    return found.metrics, tables
+      report.show(board, step, split_name, evaluation, gallery, tables)
+    return evaluation.metrics, tables
 
   def _examples(
     self, split: RecordSplit, found: Predictions
@@ -289,7 +285,9 @@ def evaluate(
     threshold = report.tuned_threshold(
       workdir, config.keywords, name, step, evaluate_split
     )
-    _, tables = evaluator.report(state.params, workdir, step, name, threshold, stop)
+    _, tables = evaluator.evaluate_and_report(
+      state.params, workdir, step, name, threshold, stop
+    )
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()
     return tables
@@ -297,4 +295,4 @@ def evaluate(
   with jax.set_mesh(experiment.mesh):
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
-  print(f'Written to {workdir}/eval, {config.eval.split}-{step}.html to look at.')
+  print(f'Written to {workdir}/eval/{config.eval.split}-{step}.*')

@@ -34,17 +34,24 @@ WORST: dict[str, tuple[Callable[[Sample], float], bool]] = {
 }
 
 
+class SmallMap(NamedTuple):
+  """A small grey picture of a map, in WebP; 255 is 1. `peak` is of the map itself."""
+
+  picture: bytes
+  peak: float
+
+
 class Thumbnail(NamedTuple):
   """A small picture of an example, in WebP.
 
   Attributes:
     maps: by the names of schema.MAPS the annotated map, None where there is none, and
-      the predicted; grey, 255 is 1.
+      the predicted.
   """
 
   prompt: str
   image: bytes
-  maps: dict[str, tuple[bytes | None, bytes]]
+  maps: dict[str, tuple[SmallMap | None, SmallMap]]
 
 
 class _Case(NamedTuple):
@@ -142,12 +149,13 @@ def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | 
   return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
 
 
-def _small_map(heatmap: Float[np.ndarray, 'h w']) -> bytes:
+def _small_map(heatmap: Float[np.ndarray, 'h w']) -> SmallMap:
   """Lossless in 64 levels: what WebP's compression adds shows where a map is empty."""
   small = Image.fromarray(np.asarray(np.clip(heatmap, 0, 1), np.float32))
   small.thumbnail((MAP_SIDE, MAP_SIDE))
   levels = np.round(np.round(63 * np.clip(small, 0, 1)) * (255 / 63))
-  return _webp(Image.fromarray(levels.astype(np.uint8)), lossless=True)
+  picture = _webp(Image.fromarray(levels.astype(np.uint8)), lossless=True)
+  return SmallMap(picture, float(np.max(heatmap)))
 
 
 def _webp(image: Image.Image, **options) -> bytes:

@@ -21,6 +21,7 @@ from rahf.errors import InputError
 TILE, GAP, MARGIN = 320, 16, 12
 WIDTH = 2 * TILE + GAP + 2 * MARGIN
 CAPTION = 34
+LONGEST = 1500  # characters of a prompt
 TEXT, SMALL, WORDS = 21, 19, 25  # sizes of letters
 
 PAPER, SHADE, TRACK = '#ffffff', '#f1f3f5', '#e4e7eb'
@@ -76,7 +77,8 @@ def review_panel(
 
   Args:
     image: RGB, of any size.
-    prompt: the text that the image was made from.
+    prompt: the text that the image was made from; of a very long one the beginning
+      is shown.
     truth: the annotation.
     prediction: the model's output.
     title: a line above the picture, for example the example's uid.
@@ -85,7 +87,8 @@ def review_panel(
     An RGB picture WIDTH pixels wide; the height grows with the prompt.
 
   Raises:
-    InputError: the number of keyword labels is not the number of words.
+    InputError: the number of keyword labels, or of probabilities, is not the number of
+      words.
   """
   tiles = _tiles(image, truth, prediction)
   scores = _scores(truth.scores, prediction.scores)
@@ -226,6 +229,11 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
     _misaligned(side.keyword_labels, spans) for side in (truth, prediction)
   )
   shades = prediction.p_misaligned
+  if shades is not None:
+    _check_length(shades, 'probabilities', spans)
+  if len(prompt) > LONGEST:
+    prompt = f'{prompt[:LONGEST]}…'
+    spans = [span for span in spans if span[1] <= LONGEST]
   placed = _place(prompt, spans, WIDTH - 2 * MARGIN, _font(WORDS))
   lines = 1 + max((piece.line for piece in placed), default=0)
   block = Image.new('RGB', (WIDTH - 2 * MARGIN, heading + line * lines + 4), PAPER)
@@ -270,12 +278,16 @@ def _misaligned(labels: Sequence[int] | None, spans: Sequence) -> set[int]:
   """Returns the numbers of the words whose label is 0."""
   if labels is None:
     return set()
-  if len(labels) != len(spans):
-    raise InputError(
-      f'{len(labels)} keyword labels for a prompt of {len(spans)} words; pass one for '
-      'each of words.label_spans(prompt), or None'
-    )
+  _check_length(labels, 'keyword labels', spans)
   return {word for word, label in enumerate(labels) if label == 0}
+
+
+def _check_length(values: Sequence, what: str, spans: Sequence) -> None:
+  if len(values) != len(spans):
+    raise InputError(
+      f'{len(values)} {what} for a prompt of {len(spans)} words; pass one for each of '
+      'words.label_spans(prompt), or None'
+    )
 
 
 class _Piece(NamedTuple):
@@ -337,9 +349,13 @@ def _legend(
 
 def _cut(text: str, width: float, size: int) -> str:
   """Shortens a text to the width."""
-  while text and _font(size).getlength(text) > width:
-    text = text[:-2].rstrip('…') + '…' if len(text) > 2 else ''
-  return text
+  if _font(size).getlength(text) <= width:
+    return text
+  lengths = range(len(text))
+  fits = bisect.bisect_right(
+    lengths, width, key=lambda n: _font(size).getlength(f'{text[:n]}…')
+  )
+  return f'{text[: max(fits - 1, 0)]}…'
 
 
 @functools.cache

@@ -16,24 +16,27 @@ from rahf.data.records import RecordSplit
 from rahf.gallery import Gallery
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
-from rahf.samples import Sample
+from rahf.samples import Evaluation, Sample
 from rahf.scorecard import constant_metrics
 from rahf.tables import evaluation_tables
 
 THRESHOLD = 'keywords_constrained/threshold'
+# Where no split says which is best.
+ANY_THRESHOLD = 0.5
 
 
 def write(
   folder: epath.Path,
-  name: str,
-  title: str,
-  splits: tuple[RecordSplit, RecordSplit],
-  metrics: dict[str, float],
-  found: Sequence[Sample],
+  evaluation: Evaluation,
   gallery: Gallery,
+  *,
+  data_name: str,
+  train: RecordSplit,
+  split: RecordSplit,
+  step: int,
   check: Callable[[], None] = lambda: None,
 ) -> str:
-  """Writes <name>.json, .md, .samples.jsonl and .html; returns the tables.
+  """Writes <split>-<step>.json, .md, .samples.jsonl and .html; returns the tables.
 
   The rows of the constant predictor and of the annotators, where it is known what each
   of them said, depend on the data alone, so they are computed once and kept in
@@ -41,13 +44,12 @@ def write(
 
   Args:
     folder: `eval` in the work directory.
-    name: `<split>-<step>`.
-    title: what was evaluated, for people.
-    splits: what the constant predictor learns from, and what was evaluated.
     gallery: the page lists its thumbnails; without any there is no page.
+    train: what the constant predictor learns from.
+    split: what was evaluated.
     check: called for every record that is read; may raise, to end this early.
   """
-  train, split = splits
+  metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
   constant, annotator = (
     _kept(folder / f'{split.name}-{row}.json', compute)
@@ -56,6 +58,8 @@ def write(
       ('annotator', lambda: annotator_metrics(split, check)),
     )
   )
+  name = f'{split.name}-{step}'
+  title = f'{data_name}, {split.name} split, step {step}'
   tables = evaluation_tables(metrics, constant, annotator, title=title)
   if metrics['keywords/truncated']:
     tables += (
@@ -66,7 +70,7 @@ def write(
   if gallery.thumbnails:
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD))
-    writer.write(page, found, gallery.thumbnails, intervals, title=title)
+    writer.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
   (folder / f'{name}.md').write_text(tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
   (folder / f'{name}.json').write_text(_to_json(metrics))
@@ -92,7 +96,8 @@ def tuned_threshold(
     evaluate_split(options.threshold_split)
   threshold = None
   if distributed.is_first():
-    threshold = json.loads(path.read_text())[THRESHOLD]
+    # Not there if that split has no annotated words.
+    threshold = json.loads(path.read_text()).get(THRESHOLD, ANY_THRESHOLD)
   return distributed.from_first(threshold)
 
 
@@ -100,24 +105,24 @@ def show(
   board: TensorBoardWriter,
   step: int,
   split: str,
-  metrics: dict[str, float],
-  found: Sequence[Sample],
+  evaluation: Evaluation,
   gallery: Gallery,
   tables: str,
 ) -> None:
   """Writes scalars, the same examples each time, worst cases, charts and tables."""
-  board.scalars(step, split, metrics)
+  board.scalars(step, split, evaluation.metrics)
   board.pictures(step, f'{split} examples', gallery.panels)
   for name, panels in gallery.worst_panels().items():
     board.pictures(step, f'{split} worst {name}', panels)
-  board.pictures(step, f'{split} scores', score_charts(found))
+  board.pictures(step, f'{split} scores', score_charts(evaluation.samples))
   board.text(step, split, tables)
 
 
 def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
   """Draws predicted against annotated scores, and how both are distributed."""
+  shape = len(found), len(schema.SCORES)
   predicted, annotated = (
-    np.reshape([getattr(sample, side) for sample in found], (len(found), -1)).T
+    np.reshape([getattr(sample, side) for sample in found], shape).T
     for side in ('predicted', 'annotated')
   )
   pairs = {name: (annotated[i], predicted[i]) for i, name in enumerate(schema.SCORES)}
@@ -128,7 +133,7 @@ def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
   }
   return [
     charts.scatters(pairs, 'annotated', 'predicted'),
-    charts.histograms(counted, 'score', 'share of samples'),
+    charts.histograms(counted, 'score', 'share of those known'),
   ]
 
 

@@ -21,12 +21,13 @@ class TensorBoardWriter:
     Raises:
       ImportError: TensorFlow is not installed.
     """
-    # Scoring and training without review need no TensorFlow.
+    # Scoring and training without review need neither.
     try:
+      import matplotlib  # noqa: F401, what is written here is drawn with it
       import tensorflow as tf
     except ImportError as error:
       raise ImportError(
-        "TensorBoard files need TensorFlow: pip install 'rahf[train]'"
+        "TensorBoard files need TensorFlow and matplotlib: pip install 'rahf[train]'"
       ) from error
     # Otherwise TensorFlow takes all memory of a GPU that JAX is using.
     tf.config.set_visible_devices([], 'GPU')

@@ -48,6 +48,13 @@ class Sample(NamedTuple):
   p_misaligned: tuple[float, ...] = ()
 
 
+class Evaluation(NamedTuple):
+  """All metrics of a split by name, and what they come from."""
+
+  metrics: dict[str, float]
+  samples: list[Sample]
+
+
 def score_error(sample: Sample) -> float:
   """Returns the mean of |predicted - annotated| over the annotated scores, or NaN."""
   errors = np.abs(np.subtract(sample.predicted, sample.annotated))

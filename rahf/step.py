@@ -26,6 +26,7 @@ def make_train_step(
   *,
   gather: Callable[[Any], Any] = lambda params: params,
   accumulate: int = 1,
+  schedule: optax.Schedule | None = None,
 ) -> TrainStep:
   """Returns the step; jit it under the mesh.
 
@@ -34,6 +35,7 @@ def make_train_step(
     gather: makes of the state's parameters what the model is applied with.
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
+    schedule: the optimizer's, to be reported as `learning_rate`.
   """
 
   def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
@@ -74,15 +76,21 @@ def make_train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {f'loss/{name}': value for name, value in parts._asdict().items()}
-    metrics['gradient_norm'] = optax.global_norm(grads)
-    for name, tree in (('gradient_norm', grads), ('parameter_norm', params)):
-      norms = {
-        module: optax.global_norm(part) for module, part in modules(tree).items()
-      }
-      metrics |= {f'{name}/{module}': norm for module, norm in norms.items()}
+    metrics |= norms(grads, params)
+    if schedule:
+      metrics['learning_rate'] = schedule(state.step)
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return train_step
+
+
+def norms(grads: Any, params: Any) -> Metrics:
+  """Returns the gradient's norm, and by module the gradient's and the parameters'."""
+  found = {'gradient_norm': optax.global_norm(grads)}
+  for name, tree in (('gradient_norm', grads), ('parameter_norm', params)):
+    for module, leaves in modules(tree).items():
+      found[f'{name}/{module}'] = optax.global_norm(leaves)
+  return found
 
 
 def modules(tree: Any) -> dict[str, list[jax.Array]]:

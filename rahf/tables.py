@@ -12,8 +12,22 @@ from typing import Any, NamedTuple
 from rahf.data import schema
 
 NAN = math.nan
-MAP_METRICS = ('mse', 'mse_empty', 'cc', 'kld', 'sim', 'nss', 'auc_judd')
-KEYWORD_METRICS = ('precision', 'recall', 'f1', 'f1_per_sample')
+MAP_TITLES = {
+  'mse': 'MSE ↓',
+  'mse_empty': 'MSE, empty ↓',
+  'cc': 'CC ↑',
+  'kld': 'KLD ↓',
+  'sim': 'SIM ↑',
+  'nss': 'NSS ↑',
+  'auc_judd': 'AUC-Judd ↑',
+}
+KEYWORD_TITLES = {
+  'precision': 'precision',
+  'recall': 'recall',
+  'f1': 'F1',
+  'f1_per_sample': 'F1 per sample',
+}
+MAP_METRICS, KEYWORD_METRICS = tuple(MAP_TITLES), tuple(KEYWORD_TITLES)
 
 # The paper's figures; each score's are PLCC, SRCC.
 SCORE_ORDER = ('plausibility', 'aesthetics', 'alignment', 'overall')
@@ -48,8 +62,6 @@ PUBLISHED_KEYWORDS = {
   'RAHF in PyTorch¹ ²': (0.565, 0.452, NAN, 0.475),
 }
 EMPTY_MAPS = {'implausibility': 69, 'misalignment': 144}
-
-MAP_HEADER = ('MSE ↓', 'MSE, empty ↓', 'CC ↑', 'KLD ↓', 'SIM ↑', 'NSS ↑', 'AUC-Judd ↑')
 
 LATEX = {
   **{sign: f'\\{sign}' for sign in '&%$#_{}'},
@@ -156,7 +168,7 @@ def _maps(name: str, ours: Mapping[str, Mapping[str, float]], marks: Marks) -> T
     'paper; CC to AUC-Judd are over the others.'
   )
   rows = _rows(PUBLISHED_MAPS[name], ours, marks, names, digits)
-  return Table(f'{name.capitalize()} heatmap', note, ['', *MAP_HEADER], rows)
+  return Table(f'{name.capitalize()} heatmap', note, ['', *MAP_TITLES.values()], rows)
 
 
 def _keywords(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
@@ -181,7 +193,7 @@ def _keywords(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
   return Table(
     'Misaligned keywords, in percent, higher is better',
     '',
-    ['', 'precision', 'recall', 'F1', 'F1 per sample'],
+    ['', *KEYWORD_TITLES.values()],
     _rows(published, percent, row_marks, names, [1] * len(names)),
   )
 

@@ -21,7 +21,6 @@ from rahf.evaluate import Evaluator
 from rahf.experiment import Experiment, describe, set_up
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
-from rahf.optimizer import make_schedule
 from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
@@ -120,7 +119,6 @@ class Trainer:
     # One reader and writer: it is cut where the run goes on.
     self._journal = Journal(workdir, self.step) if distributed.is_first() else None
     self._train_step = experiment.train_step()
-    self._schedule = make_schedule(config.optimizer, config.train.steps)
 
   def run(self) -> None:
     """Trains, evaluates and saves until the last step or an interruption."""
@@ -221,8 +219,6 @@ class Trainer:
     if not distributed.is_first():
       return
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    # Of the step that was just taken; the schedule counts from 0.
-    values['learning_rate'] = float(self._schedule(self.step - 1))
     shown = (
       f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
       f'scores {values["loss/score"]:.3g}, text {values["loss/sequence"]:.3g})'
@@ -265,7 +261,7 @@ class Trainer:
     threshold = report.tuned_threshold(
       self._workdir, self._config.keywords, split_name, self.step, self._evaluate
     )
-    metrics, text = self._evaluator.report(
+    metrics, text = self._evaluator.evaluate_and_report(
       self.state.params,
       self._workdir,
       self.step,

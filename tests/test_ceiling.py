@@ -9,6 +9,7 @@ from etils import epath
 from rahf.ceiling import annotator_metrics
 from rahf.data import images, raw, schema
 from rahf.data.consolidate import Annotation
+from rahf.errors import InputError
 
 CENTRE, CORNER = (0.5, 0.5), (0.0, 0.0)
 SIDE = 512  # at which maps are compared, so that none is resized
@@ -76,8 +77,14 @@ def test_one_is_left_out_at_a_time(tmp_path):
     for x, y in (CENTRE, CORNER)
   )
   assert found['implausibility/mse'] == pytest.approx((d + c) / 2, rel=0.01)
-  # One sample has no correlation.
-  assert math.isnan(found['plausibility/plcc'])
+  # All are pooled: who says 0 is measured by 1/2, who says 1 by 0.
+  assert found['plausibility/plcc'] == pytest.approx(-1)
+
+
+def test_words_that_the_prompt_has_not_are_named(tmp_path):
+  two = [Annotation((), (), ['dog']), Annotation((), (), [])]
+  with pytest.raises(InputError, match=r'test\.annotations\.jsonl, x: .*dog'):
+    annotator_metrics(make_split(tmp_path, {'x': two}))
 
 
 def test_without_raw_annotations_there_is_nothing(tmp_path):

@@ -37,8 +37,7 @@ def test_bars_are_shares():
 
   def heights(values):
     one = Histogram({'x': np.array(values)}, [0, 0.5, 1])
-    # The second panel is full, so that both have the same height above it.
-    chart = charts.histograms({'a': one, 'b': one}, 'score')
+    chart = charts.histograms({'a': one, 'b': one}, 'score', 'share')
     blue = (chart == (0x1C, 0x5F, 0xC4)).all(-1)[:, : charts.WIDTH // 2]
     columns = np.flatnonzero(blue.any(0))
     quarter = len(columns) // 4
@@ -53,7 +52,7 @@ def test_bars_are_shares():
 def test_nothing_to_draw_is_an_empty_chart():
   empty = np.full(3, NAN)
   charts.scatters({'a': (empty, empty)}, 'x', 'y')
-  charts.histograms({'a': Histogram({'x': empty}, [0, 1])}, 'x')
+  charts.histograms({'a': Histogram({'x': empty}, [0, 1])}, 'x', 'y')
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

@@ -1,5 +1,7 @@
 """Checkpoints bit for bit, and directories that hold something else."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +144,19 @@ def test_what_does_not_change_the_training_may_change(workdir):
   check_workdir(workdir, config)
   config.train.steps += 1
   with pytest.raises(InputError, match=r'config\.train\.steps'):
+    check_workdir(workdir, config)
+
+
+def test_a_field_that_was_not_there_yet_had_its_default(workdir):
+  config = default_config()
+  claim_workdir(workdir, config)
+  path = workdir / 'config.json'
+  older = json.loads(path.read_text())
+  del older['data']['mixture'], older['review'], older['model']['vit']['gelu']
+  path.write_text(json.dumps(older))
+  check_workdir(workdir, config)
+  config.model.vit.gelu = 'exact'
+  with pytest.raises(InputError, match="gelu: 'tanh' there, 'exact' here"):
     check_workdir(workdir, config)
 
 

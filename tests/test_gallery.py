@@ -4,6 +4,7 @@ import io
 import math
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from rahf.data import images, schema
@@ -132,11 +133,20 @@ def test_thumbnails_are_small_and_true():
   image = np.asarray(Image.open(io.BytesIO(small.image)).convert('RGB'), int)
   assert image.shape == (107, 160, 3)
   assert np.abs(image - (200, 40, 10)).max() <= 6
-  for data in (*small.maps['implausibility'], *small.maps['misalignment']):
-    grey = np.asarray(Image.open(io.BytesIO(data)).convert('L'), int)
+  for heat in (*small.maps['implausibility'], *small.maps['misalignment']):
+    assert heat.peak == 1
+    grey = np.asarray(Image.open(io.BytesIO(heat.picture)).convert('L'), int)
     assert grey.shape == (MAP_SIDE * 2 // 3, MAP_SIDE)
     # Row 0 is at the top; edges are blurred.
     assert grey[: MAP_SIDE // 3 - 6, MAP_SIDE // 2 + 6 :].min() > 240
     assert grey[MAP_SIDE // 3 + 6 :].max() < 15
   assert len(small.image) < 4_000
   assert small.prompt == 'a red cat'
+
+
+def test_the_peak_is_the_maps_own():
+  """Of a single pixel next to nothing is left in the thumbnail."""
+  dot = np.zeros((512, 512), np.float32)
+  dot[100, 200] = 0.9
+  small = thumbnail(make_record(0), make_prediction(0, maps=(dot, dot)))
+  assert small.maps['misalignment'][1].peak == pytest.approx(0.9)

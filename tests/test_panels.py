@@ -165,6 +165,22 @@ def test_long_prompts_wrap():
   assert max(p.left + font.getlength(p.text.rstrip()) for p in placed) <= 400
 
 
+def test_endless_texts_are_cut():
+  """In no time, and with the labels of all words."""
+  image = np.zeros((64, 64, 3), np.uint8)
+  prompt = 'word ' * 20_000
+  many = labels(keyword_labels=(1,) * 19_999 + (0,))
+  panel = panels.review_panel(image, prompt, many, many, title='x' * 50_000)
+  assert panel.shape[0] < 3_000
+
+
+def test_wrong_number_of_probabilities_is_an_error():
+  image = np.zeros((64, 64, 3), np.uint8)
+  prediction = labels()._replace(p_misaligned=(0.5,))
+  with pytest.raises(InputError, match='1 probabilities for a prompt of 7 words'):
+    panels.review_panel(image, PROMPT, labels(), prediction)
+
+
 def test_wrong_number_of_labels_is_an_error():
   image = np.zeros((64, 64, 3), np.uint8)
   with pytest.raises(InputError, match='3 keyword labels for a prompt of 7 words'):

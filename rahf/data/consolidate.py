@@ -150,7 +150,7 @@ def consolidate(
     for name in schema.MAPS
   )
   misaligned = _marked(annotations, tokens)
-  scores, differences = _scores(annotations)
+  scores, differences = mean_scores(annotations)
   return ConsolidatedLabels(
     maps=tuple(maps),
     keyword_labels=tuple(int(share <= 0.5) for share in misaligned),
@@ -176,6 +176,29 @@ def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[
       )
     positions |= found
   return positions
+
+
+def mean_scores(
+  annotations: Sequence[Annotation],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns `scores` and `differences` of ConsolidatedLabels.
+
+  Raises:
+    InputError: a score outside 1 to 5.
+  """
+  for annotation in annotations:
+    _check_scores(annotation.scores)
+  rows = [[np.nan if s is None else s for s in a.scores] for a in annotations]
+  shape = len(annotations), len(schema.SCORES)
+  scores = (np.reshape(np.array(rows, np.float64), shape) - 1) / 4
+  means, differences = [], []
+  trust = np.array([a.trust for a in annotations])
+  for column in scores.T:
+    known = ~np.isnan(column)
+    given = column[known]
+    means.append(np.average(given, weights=trust[known]) if given.size else np.nan)
+    differences.append(np.ptp(given) if given.size > 1 else np.nan)
+  return tuple(map(float, means)), tuple(map(float, differences))
 
 
 def _checked(points: Sequence[Point]) -> Sequence[Point]:
@@ -212,24 +235,6 @@ def _marked(
   if not asked:
     return ()
   return tuple((votes / sum(a.trust for a in asked)).tolist())
-
-
-def _scores(
-  annotations: Sequence[Annotation],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns the mean scores and the largest differences, both on [0, 1]."""
-  for annotation in annotations:
-    _check_scores(annotation.scores)
-  rows = [[np.nan if s is None else s for s in a.scores] for a in annotations]
-  scores = (np.array(rows, np.float64) - 1) / 4
-  means, differences = [], []
-  trust = np.array([a.trust for a in annotations])
-  for column in scores.T:
-    known = ~np.isnan(column)
-    given = column[known]
-    means.append(np.average(given, weights=trust[known]) if given.size else np.nan)
-    differences.append(np.ptp(given) if given.size > 1 else np.nan)
-  return tuple(map(float, means)), tuple(map(float, differences))
 
 
 def _check_scores(scores: Sequence[float | None]) -> None:

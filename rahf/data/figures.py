@@ -14,6 +14,7 @@ from rahf.data.stats import Facts
 
 # Means of three scores on [0, 1] are multiples of 1/12, their differences of 1/4.
 SCORE_EDGES = (np.arange(14) - 0.5) / 12
+SHARE = 'share of those known'
 DIFFERENCE_EDGES = (np.arange(6) - 0.5) / 4
 
 
@@ -62,14 +63,14 @@ def draw(
   )
   longest = max((x.max(initial=1) for x in words.values()), default=1)
   panels = {
-    'words in the prompt': Histogram(
+    'number of words': Histogram(
       {split: x[:, 0] for split, x in words.items()}, _word_edges(int(longest))
     ),
-    'share misaligned': Histogram(
+    'share of them misaligned': Histogram(
       {split: x[:, 0] for split, x in misaligned.items()}, np.linspace(0, 1, 11)
     ),
   }
-  found['words'] = charts.histograms(panels, 'words', 'share of the records')
+  found['words'] = charts.histograms(panels, 'of a prompt', SHARE)
   return found
 
 
@@ -91,7 +92,7 @@ def _by_name(
     name: Histogram({split: x[:, i] for split, x in columns.items()}, edges)
     for i, name in enumerate(names)
   }
-  return charts.histograms(panels, horizontal, 'share of the records')
+  return charts.histograms(panels, horizontal, SHARE)
 
 
 def _word_edges(longest: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 Data format, `<split>.annotations.jsonl` beside the shards of a split where it is known;
 a line, one JSON object, for each annotator of each image:
   uid                    str           of the record
-  annotator              str           who it was; the same word for the same person
+  annotator              str           who it was, for people; nothing depends on it
   implausibility_points  [[x, y], …]   fractions of width and height, (0, 0) top left
   misalignment_points    [[x, y], …]   likewise
   misaligned_words       [int, …]      positions among the prompt's label tokens, or the
@@ -14,9 +14,12 @@ All but uid may be left out. What is, was not asked; an empty list was asked, an
 nothing was marked.
 """
 
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from etils import epath
 
@@ -46,7 +49,11 @@ def write(
       for number, annotation in enumerate(annotations):
         row = {'uid': uid, 'annotator': f'{number}', **annotation._asdict()}
         asked = zip(schema.SCORES, annotation.scores, strict=True)
-        row['scores'] = {name: score for name, score in asked if score is not None}
+        row['scores'] = {
+          name: score
+          for name, score in asked
+          if score is not None and not math.isnan(score)
+        }
         row = {name: value for name, value in row.items() if value is not None}
         lines.write(json.dumps(row) + '\n')
   partial.replace(file)
@@ -64,24 +71,43 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
       try:
         uid, annotation = _parse(json.loads(line))
       except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f'{file}:{number} is not an annotation: {error!r}') from None
+        raise InputError(f'{file}:{number} is not an annotation: {error}') from None
       found.setdefault(uid, []).append(annotation)
   return found
 
 
 def _parse(row: dict) -> tuple[str, Annotation]:
-  if unknown := row.keys() - set(FIELDS):
-    raise ValueError(f'{min(unknown)!r} is none of {", ".join(FIELDS)}')
+  _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are none of {FIELDS}')
+  _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is no text')
   scores = row.get('scores', {})
-  if unknown := scores.keys() - set(schema.SCORES):
-    raise ValueError(f'{min(unknown)!r} is none of {schema.SCORES}')
-  points = (row.get(f'{name}_points') for name in schema.MAPS)
+  unknown = scores.keys() - set(schema.SCORES)
+  _check(not unknown, f'{unknown} are none of {schema.SCORES}')
+  for score in scores.values():
+    _check(_is_number(score) and 1 <= score <= 5, f'score {score!r} is not from 1 to 5')
+  points = [row.get(f'{name}_points') for name in schema.MAPS]
+  for point in itertools.chain(*(marked or () for marked in points)):
+    inside = len(point) == 2 and all(_is_number(c) and 0 <= c <= 1 for c in point)
+    _check(inside, f'point {point!r} is not [x, y] in fractions of the image')
   words = row.get('misaligned_words')
-  if words is not None and not all(isinstance(word, int | str) for word in words):
-    raise ValueError(f'misaligned_words {words} are neither positions nor words')
+  for word in words or ():
+    known = isinstance(word, str) or (type(word) is int and word >= 0)
+    _check(known, f'misaligned word {word!r} is neither a position nor a word')
+  _check(words is None or isinstance(words, list), f'{words!r} is no list of words')
+  trust = row.get('trust', 1.0)
+  _check(_is_number(trust) and trust > 0, f'trust {trust!r} is not above 0')
   return row['uid'], Annotation(
-    *(None if p is None else [(float(x), float(y)) for x, y in p] for p in points),
+    *(None if marked is None else list(map(tuple, marked)) for marked in points),
     words,
     [scores.get(name) for name in schema.SCORES],
-    float(row.get('trust', 1)),
+    trust,
   )
+
+
+def _check(condition: bool, complaint: str) -> None:
+  if not condition:
+    raise ValueError(complaint)
+
+
+def _is_number(value: Any) -> bool:
+  """JSON's true is a number to Python, and its NaN one to the parser."""
+  return type(value) in (int, float) and math.isfinite(value)

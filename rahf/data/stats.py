@@ -2,15 +2,20 @@
 
 import collections
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from rahf.data import images, prepared, raw, records, schema
-from rahf.data.consolidate import Annotation
+from rahf.data.agreement import krippendorff_alpha
+from rahf.data.consolidate import Annotation, mean_scores, word_positions
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
+
+# Rows that not every split has, whose absence is a share of 0.
+SHARES = ('format ', 'size ')
 
 
 class Facts(NamedTuple):
@@ -18,8 +23,11 @@ class Facts(NamedTuple):
 
   Attributes:
     scores: order of schema.SCORES, NaN where not annotated.
-    differences: likewise, the largest score of an annotator less the smallest, on
-      [0, 1]; NaN where it is not known what each of them said.
+    ratings: of each annotator the scores as they gave them, NaN where not asked;
+      () if it is not known what each of them said.
+    differences: order of schema.SCORES, the largest less the smallest of those, on
+      [0, 1]; NaN with fewer than two.
+    marks: of each annotator for each word 1 if they marked it, else 0; likewise.
     coverage: share of each map's pixels that are above 0, order of schema.MAPS, NaN
       where not annotated.
     words: words in the prompt.
@@ -29,7 +37,9 @@ class Facts(NamedTuple):
   """
 
   scores: tuple[float, ...]
+  ratings: tuple[tuple[float, ...], ...]
   differences: tuple[float, ...]
+  marks: tuple[tuple[int, ...], ...]
   coverage: tuple[float, ...]
   words: int
   aligned: float
@@ -73,7 +83,15 @@ def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Fa
   labels = record.keyword_labels
   return Facts(
     scores=record.scores,
-    differences=_differences(annotations),
+    ratings=tuple(
+      tuple(np.nan if s is None else s for s in a.scores) for a in annotations
+    ),
+    differences=mean_scores(annotations)[1],
+    marks=tuple(
+      _marks(a.misaligned_words, record.tokens)
+      for a in annotations
+      if a.misaligned_words is not None
+    ),
     coverage=tuple(
       float(np.mean(images.decode_map(data) > 0)) if data else float('nan')
       for data in encoded
@@ -85,14 +103,9 @@ def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Fa
   )
 
 
-def _differences(annotations: Sequence[Annotation]) -> tuple[float, ...]:
-  found = []
-  for number, _ in enumerate(schema.SCORES):
-    given = [a.scores[number] for a in annotations]
-    given = [score for score in given if score is not None]
-    known = len(given) > 1
-    found.append((max(given) - min(given)) / 4 if known else float('nan'))
-  return tuple(found)
+def _marks(words: Collection[int | str], tokens: Sequence[str]) -> tuple[int, ...]:
+  positions = word_positions(words, tokens)
+  return tuple(int(position in positions) for position, _ in enumerate(tokens))
 
 
 def summarise(facts: Sequence[Facts]) -> dict[str, str]:
@@ -116,6 +129,12 @@ def summarise(facts: Sequence[Facts]) -> dict[str, str]:
       rows[f'{name}: annotators agree / are one step apart at most'] = (
         f'{np.mean(known == 0):.1%} / {np.mean(known <= 0.25):.1%}'
       )
+    alpha = krippendorff_alpha(_side_by_side([f.ratings for f in facts], index))
+    if not np.isnan(alpha):
+      rows[f"{name}: annotators' alpha"] = f'{alpha:.3f}'
+  alpha = krippendorff_alpha(_words_side_by_side([f.marks for f in facts]), 'nominal')
+  if not np.isnan(alpha):
+    rows["misaligned words: annotators' alpha"] = f'{alpha:.3f}'
   rows['words misaligned'] = (
     f'{1 - np.average(aligned[~np.isnan(aligned)], weights=_words(facts)):.1%}'
     if not np.isnan(aligned).all()
@@ -143,6 +162,28 @@ def summarise(facts: Sequence[Facts]) -> dict[str, str]:
   return rows
 
 
+def _side_by_side(
+  ratings: Sequence[Sequence[Sequence[float]]], index: int
+) -> Float[np.ndarray, 'A N']:
+  """Returns one score's ratings, a column an image, NaN below."""
+  columns = [[row[index] for row in rows] for rows in ratings]
+  return _padded(columns)
+
+
+def _words_side_by_side(
+  marks: Sequence[Sequence[Sequence[int]]],
+) -> Float[np.ndarray, 'A N']:
+  """Returns the marks, a column a word of an image, NaN below."""
+  return _padded([column for rows in marks for column in zip(*rows, strict=True)])
+
+
+def _padded(columns: Sequence[Sequence[float]]) -> Float[np.ndarray, 'A N']:
+  found = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+  for number, column in enumerate(columns):
+    found[: len(column), number] = column
+  return found
+
+
 def _words(facts: Sequence[Facts]) -> list[int]:
   return [fact.words for fact in facts if not np.isnan(fact.aligned)]
 
@@ -163,6 +204,8 @@ def table(facts: Mapping[str, list[Facts]]) -> str:
   )
   lines = [' ' * width + ''.join(f'{name:>{cells}}' for name in columns)]
   for title in titles:
-    values = (rows.get(title, '0.0%') for rows in columns.values())
+    # A format, size or missing label that another split has is a share of 0 here.
+    nothing = '0.0%' if title.startswith(SHARES) or title.endswith('missing') else '–'
+    values = (rows.get(title, nothing) for rows in columns.values())
     lines.append(f'{title:{width}}' + ''.join(f'{text:>{cells}}' for text in values))
   return '\n'.join(lines)

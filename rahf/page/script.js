@@ -140,9 +140,10 @@ function scoreBars(name, annotated, predicted) {
   const bar = (side, value) => {
     const filled = element('div', {className: side});
     filled.style.width = `${100 * Math.min(Math.max(value ?? 0, 0), 1)}%`;
+    const who = element('span', {className: 'unseen'}, side);
     return [
       element('div', {className: 'track'}, filled),
-      element('span', {className: side}, number(value)),
+      element('span', {className: side}, who, ` ${number(value)}`),
     ];
   };
   return element('div', {className: 'score'}, element('span', {}, name),
@@ -170,7 +171,7 @@ async function drawHeat() {
   canvas.style.opacity = share;
   if (encoded === null) return;
   const image = new Image();
-  image.src = 'data:image/webp;base64,' + encoded;
+  image.src = 'data:image/webp;base64,' + encoded.picture;
   await image.decode();
   // Another sample or map may have been chosen meanwhile.
   if (open === null || samples[shown[open]] !== sample) return;
@@ -179,13 +180,11 @@ async function drawHeat() {
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  let peak = 0;
   for (let i = 0; i < pixels.data.length; i += 4) {
-    peak = Math.max(peak, pixels.data[i]);
     pixels.data.set(data.colours[pixels.data[i]], i);
   }
   context.putImageData(pixels, 0, 0);
-  byId('peak').textContent = peak ? `max ${number(peak / 255)}` : 'nothing';
+  byId('peak').textContent = encoded.peak ? `max ${number(encoded.peak)}` : 'nothing';
   canvas.dataset.drawn = `${sample.uid} ${map.value} ${side.value}`;
 }
 
@@ -202,7 +201,7 @@ function toggle(radios) {
 
 function onKey(event) {
   const {map, side, opacity} = byId('controls').elements;
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (open === null || event.ctrlKey || event.metaKey || event.altKey) return;
   // Arrows move sliders and radio buttons, where these have the focus.
   const arrows = !event.target.matches('input');
   if (event.key === 'ArrowLeft' && arrows) show(open - 1);
@@ -225,7 +224,13 @@ byId('controls').addEventListener('input', drawHeat);
 byId('previous').addEventListener('click', () => show(open - 1));
 byId('next').addEventListener('click', () => show(open + 1));
 byId('close').addEventListener('click', () => byId('viewer').close());
-byId('viewer').addEventListener('keydown', onKey);
+byId('picture').addEventListener('load', ({target}) => {
+  const ratio = target.naturalWidth / target.naturalHeight;
+  target.parentElement.style.setProperty('--ratio', ratio);
+});
+document.addEventListener('keydown', onKey);
+// Who clicks does not mean the next arrow for what was clicked.
+byId('controls').addEventListener('pointerup', () => document.activeElement.blur());
 byId('viewer').addEventListener('close', () => {
   rows[shown[open]].querySelector('button').focus();
   open = null;

@@ -18,32 +18,25 @@ from etils import epath
 
 from rahf import panels
 from rahf.data import schema, words
-from rahf.gallery import Thumbnail
+from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
 from rahf.samples import Sample, keyword_f1, score_error
+from rahf.tables import KEYWORD_TITLES, MAP_TITLES
 
-MAP_METRICS = {
-  'mse': 'MSE ↓',
-  'cc': 'CC ↑',
-  'kld': 'KLD ↓',
-  'sim': 'SIM ↑',
-  'nss': 'NSS ↑',
-  'auc_judd': 'AUC-Judd ↑',
-}
-SCORE_METRICS = {'plcc': 'PLCC ↑', 'srcc': 'SRCC ↑', 'kendall': 'Kendall τ ↑'}
-KEYWORD_METRICS = {
-  'precision': 'precision ↑',
-  'recall': 'recall ↑',
-  'f1': 'F1 ↑',
-  'f1_per_sample': 'F1 per sample ↑',
+SCORE_TITLES = {'plcc': 'PLCC ↑', 'srcc': 'SRCC ↑', 'kendall': 'Kendall τ ↑'}
+WORD_TITLES = {
+  **{key: f'{title} ↑' for key, title in KEYWORD_TITLES.items()},
   'average_precision': 'average precision ↑',
 }
+# One example is empty or not.
+SAMPLE_TITLES = {key: title for key, title in MAP_TITLES.items() if key != 'mse_empty'}
 
 
 def write(
   path: epath.Path,
   samples: Sequence[Sample],
   thumbnails: Sequence[Thumbnail],
+  metrics: Mapping[str, float],
   intervals: Mapping[str, Interval],
   *,
   title: str,
@@ -55,7 +48,8 @@ def write(
     samples: all of the evaluation.
     thumbnails: of the first samples, in their order; the page lists those that have
       one.
-    intervals: the metrics of all samples by name, as in `rahf.samples.metrics`.
+    metrics: of all samples by name, as an evaluation gives them.
+    intervals: of those that can be bootstrapped (`rahf.samples.intervals`).
     title: data set, split and step.
   """
   folder = resources.files('rahf.page')
@@ -66,7 +60,7 @@ def write(
   data = {
     'scores': schema.SCORES,
     'maps': schema.MAPS,
-    'metrics': MAP_METRICS,
+    'metrics': SAMPLE_TITLES,
     'colours': _colours(),
     'samples': [
       _sample(*pair)
@@ -76,8 +70,8 @@ def write(
   parts |= {
     'policy': _policy(parts['style'], parts['script']),
     'title': html.escape(title),
-    'summary': html.escape(_summary(len(samples), len(thumbnails))),
-    'metrics': _metrics(intervals),
+    'summary': html.escape(_summary(len(samples), len(thumbnails), metrics)),
+    'metrics': _metrics(metrics, intervals),
     # No tag can begin within it.
     'data': json.dumps(data, allow_nan=False).replace('<', '\\u003c'),
   }
@@ -97,13 +91,15 @@ def _policy(style: str, script: str) -> str:
   return f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}"
 
 
-def _summary(samples: int, pictured: int) -> str:
+def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
   text = (
     f'{samples:,} samples. Arrows say which way is better; in grey 95 % intervals, '
     'bootstrapped over the samples.'
   )
   if pictured < samples:
     text += f' The first {pictured:,} samples are listed below.'
+  if cut := int(metrics.get('keywords/truncated', 0)):
+    text += f' {cut:,} prompts were cut; words behind the cut count as aligned.'
   return text
 
 
@@ -121,11 +117,11 @@ def _sample(sample: Sample, thumbnail: Thumbnail) -> dict:
     # In turn what stands between words, and a word.
     'words': _pieces(thumbnail.prompt),
     'image': _base64(thumbnail.image),
-    'heat': {name: list(map(_base64, both)) for name, both in thumbnail.maps.items()},
+    'heat': {name: list(map(_heat, both)) for name, both in thumbnail.maps.items()},
     'annotated': list(map(_number, sample.annotated)),
     'predicted': list(map(_number, sample.predicted)),
     'metrics': {
-      name: {key: _number(values[key]) for key in MAP_METRICS}
+      name: {key: _number(values[key]) for key in SAMPLE_TITLES}
       for name, values in sample.maps.items()
     },
     'truth': sample.truth or None,
@@ -144,52 +140,62 @@ def _pieces(prompt: str) -> list[str]:
   return [*pieces, prompt[end:]]
 
 
-def _base64(data: bytes | None) -> str | None:
-  return None if data is None else base64.b64encode(data).decode()
+def _heat(small: SmallMap | None) -> dict | None:
+  return small and {'picture': _base64(small.picture), 'peak': round(small.peak, 4)}
+
+
+def _base64(data: bytes) -> str:
+  return base64.b64encode(data).decode()
 
 
 def _number(value: float) -> float | None:
   return round(value, 4) if math.isfinite(value) else None
 
 
-def _metrics(intervals: Mapping[str, Interval]) -> str:
+def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
   """Returns tables of all metrics with their intervals, in HTML."""
-  maps = {'mse': 'MSE ↓', 'mse_empty': 'MSE, empty ↓'} | MAP_METRICS
-  keywords = {'keywords': 'decoded', 'keywords_constrained': 'by p'}
-  return ''.join(
-    [
-      _table(
-        'Scores', {name: name for name in schema.SCORES}, SCORE_METRICS, intervals
-      ),
-      _table('Heatmaps', {name: name for name in schema.MAPS}, maps, intervals),
-      _table('Misaligned words', keywords, KEYWORD_METRICS, intervals),
-    ]
+  threshold = metrics.get('keywords_constrained/threshold', math.nan)
+  words = {'keywords': 'decoded', 'keywords_constrained': f'p > {threshold:.2f}'}
+  groups = (
+    ('Scores', {name: name for name in schema.SCORES}, SCORE_TITLES),
+    ('Heatmaps', {name: name for name in schema.MAPS}, MAP_TITLES),
+    ('Misaligned words', words, WORD_TITLES),
   )
+  return ''.join(_table(*group, metrics, intervals) for group in groups)
 
 
 def _table(
-  title: str,
+  heading: str,
   columns: Mapping[str, str],
-  metrics: Mapping[str, str],
+  titles: Mapping[str, str],
+  metrics: Mapping[str, float],
   intervals: Mapping[str, Interval],
 ) -> str:
-  heads = ''.join(f'<th scope="col">{text}</th>' for text in columns.values())
+  heads = ''.join(
+    f'<th scope="col">{html.escape(text)}</th>' for text in columns.values()
+  )
   rows = ''.join(
-    f'<tr><th scope="row">{text}</th>'
-    + ''.join(_cell(key, intervals.get(f'{name}/{key}')) for name in columns)
+    f'<tr><th scope="row">{title}</th>'
+    + ''.join(_cell(f'{name}/{key}', metrics, intervals) for name in columns)
     + '</tr>'
-    for key, text in metrics.items()
+    for key, title in titles.items()
   )
   return (
-    f'<div><h2>{title}</h2><table><thead><tr><td></td>{heads}</tr></thead>'
+    f'<div><h2>{heading}</h2><table><thead><tr><td></td>{heads}</tr></thead>'
     f'<tbody>{rows}</tbody></table></div>'
   )
 
 
-def _cell(metric: str, interval: Interval | None) -> str:
+def _cell(
+  name: str, metrics: Mapping[str, float], intervals: Mapping[str, Interval]
+) -> str:
+  """Returns value, interval, and for how many samples the metric is not defined."""
+  interval = intervals.get(name)
   if interval is None or math.isnan(interval.value):
     return '<td>–</td>'
-  digits = 5 if metric.startswith('mse') else 3
+  digits = 5 if '/mse' in name else 3
   value, low, high = (f'{number:.{digits}f}'.replace('-', '−') for number in interval)
-  bounds = '' if math.isnan(interval.low) else f' <small>{low} … {high}</small>'
-  return f'<td>{value}{bounds}</td>'
+  notes = [] if math.isnan(interval.low) else [f'{low} … {high}']
+  if undefined := int(metrics.get(f'{name}/undefined', 0)):
+    notes.append(f'({undefined:,} undefined)')
+  return f'<td>{value} <small>{" ".join(notes)}</small></td>'

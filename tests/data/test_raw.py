@@ -1,6 +1,7 @@
 """Raw annotations: written, read, and what is refused."""
 
 import json
+import math
 
 import pytest
 from etils import epath
@@ -57,11 +58,20 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'scores': {'beauty': 3}}, "'beauty' is none of"),
-    ({'implausibility_points': [[1, 2, 3]]}, 'too many values'),
-    ({'misaligned_words': [1.5]}, 'neither positions nor words'),
-    ({'misalinged_words': [1]}, "'misalinged_words' is none of uid"),
+    ({'scores': {'beauty': 3}}, r"{'beauty'} are none of \('plausibility"),
+    ({'scores': {'overall': '4'}}, "score '4' is not from 1 to 5"),
+    ({'scores': {'overall': True}}, 'score True is not from 1 to 5'),
+    ({'scores': {'overall': 17}}, 'score 17 is not from 1 to 5'),
     ({'scores': 3}, 'no attribute'),
+    ({'implausibility_points': [[1, 2, 3]]}, r'point \[1, 2, 3\] is not \[x, y\]'),
+    ({'misalignment_points': [[5, 0.5]]}, r'point \[5, 0.5\] is not'),
+    ({'misalignment_points': [[math.nan, 0.5]]}, r'point \[nan, 0.5\] is not'),
+    ({'misaligned_words': [1.5]}, 'word 1.5 is neither a position nor a word'),
+    ({'misaligned_words': [-1]}, 'word -1 is neither'),
+    ({'misaligned_words': '12'}, "'12' is no list of words"),
+    ({'trust': 0}, 'trust 0 is not above 0'),
+    ({'misalinged_words': [1]}, r"{'misalinged_words'} are none of \('uid"),
+    ({'uid': 3}, 'uid 3 is no text'),
   ],
 )
 def test_the_line_at_fault_is_named(tmp_path, change, message):

@@ -11,6 +11,7 @@ from util import make_record
 
 from rahf import charts
 from rahf.data import figures, images, schema, stats, words
+from rahf.data.agreement import krippendorff_alpha
 from rahf.data.consolidate import Annotation
 from rahf.data.datasets.richhf18k import prepare_richhf18k
 from rahf.errors import InputError
@@ -108,6 +109,35 @@ def test_how_far_annotators_are_apart():
   assert rows[title.format('alignment')] == '100.0% / 100.0%'
   assert rows[title.format('aesthetics')] == '0.0% / 100.0%'
   assert title.format('overall') not in rows
+
+
+def test_annotators_alpha():
+  """As of the whole matrix; words are units of their own."""
+  likert = [[(1, 2), (2, 2), (4, 5)], [(5, 4), (3, 3), (1, 1)]]
+  facts = []
+  for number, image in enumerate(likert):
+    said = [
+      Annotation(misaligned_words=[number] if i else [], scores=(*pair, None, None))
+      for i, pair in enumerate(image)
+    ]
+    facts.append(stats.measure(make_record(number), said))
+  rows = stats.summarise(facts)
+  expected = krippendorff_alpha(np.array([[1, 5], [2, 3], [4, 1]], float))
+  assert rows["plausibility: annotators' alpha"] == f'{expected:.3f}'
+  assert "aesthetics: annotators' alpha" not in rows
+  # Five words each, of which two of three annotators mark one.
+  marks = np.zeros((3, 10))
+  marks[1:, [0, 6]] = 1
+  expected = krippendorff_alpha(marks, 'nominal')
+  assert rows["misaligned words: annotators' alpha"] == f'{expected:.3f}'
+
+
+def test_what_one_split_does_not_know_is_no_zero():
+  known = stats.measure(make_record(), [Annotation(scores=(1, 2, 3, 4))] * 2)
+  unknown = stats.measure(make_record())
+  _, rows = _rows(stats.table({'train': [known], 'test': [unknown]}))
+  title = 'overall: annotators agree / are one step apart at most'
+  assert rows[title] == ['100.0% / 100.0%', '–']
 
 
 def test_coverage_is_of_maps_that_are_not_empty():

@@ -13,7 +13,7 @@ from rahf import panels
 from rahf.data import images, schema
 from rahf.gallery import Gallery
 from rahf.page import writer
-from rahf.samples import Sample, intervals
+from rahf.samples import Sample, intervals, metrics
 from rahf.scorecard import Prediction, score
 
 HOSTILE = (
@@ -61,7 +61,10 @@ def page(tmp_path_factory) -> epath.Path:
     samples.append(score(record, prediction))
     gallery.add(record, prediction, samples[-1])
   path = epath.Path(tmp_path_factory.mktemp('page')) / 'test-7.html'
-  writer.write(path, samples, gallery.thumbnails, intervals(samples), title='a <b> & c')
+  values = metrics(samples) | {'keywords/truncated': 2, 'misalignment/cc/undefined': 3}
+  writer.write(
+    path, samples, gallery.thumbnails, values, intervals(samples), title='a <b> & c'
+  )
   return path
 
 
@@ -164,10 +167,13 @@ def test_nothing_is_fetched_and_nothing_complains(opened):
 
 def test_metrics_are_shown_with_intervals(opened):
   rows = texts(opened, '#metrics tr')
-  # Two images have maps: the first is answered upside down, the second too.
+  # Two images have maps. Implausibility is answered upside down, misalignment is right.
   (cc,) = (row for row in rows if row.startswith('CC'))
-  assert cc.endswith('1.000 1.000 … 1.000')
+  low = -1 / 3  # A quarter is 1: the covariance is -1/16, both variances 3/16.
+  shown = f'{low:.3f} {low:.3f} … {low:.3f}'.replace('-', '−')
+  assert cc == f'CC ↑ {shown} 1.000 1.000 … 1.000 (3 undefined)'
   assert '–' in next(row for row in rows if row.startswith('average precision'))
+  assert '2 prompts were cut' in find(opened, 'header p').text
 
 
 def test_filters(opened):
@@ -264,6 +270,19 @@ def test_by_keyboard_alone(opened):
   assert 'uid-2' in opened.switch_to.active_element.text
 
 
+def test_arrows_behind_the_mouse(opened):
+  """Who clicked the slider and then presses an arrow means the next sample."""
+  from selenium.webdriver.common.keys import Keys
+
+  find(opened, '#samples tbody tr:nth-child(1)').click()
+  slider = find(opened, '[name=opacity]')
+  slider.click()
+  value = slider.get_property('value')
+  press(opened, Keys.ARROW_RIGHT)
+  assert find(opened, '#name').text == 'uid-1, 2 of 3'
+  assert slider.get_property('value') == value
+
+
 def test_words_and_scores(opened):
   find(opened, '#samples tbody tr:nth-child(3)').click()
   words = opened.find_elements('css selector', '#prompt .word')
@@ -275,8 +294,55 @@ def test_words_and_scores(opened):
     f'rgba(255, 140, 40, {p})'.replace('0.0)', '0)') for p in (0.0, 0.3, 0.6)
   ]
   bars = texts(opened, '.score')
-  assert bars[0].split() == ['plausibility', '0.25', '0.45']
-  assert bars[3].split() == ['overall', '–', '0.70']
+  assert bars[0].split() == [
+    *('plausibility', 'annotated', '0.25', 'predicted', '0.45')
+  ]
+  assert bars[3].split() == ['overall', 'annotated', '–', 'predicted', '0.70']
+
+
+def test_the_highest_value_is_the_maps_own(opened):
+  """The thumbnail's would be lower."""
+  opened.execute_script('samples[0].heat.implausibility[0].peak = 0.123')
+  find(opened, '#samples tbody tr:nth-child(1)').click()
+  wait_for_heat(opened, 'uid-0 implausibility annotated')
+  assert find(opened, '#peak').text == 'max 0.12'
+
+
+def test_buttons_and_bars_have_names(opened):
+  find(opened, '#samples tbody tr:nth-child(1)').click()
+  names = ('previous sample', 'next sample', 'close')
+  for name, button in zip(names, ('previous', 'next', 'close'), strict=True):
+    assert find(opened, f'#{button}').accessible_name == name
+  bars = find(opened, '.score').get_attribute('textContent')
+  assert bars == 'plausibilityannotated 0.25predicted 0.25'
+
+
+@pytest.mark.parametrize('size', [(300, 20), (20, 300)])
+def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
+  record = make_record(0)._replace(
+    prompt='x' * 5000,
+    tokens=('x' * 5000,),
+    keyword_labels=(0,),
+    image=images.encode_png(np.full((*size, 3), 128, np.uint8)),
+  )
+  prediction = make_prediction(0, 1)
+  gallery, sample = Gallery(thumbnails=1), score(record, prediction)
+  gallery.add(record, prediction, sample)
+  path = epath.Path(tmp_path) / 'wide.html'
+  writer.write(path, [sample], gallery.thumbnails, {}, {}, title='wide')
+  chromium.get(f'file://{path}')
+  find(chromium, '#samples tbody td').click()
+  wait_for_heat(chromium, 'uid-0 implausibility annotated')
+  width, dialog, height, scale = chromium.execute_script(
+    'const size = (name) => document.querySelector(name).getBoundingClientRect();'
+    'return [document.documentElement.scrollWidth, size("dialog").width,'
+    'size(".stage").height, size(".stage").width / size(".stage").height]'
+  )
+  assert width <= 1200
+  assert dialog <= 1200
+  assert height < 800
+  thumbnail = images.decode_image(gallery.thumbnails[0].image)
+  assert scale == pytest.approx(thumbnail.shape[1] / thumbnail.shape[0], rel=0.02)
 
 
 @pytest.mark.parametrize(('scheme', 'dark'), [('light', False), ('dark', True)])
@@ -291,7 +357,7 @@ def test_light_and_dark(opened, scheme, dark):
 def test_only_those_with_a_picture_are_listed(tmp_path):
   sample = Sample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
   path = epath.Path(tmp_path) / 'x.html'
-  writer.write(path, [sample] * 1500, [], {}, title='x')
+  writer.write(path, [sample] * 1500, [], {}, {}, title='x')
   text = path.read_text()
   assert '1,500 samples' in text
   assert 'The first 0 samples are listed' in text
@@ -316,6 +382,6 @@ def test_a_thousand_real_images_are_a_few_megabytes(assets, tmp_path):
       samples.append(score(record, prediction))
       gallery.add(record, prediction, samples[-1])
   path = epath.Path(tmp_path) / 'real.html'
-  writer.write(path, samples, gallery.thumbnails, {}, title='real')
+  writer.write(path, samples, gallery.thumbnails, {}, {}, title='real')
   assert len(samples) >= 18
   assert path.stat().length / len(samples) < 8_000

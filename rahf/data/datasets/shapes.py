@@ -169,7 +169,8 @@ def prepare_shapes(
     partial.replace(tokenizer)
   for split in schema.SPLITS:
     file = raw.path(folder, split)
-    if getattr(config, split) and not file.exists():
+    # Others' data may be there to be read only.
+    if getattr(config, split) and not file.exists() and os.access(folder, os.W_OK):
       raw.write(file, _annotations(config, split))
   return folder
 
@@ -178,7 +179,7 @@ def _annotations(
   config: ShapesConfig, split: str
 ) -> Iterator[tuple[str, list[Annotation]]]:
   """Yields what the annotators said of each image, by uid."""
-  for index in range(getattr(config, split)):
+  for index in tqdm(range(getattr(config, split)), f'annotations {split}'):
     sample = make_sample(config.seed, split, index)
     yield uid_of(split, index), sample.annotations
 

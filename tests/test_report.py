@@ -1,0 +1,115 @@
+"""What an evaluation leaves in its folder, and which threshold it takes."""
+
+import json
+import math
+import shutil
+import types
+
+import numpy as np
+import pytest
+from etils import epath
+
+from rahf import charts, report, tables
+from rahf.gallery import Gallery
+from rahf.samples import Evaluation, Sample
+
+NAN = math.nan
+
+
+def test_a_run_leaves_the_page_and_the_annotators_row(trained):
+  page = (trained / 'eval/dev-4.html').read_text()
+  data = json.loads(page.split('id="data">')[1].split('</script>')[0])
+  # As many as the config says, of 61.
+  assert len(data['samples']) == 5
+  assert '61 samples' in page
+  assert 'The first 5 samples are listed' in page
+  text = (trained / 'eval/dev-4.md').read_text()
+  assert tables.ANNOTATOR in text
+  assert tables.ANNOTATOR_NOTE in text
+  values = json.loads((trained / 'eval/dev-annotator.json').read_text())
+  row = next(line for line in text.splitlines() if tables.ANNOTATOR in line)
+  assert f'{values["plausibility/plcc"]:.3f}' in row
+  assert 0.5 < values['plausibility/plcc'] < 1
+  assert 0.5 < values['keywords/f1'] < 1
+
+
+class NoRecords:
+  """A split that must not be read."""
+
+  def __init__(self, directory, name):
+    self.directory, self.name = epath.Path(directory), name
+
+  def __iter__(self):
+    raise AssertionError('was read')
+
+  def __len__(self):
+    return 1
+
+
+def write(trained, tmp_path, metrics):
+  """Writes an evaluation of one sample; the rows of comparison are there already."""
+  for row in ('constant', 'annotator'):
+    shutil.copy(trained / f'eval/dev-{row}.json', tmp_path / f'dev-{row}.json')
+  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+  return report.write(
+    epath.Path(tmp_path),
+    Evaluation(metrics, [sample]),
+    Gallery(),
+    data_name='shapes',
+    train=NoRecords(tmp_path, 'train'),
+    split=NoRecords(tmp_path, 'dev'),
+    step=7,
+  )
+
+
+def test_rows_that_were_computed_are_kept(trained, tmp_path):
+  text = write(trained, tmp_path, {'overall/plcc': NAN, 'keywords/truncated': 0})
+  assert tables.ANNOTATOR in text
+  assert tables.CONSTANT in text
+  assert 'were cut' not in text
+  assert json.loads((tmp_path / 'dev-7.json').read_text())['overall/plcc'] is None
+
+
+def test_without_thumbnails_there_is_no_page(trained, tmp_path):
+  text = write(trained, tmp_path, {'keywords/truncated': 1})
+  assert '1 of 1 prompts were cut' in text
+  assert {path.suffix for path in tmp_path.glob('dev-7*')} == {'.md', '.json', '.jsonl'}
+
+
+def test_threshold_of_another_split(tmp_path):
+  options = types.SimpleNamespace(threshold_split='dev')
+  evaluated = []
+
+  def find(split, **metrics):
+    def evaluate(name):
+      evaluated.append(name)
+      (tmp_path / 'eval').mkdir(exist_ok=True)
+      (tmp_path / 'eval/dev-3.json').write_text(json.dumps(metrics))
+
+    return report.tuned_threshold(epath.Path(tmp_path), options, split, 3, evaluate)
+
+  # On its own split it is chosen there.
+  assert find('dev') is None
+  assert evaluated == []
+  assert find('test', **{report.THRESHOLD: 0.25}) == 0.25
+  assert find('test', **{report.THRESHOLD: 0.75}) == 0.25
+  assert evaluated == ['dev']
+  shutil.rmtree(tmp_path / 'eval')
+  # No word of it is annotated.
+  assert find('test') == 0.5
+
+
+def test_score_charts_leave_out_what_is_not_known():
+  known = Sample('x', (0.5,) * 4, (0.25, 0.5, 0.75, 1.0), {}, (), ())
+  unknown = known._replace(annotated=(NAN,) * 4, predicted=(0.9,) * 4)
+  one, both = report.score_charts([known]), report.score_charts([known, unknown])
+  assert [chart.shape[1] for chart in one] == [charts.WIDTH] * 2
+  np.testing.assert_array_equal(one[0], both[0])
+  # Its prediction counts among the predictions.
+  assert not np.array_equal(one[1], both[1])
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_charts_of_nothing(count):
+  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+  assert len(report.score_charts([sample] * count)) == 2
