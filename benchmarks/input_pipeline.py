@@ -15,7 +15,7 @@ import machine
 import tensorflow as tf
 from absl import app, flags
 
-from rahf.data import augment, images, pipeline, records, schema
+from rahf.data import augment, decoding, images, pipeline, records, schema
 from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.datasets import shapes
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
       scratch, image_size=_IMAGE_SIZE.value, train=2000, dev=8, test=8, seed=0
     )
     model = _TOKENIZER.value or pathlib.Path(directory) / 'tokenizer.model'
-    options = pipeline.PipelineOptions(_IMAGE_SIZE.value, _LENGTH.value, _LENGTH.value)
+    options = decoding.PipelineOptions(_IMAGE_SIZE.value, _LENGTH.value, _LENGTH.value)
     start = time.perf_counter()
     split = records.open_split(directory, _SPLIT.value)
     _line(f'open {len(split)} records', time.perf_counter() - start, 's')
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 def _measure(
   split: records.RecordSplit,
   tokenizer: tokenizer_lib.Tokenizer,
-  options: pipeline.PipelineOptions,
+  options: decoding.PipelineOptions,
 ) -> None:
   def batches(step: int) -> Iterator[schema.Batch]:
     return pipeline.train_batches(
@@ -78,7 +78,7 @@ def _measure(
 def _stages(
   split: records.RecordSplit,
   tokenizer: tokenizer_lib.Tokenizer,
-  options: pipeline.PipelineOptions,
+  options: decoding.PipelineOptions,
 ) -> dict[str, Iterator[object]]:
   """Returns, for each stage alone and in one thread, an endless run of examples."""
   loaded = [split[i] for i in range(min(len(split), 256))]

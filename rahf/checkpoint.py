@@ -16,7 +16,7 @@ from rahf.errors import InputError
 # What may change between the parts of a run without changing what is trained.
 FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile')
 FREE_FIELDS = (
-  *('data.dir', 'train.log_every', 'train.checkpoint_every'),
+  *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
   'model.remat',
 )
 # What Orbax writes into every checkpoint.

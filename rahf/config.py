@@ -44,6 +44,7 @@ AT_LEAST_1 = (
 )
 RANGES = {
   **{f'review.{name}': (0, math.inf) for name in ('examples', 'worst', 'page')},
+  'data.max_skipped': (0, math.inf),
   'model.dropout_rate': (0, 0.99),
   **{f'loss.{name}': (0, math.inf) for name in ('heatmap', 'score', 'sequence')},
   **{
@@ -128,6 +129,8 @@ def default_config() -> ConfigDict:
         # Leave training prompts with fewer or more words out; -1 is no limit.
         min_words=-1,
         max_words=-1,
+        # Damaged records that training may pass over; with 0 it stops at the first.
+        max_skipped=0,
         # Only read when name is 'shapes'.
         shapes=dict(image_size=64, train=10000, dev=500, test=1000, seed=0),
       ),

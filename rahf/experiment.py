@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rahf import distributed
 from rahf.blueprint import Blueprint, draw_up
 from rahf.data import dataset
-from rahf.data.pipeline import PipelineOptions
+from rahf.data.decoding import PipelineOptions
 from rahf.data.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 
@@ -101,4 +101,5 @@ def _pipeline_options(config: ConfigDict) -> PipelineOptions:
     augment=config.data.augment,
     min_words=limit(config.data.min_words),
     max_words=limit(config.data.max_words),
+    max_skipped=config.data.max_skipped,
   )

@@ -22,6 +22,21 @@ that was dropped and every label that was masked. Besides the result (about 18 G
 for the whole release) OUT needs as much again while it is being written.
 """
 
+_ANNOTATED = """\
+Consolidate what annotators said of one's own images and write TFRecords for the splits
+train, dev and test. A line of --annotations is one annotator of one image:
+
+  {"uid": "0001", "annotator": "ann", "scores": {"plausibility": 4, "overall": 3},
+   "implausibility_points": [[0.31, 0.6]], "misaligned_words": ["red"]}
+
+Scores are 1 to 5, points fractions of width and height. What is left out was not
+asked; an empty list was asked, and nothing was marked. Points become maps, a word is
+misaligned that more than half marked, scores are averaged on 0 to 1. An annotator's
+"trust" is their weight.
+
+Writes OUT/NAME/<version>/ with report.json, which names every image that was left out.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status: 0, 1 problems found, 2 a mistake."""
@@ -88,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
   shapes.add_argument('--seed', type=int, default=0, help='of the pictures')
   shapes.set_defaults(run=_prepare_shapes)
 
+  _add_annotated(names)
+  _add_rapidata(names)
+
   verify = commands.add_parser(
     'verify', help='read every record of a prepared directory and list problems'
   )
@@ -111,6 +129,87 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _add_annotated(names) -> None:
+  annotated = names.add_parser(
+    'annotated',
+    help="one's own images with raw annotations",
+    description=_ANNOTATED,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add, path = annotated.add_argument, pathlib.Path
+  add('--name', required=True, help='of the data set, for config.data.name')
+  add('--annotations', type=path, required=True, help='JSON lines')
+  add('--images', type=path, required=True, help='folder of <uid>.<extension>')
+  add(
+    '--prompts',
+    type=path,
+    required=True,
+    metavar='TABLE',
+    help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
+  )
+  add('--dev', type=float, default=0.05, help='share of the prompts (default: 0.05)')
+  add('--test', type=float, default=0.05, help='likewise')
+  add(
+    '--drawn',
+    choices=('discs', 'gaussians'),
+    default='discs',
+    help="what points become: discs of 1/20 of the height, as the paper's, or "
+    "Gaussians of 1/20 of the shorter side, as Rapidata's (default: discs)",
+  )
+  add('--out', type=path, required=True, help='where to write')
+  add('--overwrite', action='store_true', help='replace what is prepared there')
+  annotated.set_defaults(run=_prepare_annotated)
+
+
+def _add_rapidata(names) -> None:
+  rapidata = names.add_parser(
+    'rapidata',
+    help="Rapidata's rich feedback sets, from their parquet files",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  add, path = rapidata.add_argument, pathlib.Path
+  add('--name', required=True, help='of the data set, for config.data.name')
+  add('--files', type=path, required=True, help='folder of its parquet files')
+  add('--threshold', type=float, default=0.5, help='share above which a word is wrong')
+  add('--dev', type=float, default=0.05, help='share of the prompts')
+  add('--test', type=float, default=0.05, help='likewise')
+  add('--out', type=path, required=True, help='where to write')
+  add('--overwrite', action='store_true', help='replace what is prepared there')
+  rapidata.set_defaults(run=_prepare_rapidata)
+
+
+def _prepare_rapidata(arguments: argparse.Namespace) -> int:
+  from rahf.data.datasets.rapidata import prepare_rapidata
+
+  directory, report = prepare_rapidata(
+    arguments.out,
+    name=arguments.name,
+    files=arguments.files,
+    threshold=arguments.threshold,
+    dev=arguments.dev,
+    test=arguments.test,
+    overwrite=arguments.overwrite,
+  )
+  return _print_report(directory, report)
+
+
+def _prepare_annotated(arguments: argparse.Namespace) -> int:
+  from rahf.data.datasets.annotated import prepare_annotated
+
+  directory, report = prepare_annotated(
+    arguments.out,
+    name=arguments.name,
+    annotations=arguments.annotations,
+    images=arguments.images,
+    prompts=arguments.prompts,
+    dev=arguments.dev,
+    test=arguments.test,
+    drawn=arguments.drawn,
+    overwrite=arguments.overwrite,
+  )
+  return _print_report(directory, report)
+
+
 def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
   from rahf.data.datasets.richhf18k import prepare_richhf18k
 
@@ -121,6 +220,10 @@ def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
     prompts=arguments.prompts,
     overwrite=arguments.overwrite,
   )
+  return _print_report(directory, report)
+
+
+def _print_report(directory: pathlib.Path, report) -> int:
   print(f'\n{report.table()}\n')
   for note in report.notes:
     print(f'Note: {note}.')

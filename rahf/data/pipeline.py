@@ -6,52 +6,24 @@ training resumes at any step with exactly the batches it would have seen.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from etils import epath
 from jaxtyping import Int64
 
 from rahf.data import augment, images, mixture, schema
+from rahf.data.decoding import PipelineOptions, decode_record, decoded_specs
 from rahf.data.records import RecordSplit, concatenate, parse_record
-from rahf.data.tokenizer import (
-  EOS,
-  Tokenizer,
-  Variant,
-  pad,
-  prompt_texts,
-  tasks,
-  word_end_mask,
-)
+from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
 tf.config.set_visible_devices([], 'GPU')
-
-
-@dataclasses.dataclass(frozen=True)
-class PipelineOptions:
-  """What a batch looks like.
-
-  Attributes:
-    image_size: height and width of images and maps, pixels.
-    text_length: L, ids of a text with its EOS.
-    target_length: T, ids of a target with its EOS.
-    variant: 'augmented_prompt' reads an image with 7 texts, 'multi_head' with 1.
-    augment: whether training batches are augmented; evaluation never is.
-    min_words, max_words: training leaves out prompts with fewer or more words (the
-      supplement: 3 and 30). None: no limit.
-  """
-
-  image_size: int
-  text_length: int
-  target_length: int
-  variant: Variant = 'augmented_prompt'
-  augment: bool = True
-  min_words: int | None = None
-  max_words: int | None = None
 
 
 def train_batches(
@@ -95,7 +67,9 @@ def train_batches(
     index = tf.gather(examples, tf.gather(firsts, drawn.source) + drawn.example)
     return _Place(index, augment.example_seed(seed, drawn.epoch, index))
 
-  stream = _Stream(split, tokenizer, options, place, options.augment)
+  stream = _Stream(
+    split, tokenizer, options, place, options.augment, options.max_skipped
+  )
   return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
 
 
@@ -131,59 +105,6 @@ def eval_batches(
   return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
 
 
-def decode_record(
-  record: schema.Record,
-  tokenizer: Tokenizer,
-  options: PipelineOptions,
-  box: images.Box = images.WHOLE,
-) -> dict[str, np.ndarray]:
-  """Decodes one record, cuts out the box, scales and tokenises.
-
-  Data format, after; H and W are the image size:
-    image         uint8[H, W, 3]     RGB, row 0 at the top
-    maps          float32[2, H, W]   [0, 1], order of schema.MAPS; 0 if not annotated
-    map_mask      bool[2]
-    scores        float32[4]         [0, 1], order of schema.SCORES; 0 if not annotated
-    score_mask    bool[4]
-    text          int32[K, L]        token ids, EOS, padding
-    target        int32[T]           token ids with marks, EOS, padding
-    keyword_mask  bool[]
-    truncated     bool[]             text or target was cut
-
-  Args:
-    box: top, left, height, width of what is kept, as fractions.
-
-  Raises:
-    InputError: image or map cannot be decoded, or labels do not fit the prompt.
-  """
-  size = options.image_size
-  maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
-  scores = np.array(record.scores, np.float32)
-  pieces = tokenizer.encode(record.prompt)
-  text = prompt_texts(tokenizer, pieces, options.variant, options.text_length)
-  # Without labels nothing is marked; the mask keeps the target out of the loss.
-  labels = record.keyword_labels or [1] * len(pieces.word_ends)
-  target = tokenizer.mark(pieces, labels)
-  return {
-    'image': images.resize(images.decode_image(record.image), size, box),
-    'maps': np.stack([_decode_map(data, size, box) for data in maps]),
-    'map_mask': np.array([bool(data) for data in maps]),
-    'scores': np.nan_to_num(scores, nan=0.0),
-    'score_mask': ~np.isnan(scores),
-    'text': text.ids,
-    'word_end': word_end_mask(pieces, options.text_length),
-    'target': pad(target, options.target_length),
-    'keyword_mask': np.array(bool(record.keyword_labels)),
-    'truncated': np.array(text.truncated or len(target) >= options.target_length),
-  }
-
-
-def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
-  if not data:
-    return np.zeros((size, size), np.float32)
-  return images.resize(images.decode_map(data), size, box)
-
-
 class _Rows:
   """Which rows of every batch a process reads."""
 
@@ -213,28 +134,38 @@ class _Stream:
   options: PipelineOptions
   place: Callable[[tf.Tensor], _Place]
   augmented: bool
+  max_skipped: int = 0
 
   def batches(self, first: int, last: int, local: int) -> Iterator[schema.Batch]:
     """Yields the rows from `first` up to `last`, `local` at a time."""
-    dataset = (
+    # What is read in place of each record: itself, until it turns out to be damaged.
+    read = np.arange(len(self.split))
+    start = first
+    while start < last:
+      iterator = self._dataset(start, last, local, read).as_numpy_iterator()
+      while start < last:
+        try:
+          batch = next(iterator)
+        except tf.errors.OpError:
+          self._pass_over(range(start, start + local), read)
+          break
+        yield schema.Batch(**batch)
+        start += local
+
+  def _dataset(
+    self, first: int, last: int, local: int, read: Int64[np.ndarray, 'n']
+  ) -> tf.data.Dataset:
+    return (
       tf.data.Dataset.range(first, last)
-      .map(self._load, tf.data.AUTOTUNE, deterministic=True)
+      .map(functools.partial(self._load, tf.constant(read)), tf.data.AUTOTUNE)
       .batch(local, drop_remainder=True)
       .prefetch(tf.data.AUTOTUNE)
     )
-    iterator = dataset.as_numpy_iterator()
-    for start in range(first, last, local):
-      try:
-        batch = next(iterator)
-      except tf.errors.OpError:
-        self._explain(range(start, start + local))
-        raise
-      yield schema.Batch(**batch)
 
-  def _load(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
+  def _load(self, read: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
     index, seed = self.place(row)
     # Padding rows read the first record; what they hold is blanked afterwards.
-    serialized = self.split.read_serialized(tf.maximum(index, 0))
+    serialized = self.split.read_serialized(tf.gather(read, tf.maximum(index, 0)))
     crop, colour = tf.unstack(tf.random.split(seed, 2))
     box = augment.random_box(crop) if self.augmented else tf.constant(images.WHOLE)
     example = self._decode(serialized, box)
@@ -246,7 +177,7 @@ class _Stream:
 
   def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:
     """Runs `decode_record` on the host and tells TensorFlow the shapes."""
-    specs = _decoded_specs(self.options)
+    specs = decoded_specs(self.options)
 
     def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
       decoded = decode_record(parse_record(data), self.tokenizer, self.options, box)
@@ -259,42 +190,47 @@ class _Stream:
       for (name, spec), value in zip(specs.items(), values, strict=True)
     }
 
-  def _explain(self, rows: Iterable[int]) -> None:
-    """Raises InputError naming the record for which reading or decoding fails.
+  def _pass_over(self, rows: Iterable[int], read: Int64[np.ndarray, 'n']) -> None:
+    """Finds the record that cannot be read and lets the next be read for it.
 
     TensorFlow's errors name no record; looking for it afterwards costs nothing as
-    long as all is well.
+    long as all is well. Which is read for a damaged one depends on the data alone, so
+    that a resumed run sees the same.
+
+    Raises:
+      InputError: as many were passed over as may be; names the record.
     """
     for row in rows:
-      index = max(int(self.place(tf.constant(row, tf.int64)).index), 0)
-      shard = self.split.files[self.split.shard[index]]
-      folder = epath.Path(shard).parent
-      advice = f'`python -m rahf.data verify {folder}` lists all such'
-      where = ''  # An error of reading says it itself.
-      try:
-        record = self.split[index]
-        where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
-        decode_record(record, self.tokenizer, self.options)
-      except ValueError as error:
-        raise InputError(f'{where}{error}; {advice}') from None
+      index = int(read[max(int(self.place(tf.constant(row, tf.int64)).index), 0)])
+      complaint = self._complaint(index)
+      if not complaint:
+        continue
+      following = (index + 1) % len(self.split)
+      passed_over = int(np.sum(read != np.arange(len(read))))
+      if passed_over >= self.max_skipped or read[following] == index:
+        raise InputError(complaint)
+      logging.warning(
+        'Passed over, %d of at most %d: %s',
+        passed_over + 1,
+        self.max_skipped,
+        complaint,
+      )
+      read[read == index] = read[following]
+      return
+    raise RuntimeError('a batch could not be read, and each of its records can')
 
-
-def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
-  """Returns shape and dtype of what `decode_record` gives."""
-  size = options.image_size
-  texts = len(tasks(options.variant))
-  return {
-    'image': tf.TensorSpec([size, size, 3], tf.uint8),
-    'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
-    'map_mask': tf.TensorSpec([len(schema.MAPS)], tf.bool),
-    'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
-    'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),
-    'text': tf.TensorSpec([texts, options.text_length], tf.int32),
-    'word_end': tf.TensorSpec([options.text_length], tf.bool),
-    'target': tf.TensorSpec([options.target_length], tf.int32),
-    'keyword_mask': tf.TensorSpec([], tf.bool),
-    'truncated': tf.TensorSpec([], tf.bool),
-  }
+  def _complaint(self, index: int) -> str:
+    """Says what is wrong with a record and where it is; '' if nothing is."""
+    folder = epath.Path(self.split.files[self.split.shard[index]]).parent
+    advice = f'`python -m rahf.data verify {folder}` lists all such'
+    where = ''  # An error of reading says it itself.
+    try:
+      record = self.split[index]
+      where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
+      decode_record(record, self.tokenizer, self.options)
+    except ValueError as error:
+      return f'{where}{error}; {advice}'
+    return ''
 
 
 def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:

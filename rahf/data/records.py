@@ -186,7 +186,8 @@ def parse_record(serialized: bytes) -> schema.Record:
     features = tf.train.Example.FromString(serialized).features.feature
   except Exception as error:  # protobuf's DecodeError differs between back ends.
     raise InputError(f'not a tf.train.Example: {error}') from None
-  missing = sorted(set(schema.Record._fields) - set(features))
+  optional = set(schema.Record._field_defaults)
+  missing = sorted(set(schema.Record._fields) - optional - set(features))
   if missing:
     raise InputError(
       f'the features {missing} are missing; prepare the data set with this version'
@@ -204,6 +205,7 @@ def parse_record(serialized: bytes) -> schema.Record:
     scores=tuple(features['scores'].float_list.value),
     implausibility_map=text['implausibility_map'],
     misalignment_map=text['misalignment_map'],
+    keyword_shares=tuple(features['keyword_shares'].float_list.value),
   )
 
 

@@ -9,6 +9,8 @@ Data format, on disk (one `tf.train.Example` in the shards of a prepared data se
   scores             float32[4]            order of SCORES, [0, 1]; NaN not annotated
   implausibility_map bytes                 8-bit grey PNG or JPEG; b'' not annotated
   misalignment_map   bytes                 likewise
+  keyword_shares     float32[T] or []      share of the annotators to whom the word is
+                                           misaligned, [0, 1]; [] not known
 """
 
 from typing import NamedTuple
@@ -32,6 +34,7 @@ class Record(NamedTuple):
   scores: tuple[float, ...]
   implausibility_map: bytes
   misalignment_map: bytes
+  keyword_shares: tuple[float, ...] = ()
 
 
 class Batch(NamedTuple):

@@ -4,15 +4,16 @@ import collections
 import os
 from collections.abc import Iterator
 
-from rahf.data import images, prepared, records, schema, words
+from rahf.data import images, manifest, prepared, records, schema, words
 from rahf.data.records import RecordSplit
 
 
 def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """Checks every record of a prepared directory, with a progress bar.
 
-  Shards complete, checksums, schema, images and maps decodable, words and labels in
-  agreement, scores in range, uids unique over all splits.
+  Shards complete and as the manifest says, checksums, schema, images and maps
+  decodable, words and labels in agreement, scores in range, uids unique over all
+  splits.
 
   Returns:
     Records read per split, and one sentence per problem, with file and uid.
@@ -22,7 +23,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """
   directory, names = prepared.find(path)
   counts = dict.fromkeys(names, 0)
-  problems = []
+  problems = manifest.check(directory)
   places = collections.defaultdict(list)
   for name in names:
     try:

@@ -51,9 +51,9 @@ def test_verify_lists_problems_and_fails(release, tmp_path, capfd):
   shard.write_bytes(shard.read_bytes()[:-1])
   capfd.readouterr()
   assert main(['verify', str(tmp_path / 'out')]) == 1
-  problem, summary = capfd.readouterr().out.splitlines()
-  assert shard.name in problem
-  assert summary == 'Read train 1, dev 0, test 1: 1 problem.'
+  *problems, summary = capfd.readouterr().out.splitlines()
+  assert all(shard.name in problem for problem in problems)
+  assert summary == 'Read train 1, dev 0, test 1: 2 problems.'
 
 
 @pytest.mark.parametrize('missing', ['labels', 'images', 'prompts', 'dev.tfrecord'])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import mixture, pipeline, records
+from rahf.data import decoding, mixture, pipeline, records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
@@ -87,7 +87,7 @@ def test_batches_of_two_data_sets(tmp_path):
     write_split(tmp_path / name, 'train', [make_record(i) for i in range(count)], 2)
     splits.append(records.open_split(tmp_path / name, 'train'))
   tokenizer = Tokenizer(train_model(tmp_path / 'a.model', '_0'))
-  options = pipeline.PipelineOptions(8, 16, 24, 'multi_head')
+  options = decoding.PipelineOptions(8, 16, 24, 'multi_head')
 
   def take(count, start=0):
     stream = pipeline.train_batches(

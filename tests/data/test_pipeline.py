@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import tensorflow as tf
 from util import make_record, train_model, write_split
 
 from rahf.data import images, pipeline, records
-from rahf.data.pipeline import PipelineOptions
+from rahf.data.decoding import PipelineOptions
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
@@ -215,3 +216,66 @@ def test_a_damaged_record_is_named(tokenizer, tmp_path):
     stream.write(data)
   with pytest.raises(InputError, match=r'record 1 at byte \d+, cannot.*verify'):
     take(split, tokenizer, 1, batch_size=2)
+
+
+def damage(split, *numbers):
+  """Flips a byte in each of these records of one shard."""
+  path = split.files[0]
+  data = bytearray(tf.io.gfile.GFile(path, 'rb').read())
+  for number in numbers:
+    data[split.offset[number] + 20] ^= 0xFF
+  with open(path, 'wb') as stream:
+    stream.write(data)
+
+
+def by_index(batches):
+  return {
+    int(index): image
+    for batch in batches
+    for index, image in zip(batch.index, batch.image, strict=True)
+  }
+
+
+def test_damaged_records_are_passed_over_up_to_a_limit(tokenizer, tmp_path):
+  """The next is read for each, whenever the damage is met."""
+  split = split_of(tmp_path, *(make_record(i, size=16) for i in range(6)))
+  whole = take(split, tokenizer, 12, batch_size=2)
+  damage(split, 2, 5)
+  with pytest.raises(InputError, match=r'record [25] at byte'):
+    take(split, tokenizer, 12, batch_size=2)
+  limited = dataclasses.replace(PLAIN, max_skipped=1)
+  with pytest.raises(InputError, match=r'record [25] at byte'):
+    take(split, tokenizer, 12, limited, batch_size=2)
+  options = dataclasses.replace(PLAIN, max_skipped=2)
+  found = take(split, tokenizer, 12, options, batch_size=2)
+  stand_ins = {2: 3, 5: 0}
+  images = by_index(whole)
+  for batch, before in zip(found, whole, strict=True):
+    np.testing.assert_array_equal(batch.index, before.index)
+    for index, image in zip(batch.index, batch.image, strict=True):
+      expected = images[stand_ins.get(int(index), int(index))]
+      np.testing.assert_array_equal(image, expected)
+  assert_same(take(split, tokenizer, 3, options, batch_size=2, start_step=9), found[9:])
+
+
+def test_neighbours_that_are_damaged(tokenizer, tmp_path):
+  split = split_of(tmp_path, *(make_record(i) for i in range(4)))
+  whole = take(split, tokenizer, 4, batch_size=4)
+  images = by_index(whole)
+  damage(split, 1, 2)
+  options = dataclasses.replace(PLAIN, max_skipped=3)
+  for batch in take(split, tokenizer, 4, options, batch_size=4):
+    for index, image in zip(batch.index, batch.image, strict=True):
+      expected = images[{1: 3, 2: 3}.get(int(index), int(index))]
+      np.testing.assert_array_equal(image, expected)
+  damage(split, 0, 3)
+  with pytest.raises(InputError, match='at byte'):
+    take(split, tokenizer, 4, options, batch_size=4)
+
+
+def test_evaluation_passes_over_nothing(tokenizer, tmp_path):
+  split = split_of(tmp_path, *(make_record(i) for i in range(4)))
+  damage(split, 1)
+  options = dataclasses.replace(PLAIN, max_skipped=4)
+  with pytest.raises(InputError, match='record 1 at byte'):
+    list(pipeline.eval_batches(split, tokenizer, options, batch_size=2))

@@ -5,9 +5,11 @@ import math
 import shutil
 
 import pytest
+from util import write_split
 
 from rahf.data import schema, verify, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.records import open_split
 from rahf.errors import InputError
 
 PROMPT = 'a cat, asleep'
@@ -77,8 +79,9 @@ def test_damage_is_found_and_the_rest_still_read(directory):
   data = bytearray(path.read_bytes())
   data[len(data) // 2] ^= 1  # In the second record of three.
   path.write_bytes(data)
-  counts, (problem,) = verify.verify(directory)
+  counts, (shard, problem) = verify.verify(directory)
   assert counts == {'train': 2, 'dev': 1, 'test': 1}
+  assert shard == f'{path} is not as it was written (SHA-256); copy it again'
   assert path.name in problem
   assert 'record 1 at byte' in problem
 
@@ -89,13 +92,45 @@ def test_cut_missing_and_repeated_shards_are_found(directory):
   shutil.copy(_shard(directory, 'test'), _shard(directory, 'dev'))
   counts, problems = verify.verify(directory)
   assert counts == {'train': 0, 'dev': 1, 'test': 1}
-  assert len(problems) == 2
-  assert train.name in problems[0]
-  assert 'is cut' in problems[0]
-  assert problems[1].startswith("uid 'test-0' is not unique")
+  assert len(problems) == 4
+  # Shards first.
+  assert 'dev.tfrecord' in problems[0]
+  assert f'{train} has' in problems[1]
+  assert train.name in problems[2]
+  assert 'is cut' in problems[2]
+  assert problems[3].startswith("uid 'test-0' is not unique")
   train.unlink()
   _, problems = verify.verify(directory)
-  assert train.name in problems[0]
+  assert f'{train} is missing; copy it again' in problems
+
+
+def test_a_shard_of_another_version_is_found(release, directory, tmp_path):
+  """It is a valid one, with as many records."""
+  other = prepare_richhf18k(
+    tmp_path / 'other', labels=release.labels, images=release.images
+  )[0]
+  shard = _shard(directory, 'test')
+  records = [record._replace(uid='new') for record in open_split(other, 'test')]
+  write_split(tmp_path / 'written', 'test', records)
+  (written,) = (tmp_path / 'written').glob('*.tfrecord*')
+  shutil.copy(written, shard)
+  (problem,) = verify.verify(directory)[1]
+  assert f'{shard} has' in problem
+
+
+def test_what_is_too_much_is_found(directory):
+  extra = directory / 'more-train.tfrecord-00000-of-00001'
+  extra.write_bytes(b'')
+  (problem,) = verify.verify(directory)[1]
+  assert problem == f'{extra} is not in manifest.json; take it out of the way'
+
+
+def test_data_of_others_need_no_manifest(directory):
+  (directory / 'manifest.json').unlink()
+  assert verify.verify(directory)[1] == []
+  (directory / 'manifest.json').write_text('{')
+  with pytest.raises(InputError, match=r'manifest\.json cannot be read'):
+    verify.verify(directory)
 
 
 def test_number_of_records_is_compared(directory):

@@ -22,5 +22,6 @@ def record_features() -> tfds.features.FeaturesDict:
       'scores': tfds.features.Tensor(shape=(len(schema.SCORES),), dtype=np.float32),
       'implausibility_map': encoded,
       'misalignment_map': encoded,
+      'keyword_shares': tfds.features.Sequence(np.float32),
     }
   )

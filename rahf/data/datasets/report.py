@@ -7,6 +7,7 @@ import pathlib
 from typing import NamedTuple
 
 from rahf.data import schema
+from rahf.errors import InputError
 
 # Reason -> its line in the printed table, grouped by what it did to the sample.
 DROPPED = {
@@ -14,6 +15,7 @@ DROPPED = {
   'missing_prompt': 'prompt not found',
   'unreadable_image': 'image unreadable',
   'duplicate_label': 'uid labelled twice',
+  'invalid_annotation': 'annotation does not fit image or prompt',
 }
 MASKED = {
   'label_mismatch': 'keyword labels do not fit the prompt',
@@ -66,6 +68,21 @@ class Report:
   def count(self, split: str, reason: str) -> int:
     """Returns how many lines a split has for a reason."""
     return sum((line.split, line.reason) == (split, reason) for line in self.lines)
+
+  def check_prepared(self, split: str) -> None:
+    """Raises InputError if nothing of a split was written, with the first reason."""
+    if self.prepared[split]:
+      return
+    first = next(
+      line
+      for line in self.lines
+      if line.split == split
+      and line.reason in ('unreadable_image', 'invalid_annotation')
+    )
+    raise InputError(
+      f'none of the {self.matched[split]} images of {split} can be used; the first, '
+      f'{first.uid}: {first.detail}'
+    )
 
   def write(self, path: os.PathLike, sources: dict[str, str | None]) -> None:
     """Writes the report as JSON: sources, counts per split, lines by reason."""

@@ -4,21 +4,15 @@ Nothing disappears silently: a sample without a readable image or a prompt is
 dropped, an unusable label is masked alone, and each case is a line of the report.
 """
 
-import contextlib
 import functools
-import io
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
-import tensorflow_datasets as tfds
 import tqdm
 
 from rahf.data import schema, words
-from rahf.data.datasets import annotations, features
+from rahf.data.datasets import annotations, writing
 from rahf.data.datasets.annotations import Annotation
 from rahf.data.datasets.image_folder import ImageFolder
 from rahf.data.datasets.pickapic import PickAPic
@@ -26,63 +20,12 @@ from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, decode_map
 from rahf.errors import InputError
 
+VERSION = '1.0.0'
 # Records per split in the release. A file cut between two records raises nothing.
 RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
 
 Source = PickAPic | ImageFolder
 Note = Callable[[str, str], None]
-
-
-class Builder(tfds.core.GeneratorBasedBuilder):
-  """Writes joined samples as sharded TFRecords in the splits train, dev, test."""
-
-  name = 'richhf18k'
-  VERSION = tfds.core.Version('1.0.0')
-  # Nothing is downloaded. TFDS would look for checksums beside the class by way of
-  # importlib_resources, which it does not declare.
-  url_infos: ClassVar = {}
-
-  def __init__(
-    self,
-    *,
-    samples: dict[str, dict[str, Annotation]],
-    source: Source,
-    report: Report,
-    **kwargs,
-  ):
-    """`samples` is split -> uid -> annotation; `kwargs` are TFDS's own."""
-    self._samples = samples
-    self._source = source
-    self._report = report
-    super().__init__(**kwargs)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(builder=self, features=features.record_features())
-
-  def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in self._samples}
-
-  def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-    samples = self._samples[split]
-    with tqdm.tqdm(total=len(samples), desc=f'{split:5}', unit='image') as bar:
-      for uid, image in self._source.read(samples):
-        note = functools.partial(self._report.add, split, uid)
-        record = join(samples[uid], image, self._source.prompts[uid], note)
-        bar.update()
-        if record:
-          self._report.prepared[split] += 1
-          yield uid, record._asdict()
-      bar.set_postfix_str('writing shards')
-    if not self._report.prepared[split]:
-      first = next(
-        line
-        for line in self._report.lines
-        if (line.split, line.reason) == (split, 'unreadable_image')
-      )
-      raise InputError(
-        f'none of the {len(samples)} images of {split} can be read; the first, '
-        f'{first.uid}: {first.detail}'
-      )
 
 
 def prepare_richhf18k(
@@ -113,11 +56,7 @@ def prepare_richhf18k(
     InputError: a path is missing, a file damaged, no image is found, or the
       directory exists.
   """
-  target = pathlib.Path(data_dir) / Builder.name / str(Builder.VERSION)
-  if target.exists() and not overwrite:
-    raise InputError(f'{target} exists; give --overwrite to replace it')
-  if target.exists() and not (target / 'dataset_info.json').exists():
-    raise InputError(f'{target} is no prepared data set; take it out of the way first')
+  target = writing.target(data_dir, 'richhf18k', VERSION, overwrite)
   if not pathlib.Path(images).is_dir():
     raise InputError(f'--images {images}: no such folder')
   report = Report()
@@ -133,27 +72,36 @@ def prepare_richhf18k(
       if wanted
       else f'--labels {labels}: the files hold no record; download them again'
     )
-  if target.exists():
-    shutil.rmtree(target)
-  builder = Builder(
-    samples={split: found for split, found in samples.items() if found},
-    source=source,
-    report=report,
-    data_dir=data_dir,
+  writing.write(
+    target,
+    {
+      split: _records(split, found, source, report)
+      for split, found in samples.items()
+      if found
+    },
   )
-  tfds.disable_progress_bar()
-  with (
-    tempfile.TemporaryDirectory() as unused,
-    # TFDS prints sizes that it does not know and calls this a download.
-    contextlib.redirect_stdout(io.StringIO()),
-  ):
-    builder.download_and_prepare(download_dir=unused)
   sources = {'labels': labels, 'images': images, 'prompts': prompts}
   report.write(
     target / 'report.json',
     {name: path and os.fspath(path) for name, path in sources.items()},
   )
   return target, report
+
+
+def _records(
+  split: str, samples: dict[str, Annotation], source: Source, report: Report
+) -> Iterator[schema.Record]:
+  """Yields the joined records of a split; notes what becomes of the others."""
+  with tqdm.tqdm(total=len(samples), desc=f'{split:5}', unit='image') as bar:
+    for uid, image in source.read(samples):
+      note = functools.partial(report.add, split, uid)
+      record = join(samples[uid], image, source.prompts[uid], note)
+      bar.update()
+      if record:
+        report.prepared[split] += 1
+        yield record
+    bar.set_postfix_str('writing shards')
+  report.check_prepared(split)
 
 
 def join(

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from rahf.data import raw, schema
+from rahf.data import manifest, raw, schema
 from rahf.data.consolidate import Annotation
 from rahf.data.datasets.features import record_features
 from rahf.data.datasets.shapes_record import (
@@ -80,7 +80,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
 class Shapes(tfds.core.GeneratorBasedBuilder):
   """Generated coloured shapes with simulated annotations, in `schema.Record`."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
   # Nothing is downloaded. TFDS would look for checksums beside the class by way of
   # importlib_resources, which it does not declare.
@@ -172,6 +172,8 @@ def prepare_shapes(
     # Others' data may be there to be read only.
     if getattr(config, split) and not file.exists() and os.access(folder, os.W_OK):
       raw.write(file, _annotations(config, split))
+  if not (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
+    manifest.write(folder)
   return folder
 
 

@@ -57,6 +57,7 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
     scores=labels.scores,
     implausibility_map=implausibility,
     misalignment_map=misalignment,
+    keyword_shares=labels.misaligned,
   )
 
 

@@ -1,0 +1,150 @@
+"""One's own images with raw annotations: consolidated, joined with prompts, written.
+
+As with RichHF-18K nothing disappears silently: every image that is left out is a line
+of the report.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import tqdm
+
+from rahf.data import raw, schema, words
+from rahf.data.consolidate import DRAWN, Annotation, Draw, consolidate
+from rahf.data.datasets import writing
+from rahf.data.datasets.image_folder import ImageFolder
+from rahf.data.datasets.report import Report
+from rahf.data.images import ImageError, decode_image, encode_map
+from rahf.errors import InputError
+
+VERSION = '1.0.0'
+
+
+def prepare_annotated(
+  data_dir: os.PathLike | str,
+  *,
+  name: str,
+  annotations: os.PathLike | str,
+  images: os.PathLike | str,
+  prompts: os.PathLike | str,
+  dev: float = 0.05,
+  test: float = 0.05,
+  drawn: str = 'discs',
+  overwrite: bool = False,
+) -> tuple[pathlib.Path, Report]:
+  """Consolidates raw annotations and writes them with their images as a data set.
+
+  Images of one prompt are in one split, which the prompt alone decides: more images
+  may come, and none changes sides.
+
+  Args:
+    data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
+    name: of the data set, for config.data.name.
+    annotations: JSON lines in the format of `rahf.data.raw`.
+    images: folder of image files named <uid>.<extension>, searched recursively.
+    prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
+    dev, test: shares of the prompts; the rest is for training.
+    drawn: what points become, one of `consolidate.DRAWN`.
+    overwrite: replace what was prepared there before.
+
+  Returns:
+    The prepared directory, with report.json in it, and the report.
+
+  Raises:
+    InputError: a path is missing, a file is damaged, no image is left, or the directory
+      exists.
+  """
+  if not pathlib.Path(annotations).is_file():
+    raise InputError(f'--annotations {annotations}: no such file')
+  if not pathlib.Path(images).is_dir():
+    raise InputError(f'--images {images}: no such folder')
+  target = writing.target(data_dir, name, VERSION, overwrite)
+  report = Report()
+  by_uid = raw.read(pathlib.Path(annotations))
+  source = ImageFolder(images, prompts, by_uid)
+  splits: dict[str, list[str]] = {split: [] for split in schema.SPLITS}
+  for uid in by_uid:
+    prompt = source.prompts.get(uid)
+    split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
+    report.records[split] += 1
+    if uid not in source.uids:
+      report.add(split, uid, 'missing_image', 'uid not found among the images')
+    elif not prompt:
+      report.add(split, uid, 'missing_prompt', 'the table has no prompt for it')
+    else:
+      splits[split].append(uid)
+      report.matched[split] += 1
+  if not any(splits.values()):
+    raise InputError(
+      f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
+      f'prompt in {prompts}'
+    )
+  written: dict[str, list[str]] = {}
+  make = functools.partial(_records, by_uid, source, DRAWN[drawn], report, written)
+  writing.write(
+    target, {split: make(split, uids) for split, uids in splits.items() if uids}
+  )
+  for split, uids in written.items():
+    raw.write(raw.path(target, split), ((uid, by_uid[uid]) for uid in uids))
+  paths = {'annotations': annotations, 'images': images, 'prompts': prompts}
+  report.write(
+    target / 'report.json', {key: os.fspath(path) for key, path in paths.items()}
+  )
+  return target, report
+
+
+def _records(
+  annotations: Mapping[str, list[Annotation]],
+  source: ImageFolder,
+  draw: Draw,
+  report: Report,
+  written: dict[str, list[str]],
+  split: str,
+  uids: list[str],
+) -> Iterator[schema.Record]:
+  """Yields the records of a split; notes in `written` and the report what became."""
+  written[split] = []
+  for uid, image in tqdm.tqdm(
+    source.read(uids), desc=f'{split:5}', total=len(uids), unit='image'
+  ):
+    try:
+      record = make_record(uid, image, source.prompts[uid], annotations[uid], draw)
+    except ImageError as error:
+      report.add(split, uid, 'unreadable_image', str(error))
+    except InputError as error:
+      report.add(split, uid, 'invalid_annotation', str(error))
+    else:
+      written[split].append(uid)
+      report.prepared[split] += 1
+      yield record
+  report.check_prepared(split)
+
+
+def make_record(
+  uid: str, image: bytes, prompt: str, annotations: list[Annotation], draw: Draw
+) -> schema.Record:
+  """Returns the record of one image; its maps have the image's size.
+
+  Raises:
+    ImageError: the image cannot be read.
+    InputError: an annotation does not fit image or prompt.
+  """
+  height, width = decode_image(image).shape[:2]
+  tokens = tuple(words.label_tokens(prompt))
+  labels = consolidate(annotations, tokens, height, width, draw)
+  implausibility, misalignment = (
+    b'' if heat is None else encode_map(heat) for heat in labels.maps
+  )
+  return schema.Record(
+    uid=uid,
+    image=image,
+    prompt=prompt,
+    tokens=tokens,
+    keyword_labels=labels.keyword_labels,
+    scores=labels.scores,
+    implausibility_map=implausibility,
+    misalignment_map=misalignment,
+    keyword_shares=labels.misaligned,
+  )

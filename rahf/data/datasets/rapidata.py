@@ -1,0 +1,274 @@
+"""Rapidata's rich feedback sets (13k and 32k), from their parquet files.
+
+Data format, by column; the 32k set has the names in brackets:
+  image                          bytes, or a struct with bytes
+  prompt [sentence]              str
+  [image_name]                   str    the uid; else files and rows are numbered
+  {coherence,alignment,style}_score  float  1 to 5, higher is better
+  {coherence,alignment}_heatmap  float[H][W], [0, 1]; null, or nulls: not asked
+  word_scores                    str    JSON, [["The", 1.37], …, ["[No_mistakes]", 4.2]]
+
+Coherence is plausibility, style is aesthetics; there is no overall score. Scores are
+taken as (s - 1) / 4: the columns `…_score_norm` are stretched over the data set.
+
+Word scores are sums of annotators' trust; whose trust there was in all is not said. Who
+finds no mistake marks no word, so it was at least that of [No_mistakes] and of the most
+marked word together, and a word's share at most its score by that sum. It is kept as
+`keyword_shares`; a word is misaligned above a threshold.
+"""
+
+import functools
+import itertools
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tqdm
+from jaxtyping import Float
+
+from rahf.data import schema, words
+from rahf.data.datasets import writing
+from rahf.data.datasets.report import Report
+from rahf.data.images import ImageError, decode_image, encode_map
+from rahf.errors import InputError
+
+VERSION = '1.0.0'
+SCORES = {'plausibility': 'coherence', 'alignment': 'alignment', 'aesthetics': 'style'}
+MAPS = {'implausibility': 'coherence', 'misalignment': 'alignment'}
+NO_MISTAKE = ('[No_mistakes]', '[No_Mistake]')
+# Rows read at once.
+_BATCH_ROWS = 32
+
+
+class _Place(NamedTuple):
+  """Where a row stands."""
+
+  file: pathlib.Path
+  row: int
+
+
+def prepare_rapidata(
+  data_dir: os.PathLike | str,
+  *,
+  name: str,
+  files: os.PathLike | str,
+  threshold: float = 0.5,
+  dev: float = 0.05,
+  test: float = 0.05,
+  overwrite: bool = False,
+) -> tuple[pathlib.Path, Report]:
+  """Writes one of Rapidata's sets as a data set.
+
+  Args:
+    data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
+    name: of the data set, for config.data.name.
+    files: folder of its parquet files, searched recursively.
+    threshold: of a word's share, above which it is misaligned.
+    dev, test: shares of the prompts; the rest is for training.
+    overwrite: replace what was prepared there before.
+
+  Returns:
+    The prepared directory, with report.json in it, and the report.
+
+  Raises:
+    InputError: no parquet file, a damaged one, or one without the columns; or the
+      directory exists.
+  """
+  target = writing.target(data_dir, name, VERSION, overwrite)
+  paths = sorted(pathlib.Path(files).rglob('*.parquet'))
+  if not paths:
+    raise InputError(f'--files {files}: no .parquet file below it')
+  report = Report()
+  splits: dict[str, dict[_Place, str]] = {split: {} for split in schema.SPLITS}
+  for path in paths:
+    for row, (uid, prompt) in enumerate(_read_names(path)):
+      split = writing.split_of(prompt, dev, test)
+      splits[split][_Place(path, row)] = uid or f'{path.stem}-{row:06d}'
+      report.records[split] += 1
+      report.matched[split] += 1
+  make = functools.partial(_records, threshold, report)
+  writing.write(target, {s: make(s, places) for s, places in splits.items() if places})
+  report.write(target / 'report.json', {'files': os.fspath(files)})
+  return target, report
+
+
+def _read_names(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+  """Yields uid ('' if there is none) and prompt of each row."""
+  columns = _columns(path)
+  names = [columns['prompt'], *([columns['uid']] if 'uid' in columns else [])]
+  with pq.ParquetFile(path) as file:
+    for batch in file.iter_batches(columns=names):
+      for row in batch.to_pylist():
+        uid = pathlib.PurePosixPath(row.get(columns.get('uid')) or '').stem
+        yield uid, row[columns['prompt']] or ''
+
+
+def _columns(path: pathlib.Path) -> dict[str, str]:
+  """Returns our names for the columns of a file.
+
+  Raises:
+    InputError: it is damaged, or not of this data set.
+  """
+  try:
+    there = set(pq.read_schema(path).names)
+  except (pa.ArrowException, OSError) as error:
+    raise InputError(f'{path} cannot be read ({error}); download it again') from None
+  found = {
+    ours: name
+    for ours, names in (
+      ('uid', ('image_name',)),
+      ('prompt', ('prompt', 'sentence')),
+      ('image', ('image',)),
+    )
+    for name in names
+    if name in there
+  }
+  if missing := {'prompt', 'image', 'word_scores'} - (found.keys() | there):
+    raise InputError(
+      f'{path} has no column {min(missing)}, only {", ".join(sorted(there))}; give the '
+      "folder of one of Rapidata's rich feedback sets"
+    )
+  return found
+
+
+def _records(
+  threshold: float, report: Report, split: str, places: dict[_Place, str]
+) -> Iterator[schema.Record]:
+  """Yields the records of a split; notes what becomes of the others."""
+  with tqdm.tqdm(total=len(places), desc=f'{split:5}', unit='image') as bar:
+    for path in dict.fromkeys(place.file for place in places):
+      for number, row in enumerate(_read_rows(path)):
+        uid = places.get(_Place(path, number))
+        if uid is None:
+          continue
+        bar.update()
+        note = functools.partial(report.add, split, uid)
+        try:
+          record = make_record(uid, row, threshold, note)
+        except ImageError as error:
+          note('unreadable_image', str(error))
+        else:
+          report.prepared[split] += 1
+          yield record
+  report.check_prepared(split)
+
+
+def _read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields rows under our names for columns."""
+  names = {name: ours for ours, name in _columns(path).items()}
+  with pq.ParquetFile(path) as file:
+    wanted = [
+      name
+      for name in file.schema_arrow.names
+      if name in names or name == 'word_scores' or name.endswith(('_heatmap', '_score'))
+    ]
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+      for number in range(len(batch)):
+        yield {
+          names.get(name, name): _value(name, batch.column(name)[number])
+          for name in wanted
+        }
+
+
+def _value(name: str, scalar: pa.Scalar) -> Any:
+  """Returns a Python value; of maps an array, since lists would be thirty times it.
+
+  A null in a map becomes NaN.
+  """
+  if not name.endswith('_heatmap') or not scalar.is_valid:
+    return scalar.as_py()
+  counts, values = [1], scalar.values
+  while pa.types.is_nested(values.type):
+    counts.append(len(values))
+    values = values.flatten()
+  counts.append(len(values))
+  values = values.to_numpy(zero_copy_only=False).astype(np.float32)
+  shape = [inner // max(outer, 1) for outer, inner in itertools.pairwise(counts)]
+  # Rows of different lengths are no map, and are shown as they are.
+  return values.reshape(shape) if math.prod(shape) == values.size else values
+
+
+def make_record(uid: str, row: dict[str, Any], threshold: float, note) -> schema.Record:
+  """Returns the record of one row.
+
+  Args:
+    note: called with (reason, detail) for whatever is masked.
+
+  Raises:
+    ImageError: the image cannot be read.
+  """
+  image = row['image']
+  image = image['bytes'] if isinstance(image, dict) else image
+  decode_image(image or b'')
+  prompt = row['prompt'] or ''
+  tokens = tuple(words.label_tokens(prompt))
+  shares = _shares(prompt, row['word_scores'], note)
+  maps = (_map(row.get(f'{name}_heatmap'), ours, note) for ours, name in MAPS.items())
+  return schema.Record(
+    uid,
+    image,
+    prompt,
+    tokens,
+    tuple(int(share <= threshold) for share in shares),
+    tuple(_score(row, name, note) for name in schema.SCORES),
+    *maps,
+    keyword_shares=shares,
+  )
+
+
+def _score(row: dict[str, Any], name: str, note) -> float:
+  value = row.get(f'{SCORES.get(name)}_score')
+  if value is None or math.isnan(value):
+    return math.nan
+  if not 1 <= value <= 5:
+    note('invalid_score', f'{name} {value}')
+    return math.nan
+  return (value - 1) / 4
+
+
+def _map(values: Float[np.ndarray, '...'] | None, name: str, note) -> bytes:
+  """Returns the map as PNG; b'' where nobody was asked."""
+  if values is None or np.isnan(values).all():
+    return b''
+  values = np.squeeze(values)
+  # Half precision may exceed 1 by rounding.
+  if values.ndim != 2 or not _within(values):
+    note('unreadable_map', f'{name}: {values.shape}, not all in [0, 1]')
+    return b''
+  return encode_map(np.clip(values, 0, 1))
+
+
+def _within(values: Float[np.ndarray, 'H W']) -> bool:
+  return bool(np.all((values >= -1e-3) & (values <= 1.001)))
+
+
+def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
+  """Returns the share of each label token; () where they do not fit the prompt."""
+  if not text:
+    return ()
+  try:
+    pairs = [(str(word), float(score)) for word, score in json.loads(text)]
+  except (ValueError, TypeError) as error:
+    note('invalid_label', f'word_scores {text[:80]!r}: {error}')
+    return ()
+  clean = sum(score for word, score in pairs if word in NO_MISTAKE)
+  pairs = [pair for pair in pairs if pair[0] not in NO_MISTAKE]
+  by_position, end = np.zeros(len(prompt)), 0
+  for word, score in pairs:
+    start = prompt.find(word, end)
+    if start < 0:
+      note('label_mismatch', f'{word!r} is not in {prompt!r} behind character {end}')
+      return ()
+    end = start + len(word)
+    by_position[start:end] = score
+  total = clean + max((score for _, score in pairs), default=0)
+  spans = words.label_spans(prompt)
+  if total <= 0:
+    return (0.0,) * len(spans)
+  return tuple(float(by_position[start] / total) for start, _ in spans)

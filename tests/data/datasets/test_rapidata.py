@@ -1,0 +1,182 @@
+"""Rapidata's sets, in files of their columns, quirks included."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rahf.data import schema
+from rahf.data.datasets.rapidata import prepare_rapidata
+from rahf.data.images import decode_map, encode_png
+from rahf.data.records import open_split
+from rahf.errors import InputError
+
+PICTURE = encode_png(np.full((8, 16, 3), 90, np.uint8))
+HEAT = np.zeros((4, 6), np.float16)
+HEAT[1, 2] = 0.5
+PROMPT = 'A red cat, sitting. On a mat'
+WORDS = [
+  *(['A', 0.0], ['red', 1.5], ['cat,', 3.0], ['sitting.', 0.5]),
+  *(['On', 0.0], ['a', 0.25], ['mat', 0.0]),
+]
+NAN = math.nan
+
+
+def row(**changes):
+  return {
+    'image': {'bytes': PICTURE, 'path': None},
+    'prompt': PROMPT,
+    'word_scores': json.dumps([*WORDS, ['[No_mistakes]', 1.0]]),
+    'alignment_score': 3.0,
+    'alignment_score_norm': 0.9,
+    'coherence_score': 5.0,
+    'coherence_score_norm': 0.9,
+    'style_score': 1.0,
+    'style_score_norm': 0.0,
+    'alignment_heatmap': HEAT.tolist(),
+    'coherence_heatmap': None,
+  } | changes
+
+
+def prepare(tmp_path, *rows, heat=None, **options):
+  folder = tmp_path / 'files'
+  folder.mkdir(exist_ok=True)
+  heat = heat or pa.list_(pa.list_(pa.float16()))
+  fields = {name: None for row in rows for name in row}
+  types = {name: heat for name in fields if name.endswith('_heatmap')}
+  columns = {
+    name: pa.array([row.get(name) for row in rows], types.get(name)) for name in fields
+  }
+  pq.write_table(pa.table(columns), folder / 'part-0.parquet')
+  settings = {'name': 'rapidata', 'files': folder, 'dev': 0, 'test': 0} | options
+  return prepare_rapidata(tmp_path / 'out', **settings)
+
+
+def only(tmp_path, *rows, **options):
+  directory, report = prepare(tmp_path, *rows, **options)
+  return list(open_split(directory, 'train')), report
+
+
+def test_a_row_of_the_small_set(tmp_path):
+  (record,), report = only(tmp_path, row())
+  assert report.lines == []
+  assert record.uid == 'part-0-000000'
+  assert record.image == PICTURE
+  assert record.prompt == PROMPT
+  assert record.tokens == ('A', 'red', 'cat', 'sitting', 'On', 'a', 'mat')
+  # By the fixed scale, not the data set's.
+  np.testing.assert_equal(record.scores, (1.0, 0.5, 0.0, NAN))
+  # Not asked, which is not clean.
+  assert record.implausibility_map == b''
+  np.testing.assert_allclose(decode_map(record.misalignment_map), HEAT, atol=1 / 500)
+  # 3 for the most marked word and 1 for no mistake are 4 in all.
+  np.testing.assert_allclose(
+    record.keyword_shares, (0, 0.375, 0.75, 0.125, 0, 0.0625, 0)
+  )
+  assert record.keyword_labels == (1, 1, 0, 1, 1, 1, 1)
+
+
+def test_the_threshold(tmp_path):
+  (record,), _ = only(tmp_path, row(), threshold=0.3)
+  assert record.keyword_labels == (1, 0, 0, 1, 1, 1, 1)
+
+
+def test_the_large_sets_names_and_missing_maps(tmp_path):
+  """There a missing map is an array of nulls, and an image a column of bytes."""
+  renamed = row(image=PICTURE, image_name='folder/abc.png', sentence=PROMPT)
+  del renamed['prompt']
+  renamed['coherence_heatmap'] = [[None] * 6] * 4
+  (record,), report = only(tmp_path, renamed)
+  assert report.lines == []
+  assert record.uid == 'abc'
+  assert record.prompt == PROMPT
+  assert record.implausibility_map == b''
+  assert record.misalignment_map
+
+
+@pytest.mark.parametrize(
+  ('heat', 'value'),
+  [
+    (pa.list_(pa.list_(pa.float32())), [None] * 4),
+    (pa.list_(pa.float16()), [None] * 4),
+    (pa.list_(pa.list_(pa.float32())), []),
+  ],
+)
+def test_other_ways_of_no_map(tmp_path, heat, value):
+  missing = row(coherence_heatmap=value, alignment_heatmap=None)
+  (record,), report = only(tmp_path, missing, heat=heat)
+  assert report.lines == []
+  assert record.implausibility_map == record.misalignment_map == b''
+
+
+def test_a_map_with_a_channel(tmp_path):
+  deep = row(alignment_heatmap=[HEAT.tolist()])
+  (record,), _ = only(tmp_path, deep, heat=pa.list_(pa.list_(pa.list_(pa.float32()))))
+  np.testing.assert_allclose(decode_map(record.misalignment_map), HEAT, atol=1 / 500)
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason', 'detail'),
+  [
+    ({'word_scores': '[["A", 1], ["dog", 2]]'}, 'label_mismatch', "'dog' is not in"),
+    ({'word_scores': 'The cat'}, 'invalid_label', 'The cat'),
+    ({'word_scores': '[3]'}, 'invalid_label', r'\[3\]'),
+    ({'style_score': 0.5}, 'invalid_score', 'aesthetics 0.5'),
+    ({'alignment_heatmap': [[0.5, 2.0]]}, 'unreadable_map', 'not all in'),
+    ({'alignment_heatmap': [[0.5, 0.2], [0.1]]}, 'unreadable_map', 'misalignment'),
+  ],
+)
+def test_what_is_wrong_is_masked_alone(tmp_path, change, reason, detail):
+  import re
+
+  (record,), report = only(tmp_path, row(**change))
+  ((_, _, found, text),) = report.lines
+  assert found == reason
+  assert re.search(detail, text)
+  masked = {
+    'label_mismatch': record.keyword_labels == record.keyword_shares == (),
+    'invalid_label': record.keyword_labels == record.keyword_shares == (),
+    'invalid_score': math.isnan(record.scores[schema.SCORES.index('aesthetics')]),
+    'unreadable_map': record.misalignment_map == b'',
+  }
+  assert masked[reason]
+
+
+def test_an_unreadable_image_is_left_out(tmp_path):
+  records, report = only(tmp_path, row(image={'bytes': b'no', 'path': None}), row())
+  assert [record.uid for record in records] == ['part-0-000001']
+  assert [line.reason for line in report.lines] == ['unreadable_image']
+
+
+def test_prompts_decide_the_split(tmp_path):
+  """All images of one are in one, wherever they stand."""
+  rows = [row(prompt=f'{PROMPT} {i % 40}', word_scores=None) for i in range(80)]
+  directory, _ = prepare(tmp_path, *rows, dev=0.2, test=0.2)
+  prompts = {
+    split: [record.prompt for record in open_split(directory, split)]
+    for split in schema.SPLITS
+  }
+  assert sum(map(len, prompts.values())) == 80
+  assert all(len(set(found)) * 2 == len(found) for found in prompts.values())
+  assert len(prompts['train']) > len(prompts['dev'])
+
+
+def test_nobody_marked_anything(tmp_path):
+  text = json.dumps([[word, 0.0] for word, _ in WORDS])
+  (record,), _ = only(tmp_path, row(word_scores=text))
+  assert record.keyword_labels == (1,) * 7
+
+
+def test_what_is_refused(tmp_path):
+  with pytest.raises(InputError, match=r'no \.parquet file below it'):
+    prepare_rapidata(tmp_path / 'out', name='x', files=tmp_path)
+  with pytest.raises(InputError, match='no column word_scores, only image, prompt'):
+    prepare(tmp_path, {'image': PICTURE, 'prompt': 'a cat'})
+  with pytest.raises(InputError, match='leave nothing to train on'):
+    prepare(tmp_path, row(), dev=0.5, test=0.5)
+  (tmp_path / 'files/part-0.parquet').write_bytes(b'PAR1')
+  with pytest.raises(InputError, match='cannot be read'):
+    prepare_rapidata(tmp_path / 'out', name='x', files=tmp_path / 'files')
