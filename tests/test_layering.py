@@ -13,7 +13,7 @@ ROOT = pathlib.Path(rahf.__file__).parent
 # From the top; a module may import modules of lower layers, and of its own.
 LAYERS = [
   {'main'},
-  {'train', 'evaluate', 'infer', 'export', 'precompile'},
+  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate'},
   {'report'},
   {'ceiling', 'gallery', 'page'},
   {'compare', 'experiment', 'scorecard'},

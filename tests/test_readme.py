@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from rahf import compare, main
+from rahf import annotate, compare, main
 from rahf import config as config_lib
 from rahf.data import __main__ as data_main
 from rahf.pretrained import __main__ as pretrained_main
@@ -24,7 +24,10 @@ COMMANDS = [
   for line in block.splitlines()
   for command in line.split('&&')
 ]
-SCRIPTS = {'rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'pytest'}
+SCRIPTS = {
+  *('rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'rahf.annotate'),
+  'pytest',
+}
 
 
 def test_first_two_blocks_are_the_main_job_and_the_tests():
@@ -75,6 +78,13 @@ def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch):
 )
 def test_data_accepts(command: list[str]):
   assert data_main._parser().parse_args(command[3:]).run
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.annotate' in c], ids=shlex.join
+)
+def test_annotate_accepts(command: list[str]):
+  assert annotate._parser().parse_args(command[3:]).out
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ class ImageFolder:
 
   Attributes:
     uids: the wanted uids of which a file was found.
+    paths: uid -> that file.
     prompts: uid -> prompt of its first row in the table.
     repeated: uid -> which file of several is read.
     conflicts: uid -> the differing prompts.
@@ -32,7 +33,7 @@ class ImageFolder:
     Raises:
       InputError: no image file, or the table is damaged or lacks a column.
     """
-    self._paths: dict[str, pathlib.Path] = {}
+    self.paths: dict[str, pathlib.Path] = {}
     self.prompts: dict[str, str] = {}
     self.repeated: dict[str, str] = {}
     self.conflicts: dict[str, str] = {}
@@ -48,22 +49,22 @@ class ImageFolder:
         'parquet files leave --prompts out'
       )
     for path in paths:
-      first = self._paths.setdefault(path.stem, path)
+      first = self.paths.setdefault(path.stem, path)
       if path is not first and path.stem in wanted:
         self.repeated[path.stem] = f'{first} used, not {path}'
-    self._paths = {uid: self._paths[uid] for uid in wanted & self._paths.keys()}
+    self.paths = {uid: self.paths[uid] for uid in wanted & self.paths.keys()}
     for uid, prompt in read_prompts(table):
       if uid in wanted and prompt != self.prompts.setdefault(uid, prompt):
         self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
 
   @property
   def uids(self) -> set[str]:
-    return set(self._paths)
+    return set(self.paths)
 
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found)."""
     for uid in uids:
-      yield uid, self._paths[uid].read_bytes()
+      yield uid, self.paths[uid].read_bytes()
 
 
 def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:

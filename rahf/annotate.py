@@ -1,0 +1,337 @@
+"""Has people annotate images: python -m rahf.annotate rapidata --help.
+
+Six questions are asked of each image by Rapidata's service, the way its own rich
+feedback sets were made: three scores and an overall one, points where something is
+wrong, and the words of the prompt that the image misses. Answers are anonymous, so each
+is a line of its own in the raw annotations (`rahf.data.raw`), trusted as much as the
+service trusts who gave it.
+
+What of the service's results is documented: `results`, for each image its
+`originalFileName` and, for scores, `detailedResults` with `votedFor` and
+`userDetails.userScores.global`. That points are `coordinates` of {x, y} and words
+`selectedWords` of {word, wordIndex} in the same place is not; nor whether coordinates
+are fractions or percent. What looks different is an error, never guessed.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rahf.data import raw, schema, words
+from rahf.data.consolidate import Annotation, mean_scores
+from rahf.errors import InputError
+
+NO_MISTAKE = '[No_Mistake]'
+LEVELS = ('1', '2', '3', '4', '5')
+
+
+class Scale(NamedTuple):
+  """A question with five answers; `inverted` where 5 is the worst."""
+
+  instruction: str
+  inverted: bool = False
+
+
+SCALES = {
+  # How much is wrong is easier to say than how much is right.
+  'plausibility': Scale(
+    'How many visual errors, such as distorted or impossible parts, does the image '
+    'have? 1: none, 5: very many',
+    inverted=True,
+  ),
+  'alignment': Scale('How well does the image match the text? 1: not at all, 5: fully'),
+  'aesthetics': Scale('How much do you like the look of the image? 1: not, 5: very'),
+  'overall': Scale('How good is the image for the text? 1: very bad, 5: very good'),
+}
+# Points are asked where this score is low.
+POINTS = {
+  'implausibility': ('plausibility', 'Tap on every visual error in the image'),
+  'misalignment': ('alignment', 'Tap on everything that does not match the text'),
+}
+WORDS = (
+  'Select the words of the text that the image does not show correctly, or '
+  f'{NO_MISTAKE} if all is right'
+)
+
+
+class Desk(NamedTuple):
+  """What one run of the command works with.
+
+  Attributes:
+    client: of `rapidata.RapidataClient`.
+    folder: where `jobs.json` and the results are kept.
+    images: files by uid.
+    prompts: by uid.
+  """
+
+  client: Any
+  folder: pathlib.Path
+  images: Mapping[str, pathlib.Path]
+  prompts: Mapping[str, str]
+
+
+def start(desk: Desk, *, responses: int, audience: str) -> dict[str, str]:
+  """Asks for scores and words of all images; returns the jobs' ids by name.
+
+  Points come later, by `collect`, since they are asked for images that scored low.
+
+  Raises:
+    InputError: jobs were started in this folder before.
+  """
+  path = desk.folder / 'jobs.json'
+  if path.exists():
+    raise InputError(f'{path} exists; collect its jobs, or take another --out')
+  uids = list(desk.images)
+  jobs: dict[str, str] = {}
+  for name, scale in SCALES.items():
+    definition = desk.client.job.create_classification_job_definition(
+      name=f'rahf {name}',
+      instruction=scale.instruction,
+      answer_options=list(LEVELS),
+      datapoints=[str(desk.images[uid]) for uid in uids],
+      contexts=[desk.prompts[uid] for uid in uids],
+      responses_per_datapoint=responses,
+    )
+    jobs[name] = _assign(desk, definition, audience)
+  definition = desk.client.job.create_select_words_job_definition(
+    name='rahf words',
+    instruction=WORDS,
+    datapoints=[str(desk.images[uid]) for uid in uids],
+    sentences=[sentence(desk.prompts[uid]) for uid in uids],
+    responses_per_datapoint=responses,
+  )
+  jobs['words'] = _assign(desk, definition, audience)
+  _keep(desk, {'responses': responses, 'audience': audience, 'jobs': jobs})
+  return jobs
+
+
+def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
+  """Waits for the jobs and writes the answers as raw annotations.
+
+  The first time it also asks for points on images whose score is at most `low`, on
+  [0, 1]; then there is nothing to write yet.
+
+  Returns:
+    `annotations.jsonl`, or None if points were only asked for now.
+
+  Raises:
+    InputError: no job was started, or a result is not as expected.
+  """
+  kept = _kept(desk)
+  jobs = kept['jobs']
+  found: list[tuple[str, Annotation]] = []
+  for name in SCALES:
+    found += _answers(desk, jobs[name], _score_reader(name))
+  if not any(name in jobs for name in POINTS):
+    started = _ask_for_points(desk, kept, dict(_by_uid(found)), low)
+    if started:
+      _keep(desk, kept | {'jobs': jobs | started})
+      return None
+  found += _answers(desk, jobs['words'], lambda uid, a: _words(desk.prompts[uid], a))
+  for name in POINTS:
+    if name in jobs:
+      found += _answers(desk, jobs[name], _point_reader(name))
+  path = desk.folder / 'annotations.jsonl'
+  raw.write(path, _by_uid(found))
+  return path
+
+
+def sentence(prompt: str) -> str:
+  """Returns what words are selected from: the prompt and a word for no mistake."""
+  return ' '.join([*prompt.split(), NO_MISTAKE])
+
+
+def _assign(desk: Desk, definition: Any, audience: str) -> str:
+  return desk.client.audience.get_audience_by_id(audience).assign_job(definition).id
+
+
+def _ask_for_points(
+  desk: Desk, kept: dict, scored: Mapping[str, list[Annotation]], low: float
+) -> dict[str, str]:
+  """Returns the ids of the jobs, none where no image scored low."""
+  jobs = {}
+  for name, (score, instruction) in POINTS.items():
+    column = schema.SCORES.index(score)
+    uids = [
+      uid
+      for uid, annotations in scored.items()
+      if mean_scores(annotations)[0][column] <= low
+    ]
+    if not uids:
+      continue
+    definition = desk.client.job.create_locate_job_definition(
+      name=f'rahf {name}',
+      instruction=instruction,
+      datapoints=[str(desk.images[uid]) for uid in uids],
+      contexts=[desk.prompts[uid] for uid in uids],
+      responses_per_datapoint=kept['responses'],
+    )
+    jobs[name] = _assign(desk, definition, kept['audience'])
+  return jobs
+
+
+def _answers(
+  desk: Desk, job: str, read: Callable[[str, dict], Annotation]
+) -> Iterator[tuple[str, Annotation]]:
+  """Yields uid and annotation of each answer of a job by a trusted annotator.
+
+  Raises:
+    InputError: an answer is not as expected.
+  """
+  by_file = {path.name: uid for uid, path in desk.images.items()}
+  for result in desk.client.job.get_job_by_id(job).get_results()['results']:
+    try:
+      uid = by_file[result['originalFileName']]
+      for answer in result['detailedResults']:
+        trust = float(answer['userDetails']['userScores']['global'])
+        # Nobody's word counts for nothing or less.
+        if trust > 0:
+          yield uid, read(uid, answer)._replace(trust=trust)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+      raise InputError(
+        f'job {job}: a result is not as expected ({error!r}): {str(result)[:300]}; '
+        'keep the results and adapt rahf/annotate.py'
+      ) from None
+
+
+def _score_reader(name: str) -> Callable[[str, dict], Annotation]:
+  column = schema.SCORES.index(name)
+
+  def read(uid: str, answer: dict) -> Annotation:
+    del uid
+    if answer['votedFor'] not in LEVELS:
+      raise ValueError(f'{answer["votedFor"]!r} is none of {", ".join(LEVELS)}')
+    level = LEVELS.index(answer['votedFor']) + 1
+    scores: list[float | None] = [None] * len(schema.SCORES)
+    scores[column] = 6 - level if SCALES[name].inverted else level
+    return Annotation(None, None, None, scores)
+
+  return read
+
+
+def _point_reader(name: str) -> Callable[[str, dict], Annotation]:
+  def read(uid: str, answer: dict) -> Annotation:
+    del uid
+    points = [(float(p['x']), float(p['y'])) for p in answer['coordinates']]
+    if not all(0 <= c <= 1 for point in points for c in point):
+      raise ValueError(f'coordinates {points} are no fractions of the image')
+    nothing = Annotation(None, None, None)
+    return nothing._replace(**{f'{name}_points': points})
+
+  return read
+
+
+def _words(prompt: str, answer: dict) -> Annotation:
+  """Translates the words of the sentence to the prompt's label tokens."""
+  spans = [match.span() for match in re.finditer(r'\S+', prompt)]
+  marked = set()
+  for selected in answer['selectedWords']:
+    index = int(selected['wordIndex'])
+    if index == len(spans):
+      continue  # No mistake.
+    start, end = spans[index]
+    if selected['word'] != prompt[start:end]:
+      raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
+    for number, (first, _) in enumerate(words.label_spans(prompt)):
+      if start <= first < end:
+        marked.add(number)
+  return Annotation(None, None, sorted(marked))
+
+
+def _by_uid(
+  answers: Iterable[tuple[str, Annotation]],
+) -> Sequence[tuple[str, list[Annotation]]]:
+  found: dict[str, list[Annotation]] = {}
+  for uid, annotation in answers:
+    found.setdefault(uid, []).append(annotation)
+  return list(found.items())
+
+
+def _keep(desk: Desk, values: dict) -> None:
+  desk.folder.mkdir(parents=True, exist_ok=True)
+  partial = desk.folder / '.jobs.json.partial'
+  partial.write_text(json.dumps(values, indent=2) + '\n')
+  partial.replace(desk.folder / 'jobs.json')
+
+
+def _kept(desk: Desk) -> dict:
+  path = desk.folder / 'jobs.json'
+  if not path.exists():
+    raise InputError(f'{path} does not exist; start jobs first, without --collect')
+  return json.loads(path.read_text())
+
+
+def open_client() -> Any:
+  """Returns Rapidata's client, which asks to log in where it has to.
+
+  Raises:
+    InputError: the client is not installed.
+  """
+  try:
+    from rapidata import RapidataClient
+  except ImportError:
+    raise InputError(
+      "the client of Rapidata is not installed: pip install 'rahf[annotate]'"
+    ) from None
+  return RapidataClient()
+
+
+def main(
+  argv: Sequence[str] | None = None, connect: Callable[[], Any] = open_client
+) -> int:
+  """Runs the command; returns the exit status: 0, or 2 for a mistake."""
+  arguments = _parser().parse_args(argv)
+  try:
+    from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+
+    prompts = dict(read_prompts(arguments.prompts))
+    found = ImageFolder(arguments.images, arguments.prompts, prompts).paths
+    # In the table's order.
+    images = {uid: found[uid] for uid in prompts if uid in found}
+    if not images:
+      raise InputError(
+        f'no file in {arguments.images} is named by a uid of {arguments.prompts}'
+      )
+    desk = Desk(connect(), arguments.out, images, prompts)
+    if not arguments.collect:
+      jobs = start(desk, responses=arguments.responses, audience=arguments.audience)
+      print(f'Asked for scores and words of {len(images)} images: {", ".join(jobs)}')
+      print('Once they are answered: the same command with --collect')
+    elif path := collect(desk, low=arguments.low):
+      print(f'Written: {path}')
+    else:
+      print('Asked for points; once they are answered: the same command again')
+  except (InputError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog='python -m rahf.annotate', description=__doc__)
+  services = parser.add_subparsers(required=True, metavar='SERVICE')
+  rapidata = services.add_parser(
+    'rapidata',
+    help='crowd annotation; costs money',
+    description='Starts jobs for scores and words; with --collect waits for them, '
+    'starts jobs for points on images that scored low, and the next time writes '
+    'annotations.jsonl for `python -m rahf.data prepare annotated`.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  add, path = rapidata.add_argument, pathlib.Path
+  add('--images', type=path, required=True, help='folder of <uid>.<extension>')
+  add('--prompts', type=path, required=True, help='table of uid and prompt')
+  add('--out', type=path, required=True, help='where jobs and answers are kept')
+  add('--collect', action='store_true', help='wait for the answers and write them')
+  add('--responses', type=int, default=20, help='answers for each image and question')
+  add('--audience', default='global', help='id of who is asked')
+  add('--low', type=float, default=0.6, help='highest score, 0 to 1, to ask for points')
+  return parser
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,215 @@
+"""Annotation by a service, with a stand-in for its client.
+
+The stand-in takes only what the real client's methods take, and gives results of the
+documented shape; where nothing is documented, of the shape that the module says.
+"""
+
+import csv
+import inspect
+import sys
+
+import numpy as np
+import pytest
+
+from rahf import annotate
+from rahf.data import raw
+from rahf.data.consolidate import consolidate
+from rahf.data.datasets.annotated import prepare_annotated
+from rahf.data.images import encode_png
+from rahf.data.records import open_split
+
+PROMPTS = {'a': 'a red  cat, asleep', 'b': 'two dogs'}
+
+
+class Job:
+  def __init__(self, number, results):
+    self.id, self.results = f'job-{number}', results
+
+  def get_results(self, preliminary_results=False):
+    return {'info': {}, 'results': self.results, 'summary': {}}
+
+
+class Service:
+  """Client, its job manager and its audience in one; answers by the job's name."""
+
+  def __init__(self, answers):
+    self.job = self.audience = self
+    self.answers, self.asked, self.jobs = answers, [], []
+    manager = pytest.importorskip('rapidata.rapidata_client.job.rapidata_job_manager')
+    self.real = manager.RapidataJobManager
+
+  def __getattr__(self, name):
+    if not name.startswith('create_'):
+      raise AttributeError(name)
+    signature = inspect.signature(getattr(self.real, name))
+
+    def create(**arguments):
+      signature.bind(self, **arguments)
+      self.asked.append(arguments)
+      return arguments
+
+    return create
+
+  def get_audience_by_id(self, audience_id):
+    assert audience_id == 'global'
+    return self
+
+  def assign_job(self, job_definition):
+    name = job_definition['name'].removeprefix('rahf ')
+    files = [path.split('/')[-1] for path in job_definition['datapoints']]
+    results = [
+      {
+        'originalFileName': file,
+        'detailedResults': [
+          answer | {'userDetails': {'userScores': {'global': trust}}}
+          for answer, trust in self.answers[name][file[0]]
+        ],
+      }
+      for file in files
+    ]
+    self.jobs.append(Job(len(self.jobs), results))
+    return self.jobs[-1]
+
+  def get_job_by_id(self, job_id):
+    return next(job for job in self.jobs if job.id == job_id)
+
+
+def voted(*levels):
+  return [({'votedFor': str(level)}, 0.5) for level in levels]
+
+
+def selected(*pairs):
+  return {'selectedWords': [{'word': w, 'wordIndex': i} for w, i in pairs]}
+
+
+@pytest.fixture
+def service():
+  return Service(
+    {
+      # How much is wrong: much with a, nothing with b.
+      'plausibility': {'a': voted(5, 4), 'b': voted(1, 1)},
+      'alignment': {'a': voted(2, 3), 'b': voted(5, 5)},
+      'aesthetics': {'a': [*voted(3), ({'votedFor': '5'}, 0.0)], 'b': voted(4)},
+      'overall': {'a': voted(2), 'b': voted(5)},
+      'words': {
+        'a': [
+          (selected(('red', 1), ('cat,', 2)), 0.9),
+          (selected((annotate.NO_MISTAKE, 4)), 0.3),
+        ],
+        'b': [(selected((annotate.NO_MISTAKE, 2)), 0.9)],
+      },
+      'implausibility': {'a': [({'coordinates': [{'x': 0.25, 'y': 0.5}]}, 0.5)]},
+      'misalignment': {'a': [({'coordinates': []}, 0.5)]},
+    }
+  )
+
+
+@pytest.fixture
+def command(tmp_path, service):
+  (tmp_path / 'images').mkdir()
+  for uid in PROMPTS:
+    path = tmp_path / f'images/{uid}.png'
+    path.write_bytes(encode_png(np.zeros((40, 60, 3), np.uint8)))
+  with (tmp_path / 'prompts.csv').open('w') as file:
+    csv.writer(file).writerows([('uid', 'prompt'), *PROMPTS.items()])
+
+  def run(*flags: str) -> int:
+    paths = (
+      f'--images={tmp_path / "images"}',
+      f'--prompts={tmp_path / "prompts.csv"}',
+      f'--out={tmp_path / "jobs"}',
+    )
+    return annotate.main(['rapidata', *paths, *flags], lambda: service)
+
+  return run
+
+
+def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
+  assert command('--responses=2') == 0
+  assert len(service.asked) == 5
+  assert all(asked['responses_per_datapoint'] == 2 for asked in service.asked)
+  (words,) = (asked for asked in service.asked if 'sentences' in asked)
+  assert words['sentences'] == [
+    'a red cat, asleep [No_Mistake]',
+    'two dogs [No_Mistake]',
+  ]
+  scores = [asked for asked in service.asked if 'answer_options' in asked]
+  assert [asked['contexts'] for asked in scores] == [list(PROMPTS.values())] * 4
+
+  assert command('--collect') == 0
+  assert 'Asked for points' in capsys.readouterr().out
+  assert not (tmp_path / 'jobs/annotations.jsonl').exists()
+  points = service.asked[5:]
+  assert len(points) == 2
+  # b scored high.
+  assert all(len(asked['datapoints']) == 1 for asked in points)
+
+  assert command('--collect') == 0
+  assert len(service.asked) == 7
+  annotations = raw.read(tmp_path / 'jobs/annotations.jsonl')
+  a = consolidate(annotations['a'], ('a', 'red', 'cat', 'asleep'), 40, 60)
+  # 5 and 4 of 5 errors are 1 and 2 of 5; who is not trusted does not count.
+  np.testing.assert_allclose(a.scores, (0.125, 0.375, 0.5, 0.25))
+  np.testing.assert_allclose(a.misaligned, (0, 0.75, 0.75, 0))
+  assert a.maps[0][20, 15] == 1
+  assert not a.maps[1].any()
+  b = consolidate(annotations['b'], ('two', 'dogs'), 40, 60)
+  assert b.maps == (None, None)
+  assert b.keyword_labels == (1, 1)
+  np.testing.assert_allclose(b.scores, (1, 1, 0.75, 1))
+
+  directory, report = prepare_annotated(
+    tmp_path / 'data',
+    name='mine',
+    annotations=tmp_path / 'jobs/annotations.jsonl',
+    images=tmp_path / 'images',
+    prompts=tmp_path / 'prompts.csv',
+    dev=0,
+    test=0,
+  )
+  assert report.lines == []
+  assert len(open_split(directory, 'train')) == 2
+
+
+def test_mistakes(command, tmp_path, capsys):
+  assert command('--collect') == 2
+  assert 'start jobs first' in capsys.readouterr().err
+  assert command() == 0
+  assert command() == 2
+  assert 'collect its jobs' in capsys.readouterr().err
+  for file in (tmp_path / 'images').iterdir():
+    file.rename(file.with_name(f'other-{file.name}'))
+  assert command('--collect') == 2
+  assert 'is named by a uid' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('job', 'answer', 'complaint'),
+  [
+    ('alignment', {'votedFor': 'good'}, "'good' is none of 1, 2"),
+    ('words', selected(('green', 1)), "is not 'green'"),
+    ('words', {'words': []}, 'selectedWords'),
+    ('implausibility', {'coordinates': [{'x': 25, 'y': 50}]}, 'no fractions'),
+    ('misalignment', {'coordinates': [[0.5, 0.5]]}, 'not as expected'),
+  ],
+)
+def test_what_is_not_as_expected_is_shown(
+  command, service, capsys, job, answer, complaint
+):
+  service.answers[job]['a'] = [(answer, 0.5)]
+  assert command() == 0
+  statuses = [command('--collect') for _ in range(2)]
+  assert 2 in statuses
+  shown = capsys.readouterr().err
+  assert complaint in shown
+  assert 'adapt rahf/annotate.py' in shown
+
+
+def test_without_the_client_the_extra_is_named(command, monkeypatch, capsys, tmp_path):
+  monkeypatch.setitem(sys.modules, 'rapidata', None)
+  folder = tmp_path / 'images'
+  status = annotate.main(
+    ['rapidata', f'--images={folder}', f'--prompts={tmp_path}/prompts.csv', '--out=x']
+  )
+  assert status == 2
+  assert "pip install 'rahf[annotate]'" in capsys.readouterr().err
