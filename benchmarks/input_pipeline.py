@@ -27,6 +27,9 @@ _SPLIT = flags.DEFINE_string('split', 'train', 'Which split to read.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 64, 'Pixels a side.')
 _LENGTH = flags.DEFINE_integer('length', 64, 'Ids of text and target.')
 _BATCH = flags.DEFINE_integer('batch_size', 32, 'Rows of a batch.')
+_REPEAT = flags.DEFINE_integer(
+  'repeat', 1, 'How often all shards stand there, to see how large sets start.'
+)
 _EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples the whole is timed over.')
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long each stage is timed.')
 
@@ -43,6 +46,7 @@ def main(argv: list[str]) -> None:
     start = time.perf_counter()
     split = records.open_split(directory, _SPLIT.value)
     _line(f'open {len(split)} records', time.perf_counter() - start, 's')
+    split = records.concatenate([split] * _REPEAT.value)
     _measure(split, tokenizer_lib.Tokenizer(model), options)
 
 
@@ -59,7 +63,8 @@ def _measure(
   for step in (0, 1_000_000):
     start = time.perf_counter()
     next(batches(step))
-    _line(f'first batch from step {step}', time.perf_counter() - start, 's')
+    name = f'first of {len(split)} at step {step}'
+    _line(name, time.perf_counter() - start, 's')
 
   for name, stage in _stages(split, tokenizer, options).items():
     _line(name, _rate(stage), 'examples/s')
@@ -124,7 +129,7 @@ def _rate(examples: Iterator[object]) -> float:
 
 
 def _line(name: str, value: float, unit: str) -> None:
-  print(f'{name:32}{value:10.2f} {unit}')
+  print(f'{name:36}{value:10.2f} {unit}')
 
 
 if __name__ == '__main__':
