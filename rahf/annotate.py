@@ -288,6 +288,8 @@ def main(
   try:
     from rahf.data.datasets.image_folder import ImageFolder, read_prompts
 
+    if not arguments.images.is_dir():
+      raise InputError(f'--images {arguments.images}: no such folder')
     prompts = dict(read_prompts(arguments.prompts))
     found = ImageFolder(arguments.images, arguments.prompts, prompts).paths
     # In the table's order.

@@ -14,8 +14,12 @@ TFRecords for the splits train, dev and test.
 
 The release holds labels only. The images and prompts are Pick-a-Pic v1's:
   --images DIR                  its parquet files (about 190 GB; searched recursively)
-  --images DIR --prompts TABLE  or image files named <uid>.png (.jpg, .jpeg, .webp) and
-                                a table with the columns uid and prompt
+  --images DIR --prompts TABLE  or image files named <uid>.png (.jpg, .jpeg, .webp), in
+                                a folder or a tar archive, and a table with the
+                                columns uid and prompt
+Instead of both:
+  --mirror DIR                  parquet files that hold labels and images, as
+                                {train,validation,test}-….parquet
 
 Writes OUT/richhf18k/<version>/ with report.json, which names by uid every sample
 that was dropped and every label that was masked. Besides the result (about 18 GB
@@ -72,11 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   path = pathlib.Path
+  richhf.add_argument('--labels', type=path, help='folder of {train,dev,test}.tfrecord')
   richhf.add_argument(
-    '--labels', type=path, required=True, help='folder of {train,dev,test}.tfrecord'
+    '--images', type=path, help='folder of parquet or image files, or tar archive'
   )
   richhf.add_argument(
-    '--images', type=path, required=True, help='folder of parquet or image files'
+    '--mirror', type=path, help='folder of parquet files with labels and images'
   )
   richhf.add_argument(
     '--prompts',
@@ -139,7 +144,12 @@ def _add_annotated(names) -> None:
   add, path = annotated.add_argument, pathlib.Path
   add('--name', required=True, help='of the data set, for config.data.name')
   add('--annotations', type=path, required=True, help='JSON lines')
-  add('--images', type=path, required=True, help='folder of <uid>.<extension>')
+  add(
+    '--images',
+    type=path,
+    required=True,
+    help='folder or tar archive of <uid>.<extension>',
+  )
   add(
     '--prompts',
     type=path,
@@ -211,6 +221,16 @@ def _prepare_annotated(arguments: argparse.Namespace) -> int:
 
 
 def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
+  if arguments.mirror:
+    from rahf.data.datasets.richhf18k_mirror import prepare_mirror
+
+    return _print_report(
+      *prepare_mirror(
+        arguments.out, files=arguments.mirror, overwrite=arguments.overwrite
+      )
+    )
+  if not (arguments.labels and arguments.images):
+    raise InputError('give --labels and --images, or --mirror')
   from rahf.data.datasets.richhf18k import prepare_richhf18k
 
   directory, report = prepare_richhf18k(

@@ -43,7 +43,7 @@ def prepare_annotated(
     data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
     name: of the data set, for config.data.name.
     annotations: JSON lines in the format of `rahf.data.raw`.
-    images: folder of image files named <uid>.<extension>, searched recursively.
+    images: folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
     dev, test: shares of the prompts; the rest is for training.
     drawn: what points become, one of `consolidate.DRAWN`.
@@ -58,8 +58,6 @@ def prepare_annotated(
   """
   if not pathlib.Path(annotations).is_file():
     raise InputError(f'--annotations {annotations}: no such file')
-  if not pathlib.Path(images).is_dir():
-    raise InputError(f'--images {images}: no such folder')
   target = writing.target(data_dir, name, VERSION, overwrite)
   report = Report()
   by_uid = raw.read(pathlib.Path(annotations))

@@ -1,4 +1,4 @@
-"""Images by uid from a folder of files, prompts from a table."""
+"""Images by uid from a folder or tar archive of files, prompts from a table."""
 
 import csv
 import json
@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rahf.data.datasets.files import open_files
 from rahf.errors import InputError
-
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
 class ImageFolder:
@@ -28,31 +27,22 @@ class ImageFolder:
   def __init__(
     self, folder: os.PathLike | str, table: os.PathLike | str, wanted: Collection[str]
   ):
-    """Lists the files below `folder` and reads the table.
+    """Lists the files of `folder`, which may be an archive, and reads the table.
 
     Raises:
       InputError: no image file, or the table is damaged or lacks a column.
     """
-    self.paths: dict[str, pathlib.Path] = {}
+    self._files = open_files(folder)
+    self.paths: dict[str, pathlib.PurePath] = {}
     self.prompts: dict[str, str] = {}
     self.repeated: dict[str, str] = {}
     self.conflicts: dict[str, str] = {}
     wanted = set(wanted)
-    paths = [
-      path
-      for path in sorted(pathlib.Path(folder).rglob('*'))
-      if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
-    if not paths:
-      raise InputError(
-        f'--images {folder}: no {", ".join(SUFFIXES)} file below it; for Pick-a-Pic '
-        'parquet files leave --prompts out'
-      )
-    for path in paths:
+    for path in self._files.paths:
       first = self.paths.setdefault(path.stem, path)
       if path is not first and path.stem in wanted:
         self.repeated[path.stem] = f'{first} used, not {path}'
-    self.paths = {uid: self.paths[uid] for uid in wanted & self.paths.keys()}
+    self.paths = {uid: path for uid, path in self.paths.items() if uid in wanted}
     for uid, prompt in read_prompts(table):
       if uid in wanted and prompt != self.prompts.setdefault(uid, prompt):
         self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
@@ -64,7 +54,7 @@ class ImageFolder:
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found)."""
     for uid in uids:
-      yield uid, self.paths[uid].read_bytes()
+      yield uid, self._files.read(self.paths[uid])
 
 
 def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:

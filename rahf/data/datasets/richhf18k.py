@@ -45,7 +45,7 @@ def prepare_richhf18k(
     data_dir: where to write; the result is `<data_dir>/richhf18k/<version>/`.
     labels: folder of the release's {train,dev,test}.tfrecord.
     images: folder of Pick-a-Pic v1 parquet files, searched recursively; with
-      `prompts`, of image files named <uid>.<extension>.
+      `prompts`, folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
     overwrite: replace what was prepared there before.
 
@@ -57,7 +57,7 @@ def prepare_richhf18k(
       directory exists.
   """
   target = writing.target(data_dir, 'richhf18k', VERSION, overwrite)
-  if not pathlib.Path(images).is_dir():
+  if not (pathlib.Path(images).is_dir() or prompts):
     raise InputError(f'--images {images}: no such folder')
   report = Report()
   samples = _read_labels(labels, report)

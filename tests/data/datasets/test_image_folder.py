@@ -1,6 +1,8 @@
 """A folder of images and a table of prompts, in each kind of table."""
 
+import io
 import json
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,3 +86,25 @@ def test_missing_table_and_folder_without_images(tmp_path):
     list(read_prompts(tmp_path / 'absent.csv'))
   with pytest.raises(InputError, match=r'--images .*no \.png.*leave --prompts out'):
     ImageFolder(tmp_path, tmp_path / 'absent.csv', ['a'])
+
+
+def test_images_in_a_tar_archive(tmp_path):
+  """Links and other files in it are passed over, and nothing is unpacked."""
+  archive = tmp_path / 'images.tar'
+  with tarfile.open(archive, 'w') as tar:
+    for name in ('deep/a.png', '../b.webp', 'readme.txt'):
+      data = name.encode()
+      member = tarfile.TarInfo(name)
+      member.size = len(data)
+      tar.addfile(member, io.BytesIO(data))
+    link = tarfile.TarInfo('c.png')
+    link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+    tar.addfile(link)
+  table = _write_table(tmp_path / 'prompts.csv')
+  before = sorted(tmp_path.rglob('*'))
+  found = ImageFolder(archive, table, ['a', 'b', 'c'])
+  assert dict(found.read(['b', 'a'])) == {'a': b'deep/a.png', 'b': b'../b.webp'}
+  assert sorted(tmp_path.rglob('*')) == before
+  archive.write_bytes(archive.read_bytes()[:700])
+  with pytest.raises(InputError, match='no complete tar archive'):
+    ImageFolder(archive, table, ['a'])

@@ -1,0 +1,72 @@
+"""Image files in a folder or a tar archive, by path; nothing is unpacked."""
+
+import os
+import pathlib
+import tarfile
+
+from rahf.errors import InputError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+
+
+class Folder:
+  """The image files below a folder.
+
+  Attributes:
+    paths: sorted, complete.
+  """
+
+  def __init__(self, folder: os.PathLike | str):
+    self.paths: list[pathlib.PurePath] = [
+      path
+      for path in sorted(pathlib.Path(folder).rglob('*'))
+      if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+
+  def read(self, path: pathlib.PurePath) -> bytes:
+    return pathlib.Path(path).read_bytes()
+
+
+class Archive:
+  """The image files of a tar archive; links in it are passed over.
+
+  Attributes:
+    paths: sorted, as in the archive.
+  """
+
+  def __init__(self, file: os.PathLike | str):
+    """Lists the archive.
+
+    Raises:
+      InputError: it is no tar archive, or damaged.
+    """
+    try:
+      self._tar = tarfile.open(file)  # noqa: SIM115, read from as long as this lives
+      members = [member for member in self._tar if member.isfile()]
+    except (tarfile.TarError, EOFError) as error:
+      raise InputError(f'--images {file}: no complete tar archive ({error})') from None
+    self._members = {pathlib.PurePosixPath(m.name): m for m in members}
+    self.paths: list[pathlib.PurePath] = sorted(
+      path for path in self._members if path.suffix.lower() in SUFFIXES
+    )
+
+  def read(self, path: pathlib.PurePath) -> bytes:
+    return self._tar.extractfile(self._members[path]).read()
+
+
+def open_files(path: os.PathLike | str) -> Folder | Archive:
+  """Opens a folder or an archive.
+
+  Raises:
+    InputError: there is neither, or no image file in it.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise InputError(f'--images {path}: no such folder or archive')
+  files = Folder(path) if path.is_dir() else Archive(path)
+  if not files.paths:
+    raise InputError(
+      f'--images {path}: no {", ".join(SUFFIXES)} file in it; for Pick-a-Pic parquet '
+      'files leave --prompts out'
+    )
+  return files
