@@ -83,30 +83,35 @@ def start(desk: Desk, *, responses: int, audience: str) -> dict[str, str]:
     InputError: jobs were started in this folder before.
   """
   path = desk.folder / 'jobs.json'
-  if path.exists():
+  if path.exists() and _kept(desk)['asked']:
     raise InputError(f'{path} exists; collect its jobs, or take another --out')
+  fresh = {'responses': responses, 'audience': audience, 'jobs': {}, 'asked': False}
+  kept = _kept(desk) if path.exists() else fresh
   uids = list(desk.images)
-  jobs: dict[str, str] = {}
+  files = [str(desk.images[uid]) for uid in uids]
   for name, scale in SCALES.items():
+    if name in kept['jobs']:
+      continue
     definition = desk.client.job.create_classification_job_definition(
       name=f'rahf {name}',
       instruction=scale.instruction,
       answer_options=list(LEVELS),
-      datapoints=[str(desk.images[uid]) for uid in uids],
+      datapoints=files,
       contexts=[desk.prompts[uid] for uid in uids],
-      responses_per_datapoint=responses,
+      responses_per_datapoint=kept['responses'],
     )
-    jobs[name] = _assign(desk, definition, audience)
-  definition = desk.client.job.create_select_words_job_definition(
-    name='rahf words',
-    instruction=WORDS,
-    datapoints=[str(desk.images[uid]) for uid in uids],
-    sentences=[sentence(desk.prompts[uid]) for uid in uids],
-    responses_per_datapoint=responses,
-  )
-  jobs['words'] = _assign(desk, definition, audience)
-  _keep(desk, {'responses': responses, 'audience': audience, 'jobs': jobs})
-  return jobs
+    _assign(desk, kept, name, definition)
+  if 'words' not in kept['jobs']:
+    definition = desk.client.job.create_select_words_job_definition(
+      name='rahf words',
+      instruction=WORDS,
+      datapoints=files,
+      sentences=[sentence(desk.prompts[uid]) for uid in uids],
+      responses_per_datapoint=kept['responses'],
+    )
+    _assign(desk, kept, 'words', definition)
+  _keep(desk, kept | {'asked': True})
+  return kept['jobs']
 
 
 def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
@@ -122,14 +127,16 @@ def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
     InputError: no job was started, or a result is not as expected.
   """
   kept = _kept(desk)
+  if not kept['asked']:
+    raise InputError('not all jobs were started; run the command without --collect')
   jobs = kept['jobs']
   found: list[tuple[str, Annotation]] = []
   for name in SCALES:
     found += _answers(desk, jobs[name], _score_reader(name))
-  if not any(name in jobs for name in POINTS):
-    started = _ask_for_points(desk, kept, dict(_by_uid(found)), low)
-    if started:
-      _keep(desk, kept | {'jobs': jobs | started})
+  if 'points' not in kept:
+    asked = _ask_for_points(desk, kept, dict(_by_uid(found)), low)
+    _keep(desk, kept | {'points': asked})
+    if asked:
       return None
   found += _answers(desk, jobs['words'], lambda uid, a: _words(desk.prompts[uid], a))
   for name in POINTS:
@@ -145,15 +152,18 @@ def sentence(prompt: str) -> str:
   return ' '.join([*prompt.split(), NO_MISTAKE])
 
 
-def _assign(desk: Desk, definition: Any, audience: str) -> str:
-  return desk.client.audience.get_audience_by_id(audience).assign_job(definition).id
+def _assign(desk: Desk, kept: dict, name: str, definition: Any) -> None:
+  """Starts a job and notes it at once, since it costs money."""
+  audience = desk.client.audience.get_audience_by_id(kept['audience'])
+  kept['jobs'][name] = audience.assign_job(definition).id
+  _keep(desk, kept)
 
 
 def _ask_for_points(
   desk: Desk, kept: dict, scored: Mapping[str, list[Annotation]], low: float
-) -> dict[str, str]:
-  """Returns the ids of the jobs, none where no image scored low."""
-  jobs = {}
+) -> list[str]:
+  """Returns the names of the jobs, none where no image scored low."""
+  asked = []
   for name, (score, instruction) in POINTS.items():
     column = schema.SCORES.index(score)
     uids = [
@@ -163,6 +173,9 @@ def _ask_for_points(
     ]
     if not uids:
       continue
+    asked.append(name)
+    if name in kept['jobs']:
+      continue
     definition = desk.client.job.create_locate_job_definition(
       name=f'rahf {name}',
       instruction=instruction,
@@ -170,8 +183,8 @@ def _ask_for_points(
       contexts=[desk.prompts[uid] for uid in uids],
       responses_per_datapoint=kept['responses'],
     )
-    jobs[name] = _assign(desk, definition, kept['audience'])
-  return jobs
+    _assign(desk, kept, name, definition)
+  return asked
 
 
 def _answers(
@@ -183,7 +196,10 @@ def _answers(
     InputError: an answer is not as expected.
   """
   by_file = {path.name: uid for uid, path in desk.images.items()}
-  for result in desk.client.job.get_job_by_id(job).get_results()['results']:
+  results = desk.client.job.get_job_by_id(job).get_results()
+  # As they came, since not all of their shape is documented.
+  (desk.folder / f'results-{job}.json').write_text(json.dumps(results, indent=2))
+  for result in results['results']:
     try:
       uid = by_file[result['originalFileName']]
       for answer in result['detailedResults']:
@@ -191,10 +207,10 @@ def _answers(
         # Nobody's word counts for nothing or less.
         if trust > 0:
           yield uid, read(uid, answer)._replace(trust=trust)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
       raise InputError(
         f'job {job}: a result is not as expected ({error!r}): {str(result)[:300]}; '
-        'keep the results and adapt rahf/annotate.py'
+        f'they are kept in {desk.folder}; adapt rahf/annotate.py'
       ) from None
 
 
@@ -233,11 +249,14 @@ def _words(prompt: str, answer: dict) -> Annotation:
     index = int(selected['wordIndex'])
     if index == len(spans):
       continue  # No mistake.
+    if not 0 <= index < len(spans):
+      raise ValueError(f'{prompt!r} has no word {index}')
     start, end = spans[index]
     if selected['word'] != prompt[start:end]:
       raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
-    for number, (first, _) in enumerate(words.label_spans(prompt)):
-      if start <= first < end:
+    # A label token may go over white space that is no blank.
+    for number, (first, last) in enumerate(words.label_spans(prompt)):
+      if first < end and start < last:
         marked.add(number)
   return Annotation(None, None, sorted(marked))
 
@@ -290,10 +309,11 @@ def main(
 
     if not arguments.images.is_dir():
       raise InputError(f'--images {arguments.images}: no such folder')
-    prompts = dict(read_prompts(arguments.prompts))
-    found = ImageFolder(arguments.images, arguments.prompts, prompts).paths
+    uids = dict.fromkeys(uid for uid, _ in read_prompts(arguments.prompts))
+    source = ImageFolder(arguments.images, arguments.prompts, uids)
+    prompts = source.prompts
     # In the table's order.
-    images = {uid: found[uid] for uid in prompts if uid in found}
+    images = {uid: source.paths[uid] for uid in uids if uid in source.paths}
     if not images:
       raise InputError(
         f'no file in {arguments.images} is named by a uid of {arguments.prompts}'

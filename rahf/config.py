@@ -129,7 +129,8 @@ def default_config() -> ConfigDict:
         # Leave training prompts with fewer or more words out; -1 is no limit.
         min_words=-1,
         max_words=-1,
-        # Damaged records that training may pass over; with 0 it stops at the first.
+        # Damaged records that a process may pass over in training since it started;
+        # with 0 it stops at the first.
         max_skipped=0,
         # Only read when name is 'shapes'.
         shapes=dict(image_size=64, train=10000, dev=500, test=1000, seed=0),

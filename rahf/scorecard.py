@@ -3,7 +3,7 @@
 Axis letters: H W map size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +54,9 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
 
 
 def constant_metrics(
-  train: RecordSplit, split: RecordSplit, check: Callable[[], None] = lambda: None
+  train: Iterable[schema.Record],
+  split: RecordSplit,
+  check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """Evaluates the predictor that always answers with the training means.
 
@@ -74,7 +76,7 @@ def constant_metrics(
 
 
 def training_means(
-  train: RecordSplit, check: Callable[[], None] = lambda: None
+  train: Iterable[schema.Record], check: Callable[[], None] = lambda: None
 ) -> Prediction:
   """Returns the means of maps and scores over the annotated training examples.
 
@@ -102,10 +104,11 @@ def training_means(
 
 
 def read_through(
-  split: RecordSplit, what: str, check: Callable[[], None]
+  split: Iterable[schema.Record], what: str, check: Callable[[], None]
 ) -> Iterator[schema.Record]:
   """Yields every record, with a progress bar; calls `check` before each."""
-  bar = tqdm(split, what, len(split), unit='example', leave=False, disable=None)
+  total = len(split) if isinstance(split, Sized) else None
+  bar = tqdm(split, what, total, unit='example', leave=False, disable=None)
   for record in bar:
     check()
     yield record

@@ -171,6 +171,28 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
   assert len(open_split(directory, 'train')) == 2
 
 
+def test_jobs_that_were_started_are_not_started_again(command, service, tmp_path):
+  """The connection breaks before the fourth job, and before the second for points."""
+  assign, broken = service.assign_job, {3: True, 6: True}
+
+  def flaky(job_definition):
+    if broken.pop(len(service.jobs), False):
+      raise OSError('no connection')
+    return assign(job_definition)
+
+  service.assign_job = flaky
+  assert command() == 2
+  assert command('--collect') == 2
+  assert command() == 0
+  assert len(service.jobs) == 5
+  assert command('--collect') == 2
+  assert command('--collect') == 0
+  assert command('--collect') == 0
+  assert len(service.jobs) == 7
+  assert (tmp_path / 'jobs/annotations.jsonl').exists()
+  assert len(list((tmp_path / 'jobs').glob('results-*.json'))) == 7
+
+
 def test_mistakes(command, tmp_path, capsys):
   assert command('--collect') == 2
   assert 'start jobs first' in capsys.readouterr().err
@@ -189,6 +211,8 @@ def test_mistakes(command, tmp_path, capsys):
     ('alignment', {'votedFor': 'good'}, "'good' is none of 1, 2"),
     ('words', selected(('green', 1)), "is not 'green'"),
     ('words', {'words': []}, 'selectedWords'),
+    ('words', selected(('red', 17)), 'has no word 17'),
+    ('words', selected(('red', -1)), 'has no word -1'),
     ('implausibility', {'coordinates': [{'x': 25, 'y': 50}]}, 'no fractions'),
     ('misalignment', {'coordinates': [[0.5, 0.5]]}, 'not as expected'),
   ],

@@ -28,8 +28,8 @@ class PipelineOptions:
     augment: whether training batches are augmented; evaluation never is.
     min_words, max_words: training leaves out prompts with fewer or more words (the
       supplement: 3 and 30). None: no limit.
-    max_skipped: how many damaged records training may pass over; the next is read for
-      each. Evaluation passes over none.
+    max_skipped: how many damaged records a process may pass over in training since it
+      started; the next record is read for each. Evaluation passes over none.
   """
 
   image_size: int

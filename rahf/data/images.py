@@ -1,6 +1,7 @@
 """Image bytes to arrays, safely: the header is read before any pixel is."""
 
 import io
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,12 +56,15 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
   image = open_image(data)
   try:
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'):
+      # 16 bits a pixel, which Pillow would cut off at 255.
+      image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
       image = image.convert('RGBA')
       white = Image.new('RGBA', image.size, 'white')
       image = Image.alpha_composite(white, image)
     return np.asarray(image.convert('RGB'))
-  except (OSError, SyntaxError, ValueError) as error:
+  except (OSError, SyntaxError, ValueError, struct.error) as error:
     raise ImageError(f'the image cannot be decoded: {error}') from None
 
 
@@ -73,7 +77,7 @@ def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
   image = open_image(data)
   try:
     return np.asarray(image.convert('L'), np.float32) / 255
-  except (OSError, SyntaxError, ValueError) as error:
+  except (OSError, SyntaxError, ValueError, struct.error) as error:
     raise ImageError(f'the map cannot be decoded: {error}') from None
 
 

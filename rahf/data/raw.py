@@ -66,13 +66,18 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
     InputError: a line is not an annotation; says which.
   """
   found: dict[str, list[Annotation]] = {}
-  with file.open() as lines:
-    for number, line in enumerate(lines, start=1):
-      try:
-        uid, annotation = _parse(json.loads(line))
-      except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f'{file}:{number} is not an annotation: {error}') from None
-      found.setdefault(uid, []).append(annotation)
+  try:
+    lines = file.read_text(encoding='utf-8').splitlines()
+  except UnicodeDecodeError as error:
+    raise InputError(f'{file} is not UTF-8: {error}') from None
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      uid, annotation = _parse(json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise InputError(f'{file}:{number} is not an annotation: {error}') from None
+    found.setdefault(uid, []).append(annotation)
   return found
 
 

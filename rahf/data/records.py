@@ -5,6 +5,7 @@ once, to know where every record begins; after that any record is one read, so t
 training can resume anywhere without going over what came before.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -71,6 +72,16 @@ class RecordSplit:
         record = self[position]  # Says what is wrong there, and where.
       yield record
 
+  def undamaged(self) -> Iterator[tuple[int, schema.Record]]:
+    """Yields position and record of all that can be read."""
+    stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
+    for position in range(len(self)):
+      try:
+        yield position, parse_record(next(stream))
+      except (tf.errors.OpError, ValueError, StopIteration):
+        with contextlib.suppress(InputError):
+          yield position, self[position]
+
   def where(self, position: int) -> str:
     """Names a record for an error message: file, number in it, byte."""
     shard = self.shard[position]
@@ -110,7 +121,9 @@ class RecordSplit:
     sizes = _sizes(self.files)
     kept = _kept(path, sizes)
     if kept is None:
-      counts = np.array([len(record.tokens) for record in self], np.int32)
+      counts = np.zeros(len(self), np.int32)  # Damaged ones have none.
+      for position, record in self.undamaged():
+        counts[position] = len(record.tokens)
       kept = {'sizes': sizes, 'words': counts}
       _keep(path, kept)
     return kept['words']

@@ -74,6 +74,10 @@ def check_record(record: schema.Record) -> Iterator[str]:
     yield f'tokens {record.tokens} are not the words of {record.prompt!r}'
   if record.keyword_labels and len(record.keyword_labels) != len(record.tokens):
     yield f'{len(record.keyword_labels)} keyword_labels, {len(record.tokens)} tokens'
+  if len(record.keyword_shares) not in (0, len(record.tokens)):
+    yield f'{len(record.keyword_shares)} keyword_shares, {len(record.tokens)} tokens'
+  if not all(0 <= share <= 1 for share in record.keyword_shares):
+    yield f'keyword_shares {record.keyword_shares} outside [0, 1]'
   if not set(record.keyword_labels) <= {0, 1}:
     yield f'keyword_labels {record.keyword_labels} other than 0 and 1'
   if len(record.scores) != len(schema.SCORES):

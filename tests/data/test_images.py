@@ -120,3 +120,12 @@ def test_encoded_map_is_rounded_and_clipped():
   values = np.array([[-0.5, 0.0, 0.4999, 0.5, 1.0, 1.5]], np.float32)
   decoded = images.decode_map(images.encode_map(values)) * 255
   np.testing.assert_allclose(decoded, [[0, 0, 127, 128, 255, 255]], atol=1e-4)
+
+
+def test_sixteen_bits_are_scaled():
+  """Pillow would cut them off at 255."""
+  levels = np.array([[0, 256, 32768, 65535]], np.uint16)
+  buffer = io.BytesIO()
+  Image.fromarray(levels).save(buffer, 'PNG')
+  pixels = images.decode_image(buffer.getvalue())
+  assert pixels[0, :, 0].tolist() == [0, 1, 128, 255]

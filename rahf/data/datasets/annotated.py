@@ -74,6 +74,12 @@ def prepare_annotated(
     else:
       splits[split].append(uid)
       report.matched[split] += 1
+      for reason, details in (
+        ('repeated_image', source.repeated),
+        ('repeated_prompt', source.conflicts),
+      ):
+        if uid in details:
+          report.add(split, uid, reason, details[uid])
   if not any(splits.values()):
     raise InputError(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
@@ -81,14 +87,20 @@ def prepare_annotated(
     )
   written: dict[str, list[str]] = {}
   make = functools.partial(_records, by_uid, source, DRAWN[drawn], report, written)
+
+  def finish(folder: pathlib.Path) -> None:
+    for split, uids in written.items():
+      raw.write(raw.path(folder, split), ((uid, by_uid[uid]) for uid in uids))
+    paths = {'annotations': annotations, 'images': images, 'prompts': prompts}
+    report.write(
+      folder / 'report.json', {key: os.fspath(path) for key, path in paths.items()}
+    )
+
+  report.note_empty(splits)
   writing.write(
-    target, {split: make(split, uids) for split, uids in splits.items() if uids}
-  )
-  for split, uids in written.items():
-    raw.write(raw.path(target, split), ((uid, by_uid[uid]) for uid in uids))
-  paths = {'annotations': annotations, 'images': images, 'prompts': prompts}
-  report.write(
-    target / 'report.json', {key: os.fspath(path) for key, path in paths.items()}
+    target,
+    {split: make(split, uids) for split, uids in splits.items() if uids},
+    finish,
   )
   return target, report
 

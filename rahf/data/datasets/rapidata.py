@@ -3,7 +3,7 @@
 Data format, by column; the 32k set has the names in brackets:
   image                          bytes, or a struct with bytes
   prompt [sentence]              str
-  [image_name]                   str    the uid; else files and rows are numbered
+  [image_name]                   str    the uid, with its folder; else rows are numbered
   {coherence,alignment,style}_score  float  1 to 5, higher is better
   {coherence,alignment}_heatmap  float[H][W], [0, 1]; null, or nulls: not asked
   word_scores                    str    JSON, [["The", 1.37], …, ["[No_mistakes]", 4.2]]
@@ -23,6 +23,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -86,15 +87,28 @@ def prepare_rapidata(
     raise InputError(f'--files {files}: no .parquet file below it')
   report = Report()
   splits: dict[str, dict[_Place, str]] = {split: {} for split in schema.SPLITS}
+  seen = set()
   for path in paths:
+    numbered = path.relative_to(files).with_suffix('').as_posix()
     for row, (uid, prompt) in enumerate(_read_names(path)):
-      split = writing.split_of(prompt, dev, test)
-      splits[split][_Place(path, row)] = uid or f'{path.stem}-{row:06d}'
+      uid = uid or f'{numbered}-{row:06d}'
+      split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
       report.records[split] += 1
-      report.matched[split] += 1
+      if not prompt:
+        report.add(split, uid, 'missing_prompt', 'the row has none')
+      elif uid in seen:
+        report.add(split, uid, 'duplicate_label', f'again in {path}, row {row}')
+      else:
+        seen.add(uid)
+        splits[split][_Place(path, row)] = uid
+        report.matched[split] += 1
+  report.note_empty(splits)
   make = functools.partial(_records, threshold, report)
-  writing.write(target, {s: make(s, places) for s, places in splits.items() if places})
-  report.write(target / 'report.json', {'files': os.fspath(files)})
+  writing.write(
+    target,
+    {split: make(split, places) for split, places in splits.items() if places},
+    lambda folder: report.write(folder / 'report.json', {'files': os.fspath(files)}),
+  )
   return target, report
 
 
@@ -105,8 +119,8 @@ def _read_names(path: pathlib.Path) -> Iterator[tuple[str, str]]:
   with pq.ParquetFile(path) as file:
     for batch in file.iter_batches(columns=names):
       for row in batch.to_pylist():
-        uid = pathlib.PurePosixPath(row.get(columns.get('uid')) or '').stem
-        yield uid, row[columns['prompt']] or ''
+        name = row.get(columns.get('uid')) or ''
+        yield re.sub(r'\.(png|jpe?g|webp)$', '', name), row[columns['prompt']] or ''
 
 
 def _columns(path: pathlib.Path) -> dict[str, str]:
@@ -254,6 +268,8 @@ def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
     return ()
   try:
     pairs = [(str(word), float(score)) for word, score in json.loads(text)]
+    if not all(0 <= score < math.inf for _, score in pairs):
+      raise ValueError('a score is below 0 or not finite')
   except (ValueError, TypeError) as error:
     note('invalid_label', f'word_scores {text[:80]!r}: {error}')
     return ()

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from rahf.data import schema
@@ -68,6 +69,22 @@ class Report:
   def count(self, split: str, reason: str) -> int:
     """Returns how many lines a split has for a reason."""
     return sum((line.split, line.reason) == (split, reason) for line in self.lines)
+
+  def note_empty(self, splits: Mapping[str, Collection]) -> None:
+    """Notes which splits have nothing.
+
+    Raises:
+      InputError: there is nothing to train on.
+    """
+    if not splits['train']:
+      raise InputError('no image is left to train on; make --dev and --test smaller')
+    for split in schema.SPLITS:
+      if not splits[split]:
+        self.notes.append(
+          f'there is no {split} split, since no prompt fell to it; make --{split} '
+          'larger, or evaluate on another: config.eval.split, '
+          'config.keywords.threshold_split, config.eval.final_split'
+        )
 
   def check_prepared(self, split: str) -> None:
     """Raises InputError if nothing of a split was written, with the first reason."""

@@ -72,6 +72,8 @@ def prepare_richhf18k(
       if wanted
       else f'--labels {labels}: the files hold no record; download them again'
     )
+  sources = {'labels': labels, 'images': images, 'prompts': prompts}
+  paths = {name: path and os.fspath(path) for name, path in sources.items()}
   writing.write(
     target,
     {
@@ -79,11 +81,7 @@ def prepare_richhf18k(
       for split, found in samples.items()
       if found
     },
-  )
-  sources = {'labels': labels, 'images': images, 'prompts': prompts}
-  report.write(
-    target / 'report.json',
-    {name: path and os.fspath(path) for name, path in sources.items()},
+    lambda folder: report.write(folder / 'report.json', paths),
   )
   return target, report
 
@@ -180,6 +178,12 @@ def _read_labels(
           )
         else:
           samples[split][annotation.uid] = annotation
+  compare_with_release(report)
+  return samples
+
+
+def compare_with_release(report: Report) -> None:
+  """Notes in the report if there are not as many records as in the release."""
   if report.records != RELEASE_RECORDS:
     found, expected = (
       ', '.join(f'{split} {counts[split]:,}' for split in schema.SPLITS)
@@ -189,7 +193,6 @@ def _read_labels(
       f'the label files hold {found} records, the release {expected}; fine for a '
       'sample, otherwise download them again'
     )
-  return samples
 
 
 def _match(

@@ -48,14 +48,15 @@ def prepare_mirror(
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    InputError: no parquet file of a split, a damaged one, or one without the columns;
+    InputError: no parquet file of any split, a damaged one, or one without the columns;
       or the directory exists.
   """
   target = writing.target(data_dir, 'richhf18k', richhf18k.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
   for path in sorted(pathlib.Path(files).rglob('*.parquet')):
     for name, split in SPLITS.items():
-      if path.name.startswith(name):
+      # Or in a folder of that name.
+      if path.name.startswith(name) or path.parent.name == name:
         paths.setdefault(split, []).append(path)
   if not paths:
     raise InputError(
@@ -65,9 +66,11 @@ def prepare_mirror(
   # As from the release: an evaluation image is not trained on.
   order = [split for split in reversed(schema.SPLITS) if split in paths]
   writing.write(
-    target, {split: _records(split, paths[split], report, seen) for split in order}
+    target,
+    {split: _records(split, paths[split], report, seen) for split in order},
+    lambda folder: report.write(folder / 'report.json', {'mirror': os.fspath(files)}),
   )
-  report.write(target / 'report.json', {'mirror': os.fspath(files)})
+  richhf18k.compare_with_release(report)
   return target, report
 
 
@@ -77,13 +80,16 @@ def _records(
   """Yields the records of a split; notes what becomes of the others."""
   for path in paths:
     for row in tqdm.tqdm(_rows(path), desc=f'{split:5} {path.name}', unit='image'):
-      uid = pathlib.PurePosixPath(row['filename']).stem
+      uid = pathlib.PurePosixPath(row['filename'] or '').stem
       report.records[split] += 1
       note = functools.partial(report.add, split, uid)
       if uid in seen:
         note('duplicate_label', 'already taken')
         continue
       seen.add(uid)
+      if not (uid and row['caption']):
+        note('missing_prompt', 'the row has no file name or no caption')
+        continue
       report.matched[split] += 1
       annotation = Annotation(
         uid,
@@ -91,9 +97,7 @@ def _records(
         tuple(_bytes(row[name]) for name in annotations.MAPS.values()),
         row['prompt_misalignment_label'] or '',
       )
-      record = richhf18k.join(
-        annotation, _bytes(row['image']), row['caption'] or '', note
-      )
+      record = richhf18k.join(annotation, _bytes(row['image']), row['caption'], note)
       if record:
         report.prepared[split] += 1
         yield record

@@ -5,9 +5,9 @@ import hashlib
 import io
 import os
 import pathlib
-import shutil
+import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
@@ -33,8 +33,13 @@ def target(
   """Returns the directory that a data set will have, which is free.
 
   Raises:
-    InputError: it is there already and may not be replaced, or is something else.
+    InputError: it is there already and may not be replaced, or is something else; or
+      the name is no name of a folder, or stands for generated data.
   """
+  if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', name) or name == 'shapes':
+    raise InputError(
+      f'--name {name!r} must be letters, digits, _, - and ., not "shapes"'
+    )
   folder = pathlib.Path(data_dir) / name / version
   if folder.exists() and not overwrite:
     raise InputError(f'{folder} exists; give --overwrite to replace it')
@@ -61,29 +66,41 @@ def split_of(prompt: str, dev: float, test: float) -> str:
   return 'dev' if place < test + dev else 'train'
 
 
-def write(folder: pathlib.Path, splits: Mapping[str, Iterable[schema.Record]]) -> None:
-  """Writes the records of each split as shards below `folder`, replacing what is there.
+def write(
+  folder: pathlib.Path,
+  splits: Mapping[str, Iterable[schema.Record]],
+  finish: Callable[[pathlib.Path], None],
+) -> None:
+  """Writes the records of each split as shards below `folder`.
+
+  What was there before is replaced when all is written, and stays if anything fails.
 
   Args:
     folder: of `target`.
-    splits: records of one split may depend on how those before were consumed; each is
-      gone through once.
+    splits: gone through once, in this order.
+    finish: writes what else belongs there into the folder that it is given.
   """
-  if folder.exists():
-    shutil.rmtree(folder)
+  name, version, data_dir = folder.parent.name, folder.name, folder.parents[1]
+  data_dir.mkdir(parents=True, exist_ok=True)
   tfds.disable_progress_bar()
-  # TFDS prints sizes that it does not know.
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder = _Builder(
-      name=folder.parent.name,
-      version=folder.name,
-      features=features.record_features(),
-      split_datasets={
-        split: ((record.uid, record._asdict()) for record in records)
-        for split, records in splits.items()
-      },
-      data_dir=folder.parents[1],
-    )
-    with tempfile.TemporaryDirectory() as unused:
-      builder.download_and_prepare(download_dir=unused)
-  manifest.write(folder)
+  with tempfile.TemporaryDirectory(prefix=f'.{name}-', dir=data_dir) as aside:
+    # TFDS prints sizes that it does not know.
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder = _Builder(
+        name=name,
+        version=version,
+        features=features.record_features(),
+        split_datasets={
+          split: ((record.uid, record._asdict()) for record in records)
+          for split, records in splits.items()
+        },
+        data_dir=aside,
+      )
+      builder.download_and_prepare(download_dir=f'{aside}/downloads')
+    made = pathlib.Path(aside) / name / version
+    manifest.write(made)
+    finish(made)
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+      folder.rename(pathlib.Path(aside) / 'replaced')
+    made.rename(folder)

@@ -119,3 +119,32 @@ def test_by_command(own, capfd):
   for flag in ('annotations', 'images', 'prompts'):
     assert main([*command, '--overwrite', f'--{flag}=nowhere']) == 2
     assert f'--{flag} nowhere: no such' in capfd.readouterr().err
+
+
+def test_what_was_there_stays_if_the_new_cannot_be_made(own):
+  annotate(own, {'uid': 'a'} | TREE)
+  directory, _ = prepare(own)
+  before = {path.name: path.read_bytes() for path in directory.iterdir()}
+  (own / 'images/a.png').write_bytes(b'no image')
+  with pytest.raises(InputError, match='can be used'):
+    prepare(own, overwrite=True)
+  assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+  assert [path.name for path in (own / 'out').iterdir()] == ['mine']
+
+
+def test_names_that_would_not_be_found(own):
+  annotate(own, {'uid': 'a'} | TREE)
+  for name in ('a/b', 'shapes', '.hidden', ''):
+    with pytest.raises(InputError, match='--name'):
+      prepare(own, name=name)
+
+
+def test_an_empty_split_is_told(own):
+  annotate(own, {'uid': 'a'} | TREE)
+  _, report = prepare(own)
+  assert [note.split(',')[0] for note in report.notes] == [
+    'there is no dev split',
+    'there is no test split',
+  ]
+  with pytest.raises(InputError, match='no image is left to train on'):
+    prepare(own, overwrite=True, test=0.999999)

@@ -91,7 +91,7 @@ def test_the_large_sets_names_and_missing_maps(tmp_path):
   renamed['coherence_heatmap'] = [[None] * 6] * 4
   (record,), report = only(tmp_path, renamed)
   assert report.lines == []
-  assert record.uid == 'abc'
+  assert record.uid == 'folder/abc'
   assert record.prompt == PROMPT
   assert record.implausibility_map == b''
   assert record.misalignment_map
@@ -124,6 +124,8 @@ def test_a_map_with_a_channel(tmp_path):
     ({'word_scores': '[["A", 1], ["dog", 2]]'}, 'label_mismatch', "'dog' is not in"),
     ({'word_scores': 'The cat'}, 'invalid_label', 'The cat'),
     ({'word_scores': '[3]'}, 'invalid_label', r'\[3\]'),
+    ({'word_scores': '[["A", NaN]]'}, 'invalid_label', 'not finite'),
+    ({'word_scores': '[["A", -1]]'}, 'invalid_label', 'below 0'),
     ({'style_score': 0.5}, 'invalid_score', 'aesthetics 0.5'),
     ({'alignment_heatmap': [[0.5, 2.0]]}, 'unreadable_map', 'not all in'),
     ({'alignment_heatmap': [[0.5, 0.2], [0.1]]}, 'unreadable_map', 'misalignment'),
@@ -180,3 +182,20 @@ def test_what_is_refused(tmp_path):
   (tmp_path / 'files/part-0.parquet').write_bytes(b'PAR1')
   with pytest.raises(InputError, match='cannot be read'):
     prepare_rapidata(tmp_path / 'out', name='x', files=tmp_path / 'files')
+
+
+def test_rows_of_one_name_and_rows_without_a_prompt(tmp_path):
+  """Of two of one name the first is kept; names with dots and folders are different."""
+  rows = [
+    row(image_name='m0/x_v1.0.png'),
+    row(image_name='m0/x_v1.1.png'),
+    row(image_name='m1/x_v1.0.png'),
+    row(image_name='m0/x_v1.0.png'),
+    row(image_name='none', prompt=None),
+  ]
+  records, report = only(tmp_path, *rows)
+  assert {record.uid for record in records} == {'m0/x_v1.0', 'm0/x_v1.1', 'm1/x_v1.0'}
+  assert [(line.uid, line.reason) for line in report.lines] == [
+    ('m0/x_v1.0', 'duplicate_label'),
+    ('none', 'missing_prompt'),
+  ]
