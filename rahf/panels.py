@@ -1,21 +1,16 @@
-"""One picture of an example: annotation and prediction side by side.
+"""One picture of an example: annotation and prediction side by side."""
 
-The labels are drawn in Pillow's built-in font, which has Latin letters only; other
-characters of a prompt show as boxes.
-"""
-
-import bisect
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from rahf.data import schema, words
 from rahf.errors import InputError
+from rahf.typesetting import cut, font, place
 
 # TensorBoard shows pictures 340 pixels wide at first: half of this.
 TILE, GAP, MARGIN = 320, 16, 12
@@ -99,7 +94,7 @@ def review_panel(
   scale = _scale()
   room = WIDTH - 2 * MARGIN - scale.width
   draw = ImageDraw.Draw(panel)
-  draw.text((MARGIN, MARGIN - 4), _cut(title, room, SMALL), FAINT, _font(SMALL))
+  draw.text((MARGIN, MARGIN - 4), cut(title, room, font(SMALL)), FAINT, font(SMALL))
   panel.paste(scale, (WIDTH - MARGIN - scale.width, MARGIN - 4))
   panel.paste(tiles, (MARGIN, tiles_top))
   panel.paste(scores, (MARGIN + TILE + GAP, tiles_top))
@@ -164,8 +159,8 @@ def _paste_tile(
 ) -> None:
   draw = ImageDraw.Draw(block)
   baseline = top + CAPTION - 10
-  draw.text((left, baseline), text, colour, _font(20), anchor='ls')
-  draw.text((left + TILE, baseline), note, FAINT, _font(17), anchor='rs')
+  draw.text((left, baseline), text, colour, font(20), anchor='ls')
+  draw.text((left + TILE, baseline), note, FAINT, font(17), anchor='rs')
   top += CAPTION
   draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), SHADE)
   corner = left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2
@@ -176,7 +171,7 @@ def _heat_tile(image: Image.Image, heatmap: np.ndarray | None, who: str) -> Imag
   if heatmap is None:
     tile = Image.blend(image, Image.new('RGB', image.size, SHADE), 0.85)
     centre = (image.width / 2, image.height / 2)
-    ImageDraw.Draw(tile).text(centre, f'not {who}', FAINT, _font(TEXT), anchor='mm')
+    ImageDraw.Draw(tile).text(centre, f'not {who}', FAINT, font(TEXT), anchor='mm')
     return tile
   resized = Image.fromarray(np.asarray(heatmap, np.float32)).resize(
     image.size, Image.Resampling.BILINEAR
@@ -192,8 +187,8 @@ def _scale() -> Image.Image:
   block = Image.new('RGB', (width + 2 * ends, 24), PAPER)
   block.paste(Image.fromarray(colours), (ends, 4))
   draw = ImageDraw.Draw(block)
-  draw.text((ends - 8, 12), '0', FAINT, _font(SMALL), anchor='rm')
-  draw.text((ends + width + 8, 12), '1', FAINT, _font(SMALL), anchor='lm')
+  draw.text((ends - 8, 12), '0', FAINT, font(SMALL), anchor='rm')
+  draw.text((ends + width + 8, 12), '1', FAINT, font(SMALL), anchor='lm')
   return block
 
 
@@ -207,17 +202,17 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
   right = TILE - 56
   for i, name in enumerate(schema.SCORES):
     top = CAPTION + i * row
-    draw.text((0, top + 24), name, INK, _font(TEXT), anchor='ls')
+    draw.text((0, top + 24), name, INK, font(TEXT), anchor='ls')
     for j, (who, scores, colour) in enumerate(sides):
       value, y = scores.get(name, math.nan), top + 32 + j * (bar + 2)
       draw.rectangle((0, y, right, y + bar - 1), TRACK)
       middle = y + bar / 2
       if math.isnan(value):
-        draw.text((6, middle), f'not {who}', FAINT, _font(17), anchor='lm')
+        draw.text((6, middle), f'not {who}', FAINT, font(17), anchor='lm')
         continue
       draw.rectangle((0, y, np.clip(value, 0, 1) * right, y + bar - 1), colour)
       shown = f'{value:.2f}'
-      draw.text((TILE, middle), shown, colour, _font(SMALL), anchor='rm')
+      draw.text((TILE, middle), shown, colour, font(SMALL), anchor='rm')
   return block
 
 
@@ -234,7 +229,7 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
   if len(prompt) > LONGEST:
     prompt = f'{prompt[:LONGEST]}…'
     spans = [span for span in spans if span[1] <= LONGEST]
-  placed = _place(prompt, spans, WIDTH - 2 * MARGIN, _font(WORDS))
+  placed = place(prompt, spans, WIDTH - 2 * MARGIN, font(WORDS))
   lines = 1 + max((piece.line for piece in placed), default=0)
   block = Image.new('RGB', (WIDTH - 2 * MARGIN, heading + line * lines + 4), PAPER)
   draw = ImageDraw.Draw(block)
@@ -248,21 +243,21 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
   ]
   if shades is not None:
     entries.append(('p, from 0 to 1', 'shade', PREDICTED_LIGHT))
-  draw.text((0, 22), 'misaligned', INK, _font(TEXT), anchor='ls')
+  draw.text((0, 22), 'misaligned', INK, font(TEXT), anchor='ls')
   _legend(draw, 128, 2, *entries)
   for piece in placed:
     top = heading + piece.line * line
     box = (
       piece.left - 2,
       top,
-      piece.left + _font(WORDS).getlength(piece.text) + 1,
+      piece.left + font(WORDS).getlength(piece.text) + 1,
       top + 31,
     )
     if shades is not None and piece.word >= 0:
       draw.rectangle(box, _shade(shades[piece.word]))
     if piece.word in marked:
       draw.rectangle(box, outline=PREDICTED, width=2)
-    draw.text((piece.left, top + 2), piece.text, INK, _font(WORDS))
+    draw.text((piece.left, top + 2), piece.text, INK, font(WORDS))
     if piece.word in true:
       draw.rectangle((box[0], box[3] + 1, box[2], box[3] + 5), TRUE)
   return block
@@ -290,44 +285,6 @@ def _check_length(values: Sequence, what: str, spans: Sequence) -> None:
     )
 
 
-class _Piece(NamedTuple):
-  """Text set at `left` pixels of a line; `word` is -1 between words."""
-
-  text: str
-  word: int
-  line: int
-  left: float
-
-
-def _place(
-  prompt: str,
-  spans: Sequence[tuple[int, int]],
-  width: int,
-  font: ImageFont.FreeTypeFont,
-) -> list[_Piece]:
-  """Breaks the prompt into lines before words, and within words too long for one."""
-  pieces, line, left, position = [], 0, 2.0, 0
-  spaced = ''.join(' ' if char.isspace() else char for char in prompt)
-  for word, (start, end) in enumerate([*spans, (len(prompt), len(prompt))]):
-    for text, number in ((spaced[position:start], -1), (spaced[start:end], word)):
-      if number >= 0 and left > 2 and left + font.getlength(text) > width:
-        line, left = line + 1, 2.0
-      while text:
-        lengths = range(1, len(text) + 1)
-        fits = bisect.bisect_right(
-          lengths, width - left, key=lambda n, t=text: font.getlength(t[:n].rstrip())
-        )
-        # At least one character a line, or this would not end.
-        fits = max(fits, 1)
-        pieces.append(_Piece(text[:fits], number, line, left))
-        left += font.getlength(text[:fits])
-        text = text[fits:]
-        if text:
-          line, left = line + 1, 2.0
-    position = end
-  return pieces
-
-
 def _legend(
   draw: ImageDraw.ImageDraw, left: float, top: int, *entries: tuple[str, str, str]
 ) -> None:
@@ -343,21 +300,5 @@ def _legend(
     else:
       for x in range(21):
         draw.line((left + x, top, left + x, top + 20), _shade(x / 20))
-    draw.text((left + 28, top + 18), text, FAINT, _font(SMALL), anchor='ls')
-    left += 28 + _font(SMALL).getlength(text) + 24
-
-
-def _cut(text: str, width: float, size: int) -> str:
-  """Shortens a text to the width."""
-  if _font(size).getlength(text) <= width:
-    return text
-  lengths = range(len(text))
-  fits = bisect.bisect_right(
-    lengths, width, key=lambda n: _font(size).getlength(f'{text[:n]}…')
-  )
-  return f'{text[: max(fits - 1, 0)]}…'
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(size)
+    draw.text((left + 28, top + 18), text, FAINT, font(SMALL), anchor='ls')
+    left += 28 + font(SMALL).getlength(text) + 24

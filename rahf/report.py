@@ -50,13 +50,11 @@ def write(
     check: called for every record that is read; may raise, to end this early.
   """
   metrics, found = evaluation
-  # Training may have passed over the others.
-  intact = (record for _, record in train.undamaged())
   folder.mkdir(parents=True, exist_ok=True)
   constant, annotator = (
     _kept(folder / f'{split.name}-{row}.json', compute)
     for row, compute in (
-      ('constant', lambda: constant_metrics(intact, split, check)),
+      ('constant', lambda: constant_metrics(train, split, check)),
       ('annotator', lambda: annotator_metrics(split, check)),
     )
   )

@@ -3,8 +3,8 @@
 Axis letters: H W map size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from rahf.data import images, schema
 from rahf.data.records import RecordSplit
 from rahf.metrics.saliency import MapMetrics, resize_map
 from rahf.samples import Sample
+
+_Item = TypeVar('_Item')
 
 
 class Prediction(NamedTuple):
@@ -54,9 +56,7 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
 
 
 def constant_metrics(
-  train: Iterable[schema.Record],
-  split: RecordSplit,
-  check: Callable[[], None] = lambda: None,
+  train: RecordSplit, split: RecordSplit, check: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
   """Evaluates the predictor that always answers with the training means.
 
@@ -76,7 +76,7 @@ def constant_metrics(
 
 
 def training_means(
-  train: Iterable[schema.Record], check: Callable[[], None] = lambda: None
+  train: RecordSplit, check: Callable[[], None] = lambda: None
 ) -> Prediction:
   """Returns the means of maps and scores over the annotated training examples.
 
@@ -86,7 +86,8 @@ def training_means(
   totals: dict[str, np.ndarray] = {}
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
-  for record in read_through(train, 'training means', check):
+  # Training may have passed over the damaged ones.
+  for _, record in _watched(train.undamaged(), 'training means', len(train), check):
     scores.append(record.scores)
     for name in schema.MAPS:
       data = getattr(record, f'{name}_map')
@@ -104,11 +105,15 @@ def training_means(
 
 
 def read_through(
-  split: Iterable[schema.Record], what: str, check: Callable[[], None]
+  split: RecordSplit, what: str, check: Callable[[], None]
 ) -> Iterator[schema.Record]:
   """Yields every record, with a progress bar; calls `check` before each."""
-  total = len(split) if isinstance(split, Sized) else None
-  bar = tqdm(split, what, total, unit='example', leave=False, disable=None)
-  for record in bar:
+  return _watched(split, what, len(split), check)
+
+
+def _watched(
+  items: Iterable[_Item], what: str, total: int, check: Callable[[], None]
+) -> Iterator[_Item]:
+  for item in tqdm(items, what, total, unit='example', leave=False, disable=None):
     check()
-    yield record
+    yield item

@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+from rapidata.rapidata_client.job.rapidata_job_manager import RapidataJobManager
 
-from rahf import annotate
+from rahf import annotate, crowd
 from rahf.data import raw
 from rahf.data.consolidate import consolidate
 from rahf.data.datasets.annotated import prepare_annotated
@@ -35,8 +36,7 @@ class Service:
   def __init__(self, answers):
     self.job = self.audience = self
     self.answers, self.asked, self.jobs = answers, [], []
-    manager = pytest.importorskip('rapidata.rapidata_client.job.rapidata_job_manager')
-    self.real = manager.RapidataJobManager
+    self.real = RapidataJobManager
 
   def __getattr__(self, name):
     if not name.startswith('create_'):
@@ -94,9 +94,9 @@ def service():
       'words': {
         'a': [
           (selected(('red', 1), ('cat,', 2)), 0.9),
-          (selected((annotate.NO_MISTAKE, 4)), 0.3),
+          (selected((crowd.NO_MISTAKE, 4)), 0.3),
         ],
-        'b': [(selected((annotate.NO_MISTAKE, 2)), 0.9)],
+        'b': [(selected((crowd.NO_MISTAKE, 2)), 0.9)],
       },
       'implausibility': {'a': [({'coordinates': [{'x': 0.25, 'y': 0.5}]}, 0.5)]},
       'misalignment': {'a': [({'coordinates': []}, 0.5)]},
@@ -226,7 +226,7 @@ def test_what_is_not_as_expected_is_shown(
   assert 2 in statuses
   shown = capsys.readouterr().err
   assert complaint in shown
-  assert 'adapt rahf/annotate.py' in shown
+  assert 'adapt rahf/crowd.py' in shown
 
 
 def test_without_the_client_the_extra_is_named(command, monkeypatch, capsys, tmp_path):

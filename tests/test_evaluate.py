@@ -165,6 +165,13 @@ def make_record(level, scores, labels=(1, 0, 1), misaligned=True):
   )
 
 
+class Records(list):
+  """A split of which none is damaged."""
+
+  def undamaged(self):
+    return enumerate(self)
+
+
 def test_constant_predictor_by_hand():
   nan = float('nan')
   train = [
@@ -176,7 +183,7 @@ def test_constant_predictor_by_hand():
     make_record(255, (0.25, 0.5, 0.5, 0.5)),
     make_record(0, (0.5, 0.75, 0.5, 0.5), labels=(1, 1, 1)),
   ]
-  found = constant_metrics(train, split)
+  found = constant_metrics(Records(train), split)
   # Errors of 1/2 in half the pixels of both; of 0 and 1 in half the pixels.
   assert found['implausibility/mse'] == pytest.approx(1 / 8)
   assert found['implausibility/mse_empty'] == pytest.approx(1 / 8)

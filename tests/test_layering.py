@@ -14,7 +14,7 @@ ROOT = pathlib.Path(rahf.__file__).parent
 LAYERS = [
   {'main'},
   {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate'},
-  {'report'},
+  {'report', 'crowd'},
   {'ceiling', 'gallery', 'page'},
   {'compare', 'experiment', 'scorecard'},
   {'comparison'},
@@ -22,7 +22,7 @@ LAYERS = [
   {
     *('blueprint', 'checkpoint', 'config', 'distributed', 'interruption', 'journal'),
     *('losses', 'optimizer', 'pace', 'panels', 'pretrained', 'review', 'sharding'),
-    *('state', 'step', 'synthetic', 'tables'),
+    *('state', 'step', 'synthetic', 'tables', 'typesetting'),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
   {'errors'},

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rahf.data import quiet
 from rahf.errors import InputError
@@ -95,19 +96,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   richhf.set_defaults(run=_prepare_richhf18k)
 
-  shapes = names.add_parser(
-    'shapes',
-    help='generated pictures of shapes with exact labels, for tests and first runs',
-    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-  )
-  shapes.add_argument('--out', type=path, required=True, help='where to write')
-  shapes.add_argument('--image-size', type=int, default=64, help='pixels a side')
-  shapes.add_argument('--train', type=int, default=40_000, help='records')
-  shapes.add_argument('--dev', type=int, default=500, help='records')
-  shapes.add_argument('--test', type=int, default=1_000, help='records')
-  shapes.add_argument('--seed', type=int, default=0, help='of the pictures')
-  shapes.set_defaults(run=_prepare_shapes)
-
+  _add_shapes(names)
   _add_annotated(names)
   _add_rapidata(names)
 
@@ -132,6 +121,21 @@ def _parser() -> argparse.ArgumentParser:
   )
   stats.set_defaults(run=_stats)
   return parser
+
+
+def _add_shapes(names) -> None:
+  shapes = names.add_parser(
+    'shapes',
+    help='generated pictures of shapes with exact labels, for tests and first runs',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  shapes.add_argument('--out', type=pathlib.Path, required=True, help='where to write')
+  shapes.add_argument('--image-size', type=int, default=64, help='pixels a side')
+  shapes.add_argument('--train', type=int, default=40_000, help='records')
+  shapes.add_argument('--dev', type=int, default=500, help='records')
+  shapes.add_argument('--test', type=int, default=1_000, help='records')
+  shapes.add_argument('--seed', type=int, default=0, help='of the pictures')
+  shapes.set_defaults(run=_prepare_shapes)
 
 
 def _add_annotated(names) -> None:
@@ -191,33 +195,18 @@ def _add_rapidata(names) -> None:
 def _prepare_rapidata(arguments: argparse.Namespace) -> int:
   from rahf.data.datasets.rapidata import prepare_rapidata
 
-  directory, report = prepare_rapidata(
-    arguments.out,
-    name=arguments.name,
-    files=arguments.files,
-    threshold=arguments.threshold,
-    dev=arguments.dev,
-    test=arguments.test,
-    overwrite=arguments.overwrite,
-  )
-  return _print_report(directory, report)
+  return _print_report(*prepare_rapidata(arguments.out, **_options(arguments)))
 
 
 def _prepare_annotated(arguments: argparse.Namespace) -> int:
   from rahf.data.datasets.annotated import prepare_annotated
 
-  directory, report = prepare_annotated(
-    arguments.out,
-    name=arguments.name,
-    annotations=arguments.annotations,
-    images=arguments.images,
-    prompts=arguments.prompts,
-    dev=arguments.dev,
-    test=arguments.test,
-    drawn=arguments.drawn,
-    overwrite=arguments.overwrite,
-  )
-  return _print_report(directory, report)
+  return _print_report(*prepare_annotated(arguments.out, **_options(arguments)))
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns all but the first argument of the function that prepares."""
+  return {k: v for k, v in vars(arguments).items() if k not in ('run', 'out')}
 
 
 def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
@@ -233,14 +222,9 @@ def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
     raise InputError('give --labels and --images, or --mirror')
   from rahf.data.datasets.richhf18k import prepare_richhf18k
 
-  directory, report = prepare_richhf18k(
-    arguments.out,
-    labels=arguments.labels,
-    images=arguments.images,
-    prompts=arguments.prompts,
-    overwrite=arguments.overwrite,
-  )
-  return _print_report(directory, report)
+  options = _options(arguments)
+  del options['mirror']
+  return _print_report(*prepare_richhf18k(arguments.out, **options))
 
 
 def _print_report(directory: pathlib.Path, report) -> int:
@@ -255,15 +239,7 @@ def _print_report(directory: pathlib.Path, report) -> int:
 def _prepare_shapes(arguments: argparse.Namespace) -> int:
   from rahf.data.datasets.shapes import prepare_shapes
 
-  directory = prepare_shapes(
-    arguments.out,
-    image_size=arguments.image_size,
-    train=arguments.train,
-    dev=arguments.dev,
-    test=arguments.test,
-    seed=arguments.seed,
-  )
-  print(f'Prepared: {directory}')
+  print(f'Prepared: {prepare_shapes(arguments.out, **_options(arguments))}')
   return 0
 
 

@@ -5,7 +5,6 @@ once, to know where every record begins; after that any record is one read, so t
 training can resume anywhere without going over what came before.
 """
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -63,24 +62,27 @@ class RecordSplit:
       raise InputError(f'{self.where(position)} cannot be read: {reason}') from None
 
   def __iter__(self) -> Iterator[schema.Record]:
+    return (record for _, record in self._read(damaged=False))
+
+  def undamaged(self) -> Iterator[tuple[int, schema.Record]]:
+    """Yields position and record of all that can be read."""
+    return self._read(damaged=True)
+
+  def _read(self, damaged: bool) -> Iterator[tuple[int, schema.Record]]:
+    """Yields position and record; passes over damaged ones if there may be any."""
     # One pass over the shards, several times as fast as record by record.
     stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
     for position in range(len(self)):
       try:
         record = parse_record(next(stream))
       except (tf.errors.OpError, ValueError, StopIteration):
-        record = self[position]  # Says what is wrong there, and where.
-      yield record
-
-  def undamaged(self) -> Iterator[tuple[int, schema.Record]]:
-    """Yields position and record of all that can be read."""
-    stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
-    for position in range(len(self)):
-      try:
-        yield position, parse_record(next(stream))
-      except (tf.errors.OpError, ValueError, StopIteration):
-        with contextlib.suppress(InputError):
-          yield position, self[position]
+        try:
+          record = self[position]  # Says what is wrong there, and where.
+        except InputError:
+          if not damaged:
+            raise
+          continue
+      yield position, record
 
   def where(self, position: int) -> str:
     """Names a record for an error message: file, number in it, byte."""

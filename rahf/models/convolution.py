@@ -1,7 +1,7 @@
 """Convolution with a weight gradient that is fast on processors too.
 
 XLA's compiler for processors is as fast as a matrix product in a convolution and in
-the gradient by its input, but up to five times slower in the gradient by its kernel
+the gradient by its input, but up to ten times slower in the gradient by its kernel
 when maps are large. That gradient is one matrix product per tap of the kernel; over a
 few rows of the map at a time, what they read stays in the cache.
 

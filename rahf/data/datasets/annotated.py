@@ -7,7 +7,7 @@ of the report.
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import tqdm
 
@@ -62,24 +62,7 @@ def prepare_annotated(
   report = Report()
   by_uid = raw.read(pathlib.Path(annotations))
   source = ImageFolder(images, prompts, by_uid)
-  splits: dict[str, list[str]] = {split: [] for split in schema.SPLITS}
-  for uid in by_uid:
-    prompt = source.prompts.get(uid)
-    split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
-    report.records[split] += 1
-    if uid not in source.uids:
-      report.add(split, uid, 'missing_image', 'uid not found among the images')
-    elif not prompt:
-      report.add(split, uid, 'missing_prompt', 'the table has no prompt for it')
-    else:
-      splits[split].append(uid)
-      report.matched[split] += 1
-      for reason, details in (
-        ('repeated_image', source.repeated),
-        ('repeated_prompt', source.conflicts),
-      ):
-        if uid in details:
-          report.add(split, uid, reason, details[uid])
+  splits = _deal_out(by_uid, source, dev, test, report)
   if not any(splits.values()):
     raise InputError(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
@@ -103,6 +86,31 @@ def prepare_annotated(
     finish,
   )
   return target, report
+
+
+def _deal_out(
+  uids: Iterable[str], source: ImageFolder, dev: float, test: float, report: Report
+) -> dict[str, list[str]]:
+  """Returns the uids of each split that have image and prompt; notes the others."""
+  splits: dict[str, list[str]] = {split: [] for split in schema.SPLITS}
+  for uid in uids:
+    prompt = source.prompts.get(uid)
+    split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
+    report.records[split] += 1
+    if uid not in source.uids:
+      report.add(split, uid, 'missing_image', 'uid not found among the images')
+    elif not prompt:
+      report.add(split, uid, 'missing_prompt', 'the table has no prompt for it')
+    else:
+      splits[split].append(uid)
+      report.matched[split] += 1
+      for reason, details in (
+        ('repeated_image', source.repeated),
+        ('repeated_prompt', source.conflicts),
+      ):
+        if uid in details:
+          report.add(split, uid, reason, details[uid])
+  return splits
 
 
 def _records(

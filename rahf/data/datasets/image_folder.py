@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,8 +48,8 @@ class ImageFolder:
         self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
 
   @property
-  def uids(self) -> set[str]:
-    return set(self.paths)
+  def uids(self) -> Set[str]:
+    return self.paths.keys()
 
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found)."""

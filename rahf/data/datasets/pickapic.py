@@ -8,7 +8,7 @@ the row groups and the side (0 or 1) that hold a wanted image.
 import collections
 import os
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -78,8 +78,8 @@ class PickAPic:
         self.repeated[uid] = f'{number} places, first used: {self._places[uid]}'
 
   @property
-  def uids(self) -> set[str]:
-    return set(self._places)
+  def uids(self) -> Set[str]:
+    return self._places.keys()
 
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found) in the order of the files."""

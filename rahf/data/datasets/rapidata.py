@@ -18,17 +18,17 @@ marked word together, and a word's share at most its score by that sum. It is ke
 """
 
 import functools
-import itertools
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tqdm
 from jaxtyping import Float
@@ -157,10 +157,9 @@ def _records(
   """Yields the records of a split; notes what becomes of the others."""
   with tqdm.tqdm(total=len(places), desc=f'{split:5}', unit='image') as bar:
     for path in dict.fromkeys(place.file for place in places):
-      for number, row in enumerate(_read_rows(path)):
-        uid = places.get(_Place(path, number))
-        if uid is None:
-          continue
+      rows = {place.row: uid for place, uid in places.items() if place.file == path}
+      for number, row in _read_rows(path, rows):
+        uid = rows[number]
         bar.update()
         note = functools.partial(report.add, split, uid)
         try:
@@ -173,8 +172,10 @@ def _records(
   report.check_prepared(split)
 
 
-def _read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields rows under our names for columns."""
+def _read_rows(
+  path: pathlib.Path, rows: Container[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields the wanted rows with their numbers, under our names for columns."""
   names = {name: ours for ours, name in _columns(path).items()}
   with pq.ParquetFile(path) as file:
     wanted = [
@@ -182,12 +183,18 @@ def _read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
       for name in file.schema_arrow.names
       if name in names or name == 'word_scores' or name.endswith(('_heatmap', '_score'))
     ]
+    first = 0
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
       for number in range(len(batch)):
-        yield {
-          names.get(name, name): _value(name, batch.column(name)[number])
-          for name in wanted
-        }
+        if first + number in rows:
+          yield (
+            first + number,
+            {
+              names.get(name, name): _value(name, batch.column(name)[number])
+              for name in wanted
+            },
+          )
+      first += len(batch)
 
 
 def _value(name: str, scalar: pa.Scalar) -> Any:
@@ -197,15 +204,16 @@ def _value(name: str, scalar: pa.Scalar) -> Any:
   """
   if not name.endswith('_heatmap') or not scalar.is_valid:
     return scalar.as_py()
-  counts, values = [1], scalar.values
+  shape, values, even = [len(scalar)], scalar.values, True
   while pa.types.is_nested(values.type):
-    counts.append(len(values))
+    # A row that is null has no values.
+    lengths = set(pc.list_value_length(values).fill_null(0).to_pylist())
+    even = even and len(lengths) <= 1
+    shape.append(max(lengths, default=0))
     values = values.flatten()
-  counts.append(len(values))
   values = values.to_numpy(zero_copy_only=False).astype(np.float32)
-  shape = [inner // max(outer, 1) for outer, inner in itertools.pairwise(counts)]
   # Rows of different lengths are no map, and are shown as they are.
-  return values.reshape(shape) if math.prod(shape) == values.size else values
+  return values.reshape(shape) if even else values
 
 
 def make_record(uid: str, row: dict[str, Any], threshold: float, note) -> schema.Record:
@@ -237,7 +245,7 @@ def make_record(uid: str, row: dict[str, Any], threshold: float, note) -> schema
 
 
 def _score(row: dict[str, Any], name: str, note) -> float:
-  value = row.get(f'{SCORES.get(name)}_score')
+  value = row.get(f'{SCORES[name]}_score') if name in SCORES else None
   if value is None or math.isnan(value):
     return math.nan
   if not 1 <= value <= 5:

@@ -1,6 +1,7 @@
 """RichHF-18K with its images in one set of parquet files, as others have uploaded it.
 
-Data format, by column, in files `<train, validation or test>-….parquet`:
+Data format, by column, in files `<train, validation or test>-….parquet`, or in folders
+of these names:
   filename                       str      <folder>/<uid>.png
   image                          bytes, or a struct with bytes
   caption                        str      the prompt
@@ -54,10 +55,11 @@ def prepare_mirror(
   target = writing.target(data_dir, 'richhf18k', richhf18k.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
   for path in sorted(pathlib.Path(files).rglob('*.parquet')):
-    for name, split in SPLITS.items():
-      # Or in a folder of that name.
-      if path.name.startswith(name) or path.parent.name == name:
+    # By its own name, else by its folder's.
+    for name in (path.name, path.parent.name):
+      if split := next((SPLITS[key] for key in SPLITS if name.startswith(key)), None):
         paths.setdefault(split, []).append(path)
+        break
   if not paths:
     raise InputError(
       f'--mirror {files}: no file {", ".join(f"{name}-….parquet" for name in SPLITS)}'
@@ -65,12 +67,16 @@ def prepare_mirror(
   report, seen = Report(), set()
   # As from the release: an evaluation image is not trained on.
   order = [split for split in reversed(schema.SPLITS) if split in paths]
+
+  def finish(folder: pathlib.Path) -> None:
+    richhf18k.compare_with_release(report)
+    report.write(folder / 'report.json', {'mirror': os.fspath(files)})
+
   writing.write(
     target,
     {split: _records(split, paths[split], report, seen) for split in order},
-    lambda folder: report.write(folder / 'report.json', {'mirror': os.fspath(files)}),
+    finish,
   )
-  richhf18k.compare_with_release(report)
   return target, report
 
 

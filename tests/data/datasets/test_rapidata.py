@@ -129,6 +129,8 @@ def test_a_map_with_a_channel(tmp_path):
     ({'style_score': 0.5}, 'invalid_score', 'aesthetics 0.5'),
     ({'alignment_heatmap': [[0.5, 2.0]]}, 'unreadable_map', 'not all in'),
     ({'alignment_heatmap': [[0.5, 0.2], [0.1]]}, 'unreadable_map', 'misalignment'),
+    # Eight values, but no two rows of four.
+    ({'alignment_heatmap': [[0.5] * 3, [0.1] * 5]}, 'unreadable_map', 'misalignment'),
   ],
 )
 def test_what_is_wrong_is_masked_alone(tmp_path, change, reason, detail):

@@ -1,0 +1,65 @@
+"""Text in pictures: broken into lines, or cut.
+
+Pillow's built-in font has Latin letters only; other characters show as boxes.
+"""
+
+import bisect
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from PIL import ImageFont
+
+
+class Piece(NamedTuple):
+  """Text set at `left` pixels of a line; `word` is -1 between words."""
+
+  text: str
+  word: int
+  line: int
+  left: float
+
+
+def place(
+  prompt: str,
+  spans: Sequence[tuple[int, int]],
+  width: int,
+  font: ImageFont.FreeTypeFont,
+) -> list[Piece]:
+  """Breaks the prompt into lines before words, and within words too long for one."""
+  pieces, line, left, position = [], 0, 2.0, 0
+  spaced = ''.join(' ' if char.isspace() else char for char in prompt)
+  for word, (start, end) in enumerate([*spans, (len(prompt), len(prompt))]):
+    for text, number in ((spaced[position:start], -1), (spaced[start:end], word)):
+      if number >= 0 and left > 2 and left + font.getlength(text) > width:
+        line, left = line + 1, 2.0
+      while text:
+        lengths = range(1, len(text) + 1)
+        fits = bisect.bisect_right(
+          lengths, width - left, key=lambda n, t=text: font.getlength(t[:n].rstrip())
+        )
+        # At least one character a line, or this would not end.
+        fits = max(fits, 1)
+        pieces.append(Piece(text[:fits], number, line, left))
+        left += font.getlength(text[:fits])
+        text = text[fits:]
+        if text:
+          line, left = line + 1, 2.0
+    position = end
+  return pieces
+
+
+def cut(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+  """Shortens a text to a width in pixels."""
+  if font.getlength(text) <= width:
+    return text
+  lengths = range(len(text))
+  fits = bisect.bisect_right(
+    lengths, width, key=lambda n: font.getlength(f'{text[:n]}…')
+  )
+  return f'{text[: max(fits - 1, 0)]}…'
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+  return ImageFont.load_default(size)
