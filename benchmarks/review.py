@@ -91,7 +91,7 @@ def measure_evaluation(folder: epath.Path) -> None:
   def keep(gallery: Gallery, number: int) -> None:
     gallery.add(*examples[number % 16], scored[number % 16])
 
-  panels, pages = Gallery(panels=16), Gallery(thumbnails=count)
+  panels, pages = Gallery(panels=range(16)), Gallery(thumbnails=count)
   _line('panel', _time(lambda i: keep(panels, i), 16))
   start = time.perf_counter()
   for number in range(count):

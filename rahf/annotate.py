@@ -39,7 +39,7 @@ def main(
     source = ImageFolder(arguments.images, arguments.prompts, uids)
     prompts = source.prompts
     # In the table's order.
-    images = {uid: source.paths[uid] for uid in uids if uid in source.paths}
+    images = {uid: source.places[uid][0] for uid in uids if uid in source.places}
     if not images:
       raise InputError(
         f'no file in {arguments.images} is named by a uid of {arguments.prompts}'

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rahf import samples
-from rahf.data import consolidate, images, raw, schema
+from rahf.data import consolidate, images, manifest, raw, schema
 from rahf.data.consolidate import Annotation, ConsolidatedLabels
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
@@ -35,25 +35,31 @@ def annotator_metrics(
   if not file.exists():
     return None
   annotations = raw.read(file)
+  # As the truth was drawn.
+  made = manifest.read(split.directory)
+  draw = consolidate.DRAWN[made.settings.get('drawn', 'discs') if made else 'discs']
   measured = []
   for record in read_through(split, 'annotators', check):
     several = annotations.get(record.uid, ())
     try:
       for left_out in range(len(several) if len(several) > 1 else 0):
-        measured.append(_measure(record, several, left_out))
+        measured.append(_measure(record, several, left_out, draw))
     except InputError as error:
       raise InputError(f'{file}, {record.uid}: {error}') from None
   return samples.metrics(measured) if measured else None
 
 
 def _measure(
-  record: schema.Record, annotations: Sequence[Annotation], left_out: int
+  record: schema.Record,
+  annotations: Sequence[Annotation],
+  left_out: int,
+  draw: consolidate.Draw,
 ) -> Sample:
   """Scores one annotator of an image as a prediction of the others' labels."""
   height, width = _map_size(record)
 
   def labels(chosen: Sequence[Annotation]) -> ConsolidatedLabels:
-    return consolidate.consolidate(chosen, record.tokens, height, width)
+    return consolidate.consolidate(chosen, record.tokens, height, width, draw)
 
   one = labels([annotations[left_out]])
   others = labels([*annotations[:left_out], *annotations[left_out + 1 :]])

@@ -155,8 +155,10 @@ class Evaluator:
     split = self._experiment.split(split_name)
     gallery, review = None, self._review
     if distributed.is_first():
-      looked_at = dict(panels=review.examples, worst=review.worst) if board else {}
-      gallery = Gallery(thumbnails=review.page, **looked_at)
+      # At even distances: the first ones may all be of one prompt.
+      panels = range(0, len(split), max(1, len(split) // max(1, review.examples)))
+      looked_at = dict(panels=panels[: review.examples], worst=review.worst)
+      gallery = Gallery(thumbnails=review.page, **(looked_at if board else {}))
     evaluation = self(
       params, split, threshold=threshold, gallery=gallery, check=stop.check
     )

@@ -7,7 +7,7 @@ thumbnail, some kB, of each example up to a limit.
 import heapq
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 from rahf.data import images, schema
 from rahf.panels import Labels, review_panel
 from rahf.samples import Sample, keyword_f1, score_error
-from rahf.scorecard import Prediction
+from rahf.scorecard import Prediction, decoded_maps
 
 IMAGE_SIDE, MAP_SIDE = 160, 48  # of thumbnails, the longer one, in pixels
 
@@ -63,13 +63,21 @@ class Gallery:
   """Collects pictures, example by example.
 
   Attributes:
-    panels: of the first examples.
+    panels: of the examples asked for.
     thumbnails: of the first examples, in the order of the evaluation's samples.
   """
 
-  def __init__(self, *, panels: int = 0, worst: int = 0, thumbnails: int = 0):
-    """Says how many to keep of each; `worst` is for each of `WORST`."""
-    self._limits = (panels, worst, thumbnails)
+  def __init__(
+    self, *, panels: Collection[int] = (), worst: int = 0, thumbnails: int = 0
+  ):
+    """Says what to keep.
+
+    Args:
+      panels: which examples to draw, by their numbers.
+      worst: how many for each of `WORST`.
+      thumbnails: how many of the first.
+    """
+    self._panels, self._worst_limit, self._thumbnails = panels, worst, thumbnails
     self._worst: dict[str, list[tuple[float, int, _Case]]] = {
       name: [] for name in WORST
     }
@@ -79,8 +87,8 @@ class Gallery:
 
   def add(self, record: schema.Record, prediction: Prediction, sample: Sample) -> None:
     """Keeps what is to be kept of the next example."""
-    panels, worst, thumbnails = self._limits
-    if len(self.panels) < panels:
+    worst, thumbnails = self._worst_limit, self._thumbnails
+    if self._seen in self._panels:
       self.panels.append(panel(record, prediction, title=record.uid))
     if len(self.thumbnails) < thumbnails:
       self.thumbnails.append(thumbnail(record, prediction))
@@ -141,12 +149,6 @@ def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
       _small_map(predicted),
     )
   return Thumbnail(record.prompt, _webp(image, quality=60), maps)
-
-
-def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | None]:
-  """Returns the annotated maps by name, None where there is none."""
-  encoded = {name: getattr(record, f'{name}_map') for name in schema.MAPS}
-  return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
 
 
 def _small_map(heatmap: Float[np.ndarray, 'h w']) -> SmallMap:

@@ -75,6 +75,12 @@ def constant_metrics(
   )
 
 
+def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | None]:
+  """Returns the annotated maps by name, None where there is none."""
+  encoded = {name: getattr(record, f'{name}_map') for name in schema.MAPS}
+  return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
+
+
 def training_means(
   train: RecordSplit, check: Callable[[], None] = lambda: None
 ) -> Prediction:
@@ -88,12 +94,14 @@ def training_means(
   scores = []
   # Training may have passed over the damaged ones.
   for _, record in _watched(train.undamaged(), 'training means', len(train), check):
+    try:
+      maps = decoded_maps(record)
+    except images.ImageError:
+      continue
     scores.append(record.scores)
-    for name in schema.MAPS:
-      data = getattr(record, f'{name}_map')
-      if not data:
+    for name, values in maps.items():
+      if values is None:
         continue
-      values = images.decode_map(data)
       if totals:
         values = resize_map(values, *next(iter(totals.values())).shape)
       totals[name] = totals.get(name, 0.0) + values

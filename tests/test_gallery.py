@@ -99,7 +99,9 @@ def test_what_is_not_annotated_is_no_case():
     implausibility_map=b'',
     misalignment_map=images.encode_map(np.zeros((8, 8), np.float32)),
   )
-  gallery = fill(Gallery(panels=1, worst=3, thumbnails=1), (record, make_prediction(0)))
+  gallery = fill(
+    Gallery(panels=[0], worst=3, thumbnails=1), (record, make_prediction(0))
+  )
   assert not any(gallery.worst_panels().values())
   assert len(gallery.panels) == len(gallery.thumbnails) == 1
   (annotated, predicted) = gallery.thumbnails[0].maps['implausibility']
@@ -109,7 +111,7 @@ def test_what_is_not_annotated_is_no_case():
 
 def test_limits():
   examples = [(make_record(i), make_prediction(i / 10)) for i in range(5)]
-  gallery = fill(Gallery(panels=2, thumbnails=3), *examples)
+  gallery = fill(Gallery(panels=[0, 1], thumbnails=3), *examples)
   assert len(gallery.panels) == 2
   assert len(gallery.thumbnails) == 3
   assert not any(gallery.worst_panels().values())

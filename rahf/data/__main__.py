@@ -23,8 +23,9 @@ Instead of both:
                                 {train,validation,test}-….parquet
 
 Writes OUT/richhf18k/<version>/ with report.json, which names by uid every sample
-that was dropped and every label that was masked. Besides the result (about 18 GB
-for the whole release) OUT needs as much again while it is being written.
+that was dropped and every label that was masked; about 18 GB for the whole release.
+Stopped, the same command goes on with what is not yet made; until all is, it lies in
+OUT/.richhf18k-<version>.partial.
 """
 
 _ANNOTATED = """\
@@ -90,10 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='TABLE',
     help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
   )
-  richhf.add_argument('--out', type=path, required=True, help='where to write')
-  richhf.add_argument(
-    '--overwrite', action='store_true', help='replace what is prepared there'
-  )
+  _add_output(richhf)
   richhf.set_defaults(run=_prepare_richhf18k)
 
   _add_shapes(names)
@@ -170,8 +168,7 @@ def _add_annotated(names) -> None:
     help="what points become: discs of 1/20 of the height, as the paper's, or "
     "Gaussians of 1/20 of the shorter side, as Rapidata's (default: discs)",
   )
-  add('--out', type=path, required=True, help='where to write')
-  add('--overwrite', action='store_true', help='replace what is prepared there')
+  _add_output(annotated)
   annotated.set_defaults(run=_prepare_annotated)
 
 
@@ -187,9 +184,21 @@ def _add_rapidata(names) -> None:
   add('--threshold', type=float, default=0.5, help='share above which a word is wrong')
   add('--dev', type=float, default=0.05, help='share of the prompts')
   add('--test', type=float, default=0.05, help='likewise')
-  add('--out', type=path, required=True, help='where to write')
-  add('--overwrite', action='store_true', help='replace what is prepared there')
+  _add_output(rapidata)
   rapidata.set_defaults(run=_prepare_rapidata)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('--out', type=pathlib.Path, required=True, help='where to write')
+  add('--workers', type=_positive, help='threads that join (default: one a core)')
+  add('--overwrite', action='store_true', help='replace what is prepared there')
+
+
+def _positive(text: str) -> int:
+  if (number := int(text)) < 1:
+    raise argparse.ArgumentTypeError(f'{number} is not above 0')
+  return number
 
 
 def _prepare_rapidata(arguments: argparse.Namespace) -> int:
@@ -215,7 +224,10 @@ def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
 
     return _print_report(
       *prepare_mirror(
-        arguments.out, files=arguments.mirror, overwrite=arguments.overwrite
+        arguments.out,
+        files=arguments.mirror,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
       )
     )
   if not (arguments.labels and arguments.images):

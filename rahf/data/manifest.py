@@ -1,4 +1,8 @@
-"""manifest.json beside a data set's shards: how large each is, and its checksum.
+"""manifest.json beside a data set's shards: what each holds, and its checksum.
+
+Data format:
+  shards    name -> {"records": int, "bytes": int, "sha256": hexadecimal}
+  settings  what the data were made with, by option; empty if there were none
 
 TFRecords have checksums of every record, but a file cut between two records is a valid
 one, and so is one of another version.
@@ -8,60 +12,143 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import tqdm
 
 from rahf.errors import InputError
 
 NAME = 'manifest.json'
+# RichHF-18K's.
+RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
 
 
-def write(folder: os.PathLike | str) -> None:
-  """Writes size and SHA-256 of every shard in a prepared directory."""
-  folder = pathlib.Path(folder)
-  shards = {
-    path.name: {'bytes': path.stat().st_size, 'sha256': _digest(path)}
-    for path in sorted(folder.glob('*.tfrecord*'))
+class Shard(NamedTuple):
+  """What a shard is, by which it is known again."""
+
+  records: int
+  bytes: int
+  sha256: str
+
+
+class Manifest(NamedTuple):
+  """The content of the file."""
+
+  shards: dict[str, Shard]
+  settings: dict[str, Any]
+
+
+def describe(path: pathlib.Path, records: int) -> Shard:
+  """Returns what there is to say of a shard."""
+  return Shard(records, path.stat().st_size, _digest(path))
+
+
+def describe_all(folder: pathlib.Path) -> dict[str, Shard]:
+  """Returns what there is to say of the shards that TFDS wrote, by name."""
+  info = json.loads((folder / 'dataset_info.json').read_text())
+  shards = {}
+  for split in info['splits']:
+    counts = [int(count) for count in split['shardLengths']]
+    for number, count in enumerate(counts):
+      stem = f'{info["name"]}-{split["name"]}.tfrecord'
+      name = f'{stem}-{number:05d}-of-{len(counts):05d}'
+      shards[name] = describe(folder / name, count)
+  return shards
+
+
+def write(
+  folder: os.PathLike | str,
+  shards: Mapping[str, Shard],
+  settings: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes the manifest of a prepared directory."""
+  content = {
+    'shards': {name: shard._asdict() for name, shard in sorted(shards.items())},
+    'settings': dict(settings or {}),
   }
+  folder = pathlib.Path(folder)
   partial = folder / f'.{NAME}.{os.getpid()}'
-  partial.write_text(json.dumps({'shards': shards}, indent=2) + '\n')
+  partial.write_text(json.dumps(content, indent=2) + '\n')
   partial.replace(folder / NAME)
+
+
+def read(folder: os.PathLike | str) -> Manifest | None:
+  """Returns the manifest; None without one, as in data sets that others prepared.
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  path = pathlib.Path(folder) / NAME
+  try:
+    content = json.loads(path.read_text())
+    shards = {name: Shard(**shard) for name, shard in content['shards'].items()}
+    return Manifest(shards, dict(content['settings']))
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f'{path} cannot be read ({error!r}); copy it again, or prepare the data again'
+    ) from None
 
 
 def check(folder: os.PathLike | str) -> list[str]:
   """Returns a sentence for each shard that is not as it was written.
 
-  Without a manifest, as in data sets that others prepared, there is nothing to say.
-
   Raises:
     InputError: the manifest cannot be read.
   """
-  folder = pathlib.Path(folder)
-  path = folder / NAME
-  if not path.exists():
+  folder, manifest = pathlib.Path(folder), read(folder)
+  if manifest is None:
     return []
-  try:
-    shards = json.loads(path.read_text())['shards']
-    expected = {name: (one['bytes'], one['sha256']) for name, one in shards.items()}
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f'{path} cannot be read ({error!r}); copy it again') from None
   problems = []
-  for name, (size, digest) in tqdm.tqdm(expected.items(), 'checksums', unit='shard'):
+  shards = tqdm.tqdm(manifest.shards.items(), 'checksums', unit='shard')
+  for name, expected in shards:
     shard = folder / name
     if not shard.exists():
       problems.append(f'{shard} is missing; copy it again')
-    elif shard.stat().st_size != size:
-      problems.append(
-        f'{shard} has {shard.stat().st_size} bytes, not {size}; copy it again'
-      )
-    elif _digest(shard) != digest:
+    elif (size := shard.stat().st_size) != expected.bytes:
+      problems.append(f'{shard} has {size} bytes, not {expected.bytes}; copy it again')
+    elif _digest(shard) != expected.sha256:
       problems.append(f'{shard} is not as it was written (SHA-256); copy it again')
   there = {shard.name for shard in folder.glob('*.tfrecord*')}
-  problems += [
+  return problems + [
     f'{folder / name} is not in {NAME}; take it out of the way'
-    for name in sorted(there - expected.keys())
+    for name in sorted(there - manifest.shards.keys())
   ]
-  return problems
+
+
+def compare(folder: os.PathLike | str, records: Mapping[str, int | None]) -> list[str]:
+  """Returns a sentence for each split that has not as many records as it should.
+
+  Without a manifest RichHF-18K is compared with its release.
+
+  Args:
+    records: found in each split; None where it is known to be damaged.
+  """
+  folder, manifest = pathlib.Path(folder), read(folder)
+  if manifest is not None:
+    source, expected = NAME, _by_split(manifest.shards)
+  elif folder.parent.name == 'richhf18k':
+    source, expected = 'the release', RELEASE_RECORDS
+  else:
+    return []
+  found = {split: records.get(split, 0) for split in expected}
+  return [
+    f'{folder}: {split} has {found[split]:,} records, {source} {number:,}; prepare the '
+    'data again, or copy them again'
+    for split, number in expected.items()
+    if found[split] not in (None, number)
+  ]
+
+
+def _by_split(shards: Mapping[str, Shard]) -> dict[str, int]:
+  records: dict[str, int] = {}
+  for name, shard in shards.items():
+    split = re.search(r'-([a-z_]+)\.tfrecord', name)[1]
+    records[split] = records.get(split, 0) + shard.records
+  return records
 
 
 def _digest(path: pathlib.Path) -> str:

@@ -68,7 +68,7 @@ def train_batches(
     return _Place(index, augment.example_seed(seed, drawn.epoch, index))
 
   stream = _Stream(
-    split, tokenizer, options, place, options.augment, options.max_skipped
+    split, tokenizer, options, place, starts, options.augment, options.max_skipped
   )
   return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
 
@@ -101,7 +101,7 @@ def eval_batches(
     return _Place(index, tf.zeros([2], tf.int64))
 
   steps = -(-len(split) // batch_size)
-  stream = _Stream(split, tokenizer, options, place, augmented=False)
+  stream = _Stream(split, tokenizer, options, place, np.zeros(1, int), augmented=False)
   return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
 
 
@@ -133,6 +133,7 @@ class _Stream:
   tokenizer: Tokenizer
   options: PipelineOptions
   place: Callable[[tf.Tensor], _Place]
+  starts: Int64[np.ndarray, 'S']  # Of each data set among the records.
   augmented: bool
   max_skipped: int = 0
 
@@ -205,7 +206,7 @@ class _Stream:
       complaint = self._complaint(index)
       if not complaint:
         continue
-      following = (index + 1) % len(self.split)
+      following = self._following(index)
       passed_over = int(np.sum(read != np.arange(len(read))))
       if passed_over >= self.max_skipped or read[following] == index:
         raise InputError(complaint)
@@ -218,6 +219,12 @@ class _Stream:
       read[read == index] = read[following]
       return
     raise RuntimeError('a batch could not be read, and each of its records can')
+
+  def _following(self, index: int) -> int:
+    """Returns the next record of the same data set, behind its last its first."""
+    ends = [*self.starts[1:], len(self.split)]
+    source = np.searchsorted(self.starts, index, side='right') - 1
+    return index + 1 if index + 1 < ends[source] else int(self.starts[source])
 
   def _complaint(self, index: int) -> str:
     """Says what is wrong with a record and where it is; '' if nothing is."""

@@ -11,9 +11,9 @@ from rahf.data.records import RecordSplit
 def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """Checks every record of a prepared directory, with a progress bar.
 
-  Shards complete and as the manifest says, checksums, schema, images and maps
-  decodable, words and labels in agreement, scores in range, uids unique over all
-  splits.
+  Shards complete and as the manifest says, numbers of records, checksums, schema,
+  images and maps decodable, words and labels in agreement, scores in range, uids unique
+  over all splits.
 
   Returns:
     Records read per split, and one sentence per problem, with file and uid.
@@ -23,6 +23,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """
   directory, names = prepared.find(path)
   counts = dict.fromkeys(names, 0)
+  sizes: dict[str, int | None] = {}
   problems = manifest.check(directory)
   places = collections.defaultdict(list)
   for name in names:
@@ -30,13 +31,16 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
       split = records.open_split(directory, name)
     except ValueError as error:
       problems.append(str(error))
+      sizes[name] = None
       continue
+    sizes[name] = len(split)
     results = prepared.map_records(split, _check)
     for position, (uid, found) in enumerate(results):
       problems += found
       if uid is not None:
         counts[name] += 1
         places[uid].append(split.where(position))
+  problems += manifest.compare(directory, sizes)
   problems += [
     f'uid {uid!r} is not unique: {" ".join(where)} in this split or another'
     for uid, where in places.items()

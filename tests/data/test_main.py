@@ -23,7 +23,7 @@ def test_prepare_verify_stats_on_the_sample(assets, tmp_path, capfd):
   assert counts['annotated samples'] == ['13', '2', '3']
   assert counts['prepared'] == ['13', '2', '3']
   assert counts['keyword labels do not fit the prompt'] == ['1', '0', '0']
-  assert 'train: 100%' in progress
+  assert 'Joining: 100%' in progress
   target = tmp_path / 'richhf18k/1.0.0'
   assert f'Prepared: {target}' in printed
   report = json.loads((target / 'report.json').read_text())

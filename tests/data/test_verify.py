@@ -126,8 +126,17 @@ def test_what_is_too_much_is_found(directory):
 
 
 def test_data_of_others_need_no_manifest(directory):
+  other = directory.parents[1] / 'other/1.0.0'
+  shutil.copytree(directory, other)
+  (other / 'manifest.json').unlink()
+  assert verify.verify(other)[1] == []
   (directory / 'manifest.json').unlink()
-  assert verify.verify(directory)[1] == []
+  problems = verify.verify(directory)[1]
+  assert [problem.split(': ')[1].split(';')[0] for problem in problems] == [
+    'train has 3 records, the release 15,810',
+    'dev has 1 records, the release 995',
+    'test has 1 records, the release 955',
+  ]
   (directory / 'manifest.json').write_text('{')
   with pytest.raises(InputError, match=r'manifest\.json cannot be read'):
     verify.verify(directory)

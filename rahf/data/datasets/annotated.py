@@ -7,14 +7,13 @@ of the report.
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
-
-import tqdm
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rahf.data import raw, schema, words
 from rahf.data.consolidate import DRAWN, Annotation, Draw, consolidate
-from rahf.data.datasets import writing
+from rahf.data.datasets import parts, writing
 from rahf.data.datasets.image_folder import ImageFolder
+from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
 from rahf.errors import InputError
@@ -32,6 +31,7 @@ def prepare_annotated(
   dev: float = 0.05,
   test: float = 0.05,
   drawn: str = 'discs',
+  workers: int | None = None,
   overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
   """Consolidates raw annotations and writes them with their images as a data set.
@@ -47,6 +47,7 @@ def prepare_annotated(
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
     dev, test: shares of the prompts; the rest is for training.
     drawn: what points become, one of `consolidate.DRAWN`.
+    workers: how many threads join; None for one a core.
     overwrite: replace what was prepared there before.
 
   Returns:
@@ -68,41 +69,46 @@ def prepare_annotated(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
       f'prompt in {prompts}'
     )
-  written: dict[str, list[str]] = {}
-  make = functools.partial(_records, by_uid, source, DRAWN[drawn], report, written)
-
-  def finish(folder: pathlib.Path) -> None:
-    for split, uids in written.items():
-      raw.write(raw.path(folder, split), ((uid, by_uid[uid]) for uid in uids))
-    paths = {'annotations': annotations, 'images': images, 'prompts': prompts}
-    report.write(
-      folder / 'report.json', {key: os.fspath(path) for key, path in paths.items()}
-    )
-
   report.note_empty(splits)
+
+  def finish(folder: pathlib.Path, uids: Mapping[str, Sequence[str]]) -> None:
+    for split, written in uids.items():
+      raw.write(raw.path(folder, split), ((uid, by_uid[uid]) for uid in written))
+
   writing.write(
     target,
-    {split: make(split, uids) for split, uids in splits.items() if uids},
-    finish,
+    [
+      Sample(split, uid, source.prompts[uid], place)
+      for uid, place in source.places.items()
+      for split, found in splits.items()
+      if uid in found
+    ],
+    functools.partial(_records, by_uid, source, DRAWN[drawn]),
+    report,
+    sources={'annotations': annotations, 'images': images, 'prompts': prompts},
+    inputs=[pathlib.Path(annotations)],
+    settings={'drawn': drawn},
+    workers=workers if source.parallel else 1,
+    finish=finish,
   )
   return target, report
 
 
 def _deal_out(
   uids: Iterable[str], source: ImageFolder, dev: float, test: float, report: Report
-) -> dict[str, list[str]]:
+) -> dict[str, set[str]]:
   """Returns the uids of each split that have image and prompt; notes the others."""
-  splits: dict[str, list[str]] = {split: [] for split in schema.SPLITS}
+  splits: dict[str, set[str]] = {split: set() for split in schema.SPLITS}
   for uid in uids:
     prompt = source.prompts.get(uid)
     split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
     report.records[split] += 1
-    if uid not in source.uids:
+    if uid not in source.places:
       report.add(split, uid, 'missing_image', 'uid not found among the images')
     elif not prompt:
       report.add(split, uid, 'missing_prompt', 'the table has no prompt for it')
     else:
-      splits[split].append(uid)
+      splits[split].add(uid)
       report.matched[split] += 1
       for reason, details in (
         ('repeated_image', source.repeated),
@@ -117,27 +123,19 @@ def _records(
   annotations: Mapping[str, list[Annotation]],
   source: ImageFolder,
   draw: Draw,
-  report: Report,
-  written: dict[str, list[str]],
-  split: str,
-  uids: list[str],
-) -> Iterator[schema.Record]:
-  """Yields the records of a split; notes in `written` and the report what became."""
-  written[split] = []
-  for uid, image in tqdm.tqdm(
-    source.read(uids), desc=f'{split:5}', total=len(uids), unit='image'
-  ):
+  samples: Sequence[Sample],
+  note: parts.Note,
+) -> Iterator[tuple[Sample, schema.Record | None]]:
+  by_uid = {sample.uid: sample for sample in samples}
+  for uid, image in source.read(by_uid):
+    sample, record = by_uid[uid], None
     try:
-      record = make_record(uid, image, source.prompts[uid], annotations[uid], draw)
+      record = make_record(uid, image, sample.prompt, annotations[uid], draw)
     except ImageError as error:
-      report.add(split, uid, 'unreadable_image', str(error))
+      note(sample, 'unreadable_image', str(error))
     except InputError as error:
-      report.add(split, uid, 'invalid_annotation', str(error))
-    else:
-      written[split].append(uid)
-      report.prepared[split] += 1
-      yield record
-  report.check_prepared(split)
+      note(sample, 'invalid_annotation', str(error))
+    yield sample, record
 
 
 def make_record(

@@ -1,6 +1,9 @@
 """The record schema as TFDS features, shared by every builder."""
 
+import functools
+
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from rahf.data import schema
@@ -25,3 +28,15 @@ def record_features() -> tfds.features.FeaturesDict:
       'keyword_shares': tfds.features.Sequence(np.float32),
     }
   )
+
+
+def encode_record(record: schema.Record) -> bytes:
+  """Returns a record as a serialised `tf.train.Example`; equal ones as equal bytes."""
+  serialized = _features().serialize_example(record._asdict())
+  # Otherwise protobuf's order of features differs from one process to the next.
+  return tf.train.Example.FromString(serialized).SerializeToString(deterministic=True)
+
+
+@functools.cache
+def _features() -> tfds.features.FeaturesDict:
+  return record_features()

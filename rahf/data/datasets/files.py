@@ -3,6 +3,7 @@
 import os
 import pathlib
 import tarfile
+import threading
 
 from rahf.errors import InputError
 
@@ -16,6 +17,9 @@ class Folder:
     paths: sorted, complete.
   """
 
+  # Whether several threads may read at once.
+  parallel = True
+
   def __init__(self, folder: os.PathLike | str):
     self.paths: list[pathlib.PurePath] = [
       path
@@ -26,12 +30,17 @@ class Folder:
   def read(self, path: pathlib.PurePath) -> bytes:
     return pathlib.Path(path).read_bytes()
 
+  def file(self, path: pathlib.PurePath) -> pathlib.Path:
+    """Returns the file on disk that a path is in."""
+    return pathlib.Path(path)
+
 
 class Archive:
   """The image files of a tar archive; links in it are passed over.
 
   Attributes:
-    paths: sorted, as in the archive.
+    paths: in the order in which they lie there.
+    parallel: False if the archive is compressed: going back means beginning anew.
   """
 
   def __init__(self, file: os.PathLike | str):
@@ -40,18 +49,34 @@ class Archive:
     Raises:
       InputError: it is no tar archive, or damaged.
     """
+    self._file, self._lock = pathlib.Path(file), threading.Lock()
+    self.parallel = not _compressed(self._file)
     try:
       self._tar = tarfile.open(file)  # noqa: SIM115, read from as long as this lives
       members = [member for member in self._tar if member.isfile()]
     except (tarfile.TarError, EOFError) as error:
       raise InputError(f'--images {file}: no complete tar archive ({error})') from None
     self._members = {pathlib.PurePosixPath(m.name): m for m in members}
-    self.paths: list[pathlib.PurePath] = sorted(
+    self.paths: list[pathlib.PurePath] = [
       path for path in self._members if path.suffix.lower() in SUFFIXES
-    )
+    ]
 
   def read(self, path: pathlib.PurePath) -> bytes:
-    return self._tar.extractfile(self._members[path]).read()
+    with self._lock:
+      return self._tar.extractfile(self._members[path]).read()
+
+  def file(self, path: pathlib.PurePath) -> pathlib.Path:
+    """Returns the file on disk that a path is in."""
+    del path
+    return self._file
+
+
+def _compressed(file: pathlib.Path) -> bool:
+  try:
+    with tarfile.open(file, 'r:'):
+      return False
+  except tarfile.TarError:
+    return True
 
 
 def open_files(path: os.PathLike | str) -> Folder | Archive:

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +17,9 @@ class ImageFolder:
   """The wanted uids found among files named <uid>.<png, jpg, jpeg or webp>.
 
   Attributes:
-    uids: the wanted uids of which a file was found.
-    paths: uid -> that file.
+    places: the wanted uids of which a file was found -> the file on disk and the path
+      in it, if it is an archive; in the order of reading.
+    parallel: whether several threads may read at once.
     prompts: uid -> prompt of its first row in the table.
     repeated: uid -> which file of several is read.
     conflicts: uid -> the differing prompts.
@@ -33,28 +34,28 @@ class ImageFolder:
       InputError: no image file, or the table is damaged or lacks a column.
     """
     self._files = open_files(folder)
-    self.paths: dict[str, pathlib.PurePath] = {}
+    self.parallel = self._files.parallel
+    self.places: dict[str, tuple[pathlib.Path, pathlib.PurePath]] = {}
     self.prompts: dict[str, str] = {}
     self.repeated: dict[str, str] = {}
     self.conflicts: dict[str, str] = {}
     wanted = set(wanted)
     for path in self._files.paths:
-      first = self.paths.setdefault(path.stem, path)
-      if path is not first and path.stem in wanted:
+      if path.stem not in wanted:
+        continue
+      if path.stem in self.places:
+        first = self.places[path.stem][1]
         self.repeated[path.stem] = f'{first} used, not {path}'
-    self.paths = {uid: path for uid, path in self.paths.items() if uid in wanted}
+      else:
+        self.places[path.stem] = self._files.file(path), path
     for uid, prompt in read_prompts(table):
       if uid in wanted and prompt != self.prompts.setdefault(uid, prompt):
         self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
 
-  @property
-  def uids(self) -> Set[str]:
-    return self.paths.keys()
-
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found)."""
     for uid in uids:
-      yield uid, self._files.read(self.paths[uid])
+      yield uid, self._files.read(self.places[uid][1])
 
 
 def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:

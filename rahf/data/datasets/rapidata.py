@@ -23,18 +23,17 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Container, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import tqdm
 from jaxtyping import Float
 
 from rahf.data import schema, words
-from rahf.data.datasets import writing
+from rahf.data.datasets import parquet, parts, writing
+from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
 from rahf.errors import InputError
@@ -43,15 +42,6 @@ VERSION = '1.0.0'
 SCORES = {'plausibility': 'coherence', 'alignment': 'alignment', 'aesthetics': 'style'}
 MAPS = {'implausibility': 'coherence', 'misalignment': 'alignment'}
 NO_MISTAKE = ('[No_mistakes]', '[No_Mistake]')
-# Rows read at once.
-_BATCH_ROWS = 32
-
-
-class _Place(NamedTuple):
-  """Where a row stands."""
-
-  file: pathlib.Path
-  row: int
 
 
 def prepare_rapidata(
@@ -62,6 +52,7 @@ def prepare_rapidata(
   threshold: float = 0.5,
   dev: float = 0.05,
   test: float = 0.05,
+  workers: int | None = None,
   overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
   """Writes one of Rapidata's sets as a data set.
@@ -72,6 +63,7 @@ def prepare_rapidata(
     files: folder of its parquet files, searched recursively.
     threshold: of a word's share, above which it is misaligned.
     dev, test: shares of the prompts; the rest is for training.
+    workers: how many threads join; None for one a core.
     overwrite: replace what was prepared there before.
 
   Returns:
@@ -82,45 +74,48 @@ def prepare_rapidata(
       directory exists.
   """
   target = writing.target(data_dir, name, VERSION, overwrite)
-  paths = sorted(pathlib.Path(files).rglob('*.parquet'))
+  report, splits = Report(), {split: {} for split in schema.SPLITS}
+  for sample in _plan(pathlib.Path(files), dev, test, report):
+    splits[sample.split][sample.uid] = sample
+  report.note_empty(splits)
+  samples = [sample for found in splits.values() for sample in found.values()]
+  writing.write(
+    target,
+    sorted(samples, key=lambda sample: sample.place),
+    functools.partial(_records, threshold),
+    report,
+    sources={'files': files},
+    settings={'threshold': threshold},
+    workers=workers,
+  )
+  return target, report
+
+
+def _plan(
+  folder: pathlib.Path, dev: float, test: float, report: Report
+) -> Iterator[Sample]:
+  """Yields what will be read; notes what becomes of the other rows."""
+  paths = parquet.find(folder)
   if not paths:
-    raise InputError(f'--files {files}: no .parquet file below it')
-  report = Report()
-  splits: dict[str, dict[_Place, str]] = {split: {} for split in schema.SPLITS}
+    raise InputError(f'--files {folder}: no .parquet file below it')
   seen = set()
   for path in paths:
-    numbered = path.relative_to(files).with_suffix('').as_posix()
-    for row, (uid, prompt) in enumerate(_read_names(path)):
-      uid = uid or f'{numbered}-{row:06d}'
+    numbered, names = path.relative_to(folder).with_suffix(''), _columns(path)
+    light = [names[name] for name in ('prompt', 'uid') if name in names]
+    for number, (row, values) in enumerate(parquet.light_rows(path, light)):
+      uid = re.sub(r'\.(png|jpe?g|webp)$', '', values.get(names.get('uid')) or '')
+      uid = uid or f'{numbered.as_posix()}-{number:06d}'
+      prompt = values[names['prompt']] or ''
       split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
       report.records[split] += 1
       if not prompt:
         report.add(split, uid, 'missing_prompt', 'the row has none')
       elif uid in seen:
-        report.add(split, uid, 'duplicate_label', f'again in {path}, row {row}')
+        report.add(split, uid, 'duplicate_label', f'again in {row}')
       else:
         seen.add(uid)
-        splits[split][_Place(path, row)] = uid
         report.matched[split] += 1
-  report.note_empty(splits)
-  make = functools.partial(_records, threshold, report)
-  writing.write(
-    target,
-    {split: make(split, places) for split, places in splits.items() if places},
-    lambda folder: report.write(folder / 'report.json', {'files': os.fspath(files)}),
-  )
-  return target, report
-
-
-def _read_names(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Yields uid ('' if there is none) and prompt of each row."""
-  columns = _columns(path)
-  names = [columns['prompt'], *([columns['uid']] if 'uid' in columns else [])]
-  with pq.ParquetFile(path) as file:
-    for batch in file.iter_batches(columns=names):
-      for row in batch.to_pylist():
-        name = row.get(columns.get('uid')) or ''
-        yield re.sub(r'\.(png|jpe?g|webp)$', '', name), row[columns['prompt']] or ''
+        yield Sample(split, uid, prompt, row)
 
 
 def _columns(path: pathlib.Path) -> dict[str, str]:
@@ -129,10 +124,7 @@ def _columns(path: pathlib.Path) -> dict[str, str]:
   Raises:
     InputError: it is damaged, or not of this data set.
   """
-  try:
-    there = set(pq.read_schema(path).names)
-  except (pa.ArrowException, OSError) as error:
-    raise InputError(f'{path} cannot be read ({error}); download it again') from None
+  there = parquet.columns(path)
   found = {
     ours: name
     for ours, names in (
@@ -152,49 +144,33 @@ def _columns(path: pathlib.Path) -> dict[str, str]:
 
 
 def _records(
-  threshold: float, report: Report, split: str, places: dict[_Place, str]
-) -> Iterator[schema.Record]:
-  """Yields the records of a split; notes what becomes of the others."""
-  with tqdm.tqdm(total=len(places), desc=f'{split:5}', unit='image') as bar:
-    for path in dict.fromkeys(place.file for place in places):
-      rows = {place.row: uid for place, uid in places.items() if place.file == path}
-      for number, row in _read_rows(path, rows):
-        uid = rows[number]
-        bar.update()
-        note = functools.partial(report.add, split, uid)
-        try:
-          record = make_record(uid, row, threshold, note)
-        except ImageError as error:
-          note('unreadable_image', str(error))
-        else:
-          report.prepared[split] += 1
-          yield record
-  report.check_prepared(split)
+  threshold: float, samples: Sequence[Sample], note: parts.Note
+) -> Iterator[tuple[Sample, schema.Record | None]]:
+  by_row = {sample.place: sample for sample in samples}
+  ours = {
+    path: {name: ours for ours, name in _columns(path).items()}
+    for path in {row.file for row in by_row}
+  }
+  for row, values in parquet.read(by_row, _needed):
+    names = ours[row.file]
+    values = {names.get(k, k): _value(k, scalar) for k, scalar in values.items()}
+    sample, record = by_row[row], None
+    noted = functools.partial(note, sample)
+    try:
+      record = make_record(sample.uid, values, threshold, noted)
+    except ImageError as error:
+      noted('unreadable_image', str(error))
+    yield sample, record
 
 
-def _read_rows(
-  path: pathlib.Path, rows: Container[int]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields the wanted rows with their numbers, under our names for columns."""
-  names = {name: ours for ours, name in _columns(path).items()}
-  with pq.ParquetFile(path) as file:
-    wanted = [
-      name
-      for name in file.schema_arrow.names
-      if name in names or name == 'word_scores' or name.endswith(('_heatmap', '_score'))
-    ]
-    first = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-      for number in range(len(batch)):
-        if first + number in rows:
-          yield (
-            first + number,
-            {
-              names.get(name, name): _value(name, batch.column(name)[number])
-              for name in wanted
-            },
-          )
-      first += len(batch)
+def _needed(path: pathlib.Path) -> list[str]:
+  """Returns the columns of a file that records are made of."""
+  names = {*_columns(path).values(), 'word_scores'}
+  return sorted(
+    name
+    for name in parquet.columns(path)
+    if name in names or name.endswith(('_heatmap', '_score'))
+  )
 
 
 def _value(name: str, scalar: pa.Scalar) -> Any:

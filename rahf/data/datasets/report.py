@@ -86,20 +86,21 @@ class Report:
           'config.keywords.threshold_split, config.eval.final_split'
         )
 
-  def check_prepared(self, split: str) -> None:
+  def check_prepared(self) -> None:
     """Raises InputError if nothing of a split was written, with the first reason."""
-    if self.prepared[split]:
-      return
-    first = next(
-      line
-      for line in self.lines
-      if line.split == split
-      and line.reason in ('unreadable_image', 'invalid_annotation')
-    )
-    raise InputError(
-      f'none of the {self.matched[split]} images of {split} can be used; the first, '
-      f'{first.uid}: {first.detail}'
-    )
+    for split in schema.SPLITS:
+      if self.prepared[split] or not self.matched[split]:
+        continue
+      first = next(
+        line
+        for line in self.lines
+        if line.split == split
+        and line.reason in ('unreadable_image', 'invalid_annotation')
+      )
+      raise InputError(
+        f'none of the {self.matched[split]} images of {split} can be used; the first, '
+        f'{first.uid}: {first.detail}'
+      )
 
   def write(self, path: os.PathLike, sources: dict[str, str | None]) -> None:
     """Writes the report as JSON: sources, counts per split, lines by reason."""

@@ -5,26 +5,25 @@ dropped, an unusable label is masked alone, and each case is a line of the repor
 """
 
 import functools
+import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import tqdm
-
-from rahf.data import schema, words
-from rahf.data.datasets import annotations, writing
+from rahf.data import manifest, schema, words
+from rahf.data.datasets import annotations, parts, writing
 from rahf.data.datasets.annotations import Annotation
 from rahf.data.datasets.image_folder import ImageFolder
+from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.pickapic import PickAPic
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, decode_map
 from rahf.errors import InputError
 
 VERSION = '1.0.0'
-# Records per split in the release. A file cut between two records raises nothing.
-RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
 
 Source = PickAPic | ImageFolder
+# Reason and detail.
 Note = Callable[[str, str], None]
 
 
@@ -34,6 +33,7 @@ def prepare_richhf18k(
   labels: os.PathLike | str,
   images: os.PathLike | str,
   prompts: os.PathLike | str | None = None,
+  workers: int | None = None,
   overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
   """Joins the release's labels with images and prompts and writes the data set.
@@ -47,6 +47,7 @@ def prepare_richhf18k(
     images: folder of Pick-a-Pic v1 parquet files, searched recursively; with
       `prompts`, folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
+    workers: how many threads join; None for one a core.
     overwrite: replace what was prepared there before.
 
   Returns:
@@ -72,34 +73,35 @@ def prepare_richhf18k(
       if wanted
       else f'--labels {labels}: the files hold no record; download them again'
     )
-  sources = {'labels': labels, 'images': images, 'prompts': prompts}
-  paths = {name: path and os.fspath(path) for name, path in sources.items()}
   writing.write(
     target,
-    {
-      split: _records(split, found, source, report)
+    [
+      Sample(split, uid, source.prompts[uid], place)
+      for uid, place in source.places.items()
       for split, found in samples.items()
-      if found
-    },
-    lambda folder: report.write(folder / 'report.json', paths),
+      if uid in found
+    ],
+    functools.partial(_records, samples, source),
+    report,
+    sources={'labels': labels, 'images': images, 'prompts': prompts},
+    inputs=[*itertools.chain.from_iterable(annotations.find_files(labels).values())],
+    workers=workers if source.parallel else 1,
   )
   return target, report
 
 
 def _records(
-  split: str, samples: dict[str, Annotation], source: Source, report: Report
-) -> Iterator[schema.Record]:
-  """Yields the joined records of a split; notes what becomes of the others."""
-  with tqdm.tqdm(total=len(samples), desc=f'{split:5}', unit='image') as bar:
-    for uid, image in source.read(samples):
-      note = functools.partial(report.add, split, uid)
-      record = join(samples[uid], image, source.prompts[uid], note)
-      bar.update()
-      if record:
-        report.prepared[split] += 1
-        yield record
-    bar.set_postfix_str('writing shards')
-  report.check_prepared(split)
+  annotated: Mapping[str, Mapping[str, Annotation]],
+  source: Source,
+  samples: Sequence[Sample],
+  note: parts.Note,
+) -> Iterator[tuple[Sample, schema.Record | None]]:
+  by_uid = {sample.uid: sample for sample in samples}
+  for uid, image in source.read(by_uid):
+    sample = by_uid[uid]
+    annotation = annotated[sample.split][uid]
+    noted = functools.partial(note, sample)
+    yield sample, join(annotation, image, sample.prompt, noted)
 
 
 def join(
@@ -184,10 +186,10 @@ def _read_labels(
 
 def compare_with_release(report: Report) -> None:
   """Notes in the report if there are not as many records as in the release."""
-  if report.records != RELEASE_RECORDS:
+  if report.records != manifest.RELEASE_RECORDS:
     found, expected = (
       ', '.join(f'{split} {counts[split]:,}' for split in schema.SPLITS)
-      for counts in (report.records, RELEASE_RECORDS)
+      for counts in (report.records, manifest.RELEASE_RECORDS)
     )
     report.notes.append(
       f'the label files hold {found} records, the release {expected}; fine for a '
@@ -202,7 +204,7 @@ def _match(
   matched = {split: {} for split in samples}
   for split, found in samples.items():
     for uid, annotation in found.items():
-      if uid not in source.uids:
+      if uid not in source.places:
         report.add(split, uid, 'missing_image', 'uid not found among the images')
       elif uid not in source.prompts:
         report.add(split, uid, 'missing_prompt', 'the image has no prompt')

@@ -14,15 +14,12 @@ How maps are encoded there is not documented; what is no PNG or JPEG is masked.
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-import tqdm
+from collections.abc import Iterator, Mapping, Sequence
 
 from rahf.data import schema
-from rahf.data.datasets import annotations, richhf18k, writing
+from rahf.data.datasets import annotations, parquet, parts, richhf18k, writing
 from rahf.data.datasets.annotations import Annotation
+from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.errors import InputError
 
@@ -32,17 +29,21 @@ COLUMNS = (
   *annotations.SCORES.values(),
   *annotations.MAPS.values(),
 )
-_BATCH_ROWS = 32
 
 
 def prepare_mirror(
-  data_dir: os.PathLike | str, *, files: os.PathLike | str, overwrite: bool = False
+  data_dir: os.PathLike | str,
+  *,
+  files: os.PathLike | str,
+  workers: int | None = None,
+  overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
   """Writes the data set from parquet files that hold labels and images.
 
   Args:
     data_dir: where to write; the result is `<data_dir>/richhf18k/<version>/`.
     files: folder of the parquet files, searched recursively.
+    workers: how many threads join; None for one a core.
     overwrite: replace what was prepared there before.
 
   Returns:
@@ -54,7 +55,7 @@ def prepare_mirror(
   """
   target = writing.target(data_dir, 'richhf18k', richhf18k.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
-  for path in sorted(pathlib.Path(files).rglob('*.parquet')):
+  for path in parquet.find(files):
     # By its own name, else by its folder's.
     for name in (path.name, path.parent.name):
       if split := next((SPLITS[key] for key in SPLITS if name.startswith(key)), None):
@@ -64,61 +65,53 @@ def prepare_mirror(
     raise InputError(
       f'--mirror {files}: no file {", ".join(f"{name}-….parquet" for name in SPLITS)}'
     )
-  report, seen = Report(), set()
-  # As from the release: an evaluation image is not trained on.
-  order = [split for split in reversed(schema.SPLITS) if split in paths]
-
-  def finish(folder: pathlib.Path) -> None:
-    richhf18k.compare_with_release(report)
-    report.write(folder / 'report.json', {'mirror': os.fspath(files)})
-
+  report = Report()
+  samples = _plan(paths, report)
+  richhf18k.compare_with_release(report)
   writing.write(
-    target,
-    {split: _records(split, paths[split], report, seen) for split in order},
-    finish,
+    target, samples, _records, report, sources={'mirror': files}, workers=workers
   )
   return target, report
 
 
-def _records(
-  split: str, paths: list[pathlib.Path], report: Report, seen: set[str]
-) -> Iterator[schema.Record]:
-  """Yields the records of a split; notes what becomes of the others."""
-  for path in paths:
-    for row in tqdm.tqdm(_rows(path), desc=f'{split:5} {path.name}', unit='image'):
-      uid = pathlib.PurePosixPath(row['filename'] or '').stem
-      report.records[split] += 1
-      note = functools.partial(report.add, split, uid)
-      if uid in seen:
-        note('duplicate_label', 'already taken')
-        continue
-      seen.add(uid)
-      if not (uid and row['caption']):
-        note('missing_prompt', 'the row has no file name or no caption')
-        continue
-      report.matched[split] += 1
-      annotation = Annotation(
-        uid,
-        tuple(_number(row[name]) for name in annotations.SCORES.values()),
-        tuple(_bytes(row[name]) for name in annotations.MAPS.values()),
-        row['prompt_misalignment_label'] or '',
-      )
-      record = richhf18k.join(annotation, _bytes(row['image']), row['caption'], note)
-      if record:
-        report.prepared[split] += 1
-        yield record
-  report.check_prepared(split)
-
-
-def _rows(path: pathlib.Path) -> Iterator[dict]:
-  try:
-    with pq.ParquetFile(path) as file:
-      if missing := set(COLUMNS) - set(file.schema_arrow.names):
+def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[Sample]:
+  """Returns what will be read; notes what becomes of the other rows."""
+  samples: dict[str, Sample] = {}
+  # As from the release: an evaluation image is not trained on.
+  for split in reversed(schema.SPLITS):
+    for path in paths.get(split, ()):
+      if missing := set(COLUMNS) - parquet.columns(path):
         raise InputError(f'{path} has no column {min(missing)}')
-      for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(COLUMNS)):
-        yield from batch.to_pylist()
-  except (pa.ArrowException, OSError) as error:
-    raise InputError(f'{path} cannot be read ({error}); download it again') from None
+      for row, values in parquet.light_rows(path, ('filename', 'caption')):
+        uid = pathlib.PurePosixPath(values['filename'] or '').stem
+        report.records[split] += 1
+        if uid in samples:
+          report.add(split, uid, 'duplicate_label', 'already taken')
+        elif not (uid and values['caption']):
+          detail = 'the row has no file name or no caption'
+          report.add(split, uid, 'missing_prompt', detail)
+        else:
+          samples[uid] = Sample(split, uid, values['caption'], row)
+          report.matched[split] += 1
+  return sorted(samples.values(), key=lambda sample: sample.place)
+
+
+def _records(
+  samples: Sequence[Sample], note: parts.Note
+) -> Iterator[tuple[Sample, schema.Record | None]]:
+  by_row = {sample.place: sample for sample in samples}
+  for row, values in parquet.read(by_row, lambda _: COLUMNS):
+    values = {name: value.as_py() for name, value in values.items()}
+    sample = by_row[row]
+    annotation = Annotation(
+      sample.uid,
+      tuple(_number(values[name]) for name in annotations.SCORES.values()),
+      tuple(_bytes(values[name]) for name in annotations.MAPS.values()),
+      values['prompt_misalignment_label'] or '',
+    )
+    noted = functools.partial(note, sample)
+    image = _bytes(values['image'])
+    yield sample, richhf18k.join(annotation, image, sample.prompt, noted)
 
 
 def _bytes(value) -> bytes:

@@ -173,7 +173,7 @@ def prepare_shapes(
     if getattr(config, split) and not file.exists() and os.access(folder, os.W_OK):
       raw.write(file, _annotations(config, split))
   if not (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
-    manifest.write(folder)
+    manifest.write(folder, manifest.describe_all(folder))
   return folder
 
 

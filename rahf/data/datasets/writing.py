@@ -1,30 +1,24 @@
 """Writes records as a prepared data set."""
 
 import contextlib
+import fcntl
 import hashlib
-import io
 import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from rahf.data import manifest, schema
-from rahf.data.datasets import features
+from rahf.data.datasets import features, parts
+from rahf.data.datasets.parts import Make, Part, Sample
+from rahf.data.datasets.report import Report
 from rahf.errors import InputError
 
-
-class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
-  """Nothing is downloaded.
-
-  TFDS would look for checksums beside the class by way of importlib_resources, which it
-  does not declare.
-  """
-
-  url_infos: ClassVar = {}
+Finish = Callable[[pathlib.Path, Mapping[str, Sequence[str]]], None]
 
 
 def target(
@@ -68,39 +62,108 @@ def split_of(prompt: str, dev: float, test: float) -> str:
 
 def write(
   folder: pathlib.Path,
-  splits: Mapping[str, Iterable[schema.Record]],
-  finish: Callable[[pathlib.Path], None],
+  samples: Sequence[Sample],
+  make: Make,
+  report: Report,
+  *,
+  sources: Mapping[str, os.PathLike | str | None],
+  inputs: Sequence[pathlib.Path] = (),
+  settings: Mapping[str, Any] | None = None,
+  workers: int | None = None,
+  finish: Finish = lambda folder, uids: None,
 ) -> None:
-  """Writes the records of each split as shards below `folder`.
+  """Joins samples to records and writes them as a prepared data set.
 
   What was there before is replaced when all is written, and stays if anything fails.
+  Until then what is made lies in `.<name>-<version>.partial` beside it, where the same
+  call goes on after a kill.
 
   Args:
     folder: of `target`.
-    splits: gone through once, in this order.
-    finish: writes what else belongs there into the folder that it is given.
+    samples: in the order in which they are read best.
+    make: makes their records.
+    report: gets the lines and counts; written beside the shards.
+    sources: what was read, by option, for the report.
+    inputs: files that records depend on besides those that samples are read from.
+    settings: what else they depend on; kept in the manifest.
+    workers: number of threads; None for one a core.
+    finish: writes what else belongs there into a folder, given the uids by split.
+
+  Raises:
+    InputError: no record of a split is left, a file is damaged, or another process
+      writes the same.
   """
-  name, version, data_dir = folder.parent.name, folder.name, folder.parents[1]
-  data_dir.mkdir(parents=True, exist_ok=True)
-  tfds.disable_progress_bar()
-  with tempfile.TemporaryDirectory(prefix=f'.{name}-', dir=data_dir) as aside:
-    # TFDS prints sizes that it does not know.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder = _Builder(
-        name=name,
-        version=version,
-        features=features.record_features(),
-        split_datasets={
-          split: ((record.uid, record._asdict()) for record in records)
-          for split, records in splits.items()
-        },
-        data_dir=aside,
-      )
-      builder.download_and_prepare(download_dir=f'{aside}/downloads')
-    made = pathlib.Path(aside) / name / version
-    manifest.write(made)
-    finish(made)
+  partial = folder.parents[1] / f'.{folder.parent.name}-{folder.name}.partial'
+  partial.mkdir(parents=True, exist_ok=True)
+  with _alone(partial):
+    workers, settings = workers or os.cpu_count() or 1, settings or {}
+    made = parts.make_all(partial, samples, make, settings, inputs, workers)
+    for part in made:
+      report.lines += part.lines
+      report.prepared.update({split: len(uids) for split, uids in part.uids.items()})
+    try:
+      report.check_prepared()
+    except InputError:
+      shutil.rmtree(partial)  # Nothing to go on from.
+      raise
+    complete = _assemble(partial, made, folder, settings)
+    uids = {
+      split: [uid for part in made for uid in part.uids.get(split, ())]
+      for split in schema.SPLITS
+    }
+    finish(complete, {split: found for split, found in uids.items() if found})
+    paths = {name: path and os.fspath(path) for name, path in sources.items()}
+    report.write(complete / 'report.json', paths)
     folder.parent.mkdir(exist_ok=True)
     if folder.exists():
-      folder.rename(pathlib.Path(aside) / 'replaced')
-    made.rename(folder)
+      folder.rename(partial / 'replaced')
+    complete.rename(folder)
+    shutil.rmtree(partial)
+
+
+@contextlib.contextmanager
+def _alone(partial: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes out of a folder until this one ends."""
+  with (partial / 'lock').open('w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(
+        f'another process is writing {partial}; wait for it, or give another --out'
+      ) from None
+    yield
+
+
+def _assemble(
+  partial: pathlib.Path,
+  made: Sequence[Part],
+  folder: pathlib.Path,
+  settings: Mapping[str, Any],
+) -> pathlib.Path:
+  """Returns a folder with the parts as shards of a data set that TFDS can read."""
+  complete, name = partial / 'complete', folder.parent.name
+  shutil.rmtree(complete, ignore_errors=True)
+  complete.mkdir()
+  shards, infos = {}, []
+  for split in schema.SPLITS:
+    filled = [number for number, part in enumerate(made) if split in part.shards]
+    for index, number in enumerate(filled):
+      shard = f'{name}-{split}.tfrecord-{index:05d}-of-{len(filled):05d}'
+      parts.shard_path(partial, number, split).rename(complete / shard)
+      shards[shard] = made[number].shards[split]
+    if filled:
+      described = [made[number].shards[split] for number in filled]
+      lengths = [shard.records for shard in described]
+      size = sum(shard.bytes for shard in described)
+      infos.append(
+        tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size)
+      )
+  manifest.write(complete, shards, settings)
+  tfds.folder_dataset.write_metadata(
+    data_dir=complete,
+    features=features.record_features(),
+    split_infos=infos,
+    version=folder.name,
+    check_data=False,
+  )
+  return complete

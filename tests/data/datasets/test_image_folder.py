@@ -49,7 +49,7 @@ def test_images_are_found_below_and_by_stem(tmp_path):
     (folder / name).write_bytes(name.encode())
   table = _write_table(tmp_path / 'prompts.csv')
   found = ImageFolder(tmp_path / 'images', table, ['a', 'b', 'absent'])
-  assert found.uids == {'a', 'b'}
+  assert found.places.keys() == {'a', 'b'}
   assert dict(found.read(['a', 'b'])) == {'a': b'a.JPG', 'b': b'b.webp'}
   assert list(found.repeated) == ['a']
   assert found.prompts == {'a': AWKWARD, 'b': 'plain'}

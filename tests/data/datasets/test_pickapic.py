@@ -21,9 +21,9 @@ def folder(release):
 
 def test_either_side_is_found_and_the_first_place_wins(folder):
   found = PickAPic(folder, {'a', 'b', 'c', 'absent'})
-  assert found.uids == {'a', 'b', 'c'}
+  assert found.places.keys() == {'a', 'b', 'c'}
   assert found.prompts == {'a': 'prompt a', 'b': 'prompt b', 'c': 'prompt c'}
-  assert list(found.read(found.uids)) == [('a', b'A'), ('b', b'B'), ('c', b'C')]
+  assert list(found.read(found.places)) == [('a', b'A'), ('b', b'B'), ('c', b'C')]
   assert list(found.read(['c'])) == [('c', b'C')]
 
 
@@ -65,7 +65,7 @@ def test_batches_within_a_row_group(release):
     release.write(row_group_size=100).images, {'u3', 'u31', 'u32', 'u99'}
   )
   expected = {'u3': b'3', 'u31': b'31', 'u32': b'32', 'u99': b'99'}
-  assert dict(found.read(found.uids)) == expected
+  assert dict(found.read(found.places)) == expected
 
 
 def test_null_image_is_empty_bytes(release):

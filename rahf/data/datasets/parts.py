@@ -1,0 +1,193 @@
+"""Joining in parts: several at once, and a part that is made stays made.
+
+Images are read, checked and written part by part, each by a thread of its own. A part
+is kept with what went into it. After a kill, or when a file that could not be read was
+replaced, the same command makes those that are not there, or were made of other input.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import pathlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tqdm
+
+from rahf.data import manifest, schema
+from rahf.data.datasets import features
+from rahf.data.datasets.report import Line
+
+# Some 500 MB of images of 1024 px: what a kill loses for each thread.
+SAMPLES = 512
+
+
+class Sample(NamedTuple):
+  """An annotated image of which everything was found.
+
+  Attributes:
+    place: where its image is: the file on disk, and what names it in there.
+  """
+
+  split: str
+  uid: str
+  prompt: str
+  place: tuple[Any, ...]
+
+
+Note = Callable[[Sample, str, str], None]
+"""Notes what became of a sample: reason, a key of `report`'s, and detail."""
+
+Make = Callable[[Sequence[Sample], Note], Iterator[tuple[Sample, schema.Record | None]]]
+"""Yields each of the samples with its record, or None if it has to be left out.
+
+Called by several threads at once.
+"""
+
+
+@dataclasses.dataclass
+class Part:
+  """What became of the samples of one part.
+
+  Attributes:
+    fingerprint: of all that went into it.
+    uids: split -> those written, in the order of its shard.
+    shards: split -> its shard.
+    lines: of the report.
+  """
+
+  fingerprint: str
+  uids: dict[str, list[str]]
+  shards: dict[str, manifest.Shard]
+  lines: list[Line]
+
+
+def shard_path(folder: pathlib.Path, number: int, split: str) -> pathlib.Path:
+  """Returns where a part's records of one split lie."""
+  return folder / f'part-{number:05d}-{split}.tfrecord'
+
+
+def make_all(
+  folder: pathlib.Path,
+  samples: Sequence[Sample],
+  make: Make,
+  settings: Mapping[str, Any],
+  inputs: Sequence[pathlib.Path],
+  workers: int,
+) -> list[Part]:
+  """Makes the parts that are not yet in a folder, with a progress bar.
+
+  Args:
+    samples: in the order in which they are read best.
+    settings: what the records depend on besides the samples.
+    inputs: files that they depend on besides those of the samples.
+    workers: number of threads.
+
+  Returns:
+    All parts, in the order of the samples.
+  """
+  starts = range(0, len(samples), SAMPLES)
+  groups = [samples[start : start + SAMPLES] for start in starts]
+  bar = tqdm.tqdm(total=len(samples), desc='Joining', unit='image', smoothing=0)
+  with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    common = [settings, [*map(_version, inputs)]]
+    maker = _Maker(folder, make, common, bar)
+    futures = [pool.submit(maker.part, *group) for group in enumerate(groups)]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        future.result()
+    except BaseException:
+      # What the others have made so far is kept if their part is complete.
+      maker.stopped.set()
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
+  return [future.result() for future in futures]
+
+
+class _Maker:
+  def __init__(self, folder: pathlib.Path, make: Make, common: Any, bar: tqdm.tqdm):
+    self._folder, self._make, self._common = folder, make, common
+    self._bar, self._lock = bar, threading.Lock()
+    self.stopped = threading.Event()
+
+  def part(self, number: int, samples: Sequence[Sample]) -> Part:
+    """Returns the part, from the folder if it is there."""
+    path = self._folder / f'part-{number:05d}.json'
+    fingerprint = _fingerprint(self._common, samples)
+    part = _read(path)
+    shards = part.shards if part else ()
+    if (
+      part
+      and part.fingerprint == fingerprint
+      and all(shard_path(self._folder, number, split).exists() for split in shards)
+    ):
+      self._advance(len(samples))
+      return part
+    path.unlink(missing_ok=True)
+    part = self._join(number, samples, fingerprint)
+    # Last, and at once: a part is there as soon as this is.
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(dataclasses.asdict(part)))
+    partial.replace(path)
+    return part
+
+  def _join(self, number: int, samples: Sequence[Sample], fingerprint: str) -> Part:
+    lines: list[Line] = []
+    uids: dict[str, list[str]] = {}
+    writers: dict[str, tf.io.TFRecordWriter] = {}
+
+    def note(sample: Sample, reason: str, detail: str) -> None:
+      lines.append(Line(sample.split, sample.uid, reason, detail))
+
+    paths = {s: shard_path(self._folder, number, s) for s in schema.SPLITS}
+    try:
+      for sample, record in self._make(samples, note):
+        if self.stopped.is_set():
+          raise concurrent.futures.CancelledError
+        if record:
+          if sample.split not in writers:
+            writers[sample.split] = tf.io.TFRecordWriter(str(paths[sample.split]))
+          writers[sample.split].write(features.encode_record(record))
+          uids.setdefault(sample.split, []).append(sample.uid)
+        self._advance(1)
+      for writer in writers.values():
+        writer.close()
+    except tf.errors.OpError as error:  # Of writing, as when a disk is full.
+      raise OSError(f'{self._folder}: {error.message}') from None
+    shards = {
+      split: manifest.describe(paths[split], len(found))
+      for split, found in uids.items()
+    }
+    return Part(fingerprint, uids, shards, lines)
+
+  def _advance(self, samples: int) -> None:
+    with self._lock:
+      self._bar.update(samples)
+
+
+def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
+  """Returns a digest of all that a part depends on."""
+  files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
+  content = [common, samples, [*map(_version, files)]]
+  # What is no plain value is a path, as it stands or in a place.
+  text = json.dumps(content, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _version(path: pathlib.Path) -> tuple[str, int, int]:
+  """Returns a file's path and what changes when it does: size, and time in ns."""
+  stat = path.stat()
+  return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def _read(path: pathlib.Path) -> Part | None:
+  try:
+    content = json.loads(path.read_text())
+  except FileNotFoundError:
+    return None
+  shards = {split: manifest.Shard(*one) for split, one in content['shards'].items()}
+  lines = [Line(*line) for line in content['lines']]
+  return Part(content['fingerprint'], content['uids'], shards, lines)
