@@ -118,7 +118,27 @@ def _parser() -> argparse.ArgumentParser:
     help='where to write the pictures (default: `stats` in the prepared directory)',
   )
   stats.set_defaults(run=_stats)
+  _add_pairs(commands)
   return parser
+
+
+def _add_pairs(commands) -> None:
+  pairs = commands.add_parser(
+    'pairs', help='count the preference pairs of Pick-a-Pic v1; reads no image'
+  )
+  pairs.add_argument('folder', type=pathlib.Path, help='of its parquet files')
+  pairs.add_argument('--split', help='one split; all that are there by default')
+
+  def run(arguments: argparse.Namespace) -> int:
+    from rahf.data import pair_stats
+
+    counts, notes = pair_stats.collect(arguments.folder, arguments.split)
+    print(f'\n{pair_stats.table(counts)}\n')
+    for note in notes:
+      print(f'Note: {note}.')
+    return 0
+
+  pairs.set_defaults(run=run)
 
 
 def _add_shapes(names) -> None:

@@ -1,0 +1,337 @@
+"""Preference pairs: one prompt, two images, and which of them someone preferred.
+
+They are read where they lie, in Pick-a-Pic v1's parquet files, some 190 GB: nothing
+is copied, and of one row group at a time the columns that are asked for are in memory.
+
+Data format, by column, in files `<split>-….parquet` or in folders named `<split>`:
+  ranking_id, user_id      int64     of the answer, and of who gave it
+  caption                  str       the prompt
+  jpg_{0,1}                bytes     PNG, JPEG or WEBP, whatever the name says
+  image_{0,1}_uid          str
+  model_{0,1}              str       what generated the image
+  label_{0,1}              double    1, 0 preferred and not; .5, .5 a tie
+  has_label                bool
+  best_image_uid           str       the preferred one; not every value is an image's
+  are_different            bool
+  num_example_per_prompt   int64     pairs of this prompt in the split
+The release also has created_at, image_{0,1}_url and __index_level_0__, which are not
+read. In 'validation_unique' and 'test_unique' a prompt has one pair.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int64
+
+from rahf.data import parquet
+from rahf.errors import InputError
+
+# Pairs in the release.
+SPLITS = {
+  'train': 583_747,
+  'validation': 17_439,
+  'test': 14_073,
+  'validation_unique': 500,
+  'test_unique': 500,
+}
+COLUMNS = pa.schema(
+  [
+    ('ranking_id', pa.int64()),
+    ('user_id', pa.int64()),
+    ('caption', pa.string()),
+    ('image_0_uid', pa.string()),
+    ('image_1_uid', pa.string()),
+    ('model_0', pa.string()),
+    ('model_1', pa.string()),
+    ('label_0', pa.float64()),
+    ('label_1', pa.float64()),
+    ('has_label', pa.bool_()),
+    ('best_image_uid', pa.string()),
+    ('are_different', pa.bool_()),
+    ('num_example_per_prompt', pa.int64()),
+  ]
+)
+IMAGES = pa.schema([('jpg_0', pa.binary()), ('jpg_1', pa.binary())])
+# `validation` is also how `validation_unique` begins, and `training` is no split.
+_SPLIT = re.compile(r'(train|(?:validation|test)(?:_unique)?)(?!_?[a-z])')
+# Rows decoded at once, some 10 MB of images.
+_BATCH_ROWS = 16
+
+
+class Pair(NamedTuple):
+  """Two images of one prompt, and which was preferred.
+
+  Attributes:
+    ranking_id: of the answer; like all numbers here None if the file has none.
+    prompt: like all texts here '' if the file has none.
+    images: encoded, as found; b'' if the file has none. `images.decode_image` says
+      what is wrong with one that cannot be decoded.
+    uids: of the images.
+    models: what generated them.
+    labels: as found, NaN if the file has none; also of pairs without a label, which
+      PickScore trains on.
+    preference: the probability that images[0] is preferred: 1, 0, or .5 for a tie. NaN
+      where `judge` finds none.
+    has_label: as found. With a preference of NaN it is a label that contradicts itself.
+    are_different: as found, or None.
+    num_example_per_prompt: pairs of this prompt in the complete split; PickScore
+      weights by 1 / this.
+    user_id: who answered.
+  """
+
+  ranking_id: int | None
+  prompt: str
+  images: tuple[bytes, bytes]
+  uids: tuple[str, str]
+  models: tuple[str, str]
+  labels: tuple[float, float]
+  preference: float
+  has_label: bool
+  are_different: bool | None
+  num_example_per_prompt: int | None
+  user_id: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairSplit:
+  """The pairs of one split, in the order of its files; made by `open_pairs`.
+
+  Attributes:
+    name: the split's name.
+    groups: file and number in it of each row group.
+    starts: position of the first pair of each row group, and behind them the number of
+      pairs. The positions between two of them are read at once, so an order for
+      training is one of row groups.
+    footers: of each file; parsing one takes longer than reading small columns.
+  """
+
+  name: str
+  groups: tuple[tuple[pathlib.Path, int], ...]
+  starts: Int64[np.ndarray, 'groups+1']
+  footers: Mapping[pathlib.Path, pq.FileMetaData]
+
+  def __len__(self) -> int:
+    return int(self.starts[-1])
+
+  def __iter__(self) -> Iterator[Pair]:
+    return self.read(0, len(self))
+
+  def __getitem__(self, position: int) -> Pair:
+    """Reads one pair, for a look at it: its whole row group may have to be decoded.
+
+    Raises:
+      InputError: as `read`.
+    """
+    if not 0 <= position < len(self):
+      raise IndexError(f'pair {position} of {len(self)} in {self.name}')
+    return next(self.read(position, position + 1))
+
+  def read(self, start: int, stop: int) -> Iterator[Pair]:
+    """Yields the pairs at start, …, stop − 1.
+
+    One row group is in memory: up to two and a half times the size of its images.
+
+    Raises:
+      InputError: a damaged file, or one without the image columns; says where and what
+        to do.
+    """
+    for number in range(len(self.groups)):
+      first, end = self.starts[number : number + 2].tolist()
+      begin, end = max(start, first) - first, min(stop, end) - first
+      if begin >= end:
+        continue
+      table = self._table(number, COLUMNS.names).slice(begin, end - begin)
+      yield from map(
+        _pair,
+        table.to_pylist(),
+        judge(table).preference.tolist(),
+        self._images(number, begin, end),
+      )
+
+  def tables(self, columns: Collection[str] = COLUMNS.names) -> Iterator[pa.Table]:
+    """Yields a table for each row group; images are never read.
+
+    Args:
+      columns: names in COLUMNS.
+
+    Raises:
+      InputError: a damaged file, or other columns than Pick-a-Pic v1's.
+    """
+    for number in range(len(self.groups)):
+      yield self._table(number, columns)
+
+  def count_missing_images(self) -> int | None:
+    """Counts images that are null, from the files' footers; None if they do not say."""
+    missing = 0
+    for path, group in self.groups:
+      footer = self.footers[path]
+      for name in IMAGES.names:
+        if name not in footer.schema.names:
+          return None
+        chunk = footer.row_group(group).column(footer.schema.names.index(name))
+        if not chunk.is_stats_set or not chunk.statistics.has_null_count:
+          return None
+        missing += chunk.statistics.null_count
+    return missing
+
+  def where(self, position: int) -> str:
+    """Names a pair for an error message: file, row group, row."""
+    number = int(np.searchsorted(self.starts, position, side='right')) - 1
+    path, group = self.groups[number]
+    return f'{path}, row group {group}, row {position - self.starts[number]}'
+
+  def _table(self, number: int, columns: Collection[str]) -> pa.Table:
+    path, group = self.groups[number]
+    with parquet.open_file(path, self.footers[path]) as file:
+      try:
+        table = file.read_row_group(group, columns=list(columns))
+      except parquet.ERRORS as error:
+        raise parquet.damaged(path, group, error) from None
+    return parquet.cast(table, COLUMNS, path)
+
+  def _images(
+    self, number: int, begin: int, end: int
+  ) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Yields the two images of the rows begin, …, end − 1 of a row group."""
+    path, group = self.groups[number]
+    with parquet.open_file(path, self.footers[path]) as file:
+      parquet.require(path, file, IMAGES.names, 'take Pick-a-Pic v1 with images')
+      # With more threads the columns of the file are held beside what is decoded.
+      batches = file.iter_batches(
+        _BATCH_ROWS, row_groups=[group], columns=IMAGES.names, use_threads=False
+      )
+      row = 0
+      while row < end:
+        try:
+          batch = next(batches)
+        except parquet.ERRORS as error:
+          raise parquet.damaged(path, group, error) from None
+        low, high = max(begin - row, 0), min(end - row, batch.num_rows)
+        row += batch.num_rows
+        if low < high:
+          wanted = pa.Table.from_batches([batch.slice(low, high - low)])
+          columns = parquet.cast(wanted, IMAGES, path).columns
+          yield from zip(*(column.to_pylist() for column in columns), strict=True)
+
+
+class Labels(NamedTuple):
+  """What the labels of pairs say.
+
+  Attributes:
+    preference: the probability that image 0 is preferred, NaN if not known.
+    invalid: labelled, but by other labels than 1, 0 or 0, 1 or .5, .5.
+    contradicted: labels prefer one image, best_image_uid names the other.
+  """
+
+  preference: Float[np.ndarray, 'n']
+  invalid: Bool[np.ndarray, 'n']
+  contradicted: Bool[np.ndarray, 'n']
+
+
+def judge(table: pa.Table) -> Labels:
+  """Returns the preferences, NaN for pairs without a label, invalid or contradicted.
+
+  A tie is a tie whatever best_image_uid is.
+
+  Args:
+    table: COLUMNS; of n pairs.
+  """
+  first, second = (table.column(f'label_{side}').to_numpy() for side in (0, 1))
+  labelled = _true(table.column('has_label'))
+  # NaN, a null, is none of the three.
+  valid = np.isin(first, (0, 0.5, 1)) & (first + second == 1)
+  names = [
+    _true(pc.equal(table.column('best_image_uid'), table.column(f'image_{side}_uid')))
+    for side in (0, 1)
+  ]
+  contradicted = ((first == 1) & names[1] & ~names[0]) | (
+    (first == 0) & names[0] & ~names[1]
+  )
+  contradicted &= labelled & valid
+  return Labels(
+    np.where(labelled & valid & ~contradicted, first, np.nan),
+    labelled & ~valid,
+    contradicted,
+  )
+
+
+def split_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
+  """Returns the parquet files below a folder by split, in the order of SPLITS.
+
+  Raises:
+    InputError: there are none, or one that neither its name nor its folder's puts into
+      a split.
+  """
+  found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
+  for path in sorted(pathlib.Path(folder).rglob('*.parquet')):
+    match = _SPLIT.match(path.name) or _SPLIT.match(path.parent.name)
+    if not match:
+      raise InputError(
+        f'{path} is of no known split; call it or its folder one of '
+        f'{", ".join(f"{split}-…" for split in SPLITS)}, or take it out of the folder'
+      )
+    found[match[1]].append(path)
+  if not any(found.values()):
+    raise InputError(
+      f'{folder}: no .parquet file below it; give the folder of Pick-a-Pic v1'
+    )
+  return {split: paths for split, paths in found.items() if paths}
+
+
+def open_pairs(folder: os.PathLike | str, split: str) -> PairSplit:
+  """Opens a split of a local copy of Pick-a-Pic v1; reads the files' footers.
+
+  Its variant without images will do for everything but reading pairs.
+
+  Args:
+    folder: where its parquet files are, searched recursively.
+    split: a key of SPLITS.
+
+  Raises:
+    InputError: no such files, a cut one, one without the columns, or no pair in them.
+  """
+  files = split_files(folder)
+  if split not in files:
+    raise InputError(f'{folder} has no split {split!r}, only {", ".join(files)}')
+  groups, sizes, footers = [], [], {}
+  for path in files[split]:
+    with parquet.open_file(path) as file:
+      parquet.require(path, file, COLUMNS.names, 'take other files out of the folder')
+      footer = footers[path] = file.metadata
+    groups += [(path, group) for group in range(footer.num_row_groups)]
+    sizes += [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
+  if not sum(sizes):
+    raise InputError(f'split {split} of {folder} holds no pairs')
+  starts = np.cumsum([0, *sizes], dtype=np.int64)
+  return PairSplit(split, tuple(groups), starts, footers)
+
+
+def _true(column: pa.ChunkedArray) -> Bool[np.ndarray, 'n']:
+  return pc.fill_null(column, False).to_numpy().astype(bool)
+
+
+def _pair(
+  row: dict, preference: float, images: tuple[bytes | None, bytes | None]
+) -> Pair:
+  labels = (row['label_0'], row['label_1'])
+  return Pair(
+    ranking_id=row['ranking_id'],
+    prompt=row['caption'] or '',
+    images=(images[0] or b'', images[1] or b''),
+    uids=(row['image_0_uid'] or '', row['image_1_uid'] or ''),
+    models=(row['model_0'] or '', row['model_1'] or ''),
+    labels=tuple(float('nan') if label is None else label for label in labels),
+    preference=preference,
+    has_label=bool(row['has_label']),
+    are_different=row['are_different'],
+    num_example_per_prompt=row['num_example_per_prompt'],
+    user_id=row['user_id'],
+  )
