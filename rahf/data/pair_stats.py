@@ -58,7 +58,7 @@ class Counts:
     known = labels.preference[~np.isnan(labels.preference)]
     self.preferences.update(known.tolist())
     self.weight += pc.sum(
-      pc.divide(1.0, table.column('num_example_per_prompt')), min_count=0
+      pc.divide(1.0, _positive(table.column('num_example_per_prompt'))), min_count=0
     ).as_py()
     self.prompts.update(pc.unique(pc.drop_null(table.column('caption'))).to_pylist())
     self.users.update(pc.unique(pc.drop_null(table.column('user_id'))).to_pylist())
@@ -157,6 +157,11 @@ def _rows(counts: Counts) -> dict[str, str]:
     if number:
       rows[f'missing {name}'] = f'{number:,}'
   return rows
+
+
+def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
+  """Returns the numbers, null where they cannot be one of pairs."""
+  return pc.if_else(pc.greater(column, 0), column, None)
 
 
 def _total(column: pa.ChunkedArray) -> int:

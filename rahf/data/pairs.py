@@ -271,7 +271,7 @@ def split_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
       a split.
   """
   found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
-  for path in sorted(pathlib.Path(folder).rglob('*.parquet')):
+  for path in parquet.find(folder):
     match = _SPLIT.match(path.name) or _SPLIT.match(path.parent.name)
     if not match:
       raise InputError(

@@ -1,7 +1,13 @@
-"""Parquet files of a known data set: what is wrong with one is said with a remedy."""
+"""Parquet files larger than memory: row groups, and of those the columns asked for.
 
+What is wrong with a file is said with a remedy.
+"""
+
+import itertools
+import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +18,24 @@ from rahf.errors import InputError
 ERRORS = (pa.ArrowException, OSError)
 # A column is otherwise held whole beside what is decoded from it.
 _BUFFER = 1 << 20
+# Rows decoded at once.
+_BATCH_ROWS = 32
+
+
+class Row(NamedTuple):
+  """Where a row stands; ordered as the files are read."""
+
+  file: pathlib.Path
+  group: int
+  number: int  # In its row group.
+
+  def __str__(self) -> str:
+    return f'{self.file.name} row group {self.group} row {self.number}'
+
+
+def find(folder: os.PathLike | str) -> list[pathlib.Path]:
+  """Returns the parquet files at or below a folder, sorted."""
+  return sorted(pathlib.Path(folder).rglob('*.parquet'))
 
 
 def open_file(
@@ -34,6 +58,16 @@ def open_file(
     raise InputError(
       f'{path} is no complete parquet file ({error}); download it again'
     ) from None
+
+
+def columns(path: pathlib.Path) -> set[str]:
+  """Returns the names of a file's columns.
+
+  Raises:
+    InputError: it is no complete parquet file.
+  """
+  with open_file(path) as file:
+    return set(file.schema_arrow.names)
 
 
 def require(
@@ -61,6 +95,73 @@ def cast(table: pa.Table, types: pa.Schema, path: pathlib.Path) -> pa.Table:
         f'({error}); take other files out of the folder'
       ) from None
   return table
+
+
+def tables(
+  path: pathlib.Path, names: Collection[str]
+) -> Iterator[tuple[int, pa.Table]]:
+  """Yields number and content of each row group; of light columns, it is whole.
+
+  Raises:
+    InputError: the file is damaged; names the row group.
+  """
+  with open_file(path) as file:
+    for group in range(file.num_row_groups):
+      try:
+        yield group, file.read_row_group(group, columns=list(names))
+      except ERRORS as error:
+        raise damaged(path, group, error) from None
+
+
+def light_rows(
+  path: pathlib.Path, names: Collection[str]
+) -> Iterator[tuple[Row, dict[str, Any]]]:
+  """Yields every row, of light columns, as Python's values by column."""
+  for group, table in tables(path, names):
+    for number, values in enumerate(table.to_pylist()):
+      yield Row(path, group, number), values
+
+
+def read(
+  rows: Collection[Row], names: Callable[[pathlib.Path], Collection[str]]
+) -> Iterator[tuple[Row, dict[str, pa.Scalar]]]:
+  """Yields the rows asked for, in the order of the files, by column.
+
+  Args:
+    names: the columns to read of a file.
+
+  Raises:
+    InputError: a row group is damaged.
+  """
+  groups = itertools.groupby(sorted(rows), key=lambda row: row[:2])
+  for (path, group), wanted in groups:
+    numbers = [row.number for row in wanted]
+    for number, values in read_group(path, group, numbers, names(path)):
+      yield Row(path, group, number), values
+
+
+def read_group(
+  path: pathlib.Path, group: int, numbers: Collection[int], names: Collection[str]
+) -> Iterator[tuple[int, dict[str, pa.Scalar]]]:
+  """Yields the rows of a row group that are asked for, in their order, by column.
+
+  Raises:
+    InputError: the row group is damaged.
+  """
+  numbers, first, last = set(numbers), 0, max(numbers)
+  with open_file(path) as file:
+    # With more threads the columns of the file are held beside what is decoded.
+    batches = file.iter_batches(
+      _BATCH_ROWS, row_groups=[group], columns=list(names), use_threads=False
+    )
+    while first <= last:
+      try:
+        batch = next(batches)
+      except ERRORS as error:
+        raise damaged(path, group, error) from None
+      for number in sorted(numbers.intersection(range(first, first + len(batch)))):
+        yield number, {name: batch.column(name)[number - first] for name in names}
+      first += len(batch)
 
 
 def damaged(path: pathlib.Path, group: int, error: Exception) -> InputError:

@@ -96,6 +96,8 @@ def make_all(
     common = [settings, [*map(_version, inputs)]]
     maker = _Maker(folder, make, common, bar)
     futures = [pool.submit(maker.part, *group) for group in enumerate(groups)]
+    for future in futures:
+      future.add_done_callback(maker.stop_if_failed)
     try:
       for future in concurrent.futures.as_completed(futures):
         future.result()
@@ -113,8 +115,18 @@ class _Maker:
     self._bar, self._lock = bar, threading.Lock()
     self.stopped = threading.Event()
 
+  def stop_if_failed(self, future: concurrent.futures.Future) -> None:
+    """Keeps the thread of a part that failed from beginning another."""
+    if future.cancelled() or future.exception():
+      self.stopped.set()
+
+  def _go_on(self) -> None:
+    if self.stopped.is_set():
+      raise concurrent.futures.CancelledError
+
   def part(self, number: int, samples: Sequence[Sample]) -> Part:
     """Returns the part, from the folder if it is there."""
+    self._go_on()
     path = self._folder / f'part-{number:05d}.json'
     fingerprint = _fingerprint(self._common, samples)
     part = _read(path)
@@ -145,8 +157,7 @@ class _Maker:
     paths = {s: shard_path(self._folder, number, s) for s in schema.SPLITS}
     try:
       for sample, record in self._make(samples, note):
-        if self.stopped.is_set():
-          raise concurrent.futures.CancelledError
+        self._go_on()
         if record:
           if sample.split not in writers:
             writers[sample.split] = tf.io.TFRecordWriter(str(paths[sample.split]))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tqdm
 
-from rahf.data.datasets import parquet
+from rahf.data import parquet
 from rahf.errors import InputError
 
 _NAMES = ('image_0_uid', 'image_1_uid', 'caption')

@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
-from rahf.data import schema, words
-from rahf.data.datasets import parquet, parts, writing
+from rahf.data import parquet, schema, words
+from rahf.data.datasets import parts, writing
 from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
