@@ -14,7 +14,7 @@ from rahf import distributed
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile')
+FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile', 'export')
 FREE_FIELDS = (
   *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
   'model.remat',
@@ -68,10 +68,16 @@ def is_started(workdir: epath.Path) -> bool:
   It only looks: Orbax's manager would wait for the other processes, which may not
   find the same yet.
   """
+  return bool(complete_steps(workdir))
+
+
+def complete_steps(workdir: epath.Path) -> list[int]:
+  """Returns the steps with a complete checkpoint, ascending; it only looks."""
   directory = workdir / 'checkpoints'
-  return directory.exists() and any(
-    step.name.isdigit() and _is_complete(step) for step in directory.iterdir()
-  )
+  if not directory.exists():
+    return []
+  steps = (step for step in directory.iterdir() if step.name.isdigit())
+  return sorted(int(step.name) for step in steps if _is_complete(step))
 
 
 def _is_complete(directory: epath.Path) -> bool:
@@ -142,20 +148,47 @@ class Checkpoints:
     stored = self._manager.item_metadata(step)
     if stored is None:
       raise InputError(f'{where} is not a complete checkpoint; remove it')
-    expected = _describe(abstract)
-    found = _describe(getattr(stored, 'tree', stored))
-    for path in sorted(expected.keys() | found.keys()):
-      if expected.get(path) != found.get(path):
-        raise InputError(
-          f'{where}: {path} is {found.get(path, "missing")}, but the model has '
-          f'{expected.get(path, "no such array")}; was it written with another config?'
-        )
+    _check_arrays(where, getattr(stored, 'tree', stored), abstract)
     return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
   def close(self) -> None:
     """Waits for what is being written."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
+  """Reads a checkpoint's parameters alone, to arrays of NumPy on the host.
+
+  Args:
+    abstract: their shapes and dtypes.
+
+  Raises:
+    InputError: as `Checkpoints.restore`.
+  """
+  where = epath.Path(workdir) / 'checkpoints' / str(step)
+  handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
+  with ocp.Checkpointer(handler) as checkpointer:
+    stored = checkpointer.metadata(where).item_metadata['default'].tree['params']
+    _check_arrays(where, stored, abstract)
+    on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+    args = ocp.args.PyTreeRestore(
+      {'params': stored},
+      restore_args={'params': jax.tree.map(lambda _: on_host, abstract)},
+      partial_restore=True,
+    )
+    found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
+    return found['default']['params']
+
+
+def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
+  expected, found = _describe(abstract), _describe(stored)
+  for path in sorted(expected.keys() | found.keys()):
+    if expected.get(path) != found.get(path):
+      raise InputError(
+        f'{where}: {path} is {found.get(path, "missing")}, but the model has '
+        f'{expected.get(path, "no such array")}; was it written with another config?'
+      )
 
 
 def _describe(tree: Any) -> dict[str, str]:

@@ -183,6 +183,9 @@ def default_config() -> ConfigDict:
       mesh=dict(data=-1, fsdp=1, tensor=1),
       # For --mode=precompile: a TPU topology such as 'v5e:2x4'; '' is what is here.
       precompile=dict(topology=''),
+      # For --mode=export: which checkpoint, -1 for the newest; where to, '' for
+      # DIR/export; whether to add the inference step as a `jax.export` artifact.
+      export=dict(step=-1, dir='', program=False),
     )
   )
   return config.lock()

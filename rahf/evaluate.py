@@ -32,6 +32,7 @@ from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
 from rahf.experiment import Experiment, describe, set_up
 from rahf.gallery import Gallery
+from rahf.inference import judge_words
 from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
@@ -230,13 +231,14 @@ def make_predict(
         keywords = run(RAHF.decode_beam, fused, length, options.beams)
       else:
         keywords = run(RAHF.decode_greedily, fused, length)
-      p_misaligned = run(
-        RAHF.judge_words,
+      p_misaligned = judge_words(
+        model,
+        params,
         fused,
-        batch.text[:, -1],
+        batch.text,
         batch.word_end,
+        decoder=options.decoder,
         mark_ids=mark_ids,
-        sequential=options.decoder != 'parallel',
         length=length,
       )
     return Predictions(

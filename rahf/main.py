@@ -1,4 +1,4 @@
-"""Trains and evaluates RAHF models.
+"""Trains, evaluates and exports RAHF models.
 
   python -m rahf.main --config=configs/quickstart.py [--workdir=DIR] [--mode=train]
 
@@ -40,8 +40,13 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'eval', 'precompile'],
+  ['train', 'eval', 'export', 'precompile'],
   'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
+  'export: make a model directory of it, DIR/export or config.export.dir, for '
+  'rahf.load(...).score(images, prompts), which gives plausibility, alignment, '
+  'aesthetics and overall in [0, 1], higher is better, maps of implausibility and '
+  'misalignment in [0, 1], higher is worse, and for each word the probability in '
+  '[0, 1] that the image misses it; '
   'precompile: compile the steps and say what they need, also for a TPU that is not '
   'here (config.precompile.topology).',
 )
@@ -94,7 +99,8 @@ def _run(interruption: Interruption) -> None:
   if workdir is None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = f'runs/{name}'
-  quiet.import_tensorflow()
+  if _MODE.value != 'export':  # Which needs no data, mostly.
+    quiet.import_tensorflow()
   if _MULTIHOST.value:
     from rahf import distributed
 
@@ -106,6 +112,8 @@ def _run(interruption: Interruption) -> None:
     return
   if _MODE.value == 'train':
     from rahf.train import train as run
+  elif _MODE.value == 'export':
+    from rahf.export import export as run
   else:
     from rahf.evaluate import evaluate as run
   run(_CONFIG.value, epath.Path(workdir).absolute(), interruption)

@@ -1,5 +1,6 @@
 """The training state, made straight into its shards."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class StateFactory:
   def __init__(self, model: RAHF, optimizer: optax.GradientTransformation, mesh: Mesh):
     self._model = model
     self._optimizer = optimizer
-    boxed = jax.eval_shape(self._init_params, jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
     params = sharding.parameter_shardings(boxed, mesh)
     shapes = TrainState(
       step=jax.ShapeDtypeStruct((), jnp.int32),
@@ -78,7 +79,7 @@ class StateFactory:
 
     def make(key) -> dict[str, jax.Array]:
       # The compiler drops all that is not returned.
-      params = by_path(nn.unbox(self._init_params(key)))
+      params = by_path(nn.unbox(init_params(self._model, key)))
       return {path: params[path] for path in shardings}
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
@@ -101,17 +102,28 @@ class StateFactory:
     step, opt_state = jax.jit(make, out_shardings=shardings)(tree)
     return TrainState(step, tree, opt_state)
 
-  def _init_params(self, key) -> Any:
-    config = self._model.config
-    size = config.image_size
-    # Lengths do not enter the shapes of parameters.
-    return self._model.init(
-      key,
-      jnp.zeros((1, size, size, 3)),
-      jnp.ones((1, config.texts, 1), jnp.int32),
-      jnp.ones((1, 1), jnp.int32),
-      train=False,
-    )['params']
+
+def init_params(model: RAHF, key: Array) -> Any:
+  """Makes a model's parameters, boxed with their logical axes.
+
+  Under `jax.eval_shape` it says what a model has, without making it.
+  """
+  size = model.config.image_size
+  # Lengths do not enter the shapes of parameters.
+  return model.init(
+    key,
+    jnp.zeros((1, size, size, 3)),
+    jnp.ones((1, model.config.texts, 1), jnp.int32),
+    jnp.ones((1, 1), jnp.int32),
+    train=False,
+  )['params']
+
+
+def abstract_params(model: RAHF) -> Any:
+  """Returns shapes and dtypes of a model's parameters."""
+  return nn.unbox(
+    jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+  )
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -1,17 +1,18 @@
-"""One record to the arrays of a batch's row, on the host."""
+"""One record, or an image and a prompt, to arrays of a batch's row, on the host."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from jaxtyping import Bool, Int32
 
 from rahf.data import images, schema
 from rahf.data.tokenizer import (
+  PromptPieces,
   Tokenizer,
   Variant,
   pad,
   prompt_texts,
-  tasks,
   word_end_mask,
 )
 
@@ -42,6 +43,31 @@ class PipelineOptions:
   max_skipped: int = 0
 
 
+class PromptRow(NamedTuple):
+  """What the model reads of one prompt.
+
+  Attributes:
+    pieces: of the whole prompt.
+    text: token ids of the K texts, each with EOS and padding.
+    word_end: True at the tokens of the plain prompt in front of which a word ends.
+    truncated: whether a text was cut.
+  """
+
+  pieces: PromptPieces
+  text: Int32[np.ndarray, 'K L']
+  word_end: Bool[np.ndarray, 'L']
+  truncated: bool
+
+
+def encode_prompt(
+  prompt: str, tokenizer: Tokenizer, variant: Variant, length: int
+) -> PromptRow:
+  """Tokenises one prompt to texts of `length` tokens, as in training."""
+  pieces = tokenizer.encode(prompt)
+  texts = prompt_texts(tokenizer, pieces, variant, length)
+  return PromptRow(pieces, texts.ids, word_end_mask(pieces, length), texts.truncated)
+
+
 def decode_record(
   record: schema.Record,
   tokenizer: Tokenizer,
@@ -57,6 +83,7 @@ def decode_record(
     scores        float32[4]         [0, 1], order of schema.SCORES; 0 if not annotated
     score_mask    bool[4]
     text          int32[K, L]        token ids, EOS, padding
+    word_end      bool[L]            a word ends in front of the token
     target        int32[T]           token ids with marks, EOS, padding
     keyword_mask  bool[]
     truncated     bool[]             text or target was cut
@@ -70,22 +97,21 @@ def decode_record(
   size = options.image_size
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
-  pieces = tokenizer.encode(record.prompt)
-  text = prompt_texts(tokenizer, pieces, options.variant, options.text_length)
+  row = encode_prompt(record.prompt, tokenizer, options.variant, options.text_length)
   # Without labels nothing is marked; the mask keeps the target out of the loss.
-  labels = record.keyword_labels or [1] * len(pieces.word_ends)
-  target = tokenizer.mark(pieces, labels)
+  labels = record.keyword_labels or [1] * len(row.pieces.word_ends)
+  target = tokenizer.mark(row.pieces, labels)
   return {
     'image': images.resize(images.decode_image(record.image), size, box),
     'maps': np.stack([_decode_map(data, size, box) for data in maps]),
     'map_mask': np.array([bool(data) for data in maps]),
     'scores': np.nan_to_num(scores, nan=0.0),
     'score_mask': ~np.isnan(scores),
-    'text': text.ids,
-    'word_end': word_end_mask(pieces, options.text_length),
+    'text': row.text,
+    'word_end': row.word_end,
     'target': pad(target, options.target_length),
     'keyword_mask': np.array(bool(record.keyword_labels)),
-    'truncated': np.array(text.truncated or len(target) >= options.target_length),
+    'truncated': np.array(row.truncated or len(target) >= options.target_length),
   }
 
 
@@ -93,21 +119,3 @@ def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
   if not data:
     return np.zeros((size, size), np.float32)
   return images.resize(images.decode_map(data), size, box)
-
-
-def decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
-  """Returns shape and dtype of what `decode_record` gives."""
-  size = options.image_size
-  texts = len(tasks(options.variant))
-  return {
-    'image': tf.TensorSpec([size, size, 3], tf.uint8),
-    'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
-    'map_mask': tf.TensorSpec([len(schema.MAPS)], tf.bool),
-    'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
-    'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),
-    'text': tf.TensorSpec([texts, options.text_length], tf.int32),
-    'word_end': tf.TensorSpec([options.text_length], tf.bool),
-    'target': tf.TensorSpec([options.target_length], tf.int32),
-    'keyword_mask': tf.TensorSpec([], tf.bool),
-    'truncated': tf.TensorSpec([], tf.bool),
-  }

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -38,13 +39,17 @@ def open_image(data: bytes) -> Image.Image:
     raise ImageError(
       f'not a PNG, JPEG or WEBP image (begins with {found!r}): {error}'
     ) from None
+  _check_size(image)
+  return image
+
+
+def _check_size(image: Image.Image) -> None:
   width, height = image.size
   if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
     raise ImageError(
       f'{width}x{height} pixels are more than the limit of {MAX_SIDE} a side and '
       f'{MAX_PIXELS} in all; scale the image down first'
     )
-  return image
 
 
 def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
@@ -53,7 +58,16 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
   Raises:
     ImageError: the bytes are not a complete image within the size limits.
   """
-  image = open_image(data)
+  return to_rgb(open_image(data))
+
+
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
+  """Decodes an opened image to RGB, as `decode_image`.
+
+  Raises:
+    ImageError: it cannot be decoded, or is larger than the limits.
+  """
+  _check_size(image)
   try:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):
@@ -100,6 +114,15 @@ def resize(
     min(top + height, 1) * image.height,
   )
   return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, limits))
+
+
+def to_signed(image: Any) -> Any:
+  """Maps pixels in [0, 1] to [-1, 1], in which the model takes them.
+
+  Args:
+    image: an array of NumPy, JAX or TensorFlow.
+  """
+  return image * 2 - 1
 
 
 def encode_map(values: Float[np.ndarray, 'H W']) -> bytes:

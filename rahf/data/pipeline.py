@@ -17,9 +17,9 @@ from etils import epath
 from jaxtyping import Int64
 
 from rahf.data import augment, images, mixture, schema
-from rahf.data.decoding import PipelineOptions, decode_record, decoded_specs
+from rahf.data.decoding import PipelineOptions, decode_record
 from rahf.data.records import RecordSplit, concatenate, parse_record
-from rahf.data.tokenizer import EOS, Tokenizer
+from rahf.data.tokenizer import EOS, Tokenizer, tasks
 from rahf.errors import InputError
 
 # TensorFlow only feeds; an accelerator's memory belongs to JAX.
@@ -173,12 +173,12 @@ class _Stream:
     example['image'] = tf.cast(example['image'], tf.float32) / 255
     if self.augmented:
       example = augment.jitter(example, colour)
-    image = example['image'] * 2 - 1
+    image = images.to_signed(example['image'])
     return example | {'image': image, 'index': tf.cast(index, tf.int32)}
 
   def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:
     """Runs `decode_record` on the host and tells TensorFlow the shapes."""
-    specs = decoded_specs(self.options)
+    specs = _decoded_specs(self.options)
 
     def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
       decoded = decode_record(parse_record(data), self.tokenizer, self.options, box)
@@ -238,6 +238,24 @@ class _Stream:
     except ValueError as error:
       return f'{where}{error}; {advice}'
     return ''
+
+
+def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
+  """Returns shape and dtype of what `decode_record` gives."""
+  size = options.image_size
+  texts = len(tasks(options.variant))
+  return {
+    'image': tf.TensorSpec([size, size, 3], tf.uint8),
+    'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
+    'map_mask': tf.TensorSpec([len(schema.MAPS)], tf.bool),
+    'scores': tf.TensorSpec([len(schema.SCORES)], tf.float32),
+    'score_mask': tf.TensorSpec([len(schema.SCORES)], tf.bool),
+    'text': tf.TensorSpec([texts, options.text_length], tf.int32),
+    'word_end': tf.TensorSpec([options.text_length], tf.bool),
+    'target': tf.TensorSpec([options.target_length], tf.int32),
+    'keyword_mask': tf.TensorSpec([], tf.bool),
+    'truncated': tf.TensorSpec([], tf.bool),
+  }
 
 
 def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:

@@ -115,6 +115,10 @@ class Tokenizer:
         f'or config.model.t5.vocab_size to at least {self.size} (T5: 32128)'
       )
 
+  def to_bytes(self) -> bytes:
+    """Returns the model as a file holds it."""
+    return self._model.serialized_model_proto()
+
   def ids(self, text: str) -> list[int]:
     """Returns the ids of a text as SentencePiece encodes it, no EOS."""
     return self._model.encode(text)

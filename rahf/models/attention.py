@@ -16,6 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import export
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
@@ -53,7 +54,9 @@ def attend(
   mesh = jax.sharding.get_abstract_mesh()
   devices = 1 if mesh.empty else mesh.size
   operands = query, key, value, bias, mask
-  if 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
+  # A batch of any size, which `jax.export` traces, cannot be compared.
+  any_size = export.is_symbolic_dim(batch)
+  if any_size or 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
     return at_once(*operands)
   by_head = functools.partial(_attend_by_head, scale)
   if devices > 1:

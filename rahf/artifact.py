@@ -1,0 +1,84 @@
+"""The inference step as one file for `jax.export`, for use without this code."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import export
+
+from rahf.data.tokenizer import EOS
+from rahf.inference import Infer
+from rahf.model_directory import Description
+
+PLATFORMS = ('cpu', 'tpu', 'cuda')
+# Rows of the comparison; any would do but the one that was traced.
+ROWS = 3
+# Of outputs in [0, 1]: the same program but for its compilation.
+TOLERANCE = {'float32': 1e-5, 'bfloat16': 2e-2}
+
+
+def write(
+  path: epath.Path, description: Description, params: Any, infer: Infer
+) -> float:
+  """Writes the step for all of PLATFORMS and any batch size, reloads and compares it.
+
+  Args:
+    infer: takes (params, pixels, text, word_end), see `inference.from_pixels`.
+
+  Returns:
+    The largest difference from the step itself, on the platform that is here.
+
+  Raises:
+    RuntimeError: the outputs differ by more than rounding.
+  """
+
+  def step(params: Any, *inputs: jax.Array) -> dict[str, jax.Array]:
+    return infer(params, *inputs)._asdict()  # Types of ours cannot be stored.
+
+  (rows,) = export.symbolic_shape('rows')
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+  program = export.export(jax.jit(step), platforms=PLATFORMS)(
+    shapes, *input_shapes(description, rows)
+  )
+  path.write_bytes(program.serialize())
+  reloaded = export.deserialize(bytearray(path.read_bytes()))
+  batch = random_inputs(description)
+  found = reloaded.call(params, *batch)
+  expected = jax.jit(step)(params, *batch)
+  difference = max(
+    float(jnp.abs(found[name] - expected[name]).max()) for name in expected
+  )
+  # Not the other way round: a NaN differs too.
+  if not difference <= TOLERANCE[description.model.dtype]:
+    raise RuntimeError(
+      f'{path}: what was exported differs from the model by {difference:.3g}'
+    )
+  return difference
+
+
+def input_shapes(
+  description: Description, rows: Any
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Returns shapes of pixels, text and word_end."""
+  model, length = description.model, description.text_length
+  size = model.image_size
+  return (
+    jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
+    jax.ShapeDtypeStruct((rows, model.texts, length), jnp.int32),
+    jax.ShapeDtypeStruct((rows, length), jnp.bool_),
+  )
+
+
+def random_inputs(description: Description) -> tuple[np.ndarray, ...]:
+  """Returns pixels, text and word_end of some rows."""
+  random = np.random.default_rng(0)
+  pixels, text, word_end = input_shapes(description, ROWS)
+  tokens = random.integers(3, description.model.t5.vocab_size, text.shape, np.int32)
+  tokens[..., -1] = EOS
+  return (
+    random.integers(0, 256, pixels.shape, np.uint8),
+    tokens,
+    random.random(word_end.shape) < 0.5,
+  )

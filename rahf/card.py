@@ -1,0 +1,145 @@
+"""The model card of a model directory: what it is, how to use it, how good it is."""
+
+import math
+
+import numpy as np
+
+from rahf import legend
+from rahf.data import schema
+from rahf.model_directory import Description
+from rahf.models.rahf import RAHF
+from rahf.pretrained.card import ABOUT
+from rahf.state import abstract_params, by_path
+from rahf.tables import KEYWORD_METRICS, MAP_METRICS, markdown_table
+
+METRICS = (
+  *(f'{name}/{metric}' for name in schema.SCORES for metric in ('plcc', 'srcc')),
+  *(f'{name}/{metric}' for name in schema.MAPS for metric in MAP_METRICS),
+  *(f'keywords/{metric}' for metric in KEYWORD_METRICS),
+  *(f'keywords_constrained/{metric}' for metric in KEYWORD_METRICS),
+)
+USE = """## Use
+
+`pip install rahf`, then, with the path of this directory:
+
+```python
+import rahf
+
+model = rahf.load('export')
+feedback = model.score(['a.png', 'b.png'], ['a red circle', 'a blue square'])
+print(feedback[0].scores, feedback[0].misaligned)
+feedback[0].overlay('implausibility').save('overlay.png')
+```
+"""
+FILES = """## Files
+
+`model.json` describes everything, `model.safetensors` and `params/` (Orbax) hold the
+same parameters, `tokenizer.model` is SentencePiece's. Nothing here is run as code. The
+directory refers to nothing outside and can be moved."""
+PROGRAM_NOTE = """`program.jaxexport` is the inference step for cpu, tpu and cuda, of
+any batch size: `jax.export.deserialize(bytes).call(params, pixels, text, word_end)`."""
+
+
+def model_card(description: Description, *, program: bool = False) -> str:
+  """Returns Markdown.
+
+  Args:
+    program: whether there is `program.jaxexport`.
+  """
+  sections = [
+    ABOUT,
+    _sizes(description),
+    USE,
+    _outputs(description),
+    _metrics(description),
+    _origin(description),
+    _limits(description),
+    FILES + (f' {PROGRAM_NOTE}' if program else ''),
+  ]
+  return '\n\n'.join(section.strip() for section in sections) + '\n'
+
+
+def _sizes(description: Description) -> str:
+  model = description.model
+  shapes = by_path(abstract_params(RAHF(model))).values()
+  parameters = sum(math.prod(leaf.shape) for leaf in shapes)
+  return (
+    f'- {model.variant}, images of {model.image_size} px, {parameters:,} parameters\n'
+    f'- Trained for {description.step:,} steps, by rahf {description.version}'
+  )
+
+
+def _outputs(description: Description) -> str:
+  rows = [
+    *(
+      ('score', name, *_range(legend.SCORE_RANGE, legend.SCORE_DIRECTION), meaning)
+      for name, meaning in legend.SCORES.items()
+    ),
+    *(
+      ('map', name, *_range(legend.MAP_RANGE, legend.MAP_DIRECTION), meaning)
+      for name, meaning in legend.MAPS.items()
+    ),
+    (
+      'keyword',
+      'each word',
+      *_range(legend.KEYWORD_RANGE, legend.KEYWORD_DIRECTION),
+      legend.KEYWORDS,
+    ),
+  ]
+  lines = ['| | | range | direction | |', '|---|---|---|---|---|']
+  lines += [f'| {" | ".join(row)} |' for row in rows]
+  if description.threshold is None:
+    threshold = 'No threshold for words was chosen; 0.5 is used.'
+  else:
+    threshold = (
+      f'A word counts as misaligned above {description.threshold:.3f}, which was best '
+      f'on the {description.threshold_split} split.'
+    )
+  table = '\n'.join(lines)
+  return f'## What comes out\n\n{table}\n\n{threshold}'
+
+
+def _range(low_high: tuple[float, float], direction: str) -> tuple[str, str]:
+  return '{:g} to {:g}'.format(*low_high), direction
+
+
+def _metrics(description: Description) -> str:
+  splits = description.metrics
+  if not splits:
+    return '## Metrics\n\nNot evaluated at this step.'
+  rows = [
+    [name, *(_number(values.get(name)) for values in splits.values())]
+    for name in METRICS
+    if any(name in values for values in splits.values())
+  ]
+  note = (
+    'PLCC, SRCC, CC, SIM, NSS, AUC-Judd, precision, recall and F1: higher is better; '
+    'MSE and KLD: lower. `_empty` is over images without an annotated region.'
+  )
+  return f'## Metrics\n\n{note}\n\n{markdown_table(["", *splits], rows)}'
+
+
+def _number(value: float | None) -> str:
+  return '–' if value is None or not np.isfinite(value) else f'{value:.4g}'
+
+
+def _origin(description: Description) -> str:
+  total = sum(one['weight'] for one in description.data.values())
+  lines = [
+    f'- {name}, {one["weight"] / total:.0%}: {one["terms"]}'
+    for name, one in description.data.items()
+  ]
+  data = '\n'.join(lines)
+  return f'## Data\n\nTrained on:\n\n{data}\n\n{description.weights}'
+
+
+def _limits(description: Description) -> str:
+  size, length = description.model.image_size, description.text_length
+  return f"""## Limits
+
+- Images are scaled to {size} x {size} px whatever their shape; what is lost then is not
+  seen.
+- Of a prompt {length - 1} tokens are read; `.truncated` says that the end was cut.
+- It repeats the opinions of the annotators of its data, on the generators that made its
+  images. On other images scores may rank well and yet be too high or too low.
+- It was not made to find unsafe images or text, or to judge people."""

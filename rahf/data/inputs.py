@@ -1,0 +1,112 @@
+"""What people pass as an image, to RGB pixels: files, bytes, PIL images, arrays."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+from PIL import Image
+
+from rahf.data import images
+from rahf.data.images import ImageError
+
+# How far beyond [0, 1] floats may be, as interpolation leaves them.
+SLACK = 1e-3
+KINDS = (
+  'a path, bytes of a PNG, JPEG or WEBP file, a PIL image, or an array [height, width, '
+  '3], uint8 or floats in [0, 1]'
+)
+
+
+def split_images(given: Any) -> list[Any]:
+  """Returns single images: of one, of an array [N, H, W, 3], or of a list of both.
+
+  Raises:
+    ImageError: something is none of these.
+  """
+  if isinstance(given, list | tuple):
+    return [image for one in given for image in split_images(one)]
+  if _is_array(given):
+    if given.ndim == 4:
+      return list(given)
+    if given.ndim != 3:
+      raise ImageError(
+        f'an array of shape {list(given.shape)} is no image; give [height, width, 3], '
+        'or [images, height, width, 3]'
+      )
+  return [given]
+
+
+def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
+  """Decodes one image of any kind to RGB, as the training data are.
+
+  Floats are rounded to 1/255.
+
+  Args:
+    image: a path (local or in a bucket), bytes, a PIL image, or an array of NumPy or
+      JAX, [H, W, 3], uint8 or floats in [0, 1].
+
+  Raises:
+    ImageError: it is none of these, or cannot be decoded; says what and why.
+  """
+  if isinstance(image, str | os.PathLike):
+    return _read_file(os.fspath(image))
+  if isinstance(image, bytes | bytearray | memoryview):
+    return images.decode_image(bytes(image))
+  if isinstance(image, Image.Image):
+    if image.mode == 'F':
+      raise ImageError(
+        "a PIL image of mode 'F' has no known range; give uint8 or an array of floats "
+        'in [0, 1]'
+      )
+    return images.to_rgb(image)
+  if _is_array(image):
+    return _from_array(np.asarray(image))
+  raise ImageError(f'{type(image).__name__} is no image; give {KINDS}')
+
+
+def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
+  if path.startswith(('http://', 'https://')):
+    raise ImageError(f'{path}: download the image first and give its bytes')
+  try:
+    where = epath.Path(path) if '://' in path else pathlib.Path(path)
+    data = where.read_bytes()
+  except OSError as error:
+    raise ImageError(f'{path} cannot be read: {error.strerror or error}') from None
+  try:
+    return images.decode_image(data)
+  except ImageError as error:
+    raise ImageError(f'{path}: {error}') from None
+
+
+def _from_array(pixels: np.ndarray) -> UInt8[np.ndarray, 'H W 3']:
+  if pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+    first = pixels.ndim == 3 and pixels.shape[0] == 3
+    hint = '; move the channels last' if first else ''
+    raise ImageError(
+      f'an array of shape {list(pixels.shape)} is no RGB image; give [height, width, 3]'
+      + hint
+    )
+  if pixels.dtype == np.uint8:
+    return np.ascontiguousarray(pixels)
+  # NumPy does not count bfloat16 among the floats.
+  if pixels.dtype.kind != 'f' and pixels.dtype.name != 'bfloat16':
+    raise ImageError(
+      f'an array of {pixels.dtype} has no known range; give uint8 or floats in [0, 1]'
+    )
+  pixels = pixels.astype(np.float32)
+  low, high = float(pixels.min()), float(pixels.max())
+  if not (np.isfinite(low) and np.isfinite(high)):
+    raise ImageError('the array has pixels that are NaN or infinite')
+  if low < -SLACK or high > 1 + SLACK:
+    hint = '(x + 1) / 2' if high <= 1 + SLACK else 'x / 255, or uint8'
+    raise ImageError(
+      f'floats from {low:.3g} to {high:.3g} are not in [0, 1]; perhaps give {hint}'
+    )
+  return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def _is_array(value: Any) -> bool:
+  return hasattr(value, '__array__') and hasattr(value, 'ndim')

@@ -1,0 +1,366 @@
+"""Scoring images with a trained model: `rahf.load(directory).score(images, prompts)`.
+
+  model = rahf.load('runs/quickstart/export')
+  for feedback in model.score(['a.png', 'b.png'], 'a red circle'):
+    print(feedback.scores, feedback.keywords)
+    feedback.overlay('implausibility').show()
+
+Scores are in [0, 1], higher is better: plausibility, alignment, aesthetics, overall.
+Maps are in [0, 1], higher is worse: implausibility, misalignment. Keywords are words of
+the prompt with the probability in [0, 1] that the image misses them, higher is worse.
+
+Axis letters: B batch, K texts, L tokens, H W size of an image, S that of the model.
+"""
+
+import base64
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rahf import config as config_lib
+from rahf import model_directory
+from rahf.data import inputs, schema, words
+from rahf.data.decoding import PromptRow, encode_prompt
+from rahf.data.images import encode_map, resize
+from rahf.data.tokenizer import Tokenizer
+from rahf.errors import InputError
+from rahf.inference import Inference, from_pixels, make_infer
+from rahf.metrics.saliency import resize_map
+from rahf.model_directory import Description
+from rahf.models.rahf import RAHF
+from rahf.panels import overlay
+
+# Of misalignment, where no evaluation has chosen one.
+ANY_THRESHOLD = 0.5
+
+
+def load(
+  path: str | os.PathLike,
+  *,
+  batch_size: int = 64,
+  dtype: str | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> 'Model':
+  """Opens a model directory, which `--mode=export` wrote; reads all parameters.
+
+  Nothing in it is run as code, and TensorFlow is not needed.
+
+  Args:
+    path: of a local directory, or of one in a bucket (gs://…, s3://…), for which the
+      client that etils.epath asks for must be installed.
+    batch_size: images that are computed together at most. Fewer are filled up to a
+      quarter of it, a sixteenth and so on, or 1; each of these sizes is compiled once.
+    dtype: of the computation, 'float32' or 'bfloat16'; None is that of training.
+    devices: over which batches are split, None for the first of this process.
+
+  Raises:
+    InputError: there is no such directory, or it is damaged, or was written by a
+      version that this one cannot read; says what to do.
+  """
+  folder = epath.Path(path).expanduser()
+  description = model_directory.read_description(folder)
+  if dtype is not None:
+    if dtype not in config_lib.DTYPES:
+      raise InputError(f'dtype = {dtype!r} is none of {", ".join(config_lib.DTYPES)}')
+    sizes = dataclasses.replace(description.model, dtype=dtype)
+    description = dataclasses.replace(description, model=sizes)
+  tokenizer = model_directory.read_tokenizer(folder, description.model)
+  params = model_directory.read_params(folder, RAHF(description.model))
+  return Model(description, params, tokenizer, batch_size=batch_size, devices=devices)
+
+
+class Example(NamedTuple):
+  """One image and its prompt, made ready on the host.
+
+  Attributes:
+    image: as it was given.
+    prompt: as it was given.
+    height, width: of the image, pixels.
+    pixels: RGB, at the model's size.
+    row: the prompt's tokens.
+  """
+
+  image: Any
+  prompt: str
+  height: int
+  width: int
+  pixels: UInt8[np.ndarray, 'S S 3']
+  row: PromptRow
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Feedback:
+  """What a model says of one image and its prompt.
+
+  Attributes:
+    prompt: as it was given.
+    size: height and width of the image, pixels.
+    scores: by name, in [0, 1], higher is better: plausibility, alignment, aesthetics,
+      overall.
+    keywords: the words of the prompt in order, each with the probability in [0, 1] that
+      the image misses it, higher is worse; NaN for a word behind the cut.
+    threshold: of these probabilities, above which a word counts as misaligned.
+    truncated: whether the prompt was too long and its end was not read.
+    small_maps: the heatmaps by name, at the model's size.
+    image: as it was given, for `overlay`.
+  """
+
+  prompt: str
+  size: tuple[int, int]
+  scores: dict[str, float]
+  keywords: list[tuple[str, float]]
+  threshold: float
+  truncated: bool
+  small_maps: dict[str, Float[np.ndarray, 'S S']] = dataclasses.field(repr=False)
+  image: Any = dataclasses.field(repr=False)
+
+  @functools.cached_property
+  def heatmaps(self) -> dict[str, Float[np.ndarray, 'H W']]:
+    """Maps by name, implausibility and misalignment, at the image's own size.
+
+    float32 in [0, 1], higher is worse, row 0 at the top.
+    """
+    return {name: resize_map(m, *self.size) for name, m in self.small_maps.items()}
+
+  @property
+  def misaligned(self) -> list[str]:
+    """The words whose probability is above the threshold."""
+    return [word for word, p in self.keywords if p > self.threshold]
+
+  def overlay(self, name: str) -> Image.Image:
+    """Returns the image in grey with a heatmap over it; its colours run from 0 to 1.
+
+    A path that was given is read again.
+
+    Args:
+      name: of the map, 'implausibility' or 'misalignment'.
+
+    Raises:
+      InputError: there is no such map, or the file is no longer there.
+    """
+    if name not in self.small_maps:
+      raise InputError(f'{name!r} is no map; there are {", ".join(self.small_maps)}')
+    pixels = inputs.read_pixels(self.image)
+    return Image.fromarray(overlay(pixels, self.heatmaps[name]))
+
+  def to_dict(self, *, maps: bool = False) -> dict[str, Any]:
+    """Returns what JSON can hold; a NaN is None.
+
+    Args:
+      maps: also the heatmaps, at the image's own size, as base64 of grey PNG files in
+        which 255 is 1.
+    """
+    found = {
+      'prompt': self.prompt,
+      'height': self.size[0],
+      'width': self.size[1],
+      'scores': dict(self.scores),
+      'keywords': [
+        {
+          'word': word,
+          'p_misaligned': None if math.isnan(p) else p,
+          'misaligned': p > self.threshold,
+        }
+        for word, p in self.keywords
+      ],
+      'truncated': self.truncated,
+    }
+    if maps:
+      found['heatmaps'] = {
+        name: base64.b64encode(encode_map(values)).decode()
+        for name, values in self.heatmaps.items()
+      }
+    return found
+
+
+class Model:
+  """A trained model, in the memory of its devices.
+
+  Attributes:
+    description: what its directory says of it.
+    params: its parameters, on the devices.
+    tokenizer: of its prompts.
+    infer: the step as a pure function of (params, image in [-1, 1], text, word_end),
+      not compiled (`inference.make_infer`).
+    buckets: the batch sizes that are compiled, ascending.
+  """
+
+  def __init__(
+    self,
+    description: Description,
+    params: Any,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int = 64,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    """Puts the parameters on the devices; see `load`."""
+    devices = list(devices or jax.local_devices()[:1])
+    if batch_size < len(devices) or batch_size % len(devices):
+      raise InputError(
+        f'batch_size = {batch_size} is not a positive multiple of the {len(devices)} '
+        'devices'
+      )
+    mesh = Mesh(np.array(devices), ('data',))
+    self.description = description
+    self.tokenizer = tokenizer
+    self.buckets = _buckets(batch_size, len(devices))
+    self._split = NamedSharding(mesh, PartitionSpec('data'))
+    self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    self.infer = make_infer(
+      RAHF(description.model),
+      decoder=description.decoder,
+      mark_ids=tokenizer.mark_ids,
+      length=description.target_length,
+    )
+    self._infer_pixels = jax.jit(from_pixels(self.infer))
+
+  def score(self, images: Any, prompts: str | Sequence[str]) -> list[Feedback]:
+    """Scores images, each with the prompt that it was made from.
+
+    Args:
+      images: one, or a list. An image is a path, bytes of a PNG, JPEG or WEBP file, a
+        PIL image, or an array of NumPy or JAX, [H, W, 3], uint8 or floats in [0, 1];
+        an array [N, H, W, 3] is N images. Kinds and sizes may be mixed.
+      prompts: one for each image, or one for all.
+
+    Returns:
+      Feedback in the order of the images, a list also for a single one. Each holds its
+      maps at the model's size: score many thousand images in parts.
+
+    Raises:
+      InputError: an image cannot be read or a prompt is missing; says which.
+    """
+    given = inputs.split_images(images)
+    if isinstance(prompts, str | None):
+      prompts = [prompts] * len(given)
+    if len(prompts) != len(given):
+      raise InputError(
+        f'{len(prompts)} prompts for {len(given)} images; give one for each, or a '
+        'single string for all'
+      )
+
+    def prepare(number: int) -> Example:
+      try:
+        return self.prepare(given[number], prompts[number])
+      except InputError as error:
+        raise InputError(f'images[{number}]: {error}') from None
+
+    found: list[Feedback] = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      parts = _parts(range(len(given)), self.buckets[-1])
+      ahead = pool.map(prepare, next(parts, ()))
+      while ready := list(ahead):
+        # Threads work on the next batch while the device works on this one.
+        ahead = pool.map(prepare, next(parts, ()))
+        found += self.score_examples(ready)
+    return found
+
+  def prepare(self, image: Any, prompt: str) -> Example:
+    """Decodes and scales one image as in training, and tokenises its prompt.
+
+    Threads may do so at once.
+
+    Raises:
+      InputError: the image cannot be read, or the prompt is missing.
+    """
+    row = self.encode(prompt)
+    pixels = inputs.read_pixels(image)
+    scaled = resize(pixels, self.description.model.image_size)
+    return Example(image, prompt, *pixels.shape[:2], scaled, row)
+
+  def encode(self, prompt: str) -> PromptRow:
+    """Tokenises one prompt, to the text and word_end that `infer` takes.
+
+    Raises:
+      InputError: the prompt is missing.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+      raise InputError(
+        f'its prompt is {prompt!r}; give the text that the image was made from'
+      )
+    return encode_prompt(
+      prompt,
+      self.tokenizer,
+      self.description.model.variant,
+      self.description.text_length,
+    )
+
+  def score_examples(self, examples: Sequence[Example]) -> list[Feedback]:
+    """Scores what `prepare` returned, in any number."""
+    return [
+      self._feedback(example, found)
+      for batch in _parts(examples, self.buckets[-1])
+      for example, found in zip(batch, self._run(batch), strict=False)
+    ]
+
+  def _run(self, examples: Sequence[Example]) -> Iterator[Inference]:
+    """Yields what the model says of each row, padding included."""
+    rows = next(size for size in self.buckets if size >= len(examples))
+    # Rows do not see each other: any will do as padding.
+    filled = [*examples, *[examples[0]] * (rows - len(examples))]
+    batch = (
+      np.stack([example.pixels for example in filled]),
+      np.stack([example.row.text for example in filled]),
+      np.stack([example.row.word_end for example in filled]),
+    )
+    found = self._infer_pixels(self.params, *jax.device_put(batch, self._split))
+    return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
+
+  def _feedback(self, example: Example, found: Inference) -> Feedback:
+    spans = words.label_spans(example.prompt)
+    judged = self._judged(example.row, found.p_misaligned)
+    threshold = self.description.threshold
+    return Feedback(
+      prompt=example.prompt,
+      size=(example.height, example.width),
+      scores=dict(zip(schema.SCORES, map(float, found.scores), strict=True)),
+      keywords=[
+        (example.prompt[start:end], p)
+        for (start, end), p in zip(spans, judged, strict=True)
+      ],
+      threshold=ANY_THRESHOLD if threshold is None else threshold,
+      truncated=example.row.truncated or any(map(math.isnan, judged)),
+      # A copy, since the row is a view of its whole batch.
+      small_maps=dict(zip(schema.MAPS, found.maps.copy(), strict=True)),
+      image=example.image,
+    )
+
+  def _judged(self, row: PromptRow, p: Float[np.ndarray, 'L']) -> list[float]:
+    """Returns p of each word, NaN for those behind a cut.
+
+    The decoder that sees the marks it makes may have no room left for the last words.
+    """
+    marks = 0
+    judged = []
+    for end in row.pieces.word_ends:
+      inside = end < len(p) and end + marks < self.description.target_length
+      judged.append(float(p[end]) if inside else math.nan)
+      if self.description.decoder != 'parallel' and inside and p[end] > 0.5:
+        marks += len(self.tokenizer.mark_ids)
+    return judged
+
+
+def _parts(items: Sequence, size: int) -> Iterator[Sequence]:
+  """Cuts a sequence into parts of this size, the last perhaps smaller."""
+  return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _buckets(batch_size: int, devices: int) -> tuple[int, ...]:
+  """Returns the batch size, a quarter of it and so on, all multiples of `devices`."""
+  sizes, rows = [], batch_size // devices
+  while rows > 1:
+    sizes.append(rows * devices)
+    rows = -(-rows // 4)
+  return (*reversed([*sizes, devices]),)

@@ -1,0 +1,110 @@
+"""The inference step: what a model says of images and their prompts, without labels.
+
+Axis letters: B batch, K texts, L prompt tokens, S image size of the model.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from rahf.data import images
+from rahf.models.rahf import RAHF, Fused
+
+
+class Inference(NamedTuple):
+  """What the model says of a batch, all in [0, 1].
+
+  Attributes:
+    maps: order of schema.MAPS, row 0 at the top, higher is worse.
+    scores: order of schema.SCORES, higher is better.
+    p_misaligned: at the tokens in front of which a word ends, 0 elsewhere; higher is
+      worse.
+  """
+
+  maps: Float[Array, 'B 2 S S']
+  scores: Float[Array, 'B 4']
+  p_misaligned: Float[Array, 'B L']
+
+
+Infer = Callable[[Any, Array, Array, Array], Inference]
+
+
+def make_infer(
+  model: RAHF, *, decoder: str, mark_ids: tuple[int, ...], length: int
+) -> Infer:
+  """Returns the step as a pure function of (params, image, text, word_end).
+
+  Its image is float32[B, S, S, 3] in [-1, 1], in which scores and maps can be
+  differentiated; text and word_end are those of schema.Batch.
+
+  Args:
+    decoder, mark_ids, length: see `judge_words`.
+  """
+
+  def infer(
+    params: Any,
+    image: Float[Array, 'B S S 3'],
+    text: Int[Array, 'B K L'],
+    word_end: Bool[Array, 'B L'],
+  ) -> Inference:
+    variables = {'params': params}
+    fused = model.apply(variables, image, text, train=False, method=RAHF.encode)
+    maps, scores = model.apply(variables, fused, method=RAHF.maps_and_scores)
+    p_misaligned = judge_words(
+      model,
+      params,
+      fused,
+      text,
+      word_end,
+      decoder=decoder,
+      mark_ids=mark_ids,
+      length=length,
+    )
+    return Inference(maps, scores, p_misaligned)
+
+  return infer
+
+
+def from_pixels(infer: Infer) -> Infer:
+  """Returns the step for images of uint8, which it takes to [-1, 1] first."""
+
+  def infer_pixels(
+    params: Any, pixels: UInt8[Array, 'B S S 3'], text: Array, word_end: Array
+  ) -> Inference:
+    image = images.to_signed(pixels.astype(jnp.float32) / 255)
+    return infer(params, image, text, word_end)
+
+  return infer_pixels
+
+
+def judge_words(
+  model: RAHF,
+  params: Any,
+  fused: Fused,
+  text: Int[Array, 'B K L'],
+  word_end: Bool[Array, 'B L'],
+  *,
+  decoder: str,
+  mark_ids: tuple[int, ...],
+  length: int,
+) -> Float[Array, 'B L']:
+  """Returns how likely each word is misaligned, by the decoder that is configured.
+
+  Args:
+    decoder: `config.keywords.decoder`; 'parallel' judges each word by itself, all
+      others given the marks before it (`models/constrained.py`).
+    mark_ids: the pieces of the mark.
+    length: of the prompt with its marks.
+  """
+  return model.apply(
+    {'params': params},
+    fused,
+    text[:, -1],
+    word_end,
+    mark_ids=mark_ids,
+    sequential=decoder != 'parallel',
+    length=length,
+    method=RAHF.judge_words,
+  )

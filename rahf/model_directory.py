@@ -1,0 +1,318 @@
+"""A model directory: all that scoring needs, and nothing that can run code.
+
+  model.json          format, architecture, preprocessing, outputs, data, metrics
+  model.safetensors   parameters by path, such as 'vit/embedding/kernel'
+  params/             the same for Orbax
+  tokenizer.model     SentencePiece
+  README.md           model card
+
+It refers to nothing outside and can be moved. `program.jaxexport` is there by option.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from etils import epath
+from flax import traverse_util
+
+import rahf
+from rahf import config as config_lib
+from rahf import legend
+from rahf.data import images, schema
+from rahf.data.tokenizer import MARK, Tokenizer, tasks
+from rahf.errors import InputError
+from rahf.models.rahf import RAHF, RAHFConfig
+from rahf.pretrained.files import local_file
+from rahf.state import abstract_params, by_path
+
+# Counted up where older code could no longer read a directory rightly.
+FORMAT = 1
+DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
+TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
+SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
+SHOWN_PROBLEMS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What model.json says of a model.
+
+  Attributes:
+    model: its sizes.
+    step: of training.
+    text_length, target_length: tokens of a text, and of the prompt with its marks.
+    decoder: of keywords, as `config.keywords.decoder`.
+    threshold: a word is misaligned above it; chosen on `threshold_split`. None where
+      no evaluation has left one.
+    data: what it was trained on, by name: weight, and terms as far as known.
+    weights: what training started from: paths and terms, in words.
+    metrics: of this step, by split and name; see `rahf/samples.py`.
+    version: of rahf, that wrote the directory.
+  """
+
+  model: RAHFConfig
+  step: int
+  text_length: int
+  target_length: int
+  decoder: str = 'sequential'
+  threshold: float | None = None
+  threshold_split: str = 'dev'
+  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  weights: str = ''
+  metrics: Mapping[str, Mapping[str, float | None]] = dataclasses.field(
+    default_factory=dict
+  )
+  version: str = rahf.__version__
+
+
+def to_json(description: Description) -> str:
+  """Returns model.json, complete for readers without this code."""
+  config = dataclasses.asdict(description)
+  model = config.pop('model')
+  settings = {
+    'format': FORMAT,
+    'rahf': config.pop('version'),
+    'step': config.pop('step'),
+    'architecture': model,
+    'preprocessing': {
+      'image': {
+        'size': model['image_size'],
+        'channels': 'RGB, 8 bits; upright by EXIF, transparency over white',
+        'resize': 'both sides to size, bilinear with antialiasing',
+        'range': [float(images.to_signed(0)), float(images.to_signed(1))],
+        'layout': 'height, width, channel; row 0 at the top',
+      },
+      'text': {
+        'variant': model['variant'],
+        'tasks': list(tasks(model['variant'])),
+        'length': config.pop('text_length'),
+        'target_length': config.pop('target_length'),
+        'mark': MARK,
+      },
+    },
+    'outputs': {
+      'scores': _outputs(schema.SCORES, legend.SCORES, 'SCORE'),
+      'maps': _outputs(schema.MAPS, legend.MAPS, 'MAP'),
+      'keywords': {
+        'meaning': legend.KEYWORDS,
+        'range': list(legend.KEYWORD_RANGE),
+        'direction': legend.KEYWORD_DIRECTION,
+        'decoder': config.pop('decoder'),
+        'threshold': config.pop('threshold'),
+        'threshold_split': config.pop('threshold_split'),
+      },
+    },
+  }
+  return json.dumps(settings | config, indent=2, ensure_ascii=False) + '\n'
+
+
+def _outputs(names: tuple[str, ...], meanings: dict[str, str], kind: str) -> list:
+  low_high, direction = (getattr(legend, f'{kind}_{x}') for x in ('RANGE', 'DIRECTION'))
+  return [
+    {
+      'name': name,
+      'meaning': meanings[name],
+      'range': list(low_high),
+      'direction': direction,
+    }
+    for name in names
+  ]
+
+
+def check_exists(folder: epath.Path) -> None:
+  """Raises InputError unless there is a model directory."""
+  name = os.fspath(folder)
+  if '://' in name and not name.startswith(('gs://', 's3://')):
+    raise InputError(f'{name} cannot be opened; give {SUPPORTED}')
+  try:
+    found = (folder / DESCRIPTION).exists()
+  except Exception as error:  # Each client of a bucket has errors of its own.
+    if '://' not in name:
+      raise
+    raise InputError(f'{name} cannot be reached: {error}') from error
+  if found:
+    return
+  if not folder.exists():
+    raise InputError(f'{name} does not exist; give {SUPPORTED}')
+  if (folder / 'checkpoints').exists():
+    inside = folder / 'export'
+    hint = (
+      f'give {inside}'
+      if (inside / DESCRIPTION).exists()
+      else 'export it first, with --mode=export'
+    )
+    raise InputError(f'{name} is a work directory, no model directory; {hint}')
+  raise InputError(
+    f'{name} is no model directory, it has no {DESCRIPTION}; python -m rahf.main '
+    '--mode=export writes one'
+  )
+
+
+def read_description(folder: epath.Path) -> Description:
+  """Reads model.json.
+
+  Raises:
+    InputError: there is none, it is damaged, of another format, or names settings or
+      outputs that this version does not have.
+  """
+  check_exists(folder)
+  path = folder / DESCRIPTION
+  try:
+    settings = json.loads(path.read_text())
+    check_format(path, settings['format'], settings.get('rahf'))
+    text, words = settings['preprocessing']['text'], settings['outputs']['keywords']
+    model = _read_architecture(path, settings['architecture'])
+    _check_meaning(path, settings, model)
+    return Description(
+      model=model,
+      step=int(settings['step']),
+      text_length=int(text['length']),
+      target_length=int(text['target_length']),
+      decoder=words['decoder'],
+      threshold=words['threshold'],
+      threshold_split=words['threshold_split'],
+      data=settings['data'],
+      weights=settings['weights'],
+      metrics=settings['metrics'],
+      version=settings['rahf'],
+    )
+  except InputError:
+    raise
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f'{path} is damaged ({type(error).__name__}: {error}); export the model again'
+    ) from None
+
+
+def check_format(path: epath.Path, found: Any, version: Any) -> None:
+  """Raises InputError unless this version of rahf can read the format."""
+  if found == FORMAT:
+    return
+  if isinstance(found, int) and found > FORMAT:
+    raise InputError(
+      f'{path} has format {found}, written by rahf {version}; this is rahf '
+      f'{rahf.__version__}, which reads format {FORMAT}: update it, with '
+      'pip install --upgrade rahf'
+    )
+  raise InputError(
+    f'{path} has format {found!r}, written by rahf {version}; this is rahf '
+    f'{rahf.__version__}, which reads format {FORMAT}: export the model again from its '
+    'work directory, or use that version'
+  )
+
+
+def _read_architecture(path: epath.Path, settings: dict) -> RAHFConfig:
+  """Returns the sizes; a field that was not there yet has its default."""
+  config = config_lib.default_config()
+  unknown = _unknown(config.model.to_dict(), settings)
+  if unknown:
+    raise InputError(
+      f'{path} has architecture.{unknown}, which rahf {rahf.__version__} does not '
+      'know; update rahf'
+    )
+  config.model.update(settings)
+  try:
+    config_lib.validate(config)
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
+  return config_lib.model_config(config)
+
+
+def _unknown(known: dict, given: dict, prefix: str = '') -> str:
+  for name, value in given.items():
+    if name not in known:
+      return prefix + name
+    if isinstance(known[name], dict) and (
+      inner := _unknown(known[name], value, f'{prefix}{name}.')
+    ):
+      return inner
+  return ''
+
+
+def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
+  """Checks that scores, maps and texts mean what this code takes them for."""
+  outputs, text = settings['outputs'], settings['preprocessing']['text']
+  for what, found, here in (
+    ('scores', [one['name'] for one in outputs['scores']], schema.SCORES),
+    ('maps', [one['name'] for one in outputs['maps']], schema.MAPS),
+    ('task strings', text['tasks'], tasks(model.variant)),
+  ):
+    if tuple(found) != tuple(here):
+      raise InputError(
+        f'{path} has the {what} {found}, but rahf {rahf.__version__} has {list(here)}; '
+        f'use rahf {settings["rahf"]}'
+      )
+  if outputs['keywords']['decoder'] not in config_lib.DECODERS:
+    raise InputError(
+      f'{path} has the decoder {outputs["keywords"]["decoder"]!r}; this version has '
+      f'{", ".join(config_lib.DECODERS)}: update rahf'
+    )
+
+
+def read_tokenizer(folder: epath.Path, model: RAHFConfig) -> Tokenizer:
+  """Opens the directory's tokenizer.
+
+  Raises:
+    InputError: it cannot be read, or has more pieces than the model.
+  """
+  tokenizer = Tokenizer(folder / TOKENIZER)
+  tokenizer.check_vocabulary(model.t5.vocab_size)
+  return tokenizer
+
+
+def read_params(folder: epath.Path, model: RAHF) -> dict[str, Any]:
+  """Reads all parameters, one array after the other, as arrays of NumPy.
+
+  Raises:
+    InputError: the file is missing or damaged, or names, shapes or dtypes are not
+      those of the model; says which.
+  """
+  path = folder / WEIGHTS
+  if not path.exists():
+    raise InputError(f'{path} does not exist; export the model again')
+  expected = by_path(abstract_params(model))
+  file = local_file(path)
+  try:
+    with safetensors.safe_open(file.path, 'numpy') as stored:
+      _check_arrays(path, stored, expected)
+      arrays = {name: stored.get_tensor(name) for name in expected}
+  except safetensors.SafetensorError as error:
+    raise InputError(f'{path} is damaged ({error}); copy or export it again') from None
+  return traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def _check_arrays(
+  path: epath.Path, stored: Any, expected: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
+  found = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
+  described = {
+    name: f'{part.get_dtype()}{part.get_shape()}' for name, part in found.items()
+  }
+  wanted = {
+    name: f'{_dtype_name(leaf.dtype)}{list(leaf.shape)}'
+    for name, leaf in expected.items()
+  }
+  problems = [
+    f'{name} is {described.get(name, "missing")}, the model has '
+    f'{wanted.get(name, "no such array")}'
+    for name in sorted(described.keys() | wanted.keys())
+    if described.get(name) != wanted.get(name)
+  ]
+  if problems:
+    more = len(problems) - SHOWN_PROBLEMS
+    tail = [f'… and {more} more'] if more > 0 else []
+    raise InputError(
+      f'{path} does not fit the architecture in {DESCRIPTION}:\n  '
+      + '\n  '.join(problems[:SHOWN_PROBLEMS] + tail)
+    )
+
+
+def _dtype_name(dtype: np.dtype) -> str:
+  """Returns what safetensors calls a dtype of floats."""
+  return f'F{8 * np.dtype(dtype).itemsize}'

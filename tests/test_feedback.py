@@ -1,0 +1,348 @@
+"""Scoring by `rahf.load`: any kind of image, any batch, the training's own pixels."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import util
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+
+import rahf
+import tiny_model
+from rahf import export, feedback
+from rahf.data import images, pipeline, schema
+from rahf.data.decoding import PipelineOptions
+from rahf.data.inputs import read_pixels
+from rahf.data.records import open_split
+from rahf.data.tokenizer import Tokenizer, at_word_ends
+from rahf.errors import InputError
+from rahf.evaluate import make_predict
+from rahf.model_directory import Description
+from rahf.models.rahf import RAHF
+from rahf.panels import overlay
+
+LENGTH, TARGET = 40, 48
+PROMPT = 'a red circle, a blue square'
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory) -> Tokenizer:
+  folder = tmp_path_factory.mktemp('tokenizer')
+  return Tokenizer(util.train_model(folder / 'model', '_0'))
+
+
+@pytest.fixture(scope='module')
+def directory(tokenizer, tmp_path_factory):
+  """A model of random parameters."""
+  folder = epath.Path(tmp_path_factory.mktemp('models') / 'model')
+  config = tiny_model.tiny()
+  description = Description(config, 7, LENGTH, TARGET, threshold=0.25)
+  params = tiny_model.make_params(RAHF(config))
+  export.write(folder, description, params, tokenizer)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def model(directory):
+  return rahf.load(directory)
+
+
+def make_pixels(number: int = 0, height: int = 24, width: int = 40) -> np.ndarray:
+  random = np.random.default_rng(number)
+  return random.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def assert_same(one: feedback.Feedback, other: feedback.Feedback, tolerance=0.0):
+  assert one.scores == pytest.approx(other.scores, abs=tolerance, rel=0)
+  for name, heatmap in one.heatmaps.items():
+    np.testing.assert_allclose(heatmap, other.heatmaps[name], rtol=0, atol=tolerance)
+  (words, p), (others, q) = (zip(*f.keywords, strict=True) for f in (one, other))
+  assert words == others
+  np.testing.assert_allclose(p, q, rtol=0, atol=tolerance)
+
+
+def test_every_kind_of_image_gives_the_same(model, tmp_path):
+  pixels = make_pixels()
+  path = tmp_path / 'a.png'
+  path.write_bytes(images.encode_png(pixels))
+  floats = pixels.astype(np.float32) / 255
+  kinds = [
+    pixels,
+    str(path),
+    path,
+    path.read_bytes(),
+    Image.fromarray(pixels),
+    floats,
+    floats.astype(np.float64),
+    jnp.asarray(pixels),
+    jnp.asarray(floats),
+    np.stack([pixels, pixels]),
+    (pixels[:, ::-1])[:, ::-1],
+  ]
+  found = model.score(kinds, PROMPT)
+  assert len(found) == len(kinds) + 1
+  for one in found[1:]:
+    assert_same(one, found[0])
+  # bfloat16 has 8 bits of a value: a level of 255 is off by half at most.
+  (rounded,) = model.score(jnp.asarray(floats, jnp.bfloat16), PROMPT)
+  assert rounded.scores == pytest.approx(found[0].scores, abs=0.02)
+
+
+def test_one_image_and_the_same_among_64(model):
+  pixels = [make_pixels(i, 20 + i, 50 - i // 2) for i in range(64)]
+  prompts = [f'{"a red circle, " * (i % 3)}a blue square' for i in range(64)]
+  many = model.score(pixels, prompts)
+  for i in (0, 1, 37):
+    (alone,) = model.score(pixels[i], prompts[i])
+    assert_same(alone, many[i], 1e-5)
+  sizes = [one.heatmaps['misalignment'].shape for one in many]
+  assert sizes == [one.shape[:2] for one in pixels]
+  assert [one.prompt for one in many] == prompts
+  # Images differ, so that a change of order would show.
+  assert len({one.scores['overall'] for one in many}) > 60
+
+
+def test_each_bucket_is_compiled_once(directory):
+  model = rahf.load(directory, batch_size=4)
+  assert model.buckets == (1, 4)
+  for number in (1, 2, 3, 4, 5, 9, 1):
+    assert len(model.score([make_pixels()] * number, PROMPT)) == number
+  assert model._infer_pixels._cache_size() == 2
+  assert model.score([], []) == []
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'devices', 'buckets'),
+  [
+    (64, 1, (1, 4, 16, 64)),
+    (1, 1, (1,)),
+    (6, 1, (1, 2, 6)),
+    (64, 8, (8, 16, 64)),
+    (8, 8, (8,)),
+  ],
+)
+def test_buckets(batch_size, devices, buckets):
+  assert feedback._buckets(batch_size, devices) == buckets
+
+
+def test_devices_do_not_matter(model, directory):
+  pixels = [make_pixels(i) for i in range(5)]
+  spread = rahf.load(directory, batch_size=8, devices=jax.devices())
+  for one, other in zip(
+    spread.score(pixels, PROMPT), model.score(pixels, PROMPT), strict=True
+  ):
+    assert_same(one, other, 1e-5)
+  with pytest.raises(InputError, match='batch_size = 9 is not a positive multiple'):
+    rahf.load(directory, batch_size=9, devices=jax.devices())
+
+
+@pytest.mark.parametrize('variant', tiny_model.VARIANTS)
+def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant):
+  """The same records through tf.data and the evaluation's step."""
+  config = tiny_model.tiny(variant)
+  params = tiny_model.make_params(RAHF(config))
+  description = Description(config, 7, LENGTH, TARGET)
+  folder = epath.Path(tmp_path / 'model')
+  export.write(folder, description, params, tokenizer)
+  prompts = (PROMPT, 'a cat', 'red, red red red', 'square')
+  records = [util.make_record(i, 50, prompt=text) for i, text in enumerate(prompts)]
+  util.write_split(tmp_path / 'data', 'dev', records)
+  options = PipelineOptions(config.image_size, LENGTH, TARGET, variant)
+  (batch,) = pipeline.eval_batches(
+    open_split(tmp_path / 'data', 'dev'), tokenizer, options, batch_size=4
+  )
+  words = ConfigDict(dict(decoder='sequential', beams=1))
+  predict = make_predict(RAHF(config), words, tokenizer.mark_ids, TARGET)
+  expected = jax.tree.map(np.asarray, jax.jit(predict)(params, batch))
+
+  model = rahf.load(folder)
+  found = model.score([record.image for record in records], prompts)
+  for row, one in enumerate(found):
+    scores = dict(zip(schema.SCORES, expected.scores[row], strict=True))
+    assert one.scores == pytest.approx(scores, abs=1e-5)
+    for name, heatmap in zip(schema.MAPS, expected.maps[row], strict=True):
+      np.testing.assert_allclose(one.small_maps[name], heatmap, atol=1e-5)
+    pieces = tokenizer.encode(prompts[row])
+    p = at_word_ends(expected.p_misaligned[row], pieces)
+    assert [p for _, p in one.keywords] == pytest.approx(p.tolist(), abs=1e-5)
+    example = model.prepare(records[row].image, prompts[row])
+    pixels = images.to_signed(example.pixels.astype(np.float32) / 255)
+    # A level is 2/255 of the range.
+    np.testing.assert_allclose(pixels, batch.image[row], atol=2 / 255)
+
+
+def test_pixels_are_those_of_training(tmp_path):
+  """JPEG turned by EXIF, transparency, 16 bits and grey: as decode_image does."""
+  turned = io.BytesIO()
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(make_pixels()).save(turned, 'JPEG', exif=exif)
+  transparent = io.BytesIO()
+  rgba = np.dstack([make_pixels(), make_pixels()[..., 0]])
+  Image.fromarray(rgba).save(transparent, 'PNG')
+  deep = io.BytesIO()
+  Image.fromarray(make_pixels()[..., 0].astype(np.uint16) * 257).save(deep, 'PNG')
+  for file in (turned, transparent, deep):
+    expected = images.decode_image(file.getvalue())
+    np.testing.assert_array_equal(read_pixels(file.getvalue()), expected)
+    np.testing.assert_array_equal(read_pixels(Image.open(file)), expected)
+  assert images.decode_image(turned.getvalue()).shape == (40, 24, 3)
+  np.testing.assert_array_equal(read_pixels(deep.getvalue())[..., 1], rgba[..., 3])
+
+
+def test_a_heatmap_is_the_model_s_at_the_size_of_the_image(model):
+  (found,) = model.score(make_pixels(height=96, width=64), PROMPT)
+  for name in schema.MAPS:
+    heatmap, small = found.heatmaps[name], found.small_maps[name]
+    assert heatmap.dtype == np.float32
+    assert heatmap.min() >= 0
+    assert heatmap.max() <= 1
+    expected = jax.image.resize(small, (96, 64), 'bilinear')
+    np.testing.assert_allclose(heatmap, expected, atol=1e-5)
+
+
+def test_overlay(model, tmp_path):
+  pixels = make_pixels()
+  path = tmp_path / 'a.png'
+  path.write_bytes(images.encode_png(pixels))
+  (found,) = model.score(path, PROMPT)
+  expected = overlay(pixels, found.heatmaps['misalignment'])
+  np.testing.assert_array_equal(found.overlay('misalignment'), expected)
+  with pytest.raises(InputError, match="'beauty' is no map; there are implausib"):
+    found.overlay('beauty')
+  path.unlink()
+  with pytest.raises(InputError, match=r'a\.png cannot be read'):
+    found.overlay('misalignment')
+
+
+def test_words_and_json(model):
+  (found,) = model.score(make_pixels(), PROMPT)
+  assert ' '.join(word for word, _ in found.keywords) == 'a red circle a blue square'
+  assert all(0 <= p <= 1 for _, p in found.keywords)
+  assert found.misaligned == [word for word, p in found.keywords if p > 0.25]
+  assert not found.truncated
+  stored = json.loads(json.dumps(found.to_dict(maps=True), allow_nan=False))
+  assert stored['scores'] == found.scores
+  assert (stored['height'], stored['width']) == (24, 40)
+  assert [(k['word'], k['p_misaligned']) for k in stored['keywords']] == found.keywords
+  for name, heatmap in found.heatmaps.items():
+    decoded = images.decode_map(base64.b64decode(stored['heatmaps'][name]))
+    np.testing.assert_allclose(decoded, heatmap, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_prompt_that_is_cut(model, tokenizer):
+  prompt = 'red ' * 30 + 'square'
+  (found,) = model.score(make_pixels(), prompt)
+  assert found.truncated
+  ends = tokenizer.encode(prompt).word_ends
+  # A word is judged in front of the token behind it; decoding along the marks needs
+  # room for them too.
+  judged = [not np.isnan(p) for _, p in found.keywords]
+  assert len(judged) == 31
+  assert judged[0]
+  assert not any(
+    known for known, end in zip(judged, ends, strict=True) if end >= LENGTH
+  )
+  assert json.loads(json.dumps(found.to_dict(), allow_nan=False))['truncated']
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (b'GIF89a', r'images\[1\]: not a PNG, JPEG or WEBP image'),
+    ('nowhere.png', r'images\[1\]: nowhere\.png cannot be read: No such file'),
+    ('https://a.b/c.png', 'download the image first'),
+    (np.zeros((4, 4), np.uint8), r'shape \[4, 4\] is no image'),
+    (np.zeros((3, 4, 4), np.uint8), r'\[3, 4, 4\] is no RGB .* channels last'),
+    (np.zeros((0, 4, 3), np.uint8), r'\[0, 4, 3\] is no RGB'),
+    (np.zeros((4, 4, 3), np.int64), 'int64 has no known range'),
+    (np.full((4, 4, 3), 255.0), r'floats from 255 to 255 .* x / 255'),
+    (np.full((4, 4, 3), -1.0), r'floats from -1 to -1 .* \(x \+ 1\) / 2'),
+    (np.full((4, 4, 3), np.nan), r'images\[1\]: the array has pixels that are NaN'),
+    (np.full((4, 4, 3), np.inf), 'NaN or infinite'),
+    (Image.new('F', (4, 4)), "mode 'F'"),
+    (None, 'NoneType is no image'),
+  ],
+)
+def test_images_that_are_none(model, image, message):
+  with pytest.raises(InputError, match=message):
+    model.score([make_pixels(), image], PROMPT)
+
+
+@pytest.mark.parametrize(
+  ('prompts', 'message'),
+  [
+    (None, r'images\[0\]: its prompt is None'),
+    (['a', ' '], r"images\[1\]: its prompt is ' '"),
+    (['a', 3], r'images\[1\]: its prompt is 3'),
+    (['a'], '1 prompts for 2 images'),
+  ],
+)
+def test_prompts_that_are_none(model, prompts, message):
+  with pytest.raises(InputError, match=message):
+    model.score([make_pixels()] * 2, prompts)
+
+
+def test_dtype_of_the_computation(model, directory):
+  other = rahf.load(directory, dtype='bfloat16')
+  assert other.description.model.dtype == 'bfloat16'
+  (found,) = other.score(make_pixels(), PROMPT)
+  (expected,) = model.score(make_pixels(), PROMPT)
+  assert found.scores != expected.scores
+  assert found.scores == pytest.approx(expected.scores, abs=0.05)
+  with pytest.raises(InputError, match="dtype = 'int8' is none of float32"):
+    rahf.load(directory, dtype='int8')
+
+
+def test_the_step_can_be_differentiated(model):
+  """What rewards are made of: infer is a pure function of the image in [-1, 1]."""
+  example = model.prepare(make_pixels(), PROMPT)
+  pixels = images.to_signed(jnp.asarray(example.pixels[None], jnp.float32) / 255)
+  text, word_end = example.row.text[None], example.row.word_end[None]
+
+  def overall(image, text, word_end):
+    return model.infer(model.params, image, text, word_end).scores[0, 3]
+
+  value, gradient = jax.jit(jax.value_and_grad(overall))(pixels, text, word_end)
+  (found,) = model.score(make_pixels(), PROMPT)
+  assert float(value) == pytest.approx(found.scores['overall'], abs=1e-5)
+  assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_import_is_quick_and_needs_little():
+  code = (
+    'import sys, rahf\n'
+    "print({m.split('.')[0] for m in sys.modules} & {'jax', 'numpy', 'tensorflow'})"
+  )
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert found.stdout.strip() == 'set()', found.stderr
+  with pytest.raises(AttributeError, match="no attribute 'laod'"):
+    rahf.laod  # noqa: B018
+
+
+def test_scoring_needs_nothing_of_the_extra_train(directory):
+  blocked = ('tensorflow', 'tensorflow_datasets', 'pyarrow', 'matplotlib')
+  code = (
+    f'import sys\nfor name in {blocked}:\n  sys.modules[name] = None\n'
+    'import numpy as np, rahf\n'
+    f'model = rahf.load({str(directory)!r})\n'
+    f'(found,) = model.score(np.zeros((8, 9, 3), np.uint8), {PROMPT!r})\n'
+    "print(found.heatmaps['misalignment'].shape, found.overlay('misalignment').size)"
+  )
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert found.stdout.strip() == '(8, 9) (9, 8)', found.stderr
+
+
+def test_a_moved_directory(directory, model, tmp_path):
+  moved = shutil.move(shutil.copytree(directory, tmp_path / 'a'), tmp_path / 'b')
+  (found,) = rahf.load(moved).score(make_pixels(), PROMPT)
+  assert_same(found, model.score(make_pixels(), PROMPT)[0])
