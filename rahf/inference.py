@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from rahf.data import images
 from rahf.models.rahf import RAHF, Fused
 
+# Above it a word is misaligned, where no split says which is best.
+ANY_THRESHOLD = 0.5
+
 
 class Inference(NamedTuple):
   """What the model says of a batch, all in [0, 1].

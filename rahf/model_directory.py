@@ -125,11 +125,16 @@ def _outputs(names: tuple[str, ...], meanings: dict[str, str], kind: str) -> lis
   ]
 
 
-def check_exists(folder: epath.Path) -> None:
-  """Raises InputError unless there is a model directory."""
-  name = os.fspath(folder)
+def find(path: str | os.PathLike) -> epath.Path:
+  """Returns where a model directory is.
+
+  Raises:
+    InputError: there is none, or it cannot be reached; says what there is.
+  """
+  name = os.fspath(path)
   if '://' in name and not name.startswith(('gs://', 's3://')):
     raise InputError(f'{name} cannot be opened; give {SUPPORTED}')
+  folder = epath.Path(path).expanduser()
   try:
     found = (folder / DESCRIPTION).exists()
   except Exception as error:  # Each client of a bucket has errors of its own.
@@ -137,7 +142,7 @@ def check_exists(folder: epath.Path) -> None:
       raise
     raise InputError(f'{name} cannot be reached: {error}') from error
   if found:
-    return
+    return folder
   if not folder.exists():
     raise InputError(f'{name} does not exist; give {SUPPORTED}')
   if (folder / 'checkpoints').exists():
@@ -158,10 +163,9 @@ def read_description(folder: epath.Path) -> Description:
   """Reads model.json.
 
   Raises:
-    InputError: there is none, it is damaged, of another format, or names settings or
+    InputError: it is damaged, of another format, or names settings or
       outputs that this version does not have.
   """
-  check_exists(folder)
   path = folder / DESCRIPTION
   try:
     settings = json.loads(path.read_text())
@@ -175,7 +179,7 @@ def read_description(folder: epath.Path) -> Description:
       text_length=int(text['length']),
       target_length=int(text['target_length']),
       decoder=words['decoder'],
-      threshold=words['threshold'],
+      threshold=None if words['threshold'] is None else float(words['threshold']),
       threshold_split=words['threshold_split'],
       data=settings['data'],
       weights=settings['weights'],
@@ -261,7 +265,13 @@ def read_tokenizer(folder: epath.Path, model: RAHFConfig) -> Tokenizer:
   Raises:
     InputError: it cannot be read, or has more pieces than the model.
   """
-  tokenizer = Tokenizer(folder / TOKENIZER)
+  path = folder / TOKENIZER
+  try:
+    tokenizer = Tokenizer(path)
+  except InputError as error:
+    raise InputError(
+      f'{path} is missing or damaged; copy or export the model again ({error})'
+    ) from None
   tokenizer.check_vocabulary(model.t5.vocab_size)
   return tokenizer
 

@@ -14,15 +14,12 @@ from rahf.charts import Histogram
 from rahf.data import schema
 from rahf.data.records import RecordSplit
 from rahf.gallery import Gallery
+from rahf.inference import ANY_THRESHOLD
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
-from rahf.samples import Evaluation, Sample
+from rahf.samples import THRESHOLD, Evaluation, Sample
 from rahf.scorecard import constant_metrics
 from rahf.tables import evaluation_tables
-
-THRESHOLD = 'keywords_constrained/threshold'
-# Where no split says which is best.
-ANY_THRESHOLD = 0.5
 
 
 def write(

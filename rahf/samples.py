@@ -23,6 +23,8 @@ from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
 from rahf.tables import KEYWORD_METRICS, MAP_METRICS
 
+# Where metrics keep the threshold of constrained decoding.
+THRESHOLD = 'keywords_constrained/threshold'
 CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
 
 
@@ -119,7 +121,7 @@ def metrics(
   everything = np.arange(len(samples))
   values = {name: function(everything) for name, function in functions.items()}
   if threshold is not None:
-    values['keywords_constrained/threshold'] = threshold
+    values[THRESHOLD] = threshold
   return values | undefined(samples)
 
 

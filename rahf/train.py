@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rahf import checkpoint, distributed, report, sharding
 from rahf import config as config_lib
-from rahf.data import pipeline
+from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator
@@ -147,6 +147,9 @@ class Trainer:
     if distributed.is_first():
       card = model_card(self._experiment.model.config, plan)
       (self._workdir / 'model_card.md').write_text(card)
+      # Where the data are not, such as where the model is exported.
+      tokenizer = self._experiment.tokenizer.to_bytes()
+      (self._workdir / dataset.TOKENIZER_FILE).write_bytes(tokenizer)
     return 0, states.start(params)
 
   def _resume(self) -> tuple[int, TrainState]:

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -340,6 +342,20 @@ def test_scoring_needs_nothing_of_the_extra_train(directory):
   )
   found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert found.stdout.strip() == '(8, 9) (9, 8)', found.stderr
+
+
+def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
+  readme = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
+  (code,) = (b for b in re.findall(r'```python\n(.*?)```', readme, re.S) if 'rahf' in b)
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(directory, 'runs/quickstart/export')
+  for name in ('a.png', 'b.png'):
+    pathlib.Path(name).write_bytes(images.encode_png(make_pixels()))
+  exec(code, {})
+  printed = capsys.readouterr().out
+  assert "'plausibility': 0." in printed
+  assert "[('a', 0." in printed
+  assert Image.open('overlay.png').size == (40, 24)
 
 
 def test_a_moved_directory(directory, model, tmp_path):

@@ -22,7 +22,16 @@ LAYERS = [
   {
     *('blueprint', 'checkpoint', 'config', 'distributed', 'inference', 'interruption'),
     *('journal', 'legend', 'losses', 'optimizer', 'pace', 'panels', 'pretrained'),
-    *('review', 'sharding', 'state', 'step', 'synthetic', 'tables', 'typesetting'),
+    *(
+      'result',
+      'review',
+      'sharding',
+      'state',
+      'step',
+      'synthetic',
+      'tables',
+      'typesetting',
+    ),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
   {'errors'},
