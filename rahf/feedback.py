@@ -150,8 +150,8 @@ class Model:
       InputError: an image cannot be read or a prompt is missing; says which.
     """
     given = inputs.split_images(images)
-    if isinstance(prompts, str | None):
-      prompts = [prompts] * len(given)
+    one = isinstance(prompts, str | None)
+    prompts = [prompts] * len(given) if one else list(prompts)
     if len(prompts) != len(given):
       raise InputError(
         f'{len(prompts)} prompts for {len(given)} images; give one for each, or a '
@@ -249,13 +249,14 @@ class Model:
 
     The decoder that sees the marks it makes may have no room left for the last words.
     """
-    marks = 0
-    judged = []
+    room, mark = math.inf, 0
+    if self.description.decoder != 'parallel':
+      room, mark = self.description.target_length, len(self.tokenizer.mark_ids)
+    judged, marks = [], 0
     for end in row.pieces.word_ends:
-      inside = end < len(p) and end + marks < self.description.target_length
+      inside = end < len(p) and end + marks < room
       judged.append(float(p[end]) if inside else math.nan)
-      if self.description.decoder != 'parallel' and inside and p[end] > 0.5:
-        marks += len(self.tokenizer.mark_ids)
+      marks += mark * (judged[-1] > 0.5)
     return judged
 
 

@@ -29,6 +29,7 @@ from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
 from rahf.model_directory import Description
+from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
 from rahf.panels import overlay
 
@@ -147,12 +148,15 @@ def test_devices_do_not_matter(model, directory):
     rahf.load(directory, batch_size=9, devices=jax.devices())
 
 
-@pytest.mark.parametrize('variant', tiny_model.VARIANTS)
-def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant):
+@pytest.mark.parametrize(
+  ('variant', 'decoder'),
+  [('multi_head', 'sequential'), ('augmented_prompt', 'parallel')],
+)
+def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decoder):
   """The same records through tf.data and the evaluation's step."""
   config = tiny_model.tiny(variant)
   params = tiny_model.make_params(RAHF(config))
-  description = Description(config, 7, LENGTH, TARGET)
+  description = Description(config, 7, LENGTH, TARGET, decoder)
   folder = epath.Path(tmp_path / 'model')
   export.write(folder, description, params, tokenizer)
   prompts = (PROMPT, 'a cat', 'red, red red red', 'square')
@@ -162,7 +166,7 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant):
   (batch,) = pipeline.eval_batches(
     open_split(tmp_path / 'data', 'dev'), tokenizer, options, batch_size=4
   )
-  words = ConfigDict(dict(decoder='sequential', beams=1))
+  words = ConfigDict(dict(decoder=decoder, beams=1))
   predict = make_predict(RAHF(config), words, tokenizer.mark_ids, TARGET)
   expected = jax.tree.map(np.asarray, jax.jit(predict)(params, batch))
 
@@ -245,16 +249,26 @@ def test_a_prompt_that_is_cut(model, tokenizer):
   prompt = 'red ' * 30 + 'square'
   (found,) = model.score(make_pixels(), prompt)
   assert found.truncated
-  ends = tokenizer.encode(prompt).word_ends
-  # A word is judged in front of the token behind it; decoding along the marks needs
-  # room for them too.
-  judged = [not np.isnan(p) for _, p in found.keywords]
-  assert len(judged) == 31
-  assert judged[0]
-  assert not any(
-    known for known, end in zip(judged, ends, strict=True) if end >= LENGTH
-  )
+  assert len(found.keywords) == 31
+  # A word is judged in front of the token behind it.
+  ends = np.array(tokenizer.encode(prompt).word_ends)
+  p = np.array([p for _, p in found.keywords])
+  assert np.isnan(p[ends >= LENGTH]).all()
+  assert np.isfinite(p[0])
   assert json.loads(json.dumps(found.to_dict(), allow_nan=False))['truncated']
+
+
+@pytest.mark.parametrize('marked', [False, True])
+def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
+  """A word is judged where the decoder puts the choice within the target."""
+  row = model.encode(' '.join(['red'] * 13))
+  p = np.where(row.word_end, 0.9 if marked else 0.1, 0).astype(np.float32)
+  _, place = insert_marks(
+    jnp.asarray(row.text[-1:]), jnp.asarray(p[None] > 0.5), tokenizer.mark_ids, TARGET
+  )
+  expected = np.asarray(place[0])[list(row.pieces.word_ends)] < TARGET
+  assert expected.all() == (not marked)
+  assert np.isfinite(model._judged(row, p)).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

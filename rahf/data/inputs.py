@@ -30,7 +30,7 @@ def split_images(given: Any) -> list[Any]:
     return [image for one in given for image in split_images(one)]
   if _is_array(given):
     if given.ndim == 4:
-      return list(given)
+      return list(np.asarray(given))
     if given.ndim != 3:
       raise ImageError(
         f'an array of shape {list(given.shape)} is no image; give [height, width, 3], '
