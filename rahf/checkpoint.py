@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rahf import config as config_lib
 from rahf import distributed
+from rahf.checksums import checksums
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
@@ -19,8 +20,15 @@ FREE_FIELDS = (
   *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
   'model.remat',
 )
+_REMEDY = 'copy it again, or go on with training, which passes it over'
+# In the metadata of each checkpoint; those of older versions have none.
+CHECKSUMS = 'checksums'
 # What Orbax writes into every checkpoint.
 METADATA = '_CHECKPOINT_METADATA'
+
+
+class DamagedCheckpointError(InputError):
+  """A checkpoint is not what was saved."""
 
 
 def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
@@ -134,22 +142,87 @@ class Checkpoints:
         there.rmtree()
       distributed.wait_for_all()
       self._manager.reload()
-    self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    self._manager.save(
+      step,
+      args=ocp.args.StandardSave(state),
+      force=True,
+      custom_metadata={CHECKSUMS: checksums(state)},
+    )
     self._newest = step
+
+  def restore_newest(self, abstract: Any) -> tuple[int, Any]:
+    """Reads the newest checkpoint that is whole; returns its step and content.
+
+    Damaged ones are said, and moved aside: they would count among those to keep, and
+    the whole one might be deleted for them.
+
+    Raises:
+      InputError: none is whole, or they are of another model.
+    """
+    step = self.latest_step()
+    while step is not None:
+      try:
+        return step, self._restore_everywhere(step, abstract)
+      except DamagedCheckpointError as error:
+        aside = self._set_aside(step)
+        print(f'Passed over, and moved to {aside}: {error}')
+        damaged = error
+      step = self._newest = self.latest_step()
+    raise InputError(
+      f'{self._directory}: no checkpoint can be read ({damaged}); copy them again, or '
+      'begin anew in another --workdir'
+    )
 
   def restore(self, step: int, abstract: Any) -> Any:
     """Reads a checkpoint straight into the shards that `abstract` describes.
 
     Raises:
+      DamagedCheckpointError: it cannot be read, or not as it was written.
       InputError: an array has another shape or dtype than expected, is missing, or
         is not known to the model.
     """
     where = self._directory / str(step)
-    stored = self._manager.item_metadata(step)
-    if stored is None:
-      raise InputError(f'{where} is not a complete checkpoint; remove it')
-    _check_arrays(where, getattr(stored, 'tree', stored), abstract)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    try:
+      stored = self._manager.item_metadata(step)
+      if stored is None:
+        raise DamagedCheckpointError(f'{where} is not complete; {_REMEDY}')
+      _check_arrays(where, getattr(stored, 'tree', stored), abstract)
+      state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+      kept = self._manager.metadata(step).custom_metadata or {}
+    except InputError:
+      raise
+    # Whatever the readers below Orbax make of spoilt bytes.
+    except Exception as error:
+      reason = ' '.join(str(error.__cause__ or error).split())[:300]
+      raise DamagedCheckpointError(
+        f'{where} cannot be read ({reason}); {_REMEDY}'
+      ) from None
+    _check_sums(where, state, kept.get(CHECKSUMS))
+    return state
+
+  def _restore_everywhere(self, step: int, abstract: Any) -> Any:
+    """Restores in all processes, or fails in all."""
+    state, damage = None, None
+    try:
+      state = self.restore(step, abstract)
+    except DamagedCheckpointError as error:
+      damage = error
+    if distributed.any_process(damage is not None):
+      where = self._directory / str(step)
+      raise damage or DamagedCheckpointError(f'{where} is damaged for another process')
+    return state
+
+  def _set_aside(self, step: int) -> epath.Path:
+    there = self._directory / str(step)
+    aside = self._directory.parent / 'damaged' / str(step)
+    if distributed.is_first():
+      if aside.exists():
+        aside.rmtree()
+      aside.parent.mkdir(exist_ok=True)
+      there.rename(aside)
+    distributed.wait_for_all()
+    self._manager.reload()
+    return aside
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -178,7 +251,10 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
       partial_restore=True,
     )
     found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
-    return found['default']['params']
+    kept = checkpointer.metadata(where).custom_metadata or {}
+    params = found['default']['params']
+    _check_sums(where, {'params': params}, kept.get(CHECKSUMS))
+    return params
 
 
 def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
@@ -189,6 +265,17 @@ def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
         f'{where}: {path} is {found.get(path, "missing")}, but the model has '
         f'{expected.get(path, "no such array")}; was it written with another config?'
       )
+
+
+def _check_sums(where: epath.Path, state: Any, saved: dict[str, int] | None) -> None:
+  if saved is None:
+    return
+  changed = [path for path, value in checksums(state).items() if saved[path] != value]
+  if changed:
+    raise DamagedCheckpointError(
+      f'{where}: {changed[0]} is not as it was saved (checksum), nor are '
+      f'{len(changed) - 1} other arrays; {_REMEDY}'
+    )
 
 
 def _describe(tree: Any) -> dict[str, str]:

@@ -68,6 +68,13 @@ def from_first(value: float) -> float:
   return float(multihost_utils.broadcast_one_to_all(raw).view(np.float64)[0])
 
 
+def any_process(value: bool) -> bool:
+  """Returns whether it is True in any process; waits for all."""
+  if jax.process_count() == 1:
+    return value
+  return bool(np.any(multihost_utils.process_allgather(np.array(value))))
+
+
 def wait_for_all() -> None:
   """Returns when every process has come here."""
   multihost_utils.sync_global_devices('rahf')

@@ -17,7 +17,10 @@ class Journal:
     if self._path.exists():
       lines = self._path.read_text().splitlines()
       self._lines = [line for line in lines if _step(line) <= resume_step]
-      self._path.write_text(''.join(f'{line}\n' for line in self._lines))
+      # Written aside and renamed: a kill must not cost the lines.
+      aside = self._path.with_name('.metrics.jsonl.partial')
+      aside.write_text(''.join(f'{line}\n' for line in self._lines))
+      aside.replace(self._path)
 
   def has(self, step: int, split: str) -> bool:
     """Returns whether there is a line of this step and split."""

@@ -154,9 +154,9 @@ class Trainer:
 
   def _resume(self) -> tuple[int, TrainState]:
     """Restores the newest checkpoint."""
-    step = self._checkpoints.latest_step()
+    step, state = self._checkpoints.restore_newest(self._experiment.states.abstract)
     print(f'Resuming {self._workdir} at step {step}.')
-    return step, self._checkpoints.restore(step, self._experiment.states.abstract)
+    return step, state
 
   def _train(self) -> None:
     """Runs the remaining steps; evaluates and saves on the way."""

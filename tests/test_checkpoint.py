@@ -1,6 +1,7 @@
 """Checkpoints bit for bit, and directories that hold something else."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,13 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rahf import sharding
-from rahf.checkpoint import Checkpoints, check_workdir, claim_workdir, is_started
+from rahf.checkpoint import (
+  Checkpoints,
+  DamagedCheckpointError,
+  check_workdir,
+  claim_workdir,
+  is_started,
+)
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.state import TrainState
@@ -165,3 +172,71 @@ def test_in_a_bucket_the_last_file_decides(saved, monkeypatch):
   monkeypatch.setattr(ocp.utils, 'is_checkpoint_finalized', lambda path: False)
   assert not is_started(saved)
   assert Checkpoints(saved).latest_step() is None
+
+
+def _largest(step):
+  return max(
+    (p for p in step.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size
+  )
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _without_metadata(path):
+  next(path.parents[2].rglob('_METADATA')).unlink()
+
+
+@pytest.mark.parametrize('spoil', [_flip, _cut, pathlib.Path.unlink, _without_metadata])
+def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spoil):
+  noise = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
+  states = {
+    step: make_state(vit={'kernel': jnp.asarray(noise[step])}) for step in (0, 1)
+  }
+  checkpoints = Checkpoints(workdir)
+  for step, state in states.items():
+    checkpoints.save(step, state)
+  checkpoints.close()
+  newest = pathlib.Path(workdir / 'checkpoints/1')
+  spoil(_largest(newest))
+  with pytest.raises(DamagedCheckpointError, match=r'checkpoints/1.*passes it over'):
+    Checkpoints(workdir).restore(1, describe(states[1]))
+  # Which one alone would be kept.
+  checkpoints = Checkpoints(workdir, keep=1)
+  step, state = checkpoints.restore_newest(describe(states[0]))
+  assert step == 0
+  np.testing.assert_array_equal(state.params['vit']['kernel'], noise[0])
+  assert f'Passed over, and moved to {workdir}/damaged/1' in capsys.readouterr().out
+  assert (workdir / 'damaged/1').exists()
+  # The step is free again.
+  checkpoints.save(1, states[1])
+  checkpoints.close()
+  assert Checkpoints(workdir).restore_newest(describe(states[1]))[0] == 1
+
+
+def test_when_none_is_whole_it_says_what_to_do(saved):
+  _cut(_largest(pathlib.Path(saved / 'checkpoints/5')))
+  with pytest.raises(InputError, match=r'no checkpoint can be read.*begin anew'):
+    Checkpoints(saved).restore_newest(describe(make_state()))
+
+
+def test_another_model_is_no_damage(saved):
+  with pytest.raises(InputError, match='another config'):
+    Checkpoints(saved).restore_newest(describe(make_state(t5={'k': jnp.zeros(2)})))
+  assert not (saved / 'damaged').exists()
+
+
+def test_checkpoints_without_checksums_are_read(saved, monkeypatch):
+  """As older versions wrote them."""
+  path = saved / 'checkpoints/5/_CHECKPOINT_METADATA'
+  metadata = json.loads(path.read_text())
+  assert metadata.pop('custom_metadata')['checksums']
+  path.write_text(json.dumps(metadata))
+  assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 5

@@ -20,7 +20,15 @@ LAYERS = [
   {'comparison', 'model_directory'},
   {'samples'},
   {
-    *('blueprint', 'checkpoint', 'config', 'distributed', 'inference', 'interruption'),
+    *(
+      'blueprint',
+      'checkpoint',
+      'checksums',
+      'config',
+      'distributed',
+      'inference',
+      'interruption',
+    ),
     *('journal', 'legend', 'losses', 'optimizer', 'pace', 'panels', 'pretrained'),
     *(
       'result',
