@@ -1,6 +1,8 @@
 """Checkpoints, and the right of a run to its work directory."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
-from rahf import distributed
+from rahf import distributed, locks
 from rahf.checksums import checksums
 from rahf.errors import InputError
 
@@ -60,14 +62,30 @@ def _merged(defaults: Any, given: Any) -> Any:
   return defaults | given | {k: _merged(defaults[k], given[k]) for k in common}
 
 
-def claim_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-  """Writes config.json, where `check_workdir` has found nothing against it."""
-  if distributed.is_first():
-    workdir.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def claimed(workdir: epath.Path, config: ConfigDict, started: bool) -> Iterator[None]:
+  """Keeps other runs out of a work directory, and writes config.json.
+
+  Args:
+    started: what `is_started` said.
+
+  Raises:
+    InputError: another run is in there, or was since `started` was found.
+  """
+  if not distributed.is_first():
+    yield
+    return
+  with locks.alone(workdir):
+    check_workdir(workdir, config)
+    if is_started(workdir) != started:
+      raise InputError(
+        f'{workdir}: another run began or ended there just now; run the command again'
+      )
     # Written aside and renamed: half a file would keep the run from going on.
     aside = workdir / '.config.json.partial'
     aside.write_text(config_lib.to_json(config))
     aside.replace(workdir / 'config.json')
+    yield
 
 
 def is_started(workdir: epath.Path) -> bool:

@@ -63,9 +63,12 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     print(describe(experiment, [experiment.split(name) for name in names]))
     evaluator = Evaluator(config, experiment)
     # Before the directory is claimed: a mistake in config.init can still be mended.
-    plan = None if checkpoint.is_started(workdir) else plan_weights(config, experiment)
-  checkpoint.claim_workdir(workdir, config)
-  with TensorBoardWriter(workdir / 'tensorboard') as board:
+    started = checkpoint.is_started(workdir)
+    plan = None if started else plan_weights(config, experiment)
+  with (
+    checkpoint.claimed(workdir, config, started),
+    TensorBoardWriter(workdir / 'tensorboard') as board,
+  ):
     trainer = Trainer(config, workdir, experiment, plan, evaluator, interruption, board)
     try:
       with jax.set_mesh(experiment.mesh):

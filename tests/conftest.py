@@ -24,6 +24,13 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 jaxtyping.install_import_hook(['rahf.models', 'rahf.losses'], 'beartype.beartype')
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+  """Adds the option of tests/drills; pytest asks this file alone."""
+  parser.addoption(
+    '--long', action='store_true', help='tests/drills: all that are promised, hours'
+  )
+
+
 @pytest.fixture(scope='session')
 def assets() -> pathlib.Path:
   """The folder of goldens and real samples that RAHF_TEST_ASSETS names."""

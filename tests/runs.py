@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rahf.interruption import Interruption
 from rahf.train import train
@@ -78,4 +79,29 @@ def read_checkpoint(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+  }
+
+
+def assert_same_run(one, other):
+  """Asserts equal metrics, and parameters and optimizer state equal bit for bit."""
+  assert read_untimed(one) == read_untimed(other)
+  expected, found = (read_checkpoint(workdir, 4) for workdir in (one, other))
+  assert expected.keys() == found.keys()
+  assert any('opt_state' in name for name in found)
+  for name, values in expected.items():
+    np.testing.assert_array_equal(found[name], values, err_msg=name)
+  for path in (one / 'eval').iterdir():
+    assert path.read_bytes() == (other / 'eval' / path.name).read_bytes(), path.name
+  assert pictures(one) == pictures(other)
+
+
+def pictures(workdir):
+  """Returns what TensorBoard shows at the end, by name and step."""
+  events = EventAccumulator(
+    str(workdir / 'tensorboard/review'), size_guidance={'tensors': 0}
+  ).Reload()
+  return {
+    (tag, event.step): event.tensor_proto.SerializeToString()
+    for tag in events.Tags()['tensors']
+    for event in events.Tensors(tag)
   }

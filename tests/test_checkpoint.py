@@ -16,7 +16,7 @@ from rahf.checkpoint import (
   Checkpoints,
   DamagedCheckpointError,
   check_workdir,
-  claim_workdir,
+  claimed,
   is_started,
 )
 from rahf.config import default_config
@@ -127,7 +127,8 @@ def test_keeps_the_newest(workdir):
 def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   config = default_config()
   check_workdir(workdir, config)
-  claim_workdir(workdir, config)
+  with claimed(workdir, config, started=False):
+    pass
   check_workdir(workdir, config)
   other = default_config()
   other.seed = 3
@@ -141,7 +142,8 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
 
 
 def test_what_does_not_change_the_training_may_change(workdir):
-  claim_workdir(workdir, default_config())
+  with claimed(workdir, default_config(), started=False):
+    pass
   config = default_config()
   config.mesh.update(data=2, fsdp=4)
   config.eval.update(every=7, split='test')
@@ -156,7 +158,8 @@ def test_what_does_not_change_the_training_may_change(workdir):
 
 def test_a_field_that_was_not_there_yet_had_its_default(workdir):
   config = default_config()
-  claim_workdir(workdir, config)
+  with claimed(workdir, config, started=False):
+    pass
   path = workdir / 'config.json'
   older = json.loads(path.read_text())
   del older['data']['mixture'], older['review'], older['model']['vit']['gelu']

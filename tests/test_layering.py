@@ -42,6 +42,7 @@ LAYERS = [
     ),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
+  {'locks'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

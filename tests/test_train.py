@@ -21,31 +21,6 @@ from rahf.journal import Journal
 from rahf.train import NonFiniteLossError, check_finite
 
 
-def assert_same_run(one, other):
-  """Asserts equal metrics, and parameters and optimizer state equal bit for bit."""
-  assert runs.read_untimed(one) == runs.read_untimed(other)
-  expected, found = (runs.read_checkpoint(workdir, 4) for workdir in (one, other))
-  assert expected.keys() == found.keys()
-  assert any('opt_state' in name for name in found)
-  for name, values in expected.items():
-    np.testing.assert_array_equal(found[name], values, err_msg=name)
-  for path in (one / 'eval').iterdir():
-    assert path.read_bytes() == (other / 'eval' / path.name).read_bytes(), path.name
-  assert pictures(one) == pictures(other)
-
-
-def pictures(workdir):
-  """Returns what TensorBoard shows at the end, by name and step."""
-  events = EventAccumulator(
-    str(workdir / 'tensorboard/review'), size_guidance={'tensors': 0}
-  ).Reload()
-  return {
-    (tag, event.step): event.tensor_proto.SerializeToString()
-    for tag in events.Tags()['tensors']
-    for event in events.Tensors(tag)
-  }
-
-
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
   trained, data_dir, tmp_path, monkeypatch
 ):
@@ -62,10 +37,10 @@ def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
       runs.run_training(config, tmp_path)
   assert Checkpoints(tmp_path).latest_step() == 2
   runs.run_training(config, tmp_path)
-  assert_same_run(trained, tmp_path)
+  runs.assert_same_run(trained, tmp_path)
   # Once more, and nothing happens.
   runs.run_training(config, tmp_path)
-  assert_same_run(trained, tmp_path)
+  runs.assert_same_run(trained, tmp_path)
 
 
 def test_run_stopped_in_evaluation_then_killed_ends_like_an_uninterrupted_one(
@@ -92,7 +67,7 @@ def test_run_stopped_in_evaluation_then_killed_ends_like_an_uninterrupted_one(
   assert Checkpoints(tmp_path).latest_step() == 2
 
   runs.run_training(tiny.get_config(data_dir), tmp_path)
-  assert_same_run(trained, tmp_path)
+  runs.assert_same_run(trained, tmp_path)
 
 
 def catches_sigterm(process):
@@ -224,4 +199,4 @@ def test_incomplete_checkpoint_is_passed_over_and_replaced(trained, data_dir, tm
   shutil.rmtree(broken)
   broken.mkdir()
   runs.run_training(tiny.get_config(data_dir), workdir)
-  assert_same_run(trained, workdir)
+  runs.assert_same_run(trained, workdir)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from rahf.errors import InputError
 
@@ -15,6 +15,9 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 # Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024
+
+# What Pillow raises at spoilt bytes.
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, struct.error)
 
 Box = Sequence[float] | Float[np.ndarray, '4']
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -34,7 +37,7 @@ def open_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise ImageError(f'too large: {error} Scale the image down first') from None
-  except (UnidentifiedImageError, OSError) as error:
+  except _DECODER_ERRORS as error:
     found = data[:12] if data else 'no bytes'
     raise ImageError(
       f'not a PNG, JPEG or WEBP image (begins with {found!r}): {error}'
@@ -78,7 +81,7 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
       white = Image.new('RGBA', image.size, 'white')
       image = Image.alpha_composite(white, image)
     return np.asarray(image.convert('RGB'))
-  except (OSError, SyntaxError, ValueError, struct.error) as error:
+  except _DECODER_ERRORS as error:
     raise ImageError(f'the image cannot be decoded: {error}') from None
 
 
@@ -91,7 +94,7 @@ def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
   image = open_image(data)
   try:
     return np.asarray(image.convert('L'), np.float32) / 255
-  except (OSError, SyntaxError, ValueError, struct.error) as error:
+  except _DECODER_ERRORS as error:
     raise ImageError(f'the map cannot be decoded: {error}') from None
 
 

@@ -207,19 +207,24 @@ def parse_record(serialized: bytes) -> schema.Record:
     raise InputError(
       f'the features {missing} are missing; prepare the data set with this version'
     )
-  text = {
-    name: features[name].bytes_list.value[0]
-    for name in ('uid', 'image', 'prompt', 'implausibility_map', 'misalignment_map')
-  }
+  try:
+    data = {
+      name: features[name].bytes_list.value[0]
+      for name in ('uid', 'image', 'prompt', 'implausibility_map', 'misalignment_map')
+    }
+    uid, prompt = data['uid'].decode(), data['prompt'].decode()
+    tokens = tuple(token.decode() for token in features['tokens'].bytes_list.value)
+  except (IndexError, UnicodeDecodeError) as error:
+    raise InputError(f'a feature is empty or no text: {error}') from None
   return schema.Record(
-    uid=text['uid'].decode(),
-    image=text['image'],
-    prompt=text['prompt'].decode(),
-    tokens=tuple(token.decode() for token in features['tokens'].bytes_list.value),
+    uid=uid,
+    image=data['image'],
+    prompt=prompt,
+    tokens=tokens,
     keyword_labels=tuple(features['keyword_labels'].int64_list.value),
     scores=tuple(features['scores'].float_list.value),
-    implausibility_map=text['implausibility_map'],
-    misalignment_map=text['misalignment_map'],
+    implausibility_map=data['implausibility_map'],
+    misalignment_map=data['misalignment_map'],
     keyword_shares=tuple(features['keyword_shares'].float_list.value),
   )
 

@@ -1,17 +1,16 @@
 """Writes records as a prepared data set."""
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from rahf import locks
 from rahf.data import manifest, schema
 from rahf.data.datasets import features, parts
 from rahf.data.datasets.parts import Make, Part, Sample
@@ -94,8 +93,7 @@ def write(
       writes the same.
   """
   partial = folder.parents[1] / f'.{folder.parent.name}-{folder.name}.partial'
-  partial.mkdir(parents=True, exist_ok=True)
-  with _alone(partial):
+  with locks.alone(partial):
     workers, settings = workers or os.cpu_count() or 1, settings or {}
     made = parts.make_all(partial, samples, make, settings, inputs, workers)
     for part in made:
@@ -119,19 +117,6 @@ def write(
       folder.rename(partial / 'replaced')
     complete.rename(folder)
     shutil.rmtree(partial)
-
-
-@contextlib.contextmanager
-def _alone(partial: pathlib.Path) -> Iterator[None]:
-  """Keeps other processes out of a folder until this one ends."""
-  with (partial / 'lock').open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(
-        f'another process is writing {partial}; wait for it, or give another --out'
-      ) from None
-    yield
 
 
 def _assemble(

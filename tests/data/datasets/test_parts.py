@@ -201,7 +201,7 @@ def test_what_was_there_stays_until_the_new_is_whole(tmp_path, sources):
 def test_two_at_once_are_refused(tmp_path, sources):
   partial = tmp_path / '.mine-1.0.0.partial'
   partial.mkdir()
-  with (partial / 'lock').open('w') as lock:
+  with (partial / '.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(InputError, match='another process is writing'):
       write(tmp_path, sources, make)

@@ -1,0 +1,37 @@
+"""Folders that one process at a time may write."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+from rahf.errors import InputError
+
+
+@contextlib.contextmanager
+def alone(folder: os.PathLike | str) -> Iterator[None]:
+  """Keeps other processes out of a folder until this one is done, or ends.
+
+  In a bucket there is nothing to lock by, and it does nothing.
+
+  Args:
+    folder: made if it is not there.
+
+  Raises:
+    InputError: another process has it.
+  """
+  folder = epath.Path(folder)
+  if '://' in os.fspath(folder):
+    yield
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / '.lock', 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(
+        f'another process is writing to {folder}; wait for it, or choose another folder'
+      ) from None
+    yield

@@ -1,0 +1,25 @@
+"""One process at a time."""
+
+import pytest
+
+from rahf import locks
+from rahf.errors import InputError
+
+
+def test_a_folder_is_held_until_the_end(tmp_path):
+  folder = tmp_path / 'new/run'
+  with locks.alone(folder):
+    with (
+      pytest.raises(InputError, match='another process is writing'),
+      locks.alone(folder),
+    ):
+      raise AssertionError('held twice')
+    with locks.alone(tmp_path / 'other'):
+      pass
+  with locks.alone(folder):
+    pass
+
+
+def test_buckets_have_no_locks():
+  with locks.alone('gs://bucket/run'):
+    pass
