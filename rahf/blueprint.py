@@ -54,6 +54,7 @@ class Blueprint:
       schedule=optimizer_lib.make_schedule(
         self.config.optimizer, self.config.train.steps
       ),
+      skip_nonfinite=self.config.train.max_skipped > 0,
     )
     return jax.jit(
       step,

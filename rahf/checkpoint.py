@@ -20,6 +20,7 @@ from rahf.errors import InputError
 FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile', 'export')
 FREE_FIELDS = (
   *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
+  'train.max_skipped',
   'model.remat',
 )
 _REMEDY = 'copy it again, or go on with training, which passes it over'

@@ -45,6 +45,7 @@ AT_LEAST_1 = (
 RANGES = {
   **{f'review.{name}': (0, math.inf) for name in ('examples', 'worst', 'page')},
   'data.max_skipped': (0, math.inf),
+  'train.max_skipped': (0, math.inf),
   'model.dropout_rate': (0, 0.99),
   **{f'loss.{name}': (0, math.inf) for name in ('heatmap', 'score', 'sequence')},
   **{
@@ -159,6 +160,9 @@ def default_config() -> ConfigDict:
         log_every=50,
         checkpoint_every=1000,
         keep_checkpoints=3,
+        # How many steps whose loss or gradient is not finite are left out, their
+        # batches unused; one more ends the run.
+        max_skipped=0,
       ),
       eval=dict(
         every=2000,
@@ -167,8 +171,8 @@ def default_config() -> ConfigDict:
         # Evaluated once more when training is done.
         final_split='test',
       ),
-      # What is drawn of each evaluation: the first so many examples and the worst of
-      # each kind for TensorBoard, and how many samples the report page lists.
+      # What is drawn of each evaluation: so many examples at even distances and the
+      # worst of each kind for TensorBoard, and how many samples the report page lists.
       review=dict(examples=4, worst=2, page=1000),
       keywords=dict(
         # How they are read from the decoder: 'greedy', 'beam', or along the prompt,

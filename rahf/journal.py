@@ -27,6 +27,10 @@ class Journal:
     rows = map(json.loads, self._lines)
     return any((row['step'], row['split']) == (step, split) for row in rows)
 
+  def count(self, name: str) -> int:
+    """Returns how many lines have a value of this name."""
+    return sum(name in json.loads(line) for line in self._lines)
+
   def append(self, step: int, split: str, values: Mapping[str, float]) -> None:
     """Writes a line; what is not finite becomes null, since JSON has no NaN."""
     row = {'step': step, 'split': split}

@@ -27,6 +27,7 @@ def make_train_step(
   gather: Callable[[Any], Any] = lambda params: params,
   accumulate: int = 1,
   schedule: optax.Schedule | None = None,
+  skip_nonfinite: bool = False,
 ) -> TrainStep:
   """Returns the step; jit it under the mesh.
 
@@ -36,6 +37,8 @@ def make_train_step(
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
     schedule: the optimizer's, to be reported as `learning_rate`.
+    skip_nonfinite: whether parameters and optimizer state stay as they were where loss
+      or gradient is NaN or infinite.
   """
 
   def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
@@ -79,7 +82,15 @@ def make_train_step(
     metrics |= norms(grads, params)
     if schedule:
       metrics['learning_rate'] = schedule(state.step)
-    return TrainState(state.step + 1, params, opt_state), metrics
+    new = (params, opt_state)
+    if skip_nonfinite:
+      finite = jnp.isfinite(parts.total) & jnp.isfinite(metrics['gradient_norm'])
+      new = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        new,
+        (state.params, state.opt_state),
+      )
+    return TrainState(state.step + 1, *new), metrics
 
   return train_step
 

@@ -5,7 +5,6 @@ Steps are the clock. Step n draws its randomness from (seed, n) and its batch fr
 """
 
 import contextlib
-import math
 
 import jax
 from etils import epath
@@ -16,9 +15,9 @@ from rahf import checkpoint, distributed, report, sharding
 from rahf import config as config_lib
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
-from rahf.errors import InputError
 from rahf.evaluate import Evaluator
 from rahf.experiment import Experiment, describe, set_up
+from rahf.finite import FiniteCheck
 from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
 from rahf.pace import Pace
@@ -28,12 +27,10 @@ from rahf.review import TensorBoardWriter
 from rahf.state import TrainState, by_path
 from rahf.step import Metrics
 
+# In metrics.jsonl: how many steps were left out so far, at each that is.
+SKIPPED = 'skipped'
 # Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
 HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
-
-
-class NonFiniteLossError(InputError):
-  """The loss is NaN or infinite; the last checkpoint is from before."""
 
 
 def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
@@ -121,6 +118,10 @@ class Trainer:
     self.step, self.state = self._resume() if plan is None else self._begin(plan)
     # One reader and writer: it is cut where the run goes on.
     self._journal = Journal(workdir, self.step) if distributed.is_first() else None
+    skipped = self._journal.count(SKIPPED) if self._journal else 0
+    self._finite = FiniteCheck(
+      config.train.max_skipped, int(distributed.from_first(skipped))
+    )
     self._train_step = experiment.train_step()
 
   def run(self) -> None:
@@ -194,7 +195,7 @@ class Trainer:
         self.state, metrics = self._train_step(self.state, batch, key)
         # The device works on this step while the host looks at the one before.
         if before is not None:
-          check_finite(self.step, before)
+          self._check(before)
         before = metrics
         self.step += 1
         bar.update()
@@ -203,18 +204,23 @@ class Trainer:
           jax.block_until_ready(metrics)
           pace.restart(self.step)
         if self._is_due(config.log_every):
-          check_finite(self.step, metrics)
+          self._check(metrics)
           self._log(metrics, pace.read(self.step, config.batch_size), bar)
         if self._is_due(config.checkpoint_every):
-          check_finite(self.step, metrics)
+          self._check(metrics)
           with pace.paused():
             self._save()
         if self._is_due(self._config.eval.every):
-          check_finite(self.step, metrics)
+          self._check(metrics)
           with pace.paused():
             self._evaluate_if_due()
       if before is not None:
-        check_finite(self.step, before)
+        self._check(before)
+
+  def _check(self, metrics: Metrics) -> None:
+    """Stops the run at a step that is not finite, or notes that it was left out."""
+    if self._finite(self.step, metrics) and self._journal:
+      self._journal.append(self.step, 'train', {SKIPPED: self._finite.skipped})
 
   def _is_due(self, every: int) -> bool:
     """Returns whether what happens every so many steps, and at the end, is due."""
@@ -284,19 +290,3 @@ class Trainer:
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()
     return text
-
-
-def check_finite(step: int, metrics: Metrics) -> None:
-  """Raises NonFiniteLossError if a loss or the gradient of a step is NaN or infinite.
-
-  The gradient too: a finite loss with an infinite gradient spoils the parameters.
-  """
-  checked = [name for name in metrics if '/' not in name or name.startswith('loss/')]
-  values = jax.device_get({name: metrics[name] for name in checked})
-  if not all(map(math.isfinite, values.values())):
-    shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
-    raise NonFiniteLossError(
-      f'step {step} is not finite ({shown}); nothing was saved from it. Lower '
-      'config.optimizer.learning_rate or config.optimizer.clip_norm in a new '
-      '--workdir, or look at the data with `python -m rahf.data verify`'
-    )

@@ -19,28 +19,13 @@ LAYERS = [
   {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
   {'comparison', 'model_directory'},
   {'samples'},
-  {
-    *(
-      'blueprint',
-      'checkpoint',
-      'checksums',
-      'config',
-      'distributed',
-      'inference',
-      'interruption',
-    ),
-    *('journal', 'legend', 'losses', 'optimizer', 'pace', 'panels', 'pretrained'),
-    *(
-      'result',
-      'review',
-      'sharding',
-      'state',
-      'step',
-      'synthetic',
-      'tables',
-      'typesetting',
-    ),
-  },
+  set(
+    """
+    blueprint checkpoint checksums config distributed finite inference
+    interruption journal legend losses optimizer pace panels pretrained result
+    review sharding state step synthetic tables typesetting
+    """.split()
+  ),
   {'models', 'metrics', 'data', 'costs', 'charts'},
   {'locks'},
   {'errors'},

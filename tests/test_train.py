@@ -16,9 +16,9 @@ import runs
 import tiny
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
+from rahf.finite import FiniteCheck, NonFiniteLossError
 from rahf.gallery import WORST
 from rahf.journal import Journal
-from rahf.train import NonFiniteLossError, check_finite
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
@@ -132,9 +132,10 @@ def test_non_finite_loss_stops_and_spares_the_checkpoint(data_dir, tmp_path):
 
 
 def test_an_infinite_gradient_is_not_finite_either():
-  check_finite(3, {'loss/total': 1.0, 'gradient_norm': 2.0})
+  check = FiniteCheck(0)
+  assert not check(2, {'loss/total': 1.0, 'gradient_norm': 2.0})
   with pytest.raises(NonFiniteLossError, match='step 3'):
-    check_finite(3, {'loss/total': 1.0, 'gradient_norm': math.inf})
+    check(3, {'loss/total': 1.0, 'gradient_norm': math.inf})
 
 
 def test_lines_of_the_journal(trained):
