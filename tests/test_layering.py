@@ -19,13 +19,12 @@ LAYERS = [
   {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
   {'comparison', 'model_directory'},
   {'samples'},
-  set(
-    """
-    blueprint checkpoint checksums config distributed finite inference
-    interruption journal legend losses optimizer pace panels pretrained result
-    review sharding state step synthetic tables typesetting
-    """.split()
-  ),
+  {
+    *('blueprint', 'checkpoint', 'checksums', 'config', 'distributed', 'finite'),
+    *('inference', 'interruption', 'journal', 'legend', 'losses', 'optimizer'),
+    *('pace', 'panels', 'pretrained', 'result', 'review', 'sharding', 'state'),
+    *('step', 'synthetic', 'tables', 'typesetting'),
+  },
   {'models', 'metrics', 'data', 'costs', 'charts'},
   {'locks'},
   {'errors'},
