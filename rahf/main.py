@@ -1,6 +1,7 @@
-"""Trains, evaluates and exports RAHF models.
+"""Trains, evaluates, exports and uses RAHF models.
 
   python -m rahf.main --config=configs/quickstart.py [--workdir=DIR] [--mode=train]
+  python -m rahf.main --mode=infer --model=DIR --input=IMAGES --output=RESULTS
 
 Any field of the config can be changed: --config.train.steps=100
 --config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config.py.
@@ -40,8 +41,10 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'eval', 'export', 'precompile'],
+  ['train', 'eval', 'infer', 'export', 'precompile'],
   'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
+  'infer: score the images of --input with an exported model, into the folder '
+  '--output; the same command goes on where one was stopped; '
   'export: make a model directory of it, DIR/export or config.export.dir, for '
   'rahf.load(...).score(images, prompts), which gives plausibility, alignment, '
   'aesthetics and overall in [0, 1], higher is better, maps of implausibility and '
@@ -57,19 +60,59 @@ _MULTIHOST = flags.DEFINE_bool(
   'under Slurm, Kubernetes or Open MPI, or wherever JAX_COORDINATOR_ADDRESS, '
   'JAX_NUM_PROCESSES and JAX_PROCESS_ID are set.',
 )
+_MODEL = flags.DEFINE_string(
+  'model',
+  None,
+  'For infer: a model directory. Default: WORKDIR/export, which --mode=export writes.',
+)
+_INPUT = flags.DEFINE_string(
+  'input',
+  None,
+  'For infer: a folder of images, with cat.txt beside cat.png or with --prompts; a '
+  'table (.csv, .tsv, .jsonl, .parquet) with a column `prompt` or `caption` and one '
+  '`image` or `path`, of paths from its own folder, or of bytes in parquet; a '
+  "WebDataset .tar; TFRecords; a folder of such files, or a pattern: 'x/*-test*'.",
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'For infer: a folder, new or of the same command.'
+)
+_PROMPTS = flags.DEFINE_string(
+  'prompts',
+  '',
+  'For infer: the prompts of a folder of images, a table with the columns `uid` (the '
+  "file's name without extension) or `filename`, and `prompt` or `caption`.",
+)
+_MAPS = flags.DEFINE_enum(
+  'maps',
+  'none',
+  ['none', 'png', 'npz'],
+  'For infer: heatmaps beside the results, at the size of each image: two grey PNG '
+  'files of 8 bits, or an npz file of float16.',
+)
+_FORMAT = flags.DEFINE_enum(
+  'format', 'jsonl', ['jsonl', 'parquet'], 'For infer: of the results.'
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size', 32, 'For infer: images that one device computes together.'
+)
+_OF_INFER = (_MODEL, _INPUT, _OUTPUT, _PROMPTS, _MAPS, _FORMAT, _BATCH_SIZE)
 
 
 def main(argv: list[str]) -> int:
   """Runs one mode; a user's mistake ends in one message and status 2.
 
-  Status 1 is what another attempt may get past: a full disk, a network that is away.
+  Status 1 is what another attempt may get past, a full disk, a network that is away;
+  and results of infer in which images have none, or that are not complete.
   """
   del argv
   # From here on, not only in the loop: imports and data generation take a while.
   with Interruption() as interruption:
     try:
-      _run(interruption)
+      return _run(interruption)
     except Interrupted:
+      if _MODE.value == 'infer':
+        print('Interrupted; the same command goes on behind what is written.')
+        return 1
       print('Interrupted; the same command begins again.')
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
@@ -86,7 +129,8 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def _run(interruption: Interruption) -> None:
+def _run(interruption: Interruption) -> int:
+  """Returns the exit status."""
   # Imported late: the flags answer --help at once, and data worker processes, which
   # import this module again, start fast.
   from etils import epath
@@ -96,20 +140,22 @@ def _run(interruption: Interruption) -> None:
   # Orbax and JAX note every step of theirs.
   logging.set_verbosity(logging.WARNING)
   workdir = _WORKDIR.value
-  if workdir is None:
+  if workdir is None and _CONFIG.value is not None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = f'runs/{name}'
-  if _MODE.value != 'export':  # Which needs no data, mostly.
+  if _MODE.value not in ('infer', 'export'):  # Which need no data set, mostly.
     quiet.import_tensorflow()
   if _MULTIHOST.value:
     from rahf import distributed
 
     distributed.join()
+  if _MODE.value == 'infer':
+    return _infer(workdir, interruption)
   if _MODE.value == 'precompile':
     from rahf.precompile import precompile
 
     print(precompile(_CONFIG.value))
-    return
+    return 0
   if _MODE.value == 'train':
     from rahf.train import train as run
   elif _MODE.value == 'export':
@@ -117,6 +163,32 @@ def _run(interruption: Interruption) -> None:
   else:
     from rahf.evaluate import evaluate as run
   run(_CONFIG.value, epath.Path(workdir).absolute(), interruption)
+  return 0
+
+
+def _infer(workdir: str | None, interruption: Interruption) -> int:
+  from etils import epath
+
+  from rahf.infer import Job, infer
+  from rahf.model_directory import DESCRIPTION
+
+  model = _MODEL.value
+  if model is None:
+    model = os.path.join(workdir, 'export')
+    if not (epath.Path(model) / DESCRIPTION).exists():
+      raise InputError(
+        f'{workdir} has no exported model; make it with --mode=export, or give --model'
+      )
+  job = Job(
+    model,
+    _INPUT.value,
+    _OUTPUT.value,
+    prompts=_PROMPTS.value,
+    maps=_MAPS.value,
+    format=_FORMAT.value,
+    batch_size=_BATCH_SIZE.value,
+  )
+  return infer(job, interruption)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -126,11 +198,26 @@ def parse_flags(argv: list[str]) -> list[str]:
     unexpected = flags.FLAGS(argv)[1:]
     if unexpected:
       raise flags.Error(f'unexpected arguments {unexpected}')
-    if _CONFIG.value is None:
-      raise flags.Error('--config is missing, for example configs/quickstart.py')
+    _check_flags()
   except flags.Error as error:
     sys.exit(_fail(f'{error}; see --help'))
   return argv[:1]
+
+
+def _check_flags() -> None:
+  """Raises flags.Error where flags are missing, or are for another mode."""
+  if _MODE.value == 'infer':
+    for flag, example in ((_INPUT, 'images'), (_OUTPUT, 'results')):
+      if not flag.value:
+        raise flags.Error(f'--{flag.name} is missing, for example {example}')
+    if _MODEL.value or _WORKDIR.value or _CONFIG.value:
+      return
+    raise flags.Error('--model is missing, for example runs/quickstart/export')
+  for flag in _OF_INFER:
+    if flag.present:
+      raise flags.Error(f'--{flag.name} is for --mode=infer')
+  if _CONFIG.value is None:
+    raise flags.Error('--config is missing, for example configs/quickstart.py')
 
 
 def check_overrides(argv: list[str]) -> None:

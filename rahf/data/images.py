@@ -38,9 +38,12 @@ def open_image(data: bytes) -> Image.Image:
   except Image.DecompressionBombError as error:
     raise ImageError(f'too large: {error} Scale the image down first') from None
   except _DECODER_ERRORS as error:
-    found = data[:12] if data else 'no bytes'
+    found = repr(data[:12]) if data else 'no bytes'
+    # Which would name the object that the bytes are read from.
+    known = isinstance(error, UnidentifiedImageError)
     raise ImageError(
-      f'not a PNG, JPEG or WEBP image (begins with {found!r}): {error}'
+      f'not a PNG, JPEG or WEBP image (begins with {found})'
+      + ('' if known else f': {error}')
     ) from None
   _check_size(image)
   return image

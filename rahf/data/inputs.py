@@ -73,8 +73,9 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   try:
     where = epath.Path(path) if '://' in path else pathlib.Path(path)
     data = where.read_bytes()
-  except OSError as error:
-    raise ImageError(f'{path} cannot be read: {error.strerror or error}') from None
+  except (OSError, ValueError) as error:  # ValueError of a path with a NUL in it.
+    reason = getattr(error, 'strerror', None) or error
+    raise ImageError(f'{path} cannot be read: {reason}') from None
   try:
     return images.decode_image(data)
   except ImageError as error:

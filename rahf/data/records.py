@@ -10,8 +10,8 @@ import io
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ from rahf.errors import InputError
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
 _OVERHEAD = _HEADER.size + 4
+_Parsed = TypeVar('_Parsed')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,8 +56,19 @@ class RecordSplit:
     """
     if not 0 <= position < len(self):
       raise IndexError(f'record {position} of {len(self)} in {self.name}')
+    return self._parse(position, parse_record)
+
+  def features(self, position: int) -> Mapping[str, tf.train.Feature]:
+    """Reads one record of any schema.
+
+    Raises:
+      InputError: the record is damaged; says where.
+    """
+    return self._parse(position, parse_features)
+
+  def _parse(self, position: int, parse: Callable[[bytes], _Parsed]) -> _Parsed:
     try:
-      return parse_record(self.read_serialized(position).numpy())
+      return parse(self.read_serialized(position).numpy())
     except (tf.errors.OpError, ValueError) as error:
       reason = error.message if isinstance(error, tf.errors.OpError) else error
       raise InputError(f'{self.where(position)} cannot be read: {reason}') from None
@@ -149,15 +161,7 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   sizes = _sizes(files)
   index = _kept(directory / f'{split}.index.npz', sizes)
   if index is None:
-    scanned = [
-      _scan(*shard) for shard in zip(files, sizes.tolist(), counts, strict=True)
-    ]
-    index = {
-      'sizes': sizes,
-      'shard': np.repeat(np.arange(len(files), dtype=np.int32), counts),
-      'offset': np.concatenate([offsets for offsets, _ in scanned]),
-      'length': np.concatenate([lengths for _, lengths in scanned]),
-    }
+    index = {'sizes': sizes, **_index(files, sizes, counts)}
     _keep(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
     raise InputError(f'split {split} of {directory} holds no records')
@@ -169,6 +173,17 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
     offset=index['offset'],
     length=index['length'],
   )
+
+
+def open_files(files: Sequence[os.PathLike | str]) -> RecordSplit:
+  """Opens TFRecord files that need not be a data set; reads every record's header.
+
+  Raises:
+    InputError: a file is missing or cut.
+  """
+  paths = [epath.Path(file) for file in files]
+  index = _index(paths, _sizes(paths), [None] * len(paths))
+  return RecordSplit(paths[0].parent, '', tuple(map(os.fspath, paths)), **index)
 
 
 def concatenate(splits: Sequence[RecordSplit]) -> RecordSplit:
@@ -197,10 +212,7 @@ def parse_record(serialized: bytes) -> schema.Record:
   Raises:
     InputError: not an example, or a feature is missing.
   """
-  try:
-    features = tf.train.Example.FromString(serialized).features.feature
-  except Exception as error:  # protobuf's DecodeError differs between back ends.
-    raise InputError(f'not a tf.train.Example: {error}') from None
+  features = parse_features(serialized)
   optional = set(schema.Record._field_defaults)
   missing = sorted(set(schema.Record._fields) - optional - set(features))
   if missing:
@@ -227,6 +239,18 @@ def parse_record(serialized: bytes) -> schema.Record:
     misalignment_map=data['misalignment_map'],
     keyword_shares=tuple(features['keyword_shares'].float_list.value),
   )
+
+
+def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
+  """Returns the features of a serialised `tf.train.Example`.
+
+  Raises:
+    InputError: not an example.
+  """
+  try:
+    return tf.train.Example.FromString(serialized).features.feature
+  except Exception as error:  # protobuf's DecodeError differs between back ends.
+    raise InputError(f'not a tf.train.Example: {error}') from None
 
 
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
@@ -261,8 +285,28 @@ def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:
   return np.array(sizes, np.int64)
 
 
-def _scan(file: epath.Path, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where the records of one shard begin and how long their data is."""
+def _index(
+  files: Sequence[epath.Path], sizes: np.ndarray, counts: Sequence[int | None]
+) -> dict[str, np.ndarray]:
+  """Returns shard, offset and length of every record, as in RecordSplit."""
+  scanned = [_scan(*one) for one in zip(files, sizes.tolist(), counts, strict=True)]
+  offsets, lengths = zip(*scanned, strict=True)
+  shards = np.arange(len(files), dtype=np.int32)
+  return {
+    'shard': np.repeat(shards, [len(found) for found in offsets]),
+    'offset': np.concatenate(offsets),
+    'length': np.concatenate(lengths),
+  }
+
+
+def _scan(
+  file: epath.Path, size: int, expected: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where the records of one shard begin and how long their data is.
+
+  Args:
+    expected: how many there should be, None if nothing says so.
+  """
   offsets, lengths = [], []
   position = 0
   with file.open('rb') as stream:
@@ -278,7 +322,7 @@ def _scan(file: epath.Path, size: int, expected: int) -> tuple[np.ndarray, np.nd
       offsets.append(position)
       lengths.append(length)
       position += length + _OVERHEAD
-  if len(offsets) != expected:
+  if expected not in (None, len(offsets)):
     # A file cut between two records is a valid TFRecord file, only shorter.
     raise InputError(
       f'{file} holds {len(offsets)} records, dataset_info.json says {expected}; copy '

@@ -6,9 +6,6 @@ import os
 import pathlib
 from collections.abc import Collection, Iterator
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rahf.data.datasets.files import open_files
 from rahf.errors import InputError
 
@@ -92,8 +89,10 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
         )
       if prompt:
         yield uid, prompt
-  except (csv.Error, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as e:
-    raise InputError(f'--prompts {path}: cannot be read ({e}); save it as UTF-8') from e
+  except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise InputError(
+      f'--prompts {path}: cannot be read ({error}); save it as UTF-8'
+    ) from error
 
 
 def _delimited(path: pathlib.Path, delimiter: str) -> Iterator[dict[str, str]]:
@@ -113,8 +112,27 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict[str, str]]:
 
 
 def _parquet(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  with pq.ParquetFile(path) as file:
-    names = ('uid', 'filename', 'prompt', 'caption')
-    columns = [name for name in file.schema_arrow.names if name in names]
-    for batch in file.iter_batches(columns=columns):
-      yield from batch.to_pylist()
+  check_pyarrow()
+  import pyarrow as pa
+  import pyarrow.parquet as pq
+
+  names = ('uid', 'filename', 'prompt', 'caption')
+  try:
+    with pq.ParquetFile(path) as file:
+      columns = [name for name in file.schema_arrow.names if name in names]
+      for batch in file.iter_batches(columns=columns):
+        yield from batch.to_pylist()
+  except pa.ArrowException as error:
+    raise InputError(
+      f'--prompts {path}: cannot be read ({error}); copy it again'
+    ) from error
+
+
+def check_pyarrow() -> None:
+  """Raises InputError if parquet files can be neither read nor written."""
+  try:
+    import pyarrow.parquet  # noqa: F401
+  except ModuleNotFoundError:
+    raise InputError(
+      'parquet needs pyarrow, which is not installed: pip install "rahf[parquet]"'
+    ) from None

@@ -1,0 +1,1 @@
+"""Images with their prompts, streamed from what people keep them in."""

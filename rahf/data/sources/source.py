@@ -1,0 +1,131 @@
+"""Opens what holds images and prompts, and streams it: constant memory, in order."""
+
+import glob
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rahf.data.datasets.files import SUFFIXES
+from rahf.data.sources import tables, tar, tfrecords
+from rahf.data.sources.folder import ImageFiles
+from rahf.data.sources.item import Load, Reader, Wanted, digest
+from rahf.errors import InputError
+
+KINDS = (
+  'a folder of images with text files or --prompts, a .csv, .tsv, .jsonl or .parquet '
+  'table, a WebDataset .tar, TFRecords, or a folder or quoted pattern of such files'
+)
+_READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
+  '.csv': tables.Delimited,
+  '.tsv': tables.Delimited,
+  '.jsonl': tables.JsonLines,
+  '.parquet': tables.Parquet,
+  '.tar': tar.Tar,
+  '.tar.gz': tar.Tar,
+  '.tgz': tar.Tar,
+  '.tfrecord': tfrecords.Shard,
+}
+# A folder of images may have these beside them, as lists of its own.
+_LISTS = ('.csv', '.tsv', '.jsonl')
+
+
+class Source:
+  """Rows of one or several files, one behind the other.
+
+  Attributes:
+    rows: how many.
+    digest: differs where names, sizes or times of the files do; for a folder of
+      images, their names.
+  """
+
+  def __init__(self, readers: Sequence[Reader]):
+    """Counts the rows; reads no image."""
+    self._readers = readers
+    scanned = [reader.scan() for reader in readers]
+    self._counts = [count for count, _ in scanned]
+    self.rows = sum(self._counts)
+    self.digest = digest(version for _, version in scanned)
+
+  def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
+    """Yields position and row of those that are wanted, in order."""
+    start = 0
+    for reader, count in zip(self._readers, self._counts, strict=True):
+      for number, load in reader.read(_behind(wanted, start)):
+        yield start + number, load
+      start += count
+
+
+def _behind(wanted: Wanted, start: int) -> Wanted:
+  return lambda number: wanted(start + number)
+
+
+def open_source(path: str, prompts: str = '') -> Source:
+  """Opens KINDS.
+
+  Args:
+    prompts: a table with the prompts of a folder of images, '' for text files beside
+      the images, or if the input has the prompts itself.
+
+  Raises:
+    InputError: it is none of these, is damaged, or holds nothing.
+  """
+  found = _find(path)
+  if isinstance(found, list):
+    if prompts:
+      raise InputError(
+        f'--prompts {prompts}: it is for a folder of images; {path} has prompts itself'
+      )
+    source = Source([_READERS[kind(file)](file) for file in found])
+  else:
+    source = Source([ImageFiles(found, pathlib.Path(prompts) if prompts else None)])
+  if not source.rows:
+    raise InputError(f'--input {path}: it is empty')
+  return source
+
+
+def kind(path: pathlib.Path) -> str:
+  """Returns the key of its reader, '' if there is none.
+
+  Of TFRecords the name goes on, as in shapes-test.tfrecord-00000-of-00004.
+  """
+  name = path.name.lower()
+  if '.tfrecord' in name:
+    return '.tfrecord'
+  return next((suffix for suffix in _READERS if name.endswith(suffix)), '')
+
+
+def _find(path: str) -> pathlib.Path | list[pathlib.Path]:
+  """Returns the folder of images, or files of one kind in order."""
+  where = pathlib.Path(path).expanduser()
+  if where.is_dir():
+    return _inside(where)
+  if where.exists():
+    files = [where]
+  else:
+    files = sorted(map(pathlib.Path, glob.glob(str(where), recursive=True)))
+  if not files:
+    raise InputError(f'--input {path}: no such file or folder; give {KINDS}')
+  for file in files:
+    if not kind(file):
+      raise InputError(f'--input {path}: {file} is of no known kind; give {KINDS}')
+  return files
+
+
+def _inside(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
+  images, found = False, {}
+  for where, _, names in os.walk(folder):
+    for name in names:
+      if name.startswith('.'):
+        continue
+      file = pathlib.Path(where, name)
+      images = images or file.suffix.lower() in SUFFIXES
+      if kind(file):
+        found.setdefault(kind(file), []).append(file)
+  if images:
+    found = {key: files for key, files in found.items() if key not in _LISTS}
+  if len(found) + images != 1:
+    there = ', '.join([*['images'] * images, *sorted(found)]) or 'nothing that is known'
+    raise InputError(
+      f'--input {folder} holds {there}; give a folder or pattern of one kind: {KINDS}'
+    )
+  return folder if images else sorted(next(iter(found.values())))

@@ -1,0 +1,69 @@
+"""TFRecords of `tf.train.Example`: prepared data sets, and others with these features.
+
+image (or image/encoded), prompt (or caption), uid (or id); all bytes
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator
+
+from rahf.data import quiet
+from rahf.data.sources.item import Item, Load, Wanted, version
+from rahf.data.sources.tables import PROMPTS, UIDS
+from rahf.errors import InputError
+
+IMAGES = ('image', 'image/encoded')
+
+
+class Shard:
+  """One file."""
+
+  def __init__(self, path: pathlib.Path):
+    """Reads the header of every record.
+
+    Raises:
+      InputError: TensorFlow is not installed, or the file is damaged.
+    """
+    try:
+      quiet.import_tensorflow()
+    except ModuleNotFoundError:
+      raise InputError(
+        'TFRecords need TensorFlow, which is not installed: pip install "rahf[train]"'
+      ) from None
+    import tensorflow as tf
+
+    from rahf.data import records
+
+    tf.config.set_visible_devices([], 'GPU')  # Whose memory it would take.
+    self._path = path
+    self._records = records.open_files([path])
+
+  def scan(self) -> tuple[int, str]:
+    """See `item.Reader`."""
+    return len(self._records), version(self._path)
+
+  def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
+    """See `item.Reader`."""
+    for number in range(len(self._records)):
+      if wanted(number):
+        yield number, functools.partial(self._load, number)
+
+  def _load(self, number: int) -> Item:
+    try:
+      features = self._records.features(number)
+    except InputError as error:
+      return Item('', None, None, str(error))
+
+    def first(*names: str) -> bytes:
+      values = (features[name].bytes_list.value for name in names if name in features)
+      return next((value[0] for value in values if value), b'')
+
+    uid = first(*UIDS).decode(errors='replace')
+    try:
+      prompt = first(*PROMPTS).decode()
+    except UnicodeDecodeError as error:
+      return Item(uid, None, None, f'its prompt is no UTF-8: {error}')
+    image = first(*IMAGES)
+    if not image:
+      return Item(uid, prompt, None, f'no feature {" or ".join(IMAGES)} of bytes')
+    return Item(uid, prompt, image)

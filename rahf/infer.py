@@ -1,0 +1,313 @@
+"""Scores a folder or table of any size with an exported model.
+
+  python -m rahf.main --mode=infer --model=DIR --input=images --output=results
+
+Threads read and prepare images while the devices work on those before; only a few
+batches are in memory at any time. Rows are written in parts: after a kill the same
+command goes on behind the last one that is complete (`output.py`). Several processes
+share the parts.
+
+Data format, of each row:
+  uid           text            of the input, else the file's name or the row's number
+  prompt        text            as it was read
+  height, width int             of the image, pixels
+  plausibility, alignment, aesthetics, overall
+                float           in [0, 1], higher is better
+  keywords      list            {"word", "p_misaligned"}: in [0, 1], higher is worse;
+                                null for a word behind the cut
+  misaligned    list of text    those words whose probability is above the threshold
+  truncated     bool            the prompt was too long and its end was not read
+  implausibility_map, misalignment_map
+                text            file, relative to the output; in [0, 1], higher is worse
+  error         text            why there is no result; all but uid and prompt are null
+What does not exist is null.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+from etils import epath
+
+from rahf import distributed, legend, model_directory
+from rahf.data import schema
+from rahf.data.datasets.image_folder import check_pyarrow
+from rahf.data.images import encode_map
+from rahf.data.prefetch import prefetch
+from rahf.data.sources.item import Item, Load
+from rahf.data.sources.source import Source, open_source
+from rahf.errors import InputError
+from rahf.feedback import Example, Model, load
+from rahf.interruption import Interruption
+from rahf.output import FORMATS, PART_ROWS, Output, Settings, digest_files, wait_until
+
+MAPS = ('none', 'png', 'npz')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What to score, by which model, and where to.
+
+  Attributes:
+    model: a model directory.
+    input: images and prompts, see `source.KINDS`.
+    output: a folder; one with results of the same job is gone on with.
+    prompts: a table, for a folder of images without text files; '' for none.
+    maps: 'png', two grey files of 8 bits an image in which 255 is 1; 'npz', one file of
+      float16; both at the image's own size; or 'none'.
+    format: of the results, 'jsonl' or 'parquet'.
+    batch_size: images that one device computes together.
+  """
+
+  model: str
+  input: str
+  output: str
+  prompts: str = ''
+  maps: str = 'none'
+  format: str = 'jsonl'
+  batch_size: int = 32
+
+
+class Prepared(NamedTuple):
+  """An image that was read; `example` is None where it has an error."""
+
+  position: int
+  item: Item
+  example: Example | None
+  error: str = ''
+
+
+def infer(job: Job, interruption: Interruption) -> int:
+  """Scores all images and prints where to.
+
+  Returns:
+    0, or 1 if images have no result: each has a row that says why.
+
+  Raises:
+    InputError: model, input or output cannot be used.
+    Interrupted: SIGTERM or Ctrl-C came; complete parts stay.
+  """
+  _check(job)
+  # Whatever a signal breaks off, what has its name is complete.
+  with interruption.raising():
+    source = open_source(job.input, job.prompts)
+    folder = model_directory.find(job.model)
+    step = model_directory.read_description(folder).step
+    devices = jax.local_devices()
+    batch = job.batch_size * len(devices)
+    output = Output(
+      pathlib.Path(job.output).expanduser(),
+      _settings(job, folder, source),
+      about=_about(job, step),
+      # Full batches, but for the last.
+      part_rows=batch * -(-PART_ROWS // batch),
+      first=distributed.is_first(),
+    )
+    if not output.summary:
+      print(f'Model: {folder}, step {step}; {source.rows:,} images', flush=True)
+      model = load(folder, batch_size=batch, devices=devices)
+      _Work(model, source, output, job.maps).run()
+      _complete(output)
+    if distributed.is_first():
+      output.remove_parts()
+    summary = output.summary
+  print(f'Written to {output.results}: {summary["rows"]:,} images')
+  if summary['errors']:
+    print(
+      f'{summary["errors"]:,} of them have no result; the column `error` of their rows '
+      'says why'
+    )
+  return 1 if summary['errors'] else 0
+
+
+def _check(job: Job) -> None:
+  for name, value, known in (
+    ('maps', job.maps, MAPS),
+    ('format', job.format, FORMATS),
+  ):
+    if value not in known:
+      raise InputError(f'--{name}={value} is none of {", ".join(known)}')
+  if job.batch_size < 1:
+    raise InputError(f'--batch_size={job.batch_size} is not above 0')
+  if job.format == 'parquet':
+    check_pyarrow()
+  distributed.check_joined()
+
+
+def _settings(job: Job, folder: epath.Path, source: Source) -> Settings:
+  names = (model_directory.DESCRIPTION, model_directory.TOKENIZER)
+  model = digest_files(folder / name for name in (*names, model_directory.WEIGHTS))
+  return Settings(model, source.digest, source.rows, job.maps, job.format)
+
+
+def _about(job: Job, step: int) -> dict[str, Any]:
+  return {
+    'job': dataclasses.asdict(job),
+    'step': step,
+    'scores': {'range': legend.SCORE_RANGE, 'direction': legend.SCORE_DIRECTION},
+    'maps': {'range': legend.MAP_RANGE, 'direction': legend.MAP_DIRECTION},
+    'p_misaligned': {
+      'range': legend.KEYWORD_RANGE,
+      'direction': legend.KEYWORD_DIRECTION,
+    },
+  }
+
+
+def _complete(output: Output) -> None:
+  """Waits for the parts of all processes; the first makes the results of them."""
+  wait_until(lambda: output.summary or len(output.done()) == output.parts)
+  if distributed.is_first():
+    output.finish()
+  wait_until(lambda: output.summary)
+
+
+class _Work:
+  """The parts of this process: neighbours, so that each file is read by few."""
+
+  def __init__(self, model: Model, source: Source, output: Output, maps: str):
+    self._model, self._source, self._output = model, source, output
+    self._maps = maps
+    number, processes = jax.process_index(), jax.process_count()
+    parts = range(
+      output.parts * number // processes, output.parts * (number + 1) // processes
+    )
+    done = output.done()
+    self._left = {part for part in parts if part not in done}
+    self._rows = sum(len(output.rows_of(part)) for part in parts)
+    self._errors = 0
+    self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+  def run(self) -> None:
+    """Scores what is left, with a progress bar."""
+    left = sum(len(self._output.rows_of(part)) for part in self._left)
+    self._bar = tqdm.tqdm(
+      total=self._rows,
+      initial=self._rows - left,
+      desc='Scoring',
+      unit='image',
+      disable=not distributed.is_first(),
+      file=sys.stderr,
+    )
+    waiting: collections.deque = collections.deque()
+    self._part_rows: list[dict[str, Any]] = []
+    try:
+      with self._bar:
+        for batch in prefetch(self._batches(), self._prepare_all):
+          waiting.append((batch[0].position, self._score(batch)))
+          # Maps are written while the devices work on the next batch.
+          if len(waiting) > 1:
+            self._store(*waiting.popleft())
+        while waiting:
+          self._store(*waiting.popleft())
+    finally:
+      self._pool.shutdown(cancel_futures=True)
+
+  def _batches(self) -> Iterator[list[tuple[int, Load]]]:
+    """Yields rows that are computed together, none of them of two parts."""
+    size, part_rows = self._model.buckets[-1], self._output.part_rows
+    rows = self._source.read(lambda position: position // part_rows in self._left)
+    for _, part in itertools.groupby(rows, lambda row: row[0] // part_rows):
+      while batch := list(itertools.islice(part, size)):
+        yield batch
+
+  def _prepare_all(self, batch: Sequence[tuple[int, Load]]) -> list[Prepared]:
+    return [*self._pool.map(self._prepare, *zip(*batch, strict=True))]
+
+  def _prepare(self, position: int, load: Load) -> Prepared:
+    item = load()
+    item = item._replace(uid=item.uid or str(position))
+    if item.error:
+      return Prepared(position, item, None, item.error)
+    try:
+      example = self._model.prepare(item.image, _checked(item.prompt))
+    except InputError as error:
+      return Prepared(position, item, None, str(error))
+    except Exception as error:
+      # One odd file must not end a job of a million; decoders have many exceptions.
+      return Prepared(position, item, None, f'{type(error).__name__}: {error}')
+    return Prepared(position, item, example)
+
+  def _score(self, batch: Sequence[Prepared]) -> list[concurrent.futures.Future]:
+    """Returns the rows, which threads finish."""
+    examples = [one.example for one in batch if one.example]
+    found = iter(self._model.score_examples(examples))
+    return [
+      self._pool.submit(self._row, one, next(found) if one.example else None)
+      for one in batch
+    ]
+
+  def _row(self, one: Prepared, feedback: Any) -> dict[str, Any]:
+    """Returns one row of the results, its maps written; NaN becomes null."""
+    prompt = one.item.prompt
+    row = {
+      'uid': _clean(one.item.uid),
+      'prompt': _clean(prompt) if isinstance(prompt, str) else None,
+      **dict.fromkeys(('height', 'width', *schema.SCORES, 'keywords', 'misaligned')),
+      **dict.fromkeys(('truncated', *(f'{name}_map' for name in schema.MAPS))),
+      'error': _clean(one.error) if feedback is None else None,
+    }
+    if feedback is None:
+      return row
+    height, width = feedback.size
+    return row | {
+      **{'height': height, 'width': width},
+      **feedback.scores,
+      'keywords': [
+        {'word': word, 'p_misaligned': None if math.isnan(p) else p}
+        for word, p in feedback.keywords
+      ],
+      'misaligned': feedback.misaligned,
+      'truncated': feedback.truncated,
+      **self._write_maps(one, feedback),
+    }
+
+  def _write_maps(self, one: Prepared, feedback: Any) -> dict[str, str]:
+    """Writes the maps and returns their columns."""
+    folder, place = self._output.folder, (one.position, one.item.uid)
+    if self._maps == 'none':
+      return {}
+    if self._maps == 'npz':
+      path = self._output.map_path(*place, '.npz')
+      maps = {name: m.astype(np.float16) for name, m in feedback.heatmaps.items()}
+      np.savez_compressed(folder / path, **maps)
+      return {f'{name}_map': path for name in maps}
+    paths = {}
+    for name, heatmap in feedback.heatmaps.items():
+      paths[f'{name}_map'] = path = self._output.map_path(*place, f'.{name}.png')
+      (folder / path).write_bytes(encode_map(heatmap))
+    return paths
+
+  def _store(self, position: int, rows: list[concurrent.futures.Future]) -> None:
+    """Writes the part if these are its last rows."""
+    part = position // self._output.part_rows
+    found = [row.result() for row in rows]
+    self._part_rows += found
+    if len(self._part_rows) == len(self._output.rows_of(part)):
+      self._output.write_part(part, self._part_rows)
+      self._part_rows = []
+    self._errors += sum(row['error'] is not None for row in found)
+    if self._errors:
+      self._bar.set_postfix(errors=self._errors, refresh=False)
+    self._bar.update(len(found))
+
+
+def _checked(prompt: Any) -> Any:
+  """Returns the prompt; raises InputError where it is text that no file can hold."""
+  if isinstance(prompt, str) and prompt != _clean(prompt):
+    raise InputError(f'its prompt {prompt!r} is no valid Unicode')
+  return prompt
+
+
+def _clean(text: str) -> str:
+  """Returns text with what UTF-8 cannot hold replaced."""
+  return text.encode('utf-8', 'replace').decode()

@@ -1,0 +1,245 @@
+"""--mode=infer: any input, its order, rows with errors, maps, several processes."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from inference_files import (
+  COUNT,
+  assert_rows,
+  image_of,
+  make_input,
+  prompt_of,
+  run,
+  table_rows,
+  write_folder,
+  write_table,
+  write_tar,
+)
+from PIL import Image
+
+import runs
+from rahf import infer, main, output
+from rahf.data import images, schema
+from rahf.interruption import Interrupted, Interruption
+
+
+@pytest.mark.parametrize(
+  'kind',
+  [
+    *('folder', 'folder and table', '.csv', '.tsv', '.jsonl', '.parquet'),
+    *('other columns', 'parquet of bytes', 'parquet of Hugging Face', 'tar'),
+    *('tar.gz of JSON', 'shards', 'pattern', 'prepared data set'),
+    'TFRecords of others',
+  ],
+)
+def test_every_input_gives_the_same_rows_in_its_order(kind, job, expected, tmp_path):
+  given, prompts = make_input(kind, tmp_path)
+  status, rows = run(job(given, prompts=prompts))
+  assert status == 0
+  assert_rows(rows, expected)
+  # Scores differ enough to tell one image from another.
+  assert len({row['overall'] for row in rows}) == COUNT
+  assert not (tmp_path / 'out/parts').exists()
+
+
+def test_uids(job, tmp_path):
+  _, rows = run(job(write_folder(tmp_path / 'images' / 'deep').parent))
+  assert [row['uid'] for row in rows[:2]] == ['deep/000.png', 'deep/001.png']
+  table = table_rows(tmp_path / 'images')
+  for number, row in enumerate(table):
+    row['uid'] = 100 - number
+  _, rows = run(job(write_table(tmp_path / 't.jsonl', table), output=tmp_path / 'b'))
+  assert [row['uid'] for row in rows] == [str(100 - n) for n in range(COUNT)]
+
+
+def test_parquet_holds_the_same(job, tmp_path):
+  bad = tmp_path / 'images/003x.png'
+  folder = write_folder(tmp_path / 'images')
+  bad.write_bytes(b'no image')
+  lines = run(job(folder, output=tmp_path / 'lines'))
+  columns = run(job(folder, output=tmp_path / 'columns', format='parquet'))
+  assert columns[0] == lines[0] == 1
+  assert len(columns[1]) == COUNT + 1
+  for row, other in zip(columns[1], lines[1], strict=True):
+    assert row.keys() == other.keys()
+    # JSON has all digits of what is float32 in parquet.
+    for name in schema.SCORES if row['error'] is None else ():
+      assert row.pop(name) == pytest.approx(other.pop(name), rel=1e-6)
+    for word, p in zip(row['keywords'] or (), other['keywords'] or (), strict=True):
+      assert word.pop('p_misaligned') == pytest.approx(p.pop('p_misaligned'), rel=1e-6)
+    assert row == other
+
+
+def test_maps(job, expected, tmp_path):
+  folder = write_folder(tmp_path / 'images')
+  png = run(job(folder, maps='png', output=tmp_path / 'png'))[1]
+  npz = run(job(folder, maps='npz', output=tmp_path / 'npz'))[1]
+  for row, other, one in zip(png, npz, expected, strict=True):
+    for name, heatmap in one.heatmaps.items():
+      column = f'{name}_map'
+      found = images.decode_map((tmp_path / 'png' / row[column]).read_bytes())
+      np.testing.assert_allclose(found, heatmap, atol=0.5 / 255 + 1e-5)
+      with np.load(tmp_path / 'npz' / other[column]) as stored:
+        assert stored[name].dtype == np.float16
+        np.testing.assert_allclose(stored[name], heatmap, atol=1e-3)
+  # A folder for each part.
+  assert [path.name for path in sorted((tmp_path / 'npz/maps').iterdir())] == [
+    '00000',
+    '00001',
+  ]
+
+
+BROKEN = [
+  ({'image': 'x/cut.png', 'prompt': 'a'}, 'cannot be decoded'),
+  ({'image': 'x/gif.png', 'prompt': 'a'}, 'not a PNG, JPEG or WEBP image'),
+  ({'image': 'nowhere.png', 'prompt': 'a'}, 'nowhere.png cannot be read: No such file'),
+  ({'image': 'a\0b.png', 'prompt': 'a'}, 'null byte'),
+  ({'image': 'https://a.b/c.png', 'prompt': 'a'}, 'download the image first'),
+  ({'image': None, 'prompt': 'a'}, 'its image is None'),
+  ({'image': 'x/000.png', 'prompt': ' '}, "its prompt is ' '"),
+  ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
+  ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'no valid Unicode'),
+  ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
+  ([1], 'is no JSON object'),
+]
+
+
+def write_broken(folder: pathlib.Path) -> pathlib.Path:
+  """Writes a table in which each of BROKEN stands behind a good row."""
+  write_folder(folder / 'x', prompts=False)
+  (folder / 'x/cut.png').write_bytes(image_of(0)[:300])
+  (folder / 'x/gif.png').write_bytes(b'GIF89a')
+  rows = []
+  for number, (row, _) in enumerate(BROKEN):
+    rows += [{'image': f'x/{number:03d}.png', 'prompt': prompt_of(number)}, row]
+  return write_table(folder / 't.jsonl', rows)
+
+
+def test_a_bad_image_is_a_row_with_an_error(job, expected, tmp_path, capsys):
+  status, rows = run(job(write_broken(tmp_path), maps='png'))
+  assert status == 1
+  assert_rows(rows[::2], expected)
+  assert len(rows) == 2 * len(BROKEN)
+  for row, (_, message) in zip(rows[1::2], BROKEN, strict=True):
+    assert message in row['error']
+    empty = {value for name, value in row.items() if name not in ('uid', 'prompt')}
+    assert empty == {None, row['error']}
+  assert f'{len(BROKEN)} of them have no result' in capsys.readouterr().out
+  # Done is done, and so is its status.
+  assert infer.infer(job(tmp_path / 't.jsonl', maps='png'), Interruption()) == 1
+
+
+def test_what_a_decoder_raises_is_a_row_too(job, model, tmp_path, monkeypatch):
+  def prepare(image, prompt):
+    raise IndexError('out of a decoder')
+
+  monkeypatch.setattr(type(model), 'prepare', staticmethod(prepare))
+  status, rows = run(job(write_folder(tmp_path / 'images')))
+  assert status == 1
+  assert {row['error'] for row in rows} == {'IndexError: out of a decoder'}
+
+
+def test_names_cannot_lead_outside(job, tmp_path):
+  """Of tar members above all; two with the same name have two maps."""
+  keys = ['../../../evil', '/etc/evil', 'a/1', '..', 'a/1', 'ü/ \n', 'n' * 90]
+  files = []
+  for number, key in enumerate(keys):
+    if key == '..':  # Nothing in front of the first dot.
+      key = 'x/../y'
+    files += [(f'{key}.png', image_of(number)), (f'{key}.txt', b'a red circle')]
+    files += [
+      (f'between{number}.png', image_of(number)),
+      (f'between{number}.txt', b'a'),
+    ]
+  write_tar(tmp_path / 'in/t.tar', files)
+  status, rows = run(job(tmp_path / 'in/t.tar', maps='png'))
+  assert status == 0
+  assert len(rows) == 2 * len(keys)
+  assert rows[0]['uid'] == '../../../evil'
+  paths = [row[f'{name}_map'] for row in rows for name in schema.MAPS]
+  assert len(set(paths)) == len(paths)
+  maps = (tmp_path / 'out/maps').resolve()
+  written = {path.resolve() for path in maps.rglob('*.png')}
+  assert {(tmp_path / 'out' / path).resolve() for path in paths} == written
+  assert {path.name for path in tmp_path.iterdir()} == {'in', 'out'}
+
+
+def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
+  """Without JAX's processes: the first finds the parts of the second."""
+  folder = write_folder(tmp_path / 'images')
+  made = []
+  write = output.Output.write_part
+
+  def note(self, part, rows):
+    made.append(part)
+    write(self, part, rows)
+
+  def stop(*_):
+    raise Interrupted
+
+  monkeypatch.setattr(output.Output, 'write_part', note)
+  monkeypatch.setattr(infer.jax, 'process_count', lambda: 2)
+  with monkeypatch.context() as patch:
+    patch.setattr(infer, '_complete', stop)
+    for number in (0, 1):
+      patch.setattr(infer.jax, 'process_index', lambda number=number: number)
+      patch.setattr(infer.distributed, 'check_joined', lambda: None)
+      with pytest.raises(Interrupted):
+        run(job(folder))
+      assert made == [0, 1][: number + 1]
+  monkeypatch.setattr(infer.jax, 'process_count', lambda: 1)
+  assert_rows(run(job(folder))[1], expected)
+  assert made == [0, 1]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ('--mode=infer', '--input is missing'),
+    ('--mode=infer --input=x', '--output is missing'),
+    ('--mode=infer --input=x --output=y', '--model is missing'),
+    ('--mode=infer --input=x --output=y --maps=gif', 'maps=gif'),
+    ('--config=tests/tiny.py --input=x', '--input is for --mode=infer'),
+  ],
+)
+def test_mistakes_in_flags(arguments, message):
+  _, errors = (process := runs.start(*arguments.split())).communicate(timeout=60)
+  assert process.returncode == 2
+  assert message in errors
+  assert 'Traceback' not in errors
+
+
+def test_the_export_of_a_work_directory_is_found(directory, tmp_path, monkeypatch):
+  jobs = []
+  monkeypatch.setattr(infer, 'infer', lambda job, _: jobs.append(job) or 1)
+  shutil.copytree(directory, tmp_path / 'run/export')
+  with flagsaver.flagsaver():
+    for workdir in ('run', 'nothing'):
+      main.parse_flags(
+        [
+          '',
+          '--mode=infer',
+          f'--workdir={tmp_path / workdir}',
+          '--input=a',
+          '--output=b',
+        ]
+      )
+      status = main.main([''])
+      assert status == {'run': 1, 'nothing': 2}[workdir]
+  assert [job.model for job in jobs] == [str(tmp_path / 'run/export')]
+
+
+def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
+  """Through files and bytes alike; a JPEG here, since all others are PNG."""
+  picture = Image.fromarray(images.decode_image(image_of(5))).convert('L')
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  (tmp_path / 'images').mkdir()
+  picture.save(tmp_path / 'images/a.JPG', exif=exif)
+  (tmp_path / 'images/a.txt').write_text('a red circle')
+  _, rows = run(job(tmp_path / 'images'))
+  assert_rows(rows, model.score(tmp_path / 'images/a.JPG', 'a red circle'))
+  assert (rows[0]['width'], rows[0]['height']) == (25, 25)

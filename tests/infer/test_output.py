@@ -1,0 +1,133 @@
+"""Results are complete or can be completed, and belong to one job."""
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+from inference_files import COUNT, image_of, run, start, wait_for_parts, write_folder
+
+import runs
+from rahf import output
+from rahf.data import schema
+from rahf.errors import InputError
+from rahf.infer import Job
+from rahf.interruption import Interrupted
+
+
+def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
+  """With the whole command, without the extra `train`; and with a bad image."""
+  folder = write_folder(tmp_path / 'images', 60)
+  (folder / '007.png').write_bytes(b'')
+  status, unbroken = run(job(folder, maps='npz', output=tmp_path / 'unbroken'))
+  assert status == 1
+
+  out = tmp_path / 'out'
+  arguments = (f'--input={folder}', f'--output={out}', '--maps=npz')
+  extra = 'tensorflow tensorflow_datasets pyarrow matplotlib'
+  process = start(directory, *arguments, blocked=extra, seconds=0.5)
+  wait_for_parts(process, out, 3)
+  with pytest.raises(InputError, match=r'another job writes into .*out'):
+    run(job(folder, maps='npz'))
+  process.kill()
+  process.communicate()
+  assert not (out / 'results.jsonl').exists()
+  # What a kill may leave, and a mark to see that a part is not made again.
+  (out / 'parts/.00005.host.1').write_text('{"uid": "half a li')
+  part = out / 'parts/00001.jsonl'
+  part.write_text(part.read_text().replace('008.png"', '008.png kept"'))
+
+  process = start(directory, *arguments, blocked=extra)
+  printed, errors = process.communicate(timeout=200)
+  assert process.returncode == 1, errors
+  assert '1 of them have no result' in printed
+  rows = [json.loads(line) for line in (out / 'results.jsonl').open()]
+  assert rows[8]['uid'] == '008.png kept'
+  rows[8]['uid'] = '008.png'
+  assert rows == unbroken
+  for path in (tmp_path / 'unbroken/maps').rglob('*.npz'):
+    other = out / path.relative_to(tmp_path / 'unbroken')
+    with np.load(path) as one, np.load(other) as two:
+      for name in schema.MAPS:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize('moment', ['before', 'after'])
+def test_stopped_beside_the_end(moment, job, tmp_path, monkeypatch):
+  """Parts stay until the results are there, and the manifest says so."""
+  folder = write_folder(tmp_path / 'images')
+  _, expected = run(job(folder, output=tmp_path / 'unbroken'))
+  finish, remove = output.Output.finish, output.Output.remove_parts
+
+  def stop(*_):
+    raise Interrupted
+
+  def finish_but_note(self):
+    finish(self)
+    manifest = json.loads((self.folder / 'manifest.json').read_text())
+    del manifest['summary']
+    (self.folder / 'manifest.json').write_text(json.dumps(manifest))
+    stop()
+
+  if moment == 'before':
+    monkeypatch.setattr(output.Output, 'finish', finish_but_note)
+  else:
+    monkeypatch.setattr(output.Output, 'remove_parts', stop)
+  with pytest.raises(Interrupted):
+    run(job(folder))
+  assert (tmp_path / 'out/results.jsonl').exists()
+  assert (tmp_path / 'out/parts').exists()
+  monkeypatch.setattr(output.Output, 'finish', finish)
+  monkeypatch.setattr(output.Output, 'remove_parts', remove)
+  assert run(job(folder)) == (0, expected)
+  assert not (tmp_path / 'out/parts').exists()
+
+
+def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeypatch):
+  folder = write_folder(tmp_path / 'images')
+  run(job(folder))
+  before = (tmp_path / 'out/results.jsonl').read_bytes()
+  with pytest.raises(InputError, match=r'maps was none, is png.*another --output'):
+    run(job(folder, maps='png'))
+  with pytest.raises(InputError, match='format was jsonl, is parquet'):
+    run(job(folder, format='parquet'))
+  other = shutil.copytree(directory, tmp_path / 'model')
+  (other / 'model.json').write_text((other / 'model.json').read_text() + ' ')
+  with pytest.raises(InputError, match=r'model was [0-9a-f]{64}, is'):
+    run(Job(str(other), str(folder), str(tmp_path / 'out'), batch_size=1))
+  (folder / '999.png').write_bytes(image_of(1))
+  with pytest.raises(InputError, match=f'input was .*rows was {COUNT}, is {COUNT + 1}'):
+    run(job(folder))
+  with pytest.raises(InputError, match=r'images holds other files and no manifest'):
+    run(job(folder, output=folder))
+  assert (tmp_path / 'out/results.jsonl').read_bytes() == before
+
+
+def test_two_processes_share_the_work(directory, job, tmp_path):
+  folder = write_folder(tmp_path / 'images', 40)
+  _, alone = run(job(folder, output=tmp_path / 'alone'))
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  both = [
+    start(
+      directory,
+      *(f'--input={folder}', f'--output={tmp_path / "out"}', '--multihost'),
+      seconds=0.5 * number,  # The first has to wait for the second.
+      XLA_FLAGS=runs.os.environ['XLA_FLAGS'].replace('count=8', 'count=2'),
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(number),
+    )
+    for number in range(2)
+  ]
+  ends = [process.communicate(timeout=200) for process in both]
+  assert [process.returncode for process in both] == [0, 0], ends
+  assert '40 images' in ends[0][0]
+  assert 'images' not in ends[1][0]
+  assert 'Scoring' not in ends[1][1]
+  rows = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').open()]
+  assert [row['uid'] for row in rows] == [row['uid'] for row in alone]
+  for row, other in zip(rows, alone, strict=True):
+    assert row['overall'] == pytest.approx(other['overall'], abs=1e-5)
