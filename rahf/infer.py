@@ -195,6 +195,7 @@ class _Work:
       initial=self._rows - left,
       desc='Scoring',
       unit='image',
+      mininterval=1,  # A log of days stays small.
       disable=not distributed.is_first(),
       file=sys.stderr,
     )
@@ -249,6 +250,8 @@ class _Work:
   def _row(self, one: Prepared, feedback: Any) -> dict[str, Any]:
     """Returns one row of the results, its maps written; NaN becomes null."""
     prompt = one.item.prompt
+    if feedback and not all(map(math.isfinite, feedback.scores.values())):
+      one, feedback = one._replace(error='its scores are not finite'), None
     row = {
       'uid': _clean(one.item.uid),
       'prompt': _clean(prompt) if isinstance(prompt, str) else None,

@@ -5,6 +5,7 @@
   results.jsonl       or results.parquet: a row an image, in the order of the input
   maps/00000/…        heatmaps, by option, in a folder for each part
   parts/00000.jsonl   rows that are done; they become the results and are removed
+  .lock               held by the job that is at work
 
 A part is there as soon as it has its name, complete. Names are made of numbers, and of
 letters of the uid: nothing of an input can lead outside.
@@ -30,7 +31,7 @@ from rahf.errors import InputError
 MANIFEST = 'manifest.json'
 FORMATS = ('jsonl', 'parquet')
 # What a kill loses at most, for each process.
-PART_ROWS = 256
+PART_ROWS = 128
 _POLL_SECONDS = 0.5
 
 

@@ -17,7 +17,7 @@ LAYERS = [
   {'report', 'crowd'},
   {'ceiling', 'gallery', 'page'},
   {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
-  {'comparison', 'model_directory'},
+  {'comparison', 'model_directory', 'output'},
   {'samples'},
   {
     *('blueprint', 'checkpoint', 'checksums', 'config', 'distributed', 'finite'),

@@ -1,19 +1,22 @@
 """Results are complete or can be completed, and belong to one job."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from inference_files import COUNT, image_of, run, start, wait_for_parts, write_folder
 
 import runs
-from rahf import output
+from rahf import infer, main, output
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.infer import Job
-from rahf.interruption import Interrupted
+from rahf.interruption import Interrupted, Interruption
 
 
 def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
@@ -51,6 +54,36 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
     with np.load(path) as one, np.load(other) as two:
       for name in schema.MAPS:
         np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_a_signal_keeps_complete_parts(job, tmp_path, monkeypatch):
+  folder = write_folder(tmp_path / 'images', 40)
+  _, expected = run(job(folder, output=tmp_path / 'unbroken'))
+  write = output.Output.write_part
+  made = []
+
+  def write_and_end(self, part, rows):
+    write(self, part, rows)
+    made.append(part)
+    if part == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(output.Output, 'write_part', write_and_end)
+  with Interruption() as interruption, pytest.raises(Interrupted):
+    infer.infer(job(folder), interruption)
+  assert run(job(folder)) == (0, expected)
+  assert made == [*range(5)]
+
+
+def test_the_status_of_what_was_interrupted(monkeypatch, tmp_path, capsys):
+  def stop(*_):
+    raise Interrupted
+
+  monkeypatch.setattr(infer, 'infer', stop)
+  with flagsaver.flagsaver():
+    main.parse_flags(['', '--mode=infer', '--model=a', '--input=b', '--output=c'])
+    assert main.main(['']) == 1
+  assert 'the same command goes on' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('moment', ['before', 'after'])

@@ -50,8 +50,11 @@ class Source:
     """Yields position and row of those that are wanted, in order."""
     start = 0
     for reader, count in zip(self._readers, self._counts, strict=True):
-      for number, load in reader.read(_behind(wanted, start)):
-        yield start + number, load
+      of_file = _behind(wanted, start)
+      # A file for other processes stays closed.
+      if any(map(of_file, range(count))):
+        for number, load in reader.read(of_file):
+          yield start + number, load
       start += count
 
 

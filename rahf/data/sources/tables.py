@@ -150,7 +150,7 @@ class Parquet:
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    from rahf.data.datasets import parquet
+    from rahf.data import parquet
 
     columns, groups = self._describe()
     start = 0
@@ -166,17 +166,11 @@ class Parquet:
 
   def _describe(self) -> tuple[Columns, list[int]]:
     """Returns the columns, and the number of rows in each row group."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from rahf.data import parquet
 
-    try:
-      with pq.ParquetFile(self._path) as file:
-        names, found = file.schema_arrow.names, file.metadata
-        groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-      raise InputError(
-        f'{self._path} is no complete parquet file ({error}); copy it again'
-      ) from None
+    with parquet.open_file(self._path) as file:
+      names, found = file.schema_arrow.names, file.metadata
+      groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
     return find_columns(str(self._path), names), groups
 
 
