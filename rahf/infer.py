@@ -25,6 +25,7 @@ What does not exist is null.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -39,7 +40,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from rahf import distributed, legend, model_directory
+from rahf import distributed, legend, locks, model_directory
 from rahf.data import schema
 from rahf.data.datasets.image_folder import check_pyarrow
 from rahf.data.images import encode_map
@@ -49,7 +50,15 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 from rahf.feedback import Example, Model, load
 from rahf.interruption import Interruption
-from rahf.output import FORMATS, PART_ROWS, Output, Settings, digest_files, wait_until
+from rahf.output import (
+  FORMATS,
+  PART_ROWS,
+  Output,
+  Settings,
+  check_place,
+  digest_files,
+  wait_until,
+)
 
 MAPS = ('none', 'png', 'npz')
 
@@ -99,14 +108,18 @@ def infer(job: Job, interruption: Interruption) -> int:
   """
   _check(job)
   # Whatever a signal breaks off, what has its name is complete.
-  with interruption.raising():
+  with interruption.raising(), contextlib.ExitStack() as held:
     source = open_source(job.input, job.prompts)
     folder = model_directory.find(job.model)
     step = model_directory.read_description(folder).step
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
+    place = pathlib.Path(job.output).expanduser()
+    check_place(place)
+    if distributed.is_first():
+      held.enter_context(locks.alone(place))
     output = Output(
-      pathlib.Path(job.output).expanduser(),
+      place,
       _settings(job, folder, source),
       about=_about(job, step),
       # Full batches, but for the last.

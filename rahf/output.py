@@ -12,7 +12,6 @@ letters of the uid: nothing of an input can lead outside.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -73,26 +72,23 @@ class Output:
     part_rows: int = PART_ROWS,
     first: bool = True,
   ):
-    """Makes the folder, or goes on with it.
+    """Goes on with the folder; begins it if there is no manifest.
 
     Args:
       about: what else the manifest tells people.
       part_rows: for a new folder; another goes on with its own.
-      first: whether this is the process that makes it; others wait for that.
+      first: whether this is the process that begins it and has locked it; others wait.
 
     Raises:
-      InputError: there are results of other settings, or files of something else, or
-        another job is at work there.
+      InputError: there are results of other settings.
     """
     self.folder, self._settings = folder, settings
     self._parts = folder / 'parts'
-    if first:
-      self._lock = _lock(folder)
-      if not (folder / MANIFEST).exists():
-        _write_json(
-          folder / MANIFEST,
-          {'settings': dataclasses.asdict(settings), 'part_rows': part_rows, **about},
-        )
+    if first and not (folder / MANIFEST).exists():
+      _write_json(
+        folder / MANIFEST,
+        {'settings': dataclasses.asdict(settings), 'part_rows': part_rows, **about},
+      )
     wait_until((folder / MANIFEST).exists)
     manifest = self._manifest()
     self.part_rows = manifest['part_rows']
@@ -183,6 +179,16 @@ class Output:
     return manifest
 
 
+def check_place(folder: pathlib.Path) -> None:
+  """Raises InputError if a folder holds something else than results."""
+  if not folder.exists() or (folder / MANIFEST).exists():
+    return
+  if {path.name for path in folder.iterdir()} - {'.lock', f'.{MANIFEST}'}:
+    raise InputError(
+      f'{folder} holds other files and no {MANIFEST}; give another --output'
+    )
+
+
 def digest_files(paths: Iterable[Any]) -> str:
   """Returns the SHA-256 of files' contents, of etils' or Python's paths."""
   state = hashlib.sha256()
@@ -197,27 +203,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
   """Returns as soon as other processes have made the condition true."""
   while not condition():
     time.sleep(_POLL_SECONDS)
-
-
-def _lock(folder: pathlib.Path) -> Any:
-  """Makes the folder and holds it for as long as what is returned lives."""
-  if folder.exists() and not (folder / MANIFEST).exists():
-    inside = {path.name for path in folder.iterdir()} - {'.lock', f'.{MANIFEST}'}
-    if inside:
-      raise InputError(
-        f'{folder} holds other files and no {MANIFEST}; give another --output'
-      )
-  folder.mkdir(parents=True, exist_ok=True)
-  file = (folder / '.lock').open('w')
-  try:
-    # Given back by the system, whatever ends the process.
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.close()
-    raise InputError(
-      f'another job writes into {folder}; wait for it, or give another --output'
-    ) from None
-  return file
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -302,11 +302,7 @@ def _index(
 def _scan(
   file: epath.Path, size: int, expected: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where the records of one shard begin and how long their data is.
-
-  Args:
-    expected: how many there should be, None if nothing says so.
-  """
+  """Returns where a shard's records begin and their lengths, if as many as expected."""
   offsets, lengths = [], []
   position = 0
   with file.open('rb') as stream:

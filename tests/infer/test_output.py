@@ -31,7 +31,7 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
   extra = 'tensorflow tensorflow_datasets pyarrow matplotlib'
   process = start(directory, *arguments, blocked=extra, seconds=0.5)
   wait_for_parts(process, out, 3)
-  with pytest.raises(InputError, match=r'another job writes into .*out'):
+  with pytest.raises(InputError, match=r'another process is writing to .*out'):
     run(job(folder, maps='npz'))
   process.kill()
   process.communicate()
