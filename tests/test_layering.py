@@ -13,8 +13,8 @@ ROOT = pathlib.Path(rahf.__file__).parent
 # From the top; a module may import modules of lower layers, and of its own.
 LAYERS = [
   {'main'},
-  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate'},
-  {'report', 'crowd'},
+  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate', 'serve'},
+  {'report', 'crowd', 'service'},
   {'ceiling', 'gallery', 'page'},
   {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
   {'comparison', 'model_directory', 'output'},

@@ -37,14 +37,11 @@ def open_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise ImageError(f'too large: {error} Scale the image down first') from None
+  except UnidentifiedImageError:
+    found = f'begins with {data[:12]!r}' if data else 'no bytes'
+    raise ImageError(f'not a PNG, JPEG or WEBP image ({found})') from None
   except _DECODER_ERRORS as error:
-    found = repr(data[:12]) if data else 'no bytes'
-    # Which would name the object that the bytes are read from.
-    known = isinstance(error, UnidentifiedImageError)
-    raise ImageError(
-      f'not a PNG, JPEG or WEBP image (begins with {found})'
-      + ('' if known else f': {error}')
-    ) from None
+    raise ImageError(f'its header is damaged: {error}') from None
   _check_size(image)
   return image
 

@@ -5,21 +5,16 @@ nothing run or load but its own style, script and pictures, whatever a prompt ho
 """
 
 import base64
-import hashlib
 import html
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
-import numpy as np
 from etils import epath
 
-from rahf import panels
 from rahf.data import schema, words
 from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
+from rahf.page import parts
 from rahf.samples import Sample, keyword_f1, score_error
 from rahf.tables import KEYWORD_TITLES, MAP_TITLES
 
@@ -52,43 +47,23 @@ def write(
     intervals: of those that can be bootstrapped (`rahf.samples.intervals`).
     title: data set, split and step.
   """
-  folder = resources.files('rahf.page')
-  parts = {
-    name: (folder / file).read_text('utf-8')
-    for name, file in (('style', 'style.css'), ('script', 'script.js'))
-  }
   data = {
     'scores': schema.SCORES,
     'maps': schema.MAPS,
     'metrics': SAMPLE_TITLES,
-    'colours': _colours(),
+    'colours': parts.colours(),
     'samples': [
       _sample(*pair)
       for pair in zip(samples[: len(thumbnails)], thumbnails, strict=True)
     ],
   }
-  parts |= {
-    'policy': _policy(parts['style'], parts['script']),
+  texts = {
     'title': html.escape(title),
     'summary': html.escape(_summary(len(samples), len(thumbnails), metrics)),
     'metrics': _metrics(metrics, intervals),
-    # No tag can begin within it.
-    'data': json.dumps(data, allow_nan=False).replace('<', '\\u003c'),
+    'data': parts.embed(data),
   }
-  template = (folder / 'template.html').read_text('utf-8')
-  # One pass, so that what is filled in is not looked at again.
-  page = re.sub(r'{{(\w+)}}', lambda match: parts[match[1]], template)
-  path.write_text(page, encoding='utf-8')
-
-
-def _policy(style: str, script: str) -> str:
-  """Allows this style and this script by their hashes, pictures within the page."""
-  hashes = (
-    base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    for text in (style, script)
-  )
-  styles, scripts = (f"'sha256-{value}'" for value in hashes)
-  return f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}"
+  path.write_text(parts.assemble('report', texts).html, encoding='utf-8')
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
@@ -101,13 +76,6 @@ def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
   if cut := int(metrics.get('keywords/truncated', 0)):
     text += f' {cut:,} prompts were cut; words behind the cut count as aligned.'
   return text
-
-
-def _colours() -> list[list[int]]:
-  """Red, green, blue and opacity for each of 256 values of a map, from 0 to 1."""
-  colours, alpha = panels.heat(np.linspace(0, 1, 256))
-  both = np.concatenate([colours, 255 * alpha[:, None]], axis=1)
-  return np.round(both).astype(int).tolist()
 
 
 def _sample(sample: Sample, thumbnail: Thumbnail) -> dict:

@@ -1,9 +1,4 @@
-'use strict';
-
-// What Python wrote. Prompts are only ever set as text, never as HTML.
-const data = JSON.parse(document.getElementById('data').textContent);
 const samples = data.samples;
-const byId = (id) => document.getElementById(id);
 
 // Value: what a column sorts by and shows; undefined values come last either way.
 const COLUMNS = [
@@ -20,16 +15,6 @@ let shown = []; // Numbers of the samples that pass the filters, in order.
 let order = {column: null, down: true};
 let open = null; // Position in `shown` of the sample in the viewer.
 
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function number(value, digits = 2) {
-  return value === null ? '–' : value.toFixed(digits).replace('-', '−');
-}
-
 function misalignedWords(sample) {
   return sample.truth && sample.truth.filter((label) => label === 0).length;
 }
@@ -43,13 +28,9 @@ function markedPrompt(sample) {
   return sample.words.map((text, i) => {
     if (i % 2 === 0) return text; // What stands between words.
     const word = (i - 1) / 2;
-    const span = element('span', {className: 'word'}, text);
+    const span = wordSpan(text, sample.p && sample.p[word]);
     if (sample.truth && sample.truth[word] === 0) span.classList.add('true');
     if (sample.marked[word] === 0) span.classList.add('marked');
-    if (sample.p) {
-      span.style.background = `rgb(255 140 40 / ${60 * sample.p[word]}%)`;
-      span.title = `p ${sample.p[word].toFixed(2)}`;
-    }
     return span;
   });
 }
@@ -138,11 +119,9 @@ function show(position) {
 
 function scoreBars(name, annotated, predicted) {
   const bar = (side, value) => {
-    const filled = element('div', {className: side});
-    filled.style.width = `${100 * Math.min(Math.max(value ?? 0, 0), 1)}%`;
     const who = element('span', {className: 'unseen'}, side);
     return [
-      element('div', {className: 'track'}, filled),
+      track(side, value),
       element('span', {className: side}, who, ` ${number(value)}`),
     ];
   };
@@ -163,40 +142,18 @@ async function drawHeat() {
   const sample = samples[shown[open]];
   const {map, side, opacity} = byId('controls').elements;
   const encoded = sample.heat[map.value][side.value === 'annotated' ? 0 : 1];
-  const share = opacity.value / 100;
   const canvas = byId('heat');
   canvas.hidden = byId('scale').parentElement.hidden = encoded === null;
   byId('missing').hidden = encoded !== null;
-  byId('picture').style.filter = encoded === null ? '' : `grayscale(${share}) contrast(${1 - share / 3})`;
-  canvas.style.opacity = share;
+  fade(byId('picture'), canvas, encoded && opacity.value / 100);
   if (encoded === null) return;
-  const image = new Image();
-  image.src = 'data:image/webp;base64,' + encoded.picture;
-  await image.decode();
-  // Another sample or map may have been chosen meanwhile.
-  if (open === null || samples[shown[open]] !== sample) return;
-  if (sample.heat[map.value][side.value === 'annotated' ? 0 : 1] !== encoded) return;
-  [canvas.width, canvas.height] = [image.width, image.height];
-  const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.drawImage(image, 0, 0);
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    pixels.data.set(data.colours[pixels.data[i]], i);
-  }
-  context.putImageData(pixels, 0, 0);
+  // Another sample or map may be chosen meanwhile.
+  const wanted = () => open !== null && samples[shown[open]] === sample
+    && sample.heat[map.value][side.value === 'annotated' ? 0 : 1] === encoded;
+  const source = 'data:image/webp;base64,' + encoded.picture;
+  if (await drawMap(canvas, source, wanted) === null) return;
   byId('peak').textContent = encoded.peak ? `max ${number(encoded.peak)}` : 'nothing';
   canvas.dataset.drawn = `${sample.uid} ${map.value} ${side.value}`;
-}
-
-function drawScale() {
-  const context = byId('scale').getContext('2d');
-  context.putImageData(new ImageData(Uint8ClampedArray.from(data.colours.flat()), 256, 1), 0, 0);
-}
-
-function toggle(radios) {
-  const options = [...radios];
-  options[(options.findIndex((radio) => radio.checked) + 1) % options.length].checked = true;
-  drawHeat();
 }
 
 function onKey(event) {
@@ -206,12 +163,11 @@ function onKey(event) {
   const arrows = !event.target.matches('input');
   if (event.key === 'ArrowLeft' && arrows) show(open - 1);
   else if (event.key === 'ArrowRight' && arrows) show(open + 1);
-  else if (event.key === 'm') toggle(map);
-  else if (event.key === 't') toggle(side);
-  else if (/^[0-9]$/.test(event.key)) {
-    opacity.value = event.key === '9' ? 100 : 11 * Number(event.key);
-    drawHeat();
-  }
+  else if (event.key === 'm') chooseNext(map);
+  else if (event.key === 't') chooseNext(side);
+  else if (opacityOf(event.key) !== null) opacity.value = opacityOf(event.key);
+  else return;
+  drawHeat();
 }
 
 byId('filters').addEventListener('input', update);
@@ -224,10 +180,6 @@ byId('controls').addEventListener('input', drawHeat);
 byId('previous').addEventListener('click', () => show(open - 1));
 byId('next').addEventListener('click', () => show(open + 1));
 byId('close').addEventListener('click', () => byId('viewer').close());
-byId('picture').addEventListener('load', ({target}) => {
-  const ratio = target.naturalWidth / target.naturalHeight;
-  target.parentElement.style.setProperty('--ratio', ratio);
-});
 document.addEventListener('keydown', onKey);
 // Who clicks does not mean the next arrow for what was clicked.
 byId('controls').addEventListener('pointerup', () => document.activeElement.blur());
@@ -235,5 +187,4 @@ byId('viewer').addEventListener('close', () => {
   rows[shown[open]].querySelector('button').focus();
   open = null;
 });
-drawScale();
 update();

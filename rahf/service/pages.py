@@ -1,0 +1,113 @@
+"""The service's pages: one for people, and the reference, which needs no script."""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import rahf
+from rahf import legend
+from rahf.model_directory import Description
+from rahf.page import parts
+from rahf.service import messages
+
+ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+
+
+def home(description: Description, limit: int) -> parts.Page:
+  """Returns the page on which an image is dropped and scored.
+
+  Args:
+    description: of the model.
+    limit: bytes of a request.
+  """
+  trained = ', '.join(description.data)
+  about = f' on {trained}' if trained else ''
+  texts = {
+    'summary': html.escape(
+      f'The model has learned for {description.step:,} steps{about}; rahf '
+      f'{rahf.__version__}.'
+    ),
+    'limit': f'{limit / 2**20:g}',
+    'longest': str(messages.LONGEST_PROMPT),
+    'score_range': messages.SCORE_RANGE,
+    'map_range': messages.MAP_RANGE,
+    'keyword_range': messages.KEYWORD_RANGE,
+    'data': parts.embed(
+      {
+        'colours': parts.colours(),
+        'scores': legend.SCORES,
+        'maps': legend.MAPS,
+        'limit': limit,
+      }
+    ),
+  }
+  return parts.assemble('service', texts, allowed=ALLOWED)
+
+
+def reference(openapi: Mapping[str, Any]) -> parts.Page:
+  """Returns the OpenAPI description as a page."""
+  operations = (
+    _operation(f'{method.upper()} {path}', operation)
+    for path, methods in openapi['paths'].items()
+    for method, operation in methods.items()
+  )
+  schemas = openapi['components']['schemas']
+  texts = {
+    'title': html.escape(f'{openapi["info"]["title"]} {openapi["info"]["version"]}'),
+    'summary': html.escape(openapi['info']['description']),
+    'operations': ''.join(operations),
+    'messages': ''.join(_message(name, schema) for name, schema in schemas.items()),
+  }
+  return parts.assemble('reference', texts, scripted=False)
+
+
+def _operation(name: str, operation: Mapping[str, Any]) -> str:
+  body = operation.get('requestBody', {'content': {}})
+  asked = ''.join(
+    f'<h3>{html.escape(kind)}</h3>{_fields(content["schema"])}'
+    for kind, content in body['content'].items()
+  )
+  answers = [
+    (status, _type(next(iter(answer.get('content', {'': {}}).values()))), text)
+    for status, answer in sorted(operation['responses'].items())
+    if (text := answer['description'])
+  ]
+  text = html.escape(operation.get('description', ''))
+  heading = f'<h2>{html.escape(name)}</h2><p>{text}</p>'
+  return f'{heading}{asked}<h3>Answers</h3>{_table(answers)}'
+
+
+def _message(name: str, schema: Mapping[str, Any]) -> str:
+  name, text = html.escape(name), html.escape(schema.get('description', ''))
+  return f'<h2>{name}</h2><p>{text}</p>{_fields(schema)}'
+
+
+def _fields(schema: Mapping[str, Any]) -> str:
+  required = schema.get('required', ())
+  return _table(
+    [
+      (
+        name,
+        _type({'schema': field}) + ('' if name in required else ', optional'),
+        field.get('description', ''),
+      )
+      for name, field in schema['properties'].items()
+    ]
+  )
+
+
+def _type(content: Mapping[str, Any]) -> str:
+  """Returns a schema's type in words."""
+  schema = content.get('schema', {})
+  if '$ref' in schema:
+    return schema['$ref'].rpartition('/')[2]
+  if 'anyOf' in schema:
+    return ' or '.join(_type({'schema': one}) for one in schema['anyOf'])
+  if 'items' in schema:
+    return f'list of {_type({"schema": schema["items"]})}'
+  return schema.get('format', schema.get('type', ''))
+
+
+def _table(rows: list[tuple[str, str, str]]) -> str:
+  cells = (''.join(f'<td>{html.escape(cell)}</td>' for cell in row) for row in rows)
+  return f'<table>{"".join(f"<tr>{row}</tr>" for row in cells)}</table>'

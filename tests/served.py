@@ -1,0 +1,143 @@
+"""A service of a tiny model on a free port, and how to ask it."""
+
+import base64
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import util
+import uvicorn
+from etils import epath
+
+import tiny_model
+from rahf import export
+from rahf.data import images
+from rahf.data.tokenizer import Tokenizer
+from rahf.model_directory import Description
+from rahf.models.rahf import RAHF
+from rahf.service.admission import Limits
+from rahf.service.app import make_app
+from rahf.service.engine import Engine
+
+PROMPT = 'a red circle, a blue square'
+ANY = Limits()
+
+
+def write_model(folder: pathlib.Path) -> pathlib.Path:
+  """Writes a model of random parameters."""
+  tokenizer = Tokenizer(util.train_model(folder / 'tokenizer', '_0'))
+  config = tiny_model.tiny()
+  params = tiny_model.make_params(RAHF(config))
+  data = {'<b>': {'weight': 1, 'terms': 'none'}}
+  description = Description(config, 7, 40, 48, threshold=0.25, data=data)
+  export.write(epath.Path(folder / 'model'), description, params, tokenizer)
+  return folder / 'model'
+
+
+def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
+  """Returns a PNG of noise."""
+  random = np.random.default_rng(number)
+  return images.encode_png(random.integers(0, 256, (height, width, 3), np.uint8))
+
+
+@contextlib.contextmanager
+def running(engine: Engine, limits: Limits = ANY) -> Iterator[int]:
+  """Serves on a port of this machine, from a thread; yields the port."""
+  config = uvicorn.Config(make_app(engine, limits), log_level='error', lifespan='off')
+  server = uvicorn.Server(config)
+  with socket.create_server(('127.0.0.1', 0)) as listener:
+    thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
+    thread.start()
+    try:
+      yield listener.getsockname()[1]
+    finally:
+      server.should_exit = True
+      thread.join(20)
+  assert not thread.is_alive()
+
+
+class Answer(NamedTuple):
+  """What came back."""
+
+  status: int
+  headers: Any
+  body: bytes
+
+  @property
+  def json(self) -> dict:
+    return json.loads(self.body)
+
+
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+  """Sends one request; underscores in names of headers are hyphens."""
+  connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+  names = {name.replace('_', '-'): value for name, value in headers.items()}
+  with contextlib.closing(connection):
+    connection.request(method, path, body, names)
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())
+
+
+def ask_json(port: int, image: bytes, prompt: Any = PROMPT, **more: Any) -> Answer:
+  fields = {'image': base64.b64encode(image).decode(), 'prompt': prompt, **more}
+  body = json.dumps(fields).encode()
+  return ask(port, 'POST', '/score', body, Content_Type='application/json')
+
+
+def ask_form(port: int, image: bytes, /, **fields: str) -> Answer:
+  parts = [
+    f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+    for name, value in fields.items()
+  ]
+  head = (
+    b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+  )
+  body = b''.join([*parts, head, image, b'\r\n--x--\r\n'])
+  kind = 'multipart/form-data; boundary=x'
+  return ask(port, 'POST', '/score', body, Content_Type=kind)
+
+
+class Gate:
+  """Stands before an engine's model and lets batches through when it is opened.
+
+  Attributes:
+    sizes: of the batches that have come, padding not counted.
+  """
+
+  def __init__(self, engine: Engine, monkeypatch: Any):
+    self.sizes: list[int] = []
+    self._open = threading.Event()
+    score_examples = engine.model.score_examples
+
+    def wait(examples: Any) -> Any:
+      self.sizes.append(len(examples))
+      assert self._open.wait(60)
+      return score_examples(examples)
+
+    monkeypatch.setattr(engine.model, 'score_examples', wait)
+
+  def open(self) -> None:
+    self._open.set()
+
+
+def wait_until(condition: Any) -> None:
+  end = time.monotonic() + 30
+  while not condition():
+    assert time.monotonic() < end, 'did not come about'
+    time.sleep(0.01)
+
+
+def together(*calls: Any) -> list[concurrent.futures.Future]:
+  """Starts calls, each in a thread."""
+  pool = concurrent.futures.ThreadPoolExecutor(len(calls))
+  found = [pool.submit(call) for call in calls]
+  pool.shutdown(wait=False)
+  return found

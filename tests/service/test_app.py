@@ -1,0 +1,317 @@
+"""The service over HTTP: answers, batches, refusals, health and metrics."""
+
+import base64
+import functools
+import http.client
+import io
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from prometheus_client.parser import text_string_to_metric_families
+
+import rahf
+from rahf.data import images
+from rahf.service.admission import Limits
+from rahf.service.engine import Engine
+from rahf.service.messages import ScoreReply
+from served import (
+  PROMPT,
+  Gate,
+  ask,
+  ask_form,
+  ask_json,
+  make_image,
+  running,
+  together,
+  wait_until,
+  write_model,
+)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  return rahf.load(write_model(tmp_path_factory.mktemp('served')), batch_size=4)
+
+
+@pytest.fixture(scope='module')
+def engine(model):
+  engine = Engine(model)
+  engine.warm_up(lambda line: None)
+  yield engine
+  assert engine.stop(30)
+
+
+@pytest.fixture(scope='module')
+def port(engine):
+  with running(engine, Limits(body=300_000)) as port:
+    yield port
+
+
+def assert_same(found: dict, expected: dict) -> None:
+  """Asserts the same answer, scores and probabilities to 1e-5, maps to a level."""
+  assert found.keys() == expected.keys()
+  for name in ('prompt', 'height', 'width', 'truncated'):
+    assert found[name] == expected[name]
+  assert found['scores'] == pytest.approx(expected['scores'], abs=1e-5)
+  words, p = zip(
+    *((k['word'], k['p_misaligned']) for k in found['keywords']), strict=True
+  )
+  others, q = zip(
+    *((k['word'], k['p_misaligned']) for k in expected['keywords']), strict=True
+  )
+  assert words == others
+  assert p == pytest.approx(q, abs=1e-5)
+  for name, encoded in expected.get('heatmaps', {}).items():
+    one, other = (
+      images.decode_map(base64.b64decode(text))
+      for text in (found['heatmaps'][name], encoded)
+    )
+    np.testing.assert_allclose(one, other, atol=1.01 / 255)
+
+
+def test_json_and_forms_give_what_score_gives(port, model):
+  image = make_image()
+  (feedback,) = model.score(image, PROMPT)
+  with_maps, without = (feedback.to_dict(maps=maps) for maps in (True, False))
+  for answer, expected in (
+    (ask_json(port, image), with_maps),
+    (ask_json(port, image, maps=False), without),
+    (ask_form(port, image, prompt=PROMPT), with_maps),
+    (ask_form(port, image, prompt=PROMPT, maps='false'), without),
+  ):
+    assert answer.status == 200
+    assert answer.headers['content-type'] == 'application/json'
+    ScoreReply.model_validate_json(answer.body)
+    assert_same(answer.json, expected)
+
+
+def test_a_data_url_and_words_of_other_scripts(port, model):
+  image, prompt = make_image(), 'ein Käfer, 猫 <b>'
+  (feedback,) = model.score(image, prompt)
+  fields = {
+    'image': 'data:image/png;base64,' + base64.b64encode(image).decode(),
+    'prompt': prompt,
+  }
+  body = json.dumps(fields, ensure_ascii=False).encode()
+  kind = 'Application/JSON; charset=utf-8'
+  answer = ask(port, 'POST', '/score', body, Content_Type=kind)
+  assert_same(answer.json, feedback.to_dict(maps=True))
+  assert_same(ask_form(port, image, prompt=prompt).json, feedback.to_dict(maps=True))
+
+
+def test_requests_that_come_together_are_one_batch(port, engine, model, monkeypatch):
+  pixels = [make_image(number, 20 + number) for number in range(5)]
+  prompts = [f'{"a red circle, " * number}a blue square' for number in range(5)]
+  alone = [model.score(*pair)[0] for pair in zip(pixels, prompts, strict=True)]
+  gate = Gate(engine, monkeypatch)
+  calls = [
+    functools.partial(ask_json, port, *pair)
+    for pair in zip(pixels, prompts, strict=True)
+  ]
+  (first,) = together(calls[0])
+  wait_until(lambda: gate.sizes == [1])
+  others = together(*calls[1:])
+  wait_until(lambda: engine._batcher.waiting == 4)
+  gate.open()
+  for future, expected in zip([first, *others], alone, strict=True):
+    assert_same(future.result(60).json, expected.to_dict(maps=True))
+  assert gate.sizes == [1, 4]
+  # Nothing was compiled beyond the sizes of the warm-up.
+  assert model._infer_pixels._cache_size() == len(model.buckets) == 2
+
+
+def bomb() -> bytes:
+  """A small file whose header holds 70 MB of text."""
+  info = PngImagePlugin.PngInfo()
+  info.add_text('a', 'x' * 70_000_000, zip=True)
+  buffer = io.BytesIO()
+  Image.new('RGB', (2, 2)).save(buffer, 'PNG', pnginfo=info)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (lambda: b'GIF89a', "not a PNG, JPEG or WEBP image (begins with b'GIF89a')"),
+    (lambda: b'', 'not a PNG, JPEG or WEBP image (no bytes)'),
+    (lambda: make_image()[:-200], 'the image cannot be decoded: '),
+    (lambda: make_image(0, 8193, 1), '1x8193 pixels are more than the limit of 8192'),
+    (bomb, 'its header is damaged: Decompressed data too large'),
+  ],
+)
+def test_images_that_are_refused(port, image, message):
+  for answer in (ask_json(port, image()), ask_form(port, image(), prompt=PROMPT)):
+    assert answer.status == 422
+    assert answer.json['detail'].startswith(f'image: {message}')
+
+
+@pytest.mark.parametrize(
+  ('body', 'message'),
+  [
+    ('{"image": "", ', 'Invalid JSON'),
+    ('{"image": ""}', 'prompt: Field required'),
+    ('{"image": "", "prompt": 3}', 'prompt: Input should be a valid string'),
+    ('{"image": "?", "prompt": "a"}', 'image: not base64'),
+    ('{"image": "", "prompt": "a", "map": true}', 'map: Extra inputs are not perm'),
+    ('{"image": "", "prompt": "a\\ud800"}', 'Invalid JSON'),
+    (
+      json.dumps({'image': '', 'prompt': 'a' * 10_001}),
+      'prompt: String should have at most 10000 characters',
+    ),
+  ],
+)
+def test_bodies_that_are_refused(port, body, message):
+  answer = ask(port, 'POST', '/score', body, Content_Type='application/json')
+  assert answer.status == 422
+  assert answer.json['detail'].startswith(message)
+
+
+def test_forms_that_are_refused(port):
+  image = make_image()
+  for answer, message in (
+    (ask_form(port, image), 'prompt: Field required'),
+    (ask_form(port, image, prompt=''), "its prompt is ''; give the text"),
+    (ask_form(port, image, prompt='a', image='b'), 'image: there twice'),
+    (ask_form(port, image, prompt='a', maps='perhaps'), 'maps: Input should be a val'),
+    (
+      ask(
+        port, 'POST', '/score', b'--y', Content_Type='multipart/form-data; boundary=x'
+      ),
+      'the multipart body is damaged',
+    ),
+  ):
+    assert answer.status == 422
+    assert answer.json['detail'].startswith(message)
+  answer = ask(port, 'POST', '/score', b'a', Content_Type='text/plain')
+  assert answer.status == 415
+  assert "'text/plain'" in answer.json['detail']
+
+
+def test_a_large_body_is_refused_before_it_is_read(port):
+  with socket.create_connection(('127.0.0.1', port), timeout=30) as connection:
+    connection.sendall(
+      b'POST /score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
+      b'Content-Length: 9999999999\r\n\r\n{'
+    )
+    assert connection.recv(99).startswith(b'HTTP/1.1 413')
+
+
+def test_a_large_body_of_unknown_length_is_refused_on_the_way(port):
+  def endless():
+    for _ in range(40):
+      yield b'x' * 10_000
+
+  answer = ask(port, 'POST', '/score', endless(), Content_Type='application/json')
+  assert answer.status == 413
+  assert answer.json == {'detail': 'more than the limit of 300,000 bytes'}
+
+
+def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
+  with running(engine, Limits(queue=2, seconds=0.3)) as port:
+    gate = Gate(engine, monkeypatch)
+    call = functools.partial(ask_json, port, make_image())
+    futures = together(call, call)
+    wait_until(lambda: engine.measures.exposition().count(b'requests_in_work 2.0'))
+    answer = call()
+    assert answer.status == 429
+    assert int(answer.headers['Retry-After']) > 0
+    assert answer.json == {'detail': '2 requests are waiting already'}
+    gate.open()
+    assert [future.result(60).status for future in futures] == [200, 200]
+    assert call().status == 200
+    headers = {'Content-Type': 'application/json', 'Content-Length': '10'}
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+    connection.request('POST', '/score', '{', headers)
+    assert connection.getresponse().status == 408
+    connection.close()
+
+
+def test_who_hangs_up_is_forgotten(engine):
+  with running(engine, Limits(queue=1)) as port:
+    connection = socket.create_connection(('127.0.0.1', port))
+    connection.sendall(
+      b'POST /score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
+      b'Content-Length: 10\r\n\r\n{'
+    )
+    wait_until(lambda: ask_json(port, make_image()).status == 429)
+    connection.close()
+    wait_until(lambda: ask_json(port, make_image()).status == 200)
+
+
+def test_health_before_and_after_the_warm_up(model):
+  engine, lines = Engine(model), []
+  with running(engine) as port:
+    health = ask(port, 'GET', '/health')
+    assert health.status == 503
+    assert health.json['status'] == 'compiling'
+    assert health.json['compiled'] == 0
+    refused = ask_json(port, make_image())
+    assert refused.status == 503
+    assert refused.headers['Retry-After']
+    engine.warm_up(lines.append)
+    assert [line.split(', in')[0] for line in lines] == [
+      'Compiled batch size 1, 1 of 2',
+      'Compiled batch size 4, 2 of 2',
+    ]
+    health = ask(port, 'GET', '/health')
+    assert health.status == 200
+    assert health.json == {
+      **{'status': 'ready', 'version': rahf.__version__, 'step': 7},
+      **{'batch_sizes': [1, 4], 'compiled': 2},
+    }
+    assert ask_json(port, make_image()).status == 200
+    assert engine.stop(30)
+    assert ask(port, 'GET', '/health').json['status'] == 'stopping'
+    assert ask_json(port, make_image()).status == 503
+
+
+def read_metrics(port: int) -> dict[str, float]:
+  text = ask(port, 'GET', '/metrics').body.decode()
+  return {
+    sample.name + ''.join(sample.labels.values()): sample.value
+    for family in text_string_to_metric_families(text)
+    for sample in family.samples
+  }
+
+
+def test_metrics_count(port, engine, monkeypatch):
+  before = read_metrics(port)
+  for _ in range(3):
+    ask_json(port, make_image())
+  ask_json(port, b'')
+  with monkeypatch.context() as patch:
+    patch.setattr(engine.model, 'score_examples', lambda examples: 1 / 0)
+    assert ask_json(port, make_image()).status == 500
+  after = read_metrics(port)
+
+  def added(name: str) -> float:
+    return after[name] - before.get(name, 0)
+
+  assert added('rahf_requests_total200') == 3
+  assert added('rahf_requests_total422') == 1
+  assert added('rahf_requests_total500') == 1
+  assert added('rahf_request_seconds_count') == 3
+  assert added('rahf_batch_size_sum') == added('rahf_batch_size_bucket1.0') == 3
+  assert 0 < added('rahf_compute_seconds_sum') < added('rahf_request_seconds_sum')
+  assert after['rahf_ready'] == 1
+  assert after['rahf_requests_in_work'] == after['rahf_images_waiting'] == 0
+
+
+def test_the_reference_is_complete_and_loads_nothing(port):
+  described = ask(port, 'GET', '/openapi.json').json
+  assert described['paths'].keys() == {'/score', '/health', '/metrics'}
+  answer = ask(port, 'GET', '/docs')
+  page = answer.body.decode()
+  for text in (
+    'POST /score',
+    'p_misaligned',
+    '0 to 1, higher is better',
+    'Retry-After',
+  ):
+    assert text in page
+  assert '<script' not in page
+  assert 'https://' not in page
+  assert "default-src 'none'" in answer.headers['Content-Security-Policy']

@@ -1,0 +1,137 @@
+"""python -m rahf.serve as a process: its mistakes, its warm-up, and how it ends."""
+
+import contextlib
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rahf import serve
+from served import ask, ask_json, make_image, together, wait_until, write_model
+
+# Scoring needs none of them.
+BLOCKED = ('tensorflow', 'tensorflow_datasets', 'pyarrow', 'matplotlib')
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  return write_model(tmp_path_factory.mktemp('served'))
+
+
+@contextlib.contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen]:
+  code = (
+    f'import sys\nfor name in {BLOCKED}:\n  sys.modules[name] = None\n'
+    'from rahf import serve\nsys.exit(serve.main(sys.argv[1:]))'
+  )
+  command = [sys.executable, '-c', code, *map(str, arguments), '--port=0']
+  process = subprocess.Popen(
+    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
+  try:
+    yield process
+  finally:
+    process.kill()
+    process.communicate()
+
+
+def read_until(process: subprocess.Popen, start: str) -> list[str]:
+  lines = []
+  for line in process.stdout:
+    lines.append(line.strip())
+    if line.startswith(start):
+      return lines
+  raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
+  with started(directory, '--batch_size=4', '--wait=2500') as process:
+    lines = read_until(process, 'Ready')
+    assert [line.split(' in ')[0] for line in lines[1:3]] == [
+      'Compiled batch size 1, 1 of 2,',
+      'Compiled batch size 4, 2 of 2,',
+    ]
+    port = int(lines[0].split(';')[0].rpartition(':')[2])
+    assert lines[-1] == f'Ready: http://127.0.0.1:{port}'
+    # They wait 2.5 s for others to fill up the batch.
+    futures = together(*[lambda: ask_json(port, make_image())] * 2)
+    waiting = b'rahf_images_waiting 2.0'
+    wait_until(lambda: waiting in ask(port, 'GET', '/metrics').body)
+    process.send_signal(number)
+    time.sleep(0.5)
+    with pytest.raises(ConnectionRefusedError):
+      ask(port, 'GET', '/health')
+    assert process.poll() is None
+    assert [future.result(30).status for future in futures] == [200, 200]
+    assert process.wait(10) == 0
+    assert process.stdout.read() == 'Stopped\n'
+    assert process.stderr.read() == ''
+
+
+def test_a_signal_during_the_warm_up(directory):
+  with started(directory) as process:
+    lines = read_until(process, 'Listening')
+    port = int(lines[0].split(';')[0].rpartition(':')[2])
+    wait_until(lambda: connects(port))
+    assert ask(port, 'GET', '/health').json['compiled'] < 4
+    process.terminate()
+    assert process.wait(15) == 0
+    assert process.stderr.read() == ''
+
+
+def connects(port: int) -> bool:
+  try:
+    return ask(port, 'GET', '/health').status > 0
+  except (OSError, http.client.HTTPException):
+    return False
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['nowhere'], 'nowhere does not exist'),
+    (['.', '--queue=0'], '--queue=0 must be 1 or more'),
+    (['.', '--wait=-1'], '--wait=-1.0 must be 0 or more'),
+    (['.', '--host=192.0.2.1'], '192.0.2.1 port 8000 cannot be bound'),
+    (['.', '--port=70000'], 'port 70000 cannot be bound'),
+  ],
+)
+def test_mistakes(arguments, message, capsys):
+  if not any('port' in argument or 'host' in argument for argument in arguments):
+    arguments = [*arguments, '--port=0']
+  assert serve.main(arguments) == 2
+  found = capsys.readouterr().err
+  assert found.startswith('error: ')
+  assert message in found
+
+
+def test_a_port_that_is_taken(capsys):
+  with socket.create_server(('127.0.0.1', 0)) as other:
+    port = other.getsockname()[1]
+    assert serve.main(['.', f'--port={port}']) == 2
+  assert f'127.0.0.1 port {port} cannot be bound' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['uvicorn', 'fastapi', 'prometheus_client'])
+def test_without_the_extra(name, monkeypatch, capsys):
+  for module in [m for m in sys.modules if m.startswith('rahf.service')]:
+    monkeypatch.delitem(sys.modules, module)
+  monkeypatch.setitem(sys.modules, name, None)
+  assert serve.main(['.']) == 2
+  found = capsys.readouterr().err
+  assert f'needs {name}' in found
+  assert "pip install 'rahf[serve]'" in found
+
+
+def test_help_says_what_another_address_means(capsys):
+  with pytest.raises(SystemExit):
+    serve.main(['--help'])
+  found = ' '.join(capsys.readouterr().out.split())
+  assert 'no authentication' in found
+  assert '127.0.0.1' in found
