@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from rahf import annotate, compare, main
+from rahf import annotate, compare, main, serve
 from rahf import config as config_lib
 from rahf.data import __main__ as data_main
 from rahf.pretrained import __main__ as pretrained_main
@@ -26,7 +26,7 @@ COMMANDS = [
 ]
 SCRIPTS = {
   *('rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'rahf.annotate'),
-  'pytest',
+  *('rahf.serve', 'pytest'),
 }
 
 
@@ -41,7 +41,7 @@ def test_first_two_blocks_are_the_main_job_and_the_tests():
 
 
 def test_commands_are_of_known_kinds():
-  kinds = {'pip', 'python', 'tensorboard'}
+  kinds = {'pip', 'python', 'tensorboard', 'curl'}
   assert {command[0] for command in COMMANDS} <= kinds
   for command in COMMANDS:
     if command[:2] == ['python', '-m']:
@@ -86,6 +86,19 @@ def test_data_accepts(command: list[str]):
 )
 def test_annotate_accepts(command: list[str]):
   assert annotate._parser().parse_args(command[3:]).out
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.serve' in c], ids=shlex.join
+)
+def test_serve_accepts(command: list[str]):
+  assert serve._parser().parse_args(command[3:]).directory
+
+
+def test_the_service_is_asked_as_it_answers():
+  (command,) = (c for c in COMMANDS if c[0] == 'curl')
+  port = serve._parser().get_default('port')
+  assert command[-1] == f'http://{serve.LOOPBACK}:{port}/score'
 
 
 @pytest.mark.parametrize(

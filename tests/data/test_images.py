@@ -96,6 +96,14 @@ def test_other_bytes_are_refused_and_shown(decode, data):
 
 
 @pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+def test_a_damaged_header_is_refused(decode):
+  chunk = b'IHDR' + bytes(5)  # Of 13 bytes.
+  parts = (struct.pack('>I', 5), chunk, struct.pack('>I', zlib.crc32(chunk)))
+  with pytest.raises(images.ImageError, match='its header is damaged: .*IHDR'):
+    decode(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
+
+
+@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
 def test_cut_image_is_refused(decode, format):
   noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
