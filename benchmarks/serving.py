@@ -3,8 +3,8 @@
   python benchmarks/serving.py --model=runs/quickstart/export [--seconds=10]
 
 Starts `python -m rahf.serve` with at most 1, 8 and 32 images a batch and asks it over
-the loopback, from the same cores: first over as many connections as fill it, then at half
-and at twice the rate that gave, at random times (Poisson), however much is not answered.
+the loopback, from the same cores: first over as many connections as fill it, then at
+half and at twice that rate, at random times (Poisson), however much is unanswered.
 """
 
 import asyncio

@@ -99,7 +99,7 @@ def test_other_bytes_are_refused_and_shown(decode, data):
 def test_a_damaged_header_is_refused(decode):
   chunk = b'IHDR' + bytes(5)  # Of 13 bytes.
   parts = (struct.pack('>I', 5), chunk, struct.pack('>I', zlib.crc32(chunk)))
-  with pytest.raises(images.ImageError, match='its header is damaged: .*IHDR'):
+  with pytest.raises(images.ImageError, match=r'its header is damaged: .*IHDR'):
     decode(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
 
 
