@@ -75,9 +75,6 @@ class Client:
       self.latencies.append(time.perf_counter() - due)
 
   async def _exchange(self, request: bytes) -> int:
-    # The service closes what has been idle for 5 s.
-    while self._idle and self._idle[-1][0].at_eof():
-      self._idle.pop()[1].close()
     if self._idle:
       reader, writer = self._idle.pop()
     else:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # Seconds for what is queued, once the service is told to stop.
 GRACE = 10
-LOOPBACK = '127.0.0.1'
+# Seconds of an idle connection: longer than proxies keep one, 60 as a rule, which would
+# send a request while it is being closed.
+KEEP_ALIVE = 75
+LOOPBACK = ('127.0.0.1', '::1')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +69,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     log_level='warning',
     lifespan='off',
     timeout_graceful_shutdown=GRACE,
+    timeout_keep_alive=KEEP_ALIVE,
   )
   return _run(uvicorn.Server(config), engine, listener)
 
@@ -91,7 +95,10 @@ def _run(server: 'uvicorn.Server', engine: 'Engine', listener: socket.socket) ->
   # again, which would end the process.
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, end)
-  _say(f'Listening on {address}; compiling {len(engine.model.buckets)} batch sizes')
+  if listener.getsockname()[0] not in LOOPBACK:
+    _say('Everybody who reaches this address can use the model')
+  sizes = ', '.join(map(str, engine.model.buckets))
+  _say(f'Listening on {address}; compiling for batches of {sizes}')
   warming = threading.Thread(target=warm_up, name='warm-up', daemon=True)
   warming.start()
   server.run(sockets=[listener])
@@ -140,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
   add('directory', help='of the model, which --mode=export wrote')
   add(
     '--host',
-    default=LOOPBACK,
+    default=LOOPBACK[0],
     help='address to listen on; the default is for this machine alone. There is no '
     'authentication and no encryption: with any other address, such as 0.0.0.0, '
     'everybody who reaches it can use the model. Put a proxy in front that checks who '

@@ -97,8 +97,8 @@ def test_serve_accepts(command: list[str]):
 
 def test_the_service_is_asked_as_it_answers():
   (command,) = (c for c in COMMANDS if c[0] == 'curl')
-  port = serve._parser().get_default('port')
-  assert command[-1] == f'http://{serve.LOOPBACK}:{port}/score'
+  host, port = map(serve._parser().get_default, ('host', 'port'))
+  assert command[-1] == f'http://{host}:{port}/score'
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
 
 
 def test_a_signal_during_the_warm_up(directory):
-  with started(directory) as process:
+  with started(directory, '--host=0.0.0.0') as process:
+    read_until(process, 'Everybody who reaches this address can use the model')
     lines = read_until(process, 'Listening')
     port = int(lines[0].split(';')[0].rpartition(':')[2])
     wait_until(lambda: connects(port))

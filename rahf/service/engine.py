@@ -76,8 +76,9 @@ class Engine:
     """Finishes what is queued; returns whether that is done in `timeout` seconds."""
     self.state = 'stopping'
     self.measures.ready.set(0)
+    done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
-    return self._batcher.stop(timeout)
+    return done
 
   def _in_thread(self, function: Callable, *arguments) -> asyncio.Future:
     loop = asyncio.get_running_loop()
