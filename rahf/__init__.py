@@ -2,12 +2,14 @@
 
   model = rahf.load('runs/quickstart/export')
   feedback = model.score(['a.png', 'b.png'], 'a red circle')
+  reward = rahf.reward('runs/quickstart/export')
+  values, info = reward(images, prompts)
 
-`rahf.feedback` says what comes out.
+`rahf.feedback` and `rahf.rewards` say what comes out.
 """
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'load']
+__all__ = ['__version__', 'load', 'reward']
 
 
 def __getattr__(name: str):
@@ -16,8 +18,12 @@ def __getattr__(name: str):
     from rahf.feedback import load
 
     return load
+  if name == 'reward':
+    from rahf.rewards import reward
+
+    return reward
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
-  return [*globals(), 'load']
+  return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from rahf.data import images
@@ -98,6 +98,16 @@ def _from_array(pixels: np.ndarray) -> UInt8[np.ndarray, 'H W 3']:
       f'an array of {pixels.dtype} has no known range; give uint8 or floats in [0, 1]'
     )
   pixels = pixels.astype(np.float32)
+  check_floats(pixels)
+  return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def check_floats(pixels: Float[np.ndarray, '...']) -> None:
+  """Checks that pixels are in [0, 1].
+
+  Raises:
+    ImageError: some are NaN, infinite or out of range; says what to do.
+  """
   low, high = float(pixels.min()), float(pixels.max())
   if not (np.isfinite(low) and np.isfinite(high)):
     raise ImageError('the array has pixels that are NaN or infinite')
@@ -106,7 +116,6 @@ def _from_array(pixels: np.ndarray) -> UInt8[np.ndarray, 'H W 3']:
     raise ImageError(
       f'floats from {low:.3g} to {high:.3g} are not in [0, 1]; perhaps give {hint}'
     )
-  return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def _is_array(value: Any) -> bool:

@@ -1,0 +1,334 @@
+"""Scores as rewards, for the training of image generators.
+
+  reward = rahf.reward('runs/quickstart/export', weights={'overall': 1, 'alignment': 1})
+  values, info = reward(images, prompts, metadata)
+
+The call is that of ddpo-pytorch (`ddpo_pytorch/rewards.py`), of TRL's DDPOTrainer
+(`reward_function`) and of the entries of Flow-GRPO's `multi_score`: images are a
+torch tensor NCHW in [0, 1] or a NumPy array NHWC of uint8, prompts a list or tuple,
+and values an array that torch.as_tensor takes. `Reward.with_gradient` is for TRL's
+AlignPropTrainer, which differentiates the reward.
+
+Axis letters: N images, C 3 colours, H W their size, S the model's size, K texts,
+L tokens.
+"""
+
+import functools
+import math
+import numbers
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32
+
+from rahf import feedback
+from rahf.data import images as images_lib
+from rahf.data import inputs, schema
+from rahf.devices import open_beside
+from rahf.errors import InputError
+from rahf.models.rahf import RAHF
+from rahf.result import Feedback
+
+DEFAULT = {'overall': 1.0}
+# Of what is worse the higher it is: how a heatmap is made one number.
+OF_MAPS = {
+  f'{name}_{way}': (name, way) for name in schema.MAPS for way in ('mean', 'peak')
+}
+WORDS = 'misaligned_words'
+PENALTIES = (*OF_MAPS, WORDS)
+
+
+def reward(
+  path: str | os.PathLike,
+  *,
+  weights: Mapping[str, float] | None = None,
+  device: Any = None,
+  memory_fraction: float = 0.25,
+  batch_size: int = 16,
+  dtype: str | None = None,
+) -> 'Reward':
+  """Opens a model directory as a reward, beside a trainer on the same GPU.
+
+  JAX is told not to reserve GPU memory and to take at most `memory_fraction` of it.
+  That works only before JAX has started in this process; afterwards a warning says
+  that it is too late (`devices.open_beside`).
+
+  Args:
+    path: as for `rahf.load`.
+    weights: of the terms below; the reward is their weighted sum. None: the overall
+      score alone, which is in [0, 1].
+      plausibility, alignment, aesthetics, overall: scores, higher is better.
+      implausibility_mean, implausibility_peak, misalignment_mean, misalignment_peak:
+        mean and highest value of a heatmap of the model's size; higher is worse.
+      misaligned_words: mean probability of the prompt's words to be misaligned, those
+        behind a cut left out, 0 without any; higher is worse.
+      All are in [0, 1], so the reward is between the sum of the negative weights and
+      that of the positive ones; higher is better.
+    device: where it computes: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None:
+      the first that JAX has. 'cpu' leaves the GPU alone: JAX, if it has not started,
+      will not see a GPU in this process. With a process for each GPU, give each its
+      own, 'cuda:0', 'cuda:1' and so on.
+    memory_fraction: of a GPU, in (0, 1].
+    batch_size, dtype: as for `rahf.load`.
+
+  Raises:
+    InputError: what `rahf.load` raises; there is no such device; a weight is of no
+      term, not finite, or rewards what is worse.
+  """
+  weights = check_weights(DEFAULT if weights is None else weights)
+  devices = [open_beside(device, memory_fraction)]
+  model = feedback.load(path, batch_size=batch_size, dtype=dtype, devices=devices)
+  return Reward(model, weights)
+
+
+class Reward:
+  """A weighted sum of what a model says of an image; see `reward`.
+
+  Attributes:
+    model: a loaded model.
+    weights: by term.
+  """
+
+  def __init__(self, model: feedback.Model, weights: Mapping[str, float] | None = None):
+    """Makes a reward of a model that `rahf.load` opened."""
+    self.model = model
+    self.weights = check_weights(DEFAULT if weights is None else weights)
+
+  @property
+  def params(self) -> Any:
+    """The model's parameters, for `differentiable`."""
+    return self.model.params
+
+  def __call__(
+    self, images: Any, prompts: str | Sequence[str], metadata: Any = None
+  ) -> tuple[Float32[np.ndarray, 'N'], dict[str, Any]]:
+    """Scores a batch of any number of images, of any size.
+
+    Args:
+      images: NCHW or NHWC, floats in [0, 1], of which levels of 1/255 are seen, or
+        uint8; of PyTorch (any device, bfloat16 too), NumPy or JAX. Or a list of such
+        images, of PIL images, paths or bytes, which may differ in size.
+      prompts: one for each image, or one for all.
+      metadata: not used.
+
+    Returns:
+      The reward of each image, higher is better, and what it comes from, for dense
+      rewards and logs:
+        scores: {name: float32[N]}, in [0, 1], higher is better.
+        penalties: {name: float32[N]}, in [0, 1], higher is worse.
+        heatmaps: {name: float32[N, S, S]}, in [0, 1], higher is worse, at the model's
+          size; implausibility and misalignment.
+        keywords: for each image a list of (word, probability to be misaligned).
+        truncated: bool[N], whether the end of the prompt was not read.
+
+    Raises:
+      InputError: pixels are NaN or out of range, the axis of the colours is unclear, a
+        prompt is missing; says which and what to do.
+    """
+    del metadata
+    found = self.model.score(_channels_last(images), prompts)
+    scores = {
+      name: np.array([one.scores[name] for one in found], np.float32)
+      for name in schema.SCORES
+    }
+    size = self.model.description.model.image_size
+    heatmaps = {
+      name: np.array([one.small_maps[name] for one in found]).reshape(-1, size, size)
+      for name in schema.MAPS
+    }
+    penalties = summarise(heatmaps)
+    penalties[WORDS] = np.array([_mean_word(one) for one in found], np.float32)
+    info = {
+      'scores': scores,
+      'penalties': penalties,
+      'heatmaps': heatmaps,
+      'keywords': [one.keywords for one in found],
+      'truncated': np.array([one.truncated for one in found], bool),
+    }
+    values = self._weigh({**scores, **penalties})
+    return np.asarray(values, np.float32), info
+
+  def encode(self, prompts: Sequence[str]) -> Int32[np.ndarray, 'N K L']:
+    """Tokenises prompts for `differentiable`.
+
+    Raises:
+      InputError: a prompt is missing.
+    """
+    return np.stack([self.model.encode(prompt).text for prompt in prompts])
+
+  def differentiable(
+    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
+  ) -> Float[Array, 'N']:
+    """Returns the reward as a pure function in JAX, for jit, grad and vmap.
+
+    Pixels are scaled to the model's size, bilinear with antialiasing, as those of files
+    are but without their rounding to levels of 1/255: rewards agree with those of the
+    call as far as that goes. Each new shape is compiled anew.
+
+      text = reward.encode(['a red circle'])
+      def total(pixels):
+        return reward.differentiable(reward.params, pixels, text).sum()
+      gradient = jax.grad(total)(pixels)
+
+    Args:
+      params: `reward.params`; an argument, so that jit does not copy them into the
+        program.
+      pixels: RGB in [0, 1], row 0 at the top; not checked.
+      text: of `encode`, for each image.
+
+    Raises:
+      InputError: misaligned words have a weight: whether a word is marked hangs on the
+        marks before it, which is no smooth function.
+    """
+    if self.weights.get(WORDS):
+      raise InputError(
+        f'{WORDS} has a weight, but no gradient; take alignment or misalignment_mean'
+      )
+    return self._weigh({**self.terms(params, pixels, text), WORDS: 0.0})
+
+  def terms(
+    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
+  ) -> dict[str, Float[Array, 'N']]:
+    """Returns all terms but the words' by name, as `differentiable` weighs them."""
+    config = self.model.description.model
+    network, variables = RAHF(config), {'params': params}
+    image = images_lib.to_signed(scale(pixels, config.image_size))
+    text = jnp.asarray(text)
+    fused = network.apply(variables, image, text, train=False, method=RAHF.encode)
+    maps, scores = network.apply(variables, fused, method=RAHF.maps_and_scores)
+    found = dict(zip(schema.SCORES, jnp.moveaxis(scores, 1, 0), strict=True))
+    maps = dict(zip(schema.MAPS, jnp.moveaxis(maps, 1, 0), strict=True))
+    return {**found, **summarise(maps)}
+
+  def with_gradient(
+    self, images: Any, prompts: Sequence[str], metadata: Any = None
+  ) -> tuple[Any, dict[str, Any]]:
+    """Returns rewards through which PyTorch differentiates, and an empty dict.
+
+    Value and gradient are computed at once, in JAX, and travel by way of the host.
+    Each size of images and each of the model's buckets is compiled once.
+
+    Args:
+      images: a torch tensor, NCHW or NHWC, floats in [0, 1].
+      prompts: one for each image.
+      metadata: not used.
+
+    Raises:
+      InputError: as for the call and `differentiable`.
+    """
+    del metadata
+    # Nobody has a tensor without PyTorch: importing it costs nothing here.
+    from rahf import torch_gradient
+
+    evaluate = functools.partial(self._values_and_gradients, prompts=prompts)
+    return torch_gradient.apply(evaluate, images), {}
+
+  def _values_and_gradients(
+    self, images: Float[np.ndarray, 'N ...'], prompts: Sequence[str]
+  ) -> tuple[Float[np.ndarray, 'N'], Float[np.ndarray, 'N ...']]:
+    pixels = _channels_last(images)
+    if pixels.ndim != 4 or not len(pixels) or len(pixels) != len(prompts):
+      raise InputError(f'{len(prompts)} prompts for images of shape {images.shape}')
+    inputs.check_floats(pixels)
+    text = self.encode(prompts)
+    values, gradients = [], []
+    for start in range(0, len(pixels), self.model.buckets[-1]):
+      rows = np.arange(start, min(start + self.model.buckets[-1], len(pixels)))
+      bucket = next(size for size in self.model.buckets if size >= len(rows))
+      # Rows do not see each other: any will do as padding.
+      filled = np.resize(rows, bucket)
+      found = self._value_and_gradient(self.params, pixels[filled], text[filled])
+      value, gradient = (np.asarray(array)[: len(rows)] for array in found)
+      values.append(value)
+      gradients.append(gradient)
+    moved = pixels.shape != images.shape
+    gradient = np.concatenate(gradients)
+    return np.concatenate(values), np.moveaxis(gradient, -1, 1) if moved else gradient
+
+  @functools.cached_property
+  def _value_and_gradient(self) -> Any:
+    def total(pixels, params, text):
+      values = self.differentiable(params, pixels, text)
+      return values.sum(), values
+
+    # Rows do not see each other: the sum's gradient holds that of each.
+    both = jax.value_and_grad(total, has_aux=True)
+
+    def value_and_gradient(params, pixels, text):
+      (_, values), gradient = both(pixels, params, text)
+      return values, gradient
+
+    return jax.jit(value_and_gradient)
+
+  def _weigh(self, terms: Mapping[str, Any]) -> Any:
+    return sum(weight * terms[name] for name, weight in self.weights.items())
+
+
+def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+  """Returns the weights if each is a finite number of a term that there is.
+
+  Raises:
+    InputError: one is not, or rewards what is worse; says which.
+  """
+  names = (*schema.SCORES, *PENALTIES)
+  if not weights:
+    raise InputError(f'weights is empty; give a number for some of {", ".join(names)}')
+  for name, weight in weights.items():
+    if name not in names:
+      raise InputError(f'weights: {name!r} is none of {", ".join(names)}')
+    if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+      raise InputError(f'weights: {name} = {weight!r} is no finite number')
+    if name in PENALTIES and weight > 0:
+      raise InputError(
+        f'weights: {name} = {weight} would reward what is worse; give it a negative '
+        'weight'
+      )
+  return dict(weights)
+
+
+def scale(
+  pixels: Float[Array, 'N H W C'], size: int
+) -> Float[Array, 'N {size} {size} C']:
+  """Scales as `images.resize` does, without its rounding to levels of 1/255."""
+  shape = (pixels.shape[0], size, size, pixels.shape[3])
+  return jax.image.resize(pixels, shape, 'bilinear', antialias=True)
+
+
+def summarise(maps: Mapping[str, Float[Any, 'N S S']]) -> dict[str, Float[Any, 'N']]:
+  """Returns mean and peak of each map by name, for arrays of NumPy or JAX."""
+  ways = {'mean': lambda m: m.mean((1, 2)), 'peak': lambda m: m.max((1, 2))}
+  return {name: ways[way](maps[of]) for name, (of, way) in OF_MAPS.items()}
+
+
+def _mean_word(one: Feedback) -> float:
+  read = [p for _, p in one.keywords if not math.isnan(p)]
+  return sum(read) / len(read) if read else 0.0
+
+
+def _channels_last(images: Any) -> Any:
+  """Returns arrays with the colours in the last axis, tensors as arrays of NumPy."""
+  if isinstance(images, list | tuple):
+    return [_channels_last(one) for one in images]
+  # Whoever has a tensor has imported PyTorch.
+  torch = sys.modules.get('torch')
+  if torch is not None and isinstance(images, torch.Tensor):
+    images = images.detach()
+    # NumPy has no bfloat16.
+    images = (images.float() if images.is_floating_point() else images).cpu().numpy()
+  shape = getattr(images, 'shape', ())
+  if len(shape) not in (3, 4):
+    return images
+  first, last = shape[-3] == 3, shape[-1] == 3
+  if last and not first:
+    return images
+  if last or not first:
+    raise InputError(
+      f'images of shape {list(shape)}: which axis has the 3 colours is unclear; give '
+      '[images, 3, height, width] or [images, height, width, 3]'
+    )
+  return np.moveaxis(np.asarray(images), -3, -1)

@@ -1,0 +1,188 @@
+"""Rewards of PyTorch tensors, with gradients, and inside a diffusers pipeline.
+
+Needs the extra `parity`.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+import rahf
+import tiny_directory
+from rahf import rewards
+from rahf.errors import InputError
+
+REASON = 'needs PyTorch and diffusers: pip install "rahf[parity]"'
+torch = pytest.importorskip('torch', reason=REASON)
+diffusers = pytest.importorskip('diffusers', reason=REASON)
+transformers = pytest.importorskip('transformers', reason=REASON)
+
+PROMPTS = ['a red circle', 'a blue square, red', 'a cat']
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  return tiny_directory.write(tmp_path_factory.mktemp('models'))
+
+
+@pytest.fixture(scope='module')
+def reward(directory):
+  model = rahf.load(directory, batch_size=2)
+  return rewards.Reward(model, {'overall': 1, 'misalignment_mean': -1})
+
+
+@pytest.fixture(scope='module')
+def pixels():
+  """uint8[3, 24, 40, 3]."""
+  return np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'tolerance'),
+  # bfloat16 has 8 bits of a value, float16 11.
+  [('uint8', 0), ('float64', 0), ('float32', 0), ('float16', 0), ('bfloat16', 0.01)],
+)
+def test_tensors_of_any_dtype(reward, pixels, dtype, tolerance):
+  tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+  if dtype != 'uint8':
+    tensor = (tensor / 255).to(getattr(torch, dtype))
+  expected, _ = reward(pixels, PROMPTS)
+  values, _ = reward(tensor.requires_grad_(dtype == 'float32'), PROMPTS)
+  np.testing.assert_allclose(values, expected, rtol=0, atol=tolerance)
+  # As ddpo-pytorch, TRL and Flow-GRPO take it.
+  assert torch.as_tensor(values, device='cpu').shape == (3,)
+
+
+def test_a_tensor_with_nan(reward):
+  images = torch.zeros(2, 3, 8, 8)
+  images[1, 0, 0, 0] = torch.nan
+  with pytest.raises(InputError, match=r'images\[1\]: .* NaN'):
+    reward(images, 'a cat')
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_gradients_of_pytorch(reward, pixels, last):
+  """Three images in buckets of two, upstream gradients that differ."""
+  tensor = torch.from_numpy(pixels / 255).float()
+  tensor = (tensor if last else tensor.permute(0, 3, 1, 2)).requires_grad_()
+  values, info = reward.with_gradient(tensor, tuple(PROMPTS), [{}] * 3)
+  expected, _ = reward(pixels, PROMPTS)
+  assert info == {}
+  # Scaled without rounding.
+  np.testing.assert_allclose(values.detach(), expected, atol=0.01)
+  (values * torch.tensor([1.0, -2.0, 3.0])).sum().backward()
+  text, value = reward.encode(PROMPTS), jax.jit(reward.differentiable)
+  gradient = tensor.grad if last else tensor.grad.permute(0, 2, 3, 1)
+  for row, upstream in enumerate([1.0, -2.0, 3.0]):
+    # A step along the gradient, by the function that JAX differentiates.
+    length = gradient[row].norm()
+    step = (1e-4 / length * gradient[row] / length).numpy()
+    image = pixels[row] / np.float32(255)
+    change = [
+      value(reward.params, moved[None], text[row : row + 1])[0]
+      for moved in (image + step, image - step)
+    ]
+    assert (change[0] - change[1]) * upstream == pytest.approx(2e-4, rel=0.02)
+
+
+def test_gradients_need_images_and_prompts(reward):
+  with pytest.raises(InputError, match=r'1 prompts for images of shape \(2, 3, 8, 8\)'):
+    reward.with_gradient(torch.zeros(2, 3, 8, 8), ['a cat'])
+  with pytest.raises(InputError, match='not in'):
+    reward.with_gradient(torch.full((1, 3, 8, 8), 2.0), ['a cat'])
+
+
+@pytest.fixture(scope='module')
+def pipeline():
+  """Stable Diffusion with random weights, at the smallest sizes."""
+  torch.manual_seed(0)
+  letters = 'abcdefghijklmnopqrstuvwxyz'
+  pieces = [
+    '<|startoftext|>',
+    '<|endoftext|>',
+    *letters,
+    *(f'{c}</w>' for c in letters),
+  ]
+  vocabulary = {piece: i for i, piece in enumerate(pieces)}
+  text = transformers.CLIPTextConfig(
+    vocab_size=len(pieces),
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    max_position_embeddings=32,
+    bos_token_id=0,
+    eos_token_id=1,
+    pad_token_id=1,
+  )
+  unet = diffusers.UNet2DConditionModel(
+    sample_size=16,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+    up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+    cross_attention_dim=16,
+    attention_head_dim=4,
+  )
+  vae = diffusers.AutoencoderKL(
+    block_out_channels=(8, 8),
+    down_block_types=('DownEncoderBlock2D',) * 2,
+    up_block_types=('UpDecoderBlock2D',) * 2,
+    norm_num_groups=4,
+  )
+  found = diffusers.StableDiffusionPipeline(
+    vae=vae,
+    text_encoder=transformers.CLIPTextModel(text),
+    tokenizer=transformers.CLIPTokenizer(
+      vocab=vocabulary, merges=[], model_max_length=32
+    ),
+    unet=unet,
+    scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+    safety_checker=None,
+    feature_extractor=None,
+    requires_safety_checker=False,
+  )
+  found.set_progress_bar_config(disable=True)
+  return found
+
+
+def test_inside_a_diffusers_pipeline(pipeline, reward):
+  """Sampled and scored, as TRL's DDPOTrainer does."""
+  prompts = (*PROMPTS, 'two dogs')
+
+  def sample(output_type):
+    return pipeline(
+      list(prompts),
+      num_inference_steps=2,
+      output_type=output_type,
+      generator=torch.Generator().manual_seed(0),
+    ).images
+
+  images = sample('pt')
+  assert images.shape == (4, 3, 32, 32)
+  values, info = reward(images, prompts, ({},) * 4)
+  assert len(set(values)) == 4
+  words = [[word for word, _ in keywords] for keywords in info['keywords']]
+  assert words[1:] == [['a', 'blue', 'square', 'red'], ['a', 'cat'], ['two', 'dogs']]
+  # The same as floats of NumPy, NHWC, and as PIL images.
+  for output_type in ('np', 'pil'):
+    others, _ = reward(sample(output_type), prompts)
+    np.testing.assert_allclose(others, values, atol=1e-6)
+
+
+def test_a_decoder_learns_from_the_gradient(pipeline, reward):
+  """The gradient goes through images into weights, as in TRL's AlignPropTrainer."""
+  latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+  weights = list(pipeline.vae.decoder.parameters())
+  optimizer = torch.optim.SGD(weights, 0.01)
+
+  def decode():
+    images = pipeline.vae.decode(latents).sample
+    return pipeline.image_processor.postprocess(images, 'pt', [True] * 3)
+
+  before, _ = reward.with_gradient(decode(), PROMPTS)
+  (-before.mean()).backward()
+  optimizer.step()
+  after, _ = reward.with_gradient(decode(), PROMPTS)
+  assert after.mean() > before.mean()
