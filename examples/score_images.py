@@ -5,8 +5,8 @@ project's root:
 
   python examples/score_images.py [DIR]
 
-DIR keeps what it makes, a temporary directory is the default. A minute or two
-on two CPU cores. A few steps teach the model next to nothing: for numbers that mean something,
+DIR keeps what it makes, a temporary directory is the default. A minute or two on two
+CPU cores. A few steps teach the model next to nothing: for numbers that mean something,
 train `configs/quickstart.py` in full, as the README does, and begin at "Export".
 """
 
