@@ -1,6 +1,7 @@
 """Checkpoints, and the right of a run to its work directory."""
 
 import contextlib
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -150,9 +151,17 @@ class Checkpoints:
 
     Args:
       step: not smaller than those before.
+
+    Raises:
+      OSError: it cannot be written, or the one before could not.
     """
     if step == self._newest:
       return
+    with self._writing():
+      self._save(step, state)
+    self._newest = step
+
+  def _save(self, step: int, state: Any) -> None:
     there = self._directory / str(step)
     if distributed.from_first(there.exists()):
       # Incomplete, or the run would have started from it. Orbax would refuse.
@@ -167,7 +176,23 @@ class Checkpoints:
       force=True,
       custom_metadata={CHECKSUMS: checksums(state)},
     )
-    self._newest = step
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what Orbax raises, also of the save before, into an error of writing."""
+    try:
+      yield
+    # TensorStore has ValueErrors for a full disk, and others for a network away.
+    except Exception as error:
+      reason = ' '.join(str(error).split())[:300]
+    else:
+      return
+    # What is left of the failed save would complain when the process ends.
+    gc.collect()
+    raise OSError(
+      f'{self._directory}: a checkpoint cannot be written ({reason}); make room or '
+      'whatever it needs, the same command goes on from the checkpoint before'
+    )
 
   def restore_newest(self, abstract: Any) -> tuple[int, Any]:
     """Reads the newest checkpoint that is whole; returns its step and content.
@@ -244,8 +269,13 @@ class Checkpoints:
     return aside
 
   def close(self) -> None:
-    """Waits for what is being written."""
-    self._manager.wait_until_finished()
+    """Waits for what is being written.
+
+    Raises:
+      OSError: it could not be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
     self._manager.close()
 
 

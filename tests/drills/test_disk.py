@@ -1,0 +1,93 @@
+"""A full disk, and one that is only read: nothing that was there is lost."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+from test_parts import make, plan, write
+
+import runs
+from rahf.checkpoint import Checkpoints
+from rahf.data.datasets.writing import manifest
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """Returns a function that makes a file system of so many bytes, or remakes it."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+
+  def mount(*options):
+    done = subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', ','.join(options), 'tmpfs', folder],
+      capture_output=True,
+      text=True,
+    )
+    if done.returncode:
+      pytest.skip(f'mounting needs root: {done.stderr}')
+    mounted.append(folder)
+    return folder
+
+  mounted: list[pathlib.Path] = []
+  yield mount
+  if mounted:
+    subprocess.run(['umount', folder], check=True)
+
+
+def remount(folder, *options):
+  subprocess.run(['mount', '-o', ','.join(['remount', *options]), folder], check=True)
+
+
+def run(data_dir, workdir):
+  process = runs.start_tiny(data_dir, f'--workdir={workdir}')
+  printed, errors = process.communicate(timeout=200)
+  return process.returncode, printed, errors
+
+
+def test_training_on_a_full_disk_goes_on_when_there_is_room(trained, data_dir, disk):
+  folder = disk('size=40m')
+  workdir = folder / 'run'
+  stopped = runs.start_tiny(data_dir, f'--workdir={workdir}')
+  runs.wait_for(stopped, 'step 2/4')
+  stopped.terminate()
+  _, errors = stopped.communicate(timeout=100)
+  assert stopped.returncode == 0, errors
+  checkpoint = workdir / 'checkpoints/2'
+  size = sum(path.stat().st_size for path in checkpoint.rglob('*') if path.is_file())
+  free = shutil.disk_usage(folder).free
+  # Room for what else is written, not for a checkpoint.
+  (folder / 'filler').write_bytes(bytes(free - size // 2))
+  status, _, errors = run(data_dir, workdir)
+  assert status == 1
+  assert 'cannot be written' in errors or 'No space left' in errors
+  assert Checkpoints(workdir).latest_step() == 2
+  (folder / 'filler').unlink()
+  status, printed, errors = run(data_dir, workdir)
+  assert status == 0, errors
+  assert 'at step 2' in printed
+  runs.assert_same_run(trained, workdir)
+
+
+def test_a_work_directory_that_is_only_read(data_dir, disk):
+  folder = disk('size=3m')
+  remount(folder, 'ro')
+  status, _, errors = run(data_dir, folder / 'run')
+  assert status == 1
+  assert 'Read-only file system' in errors
+  assert 'Traceback' not in errors
+
+
+def test_a_data_set_on_a_full_disk(tmp_path, disk):
+  """What is made stays, and with room the rest is made."""
+  folder = disk('size=16k')
+  sources = [tmp_path / f'source-{number}' for number in range(3)]
+  for path in sources:
+    path.write_bytes(b'content')
+  assert len(plan(sources)) == 22
+  with pytest.raises(OSError, match=r'partial|No space'):
+    write(folder, sources, make, workers=1)
+  assert not (folder / 'mine').exists()
+  remount(folder, 'size=4m')
+  prepared, _ = write(folder, sources, make)
+  assert sum(s.records for s in manifest.read(prepared).shards.values()) == 21
