@@ -6,6 +6,7 @@ replaced, the same command makes those that are not there, or were made of other
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -156,16 +157,17 @@ class _Maker:
 
     paths = {s: shard_path(self._folder, number, s) for s in schema.SPLITS}
     try:
-      for sample, record in self._make(samples, note):
-        self._go_on()
-        if record:
-          if sample.split not in writers:
-            writers[sample.split] = tf.io.TFRecordWriter(str(paths[sample.split]))
-          writers[sample.split].write(features.encode_record(record))
-          uids.setdefault(sample.split, []).append(sample.uid)
-        self._advance(1)
-      for writer in writers.values():
-        writer.close()
+      with contextlib.ExitStack() as stack:
+        for sample, record in self._make(samples, note):
+          self._go_on()
+          if record:
+            split = sample.split
+            if split not in writers:
+              writer = tf.io.TFRecordWriter(str(paths[split]))
+              writers[split] = stack.enter_context(writer)
+            writers[split].write(features.encode_record(record))
+            uids.setdefault(split, []).append(sample.uid)
+          self._advance(1)
     except tf.errors.OpError as error:  # Of writing, as when a disk is full.
       raise OSError(f'{self._folder}: {error.message}') from None
     shards = {
