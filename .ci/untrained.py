@@ -10,24 +10,24 @@ import sentencepiece
 from etils import epath
 
 from rahf.blueprint import draw_up
-from rahf.checkpoint import Checkpoints, claim_workdir
+from rahf.checkpoint import Checkpoints, claimed
 
 config = runpy.run_path(sys.argv[1])['get_config']()
 workdir = epath.Path(sys.argv[2]).absolute()
-claim_workdir(workdir, config)
-checkpoints = Checkpoints(workdir)
-checkpoints.save(0, draw_up(config).states.make(0))
-checkpoints.close()
-with (workdir / 'tokenizer.model').open('wb') as file:
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(['a red circle, a blue square']),
-    model_writer=file,
-    vocab_size=24,
-    hard_vocab_limit=False,
-    pad_id=0,
-    eos_id=1,
-    unk_id=2,
-    bos_id=-1,
-    user_defined_symbols=['_0'],
-    minloglevel=2,
-  )
+with claimed(workdir, config, started=False):
+  checkpoints = Checkpoints(workdir)
+  checkpoints.save(0, draw_up(config).states.make(0))
+  checkpoints.close()
+  with (workdir / 'tokenizer.model').open('wb') as file:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(['a red circle, a blue square']),
+      model_writer=file,
+      vocab_size=24,
+      hard_vocab_limit=False,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=-1,
+      user_defined_symbols=['_0'],
+      minloglevel=2,
+    )
