@@ -1,0 +1,55 @@
+"""Memory does not grow with steps or requests."""
+
+import pathlib
+import re
+
+import runs
+from rahf.feedback import load
+from rahf.service.engine import Engine
+from served import ask_json, make_image, running, write_model
+
+# What allocators keep varies by some of it. Half of the short run's 200 batches of 8
+# images of 64 px as floats, or of its requests' images, would be 80 and 36 MB.
+SLACK = 24 * 2**20
+
+
+def resident(process: int | str) -> int:
+  """Returns the memory that a process has, in bytes (Linux tells)."""
+  status = pathlib.Path(f'/proc/{process}/status').read_text()
+  return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) * 1024
+
+
+def test_training(data_dir, tmp_path, long):
+  steps = 2_000 if long else 400
+  every = steps // 8
+  process = runs.start_tiny(
+    data_dir,
+    f'--workdir={tmp_path}/run',
+    f'--config.train.steps={steps}',
+    f'--config.train.log_every={every}',
+    f'--config.train.checkpoint_every={steps}',
+    f'--config.eval.every={10 * steps}',
+  )
+  found = []
+  for line in process.stdout:
+    if line.startswith('step '):
+      found.append(resident(process.pid))
+  _, errors = process.communicate(timeout=100)
+  assert process.returncode == 0, errors
+  # Once warm, and before the last evaluation.
+  assert max(found[4:7]) - found[2] < SLACK
+
+
+def test_serving(tmp_path, long):
+  requests = 2_000 if long else 400
+  engine = Engine(load(write_model(tmp_path), batch_size=4))
+  engine.warm_up(print)
+  image = make_image(height=200, width=300)
+  found = []
+  with running(engine) as port:
+    for number in range(requests):
+      assert ask_json(port, image).status == 200
+      if number % (requests // 8) == 0:
+        found.append(resident('self'))
+  engine.stop(10)
+  assert max(found[4:]) - found[2] < SLACK
