@@ -1,130 +1,28 @@
-"""Checkpoints, and the right of a run to its work directory."""
+"""Checkpoints, numbered by step."""
 
 import contextlib
 import gc
-import json
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from ml_collections import ConfigDict
 
-from rahf import config as config_lib
-from rahf import distributed, locks
+from rahf import distributed
 from rahf.checksums import checksums
 from rahf.errors import InputError
+from rahf.work_directory import is_complete
 
-# What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile', 'export')
-FREE_FIELDS = (
-  *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
-  'train.max_skipped',
-  'model.remat',
-)
 _REMEDY = 'copy it again, or go on with training, which passes it over'
 # In the metadata of each checkpoint; those of older versions have none.
 CHECKSUMS = 'checksums'
-# What Orbax writes into every checkpoint.
-METADATA = '_CHECKPOINT_METADATA'
 
 
 class DamagedCheckpointError(InputError):
   """A checkpoint is not what was saved."""
-
-
-def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-  """Checks that a run in the directory, if there is one, has the same config.
-
-  Raises:
-    InputError: the directory belongs to a run with another config.
-  """
-  path = workdir / 'config.json'
-  if not path.exists():
-    return
-  # A field that was not there yet had the value that is now its default.
-  defaults = json.loads(config_lib.to_json(config_lib.default_config()))
-  there = _merged(defaults, json.loads(path.read_text()))
-  here = json.loads(config_lib.to_json(config))
-  if changed := config_lib.differences(_fixed(there), _fixed(here)):
-    raise InputError(
-      f'{workdir} holds a run with another config:\n  '
-      + '\n  '.join(changed)
-      + '\nchoose another --workdir, or set these fields as they are there'
-    )
-
-
-def _merged(defaults: Any, given: Any) -> Any:
-  """Returns what is given, and the defaults of what is not."""
-  if not (isinstance(defaults, dict) and isinstance(given, dict)):
-    return given
-  common = defaults.keys() & given.keys()
-  return defaults | given | {k: _merged(defaults[k], given[k]) for k in common}
-
-
-@contextlib.contextmanager
-def claimed(workdir: epath.Path, config: ConfigDict, started: bool) -> Iterator[None]:
-  """Keeps other runs out of a work directory, and writes config.json.
-
-  Args:
-    started: what `is_started` said.
-
-  Raises:
-    InputError: another run is in there, or was since `started` was found.
-  """
-  if not distributed.is_first():
-    yield
-    return
-  with locks.alone(workdir):
-    check_workdir(workdir, config)
-    if is_started(workdir) != started:
-      raise InputError(
-        f'{workdir}: another run began or ended there just now; run the command again'
-      )
-    # Written aside and renamed: half a file would keep the run from going on.
-    aside = workdir / '.config.json.partial'
-    aside.write_text(config_lib.to_json(config))
-    aside.replace(workdir / 'config.json')
-    yield
-
-
-def is_started(workdir: epath.Path) -> bool:
-  """Returns whether there is a complete checkpoint to go on from.
-
-  It only looks: Orbax's manager would wait for the other processes, which may not
-  find the same yet.
-  """
-  return bool(complete_steps(workdir))
-
-
-def complete_steps(workdir: epath.Path) -> list[int]:
-  """Returns the steps with a complete checkpoint, ascending; it only looks."""
-  directory = workdir / 'checkpoints'
-  if not directory.exists():
-    return []
-  steps = (step for step in directory.iterdir() if step.name.isdigit())
-  return sorted(int(step.name) for step in steps if _is_complete(step))
-
-
-def _is_complete(directory: epath.Path) -> bool:
-  """Returns whether Orbax has finished a checkpoint.
-
-  It takes an empty directory for one; in a bucket, where nothing can be renamed, it
-  looks for a file that is written last.
-  """
-  there = (directory / METADATA).exists()
-  return there and ocp.utils.is_checkpoint_finalized(directory)
-
-
-def _fixed(settings: dict) -> dict:
-  """Returns the settings without those that a resumed run may change."""
-  kept = {k: v for k, v in settings.items() if k not in FREE_SECTIONS}
-  for field in FREE_FIELDS:
-    section, name = field.split('.')
-    kept[section] = {k: v for k, v in kept[section].items() if k != name}
-  return kept
 
 
 class Checkpoints:
@@ -142,9 +40,11 @@ class Checkpoints:
 
   def latest_step(self) -> int | None:
     """Returns the step of the newest complete checkpoint, or None."""
+    return max(self._complete_steps(), default=None)
+
+  def _complete_steps(self) -> list[int]:
     steps = self._manager.all_steps()
-    complete = [step for step in steps if _is_complete(self._directory / str(step))]
-    return max(complete, default=None)
+    return [step for step in steps if is_complete(self._directory / str(step))]
 
   def save(self, step: int, state: Any) -> None:
     """Starts to write a checkpoint, unless it is there; training may go on meanwhile.
@@ -157,11 +57,12 @@ class Checkpoints:
     """
     if step == self._newest:
       return
+    sums = checksums(state)
     with self._writing():
-      self._save(step, state)
+      self._save(step, state, sums)
     self._newest = step
 
-  def _save(self, step: int, state: Any) -> None:
+  def _save(self, step: int, state: Any, sums: dict[str, int]) -> None:
     there = self._directory / str(step)
     if distributed.from_first(there.exists()):
       # Incomplete, or the run would have started from it. Orbax would refuse.
@@ -174,7 +75,24 @@ class Checkpoints:
       step,
       args=ocp.args.StandardSave(state),
       force=True,
-      custom_metadata={CHECKSUMS: checksums(state)},
+      custom_metadata={CHECKSUMS: sums},
+    )
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what Orbax raises, also of the save before, into an error of writing."""
+    try:
+      yield
+    # TensorStore has ValueErrors for a full disk, and others for a network away.
+    except Exception as error:
+      reason = ' '.join(str(error).split())[:300]
+    else:
+      return
+    # What is left of the failed save would complain when the process ends.
+    gc.collect()
+    raise OSError(
+      f'{self._directory}: a checkpoint cannot be written ({reason}); make room or '
+      'whatever it needs, the same command goes on from the checkpoint before'
     )
 
   @contextlib.contextmanager
@@ -201,19 +119,23 @@ class Checkpoints:
     the whole one might be deleted for them.
 
     Raises:
-      InputError: none is whole, or they are of another model.
+      InputError: none is whole, and all stay where they are; or they are of another
+        model.
     """
-    step = self.latest_step()
-    while step is not None:
+    damaged: dict[int, InputError] = {}
+    while (step := self._newest_but(damaged)) is not None:
       try:
-        return step, self._restore_everywhere(step, abstract)
+        state = self.restore(step, abstract)
       except DamagedCheckpointError as error:
-        aside = self._set_aside(step)
-        print(f'Passed over, and moved to {aside}: {error}')
-        damaged = error
-      step = self._newest = self.latest_step()
+        damaged[step] = error
+        continue
+      for passed, error in damaged.items():
+        print(f'Passed over, and moved to {self._set_aside(passed)}: {error}')
+      self._newest = step
+      return step, state
+    reasons = '; '.join(map(str, damaged.values())) or 'there is none'
     raise InputError(
-      f'{self._directory}: no checkpoint can be read ({damaged}); copy them again, or '
+      f'{self._directory}: no checkpoint can be read: {reasons}. Copy them again, or '
       'begin anew in another --workdir'
     )
 
@@ -221,18 +143,40 @@ class Checkpoints:
     """Reads a checkpoint straight into the shards that `abstract` describes.
 
     Raises:
-      DamagedCheckpointError: it cannot be read, or not as it was written.
+      DamagedCheckpointError: a process cannot read it, or it is not as it was written.
       InputError: an array has another shape or dtype than expected, is missing, or
         is not known to the model.
     """
     where = self._directory / str(step)
+    state, damage = None, None
+    try:
+      state = self._read(where, step, abstract)
+    except DamagedCheckpointError as error:
+      damage = error
+    if distributed.any_process(damage is not None):
+      raise damage or DamagedCheckpointError(f'{where}: another process cannot read it')
+    kept = self._manager.metadata(step).custom_metadata or {}
+    _check_sums(where, state, kept.get(CHECKSUMS))
+    return state
+
+  def _read(self, where: epath.Path, step: int, abstract: Any) -> Any:
+    """Reads without waiting for others, which may be unable to."""
+    options = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:
+      me = jax.process_index()
+      options = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'rahf-{me}'
+      )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
     try:
       stored = self._manager.item_metadata(step)
       if stored is None:
         raise DamagedCheckpointError(f'{where} is not complete; {_REMEDY}')
       _check_arrays(where, getattr(stored, 'tree', stored), abstract)
-      state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-      kept = self._manager.metadata(step).custom_metadata or {}
+      with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        return checkpointer.restore(
+          where / 'default', args=ocp.args.StandardRestore(abstract)
+        )
     except InputError:
       raise
     # Whatever the readers below Orbax make of spoilt bytes.
@@ -241,29 +185,22 @@ class Checkpoints:
       raise DamagedCheckpointError(
         f'{where} cannot be read ({reason}); {_REMEDY}'
       ) from None
-    _check_sums(where, state, kept.get(CHECKSUMS))
-    return state
 
-  def _restore_everywhere(self, step: int, abstract: Any) -> Any:
-    """Restores in all processes, or fails in all."""
-    state, damage = None, None
-    try:
-      state = self.restore(step, abstract)
-    except DamagedCheckpointError as error:
-      damage = error
-    if distributed.any_process(damage is not None):
-      where = self._directory / str(step)
-      raise damage or DamagedCheckpointError(f'{where} is damaged for another process')
-    return state
+  def _newest_but(self, passed_over: Collection[int]) -> int | None:
+    """Returns the newest complete step but these, as the first process sees it."""
+    steps = set(self._complete_steps()) - set(passed_over)
+    found = int(distributed.from_first(max(steps, default=-1)))
+    return None if found < 0 else found
 
   def _set_aside(self, step: int) -> epath.Path:
-    there = self._directory / str(step)
-    aside = self._directory.parent / 'damaged' / str(step)
+    """Moves a checkpoint out of the way, and returns where it is."""
+    folder = self._directory.parent / 'damaged'
+    names = (f'{step}-{n}' if n else f'{step}' for n in itertools.count())
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    distributed.wait_for_all()  # Until they have seen the same.
     if distributed.is_first():
-      if aside.exists():
-        aside.rmtree()
-      aside.parent.mkdir(exist_ok=True)
-      there.rename(aside)
+      folder.mkdir(exist_ok=True)
+      (self._directory / str(step)).rename(aside)
     distributed.wait_for_all()
     self._manager.reload()
     return aside
@@ -322,8 +259,8 @@ def _check_sums(where: epath.Path, state: Any, saved: dict[str, int] | None) -> 
   changed = [path for path, value in checksums(state).items() if saved[path] != value]
   if changed:
     raise DamagedCheckpointError(
-      f'{where}: {changed[0]} is not as it was saved (checksum), nor are '
-      f'{len(changed) - 1} other arrays; {_REMEDY}'
+      f'{where}: {changed[0]} is not as it was saved, by its checksum, the first of '
+      f'{len(changed)} such arrays; {_REMEDY}'
     )
 
 

@@ -23,7 +23,15 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, losses, report, samples, sharding
+from rahf import (
+  checkpoint,
+  distributed,
+  losses,
+  report,
+  samples,
+  sharding,
+  work_directory,
+)
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -265,7 +273,7 @@ def evaluate(
     Interrupted: SIGTERM or Ctrl-C came.
   """
   config_lib.validate(config)
-  checkpoint.check_workdir(workdir, config)
+  work_directory.check_workdir(workdir, config)
   step = None
   if (workdir / 'checkpoints').exists():
     checkpoints = checkpoint.Checkpoints(workdir)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import artifact, checkpoint, distributed, model_directory
+from rahf import artifact, checkpoint, distributed, model_directory, work_directory
 from rahf import config as config_lib
 from rahf.card import model_card
 from rahf.data import dataset, schema
@@ -51,7 +51,7 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   config_lib.validate(config)
   if jax.process_count() > 1:
     raise InputError('--mode=export runs in one process; leave --multihost out')
-  checkpoint.check_workdir(workdir, config)
+  work_directory.check_workdir(workdir, config)
   folder = epath.Path(config.export.dir or workdir / 'export').absolute()
   _check_place(folder)
   with distributed.interruptible(interruption):
@@ -75,7 +75,7 @@ def find_step(workdir: epath.Path, wanted: int) -> int:
   Raises:
     InputError: it has no complete checkpoint.
   """
-  steps = checkpoint.complete_steps(workdir)
+  steps = work_directory.complete_steps(workdir)
   if not steps:
     raise InputError(
       f'{workdir} has no checkpoint to export; train first, with the same --workdir'

@@ -1,10 +1,12 @@
 """Folders that one process at a time may write."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 
+from absl import logging
 from etils import epath
 
 from rahf.errors import InputError
@@ -34,4 +36,12 @@ def alone(folder: os.PathLike | str) -> Iterator[None]:
       raise InputError(
         f'another process is writing to {folder}; wait for it, or choose another folder'
       ) from None
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        raise
+      logging.warning(
+        'The file system of %s has no locks (%s): see to it that one process at a time '
+        'writes there.',
+        *(folder, error.strerror),
+      )
     yield

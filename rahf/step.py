@@ -37,8 +37,8 @@ def make_train_step(
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
     schedule: the optimizer's, to be reported as `learning_rate`.
-    skip_nonfinite: whether parameters and optimizer state stay as they were where loss
-      or gradient is NaN or infinite.
+    skip_nonfinite: whether parameters and moments stay as they were where loss or
+      gradient is NaN or infinite.
   """
 
   def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
@@ -86,13 +86,18 @@ def make_train_step(
     if skip_nonfinite:
       finite = jnp.isfinite(parts.total) & jnp.isfinite(metrics['gradient_norm'])
       new = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
+        # Counts go on, as the schedule's.
+        lambda new, old: jnp.where(finite, new, old) if _is_inexact(new) else new,
         new,
         (state.params, state.opt_state),
       )
     return TrainState(state.step + 1, *new), metrics
 
   return train_step
+
+
+def _is_inexact(array: jax.Array) -> bool:
+  return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 def norms(grads: Any, params: Any) -> Metrics:

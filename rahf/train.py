@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, report, sharding
+from rahf import checkpoint, distributed, report, sharding, work_directory
 from rahf import config as config_lib
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
@@ -44,7 +44,7 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
   config_lib.validate(config)
-  checkpoint.check_workdir(workdir, config)
+  work_directory.check_workdir(workdir, config)
   with distributed.interruptible(interruption):
     experiment = set_up(config)
     experiment.check_train_batch()
@@ -60,10 +60,11 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     print(describe(experiment, [experiment.split(name) for name in names]))
     evaluator = Evaluator(config, experiment)
     # Before the directory is claimed: a mistake in config.init can still be mended.
-    started = checkpoint.is_started(workdir)
+    # As the first sees it: a shared folder may look different to others for a while.
+    started = bool(distributed.from_first(work_directory.is_started(workdir)))
     plan = None if started else plan_weights(config, experiment)
   with (
-    checkpoint.claimed(workdir, config, started),
+    work_directory.claimed(workdir, config, started),
     TensorBoardWriter(workdir / 'tensorboard') as board,
   ):
     trainer = Trainer(config, workdir, experiment, plan, evaluator, interruption, board)

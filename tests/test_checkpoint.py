@@ -12,16 +12,11 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rahf import sharding
-from rahf.checkpoint import (
-  Checkpoints,
-  DamagedCheckpointError,
-  check_workdir,
-  claimed,
-  is_started,
-)
+from rahf.checkpoint import Checkpoints, DamagedCheckpointError
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.state import TrainState
+from rahf.work_directory import check_workdir, claimed, is_started
 
 MESH = dict(data=2, fsdp=2, tensor=2)
 
@@ -216,7 +211,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spo
   step, state = checkpoints.restore_newest(describe(states[0]))
   assert step == 0
   np.testing.assert_array_equal(state.params['vit']['kernel'], noise[0])
-  assert f'Passed over, and moved to {workdir}/damaged/1' in capsys.readouterr().out
+  assert f'Passed over, and moved to {workdir}/damaged/1: ' in capsys.readouterr().out
   assert (workdir / 'damaged/1').exists()
   # The step is free again.
   checkpoints.save(1, states[1])
@@ -228,6 +223,10 @@ def test_when_none_is_whole_it_says_what_to_do(saved):
   _cut(_largest(pathlib.Path(saved / 'checkpoints/5')))
   with pytest.raises(InputError, match=r'no checkpoint can be read.*begin anew'):
     Checkpoints(saved).restore_newest(describe(make_state()))
+  # It may only be the storage that is away.
+  assert (saved / 'checkpoints/5').exists()
+  with pytest.raises(InputError, match='no checkpoint can be read: there is none'):
+    Checkpoints(saved / 'other').restore_newest(describe(make_state()))
 
 
 def test_another_model_is_no_damage(saved):

@@ -48,6 +48,21 @@ def assert_close(found: list[dict], expected: list[dict]) -> None:
         assert row[name] == pytest.approx(other[name], rel=tolerance), name
 
 
+def stop_in_the_middle(data_dir, workdir, line) -> None:
+  """Goes on with a run, and stops it some time after the first has printed this."""
+  first, second = start_two(data_dir, workdir)
+  runs.wait_for(first, line)
+  first.send_signal(signal.SIGTERM)
+  for process in (first, second):
+    printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert 'Traceback' not in errors
+    # The second prints nothing. Each hears of it one poll later.
+    stopped = re.search(r'Interrupted after step (3|4);', printed)
+    assert bool(stopped) == (process is first)
+  assert Checkpoints(workdir).latest_step() in (3, 4)
+
+
 def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   trained, data_dir, tmp_path
 ):
@@ -61,17 +76,14 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   assert first.returncode
   assert Checkpoints(tmp_path).latest_step() == 2
 
-  first, second = start_two(data_dir, tmp_path)
-  runs.wait_for(first, 'Resuming')
-  first.send_signal(signal.SIGTERM)
-  for process in (first, second):
-    printed, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
-    assert 'Traceback' not in errors
-    # The second prints nothing. Each hears of it one poll later.
-    stopped = re.search(r'Interrupted after step (3|4);', printed)
-    assert bool(stopped) == (process is first)
-  assert Checkpoints(tmp_path).latest_step() in (3, 4)
+  stop_in_the_middle(data_dir, tmp_path, 'Resuming')
+  newest = Checkpoints(tmp_path).latest_step()
+  # What the second process wrote, and reads.
+  folder = tmp_path / f'checkpoints/{newest}/default/ocdbt.process_1/d'
+  max(folder.iterdir(), key=lambda path: path.stat().st_size).unlink()
+  stop_in_the_middle(
+    data_dir, tmp_path, f'Passed over, and moved to {tmp_path}/damaged'
+  )
 
   config = tiny.get_config(data_dir)
   config.mesh.update(data=2, fsdp=2, tensor=2)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tqdm
+from etils import epath
 
 from rahf.errors import InputError
 
@@ -80,13 +81,13 @@ def read(folder: os.PathLike | str) -> Manifest | None:
   Raises:
     InputError: it cannot be read.
   """
-  path = pathlib.Path(folder) / NAME
+  path = epath.Path(folder) / NAME
+  if not path.exists():
+    return None
   try:
     content = json.loads(path.read_text())
     shards = {name: Shard(**shard) for name, shard in content['shards'].items()}
     return Manifest(shards, dict(content['settings']))
-  except FileNotFoundError:
-    return None
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
       f'{path} cannot be read ({error!r}); copy it again, or prepare the data again'
@@ -119,27 +120,41 @@ def check(folder: os.PathLike | str) -> list[str]:
   ]
 
 
-def compare(folder: os.PathLike | str, records: Mapping[str, int | None]) -> list[str]:
-  """Returns a sentence for each split that has not as many records as it should.
-
-  Without a manifest RichHF-18K is compared with its release.
+def compare(folder: os.PathLike | str, records: Mapping[str, int]) -> list[str]:
+  """Returns a sentence for each split that has not as many records as were written.
 
   Args:
-    records: found in each split; None where it is known to be damaged.
+    records: found in the splits in question.
+
+  Raises:
+    InputError: the manifest cannot be read.
   """
-  folder, manifest = pathlib.Path(folder), read(folder)
-  if manifest is not None:
-    source, expected = NAME, _by_split(manifest.shards)
-  elif folder.parent.name == 'richhf18k':
-    source, expected = 'the release', RELEASE_RECORDS
-  else:
+  manifest = read(folder)
+  expected = _by_split(manifest.shards) if manifest else {}
+  return _differences(folder, records, expected, NAME)
+
+
+def compare_with_release(
+  folder: os.PathLike | str, records: Mapping[str, int]
+) -> list[str]:
+  """`compare` for RichHF-18K that others prepared, without a manifest."""
+  folder = epath.Path(folder)
+  if folder.parent.name != 'richhf18k' or (folder / NAME).exists():
     return []
-  found = {split: records.get(split, 0) for split in expected}
+  return _differences(folder, records, RELEASE_RECORDS, 'the release')
+
+
+def _differences(
+  folder: os.PathLike | str,
+  found: Mapping[str, int],
+  expected: Mapping[str, int],
+  source: str,
+) -> list[str]:
   return [
-    f'{folder}: {split} has {found[split]:,} records, {source} {number:,}; prepare the '
-    'data again, or copy them again'
-    for split, number in expected.items()
-    if found[split] not in (None, number)
+    f'{folder}: {split} has {number:,} records, {source} {expected[split]:,}; prepare '
+    'the data again, or copy them again'
+    for split, number in found.items()
+    if number != expected.get(split, number)
   ]
 
 

@@ -218,7 +218,10 @@ class _Stream:
       )
       read[read == index] = read[following]
       return
-    raise RuntimeError('a batch could not be read, and each of its records can')
+    raise OSError(
+      'a batch could not be read, and now each of its records can: the storage was '
+      'away for a moment; the same command goes on'
+    )
 
   def _following(self, index: int) -> int:
     """Returns the next record of the same data set, behind its last its first."""

@@ -24,7 +24,12 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
   path = pathlib.Path(path)
   if not path.is_dir():
     raise InputError(f'{path}: no such folder')
-  found = sorted(info.parent for info in path.rglob('dataset_info.json'))
+  found = sorted(
+    info.parent
+    for info in path.rglob('dataset_info.json')
+    # Not what is still being made.
+    if not any(part.startswith('.') for part in info.relative_to(path).parts)
+  )
   if len(found) != 1:
     names = ', '.join(map(str, found)) or 'no dataset_info.json below it'
     raise InputError(

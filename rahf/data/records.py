@@ -6,7 +6,6 @@ training can resume anywhere without going over what came before.
 """
 
 import dataclasses
-import io
 import json
 import os
 import struct
@@ -18,7 +17,7 @@ import tensorflow as tf
 from etils import epath
 from jaxtyping import Int32, Int64
 
-from rahf.data import schema
+from rahf.data import kept, manifest, schema
 from rahf.errors import InputError
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
@@ -86,8 +85,10 @@ class RecordSplit:
     stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
     for position in range(len(self)):
       try:
-        record = parse_record(next(stream))
+        record = parse_record(next(stream)) if stream else self[position]
       except (tf.errors.OpError, ValueError, StopIteration):
+        # Behind what is damaged TensorFlow goes on with the next shard.
+        stream = None
         try:
           record = self[position]  # Says what is wrong there, and where.
         except InputError:
@@ -133,14 +134,14 @@ class RecordSplit:
     """
     path = self.directory / f'{self.name}.words.npz'
     sizes = _sizes(self.files)
-    kept = _kept(path, sizes)
-    if kept is None:
+    found = kept.read(path, sizes)
+    if found is None:
       counts = np.zeros(len(self), np.int32)  # Damaged ones have none.
       for position, record in self.undamaged():
         counts[position] = len(record.tokens)
-      kept = {'sizes': sizes, 'words': counts}
-      _keep(path, kept)
-    return kept['words']
+      found = {'sizes': sizes, 'words': counts}
+      kept.write(path, found)
+    return found['words']
 
 
 def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
@@ -159,12 +160,14 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   directory = epath.Path(directory)
   files, counts = _shards(directory, split)
   sizes = _sizes(files)
-  index = _kept(directory / f'{split}.index.npz', sizes)
+  index = kept.read(directory / f'{split}.index.npz', sizes)
   if index is None:
     index = {'sizes': sizes, **_index(files, sizes, counts)}
-    _keep(directory / f'{split}.index.npz', index)
+    kept.write(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
     raise InputError(f'split {split} of {directory} holds no records')
+  if problem := manifest.compare(directory, {split: len(index['shard'])}):
+    raise InputError(problem[0])
   return RecordSplit(
     directory=directory,
     name=split,
@@ -325,25 +328,3 @@ def _scan(
       'it again or prepare the data set again'
     )
   return np.array(offsets, np.int64), np.array(lengths, np.int64)
-
-
-def _kept(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
-  """Returns what `_keep` kept, if it was made from these very shards."""
-  try:
-    with np.load(io.BytesIO(path.read_bytes())) as archive:
-      values = dict(archive)
-  except (OSError, tf.errors.OpError):
-    return None
-  return values if np.array_equal(values['sizes'], sizes) else None
-
-
-def _keep(path: epath.Path, values: dict[str, np.ndarray]) -> None:
-  buffer = io.BytesIO()
-  np.savez(buffer, **values)
-  # Written aside and renamed: other processes may be opening the same split.
-  aside = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    aside.write_bytes(buffer.getvalue())
-    aside.replace(path)
-  except (OSError, tf.errors.OpError):
-    return  # A folder that is only readable is scanned every time.

@@ -23,7 +23,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """
   directory, names = prepared.find(path)
   counts = dict.fromkeys(names, 0)
-  sizes: dict[str, int | None] = {}
+  sizes: dict[str, int] = {}
   problems = manifest.check(directory)
   places = collections.defaultdict(list)
   for name in names:
@@ -31,7 +31,6 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
       split = records.open_split(directory, name)
     except ValueError as error:
       problems.append(str(error))
-      sizes[name] = None
       continue
     sizes[name] = len(split)
     results = prepared.map_records(split, _check)
@@ -40,7 +39,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
       if uid is not None:
         counts[name] += 1
         places[uid].append(split.where(position))
-  problems += manifest.compare(directory, sizes)
+  problems += manifest.compare_with_release(directory, sizes)
   problems += [
     f'uid {uid!r} is not unique: {" ".join(where)} in this split or another'
     for uid, where in places.items()

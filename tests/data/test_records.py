@@ -1,3 +1,4 @@
+import pathlib
 import struct
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 from etils import epath
 from util import make_record, write_split
 
-from rahf.data import records
+from rahf.data import manifest, records
+from rahf.data.records import open_split
 from rahf.errors import InputError
 
 
@@ -107,3 +109,39 @@ def test_other_examples_are_refused():
     records.parse_record(b'')
   with pytest.raises(InputError, match=r'not a tf\.train\.Example'):
     records.parse_record(b'\xff\xff\xff')
+
+
+@pytest.mark.parametrize('damaged', [0, 2, 5, 7, 11])
+def test_what_is_not_damaged_keeps_its_place(tmp_path, damaged):
+  """Also behind it, in its shard and the next."""
+  write_split(tmp_path, 'train', [make_record(number) for number in range(12)], 2)
+  split = open_split(tmp_path, 'train')
+  path = pathlib.Path(split.files[split.shard[damaged]])
+  data = bytearray(path.read_bytes())
+  data[split.offset[damaged] + 40] ^= 1
+  path.write_bytes(data)
+  expected = [(n, f'uid-{n}') for n in range(12) if n != damaged]
+  assert [(n, record.uid) for n, record in split.undamaged()] == expected
+  counts = split.word_counts()
+  assert counts[damaged] == 0
+  assert (np.delete(counts, damaged) == 5).all()
+
+
+def test_half_an_index_is_made_anew(tmp_path):
+  write_split(tmp_path, 'train', [make_record(number) for number in range(3)])
+  assert len(open_split(tmp_path, 'train')) == 3
+  index = tmp_path / 'train.index.npz'
+  whole = index.read_bytes()
+  for content in (b'', whole[: len(whole) // 2]):
+    index.write_bytes(content)
+    assert len(open_split(tmp_path, 'train')) == 3
+    assert index.read_bytes() == whole
+
+
+def test_other_counts_than_the_manifest_s_are_refused(tmp_path):
+  write_split(tmp_path, 'train', [make_record(number) for number in range(3)])
+  manifest.write(tmp_path, manifest.describe_all(tmp_path))
+  assert len(open_split(tmp_path, 'train')) == 3
+  write_split(tmp_path, 'train', [make_record(number) for number in range(2)])
+  with pytest.raises(InputError, match=r'train has 2 records, manifest\.json 3'):
+    open_split(tmp_path, 'train')

@@ -9,7 +9,8 @@ from test_parts import make, plan, write
 
 import runs
 from rahf.checkpoint import Checkpoints
-from rahf.data.datasets.writing import manifest
+from rahf.data import manifest
+from rahf.data.datasets import parts
 
 
 @pytest.fixture
@@ -78,9 +79,11 @@ def test_a_work_directory_that_is_only_read(data_dir, disk):
   assert 'Traceback' not in errors
 
 
-def test_a_data_set_on_a_full_disk(tmp_path, disk):
+def test_a_data_set_on_a_full_disk(tmp_path, disk, monkeypatch):
   """What is made stays, and with room the rest is made."""
-  folder = disk('size=16k')
+  monkeypatch.setattr(parts, 'SAMPLES', 4)
+  # For the records of some parts.
+  folder = disk('size=64k')
   sources = [tmp_path / f'source-{number}' for number in range(3)]
   for path in sources:
     path.write_bytes(b'content')
@@ -89,5 +92,12 @@ def test_a_data_set_on_a_full_disk(tmp_path, disk):
     write(folder, sources, make, workers=1)
   assert not (folder / 'mine').exists()
   remount(folder, 'size=4m')
-  prepared, _ = write(folder, sources, make)
+  made = []
+
+  def noted(samples, note):
+    made.append(samples[0].uid)
+    yield from make(samples, note)
+
+  prepared, _ = write(folder, sources, noted)
+  assert 0 < len(made) < 6
   assert sum(s.records for s in manifest.read(prepared).shards.values()) == 21

@@ -29,7 +29,9 @@ def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
 
 def test_random_kills(trained, data_dir, tmp_path, long, record_property):
   """Each restart goes on from the newest checkpoint that restores."""
-  rng = np.random.default_rng(time.time_ns())
+  seed = time.time_ns()
+  print(f'seed {seed}')
+  rng = np.random.default_rng(seed)
   start = time.monotonic()
   whole = runs.start_tiny(data_dir, f'--workdir={tmp_path}/whole')
   _, errors = whole.communicate(timeout=300)

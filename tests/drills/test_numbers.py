@@ -51,7 +51,7 @@ def test_a_step_is_left_out_and_the_run_goes_on(data_dir, tmp_path, spoil):
   runs.run_training(make_config(data_dir, max_skipped=1), tmp_path)
   before, left_out, after = (runs.read_checkpoint(tmp_path, n) for n in (1, 2, 3))
   for name, values in before.items():
-    if name != 'step':
+    if values.dtype != np.int32:
       np.testing.assert_array_equal(left_out[name], values, err_msg=name)
   assert int(left_out['step']) == 2
   kernels = [name for name in before if name.endswith('kernel')]

@@ -88,6 +88,7 @@ def prepare_annotated(
     sources={'annotations': annotations, 'images': images, 'prompts': prompts},
     inputs=[pathlib.Path(annotations)],
     settings={'drawn': drawn},
+    overwrite=overwrite,
     workers=workers if source.parallel else 1,
     finish=finish,
   )

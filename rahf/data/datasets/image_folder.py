@@ -88,7 +88,7 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
           f'caption), has {", ".join(map(str, row))}'
         )
       if prompt:
-        yield uid, prompt
+        yield str(uid), prompt
   except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
     raise InputError(
       f'--prompts {path}: cannot be read ({error}); save it as UTF-8'

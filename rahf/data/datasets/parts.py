@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tqdm
 
+import rahf
 from rahf.data import manifest, schema
 from rahf.data.datasets import features
 from rahf.data.datasets.report import Line
@@ -131,12 +132,7 @@ class _Maker:
     path = self._folder / f'part-{number:05d}.json'
     fingerprint = _fingerprint(self._common, samples)
     part = _read(path)
-    shards = part.shards if part else ()
-    if (
-      part
-      and part.fingerprint == fingerprint
-      and all(shard_path(self._folder, number, split).exists() for split in shards)
-    ):
+    if part and part.fingerprint == fingerprint and self._are_there(number, part):
       self._advance(len(samples))
       return part
     path.unlink(missing_ok=True)
@@ -146,6 +142,13 @@ class _Maker:
     partial.write_text(json.dumps(dataclasses.asdict(part)))
     partial.replace(path)
     return part
+
+  def _are_there(self, number: int, part: Part) -> bool:
+    paths = {split: shard_path(self._folder, number, split) for split in part.shards}
+    return all(
+      path.exists() and path.stat().st_size == part.shards[split].bytes
+      for split, path in paths.items()
+    )
 
   def _join(self, number: int, samples: Sequence[Sample], fingerprint: str) -> Part:
     lines: list[Line] = []
@@ -184,7 +187,7 @@ class _Maker:
 def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
   """Returns a digest of all that a part depends on."""
   files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
-  content = [common, samples, [*map(_version, files)]]
+  content = [rahf.__version__, common, samples, [*map(_version, files)]]
   # What is no plain value is a path, as it stands or in a place.
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()
@@ -199,8 +202,9 @@ def _version(path: pathlib.Path) -> tuple[str, int, int]:
 def _read(path: pathlib.Path) -> Part | None:
   try:
     content = json.loads(path.read_text())
-  except FileNotFoundError:
+    shards = {split: manifest.Shard(*one) for split, one in content['shards'].items()}
+    lines = [Line(*line) for line in content['lines']]
+    return Part(content['fingerprint'], content['uids'], shards, lines)
+  # Not there, or what a machine that went down left of it.
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None
-  shards = {split: manifest.Shard(*one) for split, one in content['shards'].items()}
-  lines = [Line(*line) for line in content['lines']]
-  return Part(content['fingerprint'], content['uids'], shards, lines)

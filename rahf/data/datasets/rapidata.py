@@ -85,6 +85,7 @@ def prepare_rapidata(
     functools.partial(_records, threshold),
     report,
     sources={'files': files},
+    overwrite=overwrite,
     settings={'threshold': threshold},
     workers=workers,
   )

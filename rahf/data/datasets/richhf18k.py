@@ -85,6 +85,7 @@ def prepare_richhf18k(
     report,
     sources={'labels': labels, 'images': images, 'prompts': prompts},
     inputs=[*itertools.chain.from_iterable(annotations.find_files(labels).values())],
+    overwrite=overwrite,
     workers=workers if source.parallel else 1,
   )
   return target, report

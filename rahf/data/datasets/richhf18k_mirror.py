@@ -55,7 +55,8 @@ def prepare_mirror(
   """
   target = writing.target(data_dir, 'richhf18k', richhf18k.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
-  for path in parquet.find(files):
+  found = parquet.find(files)
+  for path in found:
     # By its own name, else by its folder's.
     for name in (path.name, path.parent.name):
       if split := next((SPLITS[key] for key in SPLITS if name.startswith(key)), None):
@@ -66,10 +67,22 @@ def prepare_mirror(
       f'--mirror {files}: no file {", ".join(f"{name}-….parquet" for name in SPLITS)}'
     )
   report = Report()
+  if others := set(found) - {path for chosen in paths.values() for path in chosen}:
+    report.notes.append(
+      f'{len(others)} parquet files are of no split and were left out, {min(others)}'
+    )
   samples = _plan(paths, report)
   richhf18k.compare_with_release(report)
+  if not samples:
+    raise InputError(f'--mirror {files}: no row has both file name and caption')
   writing.write(
-    target, samples, _records, report, sources={'mirror': files}, workers=workers
+    target,
+    samples,
+    _records,
+    report,
+    sources={'mirror': files},
+    overwrite=overwrite,
+    workers=workers,
   )
   return target, report
 

@@ -1,11 +1,12 @@
 """Writes records as a prepared data set."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -66,6 +67,7 @@ def write(
   report: Report,
   *,
   sources: Mapping[str, os.PathLike | str | None],
+  overwrite: bool = False,
   inputs: Sequence[pathlib.Path] = (),
   settings: Mapping[str, Any] | None = None,
   workers: int | None = None,
@@ -83,6 +85,7 @@ def write(
     make: makes their records.
     report: gets the lines and counts; written beside the shards.
     sources: what was read, by option, for the report.
+    overwrite: as for `target`; something may be there by now.
     inputs: files that records depend on besides those that samples are read from.
     settings: what else they depend on; kept in the manifest.
     workers: number of threads; None for one a core.
@@ -94,47 +97,51 @@ def write(
   """
   partial = folder.parents[1] / f'.{folder.parent.name}-{folder.name}.partial'
   with locks.alone(partial):
+    target(folder.parents[1], folder.parent.name, folder.name, overwrite)
     workers, settings = workers or os.cpu_count() or 1, settings or {}
     made = parts.make_all(partial, samples, make, settings, inputs, workers)
     for part in made:
       report.lines += part.lines
       report.prepared.update({split: len(uids) for split, uids in part.uids.items()})
-    try:
-      report.check_prepared()
-    except InputError:
-      shutil.rmtree(partial)  # Nothing to go on from.
-      raise
-    complete = _assemble(partial, made, folder, settings)
+    report.check_prepared()
     uids = {
       split: [uid for part in made for uid in part.uids.get(split, ())]
       for split in schema.SPLITS
     }
-    finish(complete, {split: found for split, found in uids.items() if found})
     paths = {name: path and os.fspath(path) for name, path in sources.items()}
-    report.write(complete / 'report.json', paths)
-    folder.parent.mkdir(exist_ok=True)
-    if folder.exists():
-      folder.rename(partial / 'replaced')
-    complete.rename(folder)
+    with _assembled(partial, made, folder, settings) as complete:
+      finish(complete, {split: found for split, found in uids.items() if found})
+      report.write(complete / 'report.json', paths)
+      folder.parent.mkdir(exist_ok=True)
+      if folder.exists():
+        # What is in the way may be left of an earlier time.
+        shutil.rmtree(partial / 'replaced', ignore_errors=True)
+        folder.rename(partial / 'replaced')
+      complete.rename(folder)
     shutil.rmtree(partial)
 
 
-def _assemble(
+@contextlib.contextmanager
+def _assembled(
   partial: pathlib.Path,
   made: Sequence[Part],
   folder: pathlib.Path,
   settings: Mapping[str, Any],
-) -> pathlib.Path:
-  """Returns a folder with the parts as shards of a data set that TFDS can read."""
+) -> Iterator[pathlib.Path]:
+  """Yields a folder with the parts as shards of a data set that TFDS can read.
+
+  If anything fails, the parts are parts again.
+  """
   complete, name = partial / 'complete', folder.parent.name
   shutil.rmtree(complete, ignore_errors=True)
   complete.mkdir()
+  moved: list[tuple[pathlib.Path, pathlib.Path]] = []
   shards, infos = {}, []
   for split in schema.SPLITS:
     filled = [number for number, part in enumerate(made) if split in part.shards]
     for index, number in enumerate(filled):
       shard = f'{name}-{split}.tfrecord-{index:05d}-of-{len(filled):05d}'
-      parts.shard_path(partial, number, split).rename(complete / shard)
+      moved.append((parts.shard_path(partial, number, split), complete / shard))
       shards[shard] = made[number].shards[split]
     if filled:
       described = [made[number].shards[split] for number in filled]
@@ -143,12 +150,20 @@ def _assemble(
       infos.append(
         tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size)
       )
-  manifest.write(complete, shards, settings)
-  tfds.folder_dataset.write_metadata(
-    data_dir=complete,
-    features=features.record_features(),
-    split_infos=infos,
-    version=folder.name,
-    check_data=False,
-  )
-  return complete
+  try:
+    for part, shard in moved:
+      part.rename(shard)
+    manifest.write(complete, shards, settings)
+    tfds.folder_dataset.write_metadata(
+      data_dir=complete,
+      features=features.record_features(),
+      split_infos=infos,
+      version=folder.name,
+      check_data=False,
+    )
+    yield complete
+  except BaseException:
+    for part, shard in moved:
+      if shard.exists():
+        shard.rename(part)
+    raise

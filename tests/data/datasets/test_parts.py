@@ -193,8 +193,8 @@ def test_the_first_failure_ends_all(tmp_path, sources):
 def test_what_was_there_stays_until_the_new_is_whole(tmp_path, sources):
   folder, _ = write(tmp_path, sources, make)
   before = content(folder)
-  with pytest.raises(InputError):
-    write(tmp_path, sources, fail_at('uid-21'))
+  with pytest.raises(InputError, match='is damaged'):
+    write(tmp_path, sources, fail_at('uid-21'), overwrite=True)
   assert content(folder) == before
 
 
@@ -206,3 +206,33 @@ def test_two_at_once_are_refused(tmp_path, sources):
     with pytest.raises(InputError, match='another process is writing'):
       write(tmp_path, sources, make)
   write(tmp_path, sources, make)
+
+
+@pytest.mark.parametrize('spoil', ['part-00001.json', 'part-00001-train.tfrecord'])
+def test_what_a_power_cut_leaves_is_made_anew(tmp_path, sources, spoil):
+  whole, _ = write(tmp_path / 'whole', sources, make)
+  with pytest.raises(InputError):
+    write(tmp_path, sources, fail_at('uid-21'), workers=1)
+  (tmp_path / '.mine-1.0.0.partial' / spoil).write_bytes(b'')
+  folder, _ = write(tmp_path, sources, make)
+  assert content(folder) == content(whole)
+
+
+def test_a_failure_behind_the_joining_keeps_the_parts(tmp_path, sources):
+  def full(folder, uids):
+    raise OSError('no space left')
+
+  with pytest.raises(OSError, match='no space'):
+    write(tmp_path, sources, make, finish=full)
+  write(tmp_path, sources, None)  # Nothing is made.
+
+
+def test_what_was_replaced_may_still_be_there(tmp_path, sources):
+  """After a kill at the very end."""
+  write(tmp_path, sources, make)
+  left = tmp_path / '.mine-1.0.0.partial/replaced'
+  left.mkdir(parents=True)
+  (left / 'old').write_bytes(b'')
+  write(tmp_path, sources, make, overwrite=True)
+  with pytest.raises(InputError, match='give --overwrite'):
+    write(tmp_path, sources, make)

@@ -1,0 +1,40 @@
+"""What was computed of shards, kept beside them: arrays in an .npz file."""
+
+import io
+import os
+import platform
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+
+def read(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
+  """Returns what `write` kept, if it was made from these very shards."""
+  try:
+    with np.load(io.BytesIO(path.read_bytes())) as archive:
+      values = dict(archive)
+    return values if np.array_equal(values['sizes'], sizes) else None
+  except (OSError, tf.errors.OpError):
+    return None
+  # A machine that went down may have left half of it.
+  except (EOFError, zipfile.BadZipFile, ValueError, KeyError):
+    return None
+
+
+def write(path: epath.Path, values: dict[str, np.ndarray]) -> None:
+  """Keeps arrays where the folder can be written.
+
+  Args:
+    values: with the shards' `sizes`.
+  """
+  buffer = io.BytesIO()
+  np.savez(buffer, **values)
+  # Written aside and renamed: other processes may be opening the same split.
+  aside = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
+  try:
+    aside.write_bytes(buffer.getvalue())
+    aside.replace(path)
+  except (OSError, tf.errors.OpError):
+    return  # A folder that is only readable is scanned every time.
