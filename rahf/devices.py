@@ -5,13 +5,14 @@ computation of a process or when its devices are asked for. It can be told other
 before, not after.
 """
 
+import functools
 import os
 import re
+import sys
 import warnings
 from typing import Any
 
 import jax
-from absl import logging
 
 # Whether JAX has started; it has no public name.
 from jax._src.xla_bridge import backends_are_initialized
@@ -62,8 +63,14 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
   found = _find(platform, number)
   if found.platform == 'gpu':
     limit = next((os.environ[name] for name in FRACTIONS if name in os.environ), '0.75')
-    logging.info('The reward is on %s, with at most %s of its memory', found, limit)
+    _say_once(f'The reward is on {found}, with at most {limit} of its memory')
   return found
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+  # Into the trainer's log, whatever its loggers let through.
+  print(message, file=sys.stderr, flush=True)
 
 
 def _parse(device: Any) -> tuple[str | None, int | None]:

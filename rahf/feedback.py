@@ -9,20 +9,20 @@ Scores are in [0, 1], higher is better: plausibility, alignment, aesthetics, ove
 Maps are in [0, 1], higher is worse: implausibility, misalignment. Keywords are words of
 the prompt with the probability in [0, 1] that the image misses them, higher is worse.
 
-Axis letters: L tokens, H W size of an image, S that of the model.
+Axis letters: B batch, L tokens, H W size of an image, S that of the model.
 """
 
 import concurrent.futures
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from rahf import config as config_lib
 from rahf import model_directory
@@ -150,13 +150,7 @@ class Model:
       InputError: an image cannot be read or a prompt is missing; says which.
     """
     given = inputs.split_images(images)
-    one = isinstance(prompts, str | None)
-    prompts = [prompts] * len(given) if one else list(prompts)
-    if len(prompts) != len(given):
-      raise InputError(
-        f'{len(prompts)} prompts for {len(given)} images; give one for each, or a '
-        'single string for all'
-      )
+    prompts = one_each(prompts, len(given))
 
     def prepare(number: int) -> Example:
       try:
@@ -191,18 +185,32 @@ class Model:
     """Tokenises one prompt, to the text and word_end that `infer` takes.
 
     Raises:
-      InputError: the prompt is missing.
+      InputError: the prompt is missing, or no valid Unicode.
     """
     if not isinstance(prompt, str) or not prompt.strip():
       raise InputError(
         f'its prompt is {prompt!r}; give the text that the image was made from'
       )
+    try:
+      prompt.encode()
+    except UnicodeEncodeError as error:
+      raise InputError(
+        f'its prompt {prompt!r} is no valid Unicode ({error}); read it as UTF-8'
+      ) from None
     return encode_prompt(
       prompt,
       self.tokenizer,
       self.description.model.variant,
       self.description.text_length,
     )
+
+  def fill(self, count: int) -> Int[np.ndarray, 'B']:
+    """Returns which of `count` rows fill a bucket: all of them, then padding.
+
+    Rows do not see each other: any will do as padding.
+    """
+    bucket = next(size for size in self.buckets if size >= count)
+    return np.resize(np.arange(count), bucket)
 
   def score_examples(self, examples: Sequence[Example]) -> list[Feedback]:
     """Scores what `prepare` returned, in any number."""
@@ -214,9 +222,7 @@ class Model:
 
   def _run(self, examples: Sequence[Example]) -> Iterator[Inference]:
     """Yields what the model says of each row, padding included."""
-    rows = next(size for size in self.buckets if size >= len(examples))
-    # Rows do not see each other: any will do as padding.
-    filled = [*examples, *[examples[0]] * (rows - len(examples))]
+    filled = [examples[row] for row in self.fill(len(examples))]
     batch = (
       np.stack([example.pixels for example in filled]),
       np.stack([example.row.text for example in filled]),
@@ -258,6 +264,27 @@ class Model:
       judged.append(float(p[end]) if inside else math.nan)
       marks += mark * (judged[-1] > 0.5)
     return judged
+
+
+def one_each(prompts: Any, count: int) -> list[Any]:
+  """Returns a prompt for each of `count` images, of a list, or of one for all.
+
+  Raises:
+    InputError: these are not as many, or no prompts at all.
+  """
+  if isinstance(prompts, str | None):
+    return [prompts] * count
+  if not isinstance(prompts, Iterable):
+    raise InputError(
+      f'prompts = {prompts!r}; give a string for each image, or a single one for all'
+    )
+  prompts = list(prompts)
+  if len(prompts) != count:
+    raise InputError(
+      f'{len(prompts)} prompts for {count} images; give one for each, or a single '
+      'string for all'
+    )
+  return prompts
 
 
 def _parts(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -131,6 +131,8 @@ def find(path: str | os.PathLike) -> epath.Path:
   Raises:
     InputError: there is none, or it cannot be reached; says what there is.
   """
+  if not isinstance(path, str | os.PathLike):
+    raise InputError(f'{path!r} is no path of a model directory; give {SUPPORTED}')
   name = os.fspath(path)
   if '://' in name and not name.startswith(('gs://', 's3://')):
     raise InputError(f'{name} cannot be opened; give {SUPPORTED}')

@@ -153,12 +153,16 @@ class Reward:
     values = self._weigh({**scores, **penalties})
     return np.asarray(values, np.float32), info
 
-  def encode(self, prompts: Sequence[str]) -> Int32[np.ndarray, 'N K L']:
-    """Tokenises prompts for `differentiable`.
+  def encode(self, prompts: str | Sequence[str]) -> Int32[np.ndarray, 'N K L']:
+    """Tokenises prompts for `differentiable`; one string is one row, for all images.
 
     Raises:
-      InputError: a prompt is missing.
+      InputError: a prompt is missing, or there is none.
     """
+    if isinstance(prompts, str | None):
+      prompts = [prompts]
+    if not len(prompts):
+      raise InputError('there are no prompts; give one for each image')
     return np.stack([self.model.encode(prompt).text for prompt in prompts])
 
   def differentiable(
@@ -179,7 +183,7 @@ class Reward:
       params: `reward.params`; an argument, so that jit does not copy them into the
         program.
       pixels: RGB in [0, 1], row 0 at the top; not checked.
-      text: of `encode`, for each image.
+      text: of `encode`, for each image, or one row for all.
 
     Raises:
       InputError: misaligned words have a weight: whether a word is marked hangs on the
@@ -198,7 +202,7 @@ class Reward:
     config = self.model.description.model
     network, variables = RAHF(config), {'params': params}
     image = images_lib.to_signed(scale(pixels, config.image_size))
-    text = jnp.asarray(text)
+    text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
     fused = network.apply(variables, image, text, train=False, method=RAHF.encode)
     maps, scores = network.apply(variables, fused, method=RAHF.maps_and_scores)
     found = dict(zip(schema.SCORES, jnp.moveaxis(scores, 1, 0), strict=True))
@@ -206,7 +210,7 @@ class Reward:
     return {**found, **summarise(maps)}
 
   def with_gradient(
-    self, images: Any, prompts: Sequence[str], metadata: Any = None
+    self, images: Any, prompts: str | Sequence[str], metadata: Any = None
   ) -> tuple[Any, dict[str, Any]]:
     """Returns rewards through which PyTorch differentiates, and an empty dict.
 
@@ -215,7 +219,7 @@ class Reward:
 
     Args:
       images: a torch tensor, NCHW or NHWC, floats in [0, 1].
-      prompts: one for each image.
+      prompts: one for each image, or one for all.
       metadata: not used.
 
     Raises:
@@ -229,19 +233,20 @@ class Reward:
     return torch_gradient.apply(evaluate, images), {}
 
   def _values_and_gradients(
-    self, images: Float[np.ndarray, 'N ...'], prompts: Sequence[str]
+    self, images: Float[np.ndarray, 'N ...'], prompts: str | Sequence[str]
   ) -> tuple[Float[np.ndarray, 'N'], Float[np.ndarray, 'N ...']]:
     pixels = _channels_last(images)
-    if pixels.ndim != 4 or not len(pixels) or len(pixels) != len(prompts):
-      raise InputError(f'{len(prompts)} prompts for images of shape {images.shape}')
+    if pixels.ndim != 4 or not len(pixels):
+      raise InputError(
+        f'images of shape {list(images.shape)}; give [images, 3, height, width] or '
+        '[images, height, width, 3], one image or more'
+      )
     inputs.check_floats(pixels)
-    text = self.encode(prompts)
+    text = self.encode(feedback.one_each(prompts, len(pixels)))
     values, gradients = [], []
     for start in range(0, len(pixels), self.model.buckets[-1]):
       rows = np.arange(start, min(start + self.model.buckets[-1], len(pixels)))
-      bucket = next(size for size in self.model.buckets if size >= len(rows))
-      # Rows do not see each other: any will do as padding.
-      filled = np.resize(rows, bucket)
+      filled = rows[self.model.fill(len(rows))]
       found = self._value_and_gradient(self.params, pixels[filled], text[filled])
       value, gradient = (np.asarray(array)[: len(rows)] for array in found)
       values.append(value)
@@ -276,6 +281,10 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
     InputError: one is not, or rewards what is worse; says which.
   """
   names = (*schema.SCORES, *PENALTIES)
+  if not isinstance(weights, Mapping):
+    raise InputError(
+      f"weights = {weights!r} are no numbers by name; give them as in {{'overall': 1}}"
+    )
   if not weights:
     raise InputError(f'weights is empty; give a number for some of {", ".join(names)}')
   for name, weight in weights.items():

@@ -286,6 +286,8 @@ def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
     (np.full((4, 4, 3), np.nan), r'images\[1\]: the array has pixels that are NaN'),
     (np.full((4, 4, 3), np.inf), 'NaN or infinite'),
     (Image.new('F', (4, 4)), "mode 'F'"),
+    (Image.new('I', (4, 4), 200), "mode 'I' has no known range"),
+    ('foo://a/b.png', 'cannot be read: foo:// is no kind of bucket that is known'),
     (None, 'NoneType is no image'),
   ],
 )
@@ -301,11 +303,44 @@ def test_images_that_are_none(model, image, message):
     (['a', ' '], r"images\[1\]: its prompt is ' '"),
     (['a', 3], r'images\[1\]: its prompt is 3'),
     (['a'], '1 prompts for 2 images'),
+    (['a', 'b \ud800'], r'images\[1\]: its prompt .* is no valid Unicode'),
+    (3, 'prompts = 3; give a string for each image'),
   ],
 )
 def test_prompts_that_are_none(model, prompts, message):
   with pytest.raises(InputError, match=message):
     model.score([make_pixels()] * 2, prompts)
+
+
+def test_pixels_of_16_bits():
+  """Files and PIL images: their high byte."""
+  levels = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
+  file = io.BytesIO()
+  Image.fromarray(levels).save(file, 'PNG')
+  for given in (file.getvalue(), Image.open(file), Image.fromarray(levels)):
+    np.testing.assert_array_equal(read_pixels(given)[..., 1], levels >> 8)
+
+
+def test_a_bucket_that_is_away(monkeypatch):
+  def read_bytes(_):
+    raise RuntimeError('no route to it')
+
+  monkeypatch.setattr('etils.epath.gpath._GPath.read_bytes', read_bytes)
+  with pytest.raises(
+    images.ImageError, match=r'gs://a/b\.png cannot be read: no route'
+  ):
+    read_pixels('gs://a/b.png')
+
+
+def test_images_in_the_home(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'a.png').write_bytes(images.encode_png(make_pixels()))
+  np.testing.assert_array_equal(read_pixels('~/a.png'), make_pixels())
+
+
+def test_a_directory_that_is_none():
+  with pytest.raises(InputError, match='None is no path of a model directory; give'):
+    rahf.load(None)
 
 
 def test_dtype_of_the_computation(model, directory):
@@ -360,7 +395,8 @@ def test_scoring_needs_nothing_of_the_extra_train(directory):
 
 def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
   readme = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
-  (code,) = (b for b in re.findall(r'```python\n(.*?)```', readme, re.S) if 'rahf' in b)
+  blocks = re.findall(r'```python\n(.*?)```', readme, re.S)
+  (code,) = (block for block in blocks if 'import rahf' in block)
   monkeypatch.chdir(tmp_path)
   shutil.copytree(directory, 'runs/quickstart/export')
   for name in ('a.png', 'b.png'):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,7 @@ def test_any_batch_and_no_new_program(directory, pixels):
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
+    (['overall'], r"weights = \['overall'\] are no numbers by name; give them as in"),
     ({}, 'weights is empty; give a number for some of plausibility, alignment'),
     ({'beauty': 1}, "'beauty' is none of plausibility, .*misaligned_words"),
     ({'overall': float('nan')}, 'overall = nan is no finite number'),
@@ -174,6 +176,24 @@ def test_the_differentiable_reward_is_the_same(model, pixels, smooth):
   expected, _ = reward(pixels, PROMPTS)
   found = step(reward.params, pixels.astype(np.float32) / 255, text)
   np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_one_prompt_is_for_all(model, smooth):
+  """Not a list of letters."""
+  reward = rewards.Reward(model)
+  text = reward.encode('a cat')
+  assert text.shape[0] == 1
+  step = jax.jit(reward.differentiable)
+  expected = step(reward.params, smooth, reward.encode(['a cat'] * 3))
+  np.testing.assert_allclose(step(reward.params, smooth, text), expected, atol=1e-6)
+  # What PyTorch differentiates.
+  values, gradients = reward._values_and_gradients(smooth, 'a cat')
+  np.testing.assert_allclose(values, expected, atol=1e-6)
+  assert gradients.shape == smooth.shape
+  with pytest.raises(InputError, match='there are no prompts; give one for each'):
+    reward.encode([])
+  with pytest.raises(InputError, match='its prompt is None'):
+    reward.encode(None)
 
 
 def test_gradients_are_finite_differences(model, smooth):
@@ -285,6 +305,17 @@ def test_devices(directory):
   (leaf, *_) = jax.tree.leaves(reward.params)
   assert leaf.devices() == {found}
   assert devices.open_beside(None, 0.25) == jax.devices()[0]
+
+
+def test_the_share_of_a_gpu_is_said_once(monkeypatch, capsys):
+  """A made-up GPU; absl and logging are silent, as in a trainer."""
+  gpu = types.SimpleNamespace(platform='gpu')
+  monkeypatch.setattr(devices, '_find', lambda *_: gpu)
+  monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.125')
+  for _ in range(2):
+    assert devices.open_beside('cuda', 0.25) is gpu
+  said = capsys.readouterr().err
+  assert said.count('with at most 0.125 of its memory') == 1
 
 
 @pytest.mark.parametrize(

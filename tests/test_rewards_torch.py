@@ -86,8 +86,10 @@ def test_gradients_of_pytorch(reward, pixels, last):
 
 
 def test_gradients_need_images_and_prompts(reward):
-  with pytest.raises(InputError, match=r'1 prompts for images of shape \(2, 3, 8, 8\)'):
+  with pytest.raises(InputError, match='1 prompts for 2 images'):
     reward.with_gradient(torch.zeros(2, 3, 8, 8), ['a cat'])
+  with pytest.raises(InputError, match=r'images of shape \[3, 8, 8\]; give'):
+    reward.with_gradient(torch.zeros(3, 8, 8), 'a cat')
   with pytest.raises(InputError, match='not in'):
     reward.with_gradient(torch.full((1, 3, 8, 8), 2.0), ['a cat'])
 

@@ -56,10 +56,10 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
   if isinstance(image, bytes | bytearray | memoryview):
     return images.decode_image(bytes(image))
   if isinstance(image, Image.Image):
-    if image.mode == 'F':
+    if image.mode in ('F', 'I'):  # Files of 16 bits are of mode I;16.
       raise ImageError(
-        "a PIL image of mode 'F' has no known range; give uint8 or an array of floats "
-        'in [0, 1]'
+        f'a PIL image of mode {image.mode!r} has no known range; give uint8 or an '
+        'array of floats in [0, 1]'
       )
     return images.to_rgb(image)
   if _is_array(image):
@@ -71,10 +71,14 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   if path.startswith(('http://', 'https://')):
     raise ImageError(f'{path}: download the image first and give its bytes')
   try:
-    where = epath.Path(path) if '://' in path else pathlib.Path(path)
+    where = (
+      epath.Path(path) if '://' in path else pathlib.Path(os.path.expanduser(path))
+    )
     data = where.read_bytes()
-  except (OSError, ValueError) as error:  # ValueError of a path with a NUL in it.
-    reason = getattr(error, 'strerror', None) or error
+  except Exception as error:  # Each client of a bucket has errors of its own.
+    reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+    if isinstance(error, KeyError):  # So etils says that it has no such scheme.
+      reason = f'{path.partition("://")[0]}:// is no kind of bucket that is known'
     raise ImageError(f'{path} cannot be read: {reason}') from None
   try:
     return images.decode_image(data)
