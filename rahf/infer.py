@@ -55,6 +55,7 @@ from rahf.output import (
   PART_ROWS,
   Output,
   Settings,
+  check_apart,
   check_place,
   digest_files,
   wait_until,
@@ -103,18 +104,19 @@ def infer(job: Job, interruption: Interruption) -> int:
     0, or 1 if images have no result: each has a row that says why.
 
   Raises:
-    InputError: model, input or output cannot be used.
+    InputError: model, input or output cannot be used, or the input changed.
     Interrupted: SIGTERM or Ctrl-C came; complete parts stay.
   """
   _check(job)
   # Whatever a signal breaks off, what has its name is complete.
   with interruption.raising(), contextlib.ExitStack() as held:
+    place = pathlib.Path(job.output).expanduser()
+    check_apart(job.input, place)
     source = open_source(job.input, job.prompts)
     folder = model_directory.find(job.model)
     step = model_directory.read_description(folder).step
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
-    place = pathlib.Path(job.output).expanduser()
     check_place(place)
     if distributed.is_first():
       held.enter_context(locks.alone(place))
@@ -130,11 +132,11 @@ def infer(job: Job, interruption: Interruption) -> int:
       print(f'Model: {folder}, step {step}; {source.rows:,} images', flush=True)
       model = load(folder, batch_size=batch, devices=devices)
       _Work(model, source, output, job.maps).run()
-      _complete(output)
+      _complete(source, output)
     if distributed.is_first():
       output.remove_parts()
     summary = output.summary
-  print(f'Written to {output.results}: {summary["rows"]:,} images')
+  print(f'Written to {output.results}: {summary["rows"]:,} images. {legend.RANGES}')
   if summary['errors']:
     print(
       f'{summary["errors"]:,} of them have no result; the column `error` of their rows '
@@ -144,6 +146,15 @@ def infer(job: Job, interruption: Interruption) -> int:
 
 
 def _check(job: Job) -> None:
+  for name in ('input', 'prompts', 'output'):
+    if '://' in (value := getattr(job, name)):
+      advice = (
+        'write to a local folder and copy that' if name == 'output' else 'copy it'
+      )
+      raise InputError(
+        f'--{name}={value} is no path of this machine; {advice}, or mount the bucket '
+        '(gcsfuse, s3fs) and give the path in it'
+      )
   for name, value, known in (
     ('maps', job.maps, MAPS),
     ('format', job.format, FORMATS),
@@ -176,10 +187,11 @@ def _about(job: Job, step: int) -> dict[str, Any]:
   }
 
 
-def _complete(output: Output) -> None:
+def _complete(source: Source, output: Output) -> None:
   """Waits for the parts of all processes; the first makes the results of them."""
   wait_until(lambda: output.summary or len(output.done()) == output.parts)
   if distributed.is_first():
+    source.check_unchanged()
     output.finish()
   wait_until(lambda: output.summary)
 
@@ -196,6 +208,7 @@ class _Work:
     )
     done = output.done()
     self._left = {part for part in parts if part not in done}
+    self._stored: set[int] = set()
     self._rows = sum(len(output.rows_of(part)) for part in parts)
     self._errors = 0
     self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
@@ -223,6 +236,8 @@ class _Work:
             self._store(*waiting.popleft())
         while waiting:
           self._store(*waiting.popleft())
+      # Or all processes would wait for it for ever.
+      assert self._stored == self._left, 'a part was left undone'
     finally:
       self._pool.shutdown(cancel_futures=True)
 
@@ -243,7 +258,7 @@ class _Work:
     if item.error:
       return Prepared(position, item, None, item.error)
     try:
-      example = self._model.prepare(item.image, _checked(item.prompt))
+      example = self._model.prepare(item.image, item.prompt)
     except InputError as error:
       return Prepared(position, item, None, str(error))
     except Exception as error:
@@ -311,18 +326,12 @@ class _Work:
     self._part_rows += found
     if len(self._part_rows) == len(self._output.rows_of(part)):
       self._output.write_part(part, self._part_rows)
+      self._stored.add(part)
       self._part_rows = []
     self._errors += sum(row['error'] is not None for row in found)
     if self._errors:
       self._bar.set_postfix(errors=self._errors, refresh=False)
     self._bar.update(len(found))
-
-
-def _checked(prompt: Any) -> Any:
-  """Returns the prompt; raises InputError where it is text that no file can hold."""
-  if isinstance(prompt, str) and prompt != _clean(prompt):
-    raise InputError(f'its prompt {prompt!r} is no valid Unicode')
-  return prompt
 
 
 def _clean(text: str) -> str:

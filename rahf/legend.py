@@ -17,3 +17,15 @@ MAP_DIRECTION = 'higher is worse'
 KEYWORDS = 'the probability that the image misses this word of the prompt'
 KEYWORD_RANGE = (0.0, 1.0)
 KEYWORD_DIRECTION = 'higher is worse'
+
+
+def _range(limits: tuple[float, float], direction: str) -> str:
+  return '[{:g}, {:g}], '.format(*limits) + direction
+
+
+# One line below results.
+RANGES = (
+  f'Scores are in {_range(SCORE_RANGE, SCORE_DIRECTION)}; '
+  f'maps in {_range(MAP_RANGE, MAP_DIRECTION)}; '
+  f'p_misaligned in {_range(KEYWORD_RANGE, KEYWORD_DIRECTION)}'
+)

@@ -82,15 +82,14 @@ _PROMPTS = flags.DEFINE_string(
   'For infer: the prompts of a folder of images, a table with the columns `uid` (the '
   "file's name without extension) or `filename`, and `prompt` or `caption`.",
 )
-_MAPS = flags.DEFINE_enum(
+_MAPS = flags.DEFINE_string(
   'maps',
   'none',
-  ['none', 'png', 'npz'],
-  'For infer: heatmaps beside the results, at the size of each image: two grey PNG '
-  'files of 8 bits, or an npz file of float16.',
+  'For infer: heatmaps beside the results, at the size of each image: png, two grey '
+  'files of 8 bits; npz, one file of float16; or none.',
 )
-_FORMAT = flags.DEFINE_enum(
-  'format', 'jsonl', ['jsonl', 'parquet'], 'For infer: of the results.'
+_FORMAT = flags.DEFINE_string(
+  'format', 'jsonl', 'For infer: of the results, jsonl or parquet.'
 )
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 32, 'For infer: images that one device computes together.'

@@ -80,7 +80,7 @@ class Output:
       first: whether this is the process that begins it and has locked it; others wait.
 
     Raises:
-      InputError: there are results of other settings.
+      InputError: there are results of other settings, or their file is gone.
     """
     self.folder, self._settings = folder, settings
     self._parts = folder / 'parts'
@@ -91,6 +91,11 @@ class Output:
       )
     wait_until((folder / MANIFEST).exists)
     manifest = self._manifest()
+    if 'summary' in manifest and not self.results.exists():
+      raise InputError(
+        f'{self.results} is gone, though {folder / MANIFEST} says that all is done; '
+        f'delete {folder} and run the same command again, or give another --output'
+      )
     self.part_rows = manifest['part_rows']
     self.parts = -(-settings.rows // self.part_rows)
 
@@ -186,6 +191,23 @@ def check_place(folder: pathlib.Path) -> None:
   if {path.name for path in folder.iterdir()} - {'.lock', f'.{MANIFEST}'}:
     raise InputError(
       f'{folder} holds other files and no {MANIFEST}; give another --output'
+    )
+
+
+def check_apart(given: str, folder: pathlib.Path) -> None:
+  """Raises InputError if an input would meet what is written, or the other way round.
+
+  Args:
+    given: a folder, a file, or a pattern, of which '**' may mean any folder below.
+    folder: of the output.
+  """
+  start, any_depth, _ = given.partition('**')
+  source, out = pathlib.Path(start).expanduser().resolve(), folder.resolve()
+  walked = bool(any_depth) or source.is_dir()
+  if (walked and out.is_relative_to(source)) or source.is_relative_to(out):
+    raise InputError(
+      f'--output={folder} and --input={given} are one inside the other: results would '
+      'be read as input; give an --output beside the input'
     )
 
 

@@ -210,7 +210,9 @@ def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
     ('--mode=infer', '--input is missing'),
     ('--mode=infer --input=x', '--output is missing'),
     ('--mode=infer --input=x --output=y', '--model is missing'),
-    ('--mode=infer --input=x --output=y --maps=gif', 'maps=gif'),
+    ('--mode=infer --input=x --output=y --model=z --maps=gif', 'maps=gif is none'),
+    ('--mode=infer --input=x --output=gs://b/x --model=z', 'mount the bucket'),
+    ('--mode=infer --input=gs://b/x --output=y --model=z', 'mount the bucket'),
     ('--config=tests/tiny.py --input=x', '--input is for --mode=infer'),
   ],
 )

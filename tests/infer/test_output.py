@@ -9,7 +9,16 @@ import socket
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from inference_files import COUNT, image_of, run, start, wait_for_parts, write_folder
+from inference_files import (
+  COUNT,
+  image_of,
+  run,
+  start,
+  table_rows,
+  wait_for_parts,
+  write_folder,
+  write_table,
+)
 
 import runs
 from rahf import infer, main, output
@@ -132,9 +141,64 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
   (folder / '999.png').write_bytes(image_of(1))
   with pytest.raises(InputError, match=f'input was .*rows was {COUNT}, is {COUNT + 1}'):
     run(job(folder))
-  with pytest.raises(InputError, match=r'images holds other files and no manifest'):
-    run(job(folder, output=folder))
+  (tmp_path / 'notes').mkdir()
+  (tmp_path / 'notes/a.txt').write_text('mine')
+  with pytest.raises(InputError, match=r'notes holds other files and no manifest'):
+    run(job(folder, output=tmp_path / 'notes'))
   assert (tmp_path / 'out/results.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ('given', 'out'),
+  [
+    ('images', 'images'),
+    ('images', 'images/results'),
+    ('images/../images', 'images/a/b'),
+    ('images/deep', 'images'),
+    ('images/**/*.tar', 'images/results'),
+    ('images/x/*.tar', 'images'),
+  ],
+)
+def test_input_and_output_inside_each_other(given, out, job, tmp_path):
+  """Maps that were just written would be read as images."""
+  write_folder(tmp_path / 'images/deep', 1)
+  before = sorted(tmp_path.rglob('*'))
+  with pytest.raises(InputError, match='inside the other: results would be read as'):
+    run(job(tmp_path / given, output=tmp_path / out, maps='png'))
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_results_beside_a_table(job, tmp_path):
+  """Its folder is not walked."""
+  table = write_table(tmp_path / 't.csv', table_rows(tmp_path / 'images'))
+  assert run(job(table, output=tmp_path / 'results', maps='png'))[0] == 0
+  (tmp_path / 'link').symlink_to(tmp_path / 'images')
+  with pytest.raises(InputError, match='inside the other'):
+    run(job(tmp_path / 'link', output=tmp_path / 'images/results'))
+
+
+def test_results_that_are_gone(job, tmp_path):
+  folder = write_folder(tmp_path / 'images', 3)
+  _, expected = run(job(folder))
+  (tmp_path / 'out/results.jsonl').unlink()
+  with pytest.raises(InputError, match=r'results\.jsonl is gone.*; delete .*out and'):
+    run(job(folder))
+  shutil.rmtree(tmp_path / 'out')
+  assert run(job(folder)) == (0, expected)
+
+
+@pytest.mark.parametrize('name', ['input', 'prompts', 'output'])
+def test_buckets_are_refused(name, job, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  given = {'input': write_folder(tmp_path / 'images', 1)} | {name: 'gs://bucket/x'}
+  with pytest.raises(InputError, match=f'--{name}=gs://bucket/x is no path of this'):
+    run(job(given.pop('input'), **given))
+  assert {path.name for path in tmp_path.iterdir()} == {'images'}
+
+
+def test_ranges_are_printed(job, tmp_path, capsys):
+  run(job(write_folder(tmp_path / 'images', 1)))
+  assert 'Scores are in [0, 1], higher is better; maps in' in capsys.readouterr().out
 
 
 def test_two_processes_share_the_work(directory, job, tmp_path):

@@ -12,6 +12,8 @@ from inference_files import (
   write_tar,
 )
 
+from rahf import infer
+from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 
 
@@ -47,6 +49,81 @@ def test_inputs_that_are_none(job, tmp_path):
   (tmp_path / 'x.zip').write_bytes(b'PK')
   refused(tmp_path / 'x.zip', 'is of no known kind')
   refused(rows, '--maps=gif is none of none, png, npz', maps='gif')
+
+
+def lines(*numbers: int) -> str:
+  return ''.join(f'{{"image": "x.png", "prompt": "{n}"}}\n' for n in numbers)
+
+
+@pytest.mark.parametrize('now', [(0, 1, 2, 3), (0, 1)])
+def test_a_file_that_changes_while_it_is_read(now, tmp_path):
+  """Not one row of it or of the next is taken for another."""
+  for number in range(2):
+    (tmp_path / f'{number}.jsonl').write_text(lines(0, 1, 2))
+  source = open_source(str(tmp_path))
+  source.check_unchanged()
+  (tmp_path / '0.jsonl').write_text(lines(*now))
+  found = []
+
+  def read():
+    for position, load in source.read(lambda _: True):
+      found.append((position, load().prompt))
+
+  with pytest.raises(InputError, match='changed while it was read; leave it alone'):
+    read()
+  assert found == [(number, str(number)) for number in range(3) if number in now]
+
+
+def test_an_input_of_as_many_rows_that_changed(job, tmp_path, monkeypatch):
+  folder = write_folder(tmp_path / 'images')
+  run_work = infer._Work.run
+
+  def run_and_rename(self):
+    run_work(self)
+    (folder / '000.png').rename(folder / '999.png')
+
+  monkeypatch.setattr(infer._Work, 'run', run_and_rename)
+  with pytest.raises(InputError, match='images changed while it was read'):
+    run(job(folder))
+  assert not (tmp_path / 'out/results.jsonl').exists()
+
+
+@pytest.mark.parametrize('change', ['added', 'removed'])
+def test_a_folder_that_changes_before_it_is_read(change, job, tmp_path, monkeypatch):
+  folder = write_folder(tmp_path / 'images')
+  read = Source.read
+
+  def change_and_read(self, wanted):
+    if change == 'added':
+      (folder / '000b.png').write_bytes(b'')
+    else:
+      (folder / '003.png').unlink()
+    return read(self, wanted)
+
+  monkeypatch.setattr(Source, 'read', change_and_read)
+  monkeypatch.setattr(infer, 'wait_until', no_wait)
+  with pytest.raises(InputError, match='images changed while it was read'):
+    run(job(folder))
+  assert not (tmp_path / 'out/results.jsonl').exists()
+
+
+def test_parts_left_undone_are_not_waited_for(job, tmp_path, monkeypatch):
+  folder = write_folder(tmp_path / 'images')
+  monkeypatch.setattr(Source, 'read', lambda *_: iter(()))
+  monkeypatch.setattr(infer, 'wait_until', no_wait)
+  with pytest.raises(AssertionError, match='a part was left undone'):
+    run(job(folder))
+
+
+def no_wait(condition):
+  assert condition(), 'it would wait for ever'
+
+
+def test_hidden_folders_are_passed_over(tmp_path):
+  (tmp_path / 'a.jsonl').write_text(lines(0))
+  write_folder(tmp_path / '.thumbnails', 1)
+  write_table(tmp_path / '.git/x.csv', [{'image': 'a.png', 'prompt': 'a'}])
+  assert open_source(str(tmp_path)).rows == 1
 
 
 @pytest.mark.parametrize('cut', [-21, -24, -30])

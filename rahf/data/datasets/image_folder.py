@@ -80,9 +80,17 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
     )
   try:
     for number, row in enumerate(readers[path.suffix.lower()](), 1):
-      uid = row.get('uid') or pathlib.PurePosixPath(row.get('filename') or '').stem
+      uid = row.get('uid')
+      if uid in (None, ''):
+        name = row.get('filename') or ''
+        if not isinstance(name, str):
+          raise InputError(
+            f'--prompts {path}, row {number}: filename is {name!r}, not text; name it '
+            'as the image file, or call the column uid'
+          )
+        uid = pathlib.PurePosixPath(name).stem
       prompt = row.get('prompt') or row.get('caption')
-      if not uid or ('prompt' not in row and 'caption' not in row):
+      if uid == '' or ('prompt' not in row and 'caption' not in row):
         raise InputError(
           f'--prompts {path}, row {number}: needs uid (or filename) and prompt (or '
           f'caption), has {", ".join(map(str, row))}'

@@ -31,7 +31,7 @@ class ImageFiles:
     self._folder, self._table = folder, table
     self._prompts: dict[str, str] = {}
     for uid, prompt in read_prompts(table) if table else ():
-      if self._prompts.setdefault(str(uid), prompt) != prompt:
+      if self._prompts.setdefault(uid, prompt) != prompt:
         raise InputError(
           f'--prompts {table}: two prompts for {uid!r}; give a table with a column '
           '`image` of paths, as --input'

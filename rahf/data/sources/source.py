@@ -38,28 +38,61 @@ class Source:
       images, their names.
   """
 
-  def __init__(self, readers: Sequence[Reader]):
-    """Counts the rows; reads no image."""
-    self._readers = readers
-    scanned = [reader.scan() for reader in readers]
-    self._counts = [count for count, _ in scanned]
+  def __init__(self, path: str, readers: Sequence[Reader]):
+    """Counts the rows; reads no image.
+
+    Args:
+      path: as it was given, for errors.
+    """
+    self._path, self._readers = path, readers
+    self._counts, self.digest = self._scan()
     self.rows = sum(self._counts)
-    self.digest = digest(version for _, version in scanned)
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
-    """Yields position and row of those that are wanted, in order."""
+    """Yields position and row of those that are wanted, in order.
+
+    Raises:
+      InputError: a file has more rows than were counted, or fewer.
+    """
     start = 0
     for reader, count in zip(self._readers, self._counts, strict=True):
-      of_file = _behind(wanted, start)
+      of_file = self._behind(wanted, start, count)
+      left = sum(map(of_file, range(count)))
       # A file for other processes stays closed.
-      if any(map(of_file, range(count))):
+      if left:
         for number, load in reader.read(of_file):
+          left -= 1
           yield start + number, load
+        if left:
+          raise self._changed()
       start += count
 
+  def check_unchanged(self) -> None:
+    """Looks at the files once more, images excepted.
 
-def _behind(wanted: Wanted, start: int) -> Wanted:
-  return lambda number: wanted(start + number)
+    Raises:
+      InputError: something is not as it was.
+    """
+    if self._scan() != (self._counts, self.digest):
+      raise self._changed()
+
+  def _scan(self) -> tuple[list[int], str]:
+    scanned = [reader.scan() for reader in self._readers]
+    return [count for count, _ in scanned], digest(version for _, version in scanned)
+
+  def _behind(self, wanted: Wanted, start: int, count: int) -> Wanted:
+    def of_file(number: int) -> bool:
+      if number >= count:
+        raise self._changed()
+      return wanted(start + number)
+
+    return of_file
+
+  def _changed(self) -> InputError:
+    return InputError(
+      f'--input {self._path} changed while it was read; leave it alone until all is '
+      'done, and give another --output, since rows may have been taken for others'
+    )
 
 
 def open_source(path: str, prompts: str = '') -> Source:
@@ -78,9 +111,10 @@ def open_source(path: str, prompts: str = '') -> Source:
       raise InputError(
         f'--prompts {prompts}: it is for a folder of images; {path} has prompts itself'
       )
-    source = Source([_READERS[kind(file)](file) for file in found])
+    source = Source(path, [_READERS[kind(file)](file) for file in found])
   else:
-    source = Source([ImageFiles(found, pathlib.Path(prompts) if prompts else None)])
+    table = pathlib.Path(prompts).expanduser() if prompts else None
+    source = Source(path, [ImageFiles(found, table)])
   if not source.rows:
     raise InputError(f'--input {path}: it is empty')
   return source
@@ -116,7 +150,9 @@ def _find(path: str) -> pathlib.Path | list[pathlib.Path]:
 
 def _inside(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
   images, found = False, {}
-  for where, _, names in os.walk(folder):
+  for where, folders, names in os.walk(folder):
+    # As `folder.walk`; names in hidden folders are not of the input.
+    folders[:] = [name for name in folders if not name.startswith('.')]
     for name in names:
       if name.startswith('.'):
         continue

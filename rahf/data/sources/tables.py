@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def to_item(values: Mapping[str, Any], columns: Columns, folder: pathlib.Path) -
   if not isinstance(image, str | bytes) or not image:
     return Item(name, prompt, None, f'its {columns.image} is {image!r:.80}')
   if isinstance(image, str) and '://' not in image:
-    image = folder / image
+    image = folder / os.path.expanduser(image)
   return Item(name, prompt, image)
 
 

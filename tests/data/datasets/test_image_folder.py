@@ -42,6 +42,12 @@ def test_tables(tmp_path, suffix, columns):
   assert list(read_prompts(table)) == [('a', AWKWARD), ('b', 'plain')]
 
 
+def test_uids_may_be_numbers(tmp_path):
+  table = tmp_path / 't.jsonl'
+  table.write_text('{"uid": 0, "prompt": "a"}\n{"uid": 1, "prompt": "b"}\n')
+  assert list(read_prompts(table)) == [('0', 'a'), ('1', 'b')]
+
+
 def test_images_are_found_below_and_by_stem(tmp_path):
   folder = tmp_path / 'images' / 'deep'
   folder.mkdir(parents=True)
@@ -71,6 +77,7 @@ def test_first_of_differing_prompts_wins(tmp_path):
     ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
     ('t.jsonl', b'{"uid": "a", "prompt"', r't\.jsonl: cannot be read'),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
+    ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'row 1: filename is 7, not text'),
     ('t.parquet', b'PAR1 but no more', r't\.parquet: cannot be read'),
     ('t.xlsx', b'', r'must end in \.csv'),
   ],
