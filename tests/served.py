@@ -16,6 +16,7 @@ import numpy as np
 import util
 import uvicorn
 from etils import epath
+from prometheus_client.parser import text_string_to_metric_families
 
 import tiny_model
 from rahf import export
@@ -25,6 +26,7 @@ from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.service.admission import Limits
 from rahf.service.app import make_app
+from rahf.service.connection import Connection
 from rahf.service.engine import Engine
 
 PROMPT = 'a red circle, a blue square'
@@ -49,9 +51,12 @@ def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
 
 
 @contextlib.contextmanager
-def running(engine: Engine, limits: Limits = ANY) -> Iterator[int]:
+def running(
+  engine: Engine, limits: Limits = ANY, http: type = Connection
+) -> Iterator[int]:
   """Serves on a port of this machine, from a thread; yields the port."""
-  config = uvicorn.Config(make_app(engine, limits), log_level='error', lifespan='off')
+  app = make_app(engine, limits, loopback=True)
+  config = uvicorn.Config(app, http=http, log_level='error', lifespan='off')
   server = uvicorn.Server(config)
   with socket.create_server(('127.0.0.1', 0)) as listener:
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
@@ -103,6 +108,16 @@ def ask_form(port: int, image: bytes, /, **fields: str) -> Answer:
   body = b''.join([*parts, head, image, b'\r\n--x--\r\n'])
   kind = 'multipart/form-data; boundary=x'
   return ask(port, 'POST', '/score', body, Content_Type=kind)
+
+
+def read_metrics(port: int) -> dict[str, float]:
+  """Returns the metrics, by name and labels."""
+  text = ask(port, 'GET', '/metrics').body.decode()
+  return {
+    sample.name + ''.join(sample.labels.values()): sample.value
+    for family in text_string_to_metric_families(text)
+    for sample in family.samples
+  }
 
 
 class Gate:

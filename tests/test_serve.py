@@ -24,10 +24,10 @@ def directory(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def started(*arguments: object) -> Iterator[subprocess.Popen]:
+def started(*arguments: object, before: str = '') -> Iterator[subprocess.Popen]:
   code = (
     f'import sys\nfor name in {BLOCKED}:\n  sys.modules[name] = None\n'
-    'from rahf import serve\nsys.exit(serve.main(sys.argv[1:]))'
+    f'{before}\nfrom rahf import serve\nsys.exit(serve.main(sys.argv[1:]))'
   )
   command = [sys.executable, '-c', code, *map(str, arguments), '--port=0']
   process = subprocess.Popen(
@@ -51,7 +51,7 @@ def read_until(process: subprocess.Popen, start: str) -> list[str]:
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
-  with started(directory, '--batch_size=4', '--wait=2500') as process:
+  with started(directory, '--batch_size=4', '--wait=60000', '--grace=9') as process:
     lines = read_until(process, 'Ready')
     assert [line.split(' in ')[0] for line in lines[1:3]] == [
       'Compiled batch size 1, 1 of 2,',
@@ -59,18 +59,99 @@ def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
     ]
     port = int(lines[0].split(';')[0].rpartition(':')[2])
     assert lines[-1] == f'Ready: http://127.0.0.1:{port}'
-    # They wait 2.5 s for others to fill up the batch.
+    # It is the sender who is told.
+    kind = 'multipart/form-data'
+    assert ask(port, 'POST', '/score', b'', Content_Type=kind).status == 422
+    # They wait for others to fill up the batch, which a signal ends.
     futures = together(*[lambda: ask_json(port, make_image())] * 2)
     waiting = b'rahf_images_waiting 2.0'
     wait_until(lambda: waiting in ask(port, 'GET', '/metrics').body)
     process.send_signal(number)
+    assert [future.result(30).status for future in futures] == [200, 200]
+    assert process.wait(10) == 0
+    assert process.stdout.read() == 'Stopped\n'
+    assert process.stderr.read() == ''
+
+
+# A batch that takes longer than anybody waits, after the one of the warm-up.
+SLOW = """
+import time
+from rahf.feedback import Model
+batches, score = [], Model.score_examples
+def score_slowly(self, examples):
+  batches.append(len(examples))
+  time.sleep(60 * (len(batches) > 1))
+  return score(self, examples)
+Model.score_examples = score_slowly
+"""
+
+
+def test_what_is_not_done_in_time_is_dropped(directory):
+  arguments = (directory, '--batch_size=1', '--grace=2')
+  with started(*arguments, before=SLOW) as process:
+    port = int(read_until(process, 'Ready')[-1].rpartition(':')[2])
+    futures = together(*[lambda: ask_json(port, make_image())] * 3)
+    waiting = b'rahf_images_waiting 2.0'
+    wait_until(lambda: waiting in ask(port, 'GET', '/metrics').body)
+    process.terminate()
     time.sleep(0.5)
     with pytest.raises(ConnectionRefusedError):
       ask(port, 'GET', '/health')
     assert process.poll() is None
-    assert [future.result(30).status for future in futures] == [200, 200]
+    for future in futures:
+      answer = future.result(30)
+      assert answer.status == 503
+      assert answer.json == {'detail': 'the service has stopped'}
+    assert process.wait(10) == 1
+    assert process.stdout.read().startswith('Stopped; 3 requests were dropped after ')
+    assert 'Traceback' not in process.stderr.read()
+
+
+def test_new_requests_are_refused_as_soon_as_the_signal_comes(directory):
+  # The signal comes while nothing but its handler can act on it.
+  before = """
+import signal, uvicorn
+async def main_loop(server):
+  import asyncio
+  while not server.should_exit or not asked.exists():
+    await asyncio.sleep(0.05)
+uvicorn.Server.main_loop = main_loop
+"""
+  asked = directory.parent / 'asked'
+  before = f'import pathlib\nasked = pathlib.Path({str(asked)!r})\n{before}'
+  with started(directory, '--batch_size=1', before=before) as process:
+    port = int(read_until(process, 'Ready')[-1].rpartition(':')[2])
+    assert ask(port, 'GET', '/health').status == 200
+    process.terminate()
+    wait_until(lambda: ask(port, 'GET', '/health').status == 503)
+    assert ask(port, 'GET', '/health').json['status'] == 'stopping'
+    assert ask_json(port, make_image()).status == 503
+    asked.touch()
     assert process.wait(10) == 0
-    assert process.stdout.read() == 'Stopped\n'
+
+
+def test_a_model_that_does_not_run(directory):
+  before = """
+from rahf.feedback import Model
+def score_examples(self, examples):
+  raise RuntimeError('out of memory')
+Model.score_examples = score_examples
+"""
+  with started(directory, before=before) as process:
+    assert process.wait(60) == 1
+    found = process.stderr.read()
+    assert found == 'error: the model does not run: RuntimeError: out of memory\n'
+
+
+def test_ctrl_c_while_the_model_is_read(directory):
+  before = """
+import os, signal, rahf.feedback
+def load(*arguments, **named):
+  os.kill(os.getpid(), signal.SIGINT)
+rahf.feedback.load = load
+"""
+  with started(directory, before=before) as process:
+    assert process.wait(60) == 130
     assert process.stderr.read() == ''
 
 
@@ -98,6 +179,7 @@ def connects(port: int) -> bool:
   [
     (['nowhere'], 'nowhere does not exist'),
     (['.', '--queue=0'], '--queue=0 must be 1 or more'),
+    (['.', '--grace=-1'], '--grace=-1.0 must be 0 or more'),
     (['.', '--wait=-1'], '--wait=-1.0 must be 0 or more'),
     (['.', '--host=192.0.2.1'], '192.0.2.1 port 8000 cannot be bound'),
     (['.', '--port=70000'], 'port 70000 cannot be bound'),

@@ -39,8 +39,8 @@ async function ask() {
   let found, problem;
   try {
     const response = await fetch('score', {method: 'POST', body: form});
-    found = await response.json();
-    if (!response.ok) problem = found.detail;
+    if (response.ok) found = await response.json();
+    else problem = await reason(response);
   } catch (error) {
     problem = `The service does not answer (${error.message}).`;
   }
@@ -48,6 +48,12 @@ async function ask() {
   if (problem) return say(problem, true);
   answer = found;
   show();
+}
+
+/** Why there is no answer; a bug's or a proxy's is not JSON. */
+async function reason(response) {
+  const failed = `The service failed (status ${response.status}).`;
+  return response.json().then(({detail}) => detail ?? failed, () => failed);
 }
 
 function show() {

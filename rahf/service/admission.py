@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
-from rahf.service import reading
+from rahf.service import origins, reading
 from rahf.service.engine import Engine
 
 # Seconds in which the rest of a refused body is read and thrown away: who is still
@@ -21,7 +21,9 @@ class Limits(NamedTuple):
   """What is refused.
 
   Attributes:
-    queue: requests being read, waiting or computed at once; further ones get 429.
+    queue: requests waiting or computed at once; further ones get 429. Those whose
+      bodies are still coming are not among them, so that slow senders keep nobody out.
+      All that has come of these may be `queue` times `body` bytes.
     body: bytes of a request; larger ones get 413.
     seconds: until a body is there; slower ones get 408.
   """
@@ -36,12 +38,18 @@ class Admission:
 
   def __init__(self, engine: Engine, limits: Limits):
     self._engine, self._limits = engine, limits
-    self._inside = 0
-    engine.measures.in_work.set_function(lambda: self._inside)
+    self._inside = self._reading = self._held = 0
+    engine.measures.in_work.set_function(lambda: self._inside + self._reading)
 
   @contextlib.contextmanager
   def inside(self) -> Iterator[None]:
-    """Counts a request in. To be entered right behind `check`, without awaiting."""
+    """Counts a request in that has been read.
+
+    Raises:
+      HTTPException: 429.
+    """
+    if self._inside >= self._limits.queue:
+      raise self._full()
     self._inside += 1
     try:
       yield
@@ -52,24 +60,29 @@ class Admission:
     """Refuses by what is known before the body is read.
 
     Raises:
-      HTTPException: 413, 415, 429 or 503.
+      HTTPException: 403, 413, 415, 429 or 503.
     """
     if problem := self._problem(request):
-      await _discard(request)
+      await _discard(request, request.stream())
       raise problem
 
   def _problem(self, request: Request) -> HTTPException | None:
     if self._engine.state != 'ready':
       return HTTPException(503, f'the service is {self._engine.state}', RETRY)
+    if origins.is_foreign(request.headers):
+      return HTTPException(403, 'a page of another origin may not ask')
     content_type = request.headers.get('content-type', '')
     if reading.kind(content_type) not in (reading.JSON, reading.MULTIPART):
       kinds = f'{reading.JSON} or {reading.MULTIPART}'
-      return HTTPException(415, f'Content-Type is {content_type!r}; send {kinds}')
+      return HTTPException(415, f'Content-Type is {content_type[:80]!r}; send {kinds}')
     if int(request.headers.get('content-length', 0)) > self._limits.body:
       return self._too_large()
     if self._inside >= self._limits.queue:
-      return HTTPException(429, f'{self._inside} requests are waiting already', RETRY)
+      return self._full()
     return None
+
+  def _full(self) -> HTTPException:
+    return HTTPException(429, f'{self._inside} requests are waiting already', RETRY)
 
   def _too_large(self) -> HTTPException:
     return HTTPException(413, f'more than the limit of {self._limits.body:,} bytes')
@@ -78,14 +91,16 @@ class Admission:
     """Returns the body.
 
     Raises:
-      HTTPException: 413 as soon as it is larger than the limit, or 408.
+      HTTPException: 413 or 429 as soon as it is too much, 408, or 400.
     """
+    body, stream = bytearray(), request.stream()
+    self._reading += 1
     try:
       async with asyncio.timeout(self._limits.seconds):
-        body = bytearray()
-        async for chunk in request.stream():
+        async for chunk in stream:
           body += chunk
-          if len(body) > self._limits.body:
+          self._held += len(chunk)
+          if problem := self._excess(len(body)):
             break
         else:
           return bytes(body)
@@ -95,14 +110,25 @@ class Admission:
       ) from None
     except ClientDisconnect:
       raise HTTPException(400, 'the body ends early') from None
-    await _discard(request)
-    raise self._too_large()
+    finally:
+      self._reading -= 1
+      self._held -= len(body)
+      body.clear()
+    await _discard(request, stream)
+    raise problem
+
+  def _excess(self, size: int) -> HTTPException | None:
+    if size > self._limits.body:
+      return self._too_large()
+    if self._held > self._limits.queue * self._limits.body:
+      return HTTPException(429, 'too much is being sent at once', RETRY)
+    return None
 
 
-async def _discard(request: Request) -> None:
+async def _discard(request: Request, rest: AsyncIterator[bytes]) -> None:
   if 'expect' in request.headers:
     return  # The sender waits for a word before it sends.
   with contextlib.suppress(TimeoutError, ClientDisconnect):
     async with asyncio.timeout(DISCARD):
-      async for _ in request.stream():
+      async for _ in rest:
         pass

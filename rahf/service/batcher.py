@@ -57,6 +57,12 @@ class Batcher(Generic[Item, Result]):
     """Items that are in no batch yet."""
     return len(self._waiting)
 
+  def hurry(self) -> None:
+    """Ends the waiting for fuller batches. A handler of signals may call it."""
+    with self._changed:  # Its lock can be taken twice by one thread.
+      self._wait = 0.0
+      self._changed.notify()
+
   def stop(self, timeout: float | None = None) -> bool:
     """Takes nothing more, and waits until all that was queued is done.
 
@@ -65,7 +71,7 @@ class Batcher(Generic[Item, Result]):
     """
     with self._changed:
       self._stopping = True
-      self._changed.notify()
+    self.hurry()
     self._thread.join(timeout)
     return not self._thread.is_alive()
 
@@ -91,7 +97,7 @@ class Batcher(Generic[Item, Result]):
       self._changed.wait_for(lambda: self._waiting or self._stopping)
       if self._wait:
         self._changed.wait_for(
-          lambda: len(self._waiting) >= self._sizes[-1] or self._stopping, self._wait
+          lambda: len(self._waiting) >= self._sizes[-1] or not self._wait, self._wait
         )
       count = take(len(self._waiting), self._sizes)
       return [self._waiting.popleft() for _ in range(count)]

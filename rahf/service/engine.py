@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,19 +28,27 @@ class Engine:
 
   Attributes:
     model: the model.
-    state: 'compiling' until `warm_up` is through, 'stopping' since `stop`.
     compiled: how many of `model.buckets` are.
+    dropped: requests that were let in, but not answered before the service ended.
     measures: what is counted.
   """
 
   def __init__(self, model: Model, *, wait: float = 0.0):
     """Starts threads; see `Batcher` for `wait`, seconds."""
     self.model = model
-    self.state: State = 'compiling'
-    self.compiled = 0
+    self.compiled = self.dropped = 0
+    self._stopping = False
     self._batcher = Batcher(self._run, model.buckets, wait)
     self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), 'images')
     self.measures = Measures(model.buckets, lambda: self._batcher.waiting)
+    self.measures.ready.set_function(lambda: self.state == 'ready')
+
+  @property
+  def state(self) -> State:
+    """'compiling' until `warm_up` is through, 'stopping' since `end_soon`."""
+    if self._stopping:
+      return 'stopping'
+    return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
 
   def warm_up(self, report: Callable[[str], None]) -> None:
     """Runs a batch of each size, so that no request waits for a compilation."""
@@ -56,8 +65,6 @@ class Engine:
       )
       if self.state == 'stopping':
         return
-    self.state = 'ready'
-    self.measures.ready.set(1)
 
   async def score(self, read: Callable[[], Asked]) -> bytes:
     """Returns the answer as JSON.
@@ -67,15 +74,26 @@ class Engine:
 
     Raises:
       InputError: what was sent cannot be used.
+      FloatingPointError: the model's scores are not finite.
     """
-    asked, example = await self._in_thread(self._prepare, read)
+    prepared = self._in_thread(self._prepare, read)
+    # It holds the body, which need not wait in the queue too.
+    del read
+    example, maps = await prepared
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
-    return await self._in_thread(_encode, feedback, asked.maps)
+    return await self._in_thread(_encode, feedback, maps)
+
+  def end_soon(self) -> None:
+    """Lets nothing new in, and no batch wait to fill up.
+
+    A handler of signals may call it.
+    """
+    self._stopping = True
+    self._batcher.hurry()
 
   def stop(self, timeout: float | None = None) -> bool:
     """Finishes what is queued; returns whether that is done in `timeout` seconds."""
-    self.state = 'stopping'
-    self.measures.ready.set(0)
+    self.end_soon()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
     return done
@@ -84,14 +102,13 @@ class Engine:
     loop = asyncio.get_running_loop()
     return loop.run_in_executor(self._pool, function, *arguments)
 
-  def _prepare(self, read: Callable[[], Asked]) -> tuple[Asked, Example]:
+  def _prepare(self, read: Callable[[], Asked]) -> tuple[Example, bool]:
     asked = read()
     try:
       example = self.model.prepare(asked.image, asked.prompt)
     except ImageError as error:
       raise InputError(f'image: {error}') from None
-    # The file itself need not wait in the queue too.
-    return asked._replace(image=b''), example._replace(image=None)
+    return example._replace(image=None), asked.maps
 
   def _run(self, examples: Sequence[Example]) -> list[Feedback]:
     start = time.perf_counter()
@@ -102,5 +119,7 @@ class Engine:
 
 
 def _encode(feedback: Feedback, maps: bool) -> bytes:
+  if not all(map(math.isfinite, feedback.scores.values())):
+    raise FloatingPointError('its scores are not finite')
   found = feedback.to_dict(maps=maps)
   return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()

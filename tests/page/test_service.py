@@ -205,6 +205,14 @@ def test_what_is_wrong_is_said(opened):
   assert not find(opened, '#result').is_displayed()
 
 
+def test_an_answer_that_is_not_json(opened, model, monkeypatch):
+  monkeypatch.setattr(model, 'score_examples', lambda examples: 1 / 0)
+  drop(opened, make_image())
+  find(opened, '#text').send_keys('red')
+  find(opened, '#ask button').click()
+  wait_for_message(opened, 'The service failed (status 500).')
+
+
 def test_a_prompt_that_is_cut(opened):
   score(opened, make_image(), 'red ' * 40)
   wait_for_message(opened, 'The end of the prompt was not read')

@@ -1,20 +1,19 @@
 """The service over HTTP: answers, batches, refusals, health and metrics."""
 
 import base64
+import dataclasses
 import functools
-import http.client
 import io
 import json
-import socket
+import math
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from prometheus_client.parser import text_string_to_metric_families
 
 import rahf
 from rahf.data import images
-from rahf.service.admission import Limits
+from rahf.service.admission import Admission
 from rahf.service.engine import Engine
 from rahf.service.messages import ScoreReply
 from served import (
@@ -24,30 +23,11 @@ from served import (
   ask_form,
   ask_json,
   make_image,
+  read_metrics,
   running,
   together,
   wait_until,
-  write_model,
 )
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-  return rahf.load(write_model(tmp_path_factory.mktemp('served')), batch_size=4)
-
-
-@pytest.fixture(scope='module')
-def engine(model):
-  engine = Engine(model)
-  engine.warm_up(lambda line: None)
-  yield engine
-  assert engine.stop(30)
-
-
-@pytest.fixture(scope='module')
-def port(engine):
-  with running(engine, Limits(body=300_000)) as port:
-    yield port
 
 
 def assert_same(found: dict, expected: dict) -> None:
@@ -148,97 +128,42 @@ def test_images_that_are_refused(port, image, message):
     assert answer.json['detail'].startswith(f'image: {message}')
 
 
-@pytest.mark.parametrize(
-  ('body', 'message'),
-  [
-    ('{"image": "", ', 'Invalid JSON'),
-    ('{"image": ""}', 'prompt: Field required'),
-    ('{"image": "", "prompt": 3}', 'prompt: Input should be a valid string'),
-    ('{"image": "?", "prompt": "a"}', 'image: not base64'),
-    ('{"image": "", "prompt": "a", "map": true}', 'map: Extra inputs are not perm'),
-    ('{"image": "", "prompt": "a\\ud800"}', 'Invalid JSON'),
-    (
-      json.dumps({'image': '', 'prompt': 'a' * 10_001}),
-      'prompt: String should have at most 10000 characters',
-    ),
-  ],
-)
-def test_bodies_that_are_refused(port, body, message):
-  answer = ask(port, 'POST', '/score', body, Content_Type='application/json')
-  assert answer.status == 422
-  assert answer.json['detail'].startswith(message)
+def test_a_body_is_not_kept_while_its_image_waits(engine, monkeypatch):
+  freed = []
 
+  class Body(bytes):
+    def __del__(self):
+      freed.append(len(self))
 
-def test_forms_that_are_refused(port):
-  image = make_image()
-  for answer, message in (
-    (ask_form(port, image), 'prompt: Field required'),
-    (ask_form(port, image, prompt=''), "its prompt is ''; give the text"),
-    (ask_form(port, image, prompt='a', image='b'), 'image: there twice'),
-    (ask_form(port, image, prompt='a', maps='perhaps'), 'maps: Input should be a val'),
-    (
-      ask(
-        port, 'POST', '/score', b'--y', Content_Type='multipart/form-data; boundary=x'
-      ),
-      'the multipart body is damaged',
-    ),
-  ):
-    assert answer.status == 422
-    assert answer.json['detail'].startswith(message)
-  answer = ask(port, 'POST', '/score', b'a', Content_Type='text/plain')
-  assert answer.status == 415
-  assert "'text/plain'" in answer.json['detail']
+  read = Admission.read
 
+  async def watched(self, request):
+    return Body(await read(self, request))
 
-def test_a_large_body_is_refused_before_it_is_read(port):
-  with socket.create_connection(('127.0.0.1', port), timeout=30) as connection:
-    connection.sendall(
-      b'POST /score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
-      b'Content-Length: 9999999999\r\n\r\n{'
-    )
-    assert connection.recv(99).startswith(b'HTTP/1.1 413')
-
-
-def test_a_large_body_of_unknown_length_is_refused_on_the_way(port):
-  def endless():
-    for _ in range(40):
-      yield b'x' * 10_000
-
-  answer = ask(port, 'POST', '/score', endless(), Content_Type='application/json')
-  assert answer.status == 413
-  assert answer.json == {'detail': 'more than the limit of 300,000 bytes'}
-
-
-def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
-  with running(engine, Limits(queue=2, seconds=0.3)) as port:
+  monkeypatch.setattr(Admission, 'read', watched)
+  with running(engine) as port:
     gate = Gate(engine, monkeypatch)
     call = functools.partial(ask_json, port, make_image())
     futures = together(call, call)
-    wait_until(lambda: engine.measures.exposition().count(b'requests_in_work 2.0'))
-    answer = call()
-    assert answer.status == 429
-    assert int(answer.headers['Retry-After']) > 0
-    assert answer.json == {'detail': '2 requests are waiting already'}
+    wait_until(lambda: sum(gate.sizes) + engine._batcher.waiting == 2)
+    wait_until(lambda: len(freed) == 2)
     gate.open()
     assert [future.result(60).status for future in futures] == [200, 200]
-    assert call().status == 200
-    headers = {'Content-Type': 'application/json', 'Content-Length': '10'}
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-    connection.request('POST', '/score', '{', headers)
-    assert connection.getresponse().status == 408
-    connection.close()
 
 
-def test_who_hangs_up_is_forgotten(engine):
-  with running(engine, Limits(queue=1)) as port:
-    connection = socket.create_connection(('127.0.0.1', port))
-    connection.sendall(
-      b'POST /score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
-      b'Content-Length: 10\r\n\r\n{'
-    )
-    wait_until(lambda: ask_json(port, make_image()).status == 429)
-    connection.close()
-    wait_until(lambda: ask_json(port, make_image()).status == 200)
+def test_scores_that_are_not_finite_are_an_error(port, engine, monkeypatch):
+  real = engine.model.score_examples
+
+  def spoil(examples):
+    return [
+      dataclasses.replace(one, scores={**one.scores, 'overall': math.nan})
+      for one in real(examples)
+    ]
+
+  monkeypatch.setattr(engine.model, 'score_examples', spoil)
+  answer = ask_json(port, make_image())
+  assert answer.status == 500
+  assert answer.json == {'detail': 'its scores are not finite'}
 
 
 def test_health_before_and_after_the_warm_up(model):
@@ -263,18 +188,10 @@ def test_health_before_and_after_the_warm_up(model):
       **{'batch_sizes': [1, 4], 'compiled': 2},
     }
     assert ask_json(port, make_image()).status == 200
-    assert engine.stop(30)
+    engine.end_soon()
     assert ask(port, 'GET', '/health').json['status'] == 'stopping'
     assert ask_json(port, make_image()).status == 503
-
-
-def read_metrics(port: int) -> dict[str, float]:
-  text = ask(port, 'GET', '/metrics').body.decode()
-  return {
-    sample.name + ''.join(sample.labels.values()): sample.value
-    for family in text_string_to_metric_families(text)
-    for sample in family.samples
-  }
+    assert engine.stop(30)
 
 
 def test_metrics_count(port, engine, monkeypatch):

@@ -106,3 +106,13 @@ def test_a_batch_may_wait_to_fill_up(recorder):
   last = batcher.submit(3)
   assert batcher.stop(20)  # Stopping ends the wait.
   assert last.result(0) == 6
+
+
+def test_in_a_hurry_no_batch_waits_to_fill_up(recorder):
+  recorder.go.set()
+  batcher = Batcher(recorder, (1, 2), wait=30)
+  before = batcher.submit(1)
+  batcher.hurry()
+  assert before.result(20) == 2
+  assert batcher.submit(2).result(20) == 4
+  assert batcher.stop(20)

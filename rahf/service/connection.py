@@ -1,0 +1,45 @@
+"""HTTP connections whose headers must come in time."""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class Connection(H11Protocol):
+  """Uvicorn's, which waits without end for a first request and for the rest of one.
+
+  Attributes:
+    seconds: from the connection, or the first bytes of a later request, until its
+      headers are complete; else it is closed.
+  """
+
+  seconds = 30.0
+  _timer: asyncio.TimerHandle | None = None
+
+  def connection_made(self, transport: Any) -> None:
+    """Starts the timer."""
+    super().connection_made(transport)
+    self._start()
+
+  def data_received(self, data: bytes) -> None:
+    """Stops the timer when the headers are complete."""
+    super().data_received(data)
+    if self.conn.their_state is not h11.IDLE:
+      self._stop()
+    elif self._timer is None:
+      self._start()
+
+  def connection_lost(self, error: Exception | None) -> None:
+    """Stops the timer."""
+    self._stop()
+    super().connection_lost(error)
+
+  def _start(self) -> None:
+    self._timer = self.loop.call_later(self.seconds, self.transport.close)
+
+  def _stop(self) -> None:
+    if self._timer is not None:
+      self._timer.cancel()
+    self._timer = None

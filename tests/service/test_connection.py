@@ -1,0 +1,67 @@
+"""Connections whose headers do not come are closed."""
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+import rahf
+from rahf.service.connection import Connection
+from rahf.service.engine import Engine
+from served import running, write_model
+
+REQUEST = b'GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n'
+
+
+class Impatient(Connection):
+  """Waits no longer than tests do."""
+
+  seconds = 0.5
+
+
+@pytest.fixture(scope='module')
+def port(tmp_path_factory):
+  engine = Engine(rahf.load(write_model(tmp_path_factory.mktemp('served'))))
+  with running(engine, http=Impatient) as port:
+    yield port
+  assert engine.stop(30)
+
+
+@pytest.fixture
+def connection(port):
+  with socket.create_connection(('127.0.0.1', port), timeout=10) as connection:
+    yield connection
+
+
+def trickle(connection: socket.socket) -> None:
+  """Sends headers that never end, until the connection is closed."""
+  end = time.monotonic() + 10
+  with contextlib.suppress(ConnectionError):
+    while time.monotonic() < end:
+      connection.sendall(b'a: b\r\n')
+      time.sleep(0.05)
+  assert time.monotonic() < end
+
+
+def test_nothing_comes(connection):
+  assert connection.recv(1) == b''
+
+
+def test_a_first_request_that_trickles(connection):
+  connection.sendall(REQUEST[:-2])
+  trickle(connection)
+
+
+def test_a_later_request_that_trickles(connection):
+  connection.sendall(REQUEST)
+  assert connection.recv(9999).startswith(b'HTTP/1.1 503')
+  connection.sendall(REQUEST[:-2])
+  trickle(connection)
+
+
+def test_an_idle_connection_stays(connection):
+  for _ in range(2):
+    connection.sendall(REQUEST)
+    assert connection.recv(9999).startswith(b'HTTP/1.1 503')
+    time.sleep(1)
