@@ -2,14 +2,23 @@
 
 import base64
 import binascii
+import itertools
+import re
 from typing import Any, NamedTuple
 
 import pydantic
+import pydantic_core
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import create_form_parser
 
 from rahf.errors import InputError
 from rahf.service.messages import ScoreForm, ScoreRequest
+
+# Of the JSON, strings, colons and brackets; a small body of millions takes gigabytes.
+MOST_TOKENS = 60
+LONGEST_NAME = 80  # characters of others that are repeated
+# A string may lack its end; else its rest would be searched again and again.
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{:]', re.DOTALL)
 
 JSON, MULTIPART = 'application/json', 'multipart/form-data'
 
@@ -36,7 +45,7 @@ def read(content_type: str, body: bytes) -> Asked:
   """
   try:
     if kind(content_type) == JSON:
-      asked = ScoreRequest.model_validate_json(body)
+      asked = ScoreRequest.model_validate(_members(body))
       return Asked(_from_base64(asked.image), asked.prompt, asked.maps)
     form = ScoreForm.model_validate(_fields(content_type, body))
     return Asked(form.image, form.prompt, form.maps)
@@ -48,6 +57,35 @@ def read(content_type: str, body: bytes) -> Asked:
 def kind(content_type: str) -> str:
   """Returns a content type without its parameters."""
   return content_type.partition(';')[0].strip().lower()
+
+
+def _members(body: bytes) -> Any:
+  """Reads flat JSON; what is nested or of many fields is refused before it is built."""
+  starts = (body[token.start()] for token in TOKEN.finditer(body))
+  outline = bytes(itertools.islice(starts, MOST_TOKENS))
+  if len(outline) == MOST_TOKENS:
+    raise InputError(f'too many fields; there are {_names(ScoreRequest)}')
+  if b'[' in outline or outline.count(b'{') > 1:
+    raise InputError('a list or an object is where a plain value belongs')
+  try:
+    found = pydantic_core.from_json(body)
+  except ValueError as error:
+    raise InputError(f'Invalid JSON: {error}') from None
+  if isinstance(found, dict):
+    for name in found:
+      _check_name(name, ScoreRequest)
+  return found
+
+
+def _check_name(name: str, message: type[pydantic.BaseModel]) -> None:
+  if name not in message.model_fields:
+    raise InputError(
+      f'{name[:LONGEST_NAME]!r} is no field; there are {_names(message)}'
+    )
+
+
+def _names(message: type[pydantic.BaseModel]) -> str:
+  return ', '.join(message.model_fields)
 
 
 def _from_base64(text: str) -> bytes:
@@ -65,6 +103,7 @@ def _fields(content_type: str, body: bytes) -> dict[str, Any]:
 
   def add(name: bytes | None, value: Any) -> None:
     key = (name or b'').decode('utf-8', 'replace')
+    _check_name(key, ScoreForm)
     if key in found:
       raise InputError(f'{key}: there twice')
     found[key] = value

@@ -1,0 +1,103 @@
+"""Bodies that cannot be used, and what reading them costs."""
+
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from rahf.errors import InputError
+from rahf.service import reading
+from served import ask, ask_form, ask_json, make_image, running
+
+
+@pytest.mark.parametrize(
+  ('body', 'message'),
+  [
+    ('{"image": "", ', 'Invalid JSON'),
+    ('{"image": ""}', 'prompt: Field required'),
+    ('{"image": "", "prompt": 3}', 'prompt: Input should be a valid string'),
+    ('{"image": "?", "prompt": "a"}', 'image: not base64'),
+    (
+      '{"image": "", "prompt": "a", "map": true}',
+      "'map' is no field; there are image, prompt, maps",
+    ),
+    (json.dumps({'a' * 5000: 1}), f"'{'a' * 80}' is no field"),
+    ('{"image": "[{", "prompt": []}', 'a list or an object is where'),
+    ('{"image": {"prompt": "a"}}', 'a list or an object is where'),
+    ('[' * 50, 'a list or an object is where a plain value'),
+    ('[' * 100_000, 'too many fields'),
+    ('"' + '\\"' * 100_000, 'Invalid JSON'),
+    ('"\\', 'Invalid JSON'),
+    (json.dumps(dict.fromkeys('abcdefghi')), "'a' is no field"),
+    ('"a"', 'Input should be a valid dictionary'),
+    ('{"image": "", "prompt": "a\\ud800"}', 'Invalid JSON'),
+    (
+      json.dumps({'image': '', 'prompt': 'a' * 10_001}),
+      'prompt: String should have at most 10000 characters',
+    ),
+  ],
+)
+def test_bodies_that_are_refused(port, body, message):
+  answer = ask(port, 'POST', '/score', body, Content_Type='application/json')
+  assert answer.status == 422
+  assert answer.json['detail'].startswith(message)
+
+
+def test_forms_that_are_refused(port):
+  image = make_image()
+  for answer, message in (
+    (ask_form(port, image), 'prompt: Field required'),
+    (ask_form(port, image, prompt=''), "its prompt is ''; give the text"),
+    (ask_form(port, image, prompt='a', image='b'), 'image: there twice'),
+    (ask_form(port, image, prompt='a', maps='perhaps'), 'maps: Input should be a val'),
+    (ask_form(port, image, **{'b' * 500: ''}), f"'{'b' * 80}' is no field; there are"),
+    (
+      ask(
+        port, 'POST', '/score', b'--y', Content_Type='multipart/form-data; boundary=x'
+      ),
+      'the multipart body is damaged',
+    ),
+  ):
+    assert answer.status == 422
+    assert answer.json['detail'].startswith(message)
+  answer = ask(port, 'POST', '/score', b'a', Content_Type='text/plain')
+  assert answer.status == 415
+  assert "'text/plain'" in answer.json['detail']
+  answer = ask(port, 'POST', '/score', b'a', Content_Type='a' * 9000)
+  assert len(answer.json['detail']) < 200
+  answer = ask_json(port, image, ' ' * 9000)
+  assert answer.json['detail'].startswith("its prompt is '   ")
+  assert len(answer.json['detail']) < 400
+
+
+@pytest.mark.parametrize('value', ['0', '"a"', '[]', '{}'])
+def test_many_values_are_not_built(value):
+  members = ','.join(f'"{number}":{value}' for number in range(500_000))
+  body = f'{{{members}}}'.encode()
+  tracemalloc.start()
+  try:
+    with pytest.raises(InputError) as caught:
+      reading.read('application/json', body)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert len(str(caught.value)) < 100
+  assert peak < 100_000
+
+
+def test_many_unknown_fields_are_refused_at_once(engine):
+  fields = ','.join(f'"{number}":1' for number in range(900_000))
+  part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n\r\n'
+  form = ''.join(map(part.format, range(150_000)))
+  with running(engine) as port:
+    for body, kind, message in (
+      (f'{{{fields}}}', 'application/json', 'too many fields; there are image, prompt'),
+      (form, 'multipart/form-data; boundary=x', "'0' is no field; there are image"),
+    ):
+      start = time.monotonic()
+      answer = ask(port, 'POST', '/score', body.encode(), Content_Type=kind)
+      assert time.monotonic() - start < 3
+      assert answer.status == 422
+      assert answer.json['detail'].startswith(message)
+      assert len(answer.body) < 200
