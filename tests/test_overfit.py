@@ -23,7 +23,7 @@ from rahf.pretrained import loading
 from rahf.state import StateFactory, by_path
 from rahf.step import make_train_step
 
-STEPS = 200
+STEPS = 250
 
 
 @pytest.fixture(scope='module')

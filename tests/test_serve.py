@@ -145,9 +145,10 @@ Model.score_examples = score_examples
 
 def test_ctrl_c_while_the_model_is_read(directory):
   before = """
-import os, signal, rahf.feedback
+import os, signal, time, rahf.feedback
 def load(*arguments, **named):
   os.kill(os.getpid(), signal.SIGINT)
+  time.sleep(60)  # It comes as soon as another thread lets it.
 rahf.feedback.load = load
 """
   with started(directory, before=before) as process:
