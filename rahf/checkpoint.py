@@ -95,23 +95,6 @@ class Checkpoints:
       'whatever it needs, the same command goes on from the checkpoint before'
     )
 
-  @contextlib.contextmanager
-  def _writing(self) -> Iterator[None]:
-    """Turns what Orbax raises, also of the save before, into an error of writing."""
-    try:
-      yield
-    # TensorStore has ValueErrors for a full disk, and others for a network away.
-    except Exception as error:
-      reason = ' '.join(str(error).split())[:300]
-    else:
-      return
-    # What is left of the failed save would complain when the process ends.
-    gc.collect()
-    raise OSError(
-      f'{self._directory}: a checkpoint cannot be written ({reason}); make room or '
-      'whatever it needs, the same command goes on from the checkpoint before'
-    )
-
   def restore_newest(self, abstract: Any) -> tuple[int, Any]:
     """Reads the newest checkpoint that is whole; returns its step and content.
 
@@ -168,23 +151,12 @@ class Checkpoints:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'rahf-{me}'
       )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    try:
-      stored = self._manager.item_metadata(step)
-      if stored is None:
-        raise DamagedCheckpointError(f'{where} is not complete; {_REMEDY}')
-      _check_arrays(where, getattr(stored, 'tree', stored), abstract)
+    with _reading(where):
+      _check_arrays(where, _tree(where, self._manager.item_metadata(step)), abstract)
       with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         return checkpointer.restore(
           where / 'default', args=ocp.args.StandardRestore(abstract)
         )
-    except InputError:
-      raise
-    # Whatever the readers below Orbax make of spoilt bytes.
-    except Exception as error:
-      reason = ' '.join(str(error.__cause__ or error).split())[:300]
-      raise DamagedCheckpointError(
-        f'{where} cannot be read ({reason}); {_REMEDY}'
-      ) from None
 
   def _newest_but(self, passed_over: Collection[int]) -> int | None:
     """Returns the newest complete step but these, as the first process sees it."""
@@ -223,12 +195,13 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
     abstract: their shapes and dtypes.
 
   Raises:
-    InputError: as `Checkpoints.restore`.
+    DamagedCheckpointError, InputError: as `Checkpoints.restore`.
   """
   where = epath.Path(workdir) / 'checkpoints' / str(step)
   handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
-  with ocp.Checkpointer(handler) as checkpointer:
-    stored = checkpointer.metadata(where).item_metadata['default'].tree['params']
+  with _reading(where), ocp.Checkpointer(handler) as checkpointer:
+    metadata = checkpointer.metadata(where)
+    stored = _tree(where, metadata.item_metadata['default'])['params']
     _check_arrays(where, stored, abstract)
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
@@ -237,10 +210,30 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
       partial_restore=True,
     )
     found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
-    kept = checkpointer.metadata(where).custom_metadata or {}
-    params = found['default']['params']
-    _check_sums(where, {'params': params}, kept.get(CHECKSUMS))
-    return params
+  params = found['default']['params']
+  kept = metadata.custom_metadata or {}
+  _check_sums(where, {'params': params}, kept.get(CHECKSUMS))
+  return params
+
+
+@contextlib.contextmanager
+def _reading(where: epath.Path) -> Iterator[None]:
+  """Turns whatever the readers below Orbax make of spoilt bytes into one error."""
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    reason = ' '.join(str(error.__cause__ or error).split())[:300]
+    raise DamagedCheckpointError(
+      f'{where} cannot be read ({reason}); {_REMEDY}'
+    ) from None
+
+
+def _tree(where: epath.Path, metadata: Any) -> Any:
+  if metadata is None:
+    raise DamagedCheckpointError(f'{where} is not complete; {_REMEDY}')
+  return getattr(metadata, 'tree', metadata)
 
 
 def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
@@ -256,7 +249,8 @@ def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
 def _check_sums(where: epath.Path, state: Any, saved: dict[str, int] | None) -> None:
   if saved is None:
     return
-  changed = [path for path, value in checksums(state).items() if saved[path] != value]
+  found = checksums(state)
+  changed = [path for path, value in found.items() if saved.get(path) != value]
   if changed:
     raise DamagedCheckpointError(
       f'{where}: {changed[0]} is not as it was saved, by its checksum, the first of '

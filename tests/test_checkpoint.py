@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rahf import sharding
-from rahf.checkpoint import Checkpoints, DamagedCheckpointError
+from rahf.checkpoint import Checkpoints, DamagedCheckpointError, read_params
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.state import TrainState
@@ -219,6 +219,19 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spo
   assert Checkpoints(workdir).restore_newest(describe(states[1]))[0] == 1
 
 
+@pytest.mark.parametrize('spoil', [_flip, _cut, pathlib.Path.unlink, _without_metadata])
+def test_parameters_are_not_read_from_a_damaged_checkpoint(workdir, spoil):
+  noise = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+  checkpoints = Checkpoints(workdir)
+  checkpoints.save(5, {'params': {'kernel': noise}, 'count': np.int32(5)})
+  checkpoints.close()
+  abstract = {'kernel': jax.ShapeDtypeStruct(noise.shape, noise.dtype)}
+  np.testing.assert_array_equal(read_params(workdir, 5, abstract)['kernel'], noise)
+  spoil(_largest(pathlib.Path(workdir / 'checkpoints/5')))
+  with pytest.raises(DamagedCheckpointError, match=r'checkpoints/5.*copy it again'):
+    read_params(workdir, 5, abstract)
+
+
 def test_when_none_is_whole_it_says_what_to_do(saved):
   _cut(_largest(pathlib.Path(saved / 'checkpoints/5')))
   with pytest.raises(InputError, match=r'no checkpoint can be read.*begin anew'):
@@ -235,10 +248,23 @@ def test_another_model_is_no_damage(saved):
   assert not (saved / 'damaged').exists()
 
 
-def test_checkpoints_without_checksums_are_read(saved, monkeypatch):
-  """As older versions wrote them."""
-  path = saved / 'checkpoints/5/_CHECKPOINT_METADATA'
+def _change_metadata(workdir, change):
+  path = workdir / 'checkpoints/5/_CHECKPOINT_METADATA'
   metadata = json.loads(path.read_text())
-  assert metadata.pop('custom_metadata')['checksums']
+  change(metadata)
   path.write_text(json.dumps(metadata))
+
+
+def test_a_checksum_that_is_missing_does_not_fit(saved):
+  def drop_one(metadata):
+    del metadata['custom_metadata']['checksums']['params/vit/kernel']
+
+  _change_metadata(saved, drop_one)
+  with pytest.raises(DamagedCheckpointError, match='params/vit/kernel is not as it'):
+    Checkpoints(saved).restore(5, describe(make_state()))
+
+
+def test_checkpoints_without_checksums_are_read(saved):
+  """As older versions wrote them."""
+  _change_metadata(saved, lambda metadata: metadata.pop('custom_metadata'))
   assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 5
