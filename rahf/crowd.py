@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rahf import atomic
 from rahf.data import raw, schema, words
 from rahf.data.consolidate import Annotation, mean_scores
 from rahf.errors import InputError
@@ -269,9 +270,7 @@ def _by_uid(
 
 def _keep(desk: Desk, values: dict) -> None:
   desk.folder.mkdir(parents=True, exist_ok=True)
-  partial = desk.folder / '.jobs.json.partial'
-  partial.write_text(json.dumps(values, indent=2) + '\n')
-  partial.replace(desk.folder / 'jobs.json')
+  atomic.write(desk.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
 
 
 def _kept(desk: Desk) -> dict:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from rahf import atomic
+
 
 class Journal:
   """Appends to a work directory's metrics.jsonl."""
@@ -17,10 +19,7 @@ class Journal:
     if self._path.exists():
       lines = self._path.read_text().splitlines()
       self._lines = [line for line in lines if _step(line) <= resume_step]
-      # Written aside and renamed: a kill must not cost the lines.
-      aside = self._path.with_name('.metrics.jsonl.partial')
-      aside.write_text(''.join(f'{line}\n' for line in self._lines))
-      aside.replace(self._path)
+      atomic.write(self._path, ''.join(f'{line}\n' for line in self._lines))
 
   def has(self, step: int, split: str) -> bool:
     """Returns whether there is a line of this step and split."""

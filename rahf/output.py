@@ -18,12 +18,12 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rahf
+from rahf import atomic
 from rahf.data import schema
 from rahf.errors import InputError
 
@@ -129,20 +129,17 @@ class Output:
     """Writes a part, complete or not at all."""
     assert len(rows) == len(self.rows_of(part)), (part, len(rows))
     self._parts.mkdir(exist_ok=True)
-    # Of its own name, should two processes ever write the same part.
-    partial = self._parts / f'.{part:05d}.{socket.gethostname()}.{os.getpid()}'
-    with partial.open('w', encoding='utf-8') as file:
-      file.writelines(json.dumps(row, allow_nan=False) + '\n' for row in rows)
-      file.flush()
-      os.fsync(file.fileno())
-    partial.replace(self._part_path(part))
+    lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
+    atomic.write(self._part_path(part), ''.join(lines))
 
   def finish(self) -> None:
     """Makes the results of the parts, of which none is missing."""
-    partial = self.folder / f'.{self.results.name}.partial'
+    # What kills have left may be as large as the results.
+    for left in self.folder.glob(f'.{self.results.name}.*'):
+      left.unlink()
     write = _write_parquet if self._settings.format == 'parquet' else _write_lines
-    errors = write(partial, self._read_parts())
-    partial.replace(self.results)
+    with atomic.aside(self.results) as partial:
+      errors = write(partial, self._read_parts())
     summary = {'rows': self._settings.rows, 'errors': errors}
     _write_json(self.folder / MANIFEST, self._manifest() | {'summary': summary})
 
@@ -188,7 +185,9 @@ def check_place(folder: pathlib.Path) -> None:
   """Raises InputError if a folder holds something else than results."""
   if not folder.exists() or (folder / MANIFEST).exists():
     return
-  if {path.name for path in folder.iterdir()} - {'.lock', f'.{MANIFEST}'}:
+  # What a job that was killed at its start leaves.
+  left = ('.lock', f'.{MANIFEST}')
+  if not all(path.name.startswith(left) for path in folder.iterdir()):
     raise InputError(
       f'{folder} holds other files and no {MANIFEST}; give another --output'
     )
@@ -228,9 +227,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-  partial = path.with_name(f'.{path.name}')
-  partial.write_text(json.dumps(values, indent=2) + '\n')
-  partial.replace(path)
+  atomic.write(path, json.dumps(values, indent=2) + '\n')
 
 
 def _write_lines(path: pathlib.Path, parts: Iterable[list[dict[str, Any]]]) -> int:

@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
+from rahf import atomic, distributed, locks
 from rahf import config as config_lib
-from rahf import distributed, locks
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
@@ -83,10 +83,8 @@ def _write_config(workdir: epath.Path, config: ConfigDict, started: bool) -> Non
     raise InputError(
       f'{workdir}: another run began or ended there just now; run the command again'
     )
-  # Written aside and renamed: half a file would keep the run from going on.
-  aside = workdir / '.config.json.partial'
-  aside.write_text(config_lib.to_json(config))
-  aside.replace(workdir / 'config.json')
+  # Half a file would keep the run from going on.
+  atomic.write(workdir / 'config.json', config_lib.to_json(config))
 
 
 def is_started(workdir: epath.Path) -> bool:

@@ -34,7 +34,7 @@ LAYERS = [
     ),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
-  {'locks'},
+  {'atomic', 'locks'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -1,13 +1,13 @@
 """What was computed of shards, kept beside them: arrays in an .npz file."""
 
 import io
-import os
-import platform
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
+
+from rahf import atomic
 
 
 def read(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -31,10 +31,8 @@ def write(path: epath.Path, values: dict[str, np.ndarray]) -> None:
   """
   buffer = io.BytesIO()
   np.savez(buffer, **values)
-  # Written aside and renamed: other processes may be opening the same split.
-  aside = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
   try:
-    aside.write_bytes(buffer.getvalue())
-    aside.replace(path)
+    # Other processes may be opening the same split.
+    atomic.write(path, buffer.getvalue())
   except (OSError, tf.errors.OpError):
     return  # A folder that is only readable is scanned every time.

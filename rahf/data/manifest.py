@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import tqdm
 from etils import epath
 
+from rahf import atomic
 from rahf.errors import InputError
 
 NAME = 'manifest.json'
@@ -69,10 +70,7 @@ def write(
     'shards': {name: shard._asdict() for name, shard in sorted(shards.items())},
     'settings': dict(settings or {}),
   }
-  folder = pathlib.Path(folder)
-  partial = folder / f'.{NAME}.{os.getpid()}'
-  partial.write_text(json.dumps(content, indent=2) + '\n')
-  partial.replace(folder / NAME)
+  atomic.write(epath.Path(folder) / NAME, json.dumps(content, indent=2) + '\n')
 
 
 def read(folder: os.PathLike | str) -> Manifest | None:

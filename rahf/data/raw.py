@@ -17,12 +17,12 @@ nothing was marked.
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
 
+from rahf import atomic
 from rahf.data import schema
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
@@ -42,9 +42,7 @@ def write(
   file: epath.Path, annotated: Iterable[tuple[str, Iterable[Annotation]]]
 ) -> None:
   """Writes the annotations of images given by uid; annotators are numbered."""
-  # Another process may be writing the same.
-  partial = file.with_name(f'{file.name}.{os.getpid()}')
-  with partial.open('w') as lines:
+  with atomic.aside(file) as partial, partial.open('w') as lines:
     for uid, annotations in annotated:
       for number, annotation in enumerate(annotations):
         row = {'uid': uid, 'annotator': f'{number}', **annotation._asdict()}
@@ -56,7 +54,6 @@ def write(
         }
         row = {name: value for name, value in row.items() if value is not None}
         lines.write(json.dumps(row) + '\n')
-  partial.replace(file)
 
 
 def read(file: epath.Path) -> dict[str, list[Annotation]]:

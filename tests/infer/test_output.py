@@ -148,6 +148,22 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
   assert (tmp_path / 'out/results.jsonl').read_bytes() == before
 
 
+def test_what_kills_leave_is_in_nobodys_way(job, tmp_path):
+  folder, out = write_folder(tmp_path / 'images', 3), tmp_path / 'out'
+  out.mkdir()
+  for name in ('.lock', '.manifest.json', '.manifest.json.host.1'):
+    (out / name).write_text('')
+  assert run(job(folder))[0] == 0
+  (tmp_path / 'other').mkdir()
+  settings = output.Settings('m', 'i', 1, 'none', 'jsonl')
+  finished = output.Output(tmp_path / 'other', settings, about={})
+  finished.write_part(0, [{'error': None}])
+  (tmp_path / 'other/.results.jsonl.host.1').write_text('as large as the results')
+  finished.finish()
+  left = {path.name for path in finished.folder.iterdir()}
+  assert left == {'manifest.json', 'results.jsonl', 'parts'}
+
+
 @pytest.mark.parametrize(
   ('given', 'out'),
   [

@@ -19,6 +19,7 @@ import tensorflow as tf
 import tqdm
 
 import rahf
+from rahf import atomic
 from rahf.data import manifest, schema
 from rahf.data.datasets import features
 from rahf.data.datasets.report import Line
@@ -138,9 +139,7 @@ class _Maker:
     path.unlink(missing_ok=True)
     part = self._join(number, samples, fingerprint)
     # Last, and at once: a part is there as soon as this is.
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(dataclasses.asdict(part)))
-    partial.replace(path)
+    atomic.write(path, json.dumps(dataclasses.asdict(part)))
     return part
 
   def _are_there(self, number: int, part: Part) -> bool:

@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
+from rahf import atomic
 from rahf.data import manifest, raw, schema
 from rahf.data.consolidate import Annotation
 from rahf.data.datasets.features import record_features
@@ -164,9 +165,7 @@ def prepare_shapes(
   folder = pathlib.Path(builder.data_path)
   tokenizer = folder / TOKENIZER_FILE
   if not tokenizer.exists():
-    partial = tokenizer.with_suffix(f'.{os.getpid()}')
-    partial.write_bytes(train_tokenizer(seed))
-    partial.replace(tokenizer)
+    atomic.write(tokenizer, train_tokenizer(seed))
   for split in schema.SPLITS:
     file = raw.path(folder, split)
     # Others' data may be there to be read only.

@@ -1,0 +1,100 @@
+"""Files are replaced as a whole or stay as they were."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rahf import atomic
+
+
+def write_often(path, letter, times):
+  for _ in range(times):
+    atomic.write(path, letter * 100_000)
+
+
+@pytest.mark.parametrize('content', ['two\nlines – ü\n', b'\x00\r\n'])
+def test_content_is_written_as_it_is(tmp_path, content):
+  path = tmp_path / 'file'
+  path.write_text('older and longer than what follows')
+  atomic.write(path, content)
+  expected = content.encode() if isinstance(content, str) else content
+  assert path.read_bytes() == expected
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+  path = tmp_path / 'file'
+  atomic.write(path, 'old')
+
+  def fail():
+    with atomic.aside(path) as partial:
+      partial.write_text('half of the ne')
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    fail()
+  assert path.read_text() == 'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'folder/file').write_text('old')
+  with pytest.raises(OSError, match='folder'):
+    atomic.write(tmp_path / 'folder', 'new')
+  assert [path.name for path in tmp_path.iterdir()] == ['folder']
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    atomic.write(tmp_path / 'nowhere/file', 'new')
+
+
+def test_a_killed_writer_leaves_what_was_there(tmp_path):
+  path = tmp_path / 'file'
+  atomic.write(path, 'old')
+  code = (
+    'import os, signal, sys\n'
+    'from rahf import atomic\n'
+    'with atomic.aside(sys.argv[1]) as partial:\n'
+    "  partial.write_text('half of the ne')\n"
+    '  os.kill(os.getpid(), signal.SIGKILL)\n'
+  )
+  done = subprocess.run([sys.executable, '-c', code, path])
+  assert done.returncode == -signal.SIGKILL
+  assert path.read_text() == 'old'
+  (left,) = {other.name for other in tmp_path.iterdir()} - {'file'}
+  assert left.startswith('.file.')
+  atomic.write(path, 'new')
+  assert path.read_text() == 'new'
+
+
+def test_two_processes_write_the_same(tmp_path):
+  """Whoever reads meanwhile finds what one of them wrote, all of it."""
+  path = tmp_path / 'file'
+  spawn = multiprocessing.get_context('spawn')
+  writers = [
+    spawn.Process(target=write_often, args=(path, letter, 200)) for letter in 'ab'
+  ]
+  for writer in writers:
+    writer.start()
+  found = set()
+  while any(writer.is_alive() for writer in writers):
+    if path.exists():
+      found.add(path.read_text())
+  assert [writer.exitcode for writer in writers] == [0, 0]
+  assert found <= {'a' * 100_000, 'b' * 100_000}
+  assert found
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('mask', [0o022, 0o077, 0o002])
+def test_permissions_are_those_of_a_plain_file(tmp_path, mask):
+  before = os.umask(mask)
+  try:
+    atomic.write(tmp_path / 'file', 'new')
+    (tmp_path / 'plain').write_text('new')
+  finally:
+    os.umask(before)
+  assert (tmp_path / 'file').stat().st_mode == (tmp_path / 'plain').stat().st_mode
