@@ -1,4 +1,4 @@
-"""Image files in a folder or a tar archive, by path; nothing is unpacked."""
+"""Files that are read: images in a folder or a tar archive; nothing is unpacked."""
 
 import os
 import pathlib
@@ -95,3 +95,9 @@ def open_files(path: os.PathLike | str) -> Folder | Archive:
       'files leave --prompts out'
     )
   return files
+
+
+def version(path: pathlib.Path) -> str:
+  """Returns a file's name and what changes when it does: size, and time in ns."""
+  stat = path.stat()
+  return f'{path.name} {stat.st_size} {stat.st_mtime_ns}'

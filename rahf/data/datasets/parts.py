@@ -22,6 +22,7 @@ import rahf
 from rahf import atomic
 from rahf.data import manifest, schema
 from rahf.data.datasets import features
+from rahf.data.datasets.files import version
 from rahf.data.datasets.report import Line
 
 # Some 500 MB of images of 1024 px: what a kill loses for each thread.
@@ -96,7 +97,7 @@ def make_all(
   groups = [samples[start : start + SAMPLES] for start in starts]
   bar = tqdm.tqdm(total=len(samples), desc='Joining', unit='image', smoothing=0)
   with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    common = [settings, [*map(_version, inputs)]]
+    common = [settings, [*map(version, inputs)]]
     maker = _Maker(folder, make, common, bar)
     futures = [pool.submit(maker.part, *group) for group in enumerate(groups)]
     for future in futures:
@@ -186,16 +187,10 @@ class _Maker:
 def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
   """Returns a digest of all that a part depends on."""
   files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
-  content = [rahf.__version__, common, samples, [*map(_version, files)]]
+  content = [rahf.__version__, common, samples, [*map(version, files)]]
   # What is no plain value is a path, as it stands or in a place.
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version(path: pathlib.Path) -> tuple[str, int, int]:
-  """Returns a file's path and what changes when it does: size, and time in ns."""
-  stat = path.stat()
-  return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _read(path: pathlib.Path) -> Part | None:

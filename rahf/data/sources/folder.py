@@ -6,9 +6,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data.datasets.files import SUFFIXES
+from rahf.data.datasets.files import SUFFIXES, version
 from rahf.data.datasets.image_folder import read_prompts
-from rahf.data.sources.item import Item, Load, Wanted, version
+from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
 
 

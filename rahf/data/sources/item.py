@@ -1,7 +1,6 @@
 """What each kind of source yields, and what it is asked."""
 
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -51,9 +50,3 @@ def digest(parts: Iterable[str]) -> str:
   for part in parts:
     state.update(part.encode('utf-8', 'surrogateescape') + b'\0')
   return state.hexdigest()
-
-
-def version(path: pathlib.Path) -> str:
-  """Returns a file's name and what changes when it does: size, and time in ns."""
-  stat = path.stat()
-  return f'{path.name} {stat.st_size} {stat.st_mtime_ns}'

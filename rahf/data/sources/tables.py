@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from rahf.data.datasets.files import version
 from rahf.data.datasets.image_folder import check_pyarrow
-from rahf.data.sources.item import Item, Load, Wanted, digest, version
+from rahf.data.sources.item import Item, Load, Wanted, digest
 from rahf.errors import InputError
 
 IMAGES = ('image', 'path', 'file_name', 'filename')

@@ -12,8 +12,8 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 
-from rahf.data.datasets.files import SUFFIXES
-from rahf.data.sources.item import Item, Load, Wanted, version
+from rahf.data.datasets.files import SUFFIXES, version
+from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import PROMPTS
 from rahf.errors import InputError
 

@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Iterator
 
 from rahf.data import quiet
-from rahf.data.sources.item import Item, Load, Wanted, version
+from rahf.data.datasets.files import version
+from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import PROMPTS, UIDS
 from rahf.errors import InputError
 
