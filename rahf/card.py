@@ -6,6 +6,7 @@ import numpy as np
 
 from rahf import legend
 from rahf.data import schema
+from rahf.inference import ANY_THRESHOLD
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.pretrained.card import ABOUT
@@ -72,24 +73,18 @@ def _sizes(description: Description) -> str:
 def _outputs(description: Description) -> str:
   rows = [
     *(
-      ('score', name, *_range(legend.SCORE_RANGE, legend.SCORE_DIRECTION), meaning)
-      for name, meaning in legend.SCORES.items()
+      ('score', name, legend.SCORE, meaning) for name, meaning in legend.SCORES.items()
     ),
-    *(
-      ('map', name, *_range(legend.MAP_RANGE, legend.MAP_DIRECTION), meaning)
-      for name, meaning in legend.MAPS.items()
-    ),
-    (
-      'keyword',
-      'each word',
-      *_range(legend.KEYWORD_RANGE, legend.KEYWORD_DIRECTION),
-      legend.KEYWORDS,
-    ),
+    *(('map', name, legend.MAP, meaning) for name, meaning in legend.MAPS.items()),
+    ('keyword', 'each word', legend.KEYWORD, legend.KEYWORDS),
   ]
   lines = ['| | | range | direction | |', '|---|---|---|---|---|']
-  lines += [f'| {" | ".join(row)} |' for row in rows]
+  lines += [
+    f'| {kind} | {name} | {scale.limits} | {scale.direction} | {meaning} |'
+    for kind, name, scale, meaning in rows
+  ]
   if description.threshold is None:
-    threshold = 'No threshold for words was chosen; 0.5 is used.'
+    threshold = f'No threshold for words was chosen; {ANY_THRESHOLD} is used.'
   else:
     threshold = (
       f'A word counts as misaligned above {description.threshold:.3f}, which was best '
@@ -97,10 +92,6 @@ def _outputs(description: Description) -> str:
     )
   table = '\n'.join(lines)
   return f'## What comes out\n\n{table}\n\n{threshold}'
-
-
-def _range(low_high: tuple[float, float], direction: str) -> tuple[str, str]:
-  return '{:g} to {:g}'.format(*low_high), direction
 
 
 def _metrics(description: Description) -> str:

@@ -178,12 +178,9 @@ def _about(job: Job, step: int) -> dict[str, Any]:
   return {
     'job': dataclasses.asdict(job),
     'step': step,
-    'scores': {'range': legend.SCORE_RANGE, 'direction': legend.SCORE_DIRECTION},
-    'maps': {'range': legend.MAP_RANGE, 'direction': legend.MAP_DIRECTION},
-    'p_misaligned': {
-      'range': legend.KEYWORD_RANGE,
-      'direction': legend.KEYWORD_DIRECTION,
-    },
+    'scores': legend.SCORE.to_dict(),
+    'maps': legend.MAP.to_dict(),
+    'p_misaligned': legend.KEYWORD.to_dict(),
   }
 
 

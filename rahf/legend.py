@@ -1,31 +1,45 @@
 """What each output means, its range and direction, in words for people."""
 
+from typing import Any, NamedTuple
+
+
+class Scale(NamedTuple):
+  """The numbers of one kind of output.
+
+  Attributes:
+    range: the lowest and the highest.
+    direction: which end is the better one.
+  """
+
+  range: tuple[float, float]
+  direction: str
+
+  @property
+  def limits(self) -> str:
+    return '{:g} to {:g}'.format(*self.range)
+
+  def __str__(self) -> str:
+    return f'{self.limits}, {self.direction}'
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns the fields for JSON."""
+    return {'range': list(self.range), 'direction': self.direction}
+
+
+SCORE = Scale((0.0, 1.0), 'higher is better')
+MAP = Scale((0.0, 1.0), 'higher is worse')
+KEYWORD = Scale((0.0, 1.0), 'higher is worse')
+# One line below results.
+RANGES = f'Scores are from {SCORE}; maps from {MAP}; p_misaligned from {KEYWORD}'
+
 SCORES = {
   'plausibility': 'no visible mistakes: bodies, objects, text and light are possible',
   'alignment': 'the image shows what the prompt asks for',
   'aesthetics': 'the image is pleasant to look at',
   'overall': 'the image as a whole',
 }
-SCORE_RANGE = (0.0, 1.0)
-SCORE_DIRECTION = 'higher is better'
 MAPS = {
   'implausibility': 'where the image shows what cannot be',
   'misalignment': 'where the image does not fit the prompt',
 }
-MAP_RANGE = (0.0, 1.0)
-MAP_DIRECTION = 'higher is worse'
 KEYWORDS = 'the probability that the image misses this word of the prompt'
-KEYWORD_RANGE = (0.0, 1.0)
-KEYWORD_DIRECTION = 'higher is worse'
-
-
-def _range(limits: tuple[float, float], direction: str) -> str:
-  return '[{:g}, {:g}], '.format(*limits) + direction
-
-
-# One line below results.
-RANGES = (
-  f'Scores are in {_range(SCORE_RANGE, SCORE_DIRECTION)}; '
-  f'maps in {_range(MAP_RANGE, MAP_DIRECTION)}; '
-  f'p_misaligned in {_range(KEYWORD_RANGE, KEYWORD_DIRECTION)}'
-)

@@ -97,12 +97,11 @@ def to_json(description: Description) -> str:
       },
     },
     'outputs': {
-      'scores': _outputs(schema.SCORES, legend.SCORES, 'SCORE'),
-      'maps': _outputs(schema.MAPS, legend.MAPS, 'MAP'),
+      'scores': _outputs(schema.SCORES, legend.SCORES, legend.SCORE),
+      'maps': _outputs(schema.MAPS, legend.MAPS, legend.MAP),
       'keywords': {
         'meaning': legend.KEYWORDS,
-        'range': list(legend.KEYWORD_RANGE),
-        'direction': legend.KEYWORD_DIRECTION,
+        **legend.KEYWORD.to_dict(),
         'decoder': config.pop('decoder'),
         'threshold': config.pop('threshold'),
         'threshold_split': config.pop('threshold_split'),
@@ -112,16 +111,11 @@ def to_json(description: Description) -> str:
   return json.dumps(settings | config, indent=2, ensure_ascii=False) + '\n'
 
 
-def _outputs(names: tuple[str, ...], meanings: dict[str, str], kind: str) -> list:
-  low_high, direction = (getattr(legend, f'{kind}_{x}') for x in ('RANGE', 'DIRECTION'))
+def _outputs(
+  names: tuple[str, ...], meanings: dict[str, str], scale: legend.Scale
+) -> list[dict[str, Any]]:
   return [
-    {
-      'name': name,
-      'meaning': meanings[name],
-      'range': list(low_high),
-      'direction': direction,
-    }
-    for name in names
+    {'name': name, 'meaning': meanings[name], **scale.to_dict()} for name in names
   ]
 
 

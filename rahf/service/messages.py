@@ -16,16 +16,6 @@ Prompt = Annotated[
 Maps = Annotated[bool, Field(description='whether the answer holds the heatmaps')]
 
 
-def _range(low_high: tuple[float, float], direction: str) -> str:
-  low, high = low_high
-  return f'{low:g} to {high:g}, {direction}'
-
-
-SCORE_RANGE = _range(legend.SCORE_RANGE, legend.SCORE_DIRECTION)
-MAP_RANGE = _range(legend.MAP_RANGE, legend.MAP_DIRECTION)
-KEYWORD_RANGE = _range(legend.KEYWORD_RANGE, legend.KEYWORD_DIRECTION)
-
-
 class _Message(BaseModel):
   model_config = ConfigDict(extra='forbid')
 
@@ -52,11 +42,11 @@ class Scores(_Message):
   """Four scores of the image."""
 
   plausibility: Unit = Field(
-    description=f'{legend.SCORES["plausibility"]}; {SCORE_RANGE}'
+    description=f'{legend.SCORES["plausibility"]}; {legend.SCORE}'
   )
-  alignment: Unit = Field(description=f'{legend.SCORES["alignment"]}; {SCORE_RANGE}')
-  aesthetics: Unit = Field(description=f'{legend.SCORES["aesthetics"]}; {SCORE_RANGE}')
-  overall: Unit = Field(description=f'{legend.SCORES["overall"]}; {SCORE_RANGE}')
+  alignment: Unit = Field(description=f'{legend.SCORES["alignment"]}; {legend.SCORE}')
+  aesthetics: Unit = Field(description=f'{legend.SCORES["aesthetics"]}; {legend.SCORE}')
+  overall: Unit = Field(description=f'{legend.SCORES["overall"]}; {legend.SCORE}')
 
 
 class Keyword(_Message):
@@ -64,7 +54,7 @@ class Keyword(_Message):
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{legend.KEYWORDS}; {KEYWORD_RANGE}; null behind the cut of a prompt '
+    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null behind the cut of a prompt '
     'that is too long'
   )
   misaligned: bool = Field(description="whether it is above the model's threshold")
@@ -74,9 +64,9 @@ class Heatmaps(_Message):
   """Two maps at the image's own size, grey PNG files in base64 in which 255 is 1."""
 
   implausibility: str = Field(
-    description=f'{legend.MAPS["implausibility"]}; {MAP_RANGE}'
+    description=f'{legend.MAPS["implausibility"]}; {legend.MAP}'
   )
-  misalignment: str = Field(description=f'{legend.MAPS["misalignment"]}; {MAP_RANGE}')
+  misalignment: str = Field(description=f'{legend.MAPS["misalignment"]}; {legend.MAP}')
 
 
 class ScoreReply(_Message):

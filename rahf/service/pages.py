@@ -29,9 +29,9 @@ def home(description: Description, limit: int) -> parts.Page:
     ),
     'limit': f'{limit / 2**20:g}',
     'longest': str(messages.LONGEST_PROMPT),
-    'score_range': messages.SCORE_RANGE,
-    'map_range': messages.MAP_RANGE,
-    'keyword_range': messages.KEYWORD_RANGE,
+    'score_range': str(legend.SCORE),
+    'map_range': str(legend.MAP),
+    'keyword_range': str(legend.KEYWORD),
     'data': parts.embed(
       {
         'colours': parts.colours(),

@@ -214,7 +214,9 @@ def test_buckets_are_refused(name, job, tmp_path, monkeypatch):
 
 def test_ranges_are_printed(job, tmp_path, capsys):
   run(job(write_folder(tmp_path / 'images', 1)))
-  assert 'Scores are in [0, 1], higher is better; maps in' in capsys.readouterr().out
+  assert (
+    'Scores are from 0 to 1, higher is better; maps from' in capsys.readouterr().out
+  )
 
 
 def test_two_processes_share_the_work(directory, job, tmp_path):
