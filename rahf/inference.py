@@ -31,6 +31,14 @@ class Inference(NamedTuple):
   p_misaligned: Float[Array, 'B L']
 
 
+class Look(NamedTuple):
+  """What a model makes of images and texts: see `Inference`, and `RAHF.encode`."""
+
+  fused: Fused
+  maps: Float[Array, 'B 2 S S']
+  scores: Float[Array, 'B 4']
+
+
 Infer = Callable[[Any, Array, Array, Array], Inference]
 
 
@@ -52,22 +60,30 @@ def make_infer(
     text: Int[Array, 'B K L'],
     word_end: Bool[Array, 'B L'],
   ) -> Inference:
-    variables = {'params': params}
-    fused = model.apply(variables, image, text, train=False, method=RAHF.encode)
-    maps, scores = model.apply(variables, fused, method=RAHF.maps_and_scores)
+    found = look(model, params, image, text)
     p_misaligned = judge_words(
       model,
       params,
-      fused,
+      found.fused,
       text,
       word_end,
       decoder=decoder,
       mark_ids=mark_ids,
       length=length,
     )
-    return Inference(maps, scores, p_misaligned)
+    return Inference(found.maps, found.scores, p_misaligned)
 
   return infer
+
+
+def look(
+  model: RAHF, params: Any, image: Float[Array, 'B S S 3'], text: Int[Array, 'B K L']
+) -> Look:
+  """Encodes once and reads maps and scores; differentiable in the image."""
+  variables = {'params': params}
+  fused = model.apply(variables, image, text, train=False, method=RAHF.encode)
+  maps, scores = model.apply(variables, fused, method=RAHF.maps_and_scores)
+  return Look(fused, maps, scores)
 
 
 def from_pixels(infer: Infer) -> Infer:

@@ -31,6 +31,7 @@ from rahf.data import images as images_lib
 from rahf.data import inputs, schema
 from rahf.devices import open_beside
 from rahf.errors import InputError
+from rahf.inference import look
 from rahf.models.rahf import RAHF
 from rahf.result import Feedback
 
@@ -200,14 +201,12 @@ class Reward:
   ) -> dict[str, Float[Array, 'N']]:
     """Returns all terms but the words' by name, as `differentiable` weighs them."""
     config = self.model.description.model
-    network, variables = RAHF(config), {'params': params}
     image = images_lib.to_signed(scale(pixels, config.image_size))
     text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
-    fused = network.apply(variables, image, text, train=False, method=RAHF.encode)
-    maps, scores = network.apply(variables, fused, method=RAHF.maps_and_scores)
-    found = dict(zip(schema.SCORES, jnp.moveaxis(scores, 1, 0), strict=True))
-    maps = dict(zip(schema.MAPS, jnp.moveaxis(maps, 1, 0), strict=True))
-    return {**found, **summarise(maps)}
+    found = look(RAHF(config), params, image, text)
+    scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
+    maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
+    return {**scores, **summarise(maps)}
 
   def with_gradient(
     self, images: Any, prompts: str | Sequence[str], metadata: Any = None

@@ -85,12 +85,7 @@ def _parser() -> argparse.ArgumentParser:
   richhf.add_argument(
     '--mirror', type=path, help='folder of parquet files with labels and images'
   )
-  richhf.add_argument(
-    '--prompts',
-    type=path,
-    metavar='TABLE',
-    help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
-  )
+  _add_prompts(richhf)
   _add_output(richhf)
   richhf.set_defaults(run=_prepare_richhf18k)
 
@@ -172,13 +167,7 @@ def _add_annotated(names) -> None:
     required=True,
     help='folder or tar archive of <uid>.<extension>',
   )
-  add(
-    '--prompts',
-    type=path,
-    required=True,
-    metavar='TABLE',
-    help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
-  )
+  _add_prompts(annotated, required=True)
   add('--dev', type=float, default=0.05, help='share of the prompts (default: 0.05)')
   add('--test', type=float, default=0.05, help='likewise')
   add(
@@ -206,6 +195,16 @@ def _add_rapidata(names) -> None:
   add('--test', type=float, default=0.05, help='likewise')
   _add_output(rapidata)
   rapidata.set_defaults(run=_prepare_rapidata)
+
+
+def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+  parser.add_argument(
+    '--prompts',
+    type=pathlib.Path,
+    required=required,
+    metavar='TABLE',
+    help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
+  )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
