@@ -70,11 +70,17 @@ function chooseNext(radios) {
   options[(options.findIndex((radio) => radio.checked) + 1) % options.length].checked = true;
 }
 
-/** Keys 0 to 9 to an opacity in percent, other keys to null. */
-function opacityOf(key) {
-  return /^[0-9]$/.test(key) ? (key === '9' ? 100 : 11 * Number(key)) : null;
+/** What keys do to the map: m takes the next, 0 to 9 set its opacity. */
+function onMapKey(key) {
+  const {map, opacity} = byId('controls').elements;
+  if (key === 'm') chooseNext(map);
+  else if (/^[0-9]$/.test(key)) opacity.value = key === '9' ? 100 : 11 * Number(key);
+  else return;
+  drawHeat();
 }
 
+// `drawHeat` is each page's own.
+byId('controls').addEventListener('input', drawHeat);
 byId('picture').addEventListener('load', ({target}) => {
   const ratio = target.naturalWidth / target.naturalHeight;
   target.parentElement.style.setProperty('--ratio', ratio);

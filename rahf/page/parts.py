@@ -35,11 +35,11 @@ def assemble(
   allowed: str = 'img-src data:',
   scripted: bool = True,
 ) -> Page:
-  """Puts <name>.html together with its style and script and the common ones.
+  """Puts <name>.html together with its style and script and what all pages share.
 
   Args:
     name: of the files in this folder.
-    texts: HTML for the places of the template, by their names.
+    texts: HTML for the places of the template, by their names; `title` too.
     allowed: by the policy, beside style and script.
     scripted: whether the page has a script.
   """
@@ -48,8 +48,9 @@ def assemble(
   styles, scripts = map(_hash, (style, script))
   policy = f"default-src 'none'; {allowed}; style-src {styles}; script-src {scripts}"
   parts = {**texts, 'style': style, 'script': script, 'policy': policy}
+  template = _read(name, 'html').replace('{{head}}', _read('head', 'html'))
   # One pass, so that what is filled in is not looked at again.
-  html = _PLACE.sub(lambda match: parts[match[1]], _read(name, 'html'))
+  html = _PLACE.sub(lambda match: parts[match[1]], template)
   return Page(html, policy)
 
 

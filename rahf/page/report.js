@@ -157,17 +157,15 @@ async function drawHeat() {
 }
 
 function onKey(event) {
-  const {map, side, opacity} = byId('controls').elements;
   if (open === null || event.ctrlKey || event.metaKey || event.altKey) return;
   // Arrows move sliders and radio buttons, where these have the focus.
   const arrows = !event.target.matches('input');
   if (event.key === 'ArrowLeft' && arrows) show(open - 1);
   else if (event.key === 'ArrowRight' && arrows) show(open + 1);
-  else if (event.key === 'm') chooseNext(map);
-  else if (event.key === 't') chooseNext(side);
-  else if (opacityOf(event.key) !== null) opacity.value = opacityOf(event.key);
-  else return;
-  drawHeat();
+  else if (event.key === 't') {
+    chooseNext(byId('controls').elements.side);
+    drawHeat();
+  } else onMapKey(event.key);
 }
 
 byId('filters').addEventListener('input', update);
@@ -176,7 +174,6 @@ byId('all').addEventListener('click', () => {
   byId('filters').reset();
   update();
 });
-byId('controls').addEventListener('input', drawHeat);
 byId('previous').addEventListener('click', () => show(open - 1));
 byId('next').addEventListener('click', () => show(open + 1));
 byId('close').addEventListener('click', () => byId('viewer').close());

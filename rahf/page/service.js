@@ -104,12 +104,7 @@ async function drawHeat() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || !answer) return;
-  if (event.target.matches('textarea')) return;
-  const {map, opacity} = byId('controls').elements;
-  if (event.key === 'm') chooseNext(map);
-  else if (opacityOf(event.key) !== null) opacity.value = opacityOf(event.key);
-  else return;
-  drawHeat();
+  if (!event.target.matches('textarea')) onMapKey(event.key);
 }
 
 function onDrop(event) {
@@ -133,7 +128,6 @@ document.addEventListener('dragleave', () => byId('drop').classList.remove('over
 document.addEventListener('drop', onDrop);
 document.addEventListener('paste', ({clipboardData}) => choose(clipboardData.files[0]));
 document.addEventListener('keydown', onKey);
-byId('controls').addEventListener('input', drawHeat);
 byId('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   ask();

@@ -23,6 +23,7 @@ def home(description: Description, limit: int) -> parts.Page:
   trained = ', '.join(description.data)
   about = f' on {trained}' if trained else ''
   texts = {
+    'title': 'RAHF: score an image',
     'summary': html.escape(
       f'The model has learned for {description.step:,} steps{about}; rahf '
       f'{rahf.__version__}.'

@@ -16,6 +16,7 @@ from pages import (
   uids,
   wait_for_heat,
 )
+from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data import images
 from rahf.gallery import Gallery
@@ -123,6 +124,10 @@ def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
   chromium.get(f'file://{path}')
   find(chromium, '#samples tbody td').click()
   wait_for_heat(chromium, 'uid-0 implausibility annotated')
+  # The picture may come after the map.
+  WebDriverWait(chromium, 10).until(
+    lambda b: '--ratio' in (find(b, '.stage').get_attribute('style') or '')
+  )
   width, dialog, height, scale = chromium.execute_script(
     'const size = (name) => document.querySelector(name).getBoundingClientRect();'
     'return [document.documentElement.scrollWidth, size("dialog").width,'
