@@ -21,7 +21,7 @@ METRICS = (
 )
 USE = """## Use
 
-`pip install rahf`, then, with the path of this directory:
+`pip install .` in a checkout of rahf, then, with the path of this directory:
 
 ```python
 import rahf

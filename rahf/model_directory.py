@@ -197,8 +197,8 @@ def check_format(path: epath.Path, found: Any, version: Any) -> None:
   if isinstance(found, int) and found > FORMAT:
     raise InputError(
       f'{path} has format {found}, written by rahf {version}; this is rahf '
-      f'{rahf.__version__}, which reads format {FORMAT}: update it, with '
-      'pip install --upgrade rahf'
+      f'{rahf.__version__}, which reads format {FORMAT}: update it, with pip install . '
+      'in a newer checkout'
     )
   raise InputError(
     f'{path} has format {found!r}, written by rahf {version}; this is rahf '

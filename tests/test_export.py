@@ -130,7 +130,8 @@ def test_model_card(exported, workdir):
   metrics = json.loads((workdir / 'eval/test-4.json').read_text())
   for part in (
     *('plausibility | 0 to 1 | higher is better', 'overall', 'misalignment | 0 to 1'),
-    *('rahf.load(', 'Trained for 4 steps', 'shapes, 100%', 'Trained from scratch'),
+    *('pip install .` in a checkout', 'rahf.load(', 'Trained for 4 steps'),
+    *('shapes, 100%', 'Trained from scratch'),
     f'{metrics["implausibility/mse"]:.4g}',
     '64 x 64 px',
   ):
@@ -229,7 +230,7 @@ def test_what_a_kill_left_is_cleared(config, workdir, exported):
 @pytest.mark.parametrize(
   ('place', 'value', 'message'),
   [
-    (['format'], 2, r'has format 2, .* update it, with pip install --upgrade rahf'),
+    (['format'], 2, 'has format 2, .* update it, with pip install . in a newer'),
     (['format'], 0, 'has format 0, .* export the model again'),
     (['format'], None, "is damaged .*'format'"),
     (['step'], 'four', 'is damaged'),
