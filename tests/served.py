@@ -12,18 +12,12 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import util
 import uvicorn
-from etils import epath
 from prometheus_client.parser import text_string_to_metric_families
 
-import tiny_model
-from rahf import export
+import tiny_directory
 from rahf.data import images
-from rahf.data.tokenizer import Tokenizer
-from rahf.model_directory import Description
-from rahf.models.rahf import RAHF
 from rahf.service.admission import Limits
 from rahf.service.app import make_app
 from rahf.service.connection import Connection
@@ -35,19 +29,13 @@ ANY = Limits()
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
   """Writes a model of random parameters."""
-  tokenizer = Tokenizer(util.train_model(folder / 'tokenizer', '_0'))
-  config = tiny_model.tiny()
-  params = tiny_model.make_params(RAHF(config))
   data = {'<b>': {'weight': 1, 'terms': 'none'}}
-  description = Description(config, 7, 40, 48, threshold=0.25, data=data)
-  export.write(epath.Path(folder / 'model'), description, params, tokenizer)
-  return folder / 'model'
+  return tiny_directory.write(folder, threshold=0.25, data=data)
 
 
 def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
   """Returns a PNG of noise."""
-  random = np.random.default_rng(number)
-  return images.encode_png(random.integers(0, 256, (height, width, 3), np.uint8))
+  return images.encode_png(util.make_pixels(number, height, width))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Scoring by `rahf.load`: any kind of image, any batch, the training's own pixels."""
 
-import base64
-import io
 import json
 import pathlib
 import re
@@ -14,54 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import util
-from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
+from util import make_pixels
 
 import rahf
-import tiny_model
-from rahf import export, feedback
+import tiny_directory
+from rahf import feedback
 from rahf.data import images, pipeline, schema
 from rahf.data.decoding import PipelineOptions
-from rahf.data.inputs import read_pixels
 from rahf.data.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
-from rahf.model_directory import Description
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
-from rahf.panels import overlay
+from tiny_directory import LENGTH, TARGET
 
-LENGTH, TARGET = 40, 48
 PROMPT = 'a red circle, a blue square'
 
 
 @pytest.fixture(scope='module')
-def tokenizer(tmp_path_factory) -> Tokenizer:
-  folder = tmp_path_factory.mktemp('tokenizer')
-  return Tokenizer(util.train_model(folder / 'model', '_0'))
+def directory(tmp_path_factory):
+  return tiny_directory.write(tmp_path_factory.mktemp('models'), threshold=0.25)
 
 
 @pytest.fixture(scope='module')
-def directory(tokenizer, tmp_path_factory):
-  """A model of random parameters."""
-  folder = epath.Path(tmp_path_factory.mktemp('models') / 'model')
-  config = tiny_model.tiny()
-  description = Description(config, 7, LENGTH, TARGET, threshold=0.25)
-  params = tiny_model.make_params(RAHF(config))
-  export.write(folder, description, params, tokenizer)
-  return folder
+def tokenizer(directory) -> Tokenizer:
+  return Tokenizer(directory / 'tokenizer.model')
 
 
 @pytest.fixture(scope='module')
 def model(directory):
   return rahf.load(directory)
-
-
-def make_pixels(number: int = 0, height: int = 24, width: int = 40) -> np.ndarray:
-  random = np.random.default_rng(number)
-  return random.integers(0, 256, (height, width, 3), np.uint8)
 
 
 def assert_same(one: feedback.Feedback, other: feedback.Feedback, tolerance=0.0):
@@ -154,11 +137,8 @@ def test_devices_do_not_matter(model, directory):
 )
 def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decoder):
   """The same records through tf.data and the evaluation's step."""
-  config = tiny_model.tiny(variant)
-  params = tiny_model.make_params(RAHF(config))
-  description = Description(config, 7, LENGTH, TARGET, decoder)
-  folder = epath.Path(tmp_path / 'model')
-  export.write(folder, description, params, tokenizer)
+  model = rahf.load(tiny_directory.write(tmp_path, variant, decoder=decoder))
+  config = model.description.model
   prompts = (PROMPT, 'a cat', 'red, red red red', 'square')
   records = [util.make_record(i, 50, prompt=text) for i, text in enumerate(prompts)]
   util.write_split(tmp_path / 'data', 'dev', records)
@@ -168,9 +148,8 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
   )
   words = ConfigDict(dict(decoder=decoder, beams=1))
   predict = make_predict(RAHF(config), words, tokenizer.mark_ids, TARGET)
-  expected = jax.tree.map(np.asarray, jax.jit(predict)(params, batch))
+  expected = jax.tree.map(np.asarray, jax.jit(predict)(model.params, batch))
 
-  model = rahf.load(folder)
   found = model.score([record.image for record in records], prompts)
   for row, one in enumerate(found):
     scores = dict(zip(schema.SCORES, expected.scores[row], strict=True))
@@ -184,65 +163,6 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
     pixels = images.to_signed(example.pixels.astype(np.float32) / 255)
     # A level is 2/255 of the range.
     np.testing.assert_allclose(pixels, batch.image[row], atol=2 / 255)
-
-
-def test_pixels_are_those_of_training(tmp_path):
-  """JPEG turned by EXIF, transparency, 16 bits and grey: as decode_image does."""
-  turned = io.BytesIO()
-  exif = Image.Exif()
-  exif[0x0112] = 6
-  Image.fromarray(make_pixels()).save(turned, 'JPEG', exif=exif)
-  transparent = io.BytesIO()
-  rgba = np.dstack([make_pixels(), make_pixels()[..., 0]])
-  Image.fromarray(rgba).save(transparent, 'PNG')
-  deep = io.BytesIO()
-  Image.fromarray(make_pixels()[..., 0].astype(np.uint16) * 257).save(deep, 'PNG')
-  for file in (turned, transparent, deep):
-    expected = images.decode_image(file.getvalue())
-    np.testing.assert_array_equal(read_pixels(file.getvalue()), expected)
-    np.testing.assert_array_equal(read_pixels(Image.open(file)), expected)
-  assert images.decode_image(turned.getvalue()).shape == (40, 24, 3)
-  np.testing.assert_array_equal(read_pixels(deep.getvalue())[..., 1], rgba[..., 3])
-
-
-def test_a_heatmap_is_the_model_s_at_the_size_of_the_image(model):
-  (found,) = model.score(make_pixels(height=96, width=64), PROMPT)
-  for name in schema.MAPS:
-    heatmap, small = found.heatmaps[name], found.small_maps[name]
-    assert heatmap.dtype == np.float32
-    assert heatmap.min() >= 0
-    assert heatmap.max() <= 1
-    expected = jax.image.resize(small, (96, 64), 'bilinear')
-    np.testing.assert_allclose(heatmap, expected, atol=1e-5)
-
-
-def test_overlay(model, tmp_path):
-  pixels = make_pixels()
-  path = tmp_path / 'a.png'
-  path.write_bytes(images.encode_png(pixels))
-  (found,) = model.score(path, PROMPT)
-  expected = overlay(pixels, found.heatmaps['misalignment'])
-  np.testing.assert_array_equal(found.overlay('misalignment'), expected)
-  with pytest.raises(InputError, match="'beauty' is no map; there are implausib"):
-    found.overlay('beauty')
-  path.unlink()
-  with pytest.raises(InputError, match=r'a\.png cannot be read'):
-    found.overlay('misalignment')
-
-
-def test_words_and_json(model):
-  (found,) = model.score(make_pixels(), PROMPT)
-  assert ' '.join(word for word, _ in found.keywords) == 'a red circle a blue square'
-  assert all(0 <= p <= 1 for _, p in found.keywords)
-  assert found.misaligned == [word for word, p in found.keywords if p > 0.25]
-  assert not found.truncated
-  stored = json.loads(json.dumps(found.to_dict(maps=True), allow_nan=False))
-  assert stored['scores'] == found.scores
-  assert (stored['height'], stored['width']) == (24, 40)
-  assert [(k['word'], k['p_misaligned']) for k in stored['keywords']] == found.keywords
-  for name, heatmap in found.heatmaps.items():
-    decoded = images.decode_map(base64.b64decode(stored['heatmaps'][name]))
-    np.testing.assert_allclose(decoded, heatmap, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_prompt_that_is_cut(model, tokenizer):
@@ -310,32 +230,6 @@ def test_images_that_are_none(model, image, message):
 def test_prompts_that_are_none(model, prompts, message):
   with pytest.raises(InputError, match=message):
     model.score([make_pixels()] * 2, prompts)
-
-
-def test_pixels_of_16_bits():
-  """Files and PIL images: their high byte."""
-  levels = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
-  file = io.BytesIO()
-  Image.fromarray(levels).save(file, 'PNG')
-  for given in (file.getvalue(), Image.open(file), Image.fromarray(levels)):
-    np.testing.assert_array_equal(read_pixels(given)[..., 1], levels >> 8)
-
-
-def test_a_bucket_that_is_away(monkeypatch):
-  def read_bytes(_):
-    raise RuntimeError('no route to it')
-
-  monkeypatch.setattr('etils.epath.gpath._GPath.read_bytes', read_bytes)
-  with pytest.raises(
-    images.ImageError, match=r'gs://a/b\.png cannot be read: no route'
-  ):
-    read_pixels('gs://a/b.png')
-
-
-def test_images_in_the_home(monkeypatch, tmp_path):
-  monkeypatch.setenv('HOME', str(tmp_path))
-  (tmp_path / 'a.png').write_bytes(images.encode_png(make_pixels()))
-  np.testing.assert_array_equal(read_pixels('~/a.png'), make_pixels())
 
 
 def test_a_directory_that_is_none():

@@ -1,6 +1,7 @@
 """A model directory of the tiny model with random parameters."""
 
 import pathlib
+from typing import Any
 
 import util
 from etils import epath
@@ -11,12 +12,20 @@ from rahf.data.tokenizer import Tokenizer
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 
+LENGTH, TARGET = 40, 48
 
-def write(folder: pathlib.Path) -> epath.Path:
-  """Returns a new model directory below a folder."""
+
+def write(
+  folder: pathlib.Path, variant: str = 'multi_head', **about: Any
+) -> pathlib.Path:
+  """Returns a new model directory below a folder.
+
+  Args:
+    about: what else its description says.
+  """
   tokenizer = Tokenizer(util.train_model(folder / 'pieces', '_0'))
-  config = tiny_model.tiny()
+  config = tiny_model.tiny(variant)
   params = tiny_model.make_params(RAHF(config))
-  path = epath.Path(folder / 'model')
-  export.write(path, Description(config, 7, 40, 48), params, tokenizer)
-  return path
+  description = Description(config, 7, LENGTH, TARGET, **about)
+  export.write(epath.Path(folder / 'model'), description, params, tokenizer)
+  return folder / 'model'

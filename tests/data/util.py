@@ -14,6 +14,12 @@ from rahf.data.datasets import features
 NAME = 'tiny'
 
 
+def make_pixels(number: int = 0, height: int = 24, width: int = 40) -> np.ndarray:
+  """Returns noise, RGB."""
+  random = np.random.default_rng(number)
+  return random.integers(0, 256, (height, width, 3), np.uint8)
+
+
 def make_record(number: int = 0, size: int = 16, **changes) -> schema.Record:
   """Returns a record whose pixels and words depend on its number."""
   rng = np.random.default_rng(number)

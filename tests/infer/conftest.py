@@ -4,29 +4,17 @@ import pathlib
 
 import jax
 import pytest
-import util
-from etils import epath
 from inference_files import COUNT, PART, image_of, prompt_of
 
 import rahf
-import tiny_model
-from rahf import export, infer
-from rahf.data.tokenizer import Tokenizer
+import tiny_directory
+from rahf import infer
 from rahf.infer import Job
-from rahf.model_directory import Description
-from rahf.models.rahf import RAHF
 
 
 @pytest.fixture(scope='session')
 def directory(tmp_path_factory) -> pathlib.Path:
-  """A model of random parameters."""
-  folder = tmp_path_factory.mktemp('models')
-  tokenizer = Tokenizer(util.train_model(folder / 'spiece', '_0'))
-  config = tiny_model.tiny()
-  description = Description(config, 7, 40, 48, threshold=0.25)
-  params = tiny_model.make_params(RAHF(config))
-  export.write(epath.Path(folder / 'model'), description, params, tokenizer)
-  return folder / 'model'
+  return tiny_directory.write(tmp_path_factory.mktemp('models'), threshold=0.25)
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,48 @@
+"""The program beside a model: any batch, any platform, checked as it is written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+import tiny_model
+from rahf import artifact
+from rahf.inference import Inference, from_pixels, make_infer
+from rahf.model_directory import Description
+from rahf.models.rahf import RAHF
+
+
+@pytest.mark.parametrize('variant', tiny_model.VARIANTS)
+def test_program_for_any_batch(tmp_path, variant):
+  description = Description(tiny_model.tiny(variant), 1, 12, 16)
+  params = tiny_model.make_params(RAHF(description.model))
+  infer = from_pixels(
+    make_infer(
+      RAHF(description.model), decoder='sequential', mark_ids=(2, 3), length=16
+    )
+  )
+  path = epath.Path(tmp_path / 'program.jaxexport')
+  assert artifact.write(path, description, params, infer) <= 1e-5
+  program = jax.export.deserialize(bytearray(path.read_bytes()))
+  assert program.platforms == ('cpu', 'tpu', 'cuda')
+  batch = artifact.random_inputs(description)
+  one = [values[:1] for values in batch]
+  found = program.call(params, *one)
+  expected = jax.jit(infer)(params, *one)._asdict()
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+
+def test_a_program_that_differs_is_no_success(tmp_path):
+  description = Description(tiny_model.tiny(), 1, 12, 16)
+  calls = []
+
+  def infer(params, pixels, text, word_end):
+    calls.append(pixels)  # Traced once to be exported, once to be compared with.
+    filled = jnp.full(pixels.shape[:1], float(len(calls)))
+    return Inference(filled, filled, filled)
+
+  with pytest.raises(RuntimeError, match='differs from the model by 1'):
+    artifact.write(epath.Path(tmp_path / 'p'), description, {}, infer)
