@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from etils.epath import testing
 
 from rahf import atomic
 
@@ -98,3 +99,22 @@ def test_permissions_are_those_of_a_plain_file(tmp_path, mask):
   finally:
     os.umask(before)
   assert (tmp_path / 'file').stat().st_mode == (tmp_path / 'plain').stat().st_mode
+
+
+def test_in_a_bucket(tmp_path, monkeypatch):
+  """The operating system does not know what is there, and cannot flush it."""
+  # Whose client of buckets would come first.
+  monkeypatch.setattr('etils.epath.gpath._is_tf_installed', lambda: False)
+
+  def inside(path):
+    return tmp_path / path.removeprefix('gs://bucket/')
+
+  bucket = testing.mock_epath(
+    open=lambda real, path, mode: real(inside(path), mode),
+    replace=lambda real, path, target: real(inside(path), inside(target)),
+  )
+  with bucket:
+    atomic.write('gs://bucket/file', 'old')
+    atomic.write('gs://bucket/file', 'new')
+  assert (tmp_path / 'file').read_text() == 'new'
+  assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -67,6 +67,10 @@ def folder(tmp_path_factory):
   return root
 
 
+# Where the runs differ significantly.
+DIFFERENT = ('overall/plcc', 'implausibility/mse', 'misalignment/kld', 'keywords/f1')
+
+
 def read_runs(folder, *names):
   return [compare.read_run(folder / name, 'test')._replace(name=name) for name in names]
 
@@ -77,12 +81,7 @@ def comparison(folder):
 
 
 def test_the_better_run_is_marked(comparison):
-  for metric in (
-    'overall/plcc',
-    'implausibility/mse',
-    'misalignment/kld',
-    'keywords/f1',
-  ):
+  for metric in DIFFERENT:
     assert comparison.mark('good', metric) == BETTER, metric
     assert comparison.mark('bad', metric) == ''
   # Equal in both, and defined in neither.
@@ -92,12 +91,7 @@ def test_the_better_run_is_marked(comparison):
 
 def test_the_worse_run_is_marked(folder):
   found = compare_runs(read_runs(folder, 'good', 'bad'), draws=100)
-  for metric in (
-    'overall/plcc',
-    'implausibility/mse',
-    'misalignment/kld',
-    'keywords/f1',
-  ):
+  for metric in DIFFERENT:
     assert found.mark('bad', metric) == WORSE, metric
 
 
