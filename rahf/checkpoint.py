@@ -11,31 +11,35 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rahf import distributed
-from rahf.checksums import checksums
+from rahf import contents, distributed
+from rahf.contents import DamagedCheckpointError
 from rahf.errors import InputError
-from rahf.work_directory import is_complete
-
-_REMEDY = 'copy it again, or go on with training, which passes it over'
-# In the metadata of each checkpoint; those of older versions have none.
-CHECKSUMS = 'checksums'
-
-
-class DamagedCheckpointError(InputError):
-  """A checkpoint is not what was saved."""
+from rahf.work_directory import METADATA, is_complete
 
 
 class Checkpoints:
-  """The numbered checkpoints of a work directory."""
+  """The numbered checkpoints of a work directory.
+
+  Raises:
+    InputError: the metadata of one are of a kind that Orbax does not know.
+  """
 
   def __init__(self, workdir: epath.Path, keep: int | None = None):
     self._directory = epath.Path(workdir) / 'checkpoints'
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      # Named, or a process that has not saved yet cannot read what there is.
-      item_handlers=ocp.StandardCheckpointHandler(),
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-    )
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    # Named, or a process that has not saved yet cannot read what there is.
+    handler = ocp.StandardCheckpointHandler()
+    try:
+      self._manager = ocp.CheckpointManager(
+        self._directory, item_handlers=handler, options=options
+      )
+    # It reads the metadata of all checkpoints.
+    except ValueError as error:
+      raise InputError(
+        f'{self._directory}: one of its {METADATA} cannot be read ({error}); '
+        f'did a newer orbax-checkpoint than {ocp.__version__} write it? Update it, or '
+        'move that checkpoint aside'
+      ) from None
     self._newest = self.latest_step()
 
   def latest_step(self) -> int | None:
@@ -57,12 +61,12 @@ class Checkpoints:
     """
     if step == self._newest:
       return
-    sums = checksums(state)
+    marks = contents.marks(state)
     with self._writing():
-      self._save(step, state, sums)
+      self._save(step, state, marks)
     self._newest = step
 
-  def _save(self, step: int, state: Any, sums: dict[str, int]) -> None:
+  def _save(self, step: int, state: Any, marks: dict) -> None:
     there = self._directory / str(step)
     if distributed.from_first(there.exists()):
       # Incomplete, or the run would have started from it. Orbax would refuse.
@@ -75,7 +79,7 @@ class Checkpoints:
       step,
       args=ocp.args.StandardSave(state),
       force=True,
-      custom_metadata={CHECKSUMS: sums},
+      custom_metadata=marks,
     )
 
   @contextlib.contextmanager
@@ -127,22 +131,24 @@ class Checkpoints:
 
     Raises:
       DamagedCheckpointError: a process cannot read it, or it is not as it was written.
-      InputError: an array has another shape or dtype than expected, is missing, or
-        is not known to the model.
+      InputError: a newer version wrote it; or an array has another shape or dtype than
+        expected, is missing, or is not known to the model.
     """
     where = self._directory / str(step)
-    state, damage = None, None
+    saved, state, damage = {}, None, None
     try:
-      state = self._read(where, step, abstract)
+      saved = contents.saved(where)
+      state = self._read(where, step, abstract, saved)
     except DamagedCheckpointError as error:
       damage = error
     if distributed.any_process(damage is not None):
       raise damage or DamagedCheckpointError(f'{where}: another process cannot read it')
-    kept = self._manager.metadata(step).custom_metadata or {}
-    _check_sums(where, state, kept.get(CHECKSUMS))
+    contents.check_sums(where, state, saved)
     return state
 
-  def _read(self, where: epath.Path, step: int, abstract: Any) -> Any:
+  def _read(
+    self, where: epath.Path, step: int, abstract: Any, saved: contents.Arrays
+  ) -> Any:
     """Reads without waiting for others, which may be unable to."""
     options = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:
@@ -151,8 +157,9 @@ class Checkpoints:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'rahf-{me}'
       )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    with _reading(where):
-      _check_arrays(where, _tree(where, self._manager.item_metadata(step)), abstract)
+    with contents.reading(where):
+      stored = contents.tree(where, self._manager.item_metadata(step))
+      contents.check_arrays(where, stored, abstract, saved)
       with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         return checkpointer.restore(
           where / 'default', args=ocp.args.StandardRestore(abstract)
@@ -198,75 +205,20 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
     DamagedCheckpointError, InputError: as `Checkpoints.restore`.
   """
   where = epath.Path(workdir) / 'checkpoints' / str(step)
+  saved = contents.saved(where)
+  saved = {path: mark for path, mark in saved.items() if path.startswith('params/')}
   handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
-  with _reading(where), ocp.Checkpointer(handler) as checkpointer:
-    metadata = checkpointer.metadata(where)
-    stored = _tree(where, metadata.item_metadata['default'])['params']
-    _check_arrays(where, stored, abstract)
+  with contents.reading(where), ocp.Checkpointer(handler) as checkpointer:
+    tree = contents.tree(where, checkpointer.metadata(where).item_metadata['default'])
+    stored = {'params': tree['params']}
+    contents.check_arrays(where, stored, {'params': abstract}, saved)
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
-      {'params': stored},
+      stored,
       restore_args={'params': jax.tree.map(lambda _: on_host, abstract)},
       partial_restore=True,
     )
     found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
   params = found['default']['params']
-  kept = metadata.custom_metadata or {}
-  _check_sums(where, {'params': params}, kept.get(CHECKSUMS))
+  contents.check_sums(where, {'params': params}, saved)
   return params
-
-
-@contextlib.contextmanager
-def _reading(where: epath.Path) -> Iterator[None]:
-  """Turns whatever the readers below Orbax make of spoilt bytes into one error."""
-  try:
-    yield
-  except InputError:
-    raise
-  except Exception as error:
-    reason = ' '.join(str(error.__cause__ or error).split())[:300]
-    raise DamagedCheckpointError(
-      f'{where} cannot be read ({reason}); {_REMEDY}'
-    ) from None
-
-
-def _tree(where: epath.Path, metadata: Any) -> Any:
-  if metadata is None:
-    raise DamagedCheckpointError(f'{where} is not complete; {_REMEDY}')
-  return getattr(metadata, 'tree', metadata)
-
-
-def _check_arrays(where: epath.Path, stored: Any, abstract: Any) -> None:
-  expected, found = _describe(abstract), _describe(stored)
-  for path in sorted(expected.keys() | found.keys()):
-    if expected.get(path) != found.get(path):
-      raise InputError(
-        f'{where}: {path} is {found.get(path, "missing")}, but the model has '
-        f'{expected.get(path, "no such array")}; was it written with another config?'
-      )
-
-
-def _check_sums(where: epath.Path, state: Any, saved: dict[str, int] | None) -> None:
-  if saved is None:
-    return
-  found = checksums(state)
-  changed = [path for path, value in found.items() if saved.get(path) != value]
-  if changed:
-    raise DamagedCheckpointError(
-      f'{where}: {changed[0]} is not as it was saved, by its checksum, the first of '
-      f'{len(changed)} such arrays; {_REMEDY}'
-    )
-
-
-def _describe(tree: Any) -> dict[str, str]:
-  """Maps the path of each array to its dtype and shape in words."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    _path_name(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
-    for path, leaf in leaves
-  }
-
-
-def _path_name(path: tuple) -> str:
-  """Names a leaf alike for attributes, keys and indices, as Orbax stores them."""
-  return jax.tree_util.keystr(path, simple=True, separator='/')

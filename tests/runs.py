@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -18,6 +19,10 @@ from rahf.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMES = ('step_seconds', 'examples_per_second', 'input_wait')
+FOUR_DEVICES = (
+  '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 '
+  '--xla_llvm_disable_expensive_passes=true'
+)
 
 
 def run_training(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -43,6 +48,25 @@ def start_tiny(
   """Starts it with tests/tiny.py as the config."""
   config = ('--config=tests/tiny.py', f'--config.data.dir={data_dir}')
   return start(*config, *arguments, **environment)
+
+
+def start_two(data_dir: pathlib.Path, workdir: pathlib.Path) -> list[subprocess.Popen]:
+  """Starts it as two processes with four devices each, as on two hosts."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  return [
+    start_tiny(
+      data_dir,
+      f'--workdir={workdir}',
+      '--multihost',
+      XLA_FLAGS=FOUR_DEVICES,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(number),
+    )
+    for number in range(2)
+  ]
 
 
 def wait_for(process: subprocess.Popen, line: str) -> None:

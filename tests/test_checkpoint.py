@@ -255,16 +255,56 @@ def _change_metadata(workdir, change):
   path.write_text(json.dumps(metadata))
 
 
-def test_a_checksum_that_is_missing_does_not_fit(saved):
-  def drop_one(metadata):
-    del metadata['custom_metadata']['checksums']['params/vit/kernel']
+def _drop_an_array(metadata):
+  del metadata['custom_metadata']['arrays']['params/vit/kernel']
 
-  _change_metadata(saved, drop_one)
-  with pytest.raises(DamagedCheckpointError, match='params/vit/kernel is not as it'):
+
+def _change_a_checksum(metadata):
+  metadata['custom_metadata']['arrays']['params/vit/kernel'][1] += 1
+
+
+def _spoil_the_rest(metadata):
+  metadata['custom_metadata']['arrays'] = [1]
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (_drop_an_array, 'what it lists is not what was saved'),
+    (_change_a_checksum, 'params/vit/kernel is not as it was saved'),
+    (_spoil_the_rest, 'cannot be read'),
+  ],
+)
+def test_metadata_that_do_not_fit_are_damage(saved, change, message):
+  _change_metadata(saved, change)
+  with pytest.raises(DamagedCheckpointError, match=message):
     Checkpoints(saved).restore(5, describe(make_state()))
 
 
-def test_checkpoints_without_checksums_are_read(saved):
-  """As older versions wrote them."""
+@pytest.mark.parametrize('content', ['', '{"custom_metadata": {"form'])
+def test_metadata_that_are_spoilt_are_damage(saved, content):
+  (saved / 'checkpoints/5/_CHECKPOINT_METADATA').write_text(content)
+  with pytest.raises(DamagedCheckpointError, match=r'checkpoints/5 cannot be read'):
+    Checkpoints(saved).restore(5, describe(make_state()))
+
+
+def test_metadata_of_a_newer_orbax_are_refused(saved):
+  _change_metadata(saved, lambda metadata: metadata.update(from_the_future=1))
+  with pytest.raises(InputError, match=r'unknown key from_the_future.*Update it'):
+    Checkpoints(saved)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(saved):
+  def age(metadata):
+    metadata['custom_metadata'].update(format=2, rahf='9.9')
+
+  _change_metadata(saved, age)
+  with pytest.raises(InputError, match=r'format 2, written by rahf 9\.9.*update it'):
+    Checkpoints(saved).restore_newest(describe(make_state()))
+  assert not (saved / 'damaged').exists()
+
+
+def test_a_checkpoint_of_an_older_version_is_read_and_that_is_said(saved, capsys):
   _change_metadata(saved, lambda metadata: metadata.pop('custom_metadata'))
   assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 5
+  assert 'checkpoints/5 has no checksums' in capsys.readouterr().out

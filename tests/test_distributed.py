@@ -2,8 +2,6 @@
 
 import re
 import signal
-import socket
-import subprocess
 
 import pytest
 
@@ -12,29 +10,6 @@ import tiny
 from rahf import distributed
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
-
-FOUR_DEVICES = (
-  '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 '
-  '--xla_llvm_disable_expensive_passes=true'
-)
-
-
-def start_two(data_dir, workdir) -> list[subprocess.Popen]:
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  return [
-    runs.start_tiny(
-      data_dir,
-      f'--workdir={workdir}',
-      '--multihost',
-      XLA_FLAGS=FOUR_DEVICES,
-      JAX_COORDINATOR_ADDRESS=address,
-      JAX_NUM_PROCESSES='2',
-      JAX_PROCESS_ID=str(number),
-    )
-    for number in range(2)
-  ]
 
 
 def assert_close(found: list[dict], expected: list[dict]) -> None:
@@ -50,7 +25,7 @@ def assert_close(found: list[dict], expected: list[dict]) -> None:
 
 def stop_in_the_middle(data_dir, workdir, line) -> None:
   """Goes on with a run, and stops it some time after the first has printed this."""
-  first, second = start_two(data_dir, workdir)
+  first, second = runs.start_two(data_dir, workdir)
   runs.wait_for(first, line)
   first.send_signal(signal.SIGTERM)
   for process in (first, second):
@@ -66,7 +41,7 @@ def stop_in_the_middle(data_dir, workdir, line) -> None:
 def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   trained, data_dir, tmp_path
 ):
-  first, second = start_two(data_dir, tmp_path)
+  first, second = runs.start_two(data_dir, tmp_path)
   runs.wait_for(first, 'step 3/4')
   second.kill()
   printed = second.communicate(timeout=100)[0]

@@ -1,4 +1,4 @@
-"""Whenever a training process is killed, the same command ends like an unbroken run."""
+"""Whenever a training process ends, the same command ends like an unbroken run."""
 
 import collections
 import pathlib
@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import numpy as np
+import pytest
 
 import runs
 from rahf import locks
@@ -27,42 +28,104 @@ def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
   return 'evaluation' if steps[-1].startswith(('step 2/', 'step 4/')) else 'step'
 
 
-def test_random_kills(trained, data_dir, tmp_path, long, record_property):
+def kill(process):
+  process.kill()
+  printed, _ = process.communicate(timeout=60)
+  assert process.returncode == -signal.SIGKILL
+  return printed
+
+
+def stop(process):
+  """Ends it by SIGTERM, which is answered in time."""
+  process.terminate()
+  printed, errors = process.communicate(timeout=30)
+  assert 'Traceback' not in errors
+  if any(line.startswith('step ') for line in printed.splitlines()):
+    # Unless it had just ended.
+    assert 'Interrupted after step' in printed or 'Written to' in printed
+    assert process.returncode == 0, errors
+  else:
+    # Python itself has no answer yet for a while.
+    assert process.returncode in (0, -signal.SIGTERM), errors
+  return printed
+
+
+def start(data_dir, workdir):
+  """Starts a run that saves at every step, and keeps the newest checkpoint alone."""
+  return runs.start_tiny(
+    data_dir,
+    f'--workdir={workdir}',
+    '--config.train.checkpoint_every=1',
+    '--config.train.keep_checkpoints=1',
+  )
+
+
+@pytest.mark.parametrize(('end', 'few', 'many'), [(kill, 5, 50), (stop, 3, 20)])
+def test_random_ends(
+  trained, data_dir, tmp_path, long, record_property, end, few, many
+):
   """Each restart goes on from the newest checkpoint that restores."""
   seed = time.time_ns()
   print(f'seed {seed}')
   rng = np.random.default_rng(seed)
-  start = time.monotonic()
-  whole = runs.start_tiny(data_dir, f'--workdir={tmp_path}/whole')
+  begun = time.monotonic()
+  whole = start(data_dir, tmp_path / 'whole')
   _, errors = whole.communicate(timeout=300)
   assert whole.returncode == 0, errors
-  duration = time.monotonic() - start
+  duration = time.monotonic() - begun
   phases = collections.Counter()
   number, resumed = 0, False
-  while phases.total() < (50 if long else 5):
+  while resumed or phases.total() < (many if long else few):
     workdir = tmp_path / str(number)
     begun = time.time()
-    process = runs.start_tiny(data_dir, f'--workdir={workdir}')
+    process = start(data_dir, workdir)
+    # Enough of them: this one may go on to its end.
+    done = phases.total() >= (many if long else few)
     try:
       # A resumed run is shorter; one that ends is compared, and another begins.
-      printed, errors = process.communicate(timeout=rng.uniform(0, duration))
+      _, errors = process.communicate(timeout=300 if done else rng.uniform(0, duration))
     except subprocess.TimeoutExpired:
-      process.kill()
-      printed, _ = process.communicate(timeout=60)
-      assert process.returncode == -signal.SIGKILL
-      phases[phase(workdir, printed, begun)] += 1
+      assert not done
+      phases[phase(workdir, end(process), begun)] += 1
       resumed = True
       continue
     assert process.returncode == 0, errors
     runs.assert_same_run(trained, workdir)
     number += resumed
     resumed = False
-  process = runs.start_tiny(data_dir, f'--workdir={workdir}')
-  _, errors = process.communicate(timeout=300)
-  assert process.returncode == 0, errors
-  runs.assert_same_run(trained, workdir)
-  record_property('killed in', str(dict(phases)))
-  print(f'\nkilled in {dict(phases)}, {number + 1} runs')
+  record_property('ended in', str(dict(phases)))
+  print(f'\nended in {dict(phases)}, {number} runs')
+
+
+def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
+  """The other ends by itself, and both started again end like an unbroken run."""
+  if not long:
+    pytest.skip('--long; one such kill is in tests/test_distributed.py')
+  rng = np.random.default_rng(0)
+  begun = time.monotonic()
+  for process in runs.start_two(data_dir, tmp_path / 'whole'):
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+  duration = time.monotonic() - begun
+  kills = 0
+  while kills < 5:
+    processes = runs.start_two(data_dir, tmp_path / 'run')
+    lost = int(rng.integers(2))
+    try:
+      processes[lost].communicate(timeout=rng.uniform(0, duration))
+    except subprocess.TimeoutExpired:
+      kill(processes[lost])
+      kills += 1
+      _, errors = processes[1 - lost].communicate(timeout=300)
+      assert processes[1 - lost].returncode not in (0, None), errors
+      continue
+    # A resumed run is shorter: this one came to its end.
+    break
+  for process in runs.start_two(data_dir, tmp_path / 'run'):
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+  print(f'\n{kills} kills')
+  runs.assert_same_run(tmp_path / 'whole', tmp_path / 'run')
 
 
 def test_a_second_run_in_a_work_directory_is_refused(data_dir, tmp_path):
