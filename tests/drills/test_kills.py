@@ -8,9 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 
 import runs
 from rahf import locks
+from rahf.work_directory import complete_steps
 
 
 def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
@@ -64,7 +66,7 @@ def start(data_dir, workdir):
 def test_random_ends(
   trained, data_dir, tmp_path, long, record_property, end, few, many
 ):
-  """Each restart goes on from the newest checkpoint that restores."""
+  """Each restart goes on from the newest checkpoint, and there always is one."""
   seed = time.time_ns()
   print(f'seed {seed}')
   rng = np.random.default_rng(seed)
@@ -74,8 +76,9 @@ def test_random_ends(
   assert whole.returncode == 0, errors
   duration = time.monotonic() - begun
   phases = collections.Counter()
-  number, resumed = 0, False
-  while resumed or phases.total() < (many if long else few):
+  # The newest checkpoint of the run that is to go on, 0 before its first.
+  number, newest = 0, None
+  while newest is not None or phases.total() < (many if long else few):
     workdir = tmp_path / str(number)
     begun = time.time()
     process = start(data_dir, workdir)
@@ -83,16 +86,20 @@ def test_random_ends(
     done = phases.total() >= (many if long else few)
     try:
       # A resumed run is shorter; one that ends is compared, and another begins.
-      _, errors = process.communicate(timeout=300 if done else rng.uniform(0, duration))
+      printed, errors = process.communicate(
+        timeout=300 if done else rng.uniform(0, duration)
+      )
     except subprocess.TimeoutExpired:
       assert not done
       phases[phase(workdir, end(process), begun)] += 1
-      resumed = True
+      there = max(complete_steps(epath.Path(workdir)), default=0)
+      assert there >= (newest or 0)
+      newest = there
       continue
     assert process.returncode == 0, errors
+    assert not newest or f'at step {newest}' in printed
     runs.assert_same_run(trained, workdir)
-    number += resumed
-    resumed = False
+    number, newest = number + 1, None
   record_property('ended in', str(dict(phases)))
   print(f'\nended in {dict(phases)}, {number} runs')
 
