@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ class Checkpoints:
 
   def __init__(self, workdir: epath.Path, keep: int | None = None):
     self._directory = epath.Path(workdir) / 'checkpoints'
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    self._keep = _Keep(self._directory, keep)
+    options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, create=True)
     # Named, or a process that has not saved yet cannot read what there is.
     handler = ocp.StandardCheckpointHandler()
     try:
@@ -50,17 +51,21 @@ class Checkpoints:
     steps = self._manager.all_steps()
     return [step for step in steps if is_complete(self._directory / str(step))]
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, step: int, state: Any, best: int | None = None) -> None:
     """Starts to write a checkpoint, unless it is there; training may go on meanwhile.
+
+    When it is complete, those are deleted that are no longer to be kept.
 
     Args:
       step: not smaller than those before.
+      best: a step whose checkpoint is kept whatever its age.
 
     Raises:
       OSError: it cannot be written, or the one before could not.
     """
     if step == self._newest:
       return
+    self._keep.always = {step, best}
     marks = contents.marks(state)
     with self._writing():
       self._save(step, state, marks)
@@ -193,6 +198,34 @@ class Checkpoints:
     with self._writing():
       self._manager.wait_until_finished()
     self._manager.close()
+
+
+class _Keep:
+  """Orbax's PreservationPolicy of the newest complete checkpoints and the best.
+
+  Orbax would count what is not complete among the newest, and delete others for it.
+
+  Attributes:
+    always: steps that stay whatever their age: what is being written, and the best.
+  """
+
+  def __init__(self, directory: epath.Path, newest: int | None):
+    self._directory = directory
+    self._newest = newest
+    self.always: set[int | None] = set()
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    if self._newest is None:
+      return [True] * len(steps)
+    whole = [
+      s for s in steps if s in self.always or is_complete(self._directory / str(s))
+    ]
+    kept = self.always | set(sorted(whole)[-self._newest :])
+    return [step in kept or step not in whole for step in steps]
+
+  def _is_whole(self, step: int) -> bool:
+    return step in self.always or is_complete(self._directory / str(step))
 
 
 def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rahf.data.schema import SPLITS
+from rahf.data.schema import MAPS, SCORES, SPLITS
 from rahf.errors import InputError
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
@@ -25,6 +25,14 @@ DTYPES = ('float32', 'bfloat16')
 GELUS = ('tanh', 'exact')
 REMATS = ('none', 'heads', 'blocks')
 PADDINGS = ('VALID', 'SAME')
+# By what train.keep_best may choose; of losses the lowest is the best.
+CRITERIA = (
+  '',
+  *(f'loss/{name}' for name in ('total', 'heatmap', 'score', 'sequence')),
+  *(f'{name}/{value}' for name in SCORES for value in ('plcc', 'srcc')),
+  *(f'{name}/cc' for name in MAPS),
+  *('keywords/f1', 'keywords_constrained/f1'),
+)
 CHOICES = {
   'model.variant': VARIANTS,
   'model.dtype': DTYPES,
@@ -33,6 +41,7 @@ CHOICES = {
   'model.score_head.padding': PADDINGS,
   'eval.split': SPLITS,
   'eval.final_split': SPLITS,
+  'train.keep_best': CRITERIA,
   'keywords.decoder': DECODERS,
   'keywords.threshold_split': SPLITS,
 }
@@ -159,7 +168,10 @@ def default_config() -> ConfigDict:
         accumulate=1,
         log_every=50,
         checkpoint_every=1000,
+        # The newest so many, None for all, and the one whose evaluation on `eval.split`
+        # has the best value of this metric, such as 'overall/srcc'; '' for none.
         keep_checkpoints=3,
+        keep_best='',
         # How many steps whose loss or gradient is not finite are left out, their
         # batches unused; one more ends the run.
         max_skipped=0,

@@ -30,6 +30,20 @@ class Journal:
     """Returns how many lines have a value of this name."""
     return sum(name in json.loads(line) for line in self._lines)
 
+  def best(self, split: str, name: str, *, lowest: bool) -> int | None:
+    """Returns the step whose line of the split has the best value, the first of equals.
+
+    Returns:
+      None if no line has one.
+    """
+    rows = map(json.loads, self._lines)
+    values = [
+      (row[name] if lowest else -row[name], row['step'])
+      for row in rows
+      if row['split'] == split and row.get(name) is not None
+    ]
+    return min(values)[1] if values else None
+
   def append(self, step: int, split: str, values: Mapping[str, float]) -> None:
     """Writes a line; what is not finite becomes null, since JSON has no NaN."""
     row = {'step': step, 'split': split}

@@ -246,7 +246,17 @@ class Trainer:
       print(f'step {self.step}/{self._config.train.steps}: {shown}', flush=True)
 
   def _save(self) -> None:
-    self._checkpoints.save(self.step, self.state)
+    best = self._best_step() if distributed.is_first() else None
+    found = int(distributed.from_first(-1 if best is None else best))
+    self._checkpoints.save(self.step, self.state, None if found < 0 else found)
+
+  def _best_step(self) -> int | None:
+    """Returns the step whose evaluation was the best so far, if that is asked for."""
+    metric = self._config.train.keep_best
+    if not metric:
+      return None
+    lowest = metric.startswith('loss/')
+    return self._journal.best(self._config.eval.split, metric, lowest=lowest)
 
   def _evaluate_if_due(self) -> None:
     """Evaluates every so many steps, also when a resumed run had not got to it."""
@@ -287,6 +297,8 @@ class Trainer:
       # Last: a run that is killed before this line does it all again.
       self._journal.append(self.step, split_name, metrics)
       shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
+      if split_name == self._config.eval.split and self._best_step() == self.step:
+        shown += f'; the best {self._config.train.keep_best} so far'
       tqdm.write(f'{split_name}, step {self.step}: {shown}')
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()

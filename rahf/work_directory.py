@@ -17,7 +17,7 @@ from rahf.errors import InputError
 FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile', 'export')
 FREE_FIELDS = (
   *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
-  'train.max_skipped',
+  *('train.max_skipped', 'train.keep_checkpoints', 'train.keep_best'),
   'model.remat',
 )
 # What Orbax writes into every checkpoint.

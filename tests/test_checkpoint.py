@@ -119,6 +119,29 @@ def test_keeps_the_newest(workdir):
   assert '1' not in there
 
 
+def steps_there(workdir):
+  return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+
+
+def test_keeps_the_best_too(workdir):
+  checkpoints = Checkpoints(workdir, keep=1)
+  for step, best in ((1, None), (2, 1), (3, 1), (4, 3)):
+    checkpoints.save(step, {'x': jnp.float32(step)}, best)
+  checkpoints.close()
+  assert steps_there(workdir) == [3, 4]
+
+
+def test_what_is_incomplete_takes_no_place_of_what_is_kept(saved):
+  for step in (8, 9):
+    (saved / 'checkpoints' / str(step)).mkdir()
+  checkpoints = Checkpoints(saved, keep=2)
+  checkpoints.restore_newest(describe(make_state()))
+  checkpoints.save(6, make_state())
+  checkpoints.close()
+  assert steps_there(saved) == [5, 6, 8, 9]
+  assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 6
+
+
 def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   config = default_config()
   check_workdir(workdir, config)

@@ -35,6 +35,17 @@ def test_lines_hold_step_split_and_values(workdir):
   assert list(rows(workdir)[0]) == ['step', 'split', 'loss/total']
 
 
+def test_the_best_step_of_a_split(workdir):
+  journal = Journal(workdir, 0)
+  for step, value in ((2, 0.5), (4, math.nan), (6, 0.25), (8, 0.5), (10, 0.25)):
+    journal.append(step, 'dev', {'overall/srcc': value})
+    journal.append(step, 'train', {'overall/srcc': 9.0, 'loss/total': -9.0})
+  assert journal.best('dev', 'overall/srcc', lowest=False) == 2
+  assert journal.best('dev', 'overall/srcc', lowest=True) == 6
+  assert journal.best('dev', 'loss/total', lowest=True) is None
+  assert Journal(workdir, 6).best('dev', 'overall/srcc', lowest=False) == 2
+
+
 def test_lines_behind_the_resume_step_are_dropped(workdir):
   journal = Journal(workdir, 0)
   for step in (1, 2, 3):

@@ -105,6 +105,26 @@ def test_sigterm_before_the_first_step_ends_cleanly(tmp_path):
   assert not list((tmp_path / 'data').rglob('*.tfrecord*'))
 
 
+def test_the_best_checkpoint_is_kept(data_dir, tmp_path, capsys):
+  config = tiny.get_config(data_dir)
+  metric = 'implausibility/cc'
+  config.train.update(checkpoint_every=1, keep_checkpoints=1, keep_best=metric)
+  config.eval.every = 1
+  runs.run_training(config, tmp_path)
+  values = {
+    row['step']: row[metric]
+    for row in runs.read_journal(tmp_path)
+    if row['split'] == 'dev'
+  }
+  assert len(values) == 4
+  # When step 4 was saved it had not been evaluated.
+  before = max(range(1, 4), key=values.get)
+  there = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+  assert there == {str(before), '4'}
+  lines = [line for line in capsys.readouterr().out.splitlines() if 'so far' in line]
+  assert f'dev, step {before}' in lines[-1 if values[4] <= values[before] else -2]
+
+
 def test_another_config_in_the_directory_is_refused_with_the_difference(
   trained, data_dir
 ):
