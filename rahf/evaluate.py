@@ -269,7 +269,8 @@ def evaluate(
   """Evaluates the newest checkpoint on `config.eval.split` and prints the tables.
 
   Raises:
-    InputError: there is no checkpoint, or it was trained with another config.
+    InputError: there is no checkpoint, it was trained with another config, or another
+      process evaluates in the directory.
     Interrupted: SIGTERM or Ctrl-C came.
   """
   config_lib.validate(config)
@@ -304,7 +305,7 @@ def evaluate(
     distributed.wait_for_all()
     return tables
 
-  with jax.set_mesh(experiment.mesh):
+  with jax.set_mesh(experiment.mesh), work_directory.held(workdir / 'eval'):
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
   print(f'Written to {workdir}/eval/{config.eval.split}-{step}.*')

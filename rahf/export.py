@@ -5,7 +5,9 @@ The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or t
 complete.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,7 +16,14 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import artifact, checkpoint, distributed, model_directory, work_directory
+from rahf import (
+  artifact,
+  checkpoint,
+  distributed,
+  locks,
+  model_directory,
+  work_directory,
+)
 from rahf import config as config_lib
 from rahf.card import model_card
 from rahf.data import dataset, schema
@@ -32,6 +41,8 @@ DATA_TERMS = {
   'richhf18k': 'RichHF-18K, released without a licence file, on images of Pick-a-Pic '
   'v1, which have their own terms',
 }
+# What is made, and what it takes the place of, beside the model directory.
+NEW, OLD = 'complete', 'replaced'
 OTHER_TERMS = 'terms not known here; ask where it came from'
 # Where a model card of a work directory begins to say what training started from.
 WEIGHTS_HEADING = '## Initial weights'
@@ -45,7 +56,7 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
 
   Raises:
     InputError: there is no such checkpoint, it was trained with another config, or
-      what is in the way is no model directory.
+      what is in the way is no model directory, or another process writes it.
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
@@ -54,18 +65,18 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   work_directory.check_workdir(workdir, config)
   folder = epath.Path(config.export.dir or workdir / 'export').absolute()
   _check_place(folder)
-  with distributed.interruptible(interruption):
-    step = find_step(workdir, config.export.step)
-    description = describe(config, workdir, step)
-    params = checkpoint.read_params(
-      workdir, step, abstract_params(RAHF(description.model))
-    )
-    tokenizer = find_tokenizer(config, workdir)
-    partial = stage(
-      folder, description, params, tokenizer, program=config.export.program
-    )
-  # Two renames that nothing may come between.
-  replace(partial, folder)
+  with contextlib.ExitStack() as held:
+    with distributed.interruptible(interruption):
+      step = find_step(workdir, config.export.step)
+      description = describe(config, workdir, step)
+      place = held.enter_context(_workshop(folder))
+      params = checkpoint.read_params(
+        workdir, step, abstract_params(RAHF(description.model))
+      )
+      tokenizer = find_tokenizer(config, workdir)
+      _fill(place, description, params, tokenizer, config.export.program)
+    # Two renames that no signal may come between.
+    _replace(place, folder)
   print(f"Written to {folder}; in Python: rahf.load('{folder}').score(images, prompts)")
 
 
@@ -160,46 +171,52 @@ def write(
     params: arrays of NumPy, nested.
     program: whether to add `program.jaxexport` (`artifact.py`).
   """
-  replace(stage(folder, description, params, tokenizer, program=program), folder)
+  with _workshop(folder) as place:
+    _fill(place, description, params, tokenizer, program)
+    _replace(place, folder)
 
 
-def stage(
-  folder: epath.Path,
-  description: Description,
-  params: Any,
-  tokenizer: Tokenizer,
-  *,
-  program: bool = False,
-) -> epath.Path:
-  """Writes a model directory beside where it is to be; returns where; see `write`."""
-  partial = folder.parent / f'.{folder.name}.partial'
-  _remove(partial)
-  try:
-    partial.mkdir(parents=True)
-    _fill(partial, description, params, tokenizer, program)
-  except BaseException:
-    _remove(partial)
-    raise
-  return partial
+@contextlib.contextmanager
+def _workshop(folder: epath.Path) -> Iterator[epath.Path]:
+  """Yields a place beside the folder for what is not complete, this process's alone.
+
+  Raises:
+    InputError: another process writes the same folder.
+  """
+  place = folder.parent / f'.{folder.name}.partial'
+  with locks.alone(place):
+    try:
+      _put_back(place, folder)
+      _remove(place / NEW)
+      yield place
+    finally:
+      _put_back(place, folder)
+      _remove(place)
 
 
-def replace(partial: epath.Path, folder: epath.Path) -> None:
-  """Puts one directory in place of another."""
-  old = folder.parent / f'.{folder.name}.old'
-  _remove(old)
+def _put_back(place: epath.Path, folder: epath.Path) -> None:
+  """Undoes the first of the two renames, if the second was never reached."""
+  if (place / OLD).exists() and not folder.exists():
+    (place / OLD).rename(folder)
+
+
+def _replace(place: epath.Path, folder: epath.Path) -> None:
+  """Puts what was made in place of what is there."""
+  _remove(place / OLD)
   if folder.exists():
-    folder.rename(old)
-  partial.rename(folder)
-  _remove(old)
+    folder.rename(place / OLD)
+  (place / NEW).rename(folder)
 
 
 def _fill(
-  folder: epath.Path,
+  place: epath.Path,
   description: Description,
   params: Any,
   tokenizer: Tokenizer,
   program: bool,
 ) -> None:
+  folder = place / NEW
+  folder.mkdir(parents=True)
   (folder / model_directory.TOKENIZER).write_bytes(tokenizer.to_bytes())
   data = safetensors.numpy.save(by_path(params))
   (folder / model_directory.WEIGHTS).write_bytes(data)

@@ -19,7 +19,7 @@ def alone(folder: os.PathLike | str) -> Iterator[None]:
   In a bucket there is nothing to lock by, and it does nothing.
 
   Args:
-    folder: made if it is not there.
+    folder: made if it is not there; it may be removed within.
 
   Raises:
     InputError: another process has it.
@@ -32,6 +32,9 @@ def alone(folder: os.PathLike | str) -> Iterator[None]:
   with open(folder / '.lock', 'w') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Whoever had it may have removed it since it was opened.
+      if not os.fstat(lock.fileno()).st_nlink:
+        raise BlockingIOError
     except BlockingIOError:
       raise InputError(
         f'another process is writing to {folder}; wait for it, or choose another folder'

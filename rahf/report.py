@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import charts, distributed, samples
+from rahf import atomic, charts, distributed, samples
 from rahf.ceiling import annotator_metrics
 from rahf.charts import Histogram
 from rahf.data import schema
@@ -68,9 +68,9 @@ def write(
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD))
     writer.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
-  (folder / f'{name}.md').write_text(tables)
+  atomic.write(folder / f'{name}.md', tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
-  (folder / f'{name}.json').write_text(_to_json(metrics))
+  atomic.write(folder / f'{name}.json', _to_json(metrics))
   return tables
 
 
@@ -142,7 +142,7 @@ def _kept(
     found = compute()
     if found is None:
       return None
-    path.write_text(_to_json(found))
+    atomic.write(path, _to_json(found))
   stored = json.loads(path.read_text())
   return {name: np.nan if v is None else v for name, v in stored.items()}
 

@@ -1,8 +1,9 @@
 """The right of a run to its work directory, and what is in there."""
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -53,8 +54,9 @@ def _merged(defaults: Any, given: Any) -> Any:
   return defaults | given | {k: _merged(defaults[k], given[k]) for k in common}
 
 
-@contextlib.contextmanager
-def claimed(workdir: epath.Path, config: ConfigDict, started: bool) -> Iterator[None]:
+def claimed(
+  workdir: epath.Path, config: ConfigDict, started: bool
+) -> contextlib.AbstractContextManager[None]:
   """Keeps other runs out of a work directory, and writes config.json.
 
   Args:
@@ -63,17 +65,32 @@ def claimed(workdir: epath.Path, config: ConfigDict, started: bool) -> Iterator[
   Raises:
     InputError: another run is in there, or was since `started` was found.
   """
-  with contextlib.ExitStack() as held:
+  return held(workdir, functools.partial(_write_config, workdir, config, started))
+
+
+@contextlib.contextmanager
+def held(
+  folder: epath.Path, begin: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+  """Keeps other runs out of a folder; the first process locks it for all of a run.
+
+  Args:
+    begin: called by the first as soon as it has the folder; may raise.
+
+  Raises:
+    InputError: another run has it.
+  """
+  with contextlib.ExitStack() as lock:
     refusal = None
     if distributed.is_first():
       try:
-        held.enter_context(locks.alone(workdir))
-        _write_config(workdir, config, started)
+        lock.enter_context(locks.alone(folder))
+        begin()
       except (InputError, OSError) as error:
         refusal = error
     # The others would wait for the first.
     if distributed.any_process(refusal is not None):
-      raise refusal or InputError(f'{workdir}: the first process may not write there')
+      raise refusal or InputError(f'{folder}: the first process may not write there')
     yield
 
 

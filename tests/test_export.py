@@ -216,9 +216,21 @@ def test_a_killed_export_leaves_what_was_there(
 
 
 def test_what_a_kill_left_is_cleared(config, workdir, exported):
-  (workdir / '.export.partial').mkdir()
-  (workdir / '.export.old').mkdir()
+  (workdir / '.export.partial/complete').mkdir(parents=True)
+  (workdir / '.export.partial/replaced').mkdir()
   export.export(config, workdir, Interruption())
+  assert {path.name for path in exported.iterdir()} == FILES
+  assert not [path for path in workdir.iterdir() if path.name.startswith('.export')]
+
+
+def test_a_kill_between_the_renames_loses_nothing(
+  config, workdir, exported, monkeypatch
+):
+  (workdir / '.export.partial').mkdir()
+  exported.rename(workdir / '.export.partial/replaced')
+  monkeypatch.setattr(export, 'model_card', lambda *_, **__: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    export.export(config, workdir, Interruption())
   assert {path.name for path in exported.iterdir()} == FILES
   assert not [path for path in workdir.iterdir() if path.name.startswith('.export')]
 
