@@ -46,7 +46,7 @@ def read_run(run: epath.Path, split: str) -> Run:
   path = run if run.is_file() else _newest(run, split)
   found = samples_lib.read(path)
   threshold = None
-  if any(sample.p_misaligned for sample in found):
+  if any(sample.truth and sample.p_misaligned for sample in found):
     threshold = _read_threshold(path)
   return Run(str(run), found, threshold)
 
@@ -168,7 +168,8 @@ def _shown(interval: Interval, digits: int) -> str:
   if math.isnan(interval.value):
     return '–'
   value, low, high = (f'{number:.{digits}f}' for number in interval)
-  return f'{value} [{low}, {high}]'
+  # Of one sample there is no interval.
+  return value if math.isnan(interval.low) else f'{value} [{low}, {high}]'
 
 
 def main(argv: Sequence[str] | None = None) -> int:

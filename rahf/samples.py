@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
+from rahf import atomic
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.metrics import bootstrap
@@ -156,25 +157,27 @@ def undefined(samples: Sequence[Sample]) -> dict[str, float]:
 
 def write(path: epath.Path, samples: Iterable[Sample]) -> None:
   """Writes one JSON object a line; what is NaN is null."""
-  with path.open('w') as file:
-    for sample in samples:
-      file.write(json.dumps(_map_leaves(sample._asdict(), _to_json)) + '\n')
+  rows = (_map_leaves(sample._asdict(), _to_json) for sample in samples)
+  lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
+  atomic.write(path, ''.join(lines))
 
 
 def read(path: epath.Path) -> list[Sample]:
   """Returns what `write` wrote.
 
   Raises:
-    InputError: the file is not there, or a line is not a sample.
+    InputError: the file is not there, or a line is not a sample, or one whose
+      predictions are not all finite.
   """
   if not path.exists():
     raise InputError(f'{path} does not exist; evaluate first, with --mode=eval')
   samples = []
   for number, line in enumerate(path.read_text().splitlines(), start=1):
     try:
-      fields = _map_leaves(json.loads(line), _from_json)
+      fields = _map_leaves(json.loads(line, parse_constant=_no_number), _from_json)
       samples.append(Sample(**fields))
-    except (ValueError, TypeError) as error:
+      _check(samples[-1])
+    except (ValueError, TypeError, AttributeError) as error:
       raise InputError(f'{path}:{number} is not a sample: {error}') from error
   return samples
 
@@ -254,6 +257,26 @@ def _map_leaves(value, function: Callable):
   if isinstance(value, list | tuple):
     return tuple(_map_leaves(item, function) for item in value)
   return function(value)
+
+
+def _check(sample: Sample) -> None:
+  """Raises ValueError, or TypeError, unless metrics can be computed of a sample."""
+  for name in ('predicted', 'annotated'):
+    if (count := len(getattr(sample, name))) != len(schema.SCORES):
+      raise ValueError(f'{name} has {count} scores, not {len(schema.SCORES)}')
+  if not all(map(math.isfinite, (*sample.predicted, *sample.p_misaligned))):
+    raise ValueError('a predicted score or probability is null')
+  if sample.truth:
+    KeywordMetrics.of(sample.truth, sample.marked, unplaced=sample.unplaced)
+    if len(sample.p_misaligned) not in (0, len(sample.truth)):
+      raise ValueError('p_misaligned and truth have different lengths')
+  for values in sample.maps.values():
+    if missing := set(MAP_METRICS) - values.keys():
+      raise ValueError(f'a map has no {min(missing)}')
+
+
+def _no_number(token: str) -> None:
+  raise ValueError(f'{token} is no JSON')
 
 
 def _to_json(value):

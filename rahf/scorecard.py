@@ -13,6 +13,7 @@ from tqdm import tqdm
 from rahf import samples
 from rahf.data import images, schema
 from rahf.data.records import RecordSplit
+from rahf.errors import InputError
 from rahf.metrics.saliency import MapMetrics, resize_map
 from rahf.samples import Sample
 
@@ -37,7 +38,12 @@ class Prediction(NamedTuple):
 
 
 def score(record: schema.Record, prediction: Prediction) -> Sample:
-  """Returns the metrics of one example, maps at the annotation's own size."""
+  """Returns the metrics of one example, maps at the annotation's own size.
+
+  Raises:
+    InputError: something predicted is NaN or infinite, which a mean would hide.
+  """
+  _check(record, prediction)
   maps = {}
   for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
     if data := getattr(record, f'{name}_map'):
@@ -53,6 +59,18 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
     unplaced=prediction.unplaced,
     p_misaligned=() if p_misaligned is None else tuple(map(float, p_misaligned)),
   )
+
+
+def _check(record: schema.Record, prediction: Prediction) -> None:
+  parts = prediction.maps, prediction.scores, prediction.p_misaligned
+  for name, values in zip(('maps', 'scores', 'words'), parts, strict=True):
+    # A sum is finite only if all values are, and takes no memory.
+    if values is not None and not np.isfinite(np.sum(values, dtype=np.float64)):
+      raise InputError(
+        f'what the model predicts for the {name} of {record.uid} is NaN or infinite: '
+        'its parameters have diverged; train again with a lower '
+        'config.optimizer.learning_rate, or evaluate another run'
+      )
 
 
 def constant_metrics(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
+from rahf import atomic
 from rahf.data import schema, words
 from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
@@ -23,6 +24,7 @@ WORD_TITLES = {
   **{key: f'{title} ↑' for key, title in KEYWORD_TITLES.items()},
   'average_precision': 'average precision ↑',
 }
+CONSTRAINED = 'keywords_constrained'
 # One example is empty or not.
 SAMPLE_TITLES = {key: title for key, title in MAP_TITLES.items() if key != 'mse_empty'}
 
@@ -63,7 +65,7 @@ def write(
     'metrics': _metrics(metrics, intervals),
     'data': parts.embed(data),
   }
-  path.write_text(parts.assemble('report', texts).html, encoding='utf-8')
+  atomic.write(path, parts.assemble('report', texts).html)
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
@@ -122,8 +124,10 @@ def _number(value: float) -> float | None:
 
 def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
   """Returns tables of all metrics with their intervals, in HTML."""
-  threshold = metrics.get('keywords_constrained/threshold', math.nan)
-  words = {'keywords': 'decoded', 'keywords_constrained': f'p > {threshold:.2f}'}
+  words = {'keywords': 'decoded'}
+  # Not there where no word is annotated.
+  if (threshold := metrics.get(f'{CONSTRAINED}/threshold')) is not None:
+    words[CONSTRAINED] = f'p > {threshold:.2f}'
   groups = (
     ('Scores', {name: name for name in schema.SCORES}, SCORE_TITLES),
     ('Heatmaps', {name: name for name in schema.MAPS}, MAP_TITLES),

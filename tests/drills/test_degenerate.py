@@ -1,0 +1,304 @@
+"""Annotations and predictions without variance, or without anything: each metric of
+each table is a number or a dash, and what is NaN is no prediction."""
+
+import csv
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from util import NAME, make_record, train_model, write_split
+
+import tiny
+from rahf import compare, distributed, samples
+from rahf.data import images, schema
+from rahf.errors import InputError
+from rahf.evaluate import Evaluator
+from rahf.experiment import set_up
+from rahf.interruption import Interruption
+from rahf.review import TensorBoardWriter
+from rahf.samples import Sample
+from rahf.scorecard import Prediction, score
+from rahf.tables import MAP_METRICS
+
+COUNT, STEP = 6, 3
+NAN = math.nan
+CORRELATIONS = ('plcc', 'srcc', 'kendall')
+OF_REGIONS = ('cc', 'kld', 'sim', 'nss', 'auc_judd')
+SUFFIXES = ('.json', '.md', '.html', '.samples.jsonl')
+
+
+def maps(level):
+  """Both maps at one level of 255; None for not annotated."""
+  even = np.full((16, 16), level or 0, np.uint8)
+  data = b'' if level is None else images.encode_png(even)
+  return {f'{name}_map': data for name in schema.MAPS}
+
+
+def records(count=COUNT, **changes):
+  """Scores, maps and words that differ, but for the changes."""
+  found = []
+  for number in range(count):
+    scores = np.roll([0.0, 0.25, 0.75, 1.0], number).tolist()
+    record = make_record(number, size=64, scores=tuple(scores))
+    found.append(record._replace(**changes))
+  return found
+
+
+WORDS = len(make_record().tokens)
+FLAT = (0.5,) * 4
+SPLITS = {
+  'usual': records(),
+  'one': records(1),
+  'empty': records(scores=FLAT, keyword_labels=(1,) * WORDS, **maps(0)),
+  'even': records(scores=FLAT, keyword_labels=(0,) * WORDS, **maps(128)),
+  'full': records(prompt=' . ', tokens=(), keyword_labels=(), **maps(255)),
+  'unasked': records(scores=(NAN,) * 4, keyword_labels=(), **maps(None)),
+}
+
+
+def of(names, *keys):
+  return {f'{name}/{key}' for name in names for key in keys}
+
+
+def of_words(*keys):
+  return of(('keywords', 'keywords_constrained'), *keys)
+
+
+SCORES = of(schema.SCORES, *CORRELATIONS)
+NOT_EMPTY = of(schema.MAPS, 'mse_empty')
+CONSTANT_TRUTH = NOT_EMPTY | of(schema.MAPS, 'cc', 'auc_judd')
+NO_WORDS = of(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
+# What has no number for want of annotations, whatever is predicted, if it varies.
+UNDEFINED = {
+  'usual': NOT_EMPTY,
+  'one': SCORES | NOT_EMPTY,
+  'empty': SCORES
+  | of(schema.MAPS, *OF_REGIONS)
+  | of_words('recall')
+  | of(['keywords_constrained'], 'average_precision'),
+  'even': SCORES | CONSTANT_TRUTH,
+  'full': CONSTANT_TRUTH | NO_WORDS,
+  'unasked': SCORES | of(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS) | NO_WORDS,
+}
+# Where nothing is marked; others depend on the model.
+NO_MARKS = of_words('precision', 'f1')
+
+
+def undefined(metrics):
+  return {name for name, value in metrics.items() if math.isnan(value)}
+
+
+def heads(change):
+  """Returns a change of the last layers of all maps and scores, kernels being 0."""
+
+  def all_heads(params):
+    for name, head in params.items():
+      for last in ('readout_1', 'score') if '_head_' in name else ():
+        if last in head:
+          head[last]['kernel'][...] = 0
+          head[last]['bias'][...] = change
+    return params
+
+  return all_heads
+
+
+@pytest.fixture(scope='module')
+def evaluate(tmp_path_factory):
+  """Returns a function that evaluates on a split, with random parameters."""
+  folder = tmp_path_factory.mktemp('degenerate')
+  data = folder / 'data' / NAME / '1.0.0'
+  write_split(data, 'train', records(8))
+  for split, found in SPLITS.items():
+    write_split(data, split, found)
+  config = tiny.get_config(folder / 'data')
+  config.data.name = NAME
+  config.tokenizer = str(train_model(folder / 'tokenizer.model', '_0'))
+  experiment = set_up(config)
+  evaluator = Evaluator(config, experiment)
+  fresh = jax.device_get(experiment.states.make(0).params)
+  stop = distributed.StopSignal(Interruption(), experiment.mesh)
+
+  def run(split, workdir, change=lambda params: params):
+    params = change(jax.tree.map(np.copy, fresh))
+    with (
+      jax.set_mesh(experiment.mesh),
+      TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
+    ):
+      metrics, _ = evaluator.evaluate_and_report(
+        params, epath.Path(workdir), STEP, split, 0.5, stop, board
+      )
+    return metrics
+
+  return run
+
+
+def strictly(text):
+  """Reads JSON, which has no NaN."""
+
+  def refuse(token):
+    raise AssertionError(token)
+
+  return json.loads(text, parse_constant=refuse)
+
+
+def row_of(table, label):
+  (line,) = re.findall(rf'^\| \*\*{re.escape(label)}\*\* +\|(.*)\|$', table, re.M)
+  return [cell.strip() for cell in line.split('|')]
+
+
+def check_files(workdir, split, metrics):
+  """Checks that all tables say the same, and that undefined is null or a dash."""
+  there = {
+    suffix: (workdir / f'eval/{split}-{STEP}{suffix}').read_text()
+    for suffix in SUFFIXES
+  }
+  stored = strictly(there['.json'])
+  assert stored == {k: None if math.isnan(v) else v for k, v in metrics.items()}
+  lines = [strictly(line) for line in there['.samples.jsonl'].splitlines()]
+  assert len(lines) == len(SPLITS[split])
+  (data,) = re.findall(
+    r'<script[^>]*application/json[^>]*>(.*?)</script>', there['.html']
+  )
+  assert len(strictly(data)['samples']) == min(len(lines), 5)
+  for text in (there['.md'], there['.html'].replace(data, '')):
+    assert not re.search(r'\b(nan|inf)\b', text, re.I)
+  _, scores, implausibility, misalignment, *_ = there['.md'].split('\n## ')
+  for name, table in zip(schema.MAPS, (implausibility, misalignment), strict=True):
+    cells = row_of(table, 'this model')
+    values = [stored[f'{name}/{key}'] for key in ('mse', 'mse_empty', *OF_REGIONS)]
+    assert [cell == '–' for cell in cells] == [value is None for value in values]
+  cells = row_of(scores, 'this model')
+  order = ('plausibility', 'aesthetics', 'alignment', 'overall')
+  for name, cell in zip(order, cells, strict=True):
+    assert ('–' in cell) == (stored[f'{name}/plcc'] is None)
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_annotations_that_define_little(evaluate, tmp_path, split):
+  metrics = evaluate(split, tmp_path)
+  lacking = undefined(metrics)
+  assert lacking >= UNDEFINED[split]
+  assert lacking - UNDEFINED[split] <= NO_MARKS
+  check_files(tmp_path, split, metrics)
+
+
+@pytest.mark.parametrize(
+  ('bias', 'lacking'),
+  [
+    (0.0, ('cc', 'nss', 'auc_judd')),
+    (1000.0, ('cc', 'nss', 'auc_judd')),
+    (-1000.0, OF_REGIONS),
+  ],
+)
+def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
+  metrics = evaluate('usual', tmp_path, heads(bias))
+  of_maps = of(schema.MAPS, *lacking)
+  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | of_maps
+  # For how many is said, of each.
+  counted = {name for name in metrics if name.endswith('/undefined')}
+  assert counted == {f'{name}/undefined' for name in of_maps}
+  assert {metrics[name] for name in counted} == {COUNT}
+  check_files(tmp_path, 'usual', metrics)
+
+
+def spoil_one(params):
+  """NaN for all maps of one kind; scores and words stay numbers."""
+  params['heatmap_head_misalignment']['readout_1']['bias'][...] = np.nan
+  return params
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (spoil_one, 'maps of uid-0 is NaN'),
+    (heads(np.nan), 'maps of uid-0 is NaN'),
+    (lambda params: jax.tree.map(lambda leaf: leaf * np.nan, params), 'of uid-0 is N'),
+  ],
+)
+def test_predictions_that_are_no_numbers(evaluate, tmp_path, change, message):
+  with pytest.raises(InputError, match=f'{message}.*diverged; train again'):
+    evaluate('usual', tmp_path, change)
+  assert not (tmp_path / 'eval').exists()
+
+
+@pytest.mark.parametrize('part', ['scores', 'p_misaligned'])
+def test_a_single_nan_is_not_averaged_away(part):
+  """Of scores and words alone, which no parameters would give."""
+  prediction = Prediction(
+    np.full((2, 4, 4), 0.5), np.full(4, 0.5), (1,) * WORDS, 0, np.full(WORDS, 0.5)
+  )
+  getattr(prediction, part)[-1] = np.nan
+  with pytest.raises(InputError, match='of uid-0 is NaN'):
+    score(make_record(), prediction)
+
+
+@pytest.mark.parametrize('split', ['one', 'even', 'unasked'])
+def test_comparisons(evaluate, tmp_path, capsys, split):
+  for name, change in (('varied', lambda params: params), ('constant', heads(0.0))):
+    evaluate(split, tmp_path / name, change)
+  out = tmp_path / 'comparison'
+  arguments = [f'--split={split}', f'--out={out}', '--draws=100']
+  folders = [str(tmp_path / name) for name in ('varied', 'constant')]
+  assert compare.main(['compare', *folders, *arguments]) == 0, capsys.readouterr().err
+  texts = {
+    kind: out.with_suffix(f'.{kind}').read_text() for kind in ('md', 'csv', 'tex')
+  }
+  for text in texts.values():
+    assert not re.search(r'\b(nan|inf)\b', text, re.I)
+  rows = list(csv.DictReader(texts['csv'].splitlines()))
+  assert {row['run'] for row in rows} == {'varied', 'constant'}
+  lacking = {
+    row['metric'] for row in rows if row['run'] == 'varied' and not row['value']
+  }
+  assert lacking >= UNDEFINED[split]
+  # Of one sample, or of what is not defined, nothing is significant.
+  marked = [line for line in texts['md'].splitlines() if {'▲', '▼'} & {*line}]
+  assert bool(len(marked) > 1) == (split == 'even')  # One is the legend.
+
+
+SAMPLE = Sample(
+  'a',
+  FLAT,
+  FLAT,
+  {name: dict.fromkeys(MAP_METRICS, 0.5) for name in schema.MAPS},
+  truth=(1, 0),
+  marked=(1, 0),
+  p_misaligned=(0.5, 0.25),
+)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'predicted': (0.5, NAN, 0.5, 0.5)}, 'score or probability is null'),
+    ({'p_misaligned': (0.5, NAN)}, 'score or probability is null'),
+    ({'p_misaligned': (0.5,)}, 'p_misaligned and truth have different lengths'),
+    ({'predicted': (0.5,) * 3}, 'predicted has 3 scores, not 4'),
+    ({'annotated': ()}, 'annotated has 0 scores, not 4'),
+    ({'marked': (1, 7)}, 'a label is 1 .* not 7'),
+    ({'marked': (1,)}, '2 true labels and 1 predicted'),
+    ({'maps': {'misalignment': {'mse': 0.5}}}, 'a map has no auc_judd'),
+    ({'maps': ()}, 'no attribute'),
+  ],
+)
+def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
+  """Of another version, or edited: not counted as what they are not."""
+  path = tmp_path / 'one.samples.jsonl'
+  samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
+  assert compare.main(['compare', str(path), f'--out={tmp_path}/comparison']) == 2
+  assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
+
+
+def test_what_is_no_json(tmp_path):
+  path = epath.Path(tmp_path / 'one.samples.jsonl')
+  samples.write(path, [SAMPLE])
+  assert samples.read(path) == [SAMPLE]
+  for token in ('NaN', 'Infinity'):
+    path.write_text(path.read_text().replace('0.25', token))
+    with pytest.raises(InputError, match=f':1 is not a sample: {token} is no JSON'):
+      samples.read(path)
+    samples.write(path, [SAMPLE])
