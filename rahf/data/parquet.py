@@ -6,7 +6,7 @@ What is wrong with a file is said with a remedy.
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,6 +20,19 @@ ERRORS = (pa.ArrowException, OSError)
 _BUFFER = 1 << 20
 # Rows decoded at once.
 _BATCH_ROWS = 32
+
+
+def _is_file(kind: pa.DataType) -> bool:
+  packed = pa.types.is_struct(kind) and kind.get_field_index('bytes') >= 0
+  return packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+  'text': lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+  'number': lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind),
+  'list': pa.types.is_nested,
+  'file': _is_file,
+}
 
 
 class Row(NamedTuple):
@@ -68,6 +81,32 @@ def columns(path: pathlib.Path) -> set[str]:
   """
   with open_file(path) as file:
     return set(file.schema_arrow.names)
+
+
+def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
+  """Checks that a file has columns of these kinds, before any row is read.
+
+  Args:
+    kinds: by column, of KINDS.
+
+  Raises:
+    InputError: it is no complete parquet file; or, with the remedy, a column is missing
+      or of another kind.
+  """
+  with open_file(path) as file:
+    fields = {field.name: field.type for field in file.schema_arrow}
+  if missing := [name for name in kinds if name not in fields]:
+    raise InputError(
+      f'{path} has no column {", ".join(missing)}, only {", ".join(sorted(fields))}; '
+      f'{remedy}'
+    )
+  for name, kind in kinds.items():
+    there = fields[name]
+    if pa.types.is_dictionary(there):
+      there = there.value_type
+    # A column of which nothing is known has no type.
+    if not (pa.types.is_null(there) or KINDS[kind](there)):
+      raise InputError(f'{path}: column {name} is {there}, no {kind}; {remedy}')
 
 
 def require(

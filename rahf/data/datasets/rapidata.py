@@ -41,6 +41,12 @@ from rahf.errors import InputError
 VERSION = '1.0.0'
 SCORES = {'plausibility': 'coherence', 'alignment': 'alignment', 'aesthetics': 'style'}
 MAPS = {'implausibility': 'coherence', 'misalignment': 'alignment'}
+NAMES = {'uid': ('image_name',), 'prompt': ('prompt', 'sentence'), 'image': ('image',)}
+LABELS = {
+  'word_scores': 'text',
+  **{f'{name}_score': 'number' for name in SCORES.values()},
+  **{f'{name}_heatmap': 'list' for name in MAPS.values()},
+}
 NO_MISTAKE = ('[No_mistakes]', '[No_Mistake]')
 
 
@@ -123,24 +129,21 @@ def _columns(path: pathlib.Path) -> dict[str, str]:
   """Returns our names for the columns of a file.
 
   Raises:
-    InputError: it is damaged, or not of this data set.
+    InputError: it is damaged, or its columns are not those of this data set.
   """
   there = parquet.columns(path)
   found = {
-    ours: name
-    for ours, names in (
-      ('uid', ('image_name',)),
-      ('prompt', ('prompt', 'sentence')),
-      ('image', ('image',)),
-    )
-    for name in names
-    if name in there
+    ours: name for ours, names in NAMES.items() for name in names if name in there
   }
-  if missing := {'prompt', 'image', 'word_scores'} - (found.keys() | there):
-    raise InputError(
-      f'{path} has no column {min(missing)}, only {", ".join(sorted(there))}; give the '
-      "folder of one of Rapidata's rich feedback sets"
-    )
+  kinds = {found.get('prompt', 'prompt'): 'text', 'image': 'file', **LABELS}
+  if 'uid' in found:
+    kinds[found['uid']] = 'text'
+  parquet.check(
+    path,
+    kinds,
+    "give the folder of one of Rapidata's rich feedback sets, or name and convert its "
+    'columns as rahf/data/datasets/rapidata.py says',
+  )
   return found
 
 
@@ -226,7 +229,7 @@ def _score(row: dict[str, Any], name: str, note) -> float:
   if value is None or math.isnan(value):
     return math.nan
   if not 1 <= value <= 5:
-    note('invalid_score', f'{name} {value}')
+    note('invalid_score', f'{name} {value}, not from 1 to 5')
     return math.nan
   return (value - 1) / 4
 

@@ -21,9 +21,11 @@ DROPPED = {
 MASKED = {
   'label_mismatch': 'keyword labels do not fit the prompt',
   'invalid_label': 'keyword labels other than 0 and 1',
-  'invalid_score': 'score outside [0, 1]',
+  'invalid_score': 'score outside its scale',
   'unreadable_map': 'map unreadable',
 }
+# Where most labels are so, others may only seem right: 1 of 5 is a valid 1 of 1.
+FOREIGN = ('invalid_score', 'invalid_label')
 KEPT = {
   'repeated_image': 'image in several places, first used',
   'repeated_prompt': 'several prompts, first used',
@@ -87,7 +89,20 @@ class Report:
         )
 
   def check_prepared(self) -> None:
-    """Raises InputError if nothing of a split was written, with the first reason."""
+    """Checks that something of each split was written, and of the format it seems.
+
+    Raises:
+      InputError: if not; with the first reason.
+    """
+    total = sum(self.prepared.values())
+    for reason in FOREIGN:
+      lines = [line for line in self.lines if line.reason == reason]
+      if 2 * (count := len({line.uid for line in lines})) > total:
+        raise InputError(
+          f'{MASKED[reason]} in {count} of {total} images; the first, uid '
+          f'{lines[0].uid}: {lines[0].detail}. The labels are of another release: '
+          'convert them first'
+        )
     for split in schema.SPLITS:
       if self.prepared[split] or not self.matched[split]:
         continue

@@ -151,7 +151,7 @@ def _keyword_labels(text: str, tokens: tuple[str, ...], note: Note) -> tuple[int
 def _checked_score(name: str, value: float, note: Note) -> float:
   if 0 <= value <= 1:
     return value
-  note('invalid_score', f'{name} {value}')
+  note('invalid_score', f'{name} {value}, not in [0, 1]')
   return float('nan')
 
 

@@ -24,11 +24,11 @@ from rahf.data.datasets.report import Report
 from rahf.errors import InputError
 
 SPLITS = {'train': 'train', 'validation': 'dev', 'dev': 'dev', 'test': 'test'}
-COLUMNS = (
-  *('filename', 'image', 'caption', 'prompt_misalignment_label'),
-  *annotations.SCORES.values(),
-  *annotations.MAPS.values(),
-)
+COLUMNS = {
+  **dict.fromkeys(('filename', 'caption', 'prompt_misalignment_label'), 'text'),
+  **dict.fromkeys(annotations.SCORES.values(), 'number'),
+  **dict.fromkeys(('image', *annotations.MAPS.values()), 'file'),
+}
 
 
 def prepare_mirror(
@@ -93,8 +93,12 @@ def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[S
   # As from the release: an evaluation image is not trained on.
   for split in reversed(schema.SPLITS):
     for path in paths.get(split, ()):
-      if missing := set(COLUMNS) - parquet.columns(path):
-        raise InputError(f'{path} has no column {min(missing)}')
+      parquet.check(
+        path,
+        COLUMNS,
+        'name and convert columns as rahf/data/datasets/'
+        'richhf18k_mirror.py says, or take other files out of the folder',
+      )
       for row, values in parquet.light_rows(path, ('filename', 'caption')):
         uid = pathlib.PurePosixPath(values['filename'] or '').stem
         report.records[split] += 1
