@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is NaN or infinite: an error, or left out."""
+"""Steps whose loss, gradient or result is NaN or infinite: an error, or left out."""
 
 import math
 
@@ -30,8 +30,7 @@ class FiniteCheck:
   def __call__(self, step: int, metrics: Metrics) -> bool:
     """Returns whether the step was left out, and was not looked at before.
 
-    The gradient counts too: a finite loss with an infinite gradient spoils the
-    parameters.
+    Gradient and parameters count too: they may be infinite where the loss is not.
 
     Raises:
       NonFiniteLossError: it is one too many.

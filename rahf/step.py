@@ -37,8 +37,8 @@ def make_train_step(
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
     schedule: the optimizer's, to be reported as `learning_rate`.
-    skip_nonfinite: whether parameters and moments stay as they were where loss or
-      gradient is NaN or infinite.
+    skip_nonfinite: whether parameters and moments stay as they were where loss,
+      gradient or what it makes of the parameters is NaN or infinite.
   """
 
   def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
@@ -84,7 +84,8 @@ def make_train_step(
       metrics['learning_rate'] = schedule(state.step)
     new = (params, opt_state)
     if skip_nonfinite:
-      finite = jnp.isfinite(parts.total) & jnp.isfinite(metrics['gradient_norm'])
+      totals = parts.total, metrics['gradient_norm'], metrics['parameter_norm']
+      finite = jnp.isfinite(jnp.stack(totals)).all()
       new = jax.tree.map(
         # Counts go on, as the schedule's.
         lambda new, old: jnp.where(finite, new, old) if _is_inexact(new) else new,
@@ -101,9 +102,10 @@ def _is_inexact(array: jax.Array) -> bool:
 
 
 def norms(grads: Any, params: Any) -> Metrics:
-  """Returns the gradient's norm, and by module the gradient's and the parameters'."""
-  found = {'gradient_norm': optax.global_norm(grads)}
+  """Returns the norms of the gradient and of the parameters, and of both by module."""
+  found = {}
   for name, tree in (('gradient_norm', grads), ('parameter_norm', params)):
+    found[name] = optax.global_norm(tree)
     for module, leaves in modules(tree).items():
       found[f'{name}/{module}'] = optax.global_norm(leaves)
   return found

@@ -112,6 +112,7 @@ def test_the_step_counts_and_reports():
     'loss/sequence',
     'loss/total',
     'gradient_norm',
+    'parameter_norm',
     *(
       f'{kind}_norm/{module}'
       for kind in ('gradient', 'parameter')

@@ -3,14 +3,18 @@ an epoch that is silently shorter."""
 
 import itertools
 import pathlib
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from util import NAME, make_record, train_model, write_split
 
+import runs
+import tiny
 from rahf.data import pipeline
 from rahf.data.decoding import PipelineOptions
-from rahf.data.records import open_split
+from rahf.data.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
@@ -74,3 +78,45 @@ def test_every_epoch_has_every_record(directory, tokenizer):
   for _ in range(3):
     epoch = np.concatenate([next(stream).index for _ in range(COUNT // 4)])
     np.testing.assert_array_equal(np.sort(epoch), np.arange(COUNT))
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+  """Returns a function that delays each read of a training record, in seconds."""
+  read = RecordSplit.read_serialized
+
+  def delay(seconds):
+    def read_slowly(self, position):
+      def wait(data):
+        time.sleep(seconds)
+        return data
+
+      data = read(self, position)
+      if self.name != 'train':
+        return data
+      return tf.ensure_shape(tf.numpy_function(wait, [data], tf.string), [])
+
+    monkeypatch.setattr(RecordSplit, 'read_serialized', read_slowly)
+
+  return delay
+
+
+def test_a_slow_disk_gives_the_same_batches(directory, tokenizer, slow_disk):
+  expected = list(itertools.islice(batches(directory, tokenizer), 15))
+  slow_disk(0.03)
+  found = list(itertools.islice(batches(directory, tokenizer), 15))
+  for one, other in zip(found, expected, strict=True):
+    for values, others in zip(one, other, strict=True):
+      np.testing.assert_array_equal(values, others)
+
+
+def test_the_journal_says_that_a_run_waits_for_its_disk(data_dir, tmp_path, slow_disk):
+  config = tiny.get_config(data_dir)
+  # Some batches are read while the first step is compiled.
+  config.train.update(steps=12, checkpoint_every=12)
+  config.eval.every = 100
+  config.review.page = 0
+  slow_disk(0.4)
+  runs.run_training(config, tmp_path)
+  rows = [row for row in runs.read_journal(tmp_path) if 'input_wait' in row]
+  assert np.mean([row['input_wait'] for row in rows[-3:]]) > 0.5

@@ -2,27 +2,39 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
 import runs
 import tiny
-from rahf import sharding
+from rahf import sharding, work_directory
 from rahf.checkpoint import Checkpoints
 from rahf.finite import NonFiniteLossError
+
+# Field and value, which one row of a batch gets. The square of the last is a float, and
+# so is the loss; the sum of squared gradients, of a weight of 7, is not.
+NAN = ('image', np.nan)
+INFINITE_LOSS = ('scores', 1e30)
+INFINITE_GRADIENT = ('scores', 1.8e19)
 
 
 @pytest.fixture
 def spoil(monkeypatch):
-  """Returns a function that makes an image of some batches of the next run NaN."""
+  """Returns a function that spoils a row of some batches of the next run.
+
+  Its arguments are their numbers, from 1, with NaN, or by number what a row gets.
+  """
   put = sharding.put_batch
 
-  def choose(*chosen):
-    number = iter(range(1, 1_000))
+  def choose(*nan, chosen=None):
+    numbers, chosen = iter(range(1, 1_000)), dict.fromkeys(nan, NAN) | (chosen or {})
 
     def spoilt(batch, mesh):
-      if next(number) in chosen:
-        image = batch.image.copy()
-        image[0, 0, 0, 0] = np.nan
-        batch = batch._replace(image=image)
+      if found := chosen.get(next(numbers)):
+        field, value = found
+        values = getattr(batch, field).copy()
+        values[(0,) * values.ndim] = value
+        batch = batch._replace(**{field: values})
+        assert batch.score_mask[0, 0]
       return put(batch, mesh)
 
     monkeypatch.setattr(sharding, 'put_batch', spoilt)
@@ -49,18 +61,66 @@ def test_by_default_the_run_stops_and_nothing_of_it_is_saved(data_dir, tmp_path,
 def test_a_step_is_left_out_and_the_run_goes_on(data_dir, tmp_path, spoil):
   spoil(2)
   runs.run_training(make_config(data_dir, max_skipped=1), tmp_path)
-  before, left_out, after = (runs.read_checkpoint(tmp_path, n) for n in (1, 2, 3))
-  for name, values in before.items():
-    if values.dtype != np.int32:
-      np.testing.assert_array_equal(left_out[name], values, err_msg=name)
-  assert int(left_out['step']) == 2
+  check_left_out(tmp_path, [2])
+  assert line_of(tmp_path, 2)['loss/total'] is None
+
+
+def line_of(workdir, step):
+  rows = runs.read_journal(workdir)
+  (found,) = [row for row in rows if row['step'] == step and 'loss/total' in row]
+  return found
+
+
+def check_left_out(workdir, steps):
+  """Checks that some steps in a row changed nothing, and the next something."""
+  states = [
+    runs.read_checkpoint(workdir, n) for n in range(steps[0] - 1, steps[-1] + 2)
+  ]
+  before, *left_out, after = states
+  for number, state in zip(steps, left_out, strict=True):
+    assert int(state['step']) == number
+    for name, values in before.items():
+      if values.dtype != np.int32:
+        np.testing.assert_array_equal(state[name], values, err_msg=name)
   kernels = [name for name in before if name.endswith('kernel')]
   assert any((after[name] != before[name]).any() for name in kernels)
   assert all(np.isfinite(x).all() for x in after.values())
-  rows = runs.read_journal(tmp_path)
-  assert [(row['step'], row['skipped']) for row in rows if 'skipped' in row] == [(2, 1)]
-  (lost,) = [r for r in rows if r['step'] == 2 and 'loss/total' in r]
-  assert lost['loss/total'] is None
+  rows = runs.read_journal(workdir)
+  skipped = [(row['step'], row['skipped']) for row in rows if 'skipped' in row]
+  assert skipped == [(step, 1 + i) for i, step in enumerate(steps)]
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
+  """The others are left out with it: a mean of the rest would be of other examples."""
+  if dtype == 'float32' and not long:
+    pytest.skip('only with --long')
+  config = make_config(data_dir, max_skipped=3, accumulate=2, steps=5)
+  config.mesh.update(data=4, tensor=2)
+  config.model.dtype = dtype
+  config.review.page = 0
+  config.loss.score = 7.0
+  spoil(chosen={2: INFINITE_GRADIENT, 3: NAN, 4: INFINITE_LOSS})
+  runs.run_training(config, tmp_path)
+  check_left_out(tmp_path, [2, 3, 4])
+  # Null is what is not finite.
+  found = [
+    [line_of(tmp_path, step)[name] is None for name in ('loss/total', 'gradient_norm')]
+    for step in range(1, 6)
+  ]
+  none, both = [False, False], [True, True]
+  assert found == [none, [False, True], both, both, none]
+
+
+def test_parameters_that_a_step_makes_infinite(data_dir, tmp_path):
+  """Loss and gradient of that step are finite still."""
+  config = make_config(data_dir, steps=3)
+  config.optimizer.learning_rate = 1e38
+  with pytest.raises(NonFiniteLossError, match=r'not finite .*parameter_norm inf'):
+    runs.run_training(config, tmp_path)
+  for step in work_directory.complete_steps(epath.Path(tmp_path)):
+    state = runs.read_checkpoint(tmp_path, step)
+    assert all(np.isfinite(values).all() for values in state.values())
 
 
 def test_the_limit_is_of_the_whole_run(data_dir, tmp_path, spoil):
