@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rahf.crowd import Desk, collect, start
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 
 
 def open_client() -> Any:
@@ -54,8 +54,7 @@ def main(
     else:
       print('Asked for points; once they are answered: the same command again')
   except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return fail(error)
   return 0
 
 

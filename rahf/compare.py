@@ -8,14 +8,14 @@ import math
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 
 from etils import epath
 
+from rahf import places
 from rahf import samples as samples_lib
 from rahf.comparison import BETTER, WORSE, Comparison, Run, compare
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Interval
 from rahf.tables import (
@@ -175,11 +175,13 @@ def _shown(interval: Interval, digits: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs python -m rahf.evaluate; returns the exit status, 2 for a user's mistake."""
   arguments = _parser().parse_args(argv)
-  out = epath.Path(arguments.out)
   try:
+    out = places.find(arguments.out, '--out')
     if not out.parent.is_dir():
       raise InputError(f'--out={out}: there is no folder {out.parent}')
-    runs = [read_run(epath.Path(run), arguments.split) for run in arguments.runs]
+    runs = [
+      read_run(places.find(run, 'RUN'), arguments.split) for run in arguments.runs
+    ]
     found = compare(_shortly_named(runs), draws=arguments.draws)
     text = markdown(found)
     print(text)
@@ -190,8 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
       epath.Path(f'{out}{suffix}').write_text(content)
   except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return fail(error)
   print(f'Written to {out}.md, .csv and .tex')
   return 0
 

@@ -4,17 +4,17 @@ A config file starts from `default_config()`, changes what it is about, and retu
 the result; flags such as --config.train.steps=100 change it once more.
 """
 
-import difflib
 import json
-import math
-import operator
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from rahf import rules
 from rahf.data.schema import MAPS, SCORES, SPLITS
 from rahf.errors import InputError
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
+from rahf.models.layers import ACTIVATIONS
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
@@ -33,37 +33,92 @@ CRITERIA = (
   *(f'{name}/cc' for name in MAPS),
   *('keywords/f1', 'keywords_constrained/f1'),
 )
-CHOICES = {
-  'model.variant': VARIANTS,
-  'model.dtype': DTYPES,
-  'model.remat': REMATS,
-  'model.vit.gelu': GELUS,
-  'model.score_head.padding': PADDINGS,
-  'eval.split': SPLITS,
-  'eval.final_split': SPLITS,
-  'train.keep_best': CRITERIA,
-  'keywords.decoder': DECODERS,
-  'keywords.threshold_split': SPLITS,
-}
-AT_LEAST_1 = (
-  *(f'train.{name}' for name in ('steps', 'batch_size', 'accumulate')),
-  *(f'train.{name}' for name in ('log_every', 'checkpoint_every')),
-  *('eval.every', 'eval.batch_size', 'keywords.beams'),
-  *('data.text_length', 'data.target_length'),
-)
-RANGES = {
-  **{f'review.{name}': (0, math.inf) for name in ('examples', 'worst', 'page')},
-  'data.max_skipped': (0, math.inf),
-  'train.max_skipped': (0, math.inf),
-  'model.dropout_rate': (0, 0.99),
-  **{f'loss.{name}': (0, math.inf) for name in ('heatmap', 'score', 'sequence')},
-  **{
-    f'optimizer.{name}': (0, math.inf)
-    for name in ('learning_rate', 'warmup_steps', 'cooldown_steps', 'weight_decay')
-  },
+# No model has more; what is made of a wrong number would fill every memory.
+WIDTH = rules.whole(1, 2**17)
+LAYERS = rules.whole(1, 200)
+COUNT = rules.whole(0)
+POSITIVE = rules.whole(1)
+FACTOR = rules.real(0, 1e6)
+WIDTHS = rules.sequence(WIDTH, '(64, 32)')
+# Of every setting, by its path.
+RULES: dict[str, rules.Rule] = {
+  'seed': rules.whole(0, rules.MOST - 1),
+  'model.variant': rules.one_of(VARIANTS),
+  'model.image_size': rules.whole(1, 8192),
+  'model.vit.patch': rules.whole(1, 8192),
+  **dict.fromkeys(('model.vit.width', 'model.vit.mlp', 'model.vit.heads'), WIDTH),
+  'model.vit.layers': LAYERS,
+  'model.vit.class_token': rules.truth,
+  'model.vit.norm_epsilon': rules.real(1e-30, 1),
+  'model.vit.gelu': rules.one_of(GELUS),
+  'model.t5.vocab_size': rules.whole(1, 2**22),
+  **{f'model.t5.{name}': WIDTH for name in ('width', 'heads', 'head_dim', 'mlp')},
+  **{f'model.t5.{name}_layers': LAYERS for name in ('encoder', 'decoder')},
+  'model.t5.activations': rules.sequence(
+    rules.one_of(tuple(ACTIVATIONS)), "('gelu', 'linear')", least=1
+  ),
+  'model.t5.tied_logits': rules.truth,
+  'model.heatmap_head.convs': WIDTHS,
+  'model.heatmap_head.deconvs': WIDTHS,
+  'model.heatmap_head.readout': WIDTH,
+  'model.heatmap_head.relu_before_norm': rules.truth,
+  'model.score_head.convs': WIDTHS,
+  'model.score_head.size': rules.whole(1, 8192),
+  'model.score_head.stride': rules.whole(1, 8192),
+  'model.score_head.padding': rules.one_of(PADDINGS),
+  'model.score_head.dense': WIDTHS,
+  'model.keep_class_token': rules.truth,
+  'model.decoder_sees_image': rules.truth,
+  'model.mask_padding': rules.truth,
+  'model.remat': rules.one_of(REMATS),
+  'model.dropout_rate': rules.real(0, 0.99),
+  'model.dtype': rules.one_of(DTYPES),
+  **{f'init.{name}': rules.text for name in ('vit', 't5', 'rahf')},
+  'tokenizer': rules.text,
+  'data.name': rules.text,
+  'data.dir': rules.text,
+  'data.mixture': rules.sequence(
+    rules.pair(rules.text, rules.real(1e-9, 1e9)),
+    "(('richhf18k', 2.0), ('shapes', 1.0)), pairs of a name and a weight above 0",
+  ),
+  **{f'data.{name}_length': rules.whole(1, 2**14) for name in ('text', 'target')},
+  'data.augment': rules.truth,
+  **{f'data.{name}_words': rules.whole(-1) for name in ('min', 'max')},
+  'data.max_skipped': COUNT,
+  'data.shapes.image_size': rules.whole(64, 8192),
+  **{f'data.shapes.{name}': COUNT for name in (*SPLITS, 'seed')},
+  **{f'loss.{name}': FACTOR for name in ('heatmap', 'score', 'sequence')},
+  'optimizer.learning_rate': FACTOR,
+  **{f'optimizer.{name}_steps': COUNT for name in ('warmup', 'cooldown')},
+  'optimizer.weight_decay': FACTOR,
   # No gradient would be left of one that is clipped to 0.
-  'optimizer.clip_norm': (1e-9, math.inf),
+  'optimizer.clip_norm': rules.real(1e-9),
+  **{f'optimizer.{name}': rules.real(0, 0.999999) for name in ('b1', 'b2')},
+  'optimizer.freeze': rules.sequence(rules.pattern, "('^vit/',)"),
+  'optimizer.rate_factors': rules.sequence(
+    rules.pair(rules.pattern, FACTOR), "(('^vit/', 0.1),)"
+  ),
+  **{f'train.{name}': POSITIVE for name in ('steps', 'log_every', 'checkpoint_every')},
+  **{f'train.{name}': rules.whole(1, 2**20) for name in ('batch_size', 'accumulate')},
+  'train.keep_checkpoints': rules.optional(POSITIVE),
+  'train.keep_best': rules.one_of(CRITERIA),
+  'train.max_skipped': COUNT,
+  'eval.every': POSITIVE,
+  'eval.batch_size': rules.whole(1, 2**20),
+  'eval.split': rules.one_of(SPLITS),
+  'eval.final_split': rules.one_of(SPLITS),
+  **{f'review.{name}': COUNT for name in ('examples', 'worst', 'page')},
+  'keywords.decoder': rules.one_of(DECODERS),
+  'keywords.beams': rules.whole(1, 1000),
+  'keywords.threshold_split': rules.one_of(SPLITS),
+  **{f'mesh.{name}': rules.whole(-1) for name in ('data', 'fsdp', 'tensor')},
+  'precompile.topology': rules.text,
+  'export.step': rules.whole(-1),
+  'export.dir': rules.text,
+  'export.program': rules.truth,
 }
+# Of an image; attention compares each with each.
+MOST_TOKENS = 2**14
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
@@ -227,25 +282,27 @@ def validate(config: ConfigDict) -> None:
   Raises:
     InputError: the first problem, with its field, value and a way out.
   """
-  for field, choices in CHOICES.items():
-    _check_choice(field, operator.attrgetter(field)(config), choices)
-  for field in AT_LEAST_1:
-    _check_range(config, field, 1)
-  for field, (low, high) in RANGES.items():
-    _check_range(config, field, low, high)
-  _check_mixture(config.data.mixture)
+  settings = dict(_flattened(config))
+  missing = sorted(RULES.keys() - settings.keys())
+  for field in [*missing, *sorted(settings.keys() - RULES.keys())]:
+    problem = 'is missing' if field in missing else 'is no setting'
+    raise InputError(
+      f'config.{field} {problem}; get_config() changes what rahf.config.'
+      'default_config() returns, and returns it'
+    )
+  for field, rule in RULES.items():
+    if problem := rule(settings[field]):
+      raise InputError(f'config.{field} = {settings[field]!r:.80} {problem}')
   _check_shapes(config.model)
 
 
-def _check_mixture(mixture: Any) -> None:
-  for pair in mixture:
-    if not (
-      len(pair) == 2 and isinstance(pair[0], str) and 0 < float(pair[1]) < math.inf
-    ):
-      raise InputError(
-        f'config.data.mixture has {pair!r}; give pairs of a name and a weight above 0, '
-        "such as (('richhf18k', 2.0), ('shapes', 1.0))"
-      )
+def _flattened(section: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields the path and value of each setting."""
+  for name, value in section.items():
+    if isinstance(value, ConfigDict):
+      yield from _flattened(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
 
 
 def _check_shapes(model: ConfigDict) -> None:
@@ -261,6 +318,12 @@ def _check_shapes(model: ConfigDict) -> None:
       f'config.model.vit.heads = {model.vit.heads}'
     )
   grid = model.image_size // model.vit.patch
+  if grid**2 > MOST_TOKENS:
+    raise InputError(
+      f'config.model.image_size = {model.image_size} gives {grid} x {grid} patches of '
+      f'config.model.vit.patch = {model.vit.patch}, more than {MOST_TOKENS}; take '
+      'larger patches, or a smaller image'
+    )
   head = model.score_head
   for i, _ in enumerate(head.convs):
     lost = head.size if head.padding == 'VALID' else 1
@@ -293,21 +356,3 @@ def differences(old: Any, new: Any, path: str = 'config') -> list[str]:
       for line in differences(old.get(key), new.get(key), f'{path}.{key}')
     ]
   return [] if old == new else [f'{path}: {old!r} there, {new!r} here']
-
-
-def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    close = difflib.get_close_matches(value, choices, 1)
-    hint = f'; did you mean {close[0]!r}?' if close else ''
-    raise InputError(
-      f'config.{field} = {value!r} is none of {", ".join(choices)}{hint}'
-    )
-
-
-def _check_range(
-  config: ConfigDict, field: str, low: float, high: float = math.inf
-) -> None:
-  value = operator.attrgetter(field)(config)
-  if not low <= value <= high:
-    limits = f'at least {low}' if high == math.inf else f'from {low} to {high}'
-    raise InputError(f'config.{field} = {value} must be {limits}')

@@ -22,6 +22,7 @@ from rahf import (
   distributed,
   locks,
   model_directory,
+  places,
   work_directory,
 )
 from rahf import config as config_lib
@@ -63,7 +64,9 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   if jax.process_count() > 1:
     raise InputError('--mode=export runs in one process; leave --multihost out')
   work_directory.check_workdir(workdir, config)
-  folder = epath.Path(config.export.dir or workdir / 'export').absolute()
+  folder = workdir / 'export'
+  if config.export.dir:
+    folder = places.find(config.export.dir, 'config.export.dir').absolute()
   _check_place(folder)
   with contextlib.ExitStack() as held:
     with distributed.interruptible(interruption):

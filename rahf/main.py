@@ -10,17 +10,24 @@ The same command again goes on where a run stopped; so does one on other devices
 
 import argparse
 import difflib
+import importlib.machinery
+import importlib.util
 import os
 import pathlib
 import re
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 from rahf.interruption import Interrupted, Interruption
 
+_SMALLER = (
+  'Lower config.train.batch_size or raise config.train.accumulate; --mode=precompile '
+  'says what a config needs'
+)
 # What the same command would only meet again.
 MISTAKES = (
   *(InputError, FileNotFoundError, FileExistsError, PermissionError),
@@ -116,15 +123,19 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
         raise
-      return _fail(
+      return fail(
         f'{error.name} is not installed; training and evaluation need the extra '
         '`train`: pip install "rahf[train]"'
       )
-    except (InputError, OSError) as error:
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+      if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
       if os.environ.get('RAHF_TRACEBACK'):
         raise
       status = 2 if isinstance(error, MISTAKES) else 1
-      return _fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)', status)
+      if isinstance(error, MemoryError | RuntimeError):
+        error = f'the memory is too small: {error}\n{_SMALLER}'
+      return fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)', status)
   return 0
 
 
@@ -132,8 +143,7 @@ def _run(interruption: Interruption) -> int:
   """Returns the exit status."""
   # Imported late: the flags answer --help at once, and data worker processes, which
   # import this module again, start fast.
-  from etils import epath
-
+  from rahf import places
   from rahf.data import quiet
 
   # Orbax and JAX note every step of theirs.
@@ -161,20 +171,22 @@ def _run(interruption: Interruption) -> int:
     from rahf.export import export as run
   else:
     from rahf.evaluate import evaluate as run
-  run(_CONFIG.value, epath.Path(workdir).absolute(), interruption)
+  place = places.find(workdir, '--workdir').absolute()
+  if place.exists() and not place.is_dir():
+    raise InputError(f'--workdir={workdir} is a file; name a folder, new or of a run')
+  run(_CONFIG.value, place, interruption)
   return 0
 
 
 def _infer(workdir: str | None, interruption: Interruption) -> int:
-  from etils import epath
-
+  from rahf import places
   from rahf.infer import Job, infer
   from rahf.model_directory import DESCRIPTION
 
   model = _MODEL.value
   if model is None:
     model = os.path.join(workdir, 'export')
-    if not (epath.Path(model) / DESCRIPTION).exists():
+    if not (places.find(model, '--workdir') / DESCRIPTION).exists():
       raise InputError(
         f'{workdir} has no exported model; make it with --mode=export, or give --model'
       )
@@ -199,7 +211,7 @@ def parse_flags(argv: list[str]) -> list[str]:
       raise flags.Error(f'unexpected arguments {unexpected}')
     _check_flags()
   except flags.Error as error:
-    sys.exit(_fail(f'{error}; see --help'))
+    sys.exit(fail(f'{error}; see --help'))
   return argv[:1]
 
 
@@ -230,35 +242,72 @@ def check_overrides(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument('--config', nargs='?')
   known, others = parser.parse_known_args(argv)
-  if not known.config:
+  if known.config is None:
     return
-  path = known.config.split(':', 1)[0]
-  if not pathlib.Path(path).is_file():
-    raise flags.Error(f'--config={path}: there is no such file')
-  alone = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=alone, sys_argv=[])
-  alone(['', f'--config={known.config}'])
+  config = _load_config(known.config)
   for argument in others:
-    if field := re.match(r'--?(?:no)?config\.([^=]+)', argument):
-      _check_field(alone.config, field[1])
+    if field := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+      _check_field(config, field[1])
+
+
+def _load_config(given: str) -> ConfigDict:
+  """Runs a config file, as ml_collections will once more.
+
+  Args:
+    given: its path, and behind a colon what its get_config is called with.
+
+  Raises:
+    flags.Error: there is none, or it does not give a config; says where.
+  """
+  path, *argument = given.split(':', 1)
+  if not os.path.isfile(path):
+    raise flags.Error(f'--config={path}: there is no such file')
+  loader = importlib.machinery.SourceFileLoader('config_file', path)
+  spec = importlib.util.spec_from_file_location('config_file', path, loader=loader)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise InputError('it has no function get_config')
+    config = module.get_config(*argument)
+    if not isinstance(config, ConfigDict):
+      raise InputError(f'get_config() gives {type(config).__name__}, no ConfigDict')
+  except Exception as error:
+    if os.environ.get('RAHF_TRACEBACK'):
+      raise
+    raise flags.Error(f'--config={given}: {_explain(error, path)}') from None
+  return config
+
+
+def _explain(error: Exception, path: str) -> str:
+  """Says what went wrong in a config file, and where."""
+  if isinstance(error, InputError):
+    return str(error)
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == path]
+  where = f'line {lines[-1]}: ' if lines else ''
+  return (
+    f'{where}{type(error).__name__}: {error}\n(RAHF_TRACEBACK=1 shows how it came '
+    'there)'
+  )
 
 
 def _check_field(config: ConfigDict, path: str) -> None:
   section, names = config, path.split('.')
   for depth, name in enumerate(names):
     fields = list(section) if isinstance(section, ConfigDict) else []
-    name = name.split('[')[0]
+    name, bracket, _ = name.partition('[')
     if name not in fields:
       where = '.'.join(['config', *names[:depth]])
       close = difflib.get_close_matches(name, fields, 3)
       hint = f'did you mean {" or ".join(close)}?' if close else f'it has {fields}'
       raise flags.Error(f'--config.{path}: {where} has no field {name!r}; {hint}')
+    if bracket:
+      raise flags.Error(
+        f'--config.{path}: a sequence is given as a whole, such as '
+        "--config.model.heatmap_head.convs='(64, 32)'"
+      )
     section = section[name]
-
-
-def _fail(message: str, status: int = 2) -> int:
-  print(f'error: {message}', file=sys.stderr)
-  return status
 
 
 if __name__ == '__main__':

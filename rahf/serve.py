@@ -6,6 +6,7 @@ maps and words' probabilities 0 to 1, higher is worse.
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 
 if TYPE_CHECKING:
   import uvicorn
@@ -40,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _serve(arguments)
   except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return fail(error)
   except KeyboardInterrupt:
     return 128 + signal.SIGINT
 
@@ -130,8 +130,7 @@ def _run(
 def _conclude(engine: 'Engine', failures: list[Exception], seconds: float) -> int:
   """Says how it ended; returns the exit status."""
   for error in failures:
-    text = f'error: the model does not run: {type(error).__name__}: {error}'
-    print(text, file=sys.stderr, flush=True)
+    fail(f'the model does not run: {type(error).__name__}: {error}')
   if engine.dropped:
     _say(
       f'Stopped; {engine.dropped} requests were dropped after {seconds:.0f} s; give '
@@ -154,7 +153,8 @@ def _check(arguments: argparse.Namespace) -> None:
     ('grace', 0),
     ('batch_size', 1),
   ):
-    if (value := getattr(arguments, name)) < low:
+    # Not the other way round: NaN is no number of seconds.
+    if not low <= (value := getattr(arguments, name)) < math.inf:
       raise InputError(f'--{name}={value} must be {low} or more')
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 import runs
@@ -122,9 +123,20 @@ def test_of_value_errors_our_own_alone_are_answered(monkeypatch, capsys):
     end_with(ValueError('out of a library'))
 
 
-def test_a_bug_shows_its_traceback(tmp_path):
+def test_a_bug_in_a_config_shows_its_traceback_if_it_is_wanted(tmp_path):
   config = tmp_path / 'buggy.py'
   config.write_text('def get_config():\n  return undefined_name\n')
-  _, errors = runs.start(f'--config={config}').communicate(timeout=60)
+  assert_refused(runs.start(f'--config={config}'), 'line 2', 'undefined_name')
+  process = runs.start(f'--config={config}', RAHF_TRACEBACK='1')
+  _, errors = process.communicate(timeout=60)
   assert 'Traceback' in errors
   assert re.search(r'buggy.py", line 2[^$]*undefined_name', errors)
+
+
+def test_too_small_a_memory_is_no_bug(monkeypatch, capsys):
+  def run(interruption):
+    np.empty(2**50)
+
+  monkeypatch.setattr(main, '_run', run)
+  assert main.main(['']) == 1
+  assert 'the memory is too small: Unable to allocate' in capsys.readouterr().err

@@ -27,7 +27,7 @@ LAYERS = [
     *('torch_gradient', 'typesetting', 'work_directory'),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
-  {'atomic', 'locks'},
+  {'atomic', 'locks', 'places', 'rules'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rahf.data import quiet
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 
 _RICHHF18K = """\
 Join the labels of the RichHF-18K release with images and prompts by uid, and write
@@ -53,13 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('rahf'):
       raise
-    print(
-      f'error: {error.name} is not installed; preparing data needs the extra '
-      '`train`: pip install "rahf[train]"',
-      file=sys.stderr,
+    return fail(
+      f'{error.name} is not installed; preparing data needs the extra `train`: pip '
+      'install "rahf[train]"'
     )
   except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
+    return fail(error)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
   return 2
@@ -168,8 +167,8 @@ def _add_annotated(names) -> None:
     help='folder or tar archive of <uid>.<extension>',
   )
   _add_prompts(annotated, required=True)
-  add('--dev', type=float, default=0.05, help='share of the prompts (default: 0.05)')
-  add('--test', type=float, default=0.05, help='likewise')
+  add('--dev', type=_share, default=0.05, help='share of the prompts (default: 0.05)')
+  add('--test', type=_share, default=0.05, help='likewise')
   add(
     '--drawn',
     choices=('discs', 'gaussians'),
@@ -190,9 +189,9 @@ def _add_rapidata(names) -> None:
   add, path = rapidata.add_argument, pathlib.Path
   add('--name', required=True, help='of the data set, for config.data.name')
   add('--files', type=path, required=True, help='folder of its parquet files')
-  add('--threshold', type=float, default=0.5, help='share above which a word is wrong')
-  add('--dev', type=float, default=0.05, help='share of the prompts')
-  add('--test', type=float, default=0.05, help='likewise')
+  add('--threshold', type=_share, default=0.5, help='share above which a word is wrong')
+  add('--dev', type=_share, default=0.05, help='share of the prompts')
+  add('--test', type=_share, default=0.05, help='likewise')
   _add_output(rapidata)
   rapidata.set_defaults(run=_prepare_rapidata)
 
@@ -217,6 +216,13 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
   if (number := int(text)) < 1:
     raise argparse.ArgumentTypeError(f'{number} is not above 0')
+  return number
+
+
+def _share(text: str) -> float:
+  # Not the other way round: NaN is no share.
+  if not 0 <= (number := float(text)) <= 1:
+    raise argparse.ArgumentTypeError(f'{number} is not from 0 to 1')
   return number
 
 

@@ -2,6 +2,7 @@
 
 from etils import epath
 
+from rahf import places
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
@@ -20,11 +21,11 @@ def prepared_directory(options, name: str) -> epath.Path:
   Raises:
     InputError: it has not been prepared below `options.dir`.
   """
+  folder = places.find(options.dir, 'config.data.dir')
   if name == 'shapes':
     from rahf.data.datasets.shapes import prepare_shapes
 
-    return epath.Path(prepare_shapes(options.dir, **options.shapes))
-  folder = epath.Path(options.dir)
+    return epath.Path(prepare_shapes(folder, **options.shapes))
   prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))
   versions = {path.parent.name: path for path in sorted(prepared)}
   if name not in versions:

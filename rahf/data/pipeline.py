@@ -266,12 +266,13 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   if options.min_words is None and options.max_words is None:
     return np.arange(len(split))
   counts = split.word_counts()
-  low, high = options.min_words or 0, options.max_words or np.inf
+  low = options.min_words or 0
+  high = np.inf if options.max_words is None else options.max_words
   selected = np.flatnonzero((low <= counts) & (counts <= high))
   if not len(selected):
     raise InputError(
       f'none of the {len(split)} prompts of {split.name} has {low} to {high} words; '
-      'widen min_words and max_words or set them to None'
+      'widen config.data.min_words and config.data.max_words; -1 is no limit'
     )
   return selected
 

@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import sentencepiece
-from etils import epath
 from jaxtyping import Bool, Float, Int, Int32
 
+from rahf import places
 from rahf.data import schema, words
 from rahf.errors import InputError
 
@@ -83,7 +83,7 @@ class Tokenizer:
     """
     self._path = path
     try:
-      model = epath.Path(path).read_bytes()
+      model = places.find(path, 'config.tokenizer').read_bytes()
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     except (OSError, RuntimeError) as error:
       raise InputError(

@@ -17,6 +17,8 @@ from rahf.models.convolution import convolve
 from rahf.models.product import product
 
 Initializer = nn.initializers.Initializer
+# Of MLPs, by name; 'linear' is the identity.
+ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
 
 # Offset of the input pixel, parity of the output pixel, tap of the kernel: even rows
 # see their own pixel by the middle tap, odd ones two pixels by the outer taps.
@@ -184,9 +186,8 @@ def activate(name: str, x: Array) -> Array:
   """Applies an MLP activation by name; 'linear' is the identity.
 
   Raises:
-    InputError: the name is none of gelu, relu, linear.
+    InputError: the name is none of ACTIVATIONS.
   """
-  functions = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
-  if name not in functions:
-    raise InputError(f'unknown activation {name!r}; choose from {sorted(functions)}')
-  return functions[name](x)
+  if name not in ACTIVATIONS:
+    raise InputError(f'unknown activation {name!r}; choose from {sorted(ACTIVATIONS)}')
+  return ACTIVATIONS[name](x)

@@ -8,7 +8,7 @@ import collections
 import re
 import sys
 
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 from rahf.pretrained.formats import open_source
 from rahf.pretrained.loading import POSITIONS, ROLES, count, ignored_lines
 from rahf.pretrained.positions import grid_of
@@ -27,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
   try:
     source = open_source(options.source)
   except (InputError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return fail(error)
   print(describe(source))
   if options.arrays:
     print('\n'.join(array_lines(source)))

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 
+from rahf import places
 from rahf.errors import InputError
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import open_rahf_torch
@@ -29,7 +30,7 @@ def open_source(path: epath.PathLike) -> Source:
   Raises:
     InputError: it is missing, nothing that can be read, or not safe to read.
   """
-  path = epath.Path(path).expanduser()
+  path = places.find(path, 'the path')
   if not _exists(path):
     raise InputError(f'{path} does not exist; it should be {KNOWN}')
   return _open_directory(path) if path.is_dir() else _open_file(path)

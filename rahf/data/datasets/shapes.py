@@ -32,6 +32,7 @@ from rahf.data.datasets.shapes_record import (
   metric_ceilings,
   uid_of,
 )
+from rahf.data.images import MAX_SIDE
 from rahf.errors import InputError
 
 TOKENIZER_FILE = 'tokenizer.model'
@@ -67,6 +68,10 @@ class ShapesConfig(tfds.core.BuilderConfig):
       raise InputError(
         f'image_size {self.image_size} is too small to tell shapes apart; use at '
         f'least {MIN_IMAGE_SIZE}'
+      )
+    if self.image_size > MAX_SIDE:
+      raise InputError(
+        f'image_size {self.image_size} is more than {MAX_SIDE}, the most that is read'
       )
     for name in (*schema.SPLITS, 'seed'):
       if getattr(self, name) < 0:
@@ -145,6 +150,8 @@ def prepare_shapes(
   config = ShapesConfig(
     image_size=image_size, train=train, dev=dev, test=test, seed=seed
   )
+  if os.path.exists(data_dir) and not os.path.isdir(data_dir):
+    raise InputError(f'{data_dir} is a file; name a folder, new or with data sets')
   # TFDS warns of a config that it does not know, calls this a download on stdout, and
   # shows three bars of its own.
   verbosity = logging.get_verbosity()

@@ -1,0 +1,105 @@
+"""What a setting may be: each rule says what is wrong with a value, None if nothing.
+
+A rule completes 'config.x = value …', as in 'must be at least 1'.
+"""
+
+import difflib
+import math
+import numbers
+import re
+from collections.abc import Callable
+from typing import Any
+
+Rule = Callable[[Any], str | None]
+# What 32 bits hold, as the devices count.
+MOST = 2**31 - 1
+
+
+def whole(low: int, high: int = MOST) -> Rule:
+  """A whole number from `low` to `high`."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+      return 'must be a whole number'
+    return _limit(value, low, high)
+
+  return check
+
+
+def real(low: float, high: float = math.inf) -> Rule:
+  """A number from `low` to `high`; not NaN."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+      return 'must be a number'
+    return 'must be a number' if math.isnan(value) else _limit(value, low, high)
+
+  return check
+
+
+def optional(rule: Rule) -> Rule:
+  """What the rule says, or None."""
+  return lambda value: None if value is None else rule(value)
+
+
+def one_of(choices: tuple[str, ...]) -> Rule:
+  """One of some words."""
+
+  def check(value: Any) -> str | None:
+    if value in choices:
+      return None
+    close = difflib.get_close_matches(str(value), choices, 1)
+    hint = f'; did you mean {close[0]!r}?' if close else ''
+    return f'is none of {", ".join(choices)}{hint}'
+
+  return check
+
+
+def sequence(rule: Rule, example: str, least: int = 0) -> Rule:
+  """At least so many of what another rule is for."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, tuple | list) or len(value) < least:
+      return f'must be a sequence such as {example}'
+    problems = (f'has {v!r:.80}, which {p}' for v in value if (p := rule(v)))
+    return next((f'{p}; give a sequence such as {example}' for p in problems), None)
+
+  return check
+
+
+def pair(first: Rule, second: Rule) -> Rule:
+  """Two values."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+      return 'is no pair'
+    return first(value[0]) or second(value[1])
+
+  return check
+
+
+def truth(value: Any) -> str | None:
+  """True or False."""
+  return None if isinstance(value, bool) else 'must be True or False'
+
+
+def text(value: Any) -> str | None:
+  """Text, such as a path."""
+  if not isinstance(value, str):
+    return 'must be text'
+  return 'holds a zero byte, which no path may' if '\0' in value else None
+
+
+def pattern(value: Any) -> str | None:
+  """A regular expression."""
+  try:
+    re.compile(value)
+  except (re.error, TypeError, RecursionError, OverflowError) as error:
+    return f'is no regular expression ({error})'
+  return None if isinstance(value, str) else 'is no regular expression of text'
+
+
+def _limit(value: float, low: float, high: float) -> str | None:
+  if value < low:
+    return f'must be at least {low}'
+  return f'must be at most {high}' if value > high else None

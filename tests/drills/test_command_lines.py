@@ -1,0 +1,315 @@
+"""Whatever is given as a setting, a flag or a file of settings: it works, or one
+message says which it is and what to do, with status 2 and without a traceback."""
+
+import itertools
+import re
+import time
+
+import jax
+import numpy as np
+import odd
+import pytest
+from commands import Commands, Done
+
+import runs
+import tiny
+from rahf.config import RULES, validate
+from rahf.errors import InputError
+from rahf.evaluate import make_predict
+from rahf.precompile import ANY_MARK_IDS, draw_up_for_topology
+from rahf.synthetic import batch_shapes
+
+# Of one command, in seconds; it is busy with imports, not with what it was given.
+TIME = 60
+CONTROL = re.compile('[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f\u202e]')
+# What compiled programs depend on.
+TRACED = ('model', 'optimizer', 'loss', 'mesh', 'keywords', 'seed')
+TRACED += ('data.text', 'data.target', 'train.steps', 'train.batch', 'train.accum')
+
+
+def default(field: str):
+  value = tiny.get_config()
+  for name in field.split('.'):
+    value = value[name]
+  return value
+
+
+def with_value(field: str, value):
+  """Returns a config with a setting changed, None where its type forbids that."""
+  config = tiny.get_config()
+  try:
+    config.update_from_flattened_dict({field: value})
+  except TypeError:
+    return None
+  return config
+
+
+def accepted(field: str) -> list:
+  """Returns the odd values that a setting may have; checks how others are refused."""
+  found = []
+  for value in odd.values_of(default(field)):
+    if (config := with_value(field, value)) is None:
+      continue
+    try:
+      validate(config)
+    except InputError as error:
+      check_named(field, error)
+    else:
+      found.append(value)
+  return found
+
+
+def check_named(field: str, error: InputError) -> None:
+  """Checks that the message is about the setting, or its section."""
+  section = field.split('.')[0]
+  assert re.search(rf'config\.{field}\b|config\.{section}\b', str(error))
+  assert len(str(error)) < 500
+  assert not CONTROL.search(str(error))
+
+
+@pytest.mark.parametrize('field', RULES)
+def test_every_value_of_every_setting_is_taken_or_refused(field):
+  found = accepted(field)
+  assert default(field) in found
+  assert None not in found or field == 'train.keep_checkpoints'
+  assert not any(value != value or value == 10**30 for value in found)
+
+
+def build(config) -> None:
+  """Makes model, optimizer, mesh and steps of a config, of shapes alone."""
+  blueprint = draw_up_for_topology(config)
+  predict = make_predict(
+    blueprint.model,
+    config.keywords,
+    ANY_MARK_IDS,
+    config.data.target_length,
+    blueprint.gather,
+  )
+  state, key = blueprint.states.abstract, jax.random.key(0)
+  with jax.set_mesh(blueprint.mesh):
+    batch = batch_shapes(config, config.train.batch_size)
+    _, metrics = jax.eval_shape(blueprint.train_step(), state, batch, key)
+    assert metrics['loss/total'].shape == ()
+    batch = batch_shapes(config, config.eval.batch_size)
+    assert jax.eval_shape(predict, state.params, batch).scores.shape[1] == 4
+
+
+def test_what_is_taken_can_be_used(long):
+  """Or is refused when the parts are made, with its name."""
+  fields = [field for field in RULES if field.startswith(TRACED)]
+  pairs = [(field, v) for field in fields for v in accepted(field) if v is not True]
+  if not long:
+    chosen = np.random.default_rng(time.time_ns()).choice(len(pairs), 4, replace=False)
+    pairs = [pairs[number] for number in chosen]
+  refused = 0
+  for field, value in pairs:
+    print(field, repr(value)[:80])
+    try:
+      build(with_value(field, value))
+    except InputError as error:
+      check_named(field, error)
+      refused += 1
+  print(f'{len(pairs)} built, {refused} of them refused')
+
+
+# Commands
+
+
+@pytest.fixture(scope='module')
+def commands():
+  running = Commands()
+  yield running
+  running.close()
+
+
+def check(done: Done, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
+  """Checks status and message of a command that cannot do what it was told."""
+  assert done.status in statuses, done
+  assert 'Traceback' not in done.errors, done.errors
+  lines = done.errors.splitlines()
+  assert sum(bool(re.match(r'(\S+ )*error: ', line)) for line in lines) == 1, done
+  assert not CONTROL.search(done.errors.replace('\r', '')), done.errors
+  for part in parts:
+    assert part in done.errors, done.errors
+
+
+def test_a_fork_ends_as_a_process_does(commands, tmp_path):
+  arguments = '--config=tests/tiny.py', '--mode=export', f'--workdir={tmp_path}/none'
+  process = runs.start(*arguments)
+  printed, errors = process.communicate(timeout=200)
+  assert commands.run('rahf.main', *arguments) == (process.returncode, printed, errors)
+
+
+def test_what_is_typed(commands, tmp_path, long):
+  """Export looks at all settings first, and then finds no checkpoint."""
+  pairs = list(itertools.product(RULES, odd.TYPED))
+  if not long:
+    chosen = np.random.default_rng(time.time_ns()).choice(len(pairs), 90, replace=False)
+    pairs = [pairs[number] for number in chosen]
+  taken = 0
+  for field, value in pairs:
+    flag = f'--config.{field}={value}'
+    print(repr(flag)[:200])
+    start = time.monotonic()
+    done = commands.run(
+      *('rahf.main', '--config=tests/tiny.py', '--mode=export'),
+      *(f'--workdir={tmp_path}/none', flag),
+    )
+    assert time.monotonic() - start < TIME
+    check(done)
+    if 'has no checkpoint to export' in done.errors:
+      taken += 1
+    elif 'nothing that can be opened' not in done.errors:
+      assert f'config.{field.rpartition(".")[0]}' in done.errors, done.errors
+  print(f'{len(pairs)} typed, {taken} of them taken')
+
+
+CONFIG_FILES = {
+  'no Python': ('def get_config(:\n', 'line 1'),
+  'a pickle': ('\x80\x04\x00', 'SyntaxError'),
+  'nothing': ('', 'no function get_config'),
+  'no function': ('get_config = 3\n', "'int' object is not callable"),
+  'an import': ('import nowhere\n', 'line 1: ModuleNotFoundError: No module named'),
+  'an error': ('def get_config():\n  raise KeyError("k")\n', "line 2: KeyError: 'k'"),
+  'an argument': ('def get_config(name):\n  return 3\n', "argument: 'name'"),
+  'a number': ('def get_config():\n  return 3\n', 'gives int, no ConfigDict'),
+  'a wrong type': (
+    'from rahf.config import default_config\ndef get_config():\n'
+    '  config = default_config()\n  config.train.steps = 1.5\n  return config\n',
+    "line 4: TypeError: Could not override field 'steps'",
+  ),
+  'another project': (
+    'from ml_collections import ConfigDict\ndef get_config():\n'
+    '  return ConfigDict({"a": 1})\n',
+    'config.data.augment is missing',
+  ),
+  'a section that is None': (
+    'from rahf.config import default_config\ndef get_config():\n'
+    '  config = default_config()\n  config.train = None\n  return config\n',
+    'config.train.accumulate is missing',
+  ),
+  'a setting too many': (
+    'from rahf.config import default_config\ndef get_config():\n'
+    '  config = default_config().unlock()\n  config.train.speed = 1\n'
+    '  return config\n',
+    'config.train.speed is no setting',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', CONFIG_FILES)
+def test_config_files(commands, tmp_path, name):
+  content, part = CONFIG_FILES[name]
+  path = tmp_path / 'config.py'
+  path.write_text(content)
+  done = commands.run('rahf.main', f'--config={path}', f'--workdir={tmp_path}/run')
+  check(done, part)
+  assert list(tmp_path.iterdir()) in ([path], [path, tmp_path / '__pycache__'])
+
+
+TINY = ('rahf.main', '--config=tests/tiny.py', '--config.data.dir=T/data')
+SHAPES = ('rahf.data', 'prepare', 'shapes', '--out=T/out', '--dev=1', '--test=1')
+ANNOTATED = ('rahf.data', 'prepare', 'annotated', '--prompts=T/file', '--out=T/out')
+ANNOTATED += ('--annotations=T/file', '--images=T/folder')
+RAPIDATA = ('rahf.data', 'prepare', 'rapidata', '--name=x', '--out=T/out')
+INFER = ('rahf.main', '--mode=infer', '--output=T/out')
+SERVE = ('rahf.serve', 'T/folder', '--port=0')
+COMPARE = ('rahf.evaluate', 'compare', '--out=T/comparison')
+# A command, and what its message must hold. T is a folder with an empty folder and a
+# file that says 'x'.
+MISTAKES = [
+  (('rahf.main', '--config='), '--config='),
+  (('rahf.main', '--config=T/folder'), 'T/folder: there is no such file'),
+  (('rahf.main', '--config=/dev/zero'), '/dev/zero: there is no such file'),
+  (('rahf.main', '--config=configs/shapes.py:no'), 'the variants are'),
+  ((*TINY, '--config.'), "config has no field ''"),
+  ((*TINY, '--config.=3'), "config has no field ''"),
+  ((*TINY, '--config.train=3'), '--config.train=3'),
+  ((*TINY, '--config.train.steps.x=3'), "has no field 'x'"),
+  ((*TINY, '--config.optimizer.freeze[0]=x'), 'given as a whole'),
+  ((*TINY, '--config.model.score_head.convs[9]=1'), 'given as a whole'),
+  ((*TINY, '--noconfig.train.steps'), 'noconfig.train.steps'),
+  ((*TINY, '--mode='), '--mode='),
+  ((*TINY, '--workdir='), '--workdir is empty'),
+  ((*TINY, '--workdir=T/file'), 'T/file is a file'),
+  ((*TINY, '--workdir=http://x/y', '--mode=eval'), '--workdir = http://x/y'),
+  ((*TINY, '--workdir=\x1b[31m', '--mode=eval'), r'\x1b[31m has no checkpoint'),
+  ((*TINY, '--workdir=\udcff', '--mode=export'), 'has no checkpoint'),
+  ((*TINY, '--config.data.dir=http://x/y'), 'config.data.dir = http://x/y'),
+  ((*TINY, '--mode=precompile', '--config.precompile.topology=x'), "topology = 'x'"),
+  ((*TINY, '--mode=precompile', '--config.mesh.data=10'), 'config.mesh has data=10'),
+  ((*TINY, '--multihost'), '--multihost'),
+  ((*TINY, '--maps=png'), '--maps is for --mode=infer'),
+  ((*INFER, '--model=x', '--input=T/none'), 'T/none: no such file'),
+  ((*INFER, '--model=x', '--input=T/file'), 'T/file is of no known kind'),
+  ((*INFER, '--model=x', '--input=T/folder'), 'nothing that is known'),
+  ((*INFER, '--model=x', '--input=T'), 'one inside the other'),
+  ((*INFER, '--model=x', '--input=x', '--batch_size=0'), '--batch_size=0'),
+  ((*INFER, '--model=x', '--input=x', '--maps=gif'), 'gif'),
+  ((*INFER, '--model=x', '--input=x', '--format='), '--format'),
+  ((*SERVE,), 'T/folder is no model directory'),
+  ((*SERVE, '--port=x'), '--port'),
+  ((*SERVE, '--port=99999'), 'port 99999'),
+  ((*SERVE, '--port=-1'), 'port -1'),
+  ((*SERVE, '--host=a..b'), 'a..b port 0'),
+  ((*SERVE, f'--host={"a" * 300}'), '--host'),
+  ((*SERVE, '--host=🐈'), '--host'),
+  ((*SERVE, '--wait=nan'), '--wait=nan'),
+  ((*SERVE, '--grace=inf'), '--grace=inf'),
+  ((*SERVE, '--queue=0'), '--queue=0'),
+  ((*SERVE, '--max_mb=-1'), '--max_mb=-1'),
+  ((*SERVE, '--batch_size=-1'), '--batch_size=-1'),
+  (('rahf.data',), 'COMMAND'),
+  (('rahf.data', 'prepare', 'x'), "invalid choice: 'x'"),
+  (('rahf.data', 'verify', 'T/folder'), 'T/folder'),
+  (('rahf.data', 'verify', 'T/file'), 'T/file'),
+  (('rahf.data', 'stats', '🐈'), '🐈'),
+  (('rahf.data', 'pairs', 'T/file'), 'T/file'),
+  (('rahf.data', 'pairs', 'T/folder', '--split=../x'), 'T/folder'),
+  ((*SHAPES, '--train=-1'), 'train -1'),
+  ((*SHAPES, '--train=x'), '--train'),
+  ((*SHAPES, '--train=1', '--seed=-1'), 'seed -1'),
+  ((*SHAPES, '--train=1', '--image-size=0'), 'image_size 0'),
+  ((*SHAPES, '--train=1', '--image-size=99999'), 'image_size 99999'),
+  ((*SHAPES, '--train=1', '--out=T/file'), 'T/file is a file'),
+  ((*ANNOTATED, '--name=../x'), "--name '../x'"),
+  ((*ANNOTATED, '--name=x', '--dev=nan'), '--dev'),
+  ((*ANNOTATED, '--name=x', '--dev=.6', '--test=1.6'), '--test'),
+  ((*ANNOTATED, '--name=x', '--workers=0'), '--workers'),
+  ((*ANNOTATED, '--name=x'), 'T/file:1'),
+  ((*RAPIDATA, '--files=T/folder'), 'T/folder'),
+  ((*RAPIDATA, '--files=T/folder', '--threshold=nan'), '--threshold'),
+  (('rahf.data', 'prepare', 'richhf18k', '--out=T/out'), '--labels'),
+  ((*COMPARE,), 'RUN'),
+  ((*COMPARE, 'T/folder'), "T/folder has no evaluation of the split 'test'"),
+  ((*COMPARE, 'T/folder', '--split=*('), "split '*('"),
+  ((*COMPARE, 'T/file'), 'T/file:1'),
+  ((*COMPARE, 'T/file', '--draws=x'), '--draws'),
+  ((*COMPARE, 'T/file', '--out=T/file/x'), '--out=T/file/x'),
+  ((*COMPARE, 'http://x/y'), 'http://x/y'),
+  (('rahf.evaluate', 'x'), "invalid choice: 'x'"),
+  (('rahf.pretrained',), 'source'),
+  (('rahf.pretrained', ''), 'empty'),
+  (('rahf.pretrained', 'T/file'), 'T/file is nothing that can be read'),
+  (('rahf.pretrained', 'T/folder'), 'T/folder is an empty directory'),
+  (('rahf.pretrained', '/dev/zero'), '/dev/zero'),
+  (('rahf.pretrained', 'http://x/y'), 'http://x/y'),
+  (('rahf.pretrained', '\x1b[31m' + 'a' * 4_000), r'\x1b[31maaa'),
+  (('rahf.annotate', 'rapidata', '--images=x'), '--prompts'),
+]
+
+
+@pytest.mark.parametrize(
+  ('command', 'part'), MISTAKES, ids=[ascii(' '.join(c))[:60] for c, _ in MISTAKES]
+)
+def test_mistakes(commands, tmp_path, command, part):
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'file').write_text('x')
+  place = str(tmp_path)
+  given = [re.sub(r'(^|=)T(?=/|$)', rf'\1{place}', word) for word in command]
+  start = time.monotonic()
+  done = commands.run(*given)
+  assert time.monotonic() - start < TIME
+  check(done, re.sub(r'(^|=)T/', rf'\1{place}/', part))
+  left = {path.name for path in tmp_path.iterdir()}
+  assert left - {'data', 'out'} == {'folder', 'file'}
