@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import json
 import math
 import os
 import pathlib
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from rahf import places
+from rahf import places, strict_json
 from rahf import samples as samples_lib
 from rahf.comparison import BETTER, WORSE, Comparison, Run, compare
 from rahf.errors import InputError, fail
@@ -68,7 +67,7 @@ def _read_threshold(path: epath.Path) -> float:
   """Returns the threshold that an evaluation took, from the metrics beside it."""
   metrics = path.parent / f'{path.name.removesuffix(".samples.jsonl")}.json'
   try:
-    return float(json.loads(metrics.read_text())['keywords_constrained/threshold'])
+    return float(strict_json.read(metrics)['keywords_constrained/threshold'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
       f'{metrics} does not say which threshold constrained decoding took; {path.name} '

@@ -36,16 +36,16 @@ CRITERIA = (
 # No model has more; what is made of a wrong number would fill every memory.
 WIDTH = rules.whole(1, 2**17)
 LAYERS = rules.whole(1, 200)
-COUNT = rules.whole(0)
-POSITIVE = rules.whole(1)
+SIDE = rules.whole(1, 8192)
+TRUTHS = ('keep_class_token', 'decoder_sees_image', 'mask_padding')
+COUNT, POSITIVE = rules.whole(0), rules.whole(1)
 FACTOR = rules.real(0, 1e6)
 WIDTHS = rules.sequence(WIDTH, '(64, 32)')
 # Of every setting, by its path.
 RULES: dict[str, rules.Rule] = {
   'seed': rules.whole(0, rules.MOST - 1),
   'model.variant': rules.one_of(VARIANTS),
-  'model.image_size': rules.whole(1, 8192),
-  'model.vit.patch': rules.whole(1, 8192),
+  **dict.fromkeys(('model.image_size', 'model.vit.patch'), SIDE),
   **dict.fromkeys(('model.vit.width', 'model.vit.mlp', 'model.vit.heads'), WIDTH),
   'model.vit.layers': LAYERS,
   'model.vit.class_token': rules.truth,
@@ -58,25 +58,18 @@ RULES: dict[str, rules.Rule] = {
     rules.one_of(tuple(ACTIVATIONS)), "('gelu', 'linear')", least=1
   ),
   'model.t5.tied_logits': rules.truth,
-  'model.heatmap_head.convs': WIDTHS,
-  'model.heatmap_head.deconvs': WIDTHS,
+  **{f'model.heatmap_head.{name}': WIDTHS for name in ('convs', 'deconvs')},
   'model.heatmap_head.readout': WIDTH,
   'model.heatmap_head.relu_before_norm': rules.truth,
-  'model.score_head.convs': WIDTHS,
-  'model.score_head.size': rules.whole(1, 8192),
-  'model.score_head.stride': rules.whole(1, 8192),
+  **{f'model.score_head.{name}': WIDTHS for name in ('convs', 'dense')},
+  **{f'model.score_head.{name}': SIDE for name in ('size', 'stride')},
   'model.score_head.padding': rules.one_of(PADDINGS),
-  'model.score_head.dense': WIDTHS,
-  'model.keep_class_token': rules.truth,
-  'model.decoder_sees_image': rules.truth,
-  'model.mask_padding': rules.truth,
+  **{f'model.{name}': rules.truth for name in TRUTHS},
   'model.remat': rules.one_of(REMATS),
   'model.dropout_rate': rules.real(0, 0.99),
   'model.dtype': rules.one_of(DTYPES),
   **{f'init.{name}': rules.text for name in ('vit', 't5', 'rahf')},
-  'tokenizer': rules.text,
-  'data.name': rules.text,
-  'data.dir': rules.text,
+  **dict.fromkeys(('tokenizer', 'data.name', 'data.dir'), rules.text),
   'data.mixture': rules.sequence(
     rules.pair(rules.text, rules.real(1e-9, 1e9)),
     "(('richhf18k', 2.0), ('shapes', 1.0)), pairs of a name and a weight above 0",
@@ -105,16 +98,14 @@ RULES: dict[str, rules.Rule] = {
   'train.max_skipped': COUNT,
   'eval.every': POSITIVE,
   'eval.batch_size': rules.whole(1, 2**20),
-  'eval.split': rules.one_of(SPLITS),
-  'eval.final_split': rules.one_of(SPLITS),
+  **{f'eval.{name}': rules.one_of(SPLITS) for name in ('split', 'final_split')},
   **{f'review.{name}': COUNT for name in ('examples', 'worst', 'page')},
   'keywords.decoder': rules.one_of(DECODERS),
   'keywords.beams': rules.whole(1, 1000),
   'keywords.threshold_split': rules.one_of(SPLITS),
   **{f'mesh.{name}': rules.whole(-1) for name in ('data', 'fsdp', 'tensor')},
-  'precompile.topology': rules.text,
+  **dict.fromkeys(('precompile.topology', 'export.dir'), rules.text),
   'export.step': rules.whole(-1),
-  'export.dir': rules.text,
   'export.program': rules.truth,
 }
 # Of an image; attention compares each with each.

@@ -6,7 +6,6 @@ complete.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from rahf import (
   locks,
   model_directory,
   places,
+  strict_json,
   work_directory,
 )
 from rahf import config as config_lib
@@ -129,9 +129,13 @@ def read_metrics(workdir: epath.Path, step: int) -> dict[str, dict[str, float | 
   paths = {
     name: workdir / 'eval' / f'{name}-{step}.json' for name in reversed(schema.SPLITS)
   }
-  return {
-    name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()
-  }
+  try:
+    return {name: strict_json.read(p) for name, p in paths.items() if p.exists()}
+  except ValueError as error:
+    raise InputError(
+      f'an evaluation in {workdir}/eval is damaged ({error}); delete it, and evaluate '
+      'again with --mode=eval'
+    ) from None
 
 
 def read_weights_section(workdir: epath.Path) -> str:

@@ -11,6 +11,7 @@ It refers to nothing outside and can be moved. `program.jaxexport` is there by o
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from flax import traverse_util
 
 import rahf
 from rahf import config as config_lib
-from rahf import legend
+from rahf import legend, rules, strict_json
 from rahf.data import images, schema
 from rahf.data.tokenizer import MARK, Tokenizer, tasks
 from rahf.errors import InputError
@@ -37,6 +38,18 @@ DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
 TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
 SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
 SHOWN_PROBLEMS = 10
+# Of a description's fields, the architecture excepted.
+RULES: dict[str, rules.Rule] = {
+  'step': rules.whole(0),
+  **dict.fromkeys(('text_length', 'target_length'), rules.whole(1, 2**14)),
+  'decoder': rules.one_of(config_lib.DECODERS),
+  'threshold': rules.optional(rules.real(-1, 2)),
+  'threshold_split': rules.one_of(schema.SPLITS),
+  'data': rules.mapping(rules.fields(weight=rules.real(0), terms=rules.text)),
+  'weights': rules.text,
+  'metrics': rules.mapping(rules.mapping(rules.optional(rules.real(-math.inf)))),
+  'version': rules.text,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,29 +177,34 @@ def read_description(folder: epath.Path) -> Description:
   """
   path = folder / DESCRIPTION
   try:
-    settings = json.loads(path.read_text())
+    settings = strict_json.read(path)
     check_format(path, settings['format'], settings.get('rahf'))
     text, words = settings['preprocessing']['text'], settings['outputs']['keywords']
     model = _read_architecture(path, settings['architecture'])
     _check_meaning(path, settings, model)
-    return Description(
+    found = Description(
       model=model,
-      step=int(settings['step']),
-      text_length=int(text['length']),
-      target_length=int(text['target_length']),
+      step=settings['step'],
+      text_length=text['length'],
+      target_length=text['target_length'],
       decoder=words['decoder'],
-      threshold=None if words['threshold'] is None else float(words['threshold']),
+      threshold=words['threshold'],
       threshold_split=words['threshold_split'],
       data=settings['data'],
       weights=settings['weights'],
       metrics=settings['metrics'],
       version=settings['rahf'],
     )
+    for field, rule in RULES.items():
+      if problem := rule(getattr(found, field)):
+        raise ValueError(f'{field} = {getattr(found, field)!r:.80} {problem}')
+    return found
   except InputError:
     raise
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
-      f'{path} is damaged ({type(error).__name__}: {error}); export the model again'
+      f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
+      'again'
     ) from None
 
 
@@ -196,12 +214,12 @@ def check_format(path: epath.Path, found: Any, version: Any) -> None:
     return
   if isinstance(found, int) and found > FORMAT:
     raise InputError(
-      f'{path} has format {found}, written by rahf {version}; this is rahf '
+      f'{path} has format {found!s:.80}, written by rahf {version!r:.80}; this is rahf '
       f'{rahf.__version__}, which reads format {FORMAT}: update it, with pip install . '
       'in a newer checkout'
     )
   raise InputError(
-    f'{path} has format {found!r}, written by rahf {version}; this is rahf '
+    f'{path} has format {found!r:.80}, written by rahf {version!r:.80}; this is rahf '
     f'{rahf.__version__}, which reads format {FORMAT}: export the model again from its '
     'work directory, or use that version'
   )
@@ -213,7 +231,7 @@ def _read_architecture(path: epath.Path, settings: dict) -> RAHFConfig:
   unknown = _unknown(config.model.to_dict(), settings)
   if unknown:
     raise InputError(
-      f'{path} has architecture.{unknown}, which rahf {rahf.__version__} does not '
+      f'{path} has architecture.{unknown:.80}, which rahf {rahf.__version__} does not '
       'know; update rahf'
     )
   config.model.update(settings)
@@ -245,13 +263,13 @@ def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
   ):
     if tuple(found) != tuple(here):
       raise InputError(
-        f'{path} has the {what} {found}, but rahf {rahf.__version__} has {list(here)}; '
-        f'use rahf {settings["rahf"]}'
+        f'{path} has the {what} {found!r:.300}, but rahf {rahf.__version__} has '
+        f'{list(here)}; use rahf {settings["rahf"]!r:.80}'
       )
   if outputs['keywords']['decoder'] not in config_lib.DECODERS:
     raise InputError(
-      f'{path} has the decoder {outputs["keywords"]["decoder"]!r}; this version has '
-      f'{", ".join(config_lib.DECODERS)}: update rahf'
+      f'{path} has the decoder {outputs["keywords"]["decoder"]!r:.80}; this version '
+      f'has {", ".join(config_lib.DECODERS)}: update rahf'
     )
 
 
@@ -282,10 +300,10 @@ def read_params(folder: epath.Path, model: RAHF) -> dict[str, Any]:
   path = folder / WEIGHTS
   if not path.exists():
     raise InputError(f'{path} does not exist; export the model again')
-  expected = by_path(abstract_params(model))
   file = local_file(path)
   try:
     with safetensors.safe_open(file.path, 'numpy') as stored:
+      expected = by_path(abstract_params(model))
       _check_arrays(path, stored, expected)
       arrays = {name: stored.get_tensor(name) for name in expected}
   except safetensors.SafetensorError as error:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rahf
-from rahf import atomic
+from rahf import atomic, strict_json
 from rahf.data import schema
 from rahf.errors import InputError
 
@@ -161,11 +161,11 @@ class Output:
     """Reads the manifest; raises InputError where it is of other settings."""
     path = self.folder / MANIFEST
     try:
-      manifest = json.loads(path.read_text())
+      manifest = strict_json.read(path)
       there = manifest['settings']
     except (ValueError, KeyError, TypeError) as error:
       raise InputError(
-        f'{path} is damaged ({error!r}); give another --output'
+        f'{path} is damaged ({error!r:.300}); give another --output'
       ) from None
     here = dataclasses.asdict(self._settings)
     other = [

@@ -7,7 +7,7 @@ import difflib
 import math
 import numbers
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Rule = Callable[[Any], str | None]
@@ -74,6 +74,28 @@ def pair(first: Rule, second: Rule) -> Rule:
     if not isinstance(value, tuple | list) or len(value) != 2:
       return 'is no pair'
     return first(value[0]) or second(value[1])
+
+  return check
+
+
+def mapping(rule: Rule) -> Rule:
+  """Names, and behind each what another rule is for."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+      return 'must be an object'
+    return next((f'{k!r:.80}: {p}' for k, v in value.items() if (p := rule(v))), None)
+
+  return check
+
+
+def fields(**named: Rule) -> Rule:
+  """These names, and behind each what its rule is for."""
+
+  def check(value: Any) -> str | None:
+    if not isinstance(value, Mapping) or value.keys() != named.keys():
+      return f'must be an object of {", ".join(named)}'
+    return next((f'{k}: {p}' for k in named if (p := named[k](value[k]))), None)
 
   return check
 

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
-from rahf import atomic
+from rahf import atomic, strict_json
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.metrics import bootstrap
@@ -172,13 +172,13 @@ def read(path: epath.Path) -> list[Sample]:
   if not path.exists():
     raise InputError(f'{path} does not exist; evaluate first, with --mode=eval')
   samples = []
-  for number, line in enumerate(path.read_text().splitlines(), start=1):
+  for number, line in enumerate(path.read_bytes().splitlines(), start=1):
     try:
-      fields = _map_leaves(json.loads(line, parse_constant=_no_number), _from_json)
+      fields = _map_leaves(strict_json.parse(line), _from_json)
       samples.append(Sample(**fields))
       _check(samples[-1])
     except (ValueError, TypeError, AttributeError) as error:
-      raise InputError(f'{path}:{number} is not a sample: {error}') from error
+      raise InputError(f'{path}:{number} is not a sample: {error!s:.300}') from error
   return samples
 
 
@@ -273,10 +273,6 @@ def _check(sample: Sample) -> None:
   for values in sample.maps.values():
     if missing := set(MAP_METRICS) - values.keys():
       raise ValueError(f'a map has no {min(missing)}')
-
-
-def _no_number(token: str) -> None:
-  raise ValueError(f'{token} is no JSON')
 
 
 def _to_json(value):

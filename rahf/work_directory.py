@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import atomic, distributed, locks
+from rahf import atomic, distributed, locks, strict_json
 from rahf import config as config_lib
 from rahf.errors import InputError
 
@@ -36,7 +36,16 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
     return
   # A field that was not there yet had the value that is now its default.
   defaults = json.loads(config_lib.to_json(config_lib.default_config()))
-  there = _merged(defaults, json.loads(path.read_text()))
+  try:
+    there = strict_json.read(path)
+    sections = (name for name, value in defaults.items() if isinstance(value, dict))
+    if not all(isinstance(there.get(name, {}), dict) for name in sections):
+      raise ValueError('a section is something else')
+  except (ValueError, AttributeError) as error:
+    raise InputError(
+      f'{path} is damaged ({error}); copy it again, or take {workdir} out of the way'
+    ) from None
+  there = _merged(defaults, there)
   here = json.loads(config_lib.to_json(config))
   if changed := config_lib.differences(_fixed(there), _fixed(here)):
     raise InputError(

@@ -85,14 +85,17 @@ def ask_json(port: int, image: bytes, prompt: Any = PROMPT, **more: Any) -> Answ
   return ask(port, 'POST', '/score', body, Content_Type='application/json')
 
 
-def ask_form(port: int, image: bytes, /, **fields: str) -> Answer:
+def ask_form(
+  port: int, image: bytes, /, filename: str = 'a.png', **fields: str
+) -> Answer:
   parts = [
     f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
     for name, value in fields.items()
   ]
   head = (
-    b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-  )
+    '--x\r\nContent-Disposition: form-data; name="image"; '
+    f'filename="{filename}"\r\n\r\n'
+  ).encode()
   body = b''.join([*parts, head, image, b'\r\n--x--\r\n'])
   kind = 'multipart/form-data; boundary=x'
   return ask(port, 'POST', '/score', body, Content_Type=kind)

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from rahf.data import images
+from rahf.data.datasets import files
 from rahf.data.images import ImageError
 
 # How far beyond [0, 1] floats may be, as interpolation leaves them.
@@ -71,10 +72,10 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   if path.startswith(('http://', 'https://')):
     raise ImageError(f'{path}: download the image first and give its bytes')
   try:
-    where = (
-      epath.Path(path) if '://' in path else pathlib.Path(os.path.expanduser(path))
-    )
-    data = where.read_bytes()
+    if '://' in path:
+      data = epath.Path(path).read_bytes()
+    else:
+      data = files.read(pathlib.Path(os.path.expanduser(path)))
   except Exception as error:  # Each client of a bucket has errors of its own.
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +19,9 @@ def read(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
     return values if np.array_equal(values['sizes'], sizes) else None
   except (OSError, tf.errors.OpError):
     return None
-  # A machine that went down may have left half of it.
-  except (EOFError, zipfile.BadZipFile, ValueError, KeyError):
+  # A machine that went down may have left half of it. Of a size that is a lie, as
+  # much memory would be asked for.
+  except (EOFError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, MemoryError):
     return None
 
 

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import tqdm
 from etils import epath
 
-from rahf import atomic
+from rahf import atomic, strict_json
+from rahf.data import info
 from rahf.errors import InputError
 
 NAME = 'manifest.json'
+_SHARD = re.compile(r'\w[\w.-]*-([a-z_]+)\.tfrecord[\w.-]*')
 # RichHF-18K's.
 RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
 
@@ -49,15 +51,11 @@ def describe(path: pathlib.Path, records: int) -> Shard:
 
 def describe_all(folder: pathlib.Path) -> dict[str, Shard]:
   """Returns what there is to say of the shards that TFDS wrote, by name."""
-  info = json.loads((folder / 'dataset_info.json').read_text())
-  shards = {}
-  for split in info['splits']:
-    counts = [int(count) for count in split['shardLengths']]
-    for number, count in enumerate(counts):
-      stem = f'{info["name"]}-{split["name"]}.tfrecord'
-      name = f'{stem}-{number:05d}-of-{len(counts):05d}'
-      shards[name] = describe(folder / name, count)
-  return shards
+  return {
+    name: describe(folder / name, count)
+    for shards in info.read(folder).splits.values()
+    for name, count in shards.items()
+  }
 
 
 def write(
@@ -83,12 +81,17 @@ def read(folder: os.PathLike | str) -> Manifest | None:
   if not path.exists():
     return None
   try:
-    content = json.loads(path.read_text())
+    content = strict_json.read(path)
     shards = {name: Shard(**shard) for name, shard in content['shards'].items()}
+    if elsewhere := [name for name in shards if not _SHARD.fullmatch(name)]:
+      raise ValueError(f'{elsewhere[0]!r:.80} is no name of a shard')
+    if wrong := [s for s in shards.values() if type(s.records) is not int]:
+      raise ValueError(f'{wrong[0]!r:.80} has no number of records')
     return Manifest(shards, dict(content['settings']))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
-      f'{path} cannot be read ({error!r}); copy it again, or prepare the data again'
+      f'{path} cannot be read ({error!r:.300}); copy it again, or prepare the data '
+      'again'
     ) from None
 
 
@@ -159,7 +162,7 @@ def _differences(
 def _by_split(shards: Mapping[str, Shard]) -> dict[str, int]:
   records: dict[str, int] = {}
   for name, shard in shards.items():
-    split = re.search(r'-([a-z_]+)\.tfrecord', name)[1]
+    split = _SHARD.fullmatch(name)[1]
     records[split] = records.get(split, 0) + shard.records
   return records
 

@@ -1,7 +1,6 @@
 """A prepared directory as a whole: where it is, and every record in turn."""
 
 import concurrent.futures
-import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import TypeVar
 
 import tqdm
 
+from rahf.data import info
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
 
@@ -25,10 +25,10 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
   if not path.is_dir():
     raise InputError(f'{path}: no such folder')
   found = sorted(
-    info.parent
-    for info in path.rglob('dataset_info.json')
+    file.parent
+    for file in path.rglob(info.NAME)
     # Not what is still being made.
-    if not any(part.startswith('.') for part in info.relative_to(path).parts)
+    if not any(part.startswith('.') for part in file.relative_to(path).parts)
   )
   if len(found) != 1:
     names = ', '.join(map(str, found)) or 'no dataset_info.json below it'
@@ -36,8 +36,7 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
       f'{path}: give one directory that `python -m rahf.data prepare` wrote; found '
       f'{names}'
     )
-  text = (found[0] / 'dataset_info.json').read_text(encoding='utf-8')
-  return found[0], [split['name'] for split in json.loads(text)['splits']]
+  return found[0], [*info.read(found[0]).splits]
 
 
 def map_records(

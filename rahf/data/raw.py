@@ -22,7 +22,7 @@ from typing import Any
 
 from etils import epath
 
-from rahf import atomic
+from rahf import atomic, strict_json
 from rahf.data import schema
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
@@ -71,7 +71,7 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
     if not line.strip():
       continue
     try:
-      uid, annotation = _parse(json.loads(line))
+      uid, annotation = _parse(strict_json.parse(line))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
       raise InputError(f'{file}:{number} is not an annotation: {error}') from None
     found.setdefault(uid, []).append(annotation)

@@ -6,18 +6,17 @@ training can resume anywhere without going over what came before.
 """
 
 import dataclasses
-import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
 from jaxtyping import Int32, Int64
 
-from rahf.data import kept, manifest, schema
+from rahf.data import info, kept, manifest, schema
 from rahf.errors import InputError
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
@@ -258,20 +257,10 @@ def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
 
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
   """Returns the split's files and how many records each should hold."""
-  try:
-    info: dict[str, Any] = json.loads((directory / 'dataset_info.json').read_text())
-  except (OSError, tf.errors.OpError, json.JSONDecodeError) as error:
-    raise InputError(
-      f'{directory} is not a prepared data set, its dataset_info.json cannot be read '
-      f'({error}); give the folder that `python -m rahf.data prepare` printed'
-    ) from None
-  splits = {entry['name']: entry for entry in info['splits']}
+  splits = info.read(directory).splits
   if split not in splits:
     raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
-  counts = [int(count) for count in splits[split]['shardLengths']]
-  stem = f'{info["name"]}-{split}.{info.get("fileFormat", "tfrecord")}'
-  names = [f'{stem}-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
-  return [directory / name for name in names], counts
+  return [directory / name for name in splits[split]], [*splits[split].values()]
 
 
 def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:

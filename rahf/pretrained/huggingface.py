@@ -5,7 +5,6 @@ These are safetensors, in one file or several, or else one `pytorch_model.bin`.
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import safetensors
 from etils import epath
 
+from rahf import strict_json
 from rahf.errors import InputError
 from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
 from rahf.pretrained.files import LocalFile, local_file
@@ -220,7 +220,7 @@ def _place(
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
   try:
-    fields = json.loads(path.read_text())
+    fields = strict_json.read(path)
   except ValueError as error:  # Of JSON or of UTF-8.
     raise InputError(f'{path} is not JSON: {error}') from None
   if not isinstance(fields, dict):

@@ -6,6 +6,7 @@ newer ones by kind, as our parameters do.
 
 import contextlib
 import functools
+import math
 import re
 import zipfile
 import zlib
@@ -83,6 +84,9 @@ def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, An
             (2, 0): np.lib.format.read_array_header_2_0,
           }[version]
           shape, _, dtype = read(stream)
+          room = archive.getinfo(member).file_size - stream.tell()
+          if not dtype.hasobject and room != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f'{room} bytes are not {list(shape)} of {dtype}')
         except (KeyError, ValueError) as error:
           raise InputError(f'{path}: {member} is not a NumPy array: {error}') from None
       if dtype.hasobject:

@@ -2,12 +2,40 @@
 
 import os
 import pathlib
+import stat
 import tarfile
 import threading
 
 from rahf.errors import InputError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+
+
+# Of an image, and of its prompt; what is larger is neither.
+MOST_BYTES, MOST_TEXT = 2**28, 2**20
+
+
+def read(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
+  """Returns what is in a file.
+
+  Raises:
+    InputError: it has more than `most` bytes, or is a device or a pipe, which would
+      not end.
+    OSError: it cannot be read.
+  """
+  # Without waiting for whoever writes to a pipe.
+  with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise InputError(f'{path} is no regular file')
+    data = file.read(most + 1)
+  check_size(str(path), len(data), most)
+  return data
+
+
+def check_size(name: str, size: int, most: int = MOST_BYTES) -> None:
+  """Raises InputError if a file has more than `most` bytes."""
+  if size > most:
+    raise InputError(f'{name} has more than {most} bytes')
 
 
 class Folder:
@@ -28,7 +56,7 @@ class Folder:
     ]
 
   def read(self, path: pathlib.PurePath) -> bytes:
-    return pathlib.Path(path).read_bytes()
+    return read(pathlib.Path(path))
 
   def file(self, path: pathlib.PurePath) -> pathlib.Path:
     """Returns the file on disk that a path is in."""
@@ -62,6 +90,7 @@ class Archive:
     ]
 
   def read(self, path: pathlib.PurePath) -> bytes:
+    check_size(f'{self._file}: {path}', self._members[path].size)
     with self._lock:
       return self._tar.extractfile(self._members[path]).read()
 

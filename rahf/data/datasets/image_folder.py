@@ -1,11 +1,11 @@
 """Images by uid from a folder or tar archive of files, prompts from a table."""
 
 import csv
-import json
 import os
 import pathlib
 from collections.abc import Collection, Iterator
 
+from rahf import strict_json
 from rahf.data.datasets.files import open_files
 from rahf.errors import InputError
 
@@ -97,7 +97,9 @@ def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
         )
       if prompt:
         yield str(uid), prompt
-  except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+  except InputError:
+    raise
+  except (csv.Error, ValueError) as error:
     raise InputError(
       f'--prompts {path}: cannot be read ({error}); save it as UTF-8'
     ) from error
@@ -113,7 +115,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict[str, str]]:
   with path.open(encoding='utf-8') as file:
     for number, line in enumerate(file, 1):
       if line.strip():
-        row = json.loads(line)
+        row = strict_json.parse(line)
         if not isinstance(row, dict):
           raise InputError(f'--prompts {path}, line {number}: not a JSON object')
         yield row

@@ -18,7 +18,6 @@ marked word together, and a word's share at most its score by that sum. It is ke
 """
 
 import functools
-import json
 import math
 import os
 import pathlib
@@ -31,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
+from rahf import strict_json
 from rahf.data import parquet, schema, words
 from rahf.data.datasets import parts, writing
 from rahf.data.datasets.parts import Sample
@@ -255,7 +255,7 @@ def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
   if not text:
     return ()
   try:
-    pairs = [(str(word), float(score)) for word, score in json.loads(text)]
+    pairs = [(str(word), float(score)) for word, score in strict_json.parse(text)]
     if not all(0 <= score < math.inf for _, score in pairs):
       raise ValueError('a score is below 0 or not finite')
   except (ValueError, TypeError) as error:

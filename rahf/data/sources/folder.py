@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from rahf.data.datasets import files
 from rahf.data.datasets.files import SUFFIXES, version
 from rahf.data.datasets.image_folder import read_prompts
 from rahf.data.sources.item import Item, Load, Wanted
@@ -76,8 +77,9 @@ class ImageFiles:
       error = '' if path.stem in self._prompts else f'no prompt in {self._table.name}'
       return Item(uid, self._prompts.get(path.stem), path, error)
     try:
-      prompt = _sidecar(path).read_text(encoding='utf-8-sig').strip()
-    except (OSError, UnicodeDecodeError) as error:
+      text = files.read(_sidecar(path), files.MOST_TEXT)
+      prompt = text.decode('utf-8-sig').strip()
+    except (OSError, ValueError) as error:
       return Item(uid, None, path, f'its prompt cannot be read: {error}')
     return Item(uid, prompt, path)
 

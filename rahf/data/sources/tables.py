@@ -2,12 +2,12 @@
 
 import csv
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from rahf import strict_json
 from rahf.data.datasets.files import version
 from rahf.data.datasets.image_folder import check_pyarrow
 from rahf.data.sources.item import Item, Load, Wanted, digest
@@ -42,7 +42,7 @@ def find_columns(where: str, names: Collection[str]) -> Columns:
   if image is None or prompt is None:
     raise InputError(
       f'{where} needs a column {" or ".join(PROMPTS)}, and one with the image, '
-      f'{" or ".join(IMAGES)}; it has {", ".join(map(str, names)) or "none"}'
+      f'{" or ".join(IMAGES)}; it has {", ".join(map(str, names)) or "none":.300}'
     )
   return Columns(image, prompt, uid)
 
@@ -178,6 +178,6 @@ class Parquet:
 
 def _parse(line: bytes) -> Any:
   try:
-    return json.loads(line)
-  except (ValueError, RecursionError):
+    return strict_json.parse(line)
+  except ValueError:
     return None

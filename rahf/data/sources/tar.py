@@ -6,17 +6,19 @@ The key of a file is its path up to the first dot of its name. Nothing is unpack
 import functools
 import gzip
 import itertools
-import json
 import pathlib
 import tarfile
 import zlib
 from collections.abc import Iterator
 
-from rahf.data.datasets.files import SUFFIXES, version
+from rahf import strict_json
+from rahf.data.datasets.files import MOST_BYTES, MOST_TEXT, SUFFIXES, version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import PROMPTS
 from rahf.errors import InputError
 
+# Bytes of each kind of member; others are passed over, and what is larger.
+MOST = {**dict.fromkeys(SUFFIXES, MOST_BYTES), '.txt': MOST_TEXT, '.json': MOST_TEXT}
 _DAMAGED = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -45,7 +47,7 @@ class Tar:
           files = {
             _suffix(member): tar.extractfile(member).read()
             for member in members
-            if _suffix(member) in (*SUFFIXES, '.txt', '.json')
+            if member.size <= MOST.get(_suffix(member), -1)
           }
           yield number, functools.partial(_load, key, files)
 
@@ -84,7 +86,7 @@ def _load(key: str, files: dict[str, bytes]) -> Item:
   images = [data for suffix, data in files.items() if suffix in SUFFIXES]
   try:
     prompt = _prompt(files)
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     return Item(key, None, None, f'its prompt cannot be read: {error}')
   if len(images) != 1:
     return Item(key, prompt, None, f'{len(images)} images of this key, not one')
@@ -94,7 +96,7 @@ def _load(key: str, files: dict[str, bytes]) -> Item:
 def _prompt(files: dict[str, bytes]) -> str | None:
   if '.txt' in files:
     return files['.txt'].decode('utf-8-sig').strip()
-  values = json.loads(files.get('.json', b'{}'))
+  values = strict_json.parse(files.get('.json', b'{}'))
   if not isinstance(values, dict):
     return None
   return next((values[name] for name in PROMPTS if name in values), None)

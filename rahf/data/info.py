@@ -1,0 +1,59 @@
+"""dataset_info.json, in which TFDS says which shards a prepared data set has."""
+
+import os
+import re
+from typing import NamedTuple
+
+import tensorflow as tf
+from etils import epath
+
+from rahf import strict_json
+from rahf.errors import InputError
+
+NAME = 'dataset_info.json'
+
+
+class Info(NamedTuple):
+  """What it says that matters here.
+
+  Attributes:
+    splits: of each split, its shards by name with the records that each should hold.
+  """
+
+  splits: dict[str, dict[str, int]]
+
+
+def read(folder: os.PathLike | str) -> Info:
+  """Reads the file of a prepared directory.
+
+  Raises:
+    InputError: it is missing or damaged, or names files elsewhere.
+  """
+  folder = epath.Path(folder)
+  try:
+    content = strict_json.read(folder / NAME)
+    kind = content.get('fileFormat', 'tfrecord')
+    splits = {
+      split['name']: _shards(f'{content["name"]}-{split["name"]}.{kind}', split)
+      for split in content['splits']
+    }
+  except (OSError, tf.errors.OpError) as error:
+    reason: object = error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    reason = f'it is damaged: {error!r:.200}'
+  else:
+    return Info(splits)
+  raise InputError(
+    f'{folder} is not a prepared data set, its {NAME} cannot be read ({reason}); give '
+    'the folder that `python -m rahf.data prepare` printed'
+  )
+
+
+def _shards(stem: str, split: dict) -> dict[str, int]:
+  counts = [int(count) for count in split['shardLengths']]
+  if not re.fullmatch(r'\w[\w.-]*', stem):
+    raise ValueError(f'{stem!r} is no name of a file')
+  return {
+    f'{stem}-{number:05d}-of-{len(counts):05d}': count
+    for number, count in enumerate(counts)
+  }

@@ -1,0 +1,60 @@
+"""JSON of others: what it says is one thing, and its errors are of one kind."""
+
+import json
+import math
+import os
+from typing import Any
+
+from etils import epath
+
+# Bytes of a file that is read whole: a description, an index.
+MOST = 16 * 2**20
+
+
+def parse(text: str | bytes) -> Any:
+  """Returns what JSON says.
+
+  Raises:
+    ValueError: it is no JSON, or is what readers take in different ways: a name twice
+      in an object, NaN, a number that is none of float64, thousands of levels.
+  """
+  try:
+    return json.loads(
+      text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float
+    )
+  except RecursionError:
+    raise ValueError('it has too many levels') from None
+
+
+def read(path: str | os.PathLike) -> Any:
+  """Returns what a file says.
+
+  Raises:
+    ValueError: as `parse`, or it is no UTF-8, or larger than MOST.
+    OSError: it cannot be read.
+  """
+  # Not by its size, which that of a device or a pipe is not.
+  with epath.Path(path).open('rb') as file:
+    data = file.read(MOST + 1)
+  if len(data) > MOST:
+    raise ValueError(f'it has more than {MOST} bytes')
+  return parse(data.decode())
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  values = dict(pairs)
+  if len(values) != len(pairs):
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    raise ValueError(f'{twice[:80]!r} is there twice')
+  return values
+
+
+def _refuse(name: str) -> None:
+  raise ValueError(f'{name} is no number of JSON')
+
+
+def _float(text: str) -> float:
+  if not math.isfinite(number := float(text)):
+    raise ValueError(f'{text[:80]} is too large a number')
+  return number
