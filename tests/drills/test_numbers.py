@@ -66,8 +66,11 @@ def test_a_step_is_left_out_and_the_run_goes_on(data_dir, tmp_path, spoil):
 
 
 def line_of(workdir, step):
-  rows = runs.read_journal(workdir)
-  (found,) = [row for row in rows if row['step'] == step and 'loss/total' in row]
+  (found,) = (
+    row
+    for row in runs.read_journal(workdir)
+    if (row['step'], row['split']) == (step, 'train') and 'loss/total' in row
+  )
   return found
 
 
