@@ -218,9 +218,7 @@ class _Keep:
     steps = [checkpoint.step for checkpoint in checkpoints]
     if self._newest is None:
       return [True] * len(steps)
-    whole = [
-      s for s in steps if s in self.always or is_complete(self._directory / str(s))
-    ]
+    whole = [step for step in steps if self._is_whole(step)]
     kept = self.always | set(sorted(whole)[-self._newest :])
     return [step in kept or step not in whole for step in steps]
 
