@@ -116,4 +116,6 @@ def _become(command: Sequence[str], out: int, err: int) -> None:
 
 
 if __name__ == '__main__':
+  # As for `python -m`, not the folder of this file.
+  sys.path[0] = str(ROOT)
   serve()
