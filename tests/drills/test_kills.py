@@ -30,17 +30,18 @@ def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
   return 'evaluation' if steps[-1].startswith(('step 2/', 'step 4/')) else 'step'
 
 
-def kill(process):
+def kill(process, workdir):
   process.kill()
   printed, _ = process.communicate(timeout=60)
   assert process.returncode == -signal.SIGKILL
   return printed
 
 
-def stop(process):
-  """Ends it by SIGTERM, which is answered in time."""
+def stop(process, workdir):
+  """Ends it by SIGTERM, which is answered in time once there was a step."""
+  stepped = (workdir / 'metrics.jsonl').exists()
   process.terminate()
-  printed, errors = process.communicate(timeout=30)
+  printed, errors = process.communicate(timeout=30 if stepped else 300)
   assert 'Traceback' not in errors
   if any(line.startswith('step ') for line in printed.splitlines()):
     # Unless it had just ended.
@@ -91,7 +92,7 @@ def test_random_ends(
       )
     except subprocess.TimeoutExpired:
       assert not done
-      phases[phase(workdir, end(process), begun)] += 1
+      phases[phase(workdir, end(process, workdir), begun)] += 1
       there = max(complete_steps(epath.Path(workdir)), default=0)
       assert there >= (newest or 0)
       newest = there
@@ -124,7 +125,7 @@ def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
     try:
       processes[lost].communicate(timeout=rng.uniform(0, duration))
     except subprocess.TimeoutExpired:
-      kill(processes[lost])
+      kill(processes[lost], tmp_path)
       kills += 1
       _, errors = processes[1 - lost].communicate(timeout=300)
       assert processes[1 - lost].returncode not in (0, None), errors
