@@ -16,6 +16,16 @@ from rahf.contents import DamagedCheckpointError
 from rahf.errors import InputError
 from rahf.work_directory import METADATA, is_complete
 
+# Replicas share the writing of an array from this size on. Each share of each shape is
+# a program of its own to compile, and the first save waits for all of them.
+SHARED_BYTES = 4 * 2**20
+ARRAYS = ocp.type_handlers.create_type_handler_registry(
+  (
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_BYTES),
+  )
+)
+
 
 class Checkpoints:
   """The numbered checkpoints of a work directory.
@@ -29,7 +39,7 @@ class Checkpoints:
     self._keep = _Keep(self._directory, keep)
     options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, create=True)
     # Named, or a process that has not saved yet cannot read what there is.
-    handler = ocp.StandardCheckpointHandler()
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=ARRAYS)
     try:
       self._manager = ocp.CheckpointManager(
         self._directory, item_handlers=handler, options=options
@@ -58,6 +68,7 @@ class Checkpoints:
 
     Args:
       step: not smaller than those before.
+      state: a tree of JAX arrays.
       best: a step whose checkpoint is kept whatever its age.
 
     Raises:
@@ -82,7 +93,7 @@ class Checkpoints:
       self._manager.reload()
     self._manager.save(
       step,
-      args=ocp.args.StandardSave(state),
+      args=ocp.args.PyTreeSave(state),
       force=True,
       custom_metadata=marks,
     )

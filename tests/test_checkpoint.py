@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spo
 def test_parameters_are_not_read_from_a_damaged_checkpoint(workdir, spoil):
   noise = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
   checkpoints = Checkpoints(workdir)
-  checkpoints.save(5, {'params': {'kernel': noise}, 'count': np.int32(5)})
+  checkpoints.save(5, {'params': {'kernel': jnp.array(noise)}, 'count': jnp.int32(5)})
   checkpoints.close()
   abstract = {'kernel': jax.ShapeDtypeStruct(noise.shape, noise.dtype)}
   np.testing.assert_array_equal(read_params(workdir, 5, abstract)['kernel'], noise)
