@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
+from rahf.tree import by_path
+
 
 def checksums(tree: Any) -> dict[str, int]:
   """Returns a number for each array, by path, that depends on every bit of it.
@@ -21,15 +23,11 @@ def checksums(tree: Any) -> dict[str, int]:
   Args:
     tree: arrays of 8, 16 or 32 bits an element.
   """
-  leaves = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
   # One after the other: many small programs at once that add over devices may lock each
   # other out. Scalars are on every device, also where other processes have the rest.
   return {
     path: int(np.asarray(_checksum(leaf).addressable_data(0)))
-    for path, leaf in leaves.items()
+    for path, leaf in by_path(tree).items()
   }
 
 

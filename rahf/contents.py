@@ -1,17 +1,17 @@
 """What a checkpoint says of its arrays, and whether that is what is there."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 import rahf
+from rahf import strict_json
 from rahf.checksums import checksums
 from rahf.errors import InputError
+from rahf.tree import by_path
 from rahf.work_directory import METADATA
 
 _REMEDY = 'copy it again, or go on with training, which passes it over'
@@ -44,7 +44,7 @@ def saved(where: epath.Path) -> Arrays:
   """
   with reading(where):
     # Orbax takes a file that it cannot read for an empty one.
-    there = json.loads((where / METADATA).read_text()).get('custom_metadata') or {}
+    there = strict_json.read(where / METADATA).get('custom_metadata') or {}
     if there.get('format', 0) > FORMAT:
       raise InputError(
         f'{where} has format {there["format"]}, written by rahf {there.get("rahf")}; '
@@ -117,13 +117,7 @@ def check_sums(where: epath.Path, state: Any, saved: Arrays) -> None:
 
 def _describe(tree: Any) -> dict[str, str]:
   """Maps the path of each array to its dtype and shape in words."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {
-    _path_name(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
-    for path, leaf in leaves
+    path: f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+    for path, leaf in by_path(tree).items()
   }
-
-
-def _path_name(path: tuple) -> str:
-  """Names a leaf alike for attributes, keys and indices, as Orbax stores them."""
-  return jax.tree_util.keystr(path, simple=True, separator='/')

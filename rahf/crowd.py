@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf import atomic
+from rahf import atomic, strict_json
 from rahf.data import raw, schema, words
 from rahf.data.consolidate import Annotation, mean_scores
 from rahf.errors import InputError
@@ -277,4 +277,6 @@ def _kept(desk: Desk) -> dict:
   path = desk.folder / 'jobs.json'
   if not path.exists():
     raise InputError(f'{path} does not exist; start jobs first, without --collect')
-  return json.loads(path.read_text())
+  return strict_json.read_own(
+    path, 'it says which jobs were paid for: write their ids there again'
+  )

@@ -47,6 +47,7 @@ from rahf.models.rahf import RAHF
 from rahf.review import TensorBoardWriter
 from rahf.samples import Evaluation, Sample
 from rahf.scorecard import Prediction, score
+from rahf.synthetic import batch_shapes
 
 
 class Predictions(NamedTuple):
@@ -69,7 +70,7 @@ class Evaluator:
   """Evaluates parameters of one model on splits of one data set.
 
   Attributes:
-    predict: from (parameters, batch) to Predictions, compiled.
+    predict: from (parameters, batch) to Predictions.
   """
 
   def __init__(self, config: ConfigDict, experiment: Experiment):
@@ -87,6 +88,14 @@ class Evaluator:
       experiment.gather,
     )
     self.predict = jax.jit(predict, out_shardings=sharding.replicated(experiment.mesh))
+
+  def compile(self) -> None:
+    """Compiles `predict`, once, which its first call would do otherwise."""
+    experiment = self._experiment
+    rows = sharding.batch_sharding(experiment.mesh)
+    batch = batch_shapes(experiment.config, self._batch_size, rows)
+    lowered = self.predict.lower(experiment.states.abstract.params, batch)
+    self.predict = lowered.compile()
 
   def __call__(
     self,

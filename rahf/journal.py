@@ -55,8 +55,9 @@ class Journal:
 
 
 def _step(line: str) -> float:
-  """Returns a line's step; a line cut off by a crash sorts behind all others."""
+  """Returns a line's step; one that is cut or spoilt sorts behind all others."""
   try:
-    return json.loads(line)['step']
-  except (json.JSONDecodeError, KeyError):
+    row = json.loads(line)
+    return float(row['step']) if 'split' in row else math.inf
+  except (ValueError, KeyError, TypeError):
     return math.inf

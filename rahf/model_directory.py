@@ -30,7 +30,8 @@ from rahf.data.tokenizer import MARK, Tokenizer, tasks
 from rahf.errors import InputError
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.pretrained.files import local_file
-from rahf.state import abstract_params, by_path
+from rahf.state import abstract_params
+from rahf.tree import by_path
 
 # Counted up where older code could no longer read a directory rightly.
 FORMAT = 1

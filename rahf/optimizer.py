@@ -8,6 +8,7 @@ import jax
 import optax
 
 from rahf.errors import InputError
+from rahf.tree import map_paths
 
 # Norm scales, biases, embeddings and positions are not decayed.
 DECAYED = re.compile(r'(^|/)kernel$')
@@ -95,11 +96,3 @@ def check_patterns(options, params: Any) -> None:
         f'config.optimizer.{field} has {pattern!r}, which matches no parameter; '
         f'paths look like {paths[0]!r}'
       )
-
-
-def map_paths(function, tree: Any) -> Any:
-  """Returns a tree of the same shape with `function(path)` at each leaf."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator='/')),
-    tree,
-  )

@@ -86,11 +86,7 @@ def compile_steps(blueprint: Blueprint) -> tuple[Costs, Costs]:
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
 
   def batch(rows: int) -> Batch:
-    split = sharding.batch_sharding(mesh)
-    return jax.tree.map(
-      lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=split),
-      batch_shapes(config, rows),
-    )
+    return batch_shapes(config, rows, sharding.batch_sharding(mesh))
 
   length = config.data.target_length
   predict = jax.jit(

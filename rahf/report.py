@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import atomic, charts, distributed, samples
+from rahf import atomic, charts, distributed, samples, strict_json
 from rahf.ceiling import annotator_metrics
 from rahf.charts import Histogram
 from rahf.data import schema
@@ -44,7 +44,8 @@ def write(
     gallery: the page lists its thumbnails; without any there is no page.
     train: what the constant predictor learns from.
     split: what was evaluated.
-    check: called for every record that is read; may raise, to end this early.
+    check: called for every record that is read and every interval; may raise, to end
+      this early.
   """
   metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def write(
     )
   if gallery.thumbnails:
     page = folder / f'{name}.html'
-    intervals = samples.intervals(found, metrics.get(THRESHOLD))
+    intervals = samples.intervals(found, metrics.get(THRESHOLD), check)
     writer.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
   atomic.write(folder / f'{name}.md', tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
@@ -94,7 +95,8 @@ def tuned_threshold(
   threshold = None
   if distributed.is_first():
     # Not there if that split has no annotated words.
-    threshold = json.loads(path.read_text()).get(THRESHOLD, ANY_THRESHOLD)
+    kept = strict_json.read_own(path, 'delete it, and evaluate again with --mode=eval')
+    threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
   return distributed.from_first(threshold)
 
 
@@ -143,7 +145,7 @@ def _kept(
     if found is None:
       return None
     atomic.write(path, _to_json(found))
-  stored = json.loads(path.read_text())
+  stored = strict_json.read_own(path, 'delete it: it is made again')
   return {name: np.nan if v is None else v for name, v in stored.items()}
 
 

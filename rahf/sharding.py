@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from rahf.errors import InputError
+from rahf.tree import path_name
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
@@ -90,7 +91,7 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
   def sharding(path, shape, names, spec):
     for size, name, axis in zip(shape.shape, names, spec, strict=False):
       if axis is not None and size % mesh.shape[axis]:
-        path = jax.tree_util.keystr(path, simple=True, separator='/')
+        path = path_name(path)
         raise InputError(
           f'config.mesh.{axis} = {mesh.shape[axis]} does not divide '
           f'{_field(path, name)} = {size} (of {path} {shape.shape}); change one of them'

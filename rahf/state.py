@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 
 from rahf import sharding
 from rahf.models.rahf import RAHF
+from rahf.tree import by_path
 
 
 @flax.struct.dataclass
@@ -124,14 +125,6 @@ def abstract_params(model: RAHF) -> Any:
   return nn.unbox(
     jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
   )
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-  """Maps the path of each leaf, such as 'vit/embedding/kernel', to the leaf."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
 
 
 def _is_masked(moment: Any) -> bool:

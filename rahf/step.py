@@ -13,7 +13,8 @@ from rahf.data.schema import Batch
 from rahf.losses import LabelSums, Losses
 from rahf.models.rahf import RAHF
 from rahf.sharding import LOGICAL_AXIS_RULES
-from rahf.state import TrainState, by_path
+from rahf.state import TrainState
+from rahf.tree import by_path
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]

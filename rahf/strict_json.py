@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from rahf.errors import InputError
+
 # Bytes of a file that is read whole: a description, an index.
 MOST = 16 * 2**20
 
@@ -39,6 +41,21 @@ def read(path: str | os.PathLike) -> Any:
   if len(data) > MOST:
     raise ValueError(f'it has more than {MOST} bytes')
   return parse(data.decode())
+
+
+def read_own(path: epath.Path, remedy: str) -> dict[str, Any]:
+  """Returns the object in a file that this project wrote.
+
+  Raises:
+    InputError: it is damaged; says what to do.
+  """
+  try:
+    found = read(path)
+    if not isinstance(found, dict):
+      raise ValueError('it holds no object')
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}); {remedy}') from None
+  return found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from rahf import config as config_lib
 from rahf.data.schema import MAPS, SCORES, Batch
 
 
-def batch_shapes(config: ConfigDict, rows: int) -> Batch:
-  """Returns shapes and dtypes of a batch of so many rows."""
+def batch_shapes(
+  config: ConfigDict, rows: int, sharding: jax.sharding.Sharding | None = None
+) -> Batch:
+  """Returns shapes and dtypes of a batch of so many rows, sharded by these."""
   size, texts = config.model.image_size, config_lib.model_config(config).texts
   length, target = config.data.text_length, config.data.target_length
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((rows, *shape), dtype)
+    return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
 
   return Batch(
     index=array(jnp.int32),

@@ -24,8 +24,9 @@ from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
-from rahf.state import TrainState, by_path
+from rahf.state import TrainState
 from rahf.step import Metrics
+from rahf.tree import by_path
 
 # In metrics.jsonl: how many steps were left out so far, at each that is.
 SKIPPED = 'skipped'
@@ -127,6 +128,8 @@ class Trainer:
 
   def run(self) -> None:
     """Trains, evaluates and saves until the last step or an interruption."""
+    # Signals are answered between batches: no compilation must keep them waiting then.
+    self._evaluator.compile()
     try:
       self._evaluate_if_due()
       self._train()

@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from etils import epath
 from ml_collections import ConfigDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -117,6 +118,17 @@ def assert_same_run(one, other):
   for path in (one / 'eval').iterdir():
     assert path.read_bytes() == (other / 'eval' / path.name).read_bytes(), path.name
   assert pictures(one) == pictures(other)
+
+
+def assert_close(found: list[dict], expected: list[dict]) -> None:
+  """Compares the losses of journals to 1e-5, gradients' norms to 1e-4."""
+  assert [row.keys() for row in found] == [row.keys() for row in expected]
+  for row, other in zip(found, expected, strict=True):
+    assert (row['step'], row['split']) == (other['step'], other['split'])
+    for name in other:
+      tolerance = 1e-5 if name.startswith('loss/') else 1e-4
+      if name.startswith(('loss/', 'gradient')):
+        assert row[name] == pytest.approx(other[name], rel=tolerance), name
 
 
 def pictures(workdir):

@@ -199,6 +199,12 @@ def test_mistakes(command, tmp_path, capsys):
   assert command() == 0
   assert command() == 2
   assert 'collect its jobs' in capsys.readouterr().err
+  jobs = tmp_path / 'jobs/jobs.json'
+  whole = jobs.read_text()
+  jobs.write_text(whole[:-5])
+  assert command('--collect') == 2
+  assert 'jobs.json is damaged' in capsys.readouterr().err
+  jobs.write_text(whole)
   for file in (tmp_path / 'images').iterdir():
     file.rename(file.with_name(f'other-{file.name}'))
   assert command('--collect') == 2

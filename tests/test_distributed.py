@@ -12,17 +12,6 @@ from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
 
 
-def assert_close(found: list[dict], expected: list[dict]) -> None:
-  """Compares the losses of journals to 1e-5, gradients' norms to 1e-4."""
-  assert [row.keys() for row in found] == [row.keys() for row in expected]
-  for row, other in zip(found, expected, strict=True):
-    assert (row['step'], row['split']) == (other['step'], other['split'])
-    for name in other:
-      tolerance = 1e-5 if name.startswith('loss/') else 1e-4
-      if name.startswith(('loss/', 'gradient')):
-        assert row[name] == pytest.approx(other[name], rel=tolerance), name
-
-
 def stop_in_the_middle(data_dir, workdir, line) -> None:
   """Goes on with a run, and stops it some time after the first has printed this."""
   first, second = runs.start_two(data_dir, workdir)
@@ -63,7 +52,7 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   config = tiny.get_config(data_dir)
   config.mesh.update(data=2, fsdp=2, tensor=2)
   runs.run_training(config, tmp_path)
-  assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained))
+  runs.assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained))
 
 
 def test_what_is_missing_to_join_is_named(monkeypatch):

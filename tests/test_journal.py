@@ -64,8 +64,14 @@ def test_lines_behind_the_resume_step_are_dropped(workdir):
   assert resumed.has(3, 'train')
 
 
-@pytest.mark.parametrize('cut', ['{"step": 2, "spl', '{"step": 2', '{'])
-def test_a_line_that_was_cut_off_is_dropped(workdir, cut):
+@pytest.mark.parametrize(
+  'cut',
+  [
+    *('{"step": 2, "spl', '{"step": 2', '{', '7', '[1, 2]', '{"step": 2}'),
+    *('{"split": "dev"}', '{"step": "one", "split": "dev"}'),
+  ],
+)
+def test_a_line_that_was_cut_off_or_spoilt_is_dropped(workdir, cut):
   Journal(workdir, 0).append(1, 'train', {'loss/total': 1})
   whole = lines(workdir)
   with (workdir / 'metrics.jsonl').open('a') as file:

@@ -20,8 +20,9 @@ from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator
 from rahf.experiment import set_up
 from rahf.pretrained import loading
-from rahf.state import StateFactory, by_path
+from rahf.state import StateFactory
 from rahf.step import make_train_step
+from rahf.tree import by_path
 
 STEPS = 250
 

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 
 from rahf import charts, report, tables
+from rahf.errors import InputError
 from rahf.gallery import Gallery
 from rahf.samples import Evaluation, Sample
 
@@ -52,7 +53,9 @@ class NoRecords:
 def write(trained, tmp_path, metrics):
   """Writes an evaluation of one sample; the rows of comparison are there already."""
   for row in ('constant', 'annotator'):
-    shutil.copy(trained / f'eval/dev-{row}.json', tmp_path / f'dev-{row}.json')
+    name = f'dev-{row}.json'
+    if not (tmp_path / name).exists():
+      shutil.copy(trained / 'eval' / name, tmp_path / name)
   sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
   return report.write(
     epath.Path(tmp_path),
@@ -71,6 +74,21 @@ def test_rows_that_were_computed_are_kept(trained, tmp_path):
   assert tables.CONSTANT in text
   assert 'were cut' not in text
   assert json.loads((tmp_path / 'dev-7.json').read_text())['overall/plcc'] is None
+
+
+@pytest.mark.parametrize('text', ['', '{"overall/plcc": 0.', '[]'])
+def test_a_row_that_is_damaged_is_said(trained, tmp_path, text):
+  (tmp_path / 'dev-constant.json').write_text(text)
+  with pytest.raises(InputError, match=r'dev-constant\.json is damaged .*delete it'):
+    write(trained, tmp_path, {'keywords/truncated': 0})
+
+
+def test_a_threshold_that_is_damaged_is_said(tmp_path):
+  (tmp_path / 'eval').mkdir()
+  (tmp_path / 'eval/dev-3.json').write_text('{')
+  options = types.SimpleNamespace(threshold_split='dev')
+  with pytest.raises(InputError, match=r'dev-3\.json is damaged .*evaluate again'):
+    report.tuned_threshold(epath.Path(tmp_path), options, 'test', 3, None)
 
 
 def test_without_thumbnails_there_is_no_page(trained, tmp_path):

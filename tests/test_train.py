@@ -142,7 +142,8 @@ def test_another_config_in_the_directory_is_refused_with_the_difference(
 
 def test_non_finite_loss_stops_and_spares_the_checkpoint(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
-  config.optimizer.learning_rate = 1e30
+  config.optimizer.learning_rate = 1e6
+  config.optimizer.rate_factors = (('.', 1e5),) * 2
   config.train.update(checkpoint_every=1, keep_checkpoints=1, log_every=100)
   config.eval.every = 100
   with pytest.raises(NonFiniteLossError, match='step 2 is not finite'):

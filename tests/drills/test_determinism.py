@@ -31,7 +31,6 @@ from rahf.interruption import Interruption
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.state import StateFactory
-from test_distributed import assert_close
 
 # Of scores, maps and words, in float32.
 TOLERANCE = 1e-5
@@ -322,7 +321,7 @@ def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, me
     XLA_FLAGS=flags,
   )
   ends_well([process])
-  assert_close(runs.read_untimed(workdir), runs.read_untimed(trained))
+  runs.assert_close(runs.read_untimed(workdir), runs.read_untimed(trained))
   found, expected = (
     samples.read(epath.Path(folder) / 'eval/dev-4.samples.jsonl')
     for folder in (workdir, trained)

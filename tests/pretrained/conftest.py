@@ -13,7 +13,7 @@ from rahf import sharding
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
-from rahf.state import by_path
+from rahf.tree import by_path
 
 
 @pytest.fixture(scope='session')

@@ -16,7 +16,8 @@ from rahf.optimizer import make_optimizer
 from rahf.pretrained import loading, open_source
 from rahf.pretrained.positions import resample_positions
 from rahf.pretrained.source import Weight
-from rahf.state import StateFactory, by_path
+from rahf.state import StateFactory
+from rahf.tree import by_path
 
 NORM = 'vit/Transformer/encoder_norm/scale'
 HEADS = {

@@ -128,5 +128,5 @@ def open_files(path: os.PathLike | str) -> Folder | Archive:
 
 def version(path: pathlib.Path) -> str:
   """Returns a file's name and what changes when it does: size, and time in ns."""
-  stat = path.stat()
-  return f'{path.name} {stat.st_size} {stat.st_mtime_ns}'
+  found = path.stat()
+  return f'{path.name} {found.st_size} {found.st_mtime_ns}'

@@ -63,9 +63,8 @@ def prepare_mirror(
         paths.setdefault(split, []).append(path)
         break
   if not paths:
-    raise InputError(
-      f'--mirror {files}: no file {", ".join(f"{name}-….parquet" for name in SPLITS)}'
-    )
+    names = ', '.join(f'{name}-….parquet' for name in SPLITS)
+    raise InputError(f'--mirror {files}: no file {names}')
   report = Report()
   if others := set(found) - {path for chosen in paths.values() for path in chosen}:
     report.notes.append(
