@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rahf.interruption import Interruption
 from rahf.train import train
+from rahf.tree import by_path
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMES = ('step_seconds', 'examples_per_second', 'input_wait')
@@ -101,10 +102,7 @@ def read_checkpoint(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
       described,
     )
     state = checkpointer.restore(path, target)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-  }
+  return {path: np.asarray(leaf) for path, leaf in by_path(state).items()}
 
 
 def assert_same_run(one, other):

@@ -42,9 +42,9 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
 
   stop_in_the_middle(data_dir, tmp_path, 'Resuming')
   newest = Checkpoints(tmp_path).latest_step()
-  # What the second process wrote, and reads.
-  folder = tmp_path / f'checkpoints/{newest}/default/ocdbt.process_1/d'
-  max(folder.iterdir(), key=lambda path: path.stat().st_size).unlink()
+  # What both read.
+  arrays = tmp_path.glob(f'checkpoints/{newest}/default/ocdbt.process_*/d/*')
+  max(arrays, key=lambda path: path.stat().st_size).unlink()
   stop_in_the_middle(
     data_dir, tmp_path, f'Passed over, and moved to {tmp_path}/damaged'
   )

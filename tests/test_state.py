@@ -14,7 +14,8 @@ from rahf.errors import InputError
 from rahf.models.rahf import RAHF
 from rahf.optimizer import make_optimizer
 from rahf.state import StateFactory
-from tiny_model import paths, tiny
+from rahf.tree import by_path
+from tiny_model import tiny
 
 WI = 't5/encoder/layers_0/mlp/wi_0/kernel'
 
@@ -37,35 +38,35 @@ def state(factory):
 
 
 def test_parameters_lie_in_their_shards(state):
-  kernel = paths(state.params)[WI]
+  kernel = by_path(state.params)[WI]
   assert kernel.sharding.spec == PartitionSpec('fsdp', 'tensor')
   assert kernel.shape == (16, 24)
   shards = {shard.data.shape for shard in kernel.addressable_shards}
   assert shards == {(8, 12)}
-  table = paths(state.params)['t5/token_embedder/embedding']
+  table = by_path(state.params)['t5/token_embedder/embedding']
   assert {shard.data.shape for shard in table.addressable_shards} == {(20, 8)}
 
 
 def test_moments_lie_where_their_parameters_do(state):
   for name in ('mu', 'nu'):
-    moments = paths(optax.tree_utils.tree_get(state.opt_state, name))
-    for path, parameter in paths(state.params).items():
+    moments = by_path(optax.tree_utils.tree_get(state.opt_state, name))
+    for path, parameter in by_path(state.params).items():
       assert moments[path].sharding == parameter.sharding, path
       assert moments[path].shape == parameter.shape
 
 
 def test_the_description_fits_the_state(factory, state):
-  described = paths(factory.abstract)
+  described = by_path(factory.abstract)
   assert int(state.step) == 0
-  assert described.keys() == paths(state).keys()
-  for path, leaf in paths(state).items():
+  assert described.keys() == by_path(state).keys()
+  for path, leaf in by_path(state).items():
     assert (leaf.shape, leaf.dtype) == (described[path].shape, described[path].dtype)
     assert leaf.sharding == described[path].sharding, path
 
 
 def test_a_seed_gives_the_same_state_on_any_mesh(state):
   other = make_factory(data=8, fsdp=1, tensor=1).make(seed=0)
-  ours, theirs = paths(state.params), paths(other.params)
+  ours, theirs = by_path(state.params), by_path(other.params)
   for path, leaf in ours.items():
     np.testing.assert_allclose(leaf, theirs[path], atol=1e-6, err_msg=path)
   assert float(np.std(ours[WI])) > 0.1
@@ -73,8 +74,8 @@ def test_a_seed_gives_the_same_state_on_any_mesh(state):
 
 def test_frozen_parameters_have_no_moments():
   state = make_factory(freeze=('^vit/',), data=1, fsdp=2, tensor=4).abstract
-  moments = paths(optax.tree_utils.tree_get(state.opt_state, 'mu'))
-  parameters = paths(state.params)
+  moments = by_path(optax.tree_utils.tree_get(state.opt_state, 'mu'))
+  parameters = by_path(state.params)
   assert moments.keys() == {p for p in parameters if not p.startswith('vit/')}
   assert moments[WI].sharding == parameters[WI].sharding
   assert moments[WI].sharding.spec == PartitionSpec('fsdp', 'tensor')

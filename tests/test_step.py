@@ -14,7 +14,8 @@ from rahf.data import schema
 from rahf.models.rahf import RAHF, Outputs
 from rahf.state import StateFactory, TrainState
 from rahf.step import make_train_step, split_batch
-from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
+from rahf.tree import by_path
+from tiny_model import VARIANTS, make_batch, make_params, tiny
 
 MODULES = (
   *('vit', 'image_projection', 't5/token_embedder', 't5/encoder', 't5/decoder'),
@@ -54,7 +55,7 @@ def run_step(
 
 
 def gradients(state: TrainState) -> dict[str, np.ndarray]:
-  return {k: np.asarray(v) for k, v in paths(state.opt_state[0].trace).items()}
+  return {k: np.asarray(v) for k, v in by_path(state.opt_state[0].trace).items()}
 
 
 def check_same(found, expected) -> None:
@@ -68,7 +69,7 @@ def check_same(found, expected) -> None:
     error = np.linalg.norm(ours[path] - gradient)
     # Some gradients are 0 by symmetry, as those of the ViT's key biases.
     assert error <= 1e-4 * np.linalg.norm(gradient) + 1e-7 * norm, path
-  moved, expected_moved = paths(state.params), paths(expected_state.params)
+  moved, expected_moved = by_path(state.params), by_path(expected_state.params)
   for path, parameter in expected_moved.items():
     np.testing.assert_allclose(moved[path], parameter, atol=1e-5, err_msg=path)
 
@@ -126,7 +127,7 @@ def test_the_step_counts_and_reports():
   np.testing.assert_allclose(metrics['gradient_norm'], squares**0.5, rtol=1e-5)
   for kind, leaves in (
     ('gradient', gradients(state)),
-    ('parameter', paths(state.params)),
+    ('parameter', by_path(state.params)),
   ):
     for module in MODULES:
       own = [x for path, x in leaves.items() if path.startswith(f'{module}/')]
@@ -137,8 +138,8 @@ def test_the_step_counts_and_reports():
 
 
 def test_the_step_goes_against_the_gradient():
-  before, (state, _) = paths(make_params(RAHF(tiny()))), run_step()
-  moved = paths(state.params)
+  before, (state, _) = by_path(make_params(RAHF(tiny()))), run_step()
+  moved = by_path(state.params)
   for path, gradient in gradients(state).items():
     expected = before[path] - 0.1 * gradient
     np.testing.assert_allclose(moved[path], expected, atol=1e-6, err_msg=path)

@@ -5,7 +5,6 @@ All sizes are multiples of 8, so that eight devices can share any axis.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,11 +95,3 @@ def make_params(model: RAHF) -> dict:
     return (noise / np.sqrt(fan_in)).astype(shape.dtype)
 
   return jax.tree_util.tree_map_with_path(fill, nn.unbox(boxed)['params'])
-
-
-def paths(tree) -> dict[str, Any]:
-  """Maps the path of each leaf to the leaf."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }

@@ -2,10 +2,10 @@
 of the one before, and it is said why."""
 
 import collections
+import json
 import shutil
 import time
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -14,6 +14,7 @@ import runs
 import tiny
 from rahf.checkpoint import Checkpoints
 from rahf.experiment import set_up
+from rahf.tree import by_path
 
 
 @pytest.fixture(scope='module')
@@ -55,10 +56,7 @@ def restore(workdir, abstract):
   checkpoints = Checkpoints(epath.Path(workdir))
   step, state = checkpoints.restore_newest(abstract)
   checkpoints.close()
-  return step, {
-    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-  }
+  return step, {path: np.asarray(leaf) for path, leaf in by_path(state).items()}
 
 
 def test_any_fault_in_any_file(
@@ -88,3 +86,46 @@ def test_any_fault_in_any_file(
     shutil.rmtree(workdir)
   record_property('outcomes', str(dict(outcomes)))
   print(f'\n{dict(outcomes)}')
+
+
+def replace(old: str, new: str):
+  """Returns a function of the text of a file; what it is for must be there."""
+
+  def change(text: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+  return change
+
+
+METADATA, TREE = '_CHECKPOINT_METADATA', 'default/_METADATA'
+HOSTILE = {
+  'a handler that is a command': (METADATA, replace('orbax.checkpoint', 'os.system')),
+  'an item elsewhere': (METADATA, replace('"default"', '"../../../outside"')),
+  'a name elsewhere': (TREE, replace('"step"', '"../../../outside"')),
+  'an absolute name': (TREE, replace('"step"', '"/outside"')),
+  'an object of Python': (TREE, replace('jax.Array', 'builtins.object')),
+  'thousands of levels': (TREE, lambda text: '[' * 100_000),
+  'a long list': (
+    TREE,
+    lambda text: json.dumps(list(range(10**6))),
+  ),
+  'an array of 4 TB': (METADATA, replace('float32[8]', 'float32[1000000000000]')),
+  'a place that is no base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
+  'a mesh that is none': ('default/_sharding', replace('NamedSharding', 'eval')),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_descriptions_that_lead_elsewhere(trained, abstract, expected, tmp_path, name):
+  workdir, (file, change) = tmp_path / 'a/run', HOSTILE[name]
+  shutil.copytree(trained / 'checkpoints', workdir / 'checkpoints')
+  path = workdir / 'checkpoints/4' / file
+  path.write_text(change(path.read_text()))
+  begun = time.monotonic()
+  step, found = restore(workdir, abstract)
+  assert time.monotonic() - begun < 30
+  for leaf, values in expected[step].items():
+    np.testing.assert_array_equal(found[leaf], values, err_msg=leaf)
+  assert list(tmp_path.iterdir()) == [tmp_path / 'a']
+  assert list((tmp_path / 'a').iterdir()) == [workdir]

@@ -12,7 +12,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
-from tiny_model import paths
+from rahf.tree import by_path
 
 RNG = np.random.default_rng(0)
 FLOAT32 = jnp.dtype('float32')
@@ -24,7 +24,7 @@ def shapes(head: nn.Module, *features: int):
   out, variables = jax.eval_shape(
     head.init_with_output, jax.random.key(0), jnp.zeros(features)
   )
-  return out, paths(nn.unbox(variables)['params'])
+  return out, by_path(nn.unbox(variables)['params'])
 
 
 def sigmoid(x):

@@ -11,7 +11,8 @@ from rahf.costs.work import inner_jaxprs
 from rahf.data import schema
 from rahf.models import rahf
 from rahf.models.rahf import RAHF, Fused, Outputs
-from tiny_model import VARIANTS, make_batch, make_params, paths, tiny
+from rahf.tree import by_path
+from tiny_model import VARIANTS, make_batch, make_params, tiny
 
 BATCH = 4
 IMAGE_TOKENS = 16
@@ -96,7 +97,7 @@ def test_parameter_groups(model):
     heads |= {f'score_head_{name}' for name in rahf.SCORES}
   assert set(model.params) == {'vit', 't5', 'image_projection'} | heads
   assert set(model.params['t5']) == {'token_embedder', 'encoder', 'decoder'}
-  names = paths(model.params)
+  names = by_path(model.params)
   assert 'vit/Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel' in names
 
 
