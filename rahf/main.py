@@ -15,6 +15,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 
@@ -310,5 +311,12 @@ def _check_field(config: ConfigDict, path: str) -> None:
     section = section[name]
 
 
+def _main(argv: list[str]) -> int:
+  """`main`; behind it SIGTERM has nothing to stop, and must not change the status."""
+  status = main(argv)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  return status
+
+
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  app.run(_main, flags_parser=parse_flags)

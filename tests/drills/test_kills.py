@@ -73,6 +73,9 @@ def test_random_ends(
   rng = np.random.default_rng(seed)
   begun = time.monotonic()
   whole = start(data_dir, tmp_path / 'whole')
+  runs.wait_for(whole, 'Written to')
+  # It is done, and only has to leave.
+  whole.terminate()
   _, errors = whole.communicate(timeout=300)
   assert whole.returncode == 0, errors
   duration = time.monotonic() - begun
