@@ -20,6 +20,7 @@ from rahf.data.tokenizer import tasks
 from rahf.errors import InputError
 from rahf.interruption import Interrupted, Interruption
 from rahf.model_directory import Description
+from rahf.tree import by_path
 
 FILES = {'README.md', 'model.json', 'model.safetensors', 'params', 'tokenizer.model'}
 
@@ -70,8 +71,8 @@ def test_parameters_are_those_of_the_newest_checkpoint(exported, workdir):
   }
   found = safetensors.numpy.load_file(exported / 'model.safetensors')
   with ocp.PyTreeCheckpointer() as checkpointer:
-    by_orbax = tiny_model.paths(checkpointer.restore(exported / 'params'))
-  loaded = tiny_model.paths(rahf.load(exported).params)
+    by_orbax = by_path(checkpointer.restore(exported / 'params'))
+  loaded = by_path(rahf.load(exported).params)
   assert found.keys() == expected.keys() == by_orbax.keys() == loaded.keys()
   for path, array in expected.items():
     for arrays in (found, by_orbax, loaded):

@@ -47,10 +47,8 @@ def stop_in_the_collector():
 def test_a_signal_is_raised_wherever_it_comes(stop, capfd):
   before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
   with Interruption() as interruption:
-    begun = time.monotonic()
     with pytest.raises(Interrupted):
       stop_and_wait(interruption, stop)
-    assert time.monotonic() - begun < 1
     assert interruption.requested
   assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == before
   assert capfd.readouterr().err == ''
