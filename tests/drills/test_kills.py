@@ -111,36 +111,43 @@ def test_random_ends(
   print(f'\nended in {dict(phases)}, {number} runs')
 
 
+def finish(processes):
+  for process in processes:
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+
+
 def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
   """The other ends by itself, and both started again end like an unbroken run."""
   if not long:
     pytest.skip('--long; one such kill is in tests/test_distributed.py')
-  rng = np.random.default_rng(0)
+  seed = time.time_ns()
+  print(f'seed {seed}')
+  rng = np.random.default_rng(seed)
   begun = time.monotonic()
-  for process in runs.start_two(data_dir, tmp_path / 'whole'):
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
+  finish(runs.start_two(data_dir, tmp_path / 'whole'))
   duration = time.monotonic() - begun
-  kills = 0
-  while kills < 5:
-    processes = runs.start_two(data_dir, tmp_path / 'run')
+  kills = number = 0
+  broken = False
+  while broken or kills < 5:
+    workdir = tmp_path / str(number)
+    processes = runs.start_two(data_dir, workdir)
     lost = int(rng.integers(2))
     try:
-      processes[lost].communicate(timeout=rng.uniform(0, duration))
+      if kills < 5:
+        processes[lost].communicate(timeout=rng.uniform(0, duration))
     except subprocess.TimeoutExpired:
-      kill(processes[lost], tmp_path)
-      kills += 1
+      kill(processes[lost], workdir)
+      kills, broken = kills + 1, True
       # JAX waits 300 s for one that never joined.
       _, errors = processes[1 - lost].communicate(timeout=400)
       assert processes[1 - lost].returncode not in (0, None), errors
       continue
-    # A resumed run is shorter: this one came to its end.
-    break
-  for process in runs.start_two(data_dir, tmp_path / 'run'):
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
-  print(f'\n{kills} kills')
-  runs.assert_same_run(tmp_path / 'whole', tmp_path / 'run')
+    # A resumed run is shorter: one that ends is compared, and another begins.
+    finish(processes)
+    runs.assert_same_run(tmp_path / 'whole', workdir)
+    number, broken = number + 1, False
+  print(f'\n{kills} kills, {number} runs')
 
 
 def test_a_second_run_in_a_work_directory_is_refused(data_dir, tmp_path):
