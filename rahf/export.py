@@ -130,13 +130,12 @@ def read_metrics(workdir: epath.Path, step: int) -> dict[str, dict[str, float | 
   paths = {
     name: workdir / 'eval' / f'{name}-{step}.json' for name in reversed(schema.SPLITS)
   }
-  try:
-    return {name: strict_json.read(p) for name, p in paths.items() if p.exists()}
-  except ValueError as error:
-    raise InputError(
-      f'an evaluation in {workdir}/eval is damaged ({error}); delete it, and evaluate '
-      'again with --mode=eval'
-    ) from None
+  remedy = 'delete it, and evaluate again with --mode=eval'
+  return {
+    name: strict_json.read_own(path, remedy)
+    for name, path in paths.items()
+    if path.exists()
+  }
 
 
 def read_weights_section(workdir: epath.Path) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from rahf import checkpoint, distributed, report, sharding, work_directory
 from rahf import config as config_lib
+from rahf.checksums import checksums
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
 from rahf.evaluate import Evaluator
@@ -130,6 +131,7 @@ class Trainer:
     """Trains, evaluates and saves until the last step or an interruption."""
     # Signals are answered between batches: no compilation must keep them waiting then.
     self._evaluator.compile()
+    checksums(self.state)
     try:
       self._evaluate_if_due()
       self._train()

@@ -106,10 +106,7 @@ HOSTILE = {
   'an absolute name': (TREE, replace('"step"', '"/outside"')),
   'an object of Python': (TREE, replace('jax.Array', 'builtins.object')),
   'thousands of levels': (TREE, lambda text: '[' * 100_000),
-  'a long list': (
-    TREE,
-    lambda text: json.dumps(list(range(10**6))),
-  ),
+  'a long list': (TREE, lambda text: json.dumps(list(range(10**6)))),
   'an array of 4 TB': (METADATA, replace('float32[8]', 'float32[1000000000000]')),
   'a place that is no base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
   'a mesh that is none': ('default/_sharding', replace('NamedSharding', 'eval')),
