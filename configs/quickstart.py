@@ -6,9 +6,9 @@ seven and so learns most per second on a processor.
 
   python -m rahf.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Hardware: two CPU cores. Time: 10 minutes, data and evaluation included. On its test
-split: implausibility CC .63, misalignment CC .76, plausibility PLCC .66, alignment
-PLCC .63, keywords F1 60 %.
+Hardware: two CPU cores. Time: 10 to 17 minutes, data and evaluation included. On its
+test split: implausibility CC .63, misalignment CC .76, plausibility PLCC .66,
+alignment PLCC .63, keywords F1 60 %.
 """
 
 from ml_collections import ConfigDict
