@@ -85,7 +85,7 @@ def _measure(
 def _map_size(record: schema.Record) -> tuple[int, int]:
   for name in schema.MAPS:
     if data := getattr(record, f'{name}_map'):
-      width, height = images.open_image(data).size
+      width, height = images.upright_size(images.open_image(data))
       return height, width
-  width, height = images.open_image(record.image).size
+  width, height = images.upright_size(images.open_image(record.image))
   return height, width

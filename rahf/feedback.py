@@ -14,9 +14,10 @@ Axis letters: B batch, L tokens, H W size of an image, S that of the model.
 
 import concurrent.futures
 import dataclasses
+import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from typing import Any, NamedTuple
 
 import jax
@@ -138,9 +139,9 @@ class Model:
 
     Args:
       images: one, or a list. An image is a path, bytes of a PNG, JPEG or WEBP file, a
-        PIL image, or an array of NumPy or JAX, [H, W, 3], uint8 or floats in [0, 1];
-        an array [N, H, W, 3] is N images. Kinds and sizes may be mixed.
-      prompts: one for each image, or one for all.
+        PIL image, or an array of NumPy, JAX or PyTorch, [H, W, 3], uint8 or floats in
+        [0, 1]; an array [N, H, W, 3] is N images. Kinds and sizes may be mixed.
+      prompts: one for each image, in their order, or one for all.
 
     Returns:
       Feedback in the order of the images, a list also for a single one. Each holds its
@@ -270,21 +271,44 @@ def one_each(prompts: Any, count: int) -> list[Any]:
   """Returns a prompt for each of `count` images, of a list, or of one for all.
 
   Raises:
-    InputError: these are not as many, or no prompts at all.
+    InputError: these are not as many, have no order, or are not prompts.
   """
   if isinstance(prompts, str | None):
     return [prompts] * count
-  if not isinstance(prompts, Iterable):
+  # One more shows that there are too many, of an endless generator too.
+  found = as_list(prompts, count + 1)
+  if len(found) != count:
+    number = len(prompts) if isinstance(prompts, Sized) else len(found)
+    more = 'or more ' if len(found) > count and number == len(found) else ''
     raise InputError(
-      f'prompts = {prompts!r}; give a string for each image, or a single one for all'
-    )
-  prompts = list(prompts)
-  if len(prompts) != count:
-    raise InputError(
-      f'{len(prompts)} prompts for {count} images; give one for each, or a single '
+      f'{number} {more}prompts for {count} images; give one for each, or a single '
       'string for all'
     )
-  return prompts
+  return found
+
+
+def as_list(prompts: Any, most: int | None = None) -> list[Any]:
+  """Returns prompts as a list, of `most` at most; what they are is not checked.
+
+  Raises:
+    InputError: they have no order, or are not a sequence of strings at all.
+  """
+  if isinstance(prompts, Set | Mapping):
+    raise InputError(
+      f'prompts: a {type(prompts).__name__} does not say which prompt belongs to which '
+      'image; give a list in the order of the images'
+    )
+  # An array of more than one axis, or a table, is not a sequence of strings.
+  if (
+    isinstance(prompts, bytes | bytearray)
+    or not isinstance(prompts, Iterable)
+    or getattr(prompts, 'ndim', 1) != 1
+  ):
+    raise InputError(
+      f'prompts = {prompts!r:.200}; give a string for each image, or a single one for '
+      'all'
+    )
+  return list(itertools.islice(prompts, most))
 
 
 def _parts(items: Sequence, size: int) -> Iterator[Sequence]:

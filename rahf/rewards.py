@@ -17,7 +17,6 @@ import functools
 import math
 import numbers
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -162,7 +161,8 @@ class Reward:
     """
     if isinstance(prompts, str | None):
       prompts = [prompts]
-    if not len(prompts):
+    prompts = feedback.as_list(prompts)
+    if not prompts:
       raise InputError('there are no prompts; give one for each image')
     return np.stack([self.model.encode(prompt).text for prompt in prompts])
 
@@ -322,12 +322,7 @@ def _channels_last(images: Any) -> Any:
   """Returns arrays with the colours in the last axis, tensors as arrays of NumPy."""
   if isinstance(images, list | tuple):
     return [_channels_last(one) for one in images]
-  # Whoever has a tensor has imported PyTorch.
-  torch = sys.modules.get('torch')
-  if torch is not None and isinstance(images, torch.Tensor):
-    images = images.detach()
-    # NumPy has no bfloat16.
-    images = (images.float() if images.is_floating_point() else images).cpu().numpy()
+  images = inputs.from_torch(images)
   shape = getattr(images, 'shape', ())
   if len(shape) not in (3, 4):
     return images

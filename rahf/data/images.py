@@ -1,14 +1,16 @@
 """Image bytes to arrays, safely: the header is read before any pixel is."""
 
 import io
-import struct
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from rahf import lfs_pointer
+from rahf.data import colours, metadata
 from rahf.errors import InputError
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
@@ -16,11 +18,34 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024
 
-# What Pillow raises at spoilt bytes.
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, struct.error)
+# How files of our formats begin, though they may be damaged, and those of others.
+OURS = re.compile(rb'\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP', re.DOTALL)
+OTHERS = {
+  'GIF': rb'GIF8',
+  'BMP': rb'BM.{4}\0{4}',
+  'TIFF': rb'II[*+]\0|MM\0[*+]',
+  'AVIF': rb'.{4}ftypavi[fs]',
+  'HEIC': rb'.{4}ftyp(hei|hev|mif1|msf1)',
+  'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
+  'JPEG 2000': rb'\xff\x4f\xff\x51|\0\0\0\x0cjP  ',
+  'ICO': rb'\0\0\x01\0',
+  'PSD': rb'8BPS',
+  'SVG': rb'<svg|<\?xml.*<svg',
+}
 
 Box = Sequence[float] | Float[np.ndarray, '4']
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+# By EXIF orientation.
+TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(InputError):
@@ -30,24 +55,48 @@ class ImageError(InputError):
 def open_image(data: bytes) -> Image.Image:
   """Returns the image with its header checked and its pixels not yet decoded.
 
+  Of its metadata, `info` has the EXIF and the colour profile alone.
+
   Raises:
-    ImageError: not PNG, JPEG or WEBP, or larger than MAX_SIDE or MAX_PIXELS.
+    ImageError: not PNG, JPEG or WEBP, damaged, or larger than MAX_SIDE or MAX_PIXELS.
   """
   try:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    file = metadata.separate(data)
+  except ValueError as error:
+    raise ImageError(f'damaged: {error}') from None
+  try:
+    image = Image.open(io.BytesIO(file.data), formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise ImageError(f'too large: {error} Scale the image down first') from None
   except UnidentifiedImageError:
-    found = f'begins with {data[:12]!r}' if data else 'no bytes'
-    raise ImageError(f'not a PNG, JPEG or WEBP image ({found})') from None
-  except _DECODER_ERRORS as error:
+    raise ImageError(_what_else(data)) from None
+  except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'its header is damaged: {error}') from None
   _check_size(image)
+  if file.exif:
+    image.info['exif'] = file.exif
+  if file.profile:
+    image.info['icc_profile'] = file.profile
   return image
+
+
+def _what_else(data: bytes) -> str:
+  """Says what bytes are that no decoder takes for an image."""
+  if lfs_pointer.is_pointer(data):
+    return 'a Git LFS pointer, not the data: run `git lfs pull` in its clone'
+  if OURS.match(data):
+    return f'its header is damaged: no image follows its beginning, {data[:12]!r}'
+  found = f'begins with {data[:12]!r}' if data else 'no bytes'
+  kinds = (name for name, start in OTHERS.items() if re.match(start, data[:1024], re.S))
+  kind = next(kinds, None)
+  hint = f' but {kind}; convert it to PNG first' if kind else ''
+  return f'not a PNG, JPEG or WEBP image ({found}){hint}'
 
 
 def _check_size(image: Image.Image) -> None:
   width, height = image.size
+  if not (width and height):
+    raise ImageError(f'{width}x{height}: it has no pixels')
   if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
     raise ImageError(
       f'{width}x{height} pixels are more than the limit of {MAX_SIDE} a side and '
@@ -55,13 +104,34 @@ def _check_size(image: Image.Image) -> None:
     )
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+  """Returns the width and height that an opened image has once it is upright."""
+  width, height = image.size
+  turned = metadata.orientation(image.info.get('exif')) > 4
+  return (height, width) if turned else (width, height)
+
+
+def _upright(image: Image.Image, exif: Any) -> Image.Image:
+  turn = TURNS.get(metadata.orientation(exif))
+  return image if turn is None else image.transpose(turn)
+
+
 def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
-  """Decodes to RGB: upright by EXIF, transparency over white.
+  """Decodes to RGB: upright by EXIF, in sRGB by its profile, transparency over white.
+
+  Untagged images are taken as sRGB. Of an animation the first frame is taken.
 
   Raises:
     ImageError: the bytes are not a complete image within the size limits.
   """
-  return to_rgb(open_image(data))
+  image = open_image(data)
+  if not colours.has_deep_key(image):
+    return to_rgb(image)
+  try:
+    image = colours.split_deep(image, open_image(data))
+  except Exception as error:
+    raise ImageError(f'the image cannot be decoded: {error}') from None
+  return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
@@ -72,29 +142,25 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
   """
   _check_size(image)
   try:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'):
-      # 16 bits a pixel, which Pillow would cut off at 255.
-      image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
-      image = image.convert('RGBA')
-      white = Image.new('RGBA', image.size, 'white')
-      image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert('RGB'))
-  except _DECODER_ERRORS as error:
+    return np.asarray(_upright(colours.to_srgb(image), image.info.get('exif')))
+  except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'the image cannot be decoded: {error}') from None
 
 
 def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
-  """Decodes a stored heatmap to [0, 1].
+  """Decodes a stored heatmap to [0, 1]: the highest level of 8 or 16 bits is 1.
+
+  Its levels are data: a colour profile does not change them.
 
   Raises:
     ImageError: the bytes are not a complete image within the size limits.
   """
   image = open_image(data)
   try:
-    return np.asarray(image.convert('L'), np.float32) / 255
-  except _DECODER_ERRORS as error:
+    deep = image.mode.startswith('I')
+    grey = _upright(image if deep else image.convert('L'), image.info.get('exif'))
+    return np.asarray(grey, np.float32) / (65535 if deep else 255)
+  except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'the map cannot be decoded: {error}') from None
 
 

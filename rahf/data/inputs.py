@@ -1,7 +1,9 @@
-"""What people pass as an image, to RGB pixels: files, bytes, PIL images, arrays."""
+"""Decodes whatever is passed as an image to RGB: files, bytes, PIL images, arrays."""
 
 import os
 import pathlib
+import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,16 +11,21 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from rahf import lfs_pointer
 from rahf.data import images
 from rahf.data.datasets import files
 from rahf.data.images import ImageError
+from rahf.errors import InputError
 
 # How far beyond [0, 1] floats may be, as interpolation leaves them.
 SLACK = 1e-3
 KINDS = (
   'a path, bytes of a PNG, JPEG or WEBP file, a PIL image, or an array [height, width, '
-  '3], uint8 or floats in [0, 1]'
+  '3] of NumPy, JAX or PyTorch, uint8 or floats in [0, 1]'
 )
+# How files of the three formats begin in base64.
+BASE64 = re.compile('data:|iVBORw0KGgo|/9j/|UklGR')
+LONGEST_PATH = 200  # Characters that are repeated in errors.
 
 
 def split_images(given: Any) -> list[Any]:
@@ -30,8 +37,9 @@ def split_images(given: Any) -> list[Any]:
   if isinstance(given, list | tuple):
     return [image for one in given for image in split_images(one)]
   if _is_array(given):
+    given = from_torch(given)
     if given.ndim == 4:
-      return list(np.asarray(given))
+      return list(_to_numpy(given))
     if given.ndim != 3:
       raise ImageError(
         f'an array of shape {list(given.shape)} is no image; give [height, width, 3], '
@@ -46,8 +54,8 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
   Floats are rounded to 1/255.
 
   Args:
-    image: a path (local or in a bucket), bytes, a PIL image, or an array of NumPy or
-      JAX, [H, W, 3], uint8 or floats in [0, 1].
+    image: a path (local or in a bucket), bytes, a PIL image, or an array of NumPy, JAX
+      or PyTorch, [H, W, 3], uint8 or floats in [0, 1].
 
   Raises:
     ImageError: it is none of these, or cannot be decoded; says what and why.
@@ -64,13 +72,15 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
       )
     return images.to_rgb(image)
   if _is_array(image):
-    return _from_array(np.asarray(image))
+    return _from_array(_to_numpy(image))
   raise ImageError(f'{type(image).__name__} is no image; give {KINDS}')
 
 
 def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   if path.startswith(('http://', 'https://')):
-    raise ImageError(f'{path}: download the image first and give its bytes')
+    raise ImageError(
+      f'{path:.{LONGEST_PATH}}: download the image first and give its bytes'
+    )
   try:
     if '://' in path:
       data = epath.Path(path).read_bytes()
@@ -80,7 +90,13 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.
       reason = f'{path.partition("://")[0]}:// is no kind of bucket that is known'
-    raise ImageError(f'{path} cannot be read: {reason}') from None
+    if BASE64.match(path):
+      reason = 'text in base64 is not a path; give base64.b64decode(text), bytes'
+    raise ImageError(f'{path:.{LONGEST_PATH}} cannot be read: {reason}') from None
+  try:
+    lfs_pointer.check(path, data)
+  except InputError as error:
+    raise ImageError(str(error)) from None
   try:
     return images.decode_image(data)
   except ImageError as error:
@@ -125,3 +141,30 @@ def check_floats(pixels: Float[np.ndarray, '...']) -> None:
 
 def _is_array(value: Any) -> bool:
   return hasattr(value, '__array__') and hasattr(value, 'ndim')
+
+
+def from_torch(value: Any) -> Any:
+  """Returns a tensor of PyTorch, on any device, as an array; other values as they are.
+
+  Raises:
+    ImageError: it has no values that could be copied, or is of an odd layout.
+  """
+  # Whoever has a tensor has imported PyTorch.
+  torch = sys.modules.get('torch')
+  if torch is None or not isinstance(value, torch.Tensor):
+    return value
+  try:
+    value = value.detach()
+    # NumPy has no bfloat16.
+    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+  except (RuntimeError, TypeError, NotImplementedError) as error:
+    raise ImageError(f'a tensor of {value.dtype} cannot be read: {error}') from None
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+  value = from_torch(value)
+  try:
+    return np.asarray(value)
+  except (RuntimeError, TypeError, ValueError) as error:
+    kind = type(value).__name__
+    raise ImageError(f'a {kind} cannot be read as an array: {error}') from None

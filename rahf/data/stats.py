@@ -80,6 +80,7 @@ def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Fa
   """Returns the facts of one record; decodes the maps and the image's header."""
   image = images.open_image(record.image)
   encoded = [getattr(record, f'{name}_map') for name in schema.MAPS]
+  width, height = images.upright_size(image)
   labels = record.keyword_labels
   return Facts(
     scores=record.scores,
@@ -98,7 +99,7 @@ def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Fa
     ),
     words=len(record.tokens),
     aligned=sum(labels) / len(labels) if labels else float('nan'),
-    size=f'{image.width}x{image.height}',
+    size=f'{width}x{height}',
     format=image.format,
   )
 

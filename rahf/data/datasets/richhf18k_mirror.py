@@ -8,7 +8,8 @@ of these names:
   {artifact,misalignment,aesthetics,overall}_score  float, [0, 1], higher is better
   {artifact,misalignment}_map    bytes, or a struct with bytes: PNG or JPEG
   prompt_misalignment_label      str      one digit a word: 1 aligned, 0 misaligned
-How maps are encoded there is not documented; what is no PNG or JPEG is masked.
+How maps are encoded there is not documented: the highest level, of 8 or 16 bits, is
+taken as 1, and what is not a PNG or JPEG is masked.
 """
 
 import functools
