@@ -87,7 +87,7 @@ def _separate_png(data: bytes) -> ImageFile:
   while position + 12 <= len(data):
     length, kind = struct.unpack_from('>I4s', data, position)
     end = position + 12 + length
-    if end > len(data) or not kind.isalpha():
+    if end > len(data) or not kind.isalpha() or kind == b'IEND':
       break
     body = data[position + 8 : end - 4]
     sound = zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end])
@@ -107,9 +107,6 @@ def _separate_png(data: bytes) -> ImageFile:
     header = header or body
     pixels = pixels or kind == b'IDAT'
     position = end
-    if kind == b'IEND':
-      # Whatever follows is not of the image.
-      position = len(data)
   kept.append(data[position:])
   return ImageFile(b''.join(kept), exif, profile)
 
