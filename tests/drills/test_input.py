@@ -133,6 +133,24 @@ def test_mutated_images(long):
   assert memory < MEMORY
 
 
+def test_whole_pictures_with_odd_metadata(long):
+  """None is refused, and each is shown as without, turned by its orientation."""
+  count = 10_000 if long else 600
+  code = 'import sys, odd_metadata; odd_metadata.check(int(sys.argv[1]))'
+  done = subprocess.run(
+    [sys.executable, '-W', 'ignore', '-c', code, str(count)],
+    capture_output=True,
+    text=True,
+    env={'PYTHONPATH': ':'.join(sys.path), 'PATH': ''},
+    timeout=1800,
+  )
+  assert done.returncode == 0, done.stderr
+  checked, upright = map(int, done.stdout.split())
+  assert checked == count
+  # Most changes of EXIF leave the orientation alone.
+  assert upright > 0.3 * count
+
+
 # Prompts
 
 PROMPTS = {
