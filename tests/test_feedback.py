@@ -1,5 +1,6 @@
 """Scoring by `rahf.load`: any kind of image, any batch, the training's own pixels."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -209,6 +210,8 @@ def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
     (Image.new('I', (4, 4), 200), "mode 'I' has no known range"),
     ('foo://a/b.png', 'cannot be read: foo:// is no kind of bucket that is known'),
     (None, 'NoneType is no image'),
+    ({'image': b''}, 'dict is no image'),
+    (Image.new('RGB', (0, 4)), r'images\[1\]: 0x4: it has no pixels'),
   ],
 )
 def test_images_that_are_none(model, image, message):
@@ -225,11 +228,35 @@ def test_images_that_are_none(model, image, message):
     (['a'], '1 prompts for 2 images'),
     (['a', 'b \ud800'], r'images\[1\]: its prompt .* is no valid Unicode'),
     (3, 'prompts = 3; give a string for each image'),
+    (b'a cat', r"prompts = b'a cat'; give a string"),
+    (np.array([['a', 'b']]), 'prompts = array'),
+    (np.array('a'), 'prompts = array'),
+    ({'a', 'b'}, 'prompts: a set does not say which prompt belongs to which'),
+    (frozenset('ab'), 'prompts: a frozenset does not say'),
+    ({'x.png': 'a', 'y.png': 'b'}, 'prompts: a dict does not say'),
+    ({'a': 1, 'b': 2}.keys(), 'prompts: a dict_keys does not say'),
+    (itertools.repeat('a'), '3 or more prompts for 2 images'),
+    (['a'] * 5, '5 prompts for 2 images'),
+    ((text for text in 'a'), '1 prompts for 2 images'),
   ],
 )
 def test_prompts_that_are_none(model, prompts, message):
   with pytest.raises(InputError, match=message):
     model.score([make_pixels()] * 2, prompts)
+
+
+def test_prompts_in_any_order_that_is_one(model):
+  pixels = [make_pixels()] * 2
+  expected = model.score(pixels, ['a cat', 'a red circle'])
+  for prompts in (
+    ('a cat', 'a red circle'),
+    (text for text in ('a cat', 'a red circle')),
+    np.array(['a cat', 'a red circle']),
+    {1: 'a cat', 2: 'a red circle'}.values(),
+  ):
+    found = model.score(pixels, prompts)
+    assert [one.prompt for one in found] == ['a cat', 'a red circle']
+    assert [one.scores for one in found] == [one.scores for one in expected]
 
 
 def test_a_directory_that_is_none():

@@ -1,6 +1,9 @@
 """Images from files, arrays and PIL: the pixels that training sees."""
 
+import base64
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 from util import make_pixels
 
 from rahf.data import images
-from rahf.data.inputs import read_pixels
+from rahf.data.inputs import read_pixels, split_images
 
 
 def test_pixels_are_those_of_training():
@@ -54,3 +57,85 @@ def test_images_in_the_home(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'a.png').write_bytes(images.encode_png(make_pixels()))
   np.testing.assert_array_equal(read_pixels('~/a.png'), make_pixels())
+
+
+@pytest.fixture
+def torch():
+  return pytest.importorskip('torch', reason='pip install "rahf[parity]"')
+
+
+@pytest.mark.parametrize(
+  'dtype', ['uint8', 'float16', 'bfloat16', 'float32', 'float64']
+)
+def test_tensors_of_pytorch(torch, dtype):
+  """Those of a training too; bfloat16 has 8 bits of a value."""
+  pixels = make_pixels()
+  tensor = torch.from_numpy(pixels)
+  if dtype != 'uint8':
+    tensor = (tensor / 255).to(getattr(torch, dtype)).requires_grad_()
+  found = read_pixels(tensor).astype(int)
+  np.testing.assert_allclose(found, pixels, atol=1 if dtype == 'bfloat16' else 0)
+  (single,) = split_images(tensor)
+  np.testing.assert_array_equal(read_pixels(single), found)
+  several = split_images([tensor[None].repeat(2, 1, 1, 1), tensor, pixels])
+  assert len(several) == 4
+  for one in several[:3]:
+    np.testing.assert_array_equal(read_pixels(one), found)
+  # Steps are not contiguous.
+  np.testing.assert_array_equal(read_pixels(tensor[::2, 1::2]), found[::2, 1::2])
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda t: t.zeros(3, 8, 9), r'shape \[3, 8, 9\] .*move the channels last'),
+    (lambda t: t.zeros(8, 9), r'shape \[8, 9\] is no image'),
+    (lambda t: t.zeros(8, 9, 3, dtype=t.int64), 'int64 has no known range'),
+    (lambda t: t.zeros(8, 9, 3, dtype=t.complex64), 'complex64 has no known range'),
+    (lambda t: t.full((8, 9, 3), 255.0), r'x / 255'),
+    (
+      lambda t: t.zeros(8, 9, 3, device='meta'),
+      r'a tensor of torch\.float32 cannot be',
+    ),
+    (lambda t: t.zeros(8, 9, 3).to_sparse(), r'a tensor of torch\.float32 cannot be'),
+  ],
+)
+def test_tensors_that_are_no_image(torch, make, message):
+  with pytest.raises(images.ImageError, match=message):
+    [read_pixels(image) for image in split_images(make(torch))]
+
+
+def test_pytorch_is_not_imported():
+  code = (
+    'import sys, numpy as np\nfrom rahf.data.inputs import read_pixels\n'
+    'read_pixels(np.zeros((2, 2, 3)))\nprint("torch" in sys.modules)'
+  )
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert found.stdout.strip() == 'False', found.stderr
+
+
+@pytest.mark.parametrize('size', [(0, 5), (5, 0), (0, 0)])
+def test_pil_images_without_pixels(size):
+  with pytest.raises(
+    images.ImageError, match=rf'^{size[0]}x{size[1]}: it has no pixel'
+  ):
+    read_pixels(Image.new('RGB', size))
+
+
+def test_text_that_is_an_image():
+  """What a browser or a service gives, not a path."""
+  data = images.encode_png(make_pixels())
+  text = base64.b64encode(data).decode()
+  for given in (text, f'data:image/png;base64,{text}'):
+    with pytest.raises(images.ImageError, match='base64 is not a path') as caught:
+      read_pixels(given)
+    assert len(str(caught.value)) < 400
+
+
+def test_pointers_of_git_lfs(tmp_path):
+  path = tmp_path / 'a.png'
+  path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
+  with pytest.raises(
+    images.ImageError, match=r'a\.png is a Git LFS pointer.* lfs pull'
+  ):
+    read_pixels(path)

@@ -6,10 +6,12 @@ import functools
 import io
 import json
 import math
+import zlib
 
+import image_files
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 import rahf
 from rahf.data import images
@@ -103,13 +105,39 @@ def test_requests_that_come_together_are_one_batch(port, engine, model, monkeypa
   assert model._infer_pixels._cache_size() == len(model.buckets) == 2
 
 
-def bomb() -> bytes:
-  """A small file whose header holds 70 MB of text."""
-  info = PngImagePlugin.PngInfo()
-  info.add_text('a', 'x' * 70_000_000, zip=True)
-  buffer = io.BytesIO()
-  Image.new('RGB', (2, 2)).save(buffer, 'PNG', pnginfo=info)
-  return buffer.getvalue()
+def much_text(text: bytes = b'x' * 70_000_000) -> bytes:
+  """The image with 70 MB of text, packed into a few kilobytes."""
+  data = make_image()
+  made = image_files.chunk(b'zTXt', b'a\0\0' + zlib.compress(text))
+  return data[:33] + made + data[33:]
+
+
+def odd_exif(*tags: tuple[int, int, int, bytes]) -> bytes:
+  """The image with EXIF."""
+  image = Image.open(io.BytesIO(make_image()))
+  return image_files.encode(image, exif=b'Exif\0\0' + image_files.tiff(*tags))
+
+
+# A software tag without text, a rational of -1/0 and a year of no bytes.
+ODD = ((0x0131, 5, 1, b'\x32\0\0\0'), (0x011A, 10, 1, b'\xff' * 4))
+ODD += ((0x0132, 99, 2**32 - 1, b''.ljust(4)),)
+
+
+@pytest.mark.parametrize(
+  ('image', 'turned'),
+  [
+    (much_text, False),
+    (lambda: odd_exif(*ODD), False),
+    (lambda: odd_exif(image_files.turned(6), *ODD), True),
+    (lambda: odd_exif(image_files.turned(9), *ODD), False),
+  ],
+)
+def test_odd_metadata_does_not_matter(port, model, image, turned):
+  pixels = images.decode_image(make_image())
+  (expected,) = model.score(np.rot90(pixels, -1) if turned else pixels, PROMPT)
+  answer = ask_json(port, image())
+  assert answer.status == 200
+  assert_same(answer.json, expected.to_dict(maps=True))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +147,7 @@ def bomb() -> bytes:
     (lambda: b'', 'not a PNG, JPEG or WEBP image (no bytes)'),
     (lambda: make_image()[:-200], 'the image cannot be decoded: '),
     (lambda: make_image(0, 8193, 1), '1x8193 pixels are more than the limit of 8192'),
-    (bomb, 'its header is damaged: Decompressed data too large'),
+    (lambda: make_image()[:60] + b'x' + make_image()[61:], 'damaged: the checksum'),
   ],
 )
 def test_images_that_are_refused(port, image, message):

@@ -4,6 +4,7 @@ import collections
 import io
 import json
 
+import image_files
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -224,6 +225,22 @@ def test_polarity_and_names(release, tmp_path):
   np.testing.assert_allclose(example['scores'], [0.1, 0.2, 0.3, 0.4], atol=1e-7)
   assert images.decode_map(example['implausibility_map']).min() == 1
   assert images.decode_map(example['misalignment_map']).max() == 0
+
+
+def test_maps_of_16_bits(release, tmp_path):
+  """A ramp from 0 to 1 is one, of 8 bits and of 16."""
+  deep = np.arange(0, 65536, 257).reshape(16, 16)
+  maps = {
+    'artifact_map': image_files.png(deep, 16, image_files.GREY),
+    'misalignment_map': images.encode_png((deep >> 8).astype(np.uint8)),
+  }
+  release.add('train', 'a', **maps).add('dev', 'd').add('test', 't')
+  stored, _ = _prepare(release.write(), tmp_path)
+  example = stored['train']['a']
+  expected = np.linspace(0, 1, 256).reshape(16, 16)
+  for name in schema.MAPS:
+    found = images.decode_map(example[f'{name}_map'])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_uid_in_two_splits_stays_for_evaluation(release, tmp_path):

@@ -1,13 +1,15 @@
 """RichHF-18K from parquet files that hold its images too."""
 
+import image_files
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rahf.data import verify
 from rahf.data.__main__ import main
 from rahf.data.datasets.richhf18k_mirror import prepare_mirror
-from rahf.data.images import encode_png
+from rahf.data.images import decode_map, encode_png
 from rahf.data.records import open_split
 from rahf.errors import InputError
 
@@ -67,6 +69,17 @@ def test_labels_and_images_of_a_row(tmp_path):
     ('c', 'unreadable_map'),
     ('e', 'label_mismatch'),
   }
+
+
+def test_maps_of_16_bits(tmp_path):
+  deep = image_files.png([[0, 6553, 32768, 65535]], 16, image_files.GREY)
+  write(tmp_path / 'files', 'train-0', row(artifact_map=deep))
+  directory, _ = prepare_mirror(tmp_path / 'out', files=tmp_path / 'files')
+  (record,) = open_split(directory, 'train')
+  assert not list(verify.check_record(record))
+  expected = [[0, 6553 / 65535, 32768 / 65535, 1]]
+  found = decode_map(record.implausibility_map)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_by_command(tmp_path, capfd):
