@@ -89,7 +89,7 @@ def _what_else(data: bytes) -> str:
   found = f'begins with {data[:12]!r}' if data else 'no bytes'
   kinds = (name for name, start in OTHERS.items() if re.match(start, data[:1024], re.S))
   kind = next(kinds, None)
-  hint = f' but {kind}; convert it to PNG first' if kind else ''
+  hint = f'; it is {kind}: convert it to PNG first' if kind else ''
   return f'not a PNG, JPEG or WEBP image ({found}){hint}'
 
 
@@ -150,12 +150,13 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
 def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
   """Decodes a stored heatmap to [0, 1]: the highest level of 8 or 16 bits is 1.
 
-  Its levels are data: a colour profile does not change them.
+  Its levels are data: colour profile and transparency do not change them.
 
   Raises:
     ImageError: the bytes are not a complete image within the size limits.
   """
   image = open_image(data)
+  image.info.pop('transparency', None)
   try:
     deep = image.mode.startswith('I')
     grey = _upright(image if deep else image.convert('L'), image.info.get('exif'))

@@ -91,6 +91,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.
       reason = f'{path.partition("://")[0]}:// is no kind of bucket that is known'
     if BASE64.match(path):
+      path = f'{path[:32]}…'
       reason = 'text in base64 is not a path; give base64.b64decode(text), bytes'
     raise ImageError(f'{path:.{LONGEST_PATH}} cannot be read: {reason}') from None
   try:

@@ -16,6 +16,8 @@ JPEG = b'\xff\xd8\xff'
 ORIENTATION = 0x0112  # The EXIF tag.
 # Of a colour profile, uncompressed; those of printers have a few megabytes.
 MOST_PROFILE = 2**24
+# Chunks or segments: many times those of any sound file, and quickly gone through.
+MOST_PARTS = 2**17
 
 # Fill bytes may precede a marker.
 _MARKER = re.compile(rb'\xff++([^\x00])', re.DOTALL)
@@ -46,7 +48,8 @@ def separate(data: bytes) -> ImageFile:
   Where the file is cut or odd, its rest stays as it is, for the decoder to judge.
 
   Raises:
-    ValueError: the checksum of a PNG chunk that the pixels need is wrong.
+    ValueError: the checksum of a PNG chunk that the pixels need is wrong, or there are
+      more than MOST_PARTS chunks or segments.
   """
   if data.startswith(PNG):
     return _separate_png(data)
@@ -62,7 +65,8 @@ def orientation(exif: object) -> int:
   """
   if not isinstance(exif, bytes):
     return 1
-  tiff = exif.removeprefix(b'Exif\0\0')
+  # Some writers put the name of the segment there, and some twice.
+  tiff = exif.removeprefix(b'Exif\0\0').removeprefix(b'Exif\0\0')
   order = {b'II*\0': '<', b'MM\0*': '>'}.get(tiff[:4])
   if order is None:
     return 1
@@ -82,7 +86,7 @@ def orientation(exif: object) -> int:
 
 
 def _separate_png(data: bytes) -> ImageFile:
-  kept, exif, profile = [PNG], b'', b''
+  kept, exif, profile = _Kept(data, len(PNG)), b'', b''
   header, pixels, position = b'', False, len(PNG)
   while position + 12 <= len(data):
     length, kind = struct.unpack_from('>I4s', data, position)
@@ -92,23 +96,45 @@ def _separate_png(data: bytes) -> ImageFile:
     body = data[position + 8 : end - 4]
     sound = zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end])
     # A lower case letter marks chunks that decoders may pass over.
-    if kind[:1].isupper() or kind == b'tRNS':
-      if not sound:
-        raise ValueError(f'the checksum of its {kind.decode()} chunk is wrong')
-      if kind == b'tRNS':
-        # After the pixels it would come too late.
-        kept += [] if pixels else [_chunk(kind, _scaled_grey(body, header))]
-      else:
-        kept.append(data[position:end])
-    elif sound and kind == b'eXIf':
+    needed = kind[:1].isupper()
+    if (needed or kind == b'tRNS') and not sound:
+      raise ValueError(f'the checksum of its {kind.decode()} chunk is wrong')
+    if kind == b'tRNS' and not pixels:  # Later, it would come too late.
+      kept.replace(position, end, _chunk(kind, _scaled_grey(body, header)))
+    elif not needed:
+      kept.replace(position, end)
+    if sound and kind == b'eXIf':
       exif = exif or body
     elif sound and kind == b'iCCP':
       profile = profile or _inflated(body)
     header = header or body
     pixels = pixels or kind == b'IDAT'
     position = end
-  kept.append(data[position:])
-  return ImageFile(b''.join(kept), exif, profile)
+    kept.count()
+  return ImageFile(kept.join(), exif, profile)
+
+
+class _Kept:
+  """A file of which parts are left out or replaced."""
+
+  def __init__(self, data: bytes, start: int):
+    self._data, self._pieces = data, [data[:start]]
+    self._start, self._parts = start, 0
+
+  def replace(self, start: int, end: int, other: bytes = b'') -> None:
+    """Replaces a part after those that were before."""
+    self._pieces += [self._data[self._start : start], other]
+    self._start = end
+
+  def count(self) -> None:
+    """Counts a part; raises ValueError when there are too many."""
+    self._parts += 1
+    if self._parts > MOST_PARTS:
+      raise ValueError(f'more than {MOST_PARTS} parts before the pixels end')
+
+  def join(self) -> bytes:
+    """Returns the file."""
+    return b''.join([*self._pieces, self._data[self._start :]])
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -138,7 +164,7 @@ def _inflated(body: bytes) -> bytes:
 
 
 def _separate_jpeg(data: bytes) -> ImageFile:
-  kept, exif, profile = [data[:2]], b'', []
+  kept, exif, profile = _Kept(data, 2), b'', []
   position = 2
   while (found := _MARKER.match(data, position)) and found[1][0] in _SEGMENTS:
     marker, start = found[1][0], found.end()
@@ -150,11 +176,13 @@ def _separate_jpeg(data: bytes) -> ImageFile:
       exif = exif or body[6:]
     elif marker == _APP2 and body.startswith(b'ICC_PROFILE\0'):
       profile.append(body[12:])
-    if _shows_pixels(marker, body):
-      kept += [b'\xff', data[found.end() - 1 : end]]
+    if not _shows_pixels(marker, body):
+      kept.replace(position, end)
+    elif start > position + 2:  # Pillow is slow with fill bytes.
+      kept.replace(position, start - 2)
     position = end
-  kept.append(data[position:])
-  return ImageFile(b''.join(kept), exif, _joined(profile))
+    kept.count()
+  return ImageFile(kept.join(), exif, _joined(profile))
 
 
 def _shows_pixels(marker: int, body: bytes) -> bool:

@@ -168,7 +168,7 @@ def test_other_kinds_are_named(kind):
     'SVG': b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
   }.get(kind) or _encode(_halves(), kind)
   with pytest.raises(
-    images.ImageError, match=rf'^not a PNG, JPEG or WEBP .* but {kind}; convert'
+    images.ImageError, match=rf'^not a PNG, JPEG or WEBP .* it is {kind}: convert'
   ):
     images.decode_image(data)
 
@@ -191,6 +191,25 @@ def test_the_highest_level_of_a_map_is_1(depth):
     entries = chunk(b'PLTE', np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
     data = image_files.png(levels, 8, image_files.PALETTE, entries)
     np.testing.assert_allclose(images.decode_map(data), levels / 255, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings('error')
+def test_transparency_does_not_change_a_map():
+  levels = np.array([[0, 1, 2]])
+  grey = chunk(b'PLTE', np.repeat([0, 100, 255], 3).astype(np.uint8).tobytes())
+  for data, expected in (
+    (
+      image_files.png(levels, 8, image_files.PALETTE, grey, chunk(b'tRNS', b'\0\7')),
+      [[0, 100, 255]],
+    ),
+    (image_files.png(levels, 8, image_files.GREY, chunk(b'tRNS', b'\0\1')), levels),
+    (
+      image_files.png(levels * 257, 16, image_files.GREY, chunk(b'tRNS', b'\1\1')),
+      levels,
+    ),
+  ):
+    found = images.decode_map(data) * 255
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_map_levels_are_shares_of_255():

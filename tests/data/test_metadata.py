@@ -126,6 +126,17 @@ SEGMENTS = {
 }
 
 
+def test_more_parts_than_any_image_has():
+  """Each would take its time."""
+  plain = encode(_halves(), 'JPEG')
+  for data in (
+    plain[:2] + b'\xff\xfe\0\2' * 2**18 + plain[2:],
+    image_files.png([[0]], 8, image_files.GREY, chunk(b'tEXt', b'') * 2**18),
+  ):
+    with pytest.raises(images.ImageError, match='damaged: more than 131072 parts'):
+      images.decode_image(data)
+
+
 @pytest.mark.parametrize('name', SEGMENTS)
 def test_segments_of_no_pixels_are_passed_over(name):
   whole = encode(_halves(), 'JPEG')

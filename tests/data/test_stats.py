@@ -92,6 +92,14 @@ def test_facts_of_one_record(picture):
   assert rows['implausibility map empty'] == '100.0%'
 
 
+def test_sizes_are_those_of_upright_images():
+  buffer = io.BytesIO()
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.new('RGB', (16, 8)).save(buffer, 'JPEG', exif=exif)
+  assert stats.measure(make_record(image=buffer.getvalue())).size == '8x16'
+
+
 def test_how_far_annotators_are_apart():
   """In steps of the scale, over those who were asked."""
   annotations = [
