@@ -13,17 +13,20 @@ from rahf.errors import InputError
 MOST = 16 * 2**20
 
 
-def parse(text: str | bytes) -> Any:
+def parse(text: str | bytes, *, constants: bool = False) -> Any:
   """Returns what JSON says.
+
+  Args:
+    constants: take NaN, Infinity and numbers that are too large for float64 as Python's
+      floats, where nobody may ask for the value that holds them.
 
   Raises:
     ValueError: it is no JSON, or is what readers take in different ways: a name twice
       in an object, NaN, a number that is none of float64, thousands of levels.
   """
+  numbers = {} if constants else {'parse_constant': _refuse, 'parse_float': _float}
   try:
-    return json.loads(
-      text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float
-    )
+    return json.loads(text, object_pairs_hook=_object, **numbers)
   except RecursionError:
     raise ValueError('it has too many levels') from None
 

@@ -97,7 +97,7 @@ BROKEN = [
   ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
   ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'no valid Unicode'),
   ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
-  ([1], 'is no JSON object'),
+  ([1], 'not a JSON object'),
 ]
 
 

@@ -28,7 +28,8 @@ def _write_table(path, uid_column='uid', prompt_column='prompt'):
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
     quoted = AWKWARD.replace('"', '""')
-    lines = [f'{uid_column}{comma}{prompt_column}']
+    # In quotes, since it says of TSV that values are.
+    lines = [f'"{uid_column}"{comma}"{prompt_column}"']
     lines += [f'{rows[0][uid_column]}{comma}"{quoted}"', f'b{comma}plain']
     # Spreadsheets begin UTF-8 with a byte order mark.
     path.write_text('\n'.join(lines), encoding='utf-8-sig')
@@ -73,12 +74,12 @@ def test_first_of_differing_prompts_wins(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'content', 'message'),
   [
-    ('t.csv', b'id,text\n1,x\n', r't\.csv, row 1: needs uid .* has id, text'),
+    ('t.csv', b'id,text\n1,x\n', r't\.csv, line 1: needs uid .* has id, text'),
     ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
-    ('t.jsonl', b'{"uid": "a", "prompt"', r't\.jsonl: cannot be read'),
+    ('t.jsonl', b'{"uid": "a", "prompt"', r"t\.jsonl, line 1: not JSON .*':'"),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
-    ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'row 1: filename is 7, not text'),
-    ('t.parquet', b'PAR1 but no more', r't\.parquet: cannot be read'),
+    ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'line 1: filename is 7, not text'),
+    ('t.parquet', b'PAR1 but no more', r't\.parquet is no complete parquet file'),
     ('t.xlsx', b'', r'must end in \.csv'),
   ],
 )
