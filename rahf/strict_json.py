@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from rahf import lfs_pointer
 from rahf.errors import InputError
 
 # Bytes of a file that is read whole: a description, an index.
@@ -35,7 +36,7 @@ def read(path: str | os.PathLike) -> Any:
   """Returns what a file says.
 
   Raises:
-    ValueError: as `parse`, or it is no UTF-8, or larger than MOST.
+    ValueError: as `parse`, or it is no UTF-8, larger than MOST, or a Git LFS pointer.
     OSError: it cannot be read.
   """
   # Not by its size, which that of a device or a pipe is not.
@@ -43,6 +44,7 @@ def read(path: str | os.PathLike) -> Any:
     data = file.read(MOST + 1)
   if len(data) > MOST:
     raise ValueError(f'it has more than {MOST} bytes')
+  lfs_pointer.check(path, data)
   return parse(data.decode())
 
 

@@ -254,3 +254,17 @@ def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
   _, rows = run(job(tmp_path / 'images'))
   assert_rows(rows, model.score(tmp_path / 'images/a.JPG', 'a red circle'))
   assert (rows[0]['width'], rows[0]['height']) == (25, 25)
+
+
+def test_linked_folders_are_told(job, tmp_path, capsys):
+  """Every image that was found has a result, and yet not all is done."""
+  folder = write_folder(tmp_path / 'images', 1)
+  write_folder(tmp_path / 'elsewhere', 1)
+  (folder / 'away').symlink_to(tmp_path / 'elsewhere')
+  for _ in range(2):
+    status, rows = run(job(folder))
+    assert status == 1
+    assert [(row['uid'], row['error']) for row in rows] == [('000.png', None)]
+    errors = capsys.readouterr().err
+    assert 'Warning: 1 linked folders were not looked into' in errors
+    assert str(folder / 'away') in errors

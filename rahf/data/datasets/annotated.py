@@ -62,6 +62,8 @@ def prepare_annotated(
   target = writing.target(data_dir, name, VERSION, overwrite)
   report = Report()
   by_uid = raw.read(pathlib.Path(annotations))
+  if not by_uid:
+    raise InputError(f'--annotations {annotations}: it is empty')
   source = ImageFolder(images, prompts, by_uid)
   splits = _deal_out(by_uid, source, dev, test, report)
   if not any(splits.values()):
@@ -69,8 +71,6 @@ def prepare_annotated(
     raise InputError(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
       f'prompt in {prompts}; the first, {first.uid}: {first.detail}'
-      if by_uid
-      else f'--annotations {annotations}: it is empty'
     )
   report.note_linked(source.linked)
   report.note_empty(splits)

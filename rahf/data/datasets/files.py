@@ -1,10 +1,12 @@
 """Files that are read: images in a folder or a tar archive; nothing is unpacked."""
 
+import gzip
 import os
 import pathlib
 import stat
 import tarfile
 import threading
+import zlib
 from collections.abc import Iterator
 
 from rahf import lfs_pointer
@@ -18,6 +20,8 @@ OTHERS = (
   *('.tif', '.tiff'),
 )
 
+# What a damaged tar archive raises.
+TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
 # Of an image, and of its prompt; what is larger is neither.
 MOST_BYTES, MOST_TEXT = 2**28, 2**20
 
@@ -77,6 +81,21 @@ def walk(
       linked.append(path)
 
 
+def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+  """Yields the members of a tar archive; the archive itself keeps none of them.
+
+  Raises:
+    tarfile.ReadError: it has no end.
+  """
+  while member := tar.next():
+    tar.members.clear()
+    yield member
+  # tarfile says nothing of a file that ends before a header, or in a damaged one.
+  tar.fileobj.seek(tar.offset)
+  if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+    raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+
+
 class Folder:
   """The image files below a folder.
 
@@ -125,8 +144,8 @@ class Archive:
     self.parallel = not is_compressed(self._file)
     try:
       self._tar = tarfile.open(file)  # noqa: SIM115, read from as long as this lives
-      members = [member for member in self._tar if member.isfile()]
-    except (tarfile.TarError, EOFError) as error:
+      members = [member for member in tar_members(self._tar) if member.isfile()]
+    except TAR_ERRORS as error:
       raise InputError(f'--images {file}: no complete tar archive ({error})') from None
     self._members = {pathlib.PurePosixPath(m.name): m for m in members}
     self.paths: list[pathlib.PurePath] = [

@@ -72,10 +72,12 @@ class ImageFiles:
         'give a table of prompts by --prompts'
       )
     first = next(walk(self._folder)).relative_to(self._folder)
+    named = self._prompts.example()
     return InputError(
-      f'{self._folder}: no image has a prompt in {self._table}, whose names are such '
-      f'as {self._prompts.example()!r}, those of the images such as {str(first)!r}; '
-      'paths in it begin at the folder of the images, or of the table'
+      f'{self._folder}: no image has a prompt in {self._table}, '
+      + (f'which names {named!r} and others' if named else 'which has none')
+      + f'; the first image is {str(first)!r}. A path in the table starts at the '
+      'folder of the images or at that of the table'
     )
 
   def _load(self, path: pathlib.Path) -> Item:

@@ -11,11 +11,9 @@ of sd_v1. Nothing is unpacked.
 
 import dataclasses
 import functools
-import gzip
 import itertools
 import pathlib
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -28,10 +26,10 @@ from rahf.errors import InputError
 
 # The fields of a row with the bytes that each may have.
 IMAGES = {suffix[1:]: MOST_BYTES for suffix in (*SUFFIXES, *OTHERS)}
-MOST = IMAGES | {'txt': MOST_TEXT, 'json': MOST_TEXT}
+TEXTS = {'txt': MOST_TEXT, 'json': MOST_TEXT}
+MOST = IMAGES | TEXTS
 # How many other fields an error names.
 _NAMED = 4
-_DAMAGED = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Member(NamedTuple):
@@ -77,10 +75,12 @@ class Sample:
       self.members.append(member)
 
   def images(self) -> list[Member]:
-    return [member for member in self.members if member.field in IMAGES]
+    """Returns the images, of formats that are not read only if there are no others."""
+    found = [member for member in self.members if member.field in IMAGES]
+    return [m for m in found if f'.{m.field}' in SUFFIXES] or found
 
   def is_pair(self) -> bool:
-    return bool(self.images()) and len(self.members) > len(self.images())
+    return bool(self.images()) and any(m.field in TEXTS for m in self.members)
 
 
 class Tar:
@@ -96,7 +96,7 @@ class Tar:
       with tarfile.open(self._path) as tar:
         count = sum(1 for _ in _samples(_members(tar, ahead=False)))
       return count, version(self._path)
-    except _DAMAGED as error:
+    except files.TAR_ERRORS as error:
       raise InputError(
         f'{self._path} is no complete tar archive ({error}); copy it again'
       ) from None
@@ -140,7 +140,7 @@ def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
   Args:
     ahead: read images and texts at once, so that the archive is read straight on.
   """
-  for info in _headers(tar):
+  for info in files.tar_members(tar):
     folder, slash, name = info.name.rpartition('/')
     if info.isdir() or name.startswith('.'):
       continue
@@ -163,16 +163,6 @@ def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
   return tar.extractfile(info).read()
-
-
-def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-  while info := tar.next():
-    tar.members.clear()  # It would keep all of them.
-    yield info
-  # tarfile says nothing of a file that ends in front of a header, or in a damaged one.
-  tar.fileobj.seek(tar.offset)
-  if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-    raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
 
 
 def _load(sample: Sample, read: dict[str, bytes]) -> Item:

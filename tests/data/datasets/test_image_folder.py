@@ -116,3 +116,55 @@ def test_images_in_a_tar_archive(tmp_path):
   archive.write_bytes(archive.read_bytes()[:700])
   with pytest.raises(InputError, match='no complete tar archive'):
     ImageFolder(archive, table, ['a'])
+
+
+def table(path, *rows: str):
+  path.write_text('\n'.join(['file_name,prompt', *rows]))
+  return path
+
+
+def test_a_path_in_the_table_is_of_that_folder(tmp_path):
+  for name in ('m1/a.png', 'm2/b.jpg', 'c.png'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(name.encode())
+  rows = ('m2/a.png,red', 'm1/a.jpg,green', 'm1/b.png,blue', 'x/c.png,white')
+  found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', 'd'])
+  # A uid is one image of whatever format.
+  assert found.prompts == {'a': 'green'}
+  assert found.unprompted == {
+    'a': f'the table has one for m2/a.png, not for {tmp_path}/m1/a.png',
+    'b': f'the table has one for m1/b.png, not for {tmp_path}/m2/b.jpg',
+    'c': f'the table has one for x/c.png, not for {tmp_path}/c.png',
+  }
+
+
+def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
+  with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+    for name in ('./m1/a.png', 'm2/b.png'):
+      tar.addfile(tarfile.TarInfo(name))
+  rows = ('m1/a.png,red', 'm1/b.png,blue')
+  found = ImageFolder(tmp_path / 'x.tar', table(tmp_path / 't.csv', *rows), ['a', 'b'])
+  assert found.prompts == {'a': 'red'}
+  assert [*found.unprompted] == ['b']
+
+
+def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
+  for name in ('a.gif', 'a.png', 'b.gif', 'b.tiff', 'c.jfif', '.d.png'):
+    (tmp_path / name).write_bytes(name.encode())
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'linked').symlink_to(tmp_path / 'folder')
+  rows = [f'{uid},red' for uid in ('a', 'b', 'c', '.d')]
+  found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', '.d'])
+  expected = {'a': b'a.png', 'b': b'b.gif', 'c': b'c.jfif'}
+  assert dict(found.read(found.places)) == expected
+  assert found.repeated == {}
+  assert found.linked == [tmp_path / 'linked']
+
+
+def test_an_archive_without_an_end(tmp_path):
+  with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+    tar.addfile(tarfile.TarInfo('a.png'))
+  path = tmp_path / 'x.tar'
+  path.write_bytes(path.read_bytes()[:512])
+  with pytest.raises(InputError, match=r'no complete tar archive .*no end'):
+    ImageFolder(path, table(tmp_path / 't.csv', 'a,red'), ['a'])
