@@ -71,15 +71,15 @@ def _note_left_out(source: Any, uids: Sequence[str]) -> None:
   """Prints what of the table and the images is not used."""
   if uids:
     reason = source.unprompted.get(uids[0], 'it has no PNG, JPEG or WebP file')
-    print(f'{len(uids)} uids of the table are left out; the first, {uids[0]}: {reason}')
+    print(f'Left out: {len(uids)} uids; the first, {uids[0]}: {reason}')
   for title, found in (
-    ('several files', source.repeated),
-    ('several prompts', source.conflicts),
+    ('Several files', source.repeated),
+    ('Several prompts', source.conflicts),
   ):
     for uid, detail in itertools.islice(found.items(), 1):
-      print(f'{len(found)} uids have {title}; the first, {uid}: {detail}')
+      print(f'{title}: {len(found)} uids; the first, {uid}: {detail}')
   if source.linked:
-    print(f'{len(source.linked)} linked folders are left out; {source.linked[0]}')
+    print(f'Left out, since they are links: {", ".join(map(str, source.linked))}')
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -145,8 +145,8 @@ def infer(job: Job, interruption: Interruption) -> int:
     )
   if source.linked:
     print(
-      f'Warning: {len(source.linked):,} linked folders were not looked into, the first '
-      f'{source.linked[0]}; score what they lead to by an --input of its own',
+      f'Warning: folders that are links were not looked into: {len(source.linked):,}, '
+      f'the first {source.linked[0]}; give what it leads to as an --input of its own',
       file=sys.stderr,
     )
   return 1 if summary['errors'] or source.linked else 0

@@ -258,5 +258,7 @@ def test_what_is_left_out_is_told(command, service, tmp_path, capsys):
   assert command() == 0
   assert all(len(asked['datapoints']) == 1 for asked in service.asked)
   told = capsys.readouterr().out
-  assert '3 uids of the table are left out; the first, b: the table has one for' in told
-  assert "1 uids have several prompts; the first, a: 'a red  cat, asleep' used" in told
+  assert (
+    'Left out: 3 uids; the first, b: the table has one for x/b.png, not for' in told
+  )
+  assert "Several prompts: 1 uids; the first, a: 'a red  cat, asleep' used, not" in told

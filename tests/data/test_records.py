@@ -170,5 +170,5 @@ def test_a_length_that_looks_like_compression(tmp_path):
 def test_a_git_lfs_pointer_is_named(directory):
   pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
   shard(directory).write_text(pointer)
-  with pytest.raises(InputError, match='is a Git LFS pointer.*git lfs pull'):
+  with pytest.raises(InputError, match=r'is a Git LFS pointer.*git lfs pull'):
     open_split(directory, 'train')

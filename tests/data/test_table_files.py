@@ -61,7 +61,7 @@ def test_in_tsv_a_quote_is_a_character(tmp_path):
     (5, ['4', 'x, "y']),
     (6, ['5', '""']),
   ]
-  with pytest.raises(InputError, match='line 2: 1 value, .* neither tabs nor line en'):
+  with pytest.raises(InputError, match=r'line 2: 1 value, .* neither tabs nor line '):
     rows(tmp_path, 't.tsv', 'a\tb\n"1\n2"\tx\n')
   with pytest.raises(InputError, match=r'line 2: 3 values, .* neither tabs nor line'):
     rows(tmp_path, 't.tsv', 'a\tb\n1\t"x\ty"\n')
@@ -97,10 +97,10 @@ def test_other_encodings_are_named(tmp_path, encoding, message):
 
 def test_a_git_lfs_pointer_is_named(tmp_path):
   pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
-  with pytest.raises(InputError, match='t.csv is a Git LFS pointer.*git lfs pull'):
+  with pytest.raises(InputError, match=r't\.csv is a Git LFS pointer.*lfs pull'):
     rows(tmp_path, 't.csv', pointer)
   (tmp_path / 't.jsonl').write_text(pointer)
-  with pytest.raises(InputError, match='t.jsonl is a Git LFS pointer.*git lfs pull'):
+  with pytest.raises(InputError, match=r't\.jsonl is a Git LFS pointer.*lfs pull'):
     [*json_lines(tmp_path / 't.jsonl')]
 
 

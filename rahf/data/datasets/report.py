@@ -92,8 +92,8 @@ class Report:
     """Notes folders that are links, and so were not looked into."""
     if folders:
       self.notes.append(
-        f'{len(folders)} linked folders were not looked into, the first {folders[0]}; '
-        'move their images, or give the folder that the link leads to'
+        f'folders that are links were not looked into: {len(folders)}, the first '
+        f'{folders[0]}; move their images into the folder itself'
       )
 
   def check_prepared(self) -> None:
