@@ -1,6 +1,7 @@
 """Has people annotate images: python -m rahf.annotate rapidata --help."""
 
 import argparse
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ def main(
   """Runs the command; returns the exit status: 0, or 2 for a mistake."""
   arguments = _parser().parse_args(argv)
   try:
+    from rahf.data.datasets.files import SUFFIXES
     from rahf.data.datasets.image_folder import ImageFolder, read_prompts
 
     if not arguments.images.is_dir():
@@ -39,7 +41,14 @@ def main(
     source = ImageFolder(arguments.images, arguments.prompts, uids)
     prompts = source.prompts
     # In the table's order.
-    images = {uid: source.places[uid][0] for uid in uids if uid in source.places}
+    images = {
+      uid: source.places[uid][0]
+      for uid in uids
+      if uid in prompts
+      and uid in source.places
+      and source.places[uid][0].suffix.lower() in SUFFIXES
+    }
+    _note_left_out(source, [uid for uid in uids if uid not in images])
     if not images:
       raise InputError(
         f'no file in {arguments.images} is named by a uid of {arguments.prompts}'
@@ -56,6 +65,21 @@ def main(
   except (InputError, OSError) as error:
     return fail(error)
   return 0
+
+
+def _note_left_out(source: Any, uids: Sequence[str]) -> None:
+  """Prints what of the table and the images is not used."""
+  if uids:
+    reason = source.unprompted.get(uids[0], 'it has no PNG, JPEG or WebP file')
+    print(f'Left out: {len(uids)} uids; the first, {uids[0]}: {reason}')
+  for title, found in (
+    ('Several files', source.repeated),
+    ('Several prompts', source.conflicts),
+  ):
+    for uid, detail in itertools.islice(found.items(), 1):
+      print(f'{title}: {len(found)} uids; the first, {uid}: {detail}')
+  if source.linked:
+    print(f'Left out, since they are links: {", ".join(map(str, source.linked))}')
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -42,11 +42,11 @@ from etils import epath
 
 from rahf import distributed, legend, locks, model_directory
 from rahf.data import schema
-from rahf.data.datasets.image_folder import check_pyarrow
 from rahf.data.images import encode_map
 from rahf.data.prefetch import prefetch
 from rahf.data.sources.item import Item, Load
 from rahf.data.sources.source import Source, open_source
+from rahf.data.table_files import check_pyarrow
 from rahf.errors import InputError
 from rahf.feedback import Example, Model, load
 from rahf.interruption import Interruption
@@ -101,7 +101,8 @@ def infer(job: Job, interruption: Interruption) -> int:
   """Scores all images and prints where to.
 
   Returns:
-    0, or 1 if images have no result: each has a row that says why.
+    0, or 1 if images have no result: each has a row that says why; or if folders were
+    not looked into, since they are links.
 
   Raises:
     InputError: model, input or output cannot be used, or the input changed.
@@ -142,7 +143,13 @@ def infer(job: Job, interruption: Interruption) -> int:
       f'{summary["errors"]:,} of them have no result; the column `error` of their rows '
       'says why'
     )
-  return 1 if summary['errors'] else 0
+  if source.linked:
+    print(
+      f'Warning: folders that are links were not looked into: {len(source.linked):,}, '
+      f'the first {source.linked[0]}; give what it leads to as an --input of its own',
+      file=sys.stderr,
+    )
+  return 1 if summary['errors'] or source.linked else 0
 
 
 def _check(job: Job) -> None:

@@ -87,8 +87,9 @@ _OUTPUT = flags.DEFINE_string(
 _PROMPTS = flags.DEFINE_string(
   'prompts',
   '',
-  'For infer: the prompts of a folder of images, a table with the columns `uid` (the '
-  "file's name without extension) or `filename`, and `prompt` or `caption`.",
+  'For infer: the prompts of a folder of images, a table with the columns `prompt` or '
+  '`caption`, and `file_name`, `path`, `image` or `uid`. A name without a folder is '
+  'that of every such file; one with a folder is a path from --input or the table on.',
 )
 _MAPS = flags.DEFINE_string(
   'maps',

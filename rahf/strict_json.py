@@ -7,23 +7,27 @@ from typing import Any
 
 from etils import epath
 
+from rahf import lfs_pointer
 from rahf.errors import InputError
 
 # Bytes of a file that is read whole: a description, an index.
 MOST = 16 * 2**20
 
 
-def parse(text: str | bytes) -> Any:
+def parse(text: str | bytes, *, constants: bool = False) -> Any:
   """Returns what JSON says.
+
+  Args:
+    constants: take NaN, Infinity and numbers that are too large for float64 as Python's
+      floats, where nobody may ask for the value that holds them.
 
   Raises:
     ValueError: it is no JSON, or is what readers take in different ways: a name twice
       in an object, NaN, a number that is none of float64, thousands of levels.
   """
+  numbers = {} if constants else {'parse_constant': _refuse, 'parse_float': _float}
   try:
-    return json.loads(
-      text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float
-    )
+    return json.loads(text, object_pairs_hook=_object, **numbers)
   except RecursionError:
     raise ValueError('it has too many levels') from None
 
@@ -32,7 +36,7 @@ def read(path: str | os.PathLike) -> Any:
   """Returns what a file says.
 
   Raises:
-    ValueError: as `parse`, or it is no UTF-8, or larger than MOST.
+    ValueError: as `parse`, or it is no UTF-8, larger than MOST, or a Git LFS pointer.
     OSError: it cannot be read.
   """
   # Not by its size, which that of a device or a pipe is not.
@@ -40,6 +44,7 @@ def read(path: str | os.PathLike) -> Any:
     data = file.read(MOST + 1)
   if len(data) > MOST:
     raise ValueError(f'it has more than {MOST} bytes')
+  lfs_pointer.check(path, data)
   return parse(data.decode())
 
 

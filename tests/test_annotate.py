@@ -243,3 +243,22 @@ def test_without_the_client_the_extra_is_named(command, monkeypatch, capsys, tmp
   )
   assert status == 2
   assert "pip install 'rahf[annotate]'" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_told(command, service, tmp_path, capsys):
+  rows = [
+    'file_name,prompt',
+    'a.png,"a red  cat, asleep"',
+    'a.png,other',
+    'x/b.png,two',
+  ]
+  rows += ['c.png,three', 'd.png,four']
+  (tmp_path / 'prompts.csv').write_text('\n'.join(rows))
+  (tmp_path / 'images/d.gif').write_bytes(b'GIF89a')
+  assert command() == 0
+  assert all(len(asked['datapoints']) == 1 for asked in service.asked)
+  told = capsys.readouterr().out
+  assert (
+    'Left out: 3 uids; the first, b: the table has one for x/b.png, not for' in told
+  )
+  assert "Several prompts: 1 uids; the first, a: 'a red  cat, asleep' used, not" in told

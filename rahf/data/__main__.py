@@ -202,7 +202,7 @@ def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> 
     type=pathlib.Path,
     required=required,
     metavar='TABLE',
-    help='CSV, TSV, JSONL or parquet: uid (or filename) and prompt (or caption)',
+    help='CSV, TSV, JSONL or parquet: uid (or file_name) and prompt (or caption)',
   )
 
 

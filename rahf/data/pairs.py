@@ -6,7 +6,8 @@ is copied, and of one row group at a time the columns that are asked for are in 
 Data format, by column, in files `<split>-….parquet` or in folders named `<split>`:
   ranking_id, user_id      int64     of the answer, and of who gave it
   caption                  str       the prompt
-  jpg_{0,1}                bytes     PNG, JPEG or WEBP, whatever the name says
+  jpg_{0,1}                bytes     PNG, JPEG or WEBP, whatever the name says; or a
+                                     struct with bytes, as Hugging Face saves images
   image_{0,1}_uid          str
   model_{0,1}              str       what generated the image
   label_{0,1}              double    1, 0 preferred and not; .5, .5 a tie
@@ -217,7 +218,10 @@ class PairSplit:
         low, high = max(begin - row, 0), min(end - row, batch.num_rows)
         row += batch.num_rows
         if low < high:
-          wanted = pa.Table.from_batches([batch.slice(low, high - low)])
+          batch = batch.slice(low, high - low)
+          wanted = pa.table(
+            {n: parquet.encoded_images(batch.column(n)) for n in IMAGES.names}
+          )
           columns = parquet.cast(wanted, IMAGES, path).columns
           yield from zip(*(column.to_pylist() for column in columns), strict=True)
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rahf import lfs_pointer
 from rahf.errors import InputError
 
 # What reading raises: of Arrow and of the file system.
@@ -22,13 +24,23 @@ _BUFFER = 1 << 20
 _BATCH_ROWS = 32
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
 def _is_file(kind: pa.DataType) -> bool:
   packed = pa.types.is_struct(kind) and kind.get_field_index('bytes') >= 0
-  return packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+  return packed or _is_bytes(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+  return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 KINDS: dict[str, Callable[[pa.DataType], bool]] = {
-  'text': lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+  'text': _is_text,
+  # Some programs store text without saying so; `tables` decodes it.
+  'text or bytes': lambda kind: _is_text(kind) or _is_bytes(kind),
   'number': lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind),
   'list': pa.types.is_nested,
   'file': _is_file,
@@ -57,7 +69,7 @@ def open_file(
   """Opens a file; reads its footer unless it is given.
 
   Raises:
-    InputError: it is cut, or no parquet file.
+    InputError: it is cut, a Git LFS pointer, or not a parquet file.
   """
   try:
     return pq.ParquetFile(
@@ -68,6 +80,8 @@ def open_file(
       page_checksum_verification=True,
     )
   except ERRORS as error:
+    with path.open('rb') as file:
+      lfs_pointer.check(path, file.read(len(lfs_pointer.START)))
     raise InputError(
       f'{path} is no complete parquet file ({error}); download it again'
     ) from None
@@ -90,16 +104,17 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
     kinds: by column, of KINDS.
 
   Raises:
-    InputError: it is no complete parquet file; or, with the remedy, a column is missing
-      or of another kind.
+    InputError: it is no complete parquet file; or, with the remedy, a column is
+      missing, there twice, or of another kind.
   """
   with open_file(path) as file:
     fields = {field.name: field.type for field in file.schema_arrow}
-  if missing := [name for name in kinds if name not in fields]:
-    raise InputError(
-      f'{path} has no column {", ".join(missing)}, only {", ".join(sorted(fields))}; '
-      f'{remedy}'
-    )
+    if missing := [name for name in kinds if name not in fields]:
+      raise InputError(
+        f'{path} has no column {", ".join(missing)}, only {", ".join(sorted(fields))}; '
+        f'{remedy}'
+      )
+    require(path, file, kinds, remedy)
   for name, kind in kinds.items():
     there = fields[name]
     if pa.types.is_dictionary(there):
@@ -112,10 +127,19 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
 def require(
   path: pathlib.Path, file: pq.ParquetFile, names: Collection[str], remedy: str
 ) -> None:
-  """Raises InputError, with the remedy, if columns are missing."""
-  missing = [name for name in names if name not in file.schema_arrow.names]
-  if missing:
+  """Raises InputError, with the remedy, if columns are missing or there twice."""
+  there = file.schema_arrow.names
+  if missing := [name for name in names if name not in there]:
     raise InputError(f'{path}: no column {", ".join(missing)}; {remedy}')
+  if twice := [name for name in names if there.count(name) > 1]:
+    raise InputError(f'{path}: the column {twice[0]} is there twice; leave one')
+
+
+def encoded_images(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+  """Returns the bytes of images; of structs {bytes, path}, as Hugging Face has them."""
+  if pa.types.is_struct(column.type) and column.type.get_field_index('bytes') >= 0:
+    return pc.struct_field(column, 'bytes')
+  return column
 
 
 def cast(table: pa.Table, types: pa.Schema, path: pathlib.Path) -> pa.Table:
@@ -141,15 +165,24 @@ def tables(
 ) -> Iterator[tuple[int, pa.Table]]:
   """Yields number and content of each row group; of light columns, it is whole.
 
+  Columns of bytes are decoded to text.
+
   Raises:
     InputError: the file is damaged; names the row group.
   """
   with open_file(path) as file:
     for group in range(file.num_row_groups):
       try:
-        yield group, file.read_row_group(group, columns=list(names))
+        table = file.read_row_group(group, columns=list(names))
+        yield group, table.cast(_decoded(table.schema))
       except ERRORS as error:
         raise damaged(path, group, error) from None
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+  return pa.schema(
+    [f.with_type(pa.string()) if _is_bytes(f.type) else f for f in schema]
+  )
 
 
 def light_rows(

@@ -10,10 +10,11 @@ a line, one JSON object, for each annotator of each image:
                                        words themselves
   scores                 {str: float}  by schema.SCORES, 1 to 5, higher is better
   trust                  float         the annotator's weight, 1 if it is left out
-All but uid may be left out. What is, was not asked; an empty list was asked, and
-nothing was marked.
+All but uid may be left out, or be null, scores too. What is, was not asked; an empty
+list was asked, and nothing was marked.
 """
 
+import io
 import itertools
 import json
 import math
@@ -23,7 +24,7 @@ from typing import Any
 from etils import epath
 
 from rahf import atomic, strict_json
-from rahf.data import schema
+from rahf.data import schema, table_files, text_files
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
 
@@ -63,14 +64,11 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
     InputError: a line is not an annotation; says which.
   """
   found: dict[str, list[Annotation]] = {}
-  try:
-    lines = file.read_text(encoding='utf-8').splitlines()
-  except UnicodeDecodeError as error:
-    raise InputError(f'{file} is not UTF-8: {error}') from None
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
+  # The path may be one in a bucket.
+  data = io.BytesIO(file.read_bytes())
+  for number, line in table_files.json_lines(file, data):
     try:
+      text_files.check(line)
       uid, annotation = _parse(strict_json.parse(line))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
       raise InputError(f'{file}:{number} is not an annotation: {error}') from None
@@ -79,9 +77,11 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
 
 
 def _parse(row: dict) -> tuple[str, Annotation]:
+  row = _given(row)
+  _check('uid' in row, 'it has no uid')
   _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are none of {FIELDS}')
   _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is no text')
-  scores = row.get('scores', {})
+  scores = _given(row.get('scores', {}))
   unknown = scores.keys() - set(schema.SCORES)
   _check(not unknown, f'{unknown} are none of {schema.SCORES}')
   for score in scores.values():
@@ -103,6 +103,10 @@ def _parse(row: dict) -> tuple[str, Annotation]:
     [scores.get(name) for name in schema.SCORES],
     trust,
   )
+
+
+def _given(values: dict) -> dict:
+  return {name: value for name, value in values.items() if value is not None}
 
 
 def _check(condition: bool, complaint: str) -> None:

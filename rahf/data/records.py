@@ -16,10 +16,15 @@ import tensorflow as tf
 from etils import epath
 from jaxtyping import Int32, Int64
 
+from rahf import lfs_pointer
 from rahf.data import info, kept, manifest, schema
 from rahf.errors import InputError
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
+_COMPRESSED = {
+  b'\x1f\x8b\x08': 'GZIP',
+  **dict.fromkeys((b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), 'ZLIB'),
+}
 _OVERHEAD = _HEADER.size + 4
 _Parsed = TypeVar('_Parsed')
 
@@ -255,6 +260,25 @@ def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
     raise InputError(f'not a tf.train.Example: {error}') from None
 
 
+def check_head(file: os.PathLike | str) -> None:
+  """Says why not even the first record of a file can be read, where that is known.
+
+  The same bytes may begin a sound file, as the length of its first record.
+
+  Raises:
+    InputError: the file is compressed, or a Git LFS pointer.
+  """
+  with epath.Path(file).open('rb') as stream:
+    head = stream.read(len(lfs_pointer.START))
+  lfs_pointer.check(file, head)
+  for start, name in _COMPRESSED.items():
+    if head.startswith(start):
+      raise InputError(
+        f'{file} is compressed ({name}), in which no record can be found; decompress '
+        'it first, or write it without compression'
+      )
+
+
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
   """Returns the split's files and how many records each should hold."""
   splits = info.read(directory).splits
@@ -303,6 +327,8 @@ def _scan(
       header = stream.read(_HEADER.size)
       length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
       if position + length + _OVERHEAD > size:
+        if not offsets:
+          check_head(file)
         raise InputError(
           f'{file} is cut inside record {len(offsets)} at byte {position} (the file '
           f'has {size} bytes); copy it again or prepare the data set again'

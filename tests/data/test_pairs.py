@@ -320,3 +320,24 @@ def test_images_of_one_row_group_at_a_time(folder, monkeypatch):
   for _ in range(3):
     next(stream)
   assert groups == [(0, 'jpg_0', 'jpg_1'), (1, 'jpg_0', 'jpg_1')]
+
+
+def test_images_as_hugging_face_saves_them(folder):
+  (path,) = folder.rglob('validation*')
+  expected = [*pairs.open_pairs(folder, 'validation')]
+  table = pq.read_table(path)
+  for name in ('jpg_0', 'jpg_1'):
+    images = [{'bytes': b, 'path': 'x'} for b in table.column(name).to_pylist()]
+    table = table.set_column(table.column_names.index(name), name, pa.array(images))
+  pq.write_table(table, path)
+  found = [*pairs.open_pairs(folder, 'validation')]
+  assert [pair.images for pair in found] == [pair.images for pair in expected]
+  assert all(image for pair in found for image in pair.images)
+
+
+def test_a_column_that_is_there_twice(folder):
+  (path,) = folder.rglob('validation*')
+  table = pq.read_table(path)
+  pq.write_table(table.append_column('caption', table.column('model_0')), path)
+  with pytest.raises(InputError, match='the column caption is there twice'):
+    pairs.open_pairs(folder, 'validation')

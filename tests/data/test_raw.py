@@ -84,3 +84,38 @@ def test_the_line_at_fault_is_named(tmp_path, change, message):
 def test_other_lines_are_refused(tmp_path, line):
   with pytest.raises(InputError, match=':1 is not an annotation'):
     read(tmp_path, line)
+
+
+def test_what_is_null_was_not_asked(tmp_path):
+  row = dict.fromkeys(raw.FIELDS) | {'uid': 'a'}
+  (annotation,) = read(tmp_path, row)['a']
+  assert annotation == Annotation(None, None, None, [None] * 4)
+  scores = {'plausibility': None, 'overall': 3}
+  (annotation,) = read(tmp_path, {'uid': 'a', 'scores': scores})['a']
+  assert annotation.scores == [None, None, None, 3]
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+  path = epath.Path(tmp_path) / 'x.jsonl'
+  # Line ends to Python's `splitlines`; JSON allows them in a string.
+  uids = ['a\u2028b', 'a\u2029b', 'a\x85b']
+  text = '\r\n'.join(f'{{"uid": "{uid}"}}' for uid in uids)
+  path.write_bytes(text.encode('utf-8-sig'))
+  assert [*raw.read(path)] == uids
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('{"uid": "a"}'.encode('utf-16'), ':1 .* it is UTF-16; save it as UTF-8'),
+    ('{"uid": "a"}'.encode('utf-16-le'), ':1 .* NUL characters, as UTF-16'),
+    (b'{}\n{"uid": "gr\xe4y"}', ':1 .* it has no uid'),
+    (b'{"uid": "a"}\n{"uid": "gr\xe4y"}', ':2 .* byte 0xe4 .* is not UTF-8'),
+    (b'version https://git-lfs.github.com/spec/v1\nsize 1\n', 'is a Git LFS pointer'),
+  ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+  path = epath.Path(tmp_path) / 'x.jsonl'
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=rf'x\.jsonl{message}|x\.jsonl {message}'):
+    raw.read(path)

@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from etils import epath
 from util import make_record, write_split
 
@@ -145,3 +146,29 @@ def test_other_counts_than_the_manifest_s_are_refused(tmp_path):
   write_split(tmp_path, 'train', [make_record(number) for number in range(2)])
   with pytest.raises(InputError, match=r'train has 2 records, manifest\.json 3'):
     open_split(tmp_path, 'train')
+
+
+@pytest.mark.parametrize('kind', ['GZIP', 'ZLIB'])
+def test_compressed_files_are_named(tmp_path, kind):
+  path = tmp_path / 'a.tfrecord'
+  with tf.io.TFRecordWriter(str(path), options=kind) as writer:
+    for number in range(3):
+      writer.write(b'%d' % number * 100)
+  with pytest.raises(InputError, match=rf'a\.tfrecord is compressed \({kind}\)'):
+    records.open_files([path])
+
+
+def test_a_length_that_looks_like_compression(tmp_path):
+  """A record of 40,056 bytes begins as ZLIB does, one of 0x088b1f as GZIP does."""
+  for length in (0x9C78, 0x088B1F):
+    with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
+      writer.write(bytes(length))
+    found = records.open_files([tmp_path / 'a.tfrecord'])
+    assert found.length.tolist() == [length]
+
+
+def test_a_git_lfs_pointer_is_named(directory):
+  pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
+  shard(directory).write_text(pointer)
+  with pytest.raises(InputError, match=r'is a Git LFS pointer.*git lfs pull'):
+    open_split(directory, 'train')

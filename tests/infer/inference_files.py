@@ -58,7 +58,8 @@ def write_table(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
     path.write_text(''.join(json.dumps(row) + '\n\n' for row in rows))
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
-    lines = [comma.join(rows[0])]
+    # In quotes, since it says of TSV that values are.
+    lines = [comma.join(f'"{name}"' for name in rows[0])]
     for row in rows:
       cells = (str(value).replace('"', '""') for value in row.values())
       lines.append(comma.join(f'"{cell}"' for cell in cells))
@@ -81,7 +82,7 @@ def samples(numbers, suffix='.txt') -> list[tuple[str, bytes]]:
   for number in numbers:
     prompt = prompt_of(number)
     text = json.dumps({'caption': prompt}) if suffix == '.json' else prompt
-    files.append((f'x/{number:03d}.meta{suffix}', text.encode()))
+    files.append((f'x/{number:03d}{suffix}', text.encode()))
     files.append((f'x/{number:03d}.png', image_of(number)))
   return files
 

@@ -97,7 +97,7 @@ BROKEN = [
   ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
   ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'no valid Unicode'),
   ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
-  ([1], 'is no JSON object'),
+  ([1], 'not a JSON object'),
 ]
 
 
@@ -254,3 +254,17 @@ def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
   _, rows = run(job(tmp_path / 'images'))
   assert_rows(rows, model.score(tmp_path / 'images/a.JPG', 'a red circle'))
   assert (rows[0]['width'], rows[0]['height']) == (25, 25)
+
+
+def test_linked_folders_are_told(job, tmp_path, capsys):
+  """Every image that was found has a result, and yet not all is done."""
+  folder = write_folder(tmp_path / 'images', 1)
+  write_folder(tmp_path / 'elsewhere', 1)
+  (folder / 'away').symlink_to(tmp_path / 'elsewhere')
+  for _ in range(2):
+    status, rows = run(job(folder))
+    assert status == 1
+    assert [(row['uid'], row['error']) for row in rows] == [('000.png', None)]
+    errors = capsys.readouterr().err
+    assert 'Warning: folders that are links were not looked into: 1, the' in errors
+    assert str(folder / 'away') in errors

@@ -62,13 +62,17 @@ def prepare_annotated(
   target = writing.target(data_dir, name, VERSION, overwrite)
   report = Report()
   by_uid = raw.read(pathlib.Path(annotations))
+  if not by_uid:
+    raise InputError(f'--annotations {annotations}: it is empty')
   source = ImageFolder(images, prompts, by_uid)
   splits = _deal_out(by_uid, source, dev, test, report)
   if not any(splits.values()):
+    first = report.lines[0]
     raise InputError(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
-      f'prompt in {prompts}'
+      f'prompt in {prompts}; the first, {first.uid}: {first.detail}'
     )
+  report.note_linked(source.linked)
   report.note_empty(splits)
 
   def finish(folder: pathlib.Path, uids: Mapping[str, Sequence[str]]) -> None:
@@ -107,7 +111,8 @@ def _deal_out(
     if uid not in source.places:
       report.add(split, uid, 'missing_image', 'uid not found among the images')
     elif not prompt:
-      report.add(split, uid, 'missing_prompt', 'the table has no prompt for it')
+      detail = source.unprompted.get(uid, 'the table has no prompt for it')
+      report.add(split, uid, 'missing_prompt', detail)
     else:
       splits[split].add(uid)
       report.matched[split] += 1

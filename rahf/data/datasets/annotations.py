@@ -20,6 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rahf.data import schema
+from rahf.data.records import check_head
 from rahf.errors import InputError
 
 # Our names for the release's; `artifact_score` is high where artifacts are few.
@@ -103,11 +104,6 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
 
   A file cut exactly between two records looks complete: only the count can tell.
   """
-  with path.open('rb') as file:
-    if file.read(23) == b'version https://git-lfs':
-      raise InputError(
-        f'{path} is a Git LFS pointer, not the data: run `git lfs pull` in its clone'
-      )
   offset = number = 0
   try:
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -118,6 +114,8 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
     complete = offset == path.stat().st_size
   except tf.errors.DataLossError:
     complete = False
+  if not complete and not number:
+    check_head(path)
   if not complete:
     raise InputError(
       f'{path}: record {number} (counted from 0), at byte {offset} of '

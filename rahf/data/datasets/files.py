@@ -1,16 +1,27 @@
 """Files that are read: images in a folder or a tar archive; nothing is unpacked."""
 
+import gzip
 import os
 import pathlib
 import stat
 import tarfile
 import threading
+import zlib
+from collections.abc import Iterator
 
+from rahf import lfs_pointer
 from rahf.errors import InputError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp')
+# Images that are not read, and so are reported one by one instead of passed over.
+OTHERS = (
+  *('.avif', '.bmp', '.dds', '.exr', '.gif', '.hdr', '.heic', '.heif', '.ico', '.j2k'),
+  *('.jp2', '.jxl', '.pbm', '.pgm', '.pnm', '.ppm', '.psd', '.qoi', '.svg', '.tga'),
+  *('.tif', '.tiff'),
+)
 
-
+# What a damaged tar archive raises.
+TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
 # Of an image, and of its prompt; what is larger is neither.
 MOST_BYTES, MOST_TEXT = 2**28, 2**20
 
@@ -38,21 +49,70 @@ def check_size(name: str, size: int, most: int = MOST_BYTES) -> None:
     raise InputError(f'{name} has more than {most} bytes')
 
 
+def is_image(path: pathlib.PurePath) -> bool:
+  """Returns whether a file's name says that it is an image, of whatever format."""
+  return path.suffix.lower() in (*SUFFIXES, *OTHERS)
+
+
+def walk(
+  folder: pathlib.Path, linked: list[pathlib.Path] | None = None
+) -> Iterator[pathlib.Path]:
+  """Yields the files at and below a folder, the names of each folder sorted.
+
+  Names that begin with a dot are passed over, and linked folders.
+
+  Args:
+    linked: gets the linked folders.
+
+  Raises:
+    OSError: a folder cannot be read.
+  """
+  with os.scandir(folder) as entries:
+    found = sorted(entries, key=lambda entry: entry.name)
+  for entry in found:
+    path = pathlib.Path(entry.path)
+    if entry.name.startswith('.'):
+      continue
+    if entry.is_dir(follow_symlinks=False):
+      yield from walk(path, linked)
+    elif not (entry.is_symlink() and path.is_dir()):
+      yield path
+    elif linked is not None:
+      linked.append(path)
+
+
+def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+  """Yields the members of a tar archive; the archive itself keeps none of them.
+
+  Raises:
+    tarfile.ReadError: it has no end.
+  """
+  while member := tar.next():
+    tar.members.clear()
+    yield member
+  # tarfile says nothing of a file that ends before a header, or in a damaged one.
+  tar.fileobj.seek(tar.offset)
+  if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+    raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+
+
 class Folder:
   """The image files below a folder.
 
   Attributes:
-    paths: sorted, complete.
+    paths: sorted, complete; of all formats.
+    linked: folders that are links, and are not looked into.
   """
 
   # Whether several threads may read at once.
   parallel = True
 
   def __init__(self, folder: os.PathLike | str):
+    self.linked: list[pathlib.Path] = []
     self.paths: list[pathlib.PurePath] = [
       path
-      for path in sorted(pathlib.Path(folder).rglob('*'))
-      if path.suffix.lower() in SUFFIXES and path.is_file()
+      for path in walk(pathlib.Path(folder), self.linked)
+      if is_image(path) and path.is_file()
     ]
 
   def read(self, path: pathlib.PurePath) -> bytes:
@@ -67,7 +127,8 @@ class Archive:
   """The image files of a tar archive; links in it are passed over.
 
   Attributes:
-    paths: in the order in which they lie there.
+    paths: in the order in which they lie there; of all formats.
+    linked: none.
     parallel: False if the archive is compressed: going back means beginning anew.
   """
 
@@ -75,18 +136,20 @@ class Archive:
     """Lists the archive.
 
     Raises:
-      InputError: it is no tar archive, or damaged.
+      InputError: it is not a tar archive, or damaged.
     """
+    self.linked: list[pathlib.Path] = []
     self._file, self._lock = pathlib.Path(file), threading.Lock()
-    self.parallel = not _compressed(self._file)
+    check_pointer(self._file)
+    self.parallel = not is_compressed(self._file)
     try:
       self._tar = tarfile.open(file)  # noqa: SIM115, read from as long as this lives
-      members = [member for member in self._tar if member.isfile()]
-    except (tarfile.TarError, EOFError) as error:
+      members = [member for member in tar_members(self._tar) if member.isfile()]
+    except TAR_ERRORS as error:
       raise InputError(f'--images {file}: no complete tar archive ({error})') from None
     self._members = {pathlib.PurePosixPath(m.name): m for m in members}
     self.paths: list[pathlib.PurePath] = [
-      path for path in self._members if path.suffix.lower() in SUFFIXES
+      path for path in self._members if is_image(path)
     ]
 
   def read(self, path: pathlib.PurePath) -> bytes:
@@ -100,7 +163,14 @@ class Archive:
     return self._file
 
 
-def _compressed(file: pathlib.Path) -> bool:
+def check_pointer(path: pathlib.Path) -> None:
+  """Raises InputError if a file is a Git LFS pointer."""
+  with path.open('rb') as file:
+    lfs_pointer.check(path, file.read(len(lfs_pointer.START)))
+
+
+def is_compressed(file: pathlib.Path) -> bool:
+  """Returns whether a tar archive is compressed."""
   try:
     with tarfile.open(file, 'r:'):
       return False

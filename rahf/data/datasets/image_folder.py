@@ -1,13 +1,11 @@
 """Images by uid from a folder or tar archive of files, prompts from a table."""
 
-import csv
 import os
 import pathlib
 from collections.abc import Collection, Iterator
 
-from rahf import strict_json
-from rahf.data.datasets.files import open_files
-from rahf.errors import InputError
+from rahf.data.datasets import prompt_table
+from rahf.data.datasets.files import SUFFIXES, open_files
 
 
 class ImageFolder:
@@ -15,9 +13,12 @@ class ImageFolder:
 
   Attributes:
     places: the wanted uids of which a file was found -> the file on disk and the path
-      in it, if it is an archive; in the order of reading.
+      in it, if it is an archive; in the order of reading. A file of another format is
+      taken where there is no other, so that its error is reported.
     parallel: whether several threads may read at once.
+    linked: folders that are links, and were not looked into.
     prompts: uid -> prompt of its first row in the table.
+    unprompted: uid -> why the prompts that the table has for it are not used.
     repeated: uid -> which file of several is read.
     conflicts: uid -> the differing prompts.
   """
@@ -31,118 +32,74 @@ class ImageFolder:
       InputError: no image file, or the table is damaged or lacks a column.
     """
     self._files = open_files(folder)
-    self.parallel = self._files.parallel
+    self.parallel, self.linked = self._files.parallel, self._files.linked
     self.places: dict[str, tuple[pathlib.Path, pathlib.PurePath]] = {}
     self.prompts: dict[str, str] = {}
+    self.unprompted: dict[str, str] = {}
     self.repeated: dict[str, str] = {}
     self.conflicts: dict[str, str] = {}
+    self._roots = [
+      os.path.abspath(root) for root in (folder, pathlib.Path(table).parent)
+    ]
     wanted = set(wanted)
-    for path in self._files.paths:
-      if path.stem not in wanted:
-        continue
-      if path.stem in self.places:
-        first = self.places[path.stem][1]
-        self.repeated[path.stem] = f'{first} used, not {path}'
-      else:
-        self.places[path.stem] = self._files.file(path), path
-    for uid, prompt in read_prompts(table):
-      if uid in wanted and prompt != self.prompts.setdefault(uid, prompt):
-        self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
+    self._find_images(wanted)
+    self._find_prompts(table, wanted)
 
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (uid, image bytes as found)."""
     for uid in uids:
       yield uid, self._files.read(self.places[uid][1])
 
+  def _find_images(self, wanted: set[str]) -> None:
+    unreadable = {}
+    for path in self._files.paths:
+      if path.stem not in wanted:
+        continue
+      place = self._files.file(path), path
+      if path.suffix.lower() not in SUFFIXES:
+        unreadable.setdefault(path.stem, place)
+      elif path.stem in self.places:
+        first = self.places[path.stem][1]
+        self.repeated[path.stem] = f'{first} used, not {path}'
+      else:
+        self.places[path.stem] = place
+    for uid in self.places.keys() & unreadable.keys():
+      del unreadable[uid]
+    self.places |= unreadable
 
-def read_prompts(path: os.PathLike | str) -> Iterator[tuple[str, str]]:
-  """Yields (uid, prompt) of each row of a CSV, TSV, JSONL or parquet table.
+  def _find_prompts(self, table: os.PathLike | str, wanted: set[str]) -> None:
+    rows, are_paths = [], False
+    for row in prompt_table.read(table):
+      are_paths |= not row.uid and prompt_table.has_folder(row.path)
+      if prompt_table.uid_of(row) in wanted:
+        rows.append(row)
+    for row in rows:
+      uid, prompt = prompt_table.uid_of(row), row.prompt
+      if are_paths and not row.uid and not self._is_at(uid, row.path):
+        image = self.places[uid][1]
+        self.unprompted[uid] = f'the table has one for {row.path}, not for {image}'
+      elif prompt != self.prompts.setdefault(uid, prompt):
+        self.conflicts[uid] = f'{self.prompts[uid]!r} used, not {prompt!r}'
 
-  Columns: `uid`, or `filename` whose stem is the uid; `prompt` or `caption`.
-  Rows without a prompt are passed over.
+  def _is_at(self, uid: str, path: str) -> bool:
+    """Returns whether the image of a uid, if it was found, is where a table says."""
+    if uid not in self.places:
+      return True
+    file, inside = self.places[uid]
+    if file == inside:
+      names = prompt_table.names_of_path(os.path.abspath(file), *self._roots)
+    else:
+      names = prompt_table.with_and_without_extension(os.path.normpath(inside))
+    # A uid is one image, of whatever format.
+    named = prompt_table.with_and_without_extension(prompt_table.normal(path))
+    return not set(named).isdisjoint(names)
+
+
+def read_prompts(table: os.PathLike | str) -> Iterator[tuple[str, str]]:
+  """Yields the uid and the prompt of each row of a table; see `prompt_table`.
 
   Raises:
-    InputError: the file is missing or damaged, of another kind, or lacks a column.
+    InputError: the table is damaged, or lacks a column.
   """
-  path = pathlib.Path(path)
-  readers = {
-    '.csv': lambda: _delimited(path, ','),
-    '.tsv': lambda: _delimited(path, '\t'),
-    '.jsonl': lambda: _json_lines(path),
-    '.parquet': lambda: _parquet(path),
-  }
-  if not path.is_file():
-    raise InputError(f'--prompts {path}: no such file')
-  if path.suffix.lower() not in readers:
-    raise InputError(
-      f'--prompts {path}: the name must end in {", ".join(readers)}, which says how '
-      'to read it'
-    )
-  try:
-    for number, row in enumerate(readers[path.suffix.lower()](), 1):
-      uid = row.get('uid')
-      if uid in (None, ''):
-        name = row.get('filename') or ''
-        if not isinstance(name, str):
-          raise InputError(
-            f'--prompts {path}, row {number}: filename is {name!r}, not text; name it '
-            'as the image file, or call the column uid'
-          )
-        uid = pathlib.PurePosixPath(name).stem
-      prompt = row.get('prompt') or row.get('caption')
-      if uid == '' or ('prompt' not in row and 'caption' not in row):
-        raise InputError(
-          f'--prompts {path}, row {number}: needs uid (or filename) and prompt (or '
-          f'caption), has {", ".join(map(str, row))}'
-        )
-      if prompt:
-        yield str(uid), prompt
-  except InputError:
-    raise
-  except (csv.Error, ValueError) as error:
-    raise InputError(
-      f'--prompts {path}: cannot be read ({error}); save it as UTF-8'
-    ) from error
-
-
-def _delimited(path: pathlib.Path, delimiter: str) -> Iterator[dict[str, str]]:
-  # Spreadsheets put a byte order mark in front of UTF-8.
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    yield from csv.DictReader(file, delimiter=delimiter)
-
-
-def _json_lines(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  with path.open(encoding='utf-8') as file:
-    for number, line in enumerate(file, 1):
-      if line.strip():
-        row = strict_json.parse(line)
-        if not isinstance(row, dict):
-          raise InputError(f'--prompts {path}, line {number}: not a JSON object')
-        yield row
-
-
-def _parquet(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  check_pyarrow()
-  import pyarrow as pa
-  import pyarrow.parquet as pq
-
-  names = ('uid', 'filename', 'prompt', 'caption')
-  try:
-    with pq.ParquetFile(path) as file:
-      columns = [name for name in file.schema_arrow.names if name in names]
-      for batch in file.iter_batches(columns=columns):
-        yield from batch.to_pylist()
-  except pa.ArrowException as error:
-    raise InputError(
-      f'--prompts {path}: cannot be read ({error}); copy it again'
-    ) from error
-
-
-def check_pyarrow() -> None:
-  """Raises InputError if parquet files can be neither read nor written."""
-  try:
-    import pyarrow.parquet  # noqa: F401
-  except ModuleNotFoundError:
-    raise InputError(
-      'parquet needs pyarrow, which is not installed: pip install "rahf[parquet]"'
-    ) from None
+  for row in prompt_table.read(table):
+    yield prompt_table.uid_of(row), row.prompt

@@ -42,7 +42,9 @@ class PickAPic:
 
   Attributes:
     places: the wanted uids that were found -> where, in the order of reading.
+    linked: none.
     prompts: uid -> caption of its first row.
+    unprompted: none; see `ImageFolder`.
     repeated: uid -> which place of several is read. Their bytes are not
       compared: a uid names one image, and reading all would double the work.
     conflicts: uid -> the differing captions.
@@ -58,7 +60,9 @@ class PickAPic:
       InputError: no parquet file, a damaged one, or one without the columns.
     """
     places: dict[str, list[_Place]] = collections.defaultdict(list)
+    self.linked: list[pathlib.Path] = []
     self.prompts: dict[str, str] = {}
+    self.unprompted: dict[str, str] = {}
     self.conflicts: dict[str, str] = {}
     paths = parquet.find(folder)
     if not paths:
@@ -96,18 +100,20 @@ class PickAPic:
         for name, side in names.items():
           if uid := wanted.get((row, side)):
             # A null is reported as an unreadable image, like any other bytes.
-            yield uid, images[name].as_py() or b''
+            image = images[name].as_py()
+            if isinstance(image, dict):  # As Hugging Face saves images.
+              image = image.get('bytes')
+            yield uid, image or b''
 
 
 def _scan(path: pathlib.Path, wanted: pa.Array) -> list[tuple[_Place, str, str | None]]:
   """Returns (place, uid, caption) of each wanted image, row by row."""
-  missing = [name for name in _COLUMNS if name not in parquet.columns(path)]
-  if missing:
-    raise InputError(
-      f'{path}: no column {", ".join(missing)}; Pick-a-Pic v1 has '
-      f'{", ".join(_COLUMNS)} (its variant without images cannot be used). Take '
-      'other parquet files out of the folder'
-    )
+  parquet.check(
+    path,
+    dict.fromkeys(('jpg_0', 'jpg_1'), 'file') | dict.fromkeys(_NAMES, 'text or bytes'),
+    f'Pick-a-Pic v1 has {", ".join(_COLUMNS)} (its variant without images cannot be '
+    'used). Take other parquet files out of the folder',
+  )
   found = []
   for group, table in parquet.tables(path, _NAMES):
     hits = []

@@ -4,7 +4,7 @@ import collections
 import json
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from rahf.data import schema
@@ -87,6 +87,14 @@ class Report:
           'larger, or evaluate on another: config.eval.split, '
           'config.keywords.threshold_split, config.eval.final_split'
         )
+
+  def note_linked(self, folders: Sequence[pathlib.Path]) -> None:
+    """Notes folders that are links, and so were not looked into."""
+    if folders:
+      self.notes.append(
+        f'folders that are links were not looked into: {len(folders)}, the first '
+        f'{folders[0]}; move their images into the folder itself'
+      )
 
   def check_prepared(self) -> None:
     """Checks that something of each split was written, and of the format it seems.

@@ -65,11 +65,13 @@ def prepare_richhf18k(
   wanted = [uid for split in samples.values() for uid in split]
   source = ImageFolder(images, prompts, wanted) if prompts else PickAPic(images, wanted)
   samples = _match(samples, source, report)
+  report.note_linked(source.linked)
   if not any(samples.values()):
+    detail = source.unprompted.get(wanted[0], '') if wanted else ''
     raise InputError(
       f'none of the {len(wanted)} annotated images has both image and prompt in '
       f'{images}{f" and {prompts}" if prompts else ""}; the first wanted uid is '
-      f'{wanted[0]!r}'
+      f'{wanted[0]!r}{detail and f", but {detail}"}'
       if wanted
       else f'--labels {labels}: the files hold no record; download them again'
     )
@@ -208,7 +210,8 @@ def _match(
       if uid not in source.places:
         report.add(split, uid, 'missing_image', 'uid not found among the images')
       elif uid not in source.prompts:
-        report.add(split, uid, 'missing_prompt', 'the image has no prompt')
+        detail = source.unprompted.get(uid, 'the image has no prompt')
+        report.add(split, uid, 'missing_prompt', detail)
       else:
         matched[split][uid] = annotation
         for reason, details in (

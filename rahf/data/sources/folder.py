@@ -6,9 +6,10 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from rahf.data import text_files
 from rahf.data.datasets import files
-from rahf.data.datasets.files import SUFFIXES, version
-from rahf.data.datasets.image_folder import read_prompts
+from rahf.data.datasets.files import version
+from rahf.data.datasets.prompt_table import FilePrompts
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
 
@@ -16,27 +17,21 @@ from rahf.errors import InputError
 class ImageFiles:
   """The image files below a folder, by name; the uid is the path in the folder.
 
-  Those whose name begins with a dot are passed over, and linked folders.
+  Images of formats that are not read are rows too, which say so.
   """
 
   def __init__(self, folder: pathlib.Path, table: pathlib.Path | None):
     """Reads the table; all its prompts are held in memory.
 
     Args:
-      table: uid, which is a file's name without extension, and prompt; see
-        `read_prompts`. Without it cat.png has its prompt in cat.txt.
+      table: names of images and their prompts; see `prompt_table`. Without it cat.png
+        has its prompt in cat.txt.
 
     Raises:
-      InputError: the table is damaged, or has two prompts for one uid.
+      InputError: the table is damaged, or has two prompts for one name.
     """
     self._folder, self._table = folder, table
-    self._prompts: dict[str, str] = {}
-    for uid, prompt in read_prompts(table) if table else ():
-      if self._prompts.setdefault(uid, prompt) != prompt:
-        raise InputError(
-          f'--prompts {table}: two prompts for {uid!r}; give a table with a column '
-          '`image` of paths, as --input'
-        )
+    self._prompts = FilePrompts(table, folder) if table else None
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`.
@@ -51,13 +46,7 @@ class ImageFiles:
       with_prompt = with_prompt or self._has_prompt(path)
       state.update(os.fsencode(path.relative_to(self._folder)) + b'\0')
     if count and not with_prompt:
-      raise InputError(
-        f'{self._folder}: no image has a prompt in {self._table}, by its name without '
-        'extension'
-        if self._table
-        else f'{self._folder}: no image has a text file beside it (cat.txt for '
-        'cat.png); give a table of prompts by --prompts'
-      )
+      raise self._no_prompt()
     if self._table:
       state.update(version(self._table).encode())
     return count, state.hexdigest()
@@ -69,32 +58,46 @@ class ImageFiles:
         yield number, functools.partial(self._load, path)
 
   def _has_prompt(self, path: pathlib.Path) -> bool:
-    return path.stem in self._prompts if self._table else _sidecar(path).is_file()
+    if not self._prompts:
+      return _sidecar(path).is_file()
+    try:
+      return self._prompts.find(path) is not None
+    except ValueError:
+      return True
+
+  def _no_prompt(self) -> InputError:
+    if not self._prompts:
+      return InputError(
+        f'{self._folder}: no image has a text file beside it (cat.txt for cat.png); '
+        'give a table of prompts by --prompts'
+      )
+    first = next(walk(self._folder)).relative_to(self._folder)
+    named = self._prompts.example()
+    return InputError(
+      f'{self._folder}: no image has a prompt in {self._table}, '
+      + (f'which names {named!r} and others' if named else 'which has none')
+      + f'; the first image is {str(first)!r}. A path in the table starts at the '
+      'folder of the images or at that of the table'
+    )
 
   def _load(self, path: pathlib.Path) -> Item:
     uid = path.relative_to(self._folder).as_posix()
-    if self._table:
-      error = '' if path.stem in self._prompts else f'no prompt in {self._table.name}'
-      return Item(uid, self._prompts.get(path.stem), path, error)
+    prompt, error = None, ''
     try:
-      text = files.read(_sidecar(path), files.MOST_TEXT)
-      prompt = text.decode('utf-8-sig').strip()
-    except (OSError, ValueError) as error:
-      return Item(uid, None, path, f'its prompt cannot be read: {error}')
-    return Item(uid, prompt, path)
+      if self._prompts:
+        prompt = self._prompts.find(path)
+        error = f'no prompt in {self._table.name}' if prompt is None else ''
+      else:
+        text = files.read(_sidecar(path), files.MOST_TEXT)
+        prompt = text_files.decode(text).strip()
+    except (OSError, ValueError) as reason:
+      error = f'its prompt cannot be read: {reason}'
+    return Item(uid, prompt, path, error)
 
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields the image files at and below a folder, each folder's names sorted."""
-  with os.scandir(folder) as entries:
-    found = sorted(entries, key=lambda entry: entry.name)
-  for entry in found:
-    if entry.name.startswith('.'):
-      continue
-    if entry.is_dir(follow_symlinks=False):
-      yield from walk(pathlib.Path(entry.path))
-    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-      yield pathlib.Path(entry.path)
+  return filter(files.is_image, files.walk(folder))
 
 
 def _sidecar(path: pathlib.Path) -> pathlib.Path:

@@ -1,11 +1,10 @@
 """Opens what holds images and prompts, and streams it: constant memory, in order."""
 
 import glob
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from rahf.data.datasets.files import SUFFIXES
+from rahf.data.datasets import files
 from rahf.data.sources import tables, tar, tfrecords
 from rahf.data.sources.folder import ImageFiles
 from rahf.data.sources.item import Load, Reader, Wanted, digest
@@ -36,15 +35,19 @@ class Source:
     rows: how many.
     digest: differs where names, sizes or times of the files do; for a folder of
       images, their names.
+    linked: folders that are links, and were not looked into.
   """
 
-  def __init__(self, path: str, readers: Sequence[Reader]):
+  def __init__(
+    self, path: str, readers: Sequence[Reader], linked: Sequence[pathlib.Path] = ()
+  ):
     """Counts the rows; reads no image.
 
     Args:
       path: as it was given, for errors.
+      linked: see above.
     """
-    self._path, self._readers = path, readers
+    self._path, self._readers, self.linked = path, readers, linked
     self._counts, self.digest = self._scan()
     self.rows = sum(self._counts)
 
@@ -105,16 +108,17 @@ def open_source(path: str, prompts: str = '') -> Source:
   Raises:
     InputError: it is none of these, is damaged, or holds nothing.
   """
-  found = _find(path)
+  linked: list[pathlib.Path] = []
+  found = _find(path, linked)
   if isinstance(found, list):
     if prompts:
       raise InputError(
         f'--prompts {prompts}: it is for a folder of images; {path} has prompts itself'
       )
-    source = Source(path, [_READERS[kind(file)](file) for file in found])
+    source = Source(path, [_READERS[kind(file)](file) for file in found], linked)
   else:
     table = pathlib.Path(prompts).expanduser() if prompts else None
-    source = Source(path, [ImageFiles(found, table)])
+    source = Source(path, [ImageFiles(found, table)], linked)
   if not source.rows:
     raise InputError(f'--input {path}: it is empty')
   return source
@@ -131,39 +135,37 @@ def kind(path: pathlib.Path) -> str:
   return next((suffix for suffix in _READERS if name.endswith(suffix)), '')
 
 
-def _find(path: str) -> pathlib.Path | list[pathlib.Path]:
+def _find(path: str, linked: list[pathlib.Path]) -> pathlib.Path | list[pathlib.Path]:
   """Returns the folder of images, or files of one kind in order."""
   where = pathlib.Path(path).expanduser()
   if where.is_dir():
-    return _inside(where)
+    return _inside(where, linked)
   if where.exists():
-    files = [where]
+    found = [where]
   else:
-    files = sorted(map(pathlib.Path, glob.glob(str(where), recursive=True)))
-  if not files:
+    found = sorted(map(pathlib.Path, glob.glob(str(where), recursive=True)))
+  if not found:
     raise InputError(f'--input {path}: no such file or folder; give {KINDS}')
-  for file in files:
+  for file in found:
     if not kind(file):
       raise InputError(f'--input {path}: {file} is of no known kind; give {KINDS}')
-  return files
+  return found
 
 
-def _inside(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
+def _inside(
+  folder: pathlib.Path, linked: list[pathlib.Path]
+) -> pathlib.Path | list[pathlib.Path]:
   images, found = False, {}
-  for where, folders, names in os.walk(folder):
-    # As `folder.walk`; names in hidden folders are not of the input.
-    folders[:] = [name for name in folders if not name.startswith('.')]
-    for name in names:
-      if name.startswith('.'):
-        continue
-      file = pathlib.Path(where, name)
-      images = images or file.suffix.lower() in SUFFIXES
-      if kind(file):
-        found.setdefault(kind(file), []).append(file)
+  for file in files.walk(folder, linked):
+    images = images or files.is_image(file)
+    if kind(file):
+      found.setdefault(kind(file), []).append(file)
   if images:
-    found = {key: files for key, files in found.items() if key not in _LISTS}
+    found = {key: there for key, there in found.items() if key not in _LISTS}
   if len(found) + images != 1:
     there = ', '.join([*['images'] * images, *sorted(found)]) or 'nothing that is known'
+    if linked:
+      there += f' (besides linked folders, which are not followed: {linked[0]})'
     raise InputError(
       f'--input {folder} holds {there}; give a folder or pattern of one kind: {KINDS}'
     )

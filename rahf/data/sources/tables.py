@@ -1,21 +1,16 @@
 """Tables with an image and a prompt in each row: CSV, TSV, JSON lines, parquet."""
 
-import csv
 import functools
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf import strict_json
+from rahf.data import table_files, text_files
 from rahf.data.datasets.files import version
-from rahf.data.datasets.image_folder import check_pyarrow
 from rahf.data.sources.item import Item, Load, Wanted, digest
+from rahf.data.table_files import IMAGES, PROMPTS, UIDS, first_column, shown
 from rahf.errors import InputError
-
-IMAGES = ('image', 'path', 'file_name', 'filename')
-PROMPTS = ('prompt', 'caption')
-UIDS = ('uid', 'id')
 
 
 class Columns(NamedTuple):
@@ -29,15 +24,14 @@ class Columns(NamedTuple):
     return [name for name in self if name]
 
 
-def find_columns(where: str, names: Collection[str]) -> Columns:
+def find_columns(where: str, names: Sequence[str]) -> Columns:
   """Returns the first of each kind that is there.
 
   Raises:
-    InputError: there is no image or no prompt.
+    InputError: there is no image or no prompt, or one of them twice.
   """
   image, prompt, uid = (
-    next((name for name in known if name in names), None)
-    for known in (IMAGES, PROMPTS, UIDS)
+    first_column(where, known, names) for known in (IMAGES, PROMPTS, UIDS)
   )
   if image is None or prompt is None:
     raise InputError(
@@ -49,48 +43,54 @@ def find_columns(where: str, names: Collection[str]) -> Columns:
 
 def to_item(values: Mapping[str, Any], columns: Columns, folder: pathlib.Path) -> Item:
   """Returns one row; a path in it is relative to the folder of its table."""
-  image, uid = values.get(columns.image), values.get(columns.uid)
+  image, uid, prompt = (
+    values.get(name) for name in (columns.image, columns.uid, columns.prompt)
+  )
   if isinstance(image, dict):  # As Hugging Face's data sets keep images.
     image = image.get('bytes') or image.get('path')
-  name = str(uid) if uid is not None else image if isinstance(image, str) else ''
-  prompt = values.get(columns.prompt)
+  try:
+    name = image if isinstance(image, str) else ''
+    name = _text(uid, columns.uid) or name
+    prompt = _text(prompt, columns.prompt)
+  except ValueError as error:
+    return Item(name, None, None, str(error))
   if not isinstance(image, str | bytes) or not image:
-    return Item(name, prompt, None, f'its {columns.image} is {image!r:.80}')
+    return Item(name, prompt, None, f'its {columns.image} is {shown(image)}')
   if isinstance(image, str) and '://' not in image:
     image = folder / os.path.expanduser(image)
   return Item(name, prompt, image)
+
+
+def find_prompt(values: Mapping[str, Any]) -> Any:
+  """Returns the prompt in a JSON object, None if there is none.
+
+  Raises:
+    ValueError: it is NaN.
+  """
+  name = next((name for name in PROMPTS if name in values), None)
+  return _text(values.get(name), name)
 
 
 class Delimited:
   """A CSV or TSV file with a header."""
 
   def __init__(self, path: pathlib.Path):
-    self._path = path
-    self._delimiter = '\t' if path.suffix.lower() == '.tsv' else ','
+    self._path, self._file = path, table_files.Delimited(path)
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
-    try:
-      return sum(1 for _ in self._rows()), version(self._path)
-    except (csv.Error, UnicodeDecodeError) as error:
-      raise InputError(
-        f'{self._path} cannot be read ({error}); save it as UTF-8'
-      ) from None
+    self._columns()
+    return sum(1 for _ in self._file.rows()), version(self._path)
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    for number, (row, columns) in enumerate(self._rows()):
+    columns, folder = self._columns(), self._path.parent
+    for number, (_, row) in enumerate(self._file.rows()):
       if wanted(number):
-        folder = self._path.parent
         yield number, functools.partial(to_item, row, columns, folder)
 
-  def _rows(self) -> Iterator[tuple[dict[str, str], Columns]]:
-    # Spreadsheets put a byte order mark in front of UTF-8.
-    with self._path.open(encoding='utf-8-sig', newline='') as file:
-      rows = csv.DictReader(file, delimiter=self._delimiter)
-      columns = find_columns(str(self._path), rows.fieldnames or ())
-      for row in rows:
-        yield row, columns
+  def _columns(self) -> Columns:
+    return find_columns(str(self._path), self._file.header())
 
 
 class JsonLines:
@@ -102,34 +102,32 @@ class JsonLines:
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
     count = 0
-    for _, line in self._lines():
+    for place, line in table_files.json_lines(self._path):
       if count == 0:
-        values = _parse(line)
-        names = values.keys() if isinstance(values, dict) else ()
-        find_columns(f'{self._path}, its first line,', names)
+        where = f'{self._path}, line {place}'
+        try:
+          names = [*table_files.parse_object(line)]
+        except ValueError as error:
+          raise InputError(f'{where}: {error}') from None
+        find_columns(where, names)
       count += 1
     return count, version(self._path)
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    for number, (place, line) in enumerate(self._lines()):
+    for number, (place, line) in enumerate(table_files.json_lines(self._path)):
       if wanted(number):
         yield number, functools.partial(self._load, place, line)
 
-  def _lines(self) -> Iterator[tuple[int, bytes]]:
-    with self._path.open('rb') as file:
-      for place, line in enumerate(file, 1):
-        if line.strip():
-          yield place, line
-
-  def _load(self, place: int, line: bytes) -> Item:
-    where, values = f'line {place}', _parse(line)
-    if not isinstance(values, dict):
-      return Item('', None, None, f'{where} is no JSON object')
+  def _load(self, place: int, line: str) -> Item:
+    where = f'line {place}'
     try:
-      columns = find_columns(where, values)
+      values = table_files.parse_object(line)
+      columns = find_columns(where, [*values])
     except InputError as error:
       return Item('', None, None, str(error))
+    except ValueError as error:
+      return Item('', None, None, f'{where}: {error}')
     return to_item(values, columns, self._path.parent)
 
 
@@ -142,7 +140,7 @@ class Parquet:
     Raises:
       InputError: pyarrow is not installed.
     """
-    check_pyarrow()
+    table_files.check_pyarrow()
     self._path = path
 
   def scan(self) -> tuple[int, str]:
@@ -176,8 +174,21 @@ class Parquet:
     return find_columns(str(self._path), names), groups
 
 
-def _parse(line: bytes) -> Any:
+def _text(value: Any, column: str | None) -> Any:
+  """Returns a value as text, if it is text or stored as such; uids may be numbers.
+
+  Raises:
+    ValueError: it is NaN, or not UTF-8; says in which column.
+  """
   try:
-    return strict_json.parse(line)
-  except ValueError:
-    return None
+    if isinstance(value, bytes):
+      return text_files.decode(value)
+    if isinstance(value, str):
+      if '\0' in value:
+        text_files.check(value)
+      return value
+  except ValueError as error:
+    raise ValueError(f'its {column} cannot be read: {error}') from None
+  if shown(value) == 'NaN':
+    raise ValueError(f'its {column} is NaN')
+  return str(value) if column in UIDS and value is not None else value

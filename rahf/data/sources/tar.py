@@ -1,25 +1,86 @@
-"""WebDataset archives: <key>.png (or JPEG, WebP) and behind it <key>.txt or .json.
+"""WebDataset archives: <key>.png (or JPEG, WebP) and next to it <key>.txt or .json.
 
-The key of a file is its path up to the first dot of its name. Nothing is unpacked.
+The key of a file is its path up to the first dot of its name, and what comes after that
+dot is its field. The fields png, jpg, jpeg, webp are the image, txt is the prompt, json
+holds it as `prompt` or `caption`; others, such as seg.png, are passed over.
+
+A key may have dots itself: where such a name has an image and a text, they are a row.
+sd_v1.5_0.png with sd_v1.5_0.txt has the key sd_v1.5_0, though 5_0.png could be a field
+of sd_v1. Nothing is unpacked.
 """
 
+import dataclasses
 import functools
-import gzip
 import itertools
 import pathlib
 import tarfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from rahf import strict_json
-from rahf.data.datasets.files import MOST_BYTES, MOST_TEXT, SUFFIXES, version
+from rahf.data import table_files, text_files
+from rahf.data.datasets import files
+from rahf.data.datasets.files import MOST_BYTES, MOST_TEXT, OTHERS, SUFFIXES, version
 from rahf.data.sources.item import Item, Load, Wanted
-from rahf.data.sources.tables import PROMPTS
+from rahf.data.sources.tables import find_prompt
 from rahf.errors import InputError
 
-# Bytes of each kind of member; others are passed over, and what is larger.
-MOST = {**dict.fromkeys(SUFFIXES, MOST_BYTES), '.txt': MOST_TEXT, '.json': MOST_TEXT}
-_DAMAGED = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
+# The fields of a row with the bytes that each may have.
+IMAGES = {suffix[1:]: MOST_BYTES for suffix in (*SUFFIXES, *OTHERS)}
+TEXTS = {'txt': MOST_TEXT, 'json': MOST_TEXT}
+MOST = IMAGES | TEXTS
+# How many other fields an error names.
+_NAMED = 4
+
+
+class Member(NamedTuple):
+  """A file in an archive.
+
+  Attributes:
+    key: see above.
+    inner: what is between the first dot of the name and the last, '' if they are one.
+    field: what comes after the last dot.
+    fault: why it cannot be read, '' if it can.
+    read: returns what is in it.
+  """
+
+  key: str
+  inner: str
+  field: str
+  fault: str
+  read: Callable[[], bytes]
+
+
+@dataclasses.dataclass
+class Sample:
+  """The files of one row; however many there are, few are held.
+
+  Attributes:
+    key: the uid.
+    members: those whose field is in MOST, of each field at most two.
+    others: the first few other fields.
+    passed_over: how many those are in all.
+  """
+
+  key: str
+  members: list[Member] = dataclasses.field(default_factory=list)
+  others: list[str] = dataclasses.field(default_factory=list)
+  passed_over: int = 0
+
+  def add(self, member: Member) -> None:
+    if member.field not in MOST:
+      self.passed_over += 1
+      self.others += [member.field] * (len(self.others) < _NAMED)
+    # A field that is there twice is an error, however often.
+    elif [m.field for m in self.members].count(member.field) < 2:
+      self.members.append(member)
+
+  def images(self) -> list[Member]:
+    """Returns the images, of formats that are not read only if there are no others."""
+    found = [member for member in self.members if member.field in IMAGES]
+    return [m for m in found if f'.{m.field}' in SUFFIXES] or found
+
+  def is_pair(self) -> bool:
+    return bool(self.images()) and any(m.field in TEXTS for m in self.members)
 
 
 class Tar:
@@ -30,73 +91,109 @@ class Tar:
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
+    files.check_pointer(self._path)
     try:
       with tarfile.open(self._path) as tar:
-        return sum(1 for _ in _samples(tar)), version(self._path)
-    except _DAMAGED as error:
+        count = sum(1 for _ in _samples(_members(tar, ahead=False)))
+      return count, version(self._path)
+    except files.TAR_ERRORS as error:
       raise InputError(
         f'{self._path} is no complete tar archive ({error}); copy it again'
       ) from None
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
+    # Going back in a compressed archive means to begin anew.
+    ahead = files.is_compressed(self._path)
     with tarfile.open(self._path) as tar:
-      for number, (key, members) in enumerate(_samples(tar)):
+      for number, sample in enumerate(_samples(_members(tar, ahead))):
         if wanted(number):
-          # Before the next header is read, so that a disk reads straight on.
-          files = {
-            _suffix(member): tar.extractfile(member).read()
-            for member in members
-            if member.size <= MOST.get(_suffix(member), -1)
-          }
-          yield number, functools.partial(_load, key, files)
+          read = {m.field: m.read() for m in sample.members if not m.fault}
+          yield number, functools.partial(_load, sample, read)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-  """Yields each key with its files; links and hidden files are passed over."""
-  files = (
-    member
-    for member in _members(tar)
-    if member.isfile() and not pathlib.PurePosixPath(member.name).name.startswith('.')
-  )
-  for key, members in itertools.groupby(files, _key):
-    yield key, list(members)
+def _samples(members: Iterable[Member]) -> Iterator[Sample]:
+  for key, group in itertools.groupby(members, lambda member: member.key):
+    rest = Sample(key)
+    # A name with further dots belongs to the key, or is one itself.
+    for inner, of_name in itertools.groupby(group, lambda member: member.inner):
+      if not inner:
+        for member in of_name:
+          rest.add(member)
+        continue
+      found = Sample(f'{key}.{inner}')
+      for member in of_name:
+        found.add(member)
+      if found.is_pair():
+        yield found
+      else:
+        rest.passed_over += len(found.members) + found.passed_over
+        fields = [*(member.field for member in found.members), *found.others]
+        rest.others = [*rest.others, *(f'{inner}.{f}' for f in fields)][:_NAMED]
+    if rest.members or rest.passed_over:
+      yield rest
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-  while member := tar.next():
-    tar.members.clear()  # It would keep all of them.
-    yield member
-  # tarfile says nothing of a file that ends in front of a header, or in a damaged one.
-  tar.fileobj.seek(tar.offset)
-  if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-    raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
+  """Yields the files, links too, but for hidden ones.
+
+  Args:
+    ahead: read images and texts at once, so that the archive is read straight on.
+  """
+  for info in files.tar_members(tar):
+    folder, slash, name = info.name.rpartition('/')
+    if info.isdir() or name.startswith('.'):
+      continue
+    key, _, after = name.partition('.')
+    inner, _, field = after.rpartition('.')
+    field = field.lower()
+    most = MOST.get(field, 0)
+    read = functools.partial(_content, tar, info)
+    if not info.isfile():
+      fault = 'is a link or a device'
+    elif info.size > most:
+      fault = f'has more than {most} bytes'
+    else:
+      fault = ''
+      if ahead:
+        data = read()
+        read = functools.partial(bytes, data)
+    yield Member(folder + slash + key, inner, field, fault, read)
 
 
-def _key(member: tarfile.TarInfo) -> str:
-  folder, slash, name = member.name.rpartition('/')
-  return folder + slash + name.split('.')[0]
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+  return tar.extractfile(info).read()
 
 
-def _suffix(member: tarfile.TarInfo) -> str:
-  return pathlib.PurePosixPath(member.name).suffix.lower()
-
-
-def _load(key: str, files: dict[str, bytes]) -> Item:
-  images = [data for suffix, data in files.items() if suffix in SUFFIXES]
+def _load(sample: Sample, read: dict[str, bytes]) -> Item:
+  images = sample.images()
   try:
-    prompt = _prompt(files)
-  except ValueError as error:
-    return Item(key, None, None, f'its prompt cannot be read: {error}')
-  if len(images) != 1:
-    return Item(key, prompt, None, f'{len(images)} images of this key, not one')
-  return Item(key, prompt, images[0])
+    prompt, error = _prompt(read), ''
+  except ValueError as reason:
+    prompt, error = None, f'its prompt cannot be read: {reason}'
+  image = read.get(images[0].field) if images else None
+  return Item(sample.key, prompt, image, _fault(sample) or error)
 
 
-def _prompt(files: dict[str, bytes]) -> str | None:
-  if '.txt' in files:
-    return files['.txt'].decode('utf-8-sig').strip()
-  values = strict_json.parse(files.get('.json', b'{}'))
-  if not isinstance(values, dict):
+def _fault(sample: Sample) -> str:
+  """Returns what is wrong with the files of a sample, '' if nothing is."""
+  fields = [member.field for member in sample.members]
+  if twice := [field for field in fields if fields.count(field) > 1]:
+    return f'{twice[0]} is there twice with this key'
+  if len(images := sample.images()) != 1:
+    named = ', '.join([*(m.field for m in images), *filter(None, sample.others)])
+    more = sample.passed_over - len(sample.others)
+    named += f' and {more:,} more' if more else ''
+    return (
+      f'{len(images)} images of this key, not one; its files end in '
+      f'{named or "nothing that is known"}'
+    )
+  return next((f'its {m.field} {m.fault}' for m in sample.members if m.fault), '')
+
+
+def _prompt(read: dict[str, bytes]) -> str | None:
+  if 'txt' in read:
+    return text_files.decode(read['txt']).strip()
+  if 'json' not in read:
     return None
-  return next((values[name] for name in PROMPTS if name in values), None)
+  return find_prompt(table_files.parse_object(text_files.decode(read['json'])))

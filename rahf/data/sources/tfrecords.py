@@ -7,10 +7,10 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data import quiet
+from rahf.data import quiet, text_files
 from rahf.data.datasets.files import version
 from rahf.data.sources.item import Item, Load, Wanted
-from rahf.data.sources.tables import PROMPTS, UIDS
+from rahf.data.table_files import PROMPTS, UIDS
 from rahf.errors import InputError
 
 IMAGES = ('image', 'image/encoded')
@@ -61,9 +61,9 @@ class Shard:
 
     uid = first(*UIDS).decode(errors='replace')
     try:
-      prompt = first(*PROMPTS).decode()
-    except UnicodeDecodeError as error:
-      return Item(uid, None, None, f'its prompt is no UTF-8: {error}')
+      prompt = text_files.decode(first(*PROMPTS))
+    except ValueError as error:
+      return Item(uid, None, None, f'its prompt cannot be read: {error}')
     image = first(*IMAGES)
     if not image:
       return Item(uid, prompt, None, f'no feature {" or ".join(IMAGES)} of bytes')

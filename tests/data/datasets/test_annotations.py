@@ -78,3 +78,11 @@ def test_label_files_are_found_by_split(tmp_path):
   (tmp_path / 'test.tfrecord').unlink()
   with pytest.raises(InputError, match=r'no test\.tfrecord; found dev\.tfrecord'):
     annotations.find_files(tmp_path)
+
+
+def test_compressed_label_files_are_named(tmp_path):
+  path = tmp_path / 'train.tfrecord'
+  with tf.io.TFRecordWriter(str(path), options='GZIP') as writer:
+    writer.write(b'x' * 100)
+  with pytest.raises(InputError, match=r'train\.tfrecord is compressed \(GZIP\)'):
+    list(annotations.read(path))

@@ -28,7 +28,8 @@ def _write_table(path, uid_column='uid', prompt_column='prompt'):
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
     quoted = AWKWARD.replace('"', '""')
-    lines = [f'{uid_column}{comma}{prompt_column}']
+    # In quotes, since it says of TSV that values are.
+    lines = [f'"{uid_column}"{comma}"{prompt_column}"']
     lines += [f'{rows[0][uid_column]}{comma}"{quoted}"', f'b{comma}plain']
     # Spreadsheets begin UTF-8 with a byte order mark.
     path.write_text('\n'.join(lines), encoding='utf-8-sig')
@@ -73,12 +74,12 @@ def test_first_of_differing_prompts_wins(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'content', 'message'),
   [
-    ('t.csv', b'id,text\n1,x\n', r't\.csv, row 1: needs uid .* has id, text'),
+    ('t.csv', b'id,text\n1,x\n', r't\.csv, line 1: needs uid .* has id, text'),
     ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
-    ('t.jsonl', b'{"uid": "a", "prompt"', r't\.jsonl: cannot be read'),
+    ('t.jsonl', b'{"uid": "a", "prompt"', r"t\.jsonl, line 1: not JSON .*':'"),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
-    ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'row 1: filename is 7, not text'),
-    ('t.parquet', b'PAR1 but no more', r't\.parquet: cannot be read'),
+    ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'line 1: filename is 7, not text'),
+    ('t.parquet', b'PAR1 but no more', r't\.parquet is no complete parquet file'),
     ('t.xlsx', b'', r'must end in \.csv'),
   ],
 )
@@ -115,3 +116,55 @@ def test_images_in_a_tar_archive(tmp_path):
   archive.write_bytes(archive.read_bytes()[:700])
   with pytest.raises(InputError, match='no complete tar archive'):
     ImageFolder(archive, table, ['a'])
+
+
+def table(path, *rows: str):
+  path.write_text('\n'.join(['file_name,prompt', *rows]))
+  return path
+
+
+def test_a_path_in_the_table_is_of_that_folder(tmp_path):
+  for name in ('m1/a.png', 'm2/b.jpg', 'c.png'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(name.encode())
+  rows = ('m2/a.png,red', 'm1/a.jpg,green', 'm1/b.png,blue', 'x/c.png,white')
+  found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', 'd'])
+  # A uid is one image of whatever format.
+  assert found.prompts == {'a': 'green'}
+  assert found.unprompted == {
+    'a': f'the table has one for m2/a.png, not for {tmp_path}/m1/a.png',
+    'b': f'the table has one for m1/b.png, not for {tmp_path}/m2/b.jpg',
+    'c': f'the table has one for x/c.png, not for {tmp_path}/c.png',
+  }
+
+
+def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
+  with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+    for name in ('./m1/a.png', 'm2/b.png'):
+      tar.addfile(tarfile.TarInfo(name))
+  rows = ('m1/a.png,red', 'm1/b.png,blue')
+  found = ImageFolder(tmp_path / 'x.tar', table(tmp_path / 't.csv', *rows), ['a', 'b'])
+  assert found.prompts == {'a': 'red'}
+  assert [*found.unprompted] == ['b']
+
+
+def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
+  for name in ('a.gif', 'a.png', 'b.gif', 'b.tiff', 'c.jfif', '.d.png'):
+    (tmp_path / name).write_bytes(name.encode())
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'linked').symlink_to(tmp_path / 'folder')
+  rows = [f'{uid},red' for uid in ('a', 'b', 'c', '.d')]
+  found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', '.d'])
+  expected = {'a': b'a.png', 'b': b'b.gif', 'c': b'c.jfif'}
+  assert dict(found.read(found.places)) == expected
+  assert found.repeated == {}
+  assert found.linked == [tmp_path / 'linked']
+
+
+def test_an_archive_without_an_end(tmp_path):
+  with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+    tar.addfile(tarfile.TarInfo('a.png'))
+  path = tmp_path / 'x.tar'
+  path.write_bytes(path.read_bytes()[:512])
+  with pytest.raises(InputError, match=r'no complete tar archive .*no end'):
+    ImageFolder(path, table(tmp_path / 't.csv', 'a,red'), ['a'])

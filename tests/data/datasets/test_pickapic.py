@@ -1,5 +1,6 @@
 """Images and prompts are found by uid, and no more is read than is needed."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -100,3 +101,54 @@ def test_missing_columns_are_named(folder):
 def test_folder_without_parquet(tmp_path):
   with pytest.raises(InputError, match=r'no \.parquet file.*--prompts'):
     PickAPic(tmp_path, {'a'})
+
+
+def rewritten(folder, **columns: pa.Array):
+  """Replaces columns of the file."""
+  path = folder / 'part.parquet'
+  table = pq.read_table(path)
+  for name, values in columns.items():
+    table = table.set_column(table.column_names.index(name), name, values)
+  pq.write_table(table, path, row_group_size=2)
+  return folder
+
+
+def test_images_as_hugging_face_saves_them(folder):
+  packed = {
+    name: pa.array(
+      [
+        image and {'bytes': image, 'path': None}
+        for image in pq.read_table(folder / 'part.parquet').column(name).to_pylist()
+      ]
+    )
+    for name in ('jpg_0', 'jpg_1')
+  }
+  found = PickAPic(rewritten(folder, **packed), {'a', 'b', 'c'})
+  assert dict(found.read(found.places)) == {'a': b'A', 'b': b'B', 'c': b'C'}
+
+
+@pytest.mark.parametrize('kind', [pa.binary(), pa.large_binary(), pa.large_string()])
+def test_text_of_other_types(folder, kind):
+  table = pq.read_table(folder / 'part.parquet')
+  names = ('image_0_uid', 'image_1_uid', 'caption')
+  columns = {name: table.column(name).cast(kind) for name in names}
+  found = PickAPic(rewritten(folder, **columns), {'a', 'c'})
+  assert dict(found.read(found.places)) == {'a': b'A', 'c': b'C'}
+  assert found.prompts == {'a': 'prompt a', 'c': 'prompt c'}
+
+
+def test_columns_of_other_kinds_and_twice(folder):
+  with pytest.raises(InputError, match=r'column caption is int64.*Pick-a-Pic v1 has'):
+    PickAPic(rewritten(folder, caption=pa.array(range(6))), {'a'})
+  path = folder / 'part.parquet'
+  table = pq.read_table(path)
+  pq.write_table(table.append_column('jpg_0', table.column('jpg_1')), path)
+  with pytest.raises(InputError, match='the column jpg_0 is there twice'):
+    PickAPic(folder, {'a'})
+
+
+def test_a_git_lfs_pointer_is_named(folder):
+  pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
+  (folder / 'part.parquet').write_text(pointer)
+  with pytest.raises(InputError, match=r'part\.parquet is a Git LFS pointer'):
+    PickAPic(folder, {'a'})
