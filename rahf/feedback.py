@@ -7,7 +7,8 @@
 
 Scores are in [0, 1], higher is better: plausibility, alignment, aesthetics, overall.
 Maps are in [0, 1], higher is worse: implausibility, misalignment. Keywords are words of
-the prompt with the probability in [0, 1] that the image misses them, higher is worse.
+the prompt with the probability in [0, 1] that the image misses them, higher is worse;
+words end at white space of any kind and at , . ? ! " : ;
 
 Axis letters: B batch, L tokens, H W size of an image, S that of the model.
 """
@@ -202,6 +203,7 @@ class Model:
       self.tokenizer,
       self.description.model.variant,
       self.description.text_length,
+      words.word_spans(prompt),
     )
 
   def fill(self, count: int) -> Int[np.ndarray, 'B']:
@@ -232,7 +234,7 @@ class Model:
     return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
 
   def _feedback(self, example: Example, found: Inference) -> Feedback:
-    spans = words.label_spans(example.prompt)
+    spans = words.word_spans(example.prompt)
     judged = self._judged(example.row, found.p_misaligned)
     threshold = self.description.threshold
     return Feedback(
