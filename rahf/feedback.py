@@ -25,8 +25,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
+from rahf import accelerator, model_directory
 from rahf import config as config_lib
-from rahf import model_directory
 from rahf.data import inputs, schema, words
 from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
@@ -59,8 +59,12 @@ def load(
 
   Raises:
     InputError: there is no such directory, or it is damaged, or was written by a
-      version that this one cannot read; says what to do.
+      version that this one cannot read; or JAX was installed or set to use a GPU or
+      TPU, finds none, and no devices are given. It says what to do.
+    OSError: the GPU or TPU cannot be used now.
   """
+  if devices is None:
+    accelerator.start(accelerator.choose())
   folder = model_directory.find(path)
   description = model_directory.read_description(folder)
   if dtype is not None:

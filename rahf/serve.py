@@ -60,12 +60,14 @@ def _serve(arguments: argparse.Namespace) -> int:
       f'the service needs {error.name}, which is not installed: '
       "pip install 'rahf[serve]'"
     ) from None
+  from rahf import accelerator
   from rahf.feedback import load
 
   # It logs every body that it cannot read, which the sender is told.
   logging.getLogger('python_multipart').setLevel(logging.CRITICAL)
   # Before the model, whose reading takes time.
   listener = _listen(arguments.host, arguments.port)
+  _say(f'Running on {accelerator.start(accelerator.choose())}')
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
   )

@@ -20,7 +20,15 @@ LAYERS = [
   {'comparison', 'model_directory', 'output'},
   {'samples'},
   {
-    *('blueprint', 'checkpoint', 'checksums', 'config', 'contents', 'devices'),
+    *(
+      'accelerator',
+      'blueprint',
+      'checkpoint',
+      'checksums',
+      'config',
+      'contents',
+      'devices',
+    ),
     *('distributed', 'finite', 'inference', 'interruption', 'journal', 'legend'),
     *('losses', 'optimizer', 'pace', 'panels', 'pretrained', 'result'),
     *('review', 'sharding', 'state', 'step', 'synthetic', 'tables'),
