@@ -9,6 +9,7 @@ import collections
 import glob
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ _ADVICE = {
   'gpu': 'check that nvidia-smi lists a GPU',
   'tpu': 'check that this is a TPU VM and that no other process uses its TPU',
 }
-_REMEDY = 'JAX_PLATFORMS=cpu in the environment, or --config.platform=cpu where there is a config'
+_REMEDY = 'JAX_PLATFORMS=cpu in the environment (or the flag --config.platform=cpu)'
 
 
 class Wanted(NamedTuple):
@@ -70,7 +71,7 @@ def choose(platform: str = '', *, required: bool = True) -> Wanted:
 
 
 def start(wanted: Wanted) -> str:
-  """Starts JAX and returns what it runs on, such as '8 TPU v5 lite devices'.
+  """Starts JAX and describes what it runs on, the devices of all processes.
 
   Args:
     wanted: what `choose` returned.
@@ -85,22 +86,21 @@ def start(wanted: Wanted) -> str:
   except (RuntimeError, AssertionError) as error:
     told = jax.config.jax_platforms or 'what it finds'
     problem = (
-      f'JAX does not start on {told}: {error or "there is none"}. To compute on the CPU '
-      f'instead, set {wanted.remedy}'
+      f'JAX does not start on {told}: {error or "there is none"}. To compute on the '
+      f'CPU instead, set {wanted.remedy}'
     )
     if _may_have('gpu') or _may_have('tpu'):
       raise OSError(problem) from error
     raise InputError(problem) from error
   if wanted.platforms and found not in wanted.platforms:
     raise _missing(wanted)
-  return describe()
+  return describe(jax.devices())
 
 
-def describe() -> str:
-  """Returns number and kind of the devices of all processes."""
+def describe(devices: Sequence[jax.Device]) -> str:
+  """Returns how many there are of which kind, such as '8 TPU v5 lite devices'."""
   kinds = collections.Counter(
-    'CPU' if device.platform == 'cpu' else device.device_kind
-    for device in jax.devices()
+    'CPU' if device.platform == 'cpu' else device.device_kind for device in devices
   )
   return ' and '.join(
     f'{count} {kind} device{"s" if count > 1 else ""}' for kind, count in kinds.items()
@@ -132,8 +132,8 @@ def _missing(wanted: Wanted) -> InputError:
   names = ' and no '.join(platform.upper() for platform in wanted.platforms)
   advice = ' or '.join(_ADVICE[name] for name in wanted.platforms if name in _ADVICE)
   return InputError(
-    f'JAX finds no {names} here, though {wanted.reason}; {advice}. To compute on the CPU '
-    f'instead, set {wanted.remedy}'
+    f'JAX finds no {names} here, though {wanted.reason}; {advice}. To compute on the '
+    f'CPU instead, set {wanted.remedy}'
   )
 
 

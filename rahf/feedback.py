@@ -103,6 +103,7 @@ class Model:
     description: what its directory says of it.
     params: its parameters, on the devices.
     tokenizer: of its prompts.
+    devices: over which batches are split.
     infer: the step as a pure function of (params, image in [-1, 1], text, word_end),
       not compiled (`inference.make_infer`).
     buckets: the batch sizes that are compiled, ascending.
@@ -127,6 +128,7 @@ class Model:
     mesh = Mesh(np.array(devices), ('data',))
     self.description = description
     self.tokenizer = tokenizer
+    self.devices = devices
     self.buckets = _buckets(batch_size, len(devices))
     self._split = NamedSharding(mesh, PartitionSpec('data'))
     self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

@@ -67,10 +67,10 @@ def _serve(arguments: argparse.Namespace) -> int:
   logging.getLogger('python_multipart').setLevel(logging.CRITICAL)
   # Before the model, whose reading takes time.
   listener = _listen(arguments.host, arguments.port)
-  _say(f'Running on {accelerator.start(accelerator.choose())}')
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
   )
+  _say(f'Running on {accelerator.describe(model.devices)}')
   engine = Engine(model, wait=arguments.wait / 1e3)
   limits = Limits(arguments.queue, arguments.max_mb * 1024 * 1024)
   config = uvicorn.Config(

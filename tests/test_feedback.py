@@ -169,10 +169,11 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
 def test_words_beside_any_white_space(tmp_path, name):
   """They are named, and judged, as beside spaces."""
   model = rahf.load(tiny_directory.write(tmp_path, decoder=name))
-  (expected,) = model.score(make_pixels(), 'a red circle blue square')
-  assert [word for word, _ in expected.keywords] == 'a red circle blue square'.split()
+  plain = 'a red circle blue square'
+  (expected,) = model.score(make_pixels(), plain)
+  assert [word for word, _ in expected.keywords] == plain.split(' ')
   for prompt in (
-    'a red circle blue square\n',
+    f'{plain}\n',
     'a red\ncircle \t blue\r\n\r\nsquare \n',
     '\ufeffa\u00a0red\u3000circle \u00a0 blue\u200bsquare',
   ):
@@ -180,7 +181,7 @@ def test_words_beside_any_white_space(tmp_path, name):
     assert_same(found, expected, 1e-6)
     assert found.prompt == prompt
     words = [keyword['word'] for keyword in found.to_dict()['keywords']]
-    assert words == 'a red circle blue square'.split()
+    assert words == plain.split(' ')
   (found,) = model.score(make_pixels(), '\u200b ,.')
   assert found.keywords == found.misaligned == []
 
