@@ -12,7 +12,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from rahf import distributed, sharding
+from rahf import accelerator, distributed, sharding
 from rahf.blueprint import draw_up
 from rahf.errors import InputError
 from rahf.synthetic import random_batch
@@ -28,8 +28,13 @@ _MULTIHOST = flags.DEFINE_bool('multihost', False, 'As of rahf.main: run on all 
 def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
+  wanted = accelerator.choose(config.platform)
   if _MULTIHOST.value:
     distributed.join()
+  devices = accelerator.start(wanted)
+  if _MULTIHOST.value:
+    distributed.silence_others()
+  print(f'Running on {devices}', flush=True)
   blueprint = draw_up(config)
   blueprint.check_train_batch()
   mesh, rows = blueprint.mesh, config.train.batch_size
@@ -54,7 +59,7 @@ def main(argv: list[str]) -> None:
 def run(argv: list[str]) -> None:
   try:
     main(argv)
-  except InputError as error:
+  except (InputError, OSError) as error:
     sys.exit(f'error: {error}')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rahf import rules
+from rahf.accelerator import PLATFORMS
 from rahf.data.schema import MAPS, SCORES, SPLITS
 from rahf.errors import InputError
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
@@ -44,6 +45,7 @@ WIDTHS = rules.sequence(WIDTH, '(64, 32)')
 # Of every setting, by its path.
 RULES: dict[str, rules.Rule] = {
   'seed': rules.whole(0, rules.MOST - 1),
+  'platform': rules.one_of(('', *PLATFORMS)),
   'model.variant': rules.one_of(VARIANTS),
   **dict.fromkeys(('model.image_size', 'model.vit.patch'), SIDE),
   **dict.fromkeys(('model.vit.width', 'model.vit.mlp', 'model.vit.heads'), WIDTH),
@@ -166,6 +168,9 @@ def default_config() -> ConfigDict:
   config = ConfigDict(
     dict(
       seed=0,
+      # Where to compute: 'cpu', 'gpu' or 'tpu'; what is missing is an error. '' leaves
+      # it to JAX_PLATFORMS and to what JAX was installed for (`accelerator.py`).
+      platform='',
       model=model,
       # Weights of other projects to start from (`rahf/pretrained`), '' for none: a
       # ViT, a T5, or instead of both a whole RAHF. Paths, local or gs://.

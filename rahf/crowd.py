@@ -14,7 +14,6 @@ are fractions or percent. What looks different is an error, never guessed.
 
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -147,7 +146,8 @@ def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
 
 def sentence(prompt: str) -> str:
   """Returns what words are selected from: the prompt and a word for no mistake."""
-  return ' '.join([*prompt.split(), NO_MISTAKE])
+  spans = words.spaced_spans(prompt)
+  return ' '.join([*(prompt[start:end] for start, end in spans), NO_MISTAKE])
 
 
 def _assign(desk: Desk, kept: dict, name: str, definition: Any) -> None:
@@ -241,7 +241,7 @@ def _point_reader(name: str) -> Callable[[str, dict], Annotation]:
 
 def _words(prompt: str, answer: dict) -> Annotation:
   """Translates the words of the sentence to the prompt's label tokens."""
-  spans = [match.span() for match in re.finditer(r'\S+', prompt)]
+  spans = words.spaced_spans(prompt)
   marked = set()
   for selected in answer['selectedWords']:
     index = int(selected['wordIndex'])
@@ -252,7 +252,7 @@ def _words(prompt: str, answer: dict) -> Annotation:
     start, end = spans[index]
     if selected['word'] != prompt[start:end]:
       raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
-    # A label token may go over white space that is no blank.
+    # A label token may hold white space other than the space, and several words.
     for number, (first, last) in enumerate(words.label_spans(prompt)):
       if first < end and start < last:
         marked.add(number)

@@ -14,9 +14,7 @@ from typing import Any
 
 import jax
 
-# Whether JAX has started; it has no public name.
-from jax._src.xla_bridge import backends_are_initialized
-
+from rahf import accelerator
 from rahf.errors import InputError
 
 PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
@@ -36,20 +34,23 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
   `memory_fraction` of a GPU's memory, unless the environment has settings of its own
   (XLA_PYTHON_CLIENT_PREALLOCATE, XLA_CLIENT_MEM_FRACTION). With 'cpu', JAX will not
   open a GPU at all in this process; with 'cuda:1', that one only. Where JAX has
-  started, nothing of this can be changed: a warning says so if it has GPUs.
+  started, nothing of this can be changed: a warning says so if it has GPUs. The first
+  line on stderr says which device it is.
 
   Args:
     device: 'cpu', 'cuda', 'cuda:1', 'tpu', also as a torch.device, or None for the
-      first that JAX has.
+      first that JAX has; that is a CPU only where JAX was installed for nothing else,
+      or is set to it.
     memory_fraction: of a GPU, in (0, 1].
 
   Raises:
     InputError: there is no such device, or no such fraction.
+    OSError: the GPU or TPU cannot be used now.
   """
   if not 0 < memory_fraction <= 1:
     raise InputError(f'memory_fraction = {memory_fraction} is not in (0, 1]')
   platform, number = _parse(device)
-  if backends_are_initialized():
+  if accelerator.has_started():
     _warn_if_preallocated()
   else:
     os.environ.setdefault(PREALLOCATE, 'false')
@@ -60,10 +61,18 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
     elif platform == 'cuda' and number is not None:
       # Or every process of a trainer would open all GPUs.
       jax.config.update('jax_cuda_visible_devices', str(number))
+  try:
+    accelerator.start(accelerator.choose(required=platform is None))
+  except InputError as error:
+    raise InputError(f"{error}; or give the reward device='cpu'") from error
   found = _find(platform, number)
+  memory, name = '', found
   if found.platform == 'gpu':
     limit = next((os.environ[name] for name in FRACTIONS if name in os.environ), '0.75')
-    _say_once(f'The reward is on {found}, with at most {limit} of its memory')
+    memory = f', with at most {limit} of its memory'
+  elif found.platform == 'cpu':
+    name = 'the CPU'
+  _say_once(f'The reward is on {name}{memory}')
   return found
 
 

@@ -16,7 +16,7 @@ from rahf.interruption import Interrupted, Interruption
 
 
 def join() -> None:
-  """Joins the other processes of the run; only the first of them keeps its stdout.
+  """Joins the other processes of the run.
 
   On a TPU slice, and under Slurm, Kubernetes or Open MPI, JAX finds them. Elsewhere
   JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
@@ -41,6 +41,10 @@ def join() -> None:
       'set JAX_COORDINATOR_ADDRESS (host:port of the first process), '
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID'
     ) from error
+
+
+def silence_others() -> None:
+  """Leaves only the first process its stdout."""
   if not is_first():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
 

@@ -7,7 +7,8 @@
 
 Scores are in [0, 1], higher is better: plausibility, alignment, aesthetics, overall.
 Maps are in [0, 1], higher is worse: implausibility, misalignment. Keywords are words of
-the prompt with the probability in [0, 1] that the image misses them, higher is worse.
+the prompt with the probability in [0, 1] that the image misses them, higher is worse;
+words end at white space of any kind and at , . ? ! " : ;
 
 Axis letters: B batch, L tokens, H W size of an image, S that of the model.
 """
@@ -25,8 +26,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
+from rahf import accelerator, model_directory
 from rahf import config as config_lib
-from rahf import model_directory
 from rahf.data import inputs, schema, words
 from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
@@ -59,8 +60,12 @@ def load(
 
   Raises:
     InputError: there is no such directory, or it is damaged, or was written by a
-      version that this one cannot read; says what to do.
+      version that this one cannot read; or JAX was installed or set to use a GPU or
+      TPU, finds none, and no devices are given. It says what to do.
+    OSError: the GPU or TPU cannot be used now.
   """
+  if devices is None:
+    accelerator.start(accelerator.choose())
   folder = model_directory.find(path)
   description = model_directory.read_description(folder)
   if dtype is not None:
@@ -99,6 +104,7 @@ class Model:
     description: what its directory says of it.
     params: its parameters, on the devices.
     tokenizer: of its prompts.
+    devices: over which batches are split.
     infer: the step as a pure function of (params, image in [-1, 1], text, word_end),
       not compiled (`inference.make_infer`).
     buckets: the batch sizes that are compiled, ascending.
@@ -123,6 +129,7 @@ class Model:
     mesh = Mesh(np.array(devices), ('data',))
     self.description = description
     self.tokenizer = tokenizer
+    self.devices = devices
     self.buckets = _buckets(batch_size, len(devices))
     self._split = NamedSharding(mesh, PartitionSpec('data'))
     self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
@@ -203,6 +210,7 @@ class Model:
       self.tokenizer,
       self.description.model.variant,
       self.description.text_length,
+      words.word_spans(prompt),
     )
 
   def fill(self, count: int) -> Int[np.ndarray, 'B']:
@@ -233,7 +241,7 @@ class Model:
     return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
 
   def _feedback(self, example: Example, found: Inference) -> Feedback:
-    spans = words.label_spans(example.prompt)
+    spans = words.word_spans(example.prompt)
     judged = self._judged(example.row, found.p_misaligned)
     threshold = self.description.threshold
     return Feedback(

@@ -13,8 +13,9 @@ Data format, of each row:
   height, width int             of the image, pixels
   plausibility, alignment, aesthetics, overall
                 float           in [0, 1], higher is better
-  keywords      list            {"word", "p_misaligned"}: in [0, 1], higher is worse;
-                                null for a word behind the cut
+  keywords      list            {"word", "p_misaligned"}: the words of the prompt, which
+                                end at white space and , . ? ! " : ; the probability in
+                                [0, 1], higher is worse, null for a word after the cut
   misaligned    list of text    those words whose probability is above the threshold
   truncated     bool            the prompt was too long and its end was not read
   implausibility_map, misalignment_map

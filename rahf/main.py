@@ -156,10 +156,7 @@ def _run(interruption: Interruption) -> int:
     workdir = f'runs/{name}'
   if _MODE.value not in ('infer', 'export'):  # Which need no data set, mostly.
     quiet.import_tensorflow()
-  if _MULTIHOST.value:
-    from rahf import distributed
-
-    distributed.join()
+  _start_jax()
   if _MODE.value == 'infer':
     return _infer(workdir, interruption)
   if _MODE.value == 'precompile':
@@ -178,6 +175,28 @@ def _run(interruption: Interruption) -> int:
     raise InputError(f'--workdir={workdir} is a file; name a folder, new or of a run')
   run(_CONFIG.value, place, interruption)
   return 0
+
+
+def _start_jax() -> None:
+  """Starts JAX on what the command is meant for, and says what that is."""
+  from rahf import accelerator, distributed
+  from rahf import config as config_lib
+
+  config, platform = _CONFIG.value, ''
+  if config is not None:
+    config_lib.validate(config)
+    platform = config.platform
+  computes = _MODE.value in ('train', 'eval', 'infer')
+  wanted = accelerator.choose(platform, required=computes)
+  if _MULTIHOST.value:
+    distributed.join()
+  if _MODE.value == 'precompile' and config.precompile.topology:
+    return  # It needs no device, and a TPU that is here may be in use.
+  devices = accelerator.start(wanted)
+  if _MULTIHOST.value:
+    distributed.silence_others()
+  if computes:
+    print(f'Running on {devices}', flush=True)
 
 
 def _infer(workdir: str | None, interruption: Interruption) -> int:

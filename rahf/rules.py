@@ -50,7 +50,8 @@ def one_of(choices: tuple[str, ...]) -> Rule:
       return None
     close = difflib.get_close_matches(str(value), choices, 1)
     hint = f'; did you mean {close[0]!r}?' if close else ''
-    return f'is none of {", ".join(choices)}{hint}'
+    names = ', '.join(choice or "''" for choice in choices)
+    return f'is none of {names}{hint}'
 
   return check
 

@@ -60,6 +60,7 @@ def _serve(arguments: argparse.Namespace) -> int:
       f'the service needs {error.name}, which is not installed: '
       "pip install 'rahf[serve]'"
     ) from None
+  from rahf import accelerator
   from rahf.feedback import load
 
   # It logs every body that it cannot read, which the sender is told.
@@ -69,6 +70,7 @@ def _serve(arguments: argparse.Namespace) -> int:
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
   )
+  _say(f'Running on {accelerator.describe(model.devices)}')
   engine = Engine(model, wait=arguments.wait / 1e3)
   limits = Limits(arguments.queue, arguments.max_mb * 1024 * 1024)
   config = uvicorn.Config(

@@ -15,7 +15,9 @@ from rahf import config as config_lib
 from rahf.errors import InputError
 
 # What may change between the parts of a run without changing what is trained.
-FREE_SECTIONS = ('mesh', 'eval', 'review', 'keywords', 'precompile', 'export')
+FREE_SECTIONS = (
+  *('platform', 'mesh', 'eval', 'review', 'keywords', 'precompile', 'export'),
+)
 FREE_FIELDS = (
   *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
   *('train.max_skipped', 'train.keep_checkpoints', 'train.keep_best'),

@@ -14,6 +14,7 @@ from rapidata.rapidata_client.job.rapidata_job_manager import RapidataJobManager
 
 from rahf import annotate, crowd
 from rahf.data import raw
+from rahf.data import words as words_lib
 from rahf.data.consolidate import consolidate
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.images import encode_png
@@ -169,6 +170,20 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
   )
   assert report.lines == []
   assert len(open_split(directory, 'train')) == 2
+
+
+def test_words_of_a_prompt_with_other_white_space():
+  """Asked beside spaces; a label token is marked by any word that it holds."""
+  prompt = '\ufeffa\u00a0red \n circle,\r\nasleep\t'
+  asked = crowd.sentence(prompt)
+  assert asked == f'a red circle, asleep {crowd.NO_MISTAKE}'
+  tokens = words_lib.label_tokens(prompt)
+  assert tokens == ['\ufeffa\u00a0red', '\n', 'circle', '\r\nasleep\t']
+  found = [
+    crowd._words(prompt, selected((word, index))).misaligned_words
+    for index, word in enumerate(asked.split(' '))
+  ]
+  assert found == [[0], [0], [2], [3], []]
 
 
 def test_jobs_that_were_started_are_not_started_again(command, service, tmp_path):

@@ -159,10 +159,22 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   assert len(lines) == 4
 
 
+def test_a_directory_that_is_older_than_a_setting(workdir):
+  with claimed(workdir, default_config(), started=False):
+    pass
+  settings = json.loads((workdir / 'config.json').read_text())
+  del settings['platform'], settings['train']['max_skipped']
+  (workdir / 'config.json').write_text(json.dumps(settings))
+  config = default_config()
+  config.platform = 'tpu'
+  check_workdir(workdir, config)
+
+
 def test_what_does_not_change_the_training_may_change(workdir):
   with claimed(workdir, default_config(), started=False):
     pass
   config = default_config()
+  config.platform = 'cpu'
   config.mesh.update(data=2, fsdp=4)
   config.eval.update(every=7, split='test')
   config.data.dir = 'elsewhere'

@@ -51,6 +51,7 @@ def test_unknown_fields_are_errors():
       "'multihead' is none .*mean 'multi_head'",
     ),
     ('model.dtype', 'float16', "'float16' is none of float32, bfloat16"),
+    ('platform', 'cuda', r"config.platform = 'cuda' is none of '', cpu, gpu, tpu"),
     ('model.vit.gelu', 'erf', "'erf' is none of tanh, exact"),
     (
       'model.score_head.padding',

@@ -166,6 +166,27 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
     np.testing.assert_allclose(pixels, batch.image[row], atol=2 / 255)
 
 
+@pytest.mark.parametrize('name', ['sequential', 'parallel'])
+def test_words_beside_any_white_space(tmp_path, name):
+  """They are named, and judged, as beside spaces."""
+  model = rahf.load(tiny_directory.write(tmp_path, decoder=name))
+  plain = 'a red circle blue square'
+  (expected,) = model.score(make_pixels(), plain)
+  assert [word for word, _ in expected.keywords] == plain.split(' ')
+  for prompt in (
+    f'{plain}\n',
+    'a red\ncircle \t blue\r\n\r\nsquare \n',
+    '\ufeffa\u00a0red\u3000circle \u00a0 blue\u200bsquare',
+  ):
+    (found,) = model.score(make_pixels(), prompt)
+    assert_same(found, expected, 1e-6)
+    assert found.prompt == prompt
+    words = [keyword['word'] for keyword in found.to_dict()['keywords']]
+    assert words == plain.split(' ')
+  (found,) = model.score(make_pixels(), '\u200b ,.')
+  assert found.keywords == found.misaligned == []
+
+
 def test_a_prompt_that_is_cut(model, tokenizer):
   prompt = 'red ' * 30 + 'square'
   (found,) = model.score(make_pixels(), prompt)

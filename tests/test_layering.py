@@ -20,9 +20,9 @@ LAYERS = [
   {'comparison', 'model_directory', 'output'},
   {'samples'},
   {
-    *('blueprint', 'checkpoint', 'checksums', 'config', 'contents', 'devices'),
-    *('distributed', 'finite', 'inference', 'interruption', 'journal', 'legend'),
-    *('losses', 'optimizer', 'pace', 'panels', 'pretrained', 'result'),
+    *('accelerator', 'blueprint', 'checkpoint', 'checksums', 'config', 'contents'),
+    *('devices', 'distributed', 'finite', 'inference', 'interruption', 'journal'),
+    *('legend', 'losses', 'optimizer', 'pace', 'panels', 'pretrained', 'result'),
     *('review', 'sharding', 'state', 'step', 'synthetic', 'tables'),
     *('torch_gradient', 'typesetting', 'work_directory'),
   },

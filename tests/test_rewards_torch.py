@@ -3,6 +3,8 @@
 Needs the extra `parity`.
 """
 
+import concurrent.futures
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import rahf
 import tiny_directory
 from rahf import rewards
+from rahf.data import schema
 from rahf.errors import InputError
 
 REASON = 'needs PyTorch and diffusers: pip install "rahf[parity]"'
@@ -49,7 +52,6 @@ def test_tensors_of_any_dtype(reward, pixels, dtype, tolerance):
   expected, _ = reward(pixels, PROMPTS)
   values, _ = reward(tensor.requires_grad_(dtype == 'float32'), PROMPTS)
   np.testing.assert_allclose(values, expected, rtol=0, atol=tolerance)
-  # As ddpo-pytorch, TRL and Flow-GRPO take it.
   assert torch.as_tensor(values, device='cpu').shape == (3,)
 
 
@@ -83,6 +85,95 @@ def test_gradients_of_pytorch(reward, pixels, last):
       for moved in (image + step, image - step)
     ]
     assert (change[0] - change[1]) * upstream == pytest.approx(2e-4, rel=0.02)
+
+
+@pytest.fixture(scope='module')
+def expected(reward, pixels):
+  """Float rewards of `pixels` with `PROMPTS`."""
+  return reward(pixels, PROMPTS)[0].tolist()
+
+
+@pytest.fixture(scope='module')
+def tensor(pixels):
+  """What pipelines give with output_type='pt': float32[3, 3, 24, 40] in [0, 1]."""
+  return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+
+
+def test_called_as_by_ddpo_pytorch_and_trl_0_23(reward, tensor, expected):
+  """Tuples of prompts and metadata, in a thread; then values by `torch.as_tensor`."""
+  prompts, metadata = zip(*((prompt, {}) for prompt in PROMPTS), strict=True)
+  with concurrent.futures.ThreadPoolExecutor(2) as executor:
+    batches = [(tensor, prompts, metadata)] * 3
+    found = list(executor.map(lambda batch: reward(*batch), batches))
+  values, infos = zip(*found, strict=True)
+  joined = torch.cat([torch.as_tensor(one, device='cpu') for one in values])
+  assert joined.dtype == torch.float32
+  np.testing.assert_allclose(joined, expected * 3, atol=1e-6)
+  assert all(set(info['scores']) == set(schema.SCORES) for info in infos)
+
+
+def test_called_as_by_flow_grpo(reward, tensor, pixels, expected):
+  """A row of its table is made, with the device if it has such an argument, and called
+  for each weighted name; the weighted values of an image are added up one by one.
+  """
+  table = {'rahf': lambda: reward, 'by_device': lambda device: reward}
+  weights = {'rahf': 0.75, 'by_device': 0.25}
+  for images in (tensor, pixels):
+    totals = [0.0] * 3
+    for name, weight in weights.items():
+      make = table[name]
+      takes_device = 'device' in make.__code__.co_varnames
+      entry = make(torch.device('cpu')) if takes_device else make()
+      scores, _ = entry(images, PROMPTS, [{}] * 3)
+      totals = [t + weight * score for t, score in zip(totals, scores, strict=True)]
+    found = torch.as_tensor(totals, device='cpu').float()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_called_as_by_verl(reward, tensor, pixels, expected):
+  """One image at a time, of uint8 or floats, from several threads at once."""
+
+  def compute_score(data_source, solution_image, ground_truth, extra_info, **_):
+    (value,), info = reward(solution_image[None], ground_truth)
+    alignment = float(info['scores']['alignment'][0])
+    return {'score': float(value), 'alignment': alignment}
+
+  bytes_first = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+  for images in (bytes_first, tensor):
+    with concurrent.futures.ThreadPoolExecutor(3) as executor:
+      futures = [
+        executor.submit(
+          compute_score,
+          data_source='shapes',
+          solution_image=image,
+          ground_truth=prompt,
+          extra_info={'num_turns': None},
+        )
+        for image, prompt in zip(images, PROMPTS, strict=True)
+      ]
+      scores = [future.result()['score'] for future in futures]
+    # What its reward manager makes of them.
+    found = torch.tensor(scores, dtype=torch.float32).unsqueeze(-1)
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-6)
+
+
+def test_called_as_by_unirl(reward, tensor, expected):
+  """Its loss is minus the mean of rewards with gradients, of images from a decoder."""
+
+  class Scorer:
+    def compute_rewards_differentiable(self, media_tensor, prompts, records=None):
+      return reward.with_gradient(media_tensor, prompts)[0]
+
+  brightness = torch.tensor(1.0, requires_grad=True)
+  images = (tensor * brightness).clamp(0, 1)
+  rewards = Scorer().compute_rewards_differentiable(images, PROMPTS)
+  assert rewards.shape == (3,)
+  assert rewards.grad_fn is not None
+  # Scaled without rounding.
+  np.testing.assert_allclose(rewards.detach(), expected, atol=0.01)
+  (-rewards.mean()).backward()
+  assert torch.isfinite(brightness.grad)
+  assert brightness.grad != 0
 
 
 def test_gradients_need_images_and_prompts(reward):
@@ -150,7 +241,7 @@ def pipeline():
 
 
 def test_inside_a_diffusers_pipeline(pipeline, reward):
-  """Sampled and scored, as TRL's DDPOTrainer does."""
+  """Images as they come out, whichever way."""
   prompts = (*PROMPTS, 'two dogs')
 
   def sample(output_type):
@@ -174,7 +265,7 @@ def test_inside_a_diffusers_pipeline(pipeline, reward):
 
 
 def test_a_decoder_learns_from_the_gradient(pipeline, reward):
-  """The gradient goes through images into weights, as in TRL's AlignPropTrainer."""
+  """The gradient goes through images into weights, as for DRaFT and AlignProp."""
   latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
   weights = list(pipeline.vae.decoder.parameters())
   optimizer = torch.optim.SGD(weights, 0.01)

@@ -53,6 +53,8 @@ def read_until(process: subprocess.Popen, start: str) -> list[str]:
 def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
   with started(directory, '--batch_size=4', '--wait=60000', '--grace=9') as process:
     lines = read_until(process, 'Ready')
+    # Of this process's eight devices it takes the first.
+    assert lines.pop(0) == 'Running on 1 CPU device'
     assert [line.split(' in ')[0] for line in lines[1:3]] == [
       'Compiled batch size 1, 1 of 2,',
       'Compiled batch size 4, 2 of 2,',

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rahf.data import schema
+from rahf.data import schema, words
 from rahf.errors import InputError
 
 DISC_RADIUS = 1 / 20  # of the image's height
@@ -32,7 +32,8 @@ class Annotation(NamedTuple):
       the height, in [0, 1], (0, 0) at the top left.
     misalignment_points: likewise, of what contradicts the prompt.
     misaligned_words: positions among the prompt's label tokens, from 0, or the words
-      themselves; a word that stands there more than once is meant everywhere.
+      themselves; a word that occurs more than once is meant everywhere, and one that
+      shares its label token with others marks all of it.
     scores: Likert 1 (worst) to 5 (best) in the order of `schema.SCORES`; None or
       NaN where the question was not asked.
     trust: the annotator's weight, above 0.
@@ -167,12 +168,17 @@ def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[
     InputError: the prompt has no such word.
   """
   positions = set()
+  # A label token may hold line breaks and other white space, a marked word does not.
+  names = [
+    {i, token, *(token[start:end] for start, end in words.word_spans(token))}
+    for i, token in enumerate(tokens)
+  ]
   for word in marked:
-    found = {i for i, token in enumerate(tokens) if word in (i, token)}
+    found = {i for i, known in enumerate(names) if word in known}
     if not found:
       raise InputError(
         f'misaligned word {word!r} is not among the {len(tokens)} label tokens of the '
-        f'prompt, {", ".join(tokens)}; see rahf.data.words.label_tokens'
+        f'prompt, {", ".join(map(repr, tokens))}; see rahf.data.words.label_tokens'
       )
     positions |= found
   return positions

@@ -1,6 +1,7 @@
 """One record, or an image and a prompt, to arrays of a batch's row, on the host."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,18 @@ class PromptRow(NamedTuple):
 
 
 def encode_prompt(
-  prompt: str, tokenizer: Tokenizer, variant: Variant, length: int
+  prompt: str,
+  tokenizer: Tokenizer,
+  variant: Variant,
+  length: int,
+  spans: Sequence[tuple[int, int]] | None = None,
 ) -> PromptRow:
-  """Tokenises one prompt to texts of `length` tokens, as in training."""
-  pieces = tokenizer.encode(prompt)
+  """Tokenises one prompt to texts of `length` tokens, as in training.
+
+  Args:
+    spans: of the words, see `Tokenizer.encode`.
+  """
+  pieces = tokenizer.encode(prompt, spans)
   texts = prompt_texts(tokenizer, pieces, variant, length)
   return PromptRow(pieces, texts.ids, word_end_mask(pieces, length), texts.truncated)
 

@@ -76,7 +76,10 @@ class ScoreReply(_Message):
   height: int = Field(description='of the image, pixels')
   width: int = Field(description='of the image, pixels')
   scores: Scores
-  keywords: list[Keyword] = Field(description='the words of the prompt, in order')
+  keywords: list[Keyword] = Field(
+    description='the words of the prompt, in order; they end at white space and at '
+    ', . ? ! " : ;'
+  )
   truncated: bool = Field(description='whether the end of the prompt was not read')
   heatmaps: Heatmaps | None = Field(None, description='left out where maps is false')
 

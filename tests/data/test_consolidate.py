@@ -106,6 +106,21 @@ def test_half_of_the_annotators_is_no_majority():
   assert consolidate(ticks, 'abcd', 64, 64).keyword_labels == (0, 1, 1, 1)
 
 
+def test_marked_words_beside_any_white_space():
+  """A label token is marked by each of its words, by all of it, and by its number."""
+  tokens = ('\ufeffa', 'red\ncircle\r\n', '\u00a0', 'red')
+  for marked, expected in (
+    (('a',), (0, 1, 1, 1)),
+    (('circle',), (1, 0, 1, 1)),
+    (('red',), (1, 0, 1, 0)),
+    (('red\ncircle\r\n', 2), (1, 0, 0, 1)),
+  ):
+    one = Annotation(misaligned_words=marked)
+    assert consolidate([one], tokens, 8, 8).keyword_labels == expected
+  with pytest.raises(InputError, match=r"misaligned word 'circ' .* 'red\\ncircle"):
+    consolidate([Annotation(misaligned_words=('circ',))], tokens, 8, 8)
+
+
 def test_scores_nobody_gave_are_nan():
   first = Annotation(scores=(5, None, math.nan, 2))
   second = Annotation(scores=(3, 1, None, None))
@@ -121,7 +136,10 @@ def test_scores_nobody_gave_are_nan():
     (Annotation(scores=(3, 3)), '2 scores given'),
     (Annotation(misaligned_words=(3,)), 'misaligned word 3 .* 3 label tokens'),
     (Annotation(misaligned_words=(-1,)), 'misaligned word -1'),
-    (Annotation(misaligned_words=('dog',)), "misaligned word 'dog' .* a, red, cat"),
+    (
+      Annotation(misaligned_words=('dog',)),
+      "misaligned word 'dog' .* 'a', 'red', 'cat'",
+    ),
     (Annotation(trust=0), 'trust 0 is not above 0'),
     (Annotation(trust=math.nan), 'trust nan'),
     (Annotation(implausibility_points=[(0.5, 1.2)]), r'point \(0\.5, 1\.2\)'),

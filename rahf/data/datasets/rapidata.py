@@ -13,8 +13,9 @@ taken as (s - 1) / 4: the columns `…_score_norm` are stretched over the data s
 
 Word scores are sums of annotators' trust; whose trust there was in all is not said. Who
 finds no mistake marks no word, so it was at least that of [No_mistakes] and of the most
-marked word together, and a word's share at most its score by that sum. It is kept as
-`keyword_shares`; a word is misaligned above a threshold.
+marked word together, and a word's share at most its score by that sum. A label token
+(`words.label_spans`) that touches several of the words has the highest of their shares.
+Shares are kept as `keyword_shares`; a label token is misaligned above a threshold.
 """
 
 import functools
@@ -113,6 +114,7 @@ def _plan(
       uid = re.sub(r'\.(png|jpe?g|webp)$', '', values.get(names.get('uid')) or '')
       uid = uid or f'{numbered.as_posix()}-{number:06d}'
       prompt = values[names['prompt']] or ''
+      prompt = prompt if prompt.strip() else ''
       split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
       report.records[split] += 1
       if not prompt:
@@ -263,16 +265,16 @@ def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
     return ()
   clean = sum(score for word, score in pairs if word in NO_MISTAKE)
   pairs = [pair for pair in pairs if pair[0] not in NO_MISTAKE]
-  by_position, end = np.zeros(len(prompt)), 0
+  by_character, end = np.zeros(len(prompt)), 0
   for word, score in pairs:
     start = prompt.find(word, end)
     if start < 0:
-      note('label_mismatch', f'{word!r} is not in {prompt!r} behind character {end}')
+      note('label_mismatch', f'{word!r} is not in {prompt!r} after character {end}')
       return ()
     end = start + len(word)
-    by_position[start:end] = score
+    by_character[start:end] = score
   total = clean + max((score for _, score in pairs), default=0)
   spans = words.label_spans(prompt)
   if total <= 0:
     return (0.0,) * len(spans)
-  return tuple(float(by_position[start] / total) for start, _ in spans)
+  return tuple(float(by_character[start:end].max() / total) for start, end in spans)

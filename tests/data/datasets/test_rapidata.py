@@ -79,6 +79,36 @@ def test_a_row_of_the_small_set(tmp_path):
   assert record.keyword_labels == (1, 1, 0, 1, 1, 1, 1)
 
 
+@pytest.mark.parametrize(
+  ('prompt', 'tokens', 'shares'),
+  [
+    # In a label token alone, with another in front, with another after it.
+    ('a red\ncircle', ('a', 'red\ncircle'), (0.025, 0.75)),
+    ('a red \tcircle', ('a', 'red', '\tcircle'), (0.025, 0.05, 0.75)),
+    ('a\u3000red circle\n', ('a\u3000red', 'circle\n'), (0.05, 0.75)),
+    ('\u00a0 a red\u00a0circle', ('\u00a0', 'a', 'red\u00a0circle'), (0, 0.025, 0.75)),
+    ('a red\r\ncircle', ('a', 'red\r\ncircle'), (0.025, 0.75)),
+    ('a red\u200b circle', ('a', 'red\u200b', 'circle'), (0.025, 0.05, 0.75)),
+  ],
+)
+def test_a_misaligned_word_beside_any_white_space(tmp_path, prompt, tokens, shares):
+  """A label token has the highest share of its words: 3 of 3 and 1, 0.2 and 0.1."""
+  scores = [['a', 0.1], ['red', 0.2], ['circle', 3.0], ['[No_mistakes]', 1.0]]
+  (record,), report = only(tmp_path, row(prompt=prompt, word_scores=json.dumps(scores)))
+  assert report.lines == []
+  assert record.tokens == tokens
+  np.testing.assert_allclose(record.keyword_shares, shares)
+  assert record.keyword_labels == tuple(int(share != 0.75) for share in shares)
+
+
+def test_the_first_of_two_words_in_one_label_token(tmp_path):
+  scores = [['a', 0.0], ['red', 3.0], ['circle', 0.0], ['[No_mistakes]', 1.0]]
+  wrong = row(prompt='a red\ncircle', word_scores=json.dumps(scores))
+  (record,), _ = only(tmp_path, wrong)
+  assert record.keyword_shares == (0, 0.75)
+  assert record.keyword_labels == (1, 0)
+
+
 def test_the_threshold(tmp_path):
   (record,), _ = only(tmp_path, row(), threshold=0.3)
   assert record.keyword_labels == (1, 0, 0, 1, 1, 1, 1)
@@ -196,10 +226,12 @@ def test_rows_of_one_name_and_rows_without_a_prompt(tmp_path):
     row(image_name='m1/x_v1.0.png'),
     row(image_name='m0/x_v1.0.png'),
     row(image_name='none', prompt=None),
+    row(image_name='blank', prompt='\n\u00a0'),
   ]
   records, report = only(tmp_path, *rows)
   assert {record.uid for record in records} == {'m0/x_v1.0', 'm0/x_v1.1', 'm1/x_v1.0'}
   assert [(line.uid, line.reason) for line in report.lines] == [
     ('m0/x_v1.0', 'duplicate_label'),
     ('none', 'missing_prompt'),
+    ('blank', 'missing_prompt'),
   ]
