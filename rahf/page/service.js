@@ -57,7 +57,7 @@ async function reason(response) {
 }
 
 function show() {
-  say(answer.truncated ? 'The prompt is too long: its end was not read.' : '');
+  say(answer.truncated ? 'The prompt is too long for the model, which did not judge its last words.' : '');
   byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) =>
     element('div', {className: 'score'}, element('span', {}, name), track('value', value),
       element('span', {className: 'value'}, number(value)),
@@ -77,7 +77,7 @@ function markedPrompt() {
     const span = wordSpan(word, p);
     span.title = '';
     span.tabIndex = 0;
-    span.dataset.p = p === null ? 'not read' : `p ${p.toFixed(2)}`;
+    span.dataset.p = p === null ? 'not judged' : `p ${p.toFixed(2)}`;
     span.classList.toggle('misaligned', misaligned);
     span.append(element('span', {className: 'unseen'}, ` ${span.dataset.p}`));
     return [between, span];

@@ -32,6 +32,7 @@ PROBLEMS = {
   408: 'the body did not arrive in time',
   413: 'the body is larger than the limit',
   415: 'the body is neither JSON nor a form, or is compressed',
+  421: 'the Host is not a name of this machine, to which the service is limited',
   422: 'the image or the prompt cannot be used; the detail says why',
   429: 'too many requests are waiting; try again after Retry-After seconds',
   500: "the model's scores are not finite, or the service has a bug",

@@ -13,8 +13,9 @@ _FOREIGN = re.compile(r'[^A-Za-z0-9+/]')
 def decode(text: str) -> bytes:
   """Returns the bytes that base64 stands for.
 
-  Line ends and spaces next to them are ignored. The alphabet may be the standard or
-  the URL-safe one, padding may be missing, and the text may be a data URL.
+  Line ends and tabs are ignored, but not spaces, which may be what a + has become. The
+  alphabet may be the standard or the URL-safe one, padding may be missing, and the text
+  may be a data URL.
 
   Raises:
     ValueError: it is not base64, or is not whole; says what and where.
@@ -28,7 +29,7 @@ def decode(text: str) -> bytes:
     )
   data = text.encode('utf-8', 'replace')
   if b'\n' in data or b'\r' in data:
-    data = b''.join(line.strip() for line in data.splitlines())
+    data = data.translate(None, b'\r\n\t')
   if b'-' in data or b'_' in data:
     data = data.translate(_URL_SAFE)
   return _from_one_line(data)

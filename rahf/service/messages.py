@@ -56,8 +56,8 @@ class Keyword(_Message):
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null for words that were not '
-    'read because the prompt is too long'
+    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null for the words that '
+    'were not judged because the prompt is too long'
   )
   misaligned: bool = Field(
     description="whether p_misaligned is above the model's threshold"
@@ -82,7 +82,7 @@ class ScoreReply(_Message):
   scores: Scores
   keywords: list[Keyword] = Field(description='the words of the prompt, in order')
   truncated: bool = Field(
-    description='whether the prompt was too long, so that its end was not read'
+    description='whether the prompt was too long and its last words were not judged'
   )
   heatmaps: Heatmaps | None = Field(None, description='left out if maps is false')
 

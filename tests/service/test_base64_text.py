@@ -21,7 +21,7 @@ LINES = textwrap.wrap(TEXT, 76)
     base64.encodebytes(BYTES).decode(),
     '\n'.join(LINES),
     '\r\n'.join(LINES),
-    '\n    '.join(['', *LINES, '']),
+    '\n\t'.join(['', *LINES, '']),
     base64.urlsafe_b64encode(BYTES).decode(),
     TEXT.rstrip('='),
     f'data:image/png;base64,{TEXT}',
