@@ -1,10 +1,11 @@
 """Scores images over HTTP: python -m rahf.serve MODEL_DIRECTORY.
 
-A page for people at /, the reference at /docs. Scores are 0 to 1, higher is better;
-maps and words' probabilities 0 to 1, higher is worse.
+There is a page to try it at / and a reference at /docs. Scores are from 0 to 1, higher
+is better; maps and the probabilities of words are from 0 to 1, higher is worse.
 """
 
 import argparse
+import ipaddress
 import logging
 import math
 import os
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
 
   from rahf.service.engine import Engine
 
-# Seconds of an idle connection: longer than proxies keep one, 60 as a rule, which would
-# send a request while it is being closed.
+# Seconds that an idle connection is kept. Longer than proxies keep one, usually 60: a
+# proxy could otherwise send a request just when the connection is closed.
 KEEP_ALIVE = 75
-LOOPBACK = ('127.0.0.1', '::1')
+HOST = '127.0.0.1'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Serves until SIGTERM or Ctrl-C.
 
   Returns:
-    The exit status: 0, 1 where requests were dropped or the model does not run, 2 for a
-    mistake, or 130 for Ctrl-C before it listens.
+    The exit status: 0; 1 if requests were dropped or the model does not run; 2 for a
+    mistake; 130 for Ctrl-C before it listens.
   """
   arguments = _parser().parse_args(argv)
   try:
@@ -63,9 +64,9 @@ def _serve(arguments: argparse.Namespace) -> int:
   from rahf import accelerator
   from rahf.feedback import load
 
-  # It logs every body that it cannot read, which the sender is told.
+  # It logs every body it cannot read; the client is told anyway.
   logging.getLogger('python_multipart').setLevel(logging.CRITICAL)
-  # Before the model, whose reading takes time.
+  # Before the model is loaded, which takes time.
   listener = _listen(arguments.host, arguments.port)
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
@@ -88,7 +89,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(
   server: 'uvicorn.Server', engine: 'Engine', listener: socket.socket, grace: float
 ) -> int:
-  """Warms up and answers, until a signal comes; finishes what has been let in."""
+  """Warms up and answers until a signal comes; finishes the admitted requests."""
   address, failures, signals = _address(listener), [], []
 
   def warm_up() -> None:
@@ -103,40 +104,40 @@ def _run(
 
   def end(number: int, frame: FrameType | None) -> None:
     engine.end_soon()
-    # The second Ctrl-C is for who does not want to wait.
+    # A second Ctrl-C is from somebody who does not want to wait.
     server.force_exit = bool(signals) and number == signal.SIGINT
     server.should_exit = True
     signals.append(time.monotonic())
 
-  # Uvicorn has a handler of its own while it runs.
+  # Uvicorn installs its own handler while it runs.
   server.handle_exit = end
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, end)
   if not _is_loopback(listener):
-    _say('Everybody who reaches this address can use the model')
+    _say('Anybody who can reach this address can use the model')
   sizes = ', '.join(map(str, engine.model.buckets))
   _say(f'Listening on {address}; compiling for batches of {sizes}')
   warming = threading.Thread(target=warm_up, name='warm-up', daemon=True)
   warming.start()
   server.run(sockets=[listener])
   seconds = time.monotonic() - signals[0] if signals else 0.0
-  # All are answered by now, or nobody waits for the answer any more.
+  # By now, all requests are answered or given up.
   done = engine.stop(1)
   status = _conclude(engine, failures, seconds)
   if warming.is_alive() or not done:
-    # A compilation or a batch cannot be interrupted, and may take minutes.
+    # A compilation or a batch cannot be interrupted and may take minutes.
     os._exit(status)
   return status
 
 
 def _conclude(engine: 'Engine', failures: list[Exception], seconds: float) -> int:
-  """Says how it ended; returns the exit status."""
+  """Reports how it ended; returns the exit status."""
   for error in failures:
     fail(f'the model does not run: {type(error).__name__}: {error}')
   if engine.dropped:
     _say(
-      f'Stopped; {engine.dropped} requests were dropped after {seconds:.0f} s; give '
-      'them more time with --grace'
+      f'Stopped; {engine.dropped} requests were dropped after {seconds:.0f} s; allow '
+      'more time with --grace'
     )
   elif not failures:
     _say('Stopped')
@@ -155,7 +156,7 @@ def _check(arguments: argparse.Namespace) -> None:
     ('grace', 0),
     ('batch_size', 1),
   ):
-    # Not the other way round: NaN is no number of seconds.
+    # In this order, so that NaN is refused too.
     if not low <= (value := getattr(arguments, name)) < math.inf:
       raise InputError(f'--{name}={value} must be {low} or more')
 
@@ -166,12 +167,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
   except (OSError, OverflowError) as error:
     raise InputError(
-      f'{host} port {port} cannot be bound ({error}); choose with --host and --port'
+      f'cannot listen on {host} port {port} ({error}); choose others with --host and '
+      '--port'
     ) from None
 
 
 def _is_loopback(listener: socket.socket) -> bool:
-  return listener.getsockname()[0] in LOOPBACK
+  return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _address(listener: socket.socket) -> str:
@@ -186,28 +188,35 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   add = parser.add_argument
-  add('directory', help='of the model, which --mode=export wrote')
+  add('directory', help='directory of the model, written by --mode=export')
   add(
     '--host',
-    default=LOOPBACK[0],
-    help='address to listen on; the default is for this machine alone. There is no '
-    'authentication and no encryption: with any other address, such as 0.0.0.0, '
-    'everybody who reaches it can use the model. Put a proxy in front that checks who '
-    'asks. With the default, requests must name localhost, 127.0.0.1 or [::1] as Host',
+    default=HOST,
+    help='address to listen on; by default only this machine can connect, and '
+    'requests must name localhost, 127.0.0.1 or [::1] as their Host. There is no '
+    'authentication and no encryption: with another address, such as 0.0.0.0, anybody '
+    'who can reach it can use the model. Put a proxy in front that checks who asks',
   )
-  add('--port', type=int, default=8000, help='0 is any that is free')
-  add('--batch_size', type=int, default=32, help='images computed together at most')
-  add('--wait', type=float, default=0, help='ms in which a batch may fill up')
-  add('--queue', type=int, default=128, help='requests that wait; further ones get 429')
-  add('--max_mb', type=int, default=20, help='MiB of a request; larger ones get 413')
+  add('--port', type=int, default=8000, help='port to listen on; 0 means any free one')
+  add('--batch_size', type=int, default=32, help='most images in a batch')
+  add(
+    '--wait',
+    type=float,
+    default=0,
+    help='milliseconds that a batch that is not full waits for more images',
+  )
+  add('--queue', type=int, default=128, help='most requests waiting; more get 429')
+  add(
+    '--max_mb', type=int, default=20, help='most MiB in a request; larger ones get 413'
+  )
   add(
     '--grace',
     type=float,
     default=30,
-    help='s in which what was let in is answered after SIGTERM or Ctrl-C; then it is '
-    'dropped with 503, and the exit status is 1',
+    help='seconds after SIGTERM or Ctrl-C in which waiting requests are still '
+    'answered; the rest then get 503, and the exit status is 1',
   )
-  add('--dtype', help='float32 or bfloat16; that of training if not given')
+  add('--dtype', help='float32 or bfloat16; as in training if not given')
   return parser
 
 

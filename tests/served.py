@@ -44,7 +44,9 @@ def running(
 ) -> Iterator[int]:
   """Serves on a port of this machine, from a thread; yields the port."""
   app = make_app(engine, limits, loopback=True)
-  config = uvicorn.Config(app, http=http, log_level='error', lifespan='off')
+  config = uvicorn.Config(
+    app, http=http, ws='none', log_level='warning', lifespan='off'
+  )
   server = uvicorn.Server(config)
   with socket.create_server(('127.0.0.1', 0)) as listener:
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})

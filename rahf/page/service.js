@@ -1,6 +1,6 @@
-let image = null; // The file that was chosen.
-let answer = null; // What the service said of it.
-let asked = 0; // Counts questions, so that a late answer does not replace a newer one.
+let image = null; // The chosen file.
+let answer = null; // The answer of the service for it.
+let asked = 0; // Counts requests, so that a late answer cannot replace a newer one.
 
 function say(text, problem = false) {
   byId('message').textContent = text;
@@ -21,14 +21,14 @@ function choose(file) {
   URL.revokeObjectURL(byId('picture').src);
   byId('picture').src = URL.createObjectURL(file);
   byId('picture').parentElement.hidden = false;
-  byId('hint').textContent = `${file.name}; drop or choose another`;
+  byId('hint').textContent = `${file.name}; drop or choose another to replace it`;
   say('');
 }
 
 async function ask() {
   const prompt = byId('text').value;
   if (!image) return say('Choose an image first.', true);
-  if (!prompt.trim()) return say('Type the prompt that the image was made from.', true);
+  if (!prompt.trim()) return say('Type the prompt the image was made from.', true);
   if (image.size > data.limit) return say('The file is larger than the limit.', true);
   forget();
   const mine = asked;
@@ -50,14 +50,14 @@ async function ask() {
   show();
 }
 
-/** Why there is no answer; a bug's or a proxy's is not JSON. */
+/** Why there is no answer; errors of proxies, and those of bugs, are not JSON. */
 async function reason(response) {
   const failed = `The service failed (status ${response.status}).`;
   return response.json().then(({detail}) => detail ?? failed, () => failed);
 }
 
 function show() {
-  say(answer.truncated ? 'The end of the prompt was not read: it is too long.' : '');
+  say(answer.truncated ? 'The prompt is too long for the model, which did not judge its last words.' : '');
   byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) =>
     element('div', {className: 'score'}, element('span', {}, name), track('value', value),
       element('span', {className: 'value'}, number(value)),
@@ -67,7 +67,7 @@ function show() {
   drawHeat();
 }
 
-/** The prompt with its words marked; they come in order, with others' text between. */
+/** The prompt with its words marked; they come in order, with other text in between. */
 function markedPrompt() {
   let end = 0;
   const pieces = answer.keywords.flatMap(({word, p_misaligned: p, misaligned}) => {
@@ -77,7 +77,7 @@ function markedPrompt() {
     const span = wordSpan(word, p);
     span.title = '';
     span.tabIndex = 0;
-    span.dataset.p = p === null ? 'not read' : `p ${p.toFixed(2)}`;
+    span.dataset.p = p === null ? 'not judged' : `p ${p.toFixed(2)}`;
     span.classList.toggle('misaligned', misaligned);
     span.append(element('span', {className: 'unseen'}, ` ${span.dataset.p}`));
     return [between, span];
@@ -85,7 +85,7 @@ function markedPrompt() {
   return [...pieces, answer.prompt.slice(end)];
 }
 
-/** Colours the chosen map over the image. */
+/** Draws the chosen map over the image. */
 async function drawHeat() {
   const {map, opacity} = byId('controls').elements;
   const [mine, name] = [answer, map.value];
@@ -111,15 +111,15 @@ function onDrop(event) {
   event.preventDefault();
   byId('drop').classList.remove('over');
   if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
-  else say('That was no file.', true);
+  else say('That was not a file.', true);
 }
 
 byId('file').addEventListener('change', ({target}) => choose(target.files[0]));
 byId('picture').addEventListener('error', () => {
   byId('picture').parentElement.hidden = true;
-  say('The browser cannot show this file; it may be no image.', true);
+  say('The browser cannot show this file; it may not be an image.', true);
 });
-// Anywhere on the page: a browser would leave it and open the file.
+// On the whole page: the browser would otherwise open the file instead of the page.
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
   byId('drop').classList.add('over');

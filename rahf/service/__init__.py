@@ -1,1 +1,1 @@
-"""The service: requests one by one over HTTP, joined to batches for the model."""
+"""The HTTP service: takes requests one by one and scores them in batches."""

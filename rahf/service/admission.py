@@ -1,4 +1,4 @@
-"""Who gets in: limits on what is in work at once, and on the size of bodies."""
+"""Admission control: limits on the number, size and time of requests."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,21 @@ from starlette.requests import ClientDisconnect
 from rahf.service import origins, reading
 from rahf.service.engine import Engine
 
-# Seconds in which the rest of a refused body is read and thrown away: who is still
-# sending would find the connection closed and not read the answer.
+# Seconds in which the rest of a refused body is read and thrown away: a client that is
+# still sending would find the connection closed and never read the answer.
 DISCARD = 2.0
 RETRY = {'Retry-After': '1'}
 
 
 class Limits(NamedTuple):
-  """What is refused.
+  """Limits beyond which requests are refused.
 
   Attributes:
-    queue: requests waiting or computed at once; further ones get 429. Those whose
-      bodies are still coming are not among them, so that slow senders keep nobody out.
-      All that has come of these may be `queue` times `body` bytes.
-    body: bytes of a request; larger ones get 413.
-    seconds: until a body is there; slower ones get 408.
+    queue: requests that wait or are computed at once; more get 429. Requests whose
+      bodies are still arriving do not count, so that slow senders keep nobody out.
+      Their bodies may together hold `queue` times `body` bytes.
+    body: bytes in a request; larger ones get 413.
+    seconds: time for a body to arrive; slower ones get 408.
   """
 
   queue: int = 128
@@ -34,7 +34,7 @@ class Limits(NamedTuple):
 
 
 class Admission:
-  """Lets requests in, up to the limits."""
+  """Admits requests, up to the limits."""
 
   def __init__(self, engine: Engine, limits: Limits):
     self._engine, self._limits = engine, limits
@@ -43,7 +43,7 @@ class Admission:
 
   @contextlib.contextmanager
   def inside(self) -> Iterator[None]:
-    """Counts a request in that has been read.
+    """Counts a request that has been read, for as long as it is worked on.
 
     Raises:
       HTTPException: 429.
@@ -57,10 +57,10 @@ class Admission:
       self._inside -= 1
 
   async def check(self, request: Request) -> None:
-    """Refuses by what is known before the body is read.
+    """Refuses what the headers alone show to be of no use.
 
     Raises:
-      HTTPException: 403, 413, 415, 429 or 503.
+      HTTPException: 403, 413, 415, 422, 429 or 503.
     """
     if problem := self._problem(request):
       await _discard(request, request.stream())
@@ -70,7 +70,16 @@ class Admission:
     if self._engine.state != 'ready':
       return HTTPException(503, f'the service is {self._engine.state}', RETRY)
     if origins.is_foreign(request.headers):
-      return HTTPException(403, 'a page of another origin may not ask')
+      return HTTPException(403, 'pages from another origin may not use this service')
+    if request.scope['query_string']:
+      return HTTPException(422, 'the query is not read; send all fields in the body')
+    coding = request.headers.get('content-encoding', 'identity')
+    if coding.strip().lower() != 'identity':
+      return HTTPException(
+        415,
+        f'Content-Encoding is {coding[:80]!r}; send the body as it is',
+        {'Accept-Encoding': 'identity'},
+      )
     content_type = request.headers.get('content-type', '')
     if reading.kind(content_type) not in (reading.JSON, reading.MULTIPART):
       kinds = f'{reading.JSON} or {reading.MULTIPART}'
@@ -82,16 +91,19 @@ class Admission:
     return None
 
   def _full(self) -> HTTPException:
-    return HTTPException(429, f'{self._inside} requests are waiting already', RETRY)
+    return HTTPException(429, f'{self._inside} requests are already waiting', RETRY)
 
   def _too_large(self) -> HTTPException:
-    return HTTPException(413, f'more than the limit of {self._limits.body:,} bytes')
+    return HTTPException(
+      413, f'the body is larger than the limit of {self._limits.body:,} bytes'
+    )
 
   async def read(self, request: Request) -> bytes:
-    """Returns the body.
+    """Reads the body.
 
     Raises:
-      HTTPException: 413 or 429 as soon as it is too much, 408, or 400.
+      HTTPException: 413 or 429 as soon as it is too much, 408 if it takes too long, 400
+        if it ends early.
     """
     body, stream = bytearray(), request.stream()
     self._reading += 1
@@ -106,7 +118,7 @@ class Admission:
           return bytes(body)
     except TimeoutError:
       raise HTTPException(
-        408, f'the body did not come within {self._limits.seconds:g} s'
+        408, f'the body did not arrive within {self._limits.seconds:g} s'
       ) from None
     except ClientDisconnect:
       raise HTTPException(400, 'the body ends early') from None
@@ -127,7 +139,7 @@ class Admission:
 
 async def _discard(request: Request, rest: AsyncIterator[bytes]) -> None:
   if 'expect' in request.headers:
-    return  # The sender waits for a word before it sends.
+    return  # The client waits for 100 Continue before it sends the body.
   with contextlib.suppress(TimeoutError, ClientDisconnect):
     async with asyncio.timeout(DISCARD):
       async for _ in rest:

@@ -1,9 +1,9 @@
 """The service's routes.
 
-POST /score          an image and its prompt to scores, words and maps
-GET  /               the page for people
-GET  /health         200 when ready, else 503
-GET  /metrics        for Prometheus
+POST /score          scores an image and its prompt
+GET  /               a page for people
+GET  /health         200 when ready, otherwise 503
+GET  /metrics        metrics for Prometheus
 GET  /docs           the reference, made from /openapi.json
 """
 
@@ -24,21 +24,23 @@ from rahf.service import messages, pages, reading
 from rahf.service.admission import RETRY, Admission, Limits
 from rahf.service.engine import Engine
 from rahf.service.origins import LoopbackHosts
+from rahf.service.targets import Targets
 
 PROBLEMS = {
   400: 'the body ends early',
-  403: 'a page of another origin asks',
-  408: 'the body did not come in time',
+  403: 'a page from another origin sent the request',
+  408: 'the body did not arrive in time',
   413: 'the body is larger than the limit',
-  415: 'the body is neither JSON nor a form',
-  422: 'image or prompt cannot be used; says why',
+  415: 'the body is neither JSON nor a form, or is compressed',
+  421: 'the Host is not a name of this machine, to which the service is limited',
+  422: 'the image or the prompt cannot be used; the detail says why',
   429: 'too many requests are waiting; try again after Retry-After seconds',
-  500: "the model's scores are not finite, or an error of the service",
-  503: 'not ready yet, or stopping',
+  500: "the model's scores are not finite, or the service has a bug",
+  503: 'the service is not ready yet, or is stopping',
 }
-LEFT = 499  # As nginx counts it; nobody is there to read it.
+LEFT = 499  # As nginx counts clients that left; nobody reads it.
 LONGEST_DETAIL = 300  # characters
-# FastAPI would read a body before anything else.
+# For the reference alone: FastAPI itself would read the body before any check.
 BODY = {
   'required': True,
   'content': {
@@ -49,24 +51,26 @@ BODY = {
 
 
 def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastAPI:
-  """Returns the application, which refuses until the engine is warmed up.
+  """Returns the application, which refuses requests until the engine is warm.
 
   Args:
-    engine: what answers.
-    limits: what is refused.
-    loopback: whether only this machine can ask, by its own names.
+    engine: scores images.
+    limits: beyond which requests are refused.
+    loopback: whether to serve this machine alone, under its own names.
   """
   app = FastAPI(
     title='RAHF',
     version=rahf.__version__,
     description='Rich human feedback for generated images: scores, heatmaps and '
-    'misaligned words for an image and the prompt that it was made from.',
-    # FastAPI's pages take scripts from other hosts.
+    'misaligned words, for an image and the prompt it was made from.',
+    # FastAPI's own pages load scripts from other hosts.
     docs_url=None,
     redoc_url=None,
   )
   if loopback:
     app.add_middleware(LoopbackHosts)
+  # What is added last sees requests first.
+  app.add_middleware(Targets)
   _add_score(app, engine, Admission(engine, limits))
   _add_state(app, engine)
   _add_pages(app, engine, limits)
@@ -77,7 +81,7 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
   @app.post(
     '/score',
     response_model=messages.ScoreReply,
-    response_description='what the model says of the image',
+    response_description='the scores, words and maps',
     responses={
       status: {'model': messages.Problem, 'description': text}
       for status, text in PROBLEMS.items()
@@ -85,7 +89,7 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
     openapi_extra={'requestBody': BODY},
   )
   async def score(request: Request) -> Response:
-    """Scores one image. Requests that come together are computed together."""
+    """Scores one image. Requests that arrive together are computed together."""
     with _measured(engine):
       await admission.check(request)
       read = functools.partial(
@@ -93,7 +97,7 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
       )
       with admission.inside():
         work = engine.score(read)
-        # The engine lets go of the body as soon as it has read it.
+        # So that the engine alone holds the body, and drops it once it is read.
         del read
         try:
           found = await _unless_left(request, work)
@@ -103,9 +107,12 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
           raise HTTPException(500, str(error)) from None
         return Response(found, media_type=reading.JSON)
 
+  # Few programs follow a redirect when they post.
+  app.add_api_route('/score/', score, methods=['POST'], include_in_schema=False)
+
 
 async def _unless_left(request: Request, work: Coroutine[None, None, bytes]) -> bytes:
-  """Returns what the work gives; cancels it when the sender leaves before."""
+  """Returns the result of the work; cancels it if the client disconnects first."""
 
   async def leave() -> None:
     while (await request.receive())['type'] != 'http.disconnect':
@@ -115,7 +122,7 @@ async def _unless_left(request: Request, work: Coroutine[None, None, bytes]) -> 
   try:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
-      raise HTTPException(LEFT, 'the sender has left')
+      raise HTTPException(LEFT, 'the client has disconnected')
     return working.result()
   finally:
     for task in tasks:
@@ -133,7 +140,7 @@ def _measured(engine: Engine) -> Iterator[None]:
     status = error.status_code
     raise
   except asyncio.CancelledError:
-    # The server does so when its time to stop is over.
+    # The server cancels what is not done when its time to stop is up.
     status = 503
     engine.dropped += 1
     raise HTTPException(status, 'the service has stopped', RETRY) from None
@@ -145,11 +152,11 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
   @app.get(
     '/health',
     response_model=messages.Health,
-    response_description='images are scored',
+    response_description='ready',
     responses={503: {'model': messages.Health, 'description': PROBLEMS[503]}},
   )
   async def health() -> JSONResponse:
-    """Says whether images are scored yet."""
+    """Tells whether the service is ready."""
     found = messages.Health(
       status=engine.state,
       version=rahf.__version__,
@@ -167,7 +174,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={200: {'content': {'text/plain': {}}}},
   )
   async def metrics() -> Response:
-    """Gives what is counted, as Prometheus reads it."""
+    """Returns the metrics in the format of Prometheus."""
     return Response(engine.measures.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

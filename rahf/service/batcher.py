@@ -1,4 +1,4 @@
-"""Joins what comes one by one to batches."""
+"""Collects single items into batches."""
 
 import collections
 import concurrent.futures
@@ -11,10 +11,10 @@ Result = TypeVar('Result')
 
 
 class Batcher(Generic[Item, Result]):
-  """Runs what is submitted in batches, on a thread of its own, first come first served.
+  """Runs submitted items in batches, on its own thread, first come, first served.
 
-  While a batch runs, the next one gathers. Nothing bounds how many wait: whoever
-  submits does.
+  While a batch runs, the next one fills. The number of waiting items is not limited
+  here; the caller limits it.
   """
 
   def __init__(
@@ -26,15 +26,15 @@ class Batcher(Generic[Item, Result]):
     """Starts the thread.
 
     Args:
-      run: gives a result for each item, in order. An error goes to all of its batch.
-      sizes: of batches that are equally expensive however full, ascending.
-      wait: seconds in which a batch may still fill up.
+      run: returns a result for each item, in order. All items of a batch get its error.
+      sizes: batch sizes, ascending. A batch costs the same however full it is.
+      wait: seconds that a batch that is not full waits for more.
     """
     self._run, self._sizes, self._wait = run, sizes, wait
     self._waiting = collections.deque()
     self._changed = threading.Condition()
     self._stopping = False
-    # A daemon, so that a device that hangs cannot keep the process.
+    # A daemon, so that a device that hangs cannot keep the process alive.
     self._thread = threading.Thread(target=self._work, name='batches', daemon=True)
     self._thread.start()
 
@@ -54,20 +54,20 @@ class Batcher(Generic[Item, Result]):
 
   @property
   def waiting(self) -> int:
-    """Items that are in no batch yet."""
+    """The number of items that are not in a batch yet."""
     return len(self._waiting)
 
   def hurry(self) -> None:
-    """Ends the waiting for fuller batches. A handler of signals may call it."""
-    with self._changed:  # Its lock can be taken twice by one thread.
+    """Stops waiting for fuller batches. May be called from a signal handler."""
+    with self._changed:  # A thread may take its lock twice.
       self._wait = 0.0
       self._changed.notify()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Takes nothing more, and waits until all that was queued is done.
+    """Accepts nothing more, and waits until all queued items are done.
 
     Returns:
-      Whether it is, or False after `timeout` seconds.
+      True when they are done, False if they are not after `timeout` seconds.
     """
     with self._changed:
       self._stopping = True
@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Result]):
 
   def _work(self) -> None:
     while batch := self._gather():
-      # Who gave up meanwhile is left out.
+      # Without those that were cancelled meanwhile.
       batch = [pair for pair in batch if pair[1].set_running_or_notify_cancel()]
       if not batch:
         continue
@@ -92,7 +92,7 @@ class Batcher(Generic[Item, Result]):
           future.set_result(result)
 
   def _gather(self) -> list[tuple[Item, concurrent.futures.Future[Result]]]:
-    """Waits for the next batch; an empty one is the end."""
+    """Waits for the next batch; an empty one means the end."""
     with self._changed:
       self._changed.wait_for(lambda: self._waiting or self._stopping)
       if self._wait:
@@ -104,13 +104,14 @@ class Batcher(Generic[Item, Result]):
 
 
 def take(waiting: int, sizes: Sequence[int]) -> int:
-  """Returns how many of those that wait make the next batch.
+  """Returns how many of the waiting items go into the next batch.
 
-  All that fit, unless more than half of the batch would be padding: then as many as
+  As many as fit, unless more than half of the batch would be padding: then as many as
   fill the next smaller size.
 
   Args:
-    sizes: of batches, ascending.
+    waiting: the number of waiting items.
+    sizes: batch sizes, ascending.
   """
   fitting = next((size for size in sizes if size >= waiting), sizes[-1])
   full = max((size for size in sizes if size <= waiting), default=0)

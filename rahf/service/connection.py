@@ -1,4 +1,4 @@
-"""HTTP connections whose headers must come in time."""
+"""HTTP connections that are closed when request headers do not arrive in time."""
 
 import asyncio
 from typing import Any
@@ -8,11 +8,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-  """Uvicorn's, which waits without end for a first request and for the rest of one.
+  """Uvicorn's connection with a time limit, where Uvicorn waits forever.
 
   Attributes:
-    seconds: from the connection, or the first bytes of a later request, until its
-      headers are complete; else it is closed.
+    seconds: from the connection, or from the first bytes of a later request, until the
+      headers are complete; after that the connection is closed.
   """
 
   seconds = 30.0
@@ -35,6 +35,9 @@ class Connection(H11Protocol):
     """Stops the timer."""
     self._stop()
     super().connection_lost(error)
+
+  def _unsupported_upgrade_warning(self) -> None:
+    """Logs nothing: some clients offer HTTP/2 with every request."""
 
   def _start(self) -> None:
     self._timer = self.loop.call_later(self.seconds, self.transport.close)

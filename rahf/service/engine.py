@@ -1,8 +1,9 @@
-"""What the service does with an image and its prompt: decode, join, score, encode."""
+"""Decodes images, scores them in batches, and encodes the answers."""
 
 import asyncio
 import concurrent.futures
 import json
+import logging
 import math
 import os
 import time
@@ -10,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+from jaxtyping import UInt8
 
-from rahf.data.images import ImageError
+from rahf.data import inputs
 from rahf.errors import InputError
 from rahf.feedback import Example, Feedback, Model
 from rahf.service.batcher import Batcher
@@ -19,6 +21,7 @@ from rahf.service.measures import Measures
 from rahf.service.reading import Asked
 
 State = Literal['compiling', 'ready', 'stopping']
+_log = logging.getLogger(__name__)
 # Any prompt compiles the same program.
 WARM_UP_PROMPT = 'a'
 
@@ -28,13 +31,13 @@ class Engine:
 
   Attributes:
     model: the model.
-    compiled: how many of `model.buckets` are.
-    dropped: requests that were let in, but not answered before the service ended.
-    measures: what is counted.
+    compiled: how many of `model.buckets` are compiled.
+    dropped: requests that were admitted but not answered before the service stopped.
+    measures: the metrics.
   """
 
   def __init__(self, model: Model, *, wait: float = 0.0):
-    """Starts threads; see `Batcher` for `wait`, seconds."""
+    """Starts threads; for `wait`, in seconds, see `Batcher`."""
     self.model = model
     self.compiled = self.dropped = 0
     self._stopping = False
@@ -45,7 +48,7 @@ class Engine:
 
   @property
   def state(self) -> State:
-    """'compiling' until `warm_up` is through, 'stopping' since `end_soon`."""
+    """'compiling' until `warm_up` is done, 'stopping' after `end_soon`."""
     if self._stopping:
       return 'stopping'
     return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
@@ -70,29 +73,29 @@ class Engine:
     """Returns the answer as JSON.
 
     Args:
-      read: gives what is asked; called in a thread.
+      read: returns the request; called in a thread.
 
     Raises:
-      InputError: what was sent cannot be used.
+      InputError: the request cannot be used.
       FloatingPointError: the model's scores are not finite.
     """
     prepared = self._in_thread(self._prepare, read)
-    # It holds the body, which need not wait in the queue too.
+    # It holds the body, which need not be kept while the image waits.
     del read
     example, maps = await prepared
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
     return await self._in_thread(_encode, feedback, maps)
 
   def end_soon(self) -> None:
-    """Lets nothing new in, and no batch wait to fill up.
+    """Admits nothing new, and no longer waits for batches to fill.
 
-    A handler of signals may call it.
+    May be called from a signal handler.
     """
     self._stopping = True
     self._batcher.hurry()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Finishes what is queued; returns whether that is done in `timeout` seconds."""
+    """Finishes what is queued; returns whether it was done in `timeout` seconds."""
     self.end_soon()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
@@ -104,10 +107,7 @@ class Engine:
 
   def _prepare(self, read: Callable[[], Asked]) -> tuple[Example, bool]:
     asked = read()
-    try:
-      example = self.model.prepare(asked.image, asked.prompt)
-    except ImageError as error:
-      raise InputError(f'image: {error}') from None
+    example = self.model.prepare(_decode(asked.image), asked.prompt)
     return example._replace(image=None), asked.maps
 
   def _run(self, examples: Sequence[Example]) -> list[Feedback]:
@@ -118,8 +118,24 @@ class Engine:
     return found
 
 
+def _decode(image: bytes) -> UInt8[np.ndarray, 'H W 3']:
+  try:
+    return inputs.read_pixels(image)
+  except InputError as error:
+    raise InputError(f'image: {error}') from None
+  except MemoryError:
+    raise  # Another time the same image may do.
+  except Exception as error:
+    # Decoders meet files that nobody has thought of.
+    _log.exception('The decoder failed on an image of %d bytes', len(image))
+    name = type(error).__name__
+    raise InputError(
+      f'image: the decoder failed on it ({name}); save the image again and retry'
+    ) from None
+
+
 def _encode(feedback: Feedback, maps: bool) -> bytes:
   if not all(map(math.isfinite, feedback.scores.values())):
-    raise FloatingPointError('its scores are not finite')
+    raise FloatingPointError("the model's scores are not finite")
   found = feedback.to_dict(maps=maps)
   return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()

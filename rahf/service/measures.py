@@ -1,4 +1,4 @@
-"""What the service counts, in the format that Prometheus reads."""
+"""The metrics of the service, for Prometheus."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,20 +18,20 @@ class Measures:
   """The metrics of one service, in a registry of their own.
 
   Attributes:
-    requests: by status, all that asked for a score.
-    seconds: from a request to its answer, of those answered with a score.
-    batch_size: images of a batch, padding not counted.
-    compute_seconds: of a batch.
-    in_work: requests that are read, waiting, computed or written.
-    ready: 1 while requests are taken.
+    requests: requests for a score, by status.
+    seconds: from request to answer, for requests that got a score.
+    batch_size: images in a batch, without padding.
+    compute_seconds: computing time of a batch.
+    in_work: requests that are being read, waiting, computed or answered.
+    ready: 1 while requests are accepted.
   """
 
   def __init__(self, sizes: Sequence[int], waiting: Callable[[], int]):
-    """Makes them.
+    """Creates the metrics.
 
     Args:
-      sizes: of batches, ascending.
-      waiting: gives the number of images in no batch yet.
+      sizes: batch sizes, ascending.
+      waiting: returns the number of images that are not in a batch yet.
     """
     self._registry = own = CollectorRegistry()
     ProcessCollector(registry=own)
@@ -42,16 +42,18 @@ class Measures:
       'rahf_request_seconds', 'Request to score', buckets=SECONDS, registry=own
     )
     self.batch_size = Histogram(
-      'rahf_batch_size', 'Images of a batch', buckets=sizes, registry=own
+      'rahf_batch_size', 'Images in a batch', buckets=sizes, registry=own
     )
     self.compute_seconds = Histogram(
-      'rahf_compute_seconds', 'Time of a batch', buckets=SECONDS, registry=own
+      'rahf_compute_seconds', 'Computing time of a batch', buckets=SECONDS, registry=own
     )
-    self.in_work = Gauge('rahf_requests_in_work', 'Requests not answered', registry=own)
-    self.ready = Gauge('rahf_ready', '1 while requests are taken', registry=own)
-    queued = Gauge('rahf_images_waiting', 'Images in no batch yet', registry=own)
+    self.in_work = Gauge(
+      'rahf_requests_in_work', 'Requests not answered yet', registry=own
+    )
+    self.ready = Gauge('rahf_ready', '1 while requests are accepted', registry=own)
+    queued = Gauge('rahf_images_waiting', 'Images not in a batch yet', registry=own)
     queued.set_function(waiting)
 
   def exposition(self) -> bytes:
-    """Returns all of them as text."""
+    """Returns all metrics as text."""
     return generate_latest(self._registry)

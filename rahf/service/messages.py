@@ -1,4 +1,4 @@
-"""What goes over the wire: the fields of requests and answers, for the reference."""
+"""The fields of requests and answers, with their descriptions for the reference."""
 
 from typing import Annotated
 
@@ -11,9 +11,11 @@ LONGEST_PROMPT = 10_000  # characters; models read a few hundred tokens
 Unit = Annotated[float, Field(ge=0, le=1)]
 Prompt = Annotated[
   str,
-  Field(max_length=LONGEST_PROMPT, description='the text that the image was made from'),
+  Field(max_length=LONGEST_PROMPT, description='the text the image was made from'),
 ]
-Maps = Annotated[bool, Field(description='whether the answer holds the heatmaps')]
+Maps = Annotated[
+  bool, Field(description='whether to include the heatmaps in the answer')
+]
 
 
 class _Message(BaseModel):
@@ -23,7 +25,7 @@ class _Message(BaseModel):
 class ScoreRequest(_Message):
   """One image and its prompt, as JSON."""
 
-  image: str = Field(description='a PNG, JPEG or WEBP file in base64')
+  image: str = Field(description='a PNG, JPEG or WEBP file in base64, or as a data URL')
   prompt: Prompt
   maps: Maps = True
 
@@ -39,7 +41,7 @@ class ScoreForm(_Message):
 
 
 class Scores(_Message):
-  """Four scores of the image."""
+  """The four scores of the image."""
 
   plausibility: Unit = Field(
     description=f'{legend.SCORES["plausibility"]}; {legend.SCORE}'
@@ -54,14 +56,16 @@ class Keyword(_Message):
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null behind the cut of a prompt '
-    'that is too long'
+    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null for the words that '
+    'were not judged because the prompt is too long'
   )
-  misaligned: bool = Field(description="whether it is above the model's threshold")
+  misaligned: bool = Field(
+    description="whether p_misaligned is above the model's threshold"
+  )
 
 
 class Heatmaps(_Message):
-  """Two maps at the image's own size, grey PNG files in base64 in which 255 is 1."""
+  """Two maps of the image's own size: grey PNG files in base64, where 255 means 1."""
 
   implausibility: str = Field(
     description=f'{legend.MAPS["implausibility"]}; {legend.MAP}'
@@ -70,28 +74,32 @@ class Heatmaps(_Message):
 
 
 class ScoreReply(_Message):
-  """What the model says of an image."""
+  """The scores, words and heatmaps of an image."""
 
-  prompt: str = Field(description='as it was sent')
-  height: int = Field(description='of the image, pixels')
-  width: int = Field(description='of the image, pixels')
+  prompt: str = Field(description='the prompt as it was read')
+  height: int = Field(description='height of the image in pixels')
+  width: int = Field(description='width of the image in pixels')
   scores: Scores
   keywords: list[Keyword] = Field(
     description='the words of the prompt, in order; they end at white space and at '
     ', . ? ! " : ;'
   )
-  truncated: bool = Field(description='whether the end of the prompt was not read')
-  heatmaps: Heatmaps | None = Field(None, description='left out where maps is false')
+  truncated: bool = Field(
+    description='whether the prompt was too long and its last words were not judged'
+  )
+  heatmaps: Heatmaps | None = Field(None, description='left out if maps is false')
 
 
 class Health(_Message):
-  """Whether the service answers."""
+  """The state of the service."""
 
   status: str = Field(description='ready, compiling or stopping')
-  version: str = Field(description='of rahf')
-  step: int = Field(description='of training, at which the model was exported')
-  batch_sizes: list[int] = Field(description='that are compiled at the start')
-  compiled: int = Field(description='how many of them are')
+  version: str = Field(description='version of rahf')
+  step: int = Field(description='training step at which the model was exported')
+  batch_sizes: list[int] = Field(
+    description='batch sizes that are compiled at the start'
+  )
+  compiled: int = Field(description='how many of them are compiled so far')
 
 
 class Problem(_Message):

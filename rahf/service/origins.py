@@ -1,4 +1,4 @@
-"""Whose pages may ask: a browser would send requests for any page that it has open."""
+"""Keeps other sites' pages out: a browser sends requests for any page it has open."""
 
 import re
 from urllib.parse import urlsplit
@@ -7,25 +7,26 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-LOOPBACK = re.compile(r'(localhost|127\.0\.0\.1|\[::1\])(:\d+)?', re.IGNORECASE)
+LOOPBACK = re.compile(r'(localhost|127(\.\d+){3}|\[::1\])(:\d+)?', re.IGNORECASE)
 
 
 class LoopbackHosts:
-  """Answers 421 where the Host is not this machine.
+  """Answers 421 unless the Host is this machine.
 
-  A page elsewhere can give its own name this machine's address, and is then of the
-  same origin to a browser (DNS rebinding).
+  A page elsewhere can point its own name to this machine's address; to a browser, the
+  service is then of the page's origin (DNS rebinding).
   """
 
   def __init__(self, app: ASGIApp):
     self._app = app
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-    """Is called for each connection."""
+    """Handles a request."""
     answer = self._app
     if scope['type'] == 'http':
-      host = Headers(scope=scope).get('host', '')
-      if not LOOPBACK.fullmatch(host):
+      host = Headers(scope=scope).get('host')
+      # HTTP/1.0 clients may leave it out; browsers never do.
+      if host is not None and not LOOPBACK.fullmatch(host):
         detail = (
           f'Host is {host[:80]!r}; only localhost, 127.0.0.1 and [::1] are served'
         )
@@ -34,10 +35,10 @@ class LoopbackHosts:
 
 
 def is_foreign(headers: Headers) -> bool:
-  """Returns whether a page of another origin sent the request.
+  """Returns whether a page from another origin sent the request.
 
-  Sec-Fetch-Site is decisive: a proxy that changes the Host leaves it. Without it an
-  Origin must be that of the Host. Programs send neither.
+  Sec-Fetch-Site decides where it is sent: proxies that change the Host leave it alone.
+  Otherwise the Origin must match the Host. Programs send neither.
   """
   if site := headers.get('sec-fetch-site'):
     return site not in ('same-origin', 'none')

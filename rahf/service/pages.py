@@ -1,4 +1,4 @@
-"""The service's pages: one for people, and the reference, which needs no script."""
+"""The pages of the service: one to score an image, and the reference."""
 
 import html
 from collections.abc import Mapping
@@ -14,19 +14,18 @@ ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action
 
 
 def home(description: Description, limit: int) -> parts.Page:
-  """Returns the page on which an image is dropped and scored.
+  """Returns the page where a dropped image is scored.
 
   Args:
-    description: of the model.
-    limit: bytes of a request.
+    description: describes the model.
+    limit: the most bytes in a request.
   """
   trained = ', '.join(description.data)
   about = f' on {trained}' if trained else ''
   texts = {
     'title': 'RAHF: score an image',
     'summary': html.escape(
-      f'The model has learned for {description.step:,} steps{about}; rahf '
-      f'{rahf.__version__}.'
+      f'Model trained for {description.step:,} steps{about}; rahf {rahf.__version__}.'
     ),
     'limit': f'{limit / 2**20:g}',
     'longest': str(messages.LONGEST_PROMPT),
@@ -46,7 +45,7 @@ def home(description: Description, limit: int) -> parts.Page:
 
 
 def reference(openapi: Mapping[str, Any]) -> parts.Page:
-  """Returns the OpenAPI description as a page."""
+  """Returns the OpenAPI description as a page without scripts."""
   operations = (
     _operation(f'{method.upper()} {path}', operation)
     for path, methods in openapi['paths'].items()

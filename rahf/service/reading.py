@@ -1,24 +1,23 @@
-"""Bodies of requests, JSON or multipart, to what they ask for."""
+"""Reads request bodies, JSON or multipart."""
 
-import base64
-import binascii
+import codecs
 import itertools
 import re
 from typing import Any, NamedTuple
 
 import pydantic
-import pydantic_core
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import create_form_parser
 
+from rahf import strict_json
 from rahf.errors import InputError
+from rahf.service import base64_text, forms
 from rahf.service.messages import ScoreForm, ScoreRequest
 
-# Of the JSON, strings, colons and brackets; a small body of millions takes gigabytes.
+# Strings, colons and brackets in the JSON: millions in a small body take gigabytes.
 MOST_TOKENS = 60
-LONGEST_NAME = 80  # characters of others that are repeated
-# A string may lack its end; else its rest would be searched again and again.
+# The end of a string may be missing, so that its rest is not searched repeatedly.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{:]', re.DOTALL)
+# How PNG, JPEG and WEBP files begin in base64, and how URLs do.
+TEXT = re.compile(rb'iVBORw0KGgo|/9j/|UklGR|(?i:data:|https?://)')
 
 JSON, MULTIPART = 'application/json', 'multipart/form-data'
 
@@ -28,7 +27,7 @@ class Asked(NamedTuple):
 
   Attributes:
     image: bytes of a file.
-    prompt: the text that it was made from.
+    prompt: the text the image was made from.
     maps: whether the heatmaps are wanted.
   """
 
@@ -38,20 +37,26 @@ class Asked(NamedTuple):
 
 
 def read(content_type: str, body: bytes) -> Asked:
-  """Reads a body of one of the two kinds.
+  """Reads a body, JSON or multipart.
 
   Raises:
-    InputError: it is damaged, or a field is missing, unknown or of another kind.
+    InputError: it is damaged, or a field is missing, unknown, given twice or of the
+      wrong type.
   """
+  if not body:
+    raise InputError('the body is empty')
   try:
     if kind(content_type) == JSON:
       asked = ScoreRequest.model_validate(_members(body))
-      return Asked(_from_base64(asked.image), asked.prompt, asked.maps)
-    form = ScoreForm.model_validate(_fields(content_type, body))
-    return Asked(form.image, form.prompt, form.maps)
+      found = Asked(_from_base64(asked.image), asked.prompt, asked.maps)
+    else:
+      form = ScoreForm.model_validate(_fields(content_type, body))
+      found = Asked(form.image, form.prompt, form.maps)
   except pydantic.ValidationError as error:
     problems = error.errors(include_url=False, include_context=False)
     raise InputError('; '.join(map(_in_words, problems))) from None
+  _check(found)
+  return found
 
 
 def kind(content_type: str) -> str:
@@ -59,29 +64,43 @@ def kind(content_type: str) -> str:
   return content_type.partition(';')[0].strip().lower()
 
 
-def _members(body: bytes) -> Any:
-  """Reads flat JSON; what is nested or of many fields is refused before it is built."""
+def _members(body: bytes) -> dict[str, Any]:
+  """Reads flat JSON; nested or large objects are refused before they are built."""
+  if b'\0' in body:
+    raise InputError('the body has NUL bytes, as UTF-16 has; send UTF-8')
   starts = (body[token.start()] for token in TOKEN.finditer(body))
   outline = bytes(itertools.islice(starts, MOST_TOKENS))
   if len(outline) == MOST_TOKENS:
-    raise InputError(f'too many fields; there are {_names(ScoreRequest)}')
+    raise InputError(f'too many fields; the fields are {_names(ScoreRequest)}')
   if b'[' in outline or outline.count(b'{') > 1:
-    raise InputError('a list or an object is where a plain value belongs')
+    raise InputError(
+      'a list or an object where a plain value belongs; a request has one image'
+    )
   try:
-    found = pydantic_core.from_json(body)
+    found = strict_json.parse(body.decode('utf-8-sig'))
+  except UnicodeDecodeError as error:
+    raise InputError(f'the body is not UTF-8 ({error.reason})') from None
   except ValueError as error:
     raise InputError(f'Invalid JSON: {error}') from None
-  if isinstance(found, dict):
-    for name in found:
-      _check_name(name, ScoreRequest)
+  if not isinstance(found, dict):
+    raise InputError(f'the body is not a JSON object with {_names(ScoreRequest)}')
+  for name in found:
+    _check_name(name, ScoreRequest)
+  return found
+
+
+def _fields(content_type: str, body: bytes) -> dict[str, bytes]:
+  found = forms.read(content_type, body, lambda name: _check_name(name, ScoreForm))
+  if 'prompt' in found:
+    # The prompt may have been sent as a file.
+    found['prompt'] = found['prompt'].removeprefix(codecs.BOM_UTF8)
   return found
 
 
 def _check_name(name: str, message: type[pydantic.BaseModel]) -> None:
   if name not in message.model_fields:
-    raise InputError(
-      f'{name[:LONGEST_NAME]!r} is no field; there are {_names(message)}'
-    )
+    shown = name[: forms.LONGEST_REPEATED]
+    raise InputError(f'{shown!r} is not a field; the fields are {_names(message)}')
 
 
 def _names(message: type[pydantic.BaseModel]) -> str:
@@ -89,43 +108,23 @@ def _names(message: type[pydantic.BaseModel]) -> str:
 
 
 def _from_base64(text: str) -> bytes:
-  # A canvas of a browser gives data:image/png;base64,…
-  head, comma, rest = text.partition(',')
-  data = rest if comma and head.startswith('data:') else text
   try:
-    return base64.b64decode(data, validate=True)
-  except (binascii.Error, ValueError) as error:
-    raise InputError(f'image: not base64 ({error})') from None
+    return base64_text.decode(text)
+  except ValueError as error:
+    raise InputError(f'image: {error}') from None
 
 
-def _fields(content_type: str, body: bytes) -> dict[str, Any]:
-  found: dict[str, Any] = {}
-
-  def add(name: bytes | None, value: Any) -> None:
-    key = (name or b'').decode('utf-8', 'replace')
-    _check_name(key, ScoreForm)
-    if key in found:
-      raise InputError(f'{key}: there twice')
-    found[key] = value
-
-  def add_file(file: Any) -> None:
-    file.file_object.seek(0)
-    add(file.field_name, file.file_object.read())
-    file.close()
-
-  try:
-    parser = create_form_parser(
-      {'Content-Type': content_type},
-      lambda field: add(field.field_name, field.value or b''),
-      add_file,
-      # The body is in memory already.
-      {'MAX_MEMORY_FILE_SIZE': len(body) + 1},
+def _check(asked: Asked) -> None:
+  """Refuses values that are well-formed but surely not what was meant."""
+  if TEXT.match(asked.image):
+    raise InputError(
+      f'image: text ({asked.image[:12]!r}…), not a file; in a form send the file '
+      'itself, in JSON its base64, encoded once'
     )
-    parser.write(body)
-    parser.finalize()
-  except FormParserError as error:
-    raise InputError(f'the multipart body is damaged: {error}') from None
-  return found
+  if not asked.prompt.strip():
+    raise InputError('prompt: it is empty; send the text the image was made from')
+  if '\0' in asked.prompt:
+    raise InputError('prompt: it has NUL characters, as UTF-16 has; send UTF-8')
 
 
 def _in_words(problem: Any) -> str:

@@ -201,7 +201,7 @@ def test_what_is_wrong_is_said(opened):
   button.click()
   wait_for_message(opened, 'larger than the limit')
   drop(opened, b'GIF89a')
-  wait_for_message(opened, 'it may be no image')
+  wait_for_message(opened, 'it may not be an image')
   assert not find(opened, '#result').is_displayed()
 
 
@@ -215,9 +215,9 @@ def test_an_answer_that_is_not_json(opened, model, monkeypatch):
 
 def test_a_prompt_that_is_cut(opened):
   score(opened, make_image(), 'red ' * 40)
-  wait_for_message(opened, 'The end of the prompt was not read')
+  wait_for_message(opened, 'did not judge its last words')
   last = opened.find_elements('css selector', '#prompt .word')[-1]
-  assert last.get_attribute('data-p') == 'not read'
+  assert last.get_attribute('data-p') == 'not judged'
 
 
 def test_another_image_takes_the_answer_away(opened):

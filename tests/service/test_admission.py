@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import gzip
 import http.client
 import json
 import socket
@@ -36,7 +37,35 @@ def test_a_large_body_of_unknown_length_is_refused_on_the_way(port):
 
   answer = ask(port, 'POST', '/score', endless(), Content_Type='application/json')
   assert answer.status == 413
-  assert answer.json == {'detail': 'more than the limit of 300,000 bytes'}
+  assert answer.json == {'detail': 'the body is larger than the limit of 300,000 bytes'}
+
+
+def test_compressed_bodies_are_refused(port):
+  body = gzip.compress(b'{"image": "", "prompt": "a"}')
+  for coding, status in (('gzip', 415), ('gzip, identity', 415), ('Identity', 422)):
+    headers = {'Content-Type': 'application/json', 'Content-Encoding': coding}
+    answer = ask(port, 'POST', '/score', body, **headers)
+    assert answer.status == status
+    if status == 415:
+      assert answer.headers['Accept-Encoding'] == 'identity'
+      assert answer.json['detail'].startswith(f"Content-Encoding is '{coding}'; send")
+
+
+def test_fields_in_the_query_are_refused(port):
+  answer = ask(
+    port, 'POST', '/score?maps=false', b'{}', Content_Type='application/json'
+  )
+  assert answer.status == 422
+  assert answer.json['detail'].startswith('the query is not read')
+
+
+def test_a_path_that_ends_in_a_slash(port):
+  body = {'image': base64.b64encode(make_image()).decode(), 'prompt': 'a'}
+  for path, status in (('/score/', 200), ('/health/', 307)):
+    method = 'POST' if path == '/score/' else 'GET'
+    kind = 'application/json'
+    answer = ask(port, method, path, json.dumps(body), Content_Type=kind)
+    assert answer.status == status
 
 
 def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
@@ -48,7 +77,7 @@ def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
     answer = call()
     assert answer.status == 429
     assert int(answer.headers['Retry-After']) > 0
-    assert answer.json == {'detail': '2 requests are waiting already'}
+    assert answer.json == {'detail': '2 requests are already waiting'}
     gate.open()
     assert [future.result(60).status for future in futures] == [200, 200]
     assert call().status == 200

@@ -191,7 +191,7 @@ def test_scores_that_are_not_finite_are_an_error(port, engine, monkeypatch):
   monkeypatch.setattr(engine.model, 'score_examples', spoil)
   answer = ask_json(port, make_image())
   assert answer.status == 500
-  assert answer.json == {'detail': 'its scores are not finite'}
+  assert answer.json == {'detail': "the model's scores are not finite"}
 
 
 def test_health_before_and_after_the_warm_up(model):

@@ -60,6 +60,14 @@ def test_a_later_request_that_trickles(connection):
   trickle(connection)
 
 
+def test_offers_of_other_protocols_are_not_logged(connection, caplog):
+  for offer in ('h2c', 'websocket'):
+    lines = f'Connection: Upgrade\r\nUpgrade: {offer}\r\n\r\n'.encode()
+    connection.sendall(REQUEST[:-2] + lines)
+    assert connection.recv(9999).startswith(b'HTTP/1.1 503')
+  assert not [record for record in caplog.records if record.name == 'uvicorn.error']
+
+
 def test_an_idle_connection_stays(connection):
   for _ in range(2):
     connection.sendall(REQUEST)

@@ -26,6 +26,8 @@ def port(tmp_path_factory):
     ('localhost', 200),
     ('LOCALHOST:8000', 200),
     ('[::1]:80', 200),
+    ('127.0.0.2', 200),
+    ('127.0.0.1.1', 421),
     ('evil.example', 421),
     ('localhost.evil.example', 421),
     ('127.0.0.1.evil.example:8000', 421),

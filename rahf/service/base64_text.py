@@ -1,0 +1,59 @@
+"""Decodes base64 in all its common forms: wrapped, unpadded, URL-safe, data URLs."""
+
+import binascii
+import re
+import string
+from urllib.parse import unquote
+
+_ALPHABET = (string.ascii_letters + string.digits + '+/').encode()
+_URL_SAFE = bytes.maketrans(b'-_', b'+/')
+_FOREIGN = re.compile(r'[^A-Za-z0-9+/]')
+
+
+def decode(text: str) -> bytes:
+  """Returns the bytes that base64 stands for.
+
+  Line ends and tabs are ignored, but not spaces, which may be what a + has become. The
+  alphabet may be the standard or the URL-safe one, padding may be missing, and the text
+  may be a data URL.
+
+  Raises:
+    ValueError: it is not base64, or is not whole; says what and where.
+  """
+  text = text.strip()
+  if text[:5].lower() == 'data:':
+    text = _payload(text)
+  elif text[:8].lower().startswith(('http://', 'https://')):
+    raise ValueError(
+      'it is a URL, and the service fetches nothing; send the file itself'
+    )
+  data = text.encode('utf-8', 'replace')
+  if b'\n' in data or b'\r' in data:
+    data = data.translate(None, b'\r\n\t')
+  if b'-' in data or b'_' in data:
+    data = data.translate(_URL_SAFE)
+  return _from_one_line(data)
+
+
+def _payload(url: str) -> str:
+  """Returns the base64 in a data URL (RFC 2397)."""
+  head, comma, data = url.partition(',')
+  if not comma or not head.lower().rstrip().endswith(';base64'):
+    raise ValueError("it is a data URL without ';base64,'")
+  return unquote(data) if '%' in data else data
+
+
+def _from_one_line(data: bytes) -> bytes:
+  """Decodes the standard alphabet; padding is checked where there is some."""
+  digits = data.rstrip(b'=')
+  if digits.translate(None, _ALPHABET):
+    text = digits.decode()
+    found = _FOREIGN.search(text)
+    hint = ', perhaps a + that became a space' if found[0] == ' ' else ''
+    raise ValueError(f'not base64: {found[0]!r} is character {found.start() + 1}{hint}')
+  padding = len(data) - len(digits)
+  if len(digits) % 4 == 1 or (padding and padding != -len(digits) % 4):
+    raise ValueError(
+      f'not whole base64: {len(digits)} characters and {padding} of padding'
+    )
+  return binascii.a2b_base64(digits + b'=' * (-len(digits) % 4))
