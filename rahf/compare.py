@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from rahf import places, strict_json
 from rahf import samples as samples_lib
 from rahf.comparison import BETTER, WORSE, Comparison, Run, compare
 from rahf.errors import InputError, fail
+from rahf.fileio import strict_json
+from rahf.fileio.paths import find
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Interval
 from rahf.tables import (
@@ -175,12 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs python -m rahf.evaluate; returns the exit status, 2 for a user's mistake."""
   arguments = _parser().parse_args(argv)
   try:
-    out = places.find(arguments.out, '--out')
+    out = find(arguments.out, '--out')
     if not out.parent.is_dir():
       raise InputError(f'--out={out}: there is no folder {out.parent}')
-    runs = [
-      read_run(places.find(run, 'RUN'), arguments.split) for run in arguments.runs
-    ]
+    runs = [read_run(find(run, 'RUN'), arguments.split) for run in arguments.runs]
     found = compare(_shortly_named(runs), draws=arguments.draws)
     text = markdown(found)
     print(text)

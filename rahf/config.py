@@ -10,10 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rahf import rules
 from rahf.accelerator import PLATFORMS
 from rahf.data.schema import MAPS, SCORES, SPLITS
 from rahf.errors import InputError
+from rahf.fileio import validators
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.layers import ACTIVATIONS
 from rahf.models.rahf import RAHFConfig
@@ -35,80 +35,82 @@ CRITERIA = (
   *('keywords/f1', 'keywords_constrained/f1'),
 )
 # No model has more; what is made of a wrong number would fill every memory.
-WIDTH = rules.whole(1, 2**17)
-LAYERS = rules.whole(1, 200)
-SIDE = rules.whole(1, 8192)
+WIDTH = validators.whole(1, 2**17)
+LAYERS = validators.whole(1, 200)
+SIDE = validators.whole(1, 8192)
 TRUTHS = ('keep_class_token', 'decoder_sees_image', 'mask_padding')
-COUNT, POSITIVE = rules.whole(0), rules.whole(1)
-FACTOR = rules.real(0, 1e6)
-WIDTHS = rules.sequence(WIDTH, '(64, 32)')
+COUNT, POSITIVE = validators.whole(0), validators.whole(1)
+FACTOR = validators.real(0, 1e6)
+WIDTHS = validators.sequence(WIDTH, '(64, 32)')
 # Of every setting, by its path.
-RULES: dict[str, rules.Rule] = {
-  'seed': rules.whole(0, rules.MOST - 1),
-  'platform': rules.one_of(('', *PLATFORMS)),
-  'model.variant': rules.one_of(VARIANTS),
+RULES: dict[str, validators.Rule] = {
+  'seed': validators.whole(0, validators.MOST - 1),
+  'platform': validators.one_of(('', *PLATFORMS)),
+  'model.variant': validators.one_of(VARIANTS),
   **dict.fromkeys(('model.image_size', 'model.vit.patch'), SIDE),
   **dict.fromkeys(('model.vit.width', 'model.vit.mlp', 'model.vit.heads'), WIDTH),
   'model.vit.layers': LAYERS,
-  'model.vit.class_token': rules.truth,
-  'model.vit.norm_epsilon': rules.real(1e-30, 1),
-  'model.vit.gelu': rules.one_of(GELUS),
-  'model.t5.vocab_size': rules.whole(1, 2**22),
+  'model.vit.class_token': validators.truth,
+  'model.vit.norm_epsilon': validators.real(1e-30, 1),
+  'model.vit.gelu': validators.one_of(GELUS),
+  'model.t5.vocab_size': validators.whole(1, 2**22),
   **{f'model.t5.{name}': WIDTH for name in ('width', 'heads', 'head_dim', 'mlp')},
   **{f'model.t5.{name}_layers': LAYERS for name in ('encoder', 'decoder')},
-  'model.t5.activations': rules.sequence(
-    rules.one_of(tuple(ACTIVATIONS)), "('gelu', 'linear')", least=1
+  'model.t5.activations': validators.sequence(
+    validators.one_of(tuple(ACTIVATIONS)), "('gelu', 'linear')", least=1
   ),
-  'model.t5.tied_logits': rules.truth,
+  'model.t5.tied_logits': validators.truth,
   **{f'model.heatmap_head.{name}': WIDTHS for name in ('convs', 'deconvs')},
   'model.heatmap_head.readout': WIDTH,
-  'model.heatmap_head.relu_before_norm': rules.truth,
+  'model.heatmap_head.relu_before_norm': validators.truth,
   **{f'model.score_head.{name}': WIDTHS for name in ('convs', 'dense')},
   **{f'model.score_head.{name}': SIDE for name in ('size', 'stride')},
-  'model.score_head.padding': rules.one_of(PADDINGS),
-  **{f'model.{name}': rules.truth for name in TRUTHS},
-  'model.remat': rules.one_of(REMATS),
-  'model.dropout_rate': rules.real(0, 0.99),
-  'model.dtype': rules.one_of(DTYPES),
-  **{f'init.{name}': rules.text for name in ('vit', 't5', 'rahf')},
-  **dict.fromkeys(('tokenizer', 'data.name', 'data.dir'), rules.text),
-  'data.mixture': rules.sequence(
-    rules.pair(rules.text, rules.real(1e-9, 1e9)),
+  'model.score_head.padding': validators.one_of(PADDINGS),
+  **{f'model.{name}': validators.truth for name in TRUTHS},
+  'model.remat': validators.one_of(REMATS),
+  'model.dropout_rate': validators.real(0, 0.99),
+  'model.dtype': validators.one_of(DTYPES),
+  **{f'init.{name}': validators.text for name in ('vit', 't5', 'rahf')},
+  **dict.fromkeys(('tokenizer', 'data.name', 'data.dir'), validators.text),
+  'data.mixture': validators.sequence(
+    validators.pair(validators.text, validators.real(1e-9, 1e9)),
     "(('richhf18k', 2.0), ('shapes', 1.0)), pairs of a name and a weight above 0",
   ),
-  **{f'data.{name}_length': rules.whole(1, 2**14) for name in ('text', 'target')},
-  'data.augment': rules.truth,
-  **{f'data.{name}_words': rules.whole(-1) for name in ('min', 'max')},
+  **{f'data.{name}_length': validators.whole(1, 2**14) for name in ('text', 'target')},
+  'data.augment': validators.truth,
+  **{f'data.{name}_words': validators.whole(-1) for name in ('min', 'max')},
   'data.max_skipped': COUNT,
-  'data.shapes.image_size': rules.whole(64, 8192),
+  'data.shapes.image_size': validators.whole(64, 8192),
   **{f'data.shapes.{name}': COUNT for name in (*SPLITS, 'seed')},
   **{f'loss.{name}': FACTOR for name in ('heatmap', 'score', 'sequence')},
   'optimizer.learning_rate': FACTOR,
   **{f'optimizer.{name}_steps': COUNT for name in ('warmup', 'cooldown')},
   'optimizer.weight_decay': FACTOR,
   # No gradient would be left of one that is clipped to 0.
-  'optimizer.clip_norm': rules.real(1e-9),
-  **{f'optimizer.{name}': rules.real(0, 0.999999) for name in ('b1', 'b2')},
-  'optimizer.freeze': rules.sequence(rules.pattern, "('^vit/',)"),
-  'optimizer.rate_factors': rules.sequence(
-    rules.pair(rules.pattern, FACTOR), "(('^vit/', 0.1),)"
+  'optimizer.clip_norm': validators.real(1e-9),
+  **{f'optimizer.{name}': validators.real(0, 0.999999) for name in ('b1', 'b2')},
+  'optimizer.freeze': validators.sequence(validators.pattern, "('^vit/',)"),
+  'optimizer.rate_factors': validators.sequence(
+    validators.pair(validators.pattern, FACTOR), "(('^vit/', 0.1),)"
   ),
   **{f'train.{name}': POSITIVE for name in ('steps', 'log_every', 'checkpoint_every')},
-  **{f'train.{name}': rules.whole(1, 2**20) for name in ('batch_size', 'accumulate')},
-  'train.keep_checkpoints': rules.optional(POSITIVE),
-  'train.keep_best': rules.one_of(CRITERIA),
+  **{
+    f'train.{name}': validators.whole(1, 2**20) for name in ('batch_size', 'accumulate')
+  },
+  'train.keep_checkpoints': validators.optional(POSITIVE),
+  'train.keep_best': validators.one_of(CRITERIA),
   'train.max_skipped': COUNT,
   'eval.every': POSITIVE,
-  'eval.batch_size': rules.whole(1, 2**20),
-  **{f'eval.{name}': rules.one_of(SPLITS) for name in ('split', 'final_split')},
+  'eval.batch_size': validators.whole(1, 2**20),
+  **{f'eval.{name}': validators.one_of(SPLITS) for name in ('split', 'final_split')},
   **{f'review.{name}': COUNT for name in ('examples', 'worst', 'page')},
-  'keywords.decoder': rules.one_of(DECODERS),
-  'keywords.beams': rules.whole(1, 1000),
-  'keywords.threshold_split': rules.one_of(SPLITS),
-  **{f'mesh.{name}': rules.whole(-1) for name in ('data', 'fsdp', 'tensor')},
-  **dict.fromkeys(('precompile.topology', 'export.dir'), rules.text),
-  'export.step': rules.whole(-1),
-  'export.program': rules.truth,
+  'keywords.decoder': validators.one_of(DECODERS),
+  'keywords.beams': validators.whole(1, 1000),
+  'keywords.threshold_split': validators.one_of(SPLITS),
+  **{f'mesh.{name}': validators.whole(-1) for name in ('data', 'fsdp', 'tensor')},
+  **dict.fromkeys(('precompile.topology', 'export.dir'), validators.text),
+  'export.step': validators.whole(-1),
+  'export.program': validators.truth,
 }
 # Of an image; attention compares each with each.
 MOST_TOKENS = 2**14

@@ -8,9 +8,9 @@ import numpy as np
 from etils import epath
 
 import rahf
-from rahf import strict_json
 from rahf.checksums import checksums
 from rahf.errors import InputError
+from rahf.fileio import strict_json
 from rahf.tree import by_path
 from rahf.work_directory import METADATA
 

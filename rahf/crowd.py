@@ -17,10 +17,10 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf import atomic, strict_json
 from rahf.data import raw, schema, words
 from rahf.data.consolidate import Annotation, mean_scores
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, strict_json
 
 NO_MISTAKE = '[No_Mistake]'
 LEVELS = ('1', '2', '3', '4', '5')
@@ -270,7 +270,7 @@ def _by_uid(
 
 def _keep(desk: Desk, values: dict) -> None:
   desk.folder.mkdir(parents=True, exist_ok=True)
-  atomic.write(desk.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
+  atomic_write.write(desk.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
 
 
 def _kept(desk: Desk) -> dict:

@@ -15,21 +15,14 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import (
-  artifact,
-  checkpoint,
-  distributed,
-  locks,
-  model_directory,
-  places,
-  strict_json,
-  work_directory,
-)
+from rahf import artifact, checkpoint, distributed, model_directory, work_directory
 from rahf import config as config_lib
 from rahf.card import model_card
 from rahf.data import dataset, schema
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
+from rahf.fileio import locks, strict_json
+from rahf.fileio.paths import find
 from rahf.inference import from_pixels, make_infer
 from rahf.interruption import Interruption
 from rahf.model_directory import Description
@@ -67,7 +60,7 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   work_directory.check_workdir(workdir, config)
   folder = workdir / 'export'
   if config.export.dir:
-    folder = places.find(config.export.dir, 'config.export.dir').absolute()
+    folder = find(config.export.dir, 'config.export.dir').absolute()
   _check_place(folder)
   with contextlib.ExitStack() as held:
     with distributed.interruptible(interruption):

@@ -41,15 +41,16 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from rahf import distributed, legend, locks, model_directory
+from rahf import distributed, legend, model_directory
 from rahf.data import schema
 from rahf.data.images import encode_map
 from rahf.data.prefetch import prefetch
 from rahf.data.sources.item import Item, Load
 from rahf.data.sources.source import Source, open_source
-from rahf.data.table_files import check_pyarrow
 from rahf.errors import InputError
 from rahf.feedback import Example, Model, load
+from rahf.fileio import locks
+from rahf.fileio.table_files import check_pyarrow
 from rahf.interruption import Interruption
 from rahf.output import (
   FORMATS,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from rahf import atomic
+from rahf.fileio import atomic_write
 
 
 class Journal:
@@ -19,7 +19,7 @@ class Journal:
     if self._path.exists():
       lines = self._path.read_text().splitlines()
       self._lines = [line for line in lines if _step(line) <= resume_step]
-      atomic.write(self._path, ''.join(f'{line}\n' for line in self._lines))
+      atomic_write.write(self._path, ''.join(f'{line}\n' for line in self._lines))
 
   def has(self, step: int, split: str) -> bool:
     """Returns whether there is a line of this step and split."""

@@ -145,8 +145,8 @@ def _run(interruption: Interruption) -> int:
   """Returns the exit status."""
   # Imported late: the flags answer --help at once, and data worker processes, which
   # import this module again, start fast.
-  from rahf import places
   from rahf.data import quiet
+  from rahf.fileio import paths
 
   # Orbax and JAX note every step of theirs.
   logging.set_verbosity(logging.WARNING)
@@ -170,7 +170,7 @@ def _run(interruption: Interruption) -> int:
     from rahf.export import export as run
   else:
     from rahf.evaluate import evaluate as run
-  place = places.find(workdir, '--workdir').absolute()
+  place = paths.find(workdir, '--workdir').absolute()
   if place.exists() and not place.is_dir():
     raise InputError(f'--workdir={workdir} is a file; name a folder, new or of a run')
   run(_CONFIG.value, place, interruption)
@@ -200,14 +200,14 @@ def _start_jax() -> None:
 
 
 def _infer(workdir: str | None, interruption: Interruption) -> int:
-  from rahf import places
+  from rahf.fileio import paths
   from rahf.infer import Job, infer
   from rahf.model_directory import DESCRIPTION
 
   model = _MODEL.value
   if model is None:
     model = os.path.join(workdir, 'export')
-    if not (places.find(model, '--workdir') / DESCRIPTION).exists():
+    if not (paths.find(model, '--workdir') / DESCRIPTION).exists():
       raise InputError(
         f'{workdir} has no exported model; make it with --mode=export, or give --model'
       )

@@ -24,12 +24,13 @@ from flax import traverse_util
 
 import rahf
 from rahf import config as config_lib
-from rahf import legend, rules, strict_json
+from rahf import legend
 from rahf.data import images, schema
 from rahf.data.tokenizer import MARK, Tokenizer, tasks
 from rahf.errors import InputError
+from rahf.fileio import strict_json, validators
+from rahf.fileio.local_file import local_file
 from rahf.models.rahf import RAHF, RAHFConfig
-from rahf.pretrained.files import local_file
 from rahf.state import abstract_params
 from rahf.tree import by_path
 
@@ -40,16 +41,20 @@ TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
 SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
 SHOWN_PROBLEMS = 10
 # Of a description's fields, the architecture excepted.
-RULES: dict[str, rules.Rule] = {
-  'step': rules.whole(0),
-  **dict.fromkeys(('text_length', 'target_length'), rules.whole(1, 2**14)),
-  'decoder': rules.one_of(config_lib.DECODERS),
-  'threshold': rules.optional(rules.real(-1, 2)),
-  'threshold_split': rules.one_of(schema.SPLITS),
-  'data': rules.mapping(rules.fields(weight=rules.real(0), terms=rules.text)),
-  'weights': rules.text,
-  'metrics': rules.mapping(rules.mapping(rules.optional(rules.real(-math.inf)))),
-  'version': rules.text,
+RULES: dict[str, validators.Rule] = {
+  'step': validators.whole(0),
+  **dict.fromkeys(('text_length', 'target_length'), validators.whole(1, 2**14)),
+  'decoder': validators.one_of(config_lib.DECODERS),
+  'threshold': validators.optional(validators.real(-1, 2)),
+  'threshold_split': validators.one_of(schema.SPLITS),
+  'data': validators.mapping(
+    validators.fields(weight=validators.real(0), terms=validators.text)
+  ),
+  'weights': validators.text,
+  'metrics': validators.mapping(
+    validators.mapping(validators.optional(validators.real(-math.inf)))
+  ),
+  'version': validators.text,
 }
 
 

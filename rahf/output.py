@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rahf
-from rahf import atomic, strict_json
 from rahf.data import schema
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, strict_json
 
 MANIFEST = 'manifest.json'
 FORMATS = ('jsonl', 'parquet')
@@ -130,7 +130,7 @@ class Output:
     assert len(rows) == len(self.rows_of(part)), (part, len(rows))
     self._parts.mkdir(exist_ok=True)
     lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
-    atomic.write(self._part_path(part), ''.join(lines))
+    atomic_write.write(self._part_path(part), ''.join(lines))
 
   def finish(self) -> None:
     """Makes the results of the parts, of which none is missing."""
@@ -138,7 +138,7 @@ class Output:
     for left in self.folder.glob(f'.{self.results.name}.*'):
       left.unlink()
     write = _write_parquet if self._settings.format == 'parquet' else _write_lines
-    with atomic.aside(self.results) as partial:
+    with atomic_write.aside(self.results) as partial:
       errors = write(partial, self._read_parts())
     summary = {'rows': self._settings.rows, 'errors': errors}
     _write_json(self.folder / MANIFEST, self._manifest() | {'summary': summary})
@@ -227,7 +227,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-  atomic.write(path, json.dumps(values, indent=2) + '\n')
+  atomic_write.write(path, json.dumps(values, indent=2) + '\n')
 
 
 def _write_lines(path: pathlib.Path, parts: Iterable[list[dict[str, Any]]]) -> int:

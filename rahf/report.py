@@ -8,11 +8,12 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import atomic, charts, distributed, samples, strict_json
+from rahf import charts, distributed, samples
 from rahf.ceiling import annotator_metrics
 from rahf.charts import Histogram
 from rahf.data import schema
 from rahf.data.records import RecordSplit
+from rahf.fileio import atomic_write, strict_json
 from rahf.gallery import Gallery
 from rahf.inference import ANY_THRESHOLD
 from rahf.page import writer
@@ -69,9 +70,9 @@ def write(
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD), check)
     writer.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
-  atomic.write(folder / f'{name}.md', tables)
+  atomic_write.write(folder / f'{name}.md', tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
-  atomic.write(folder / f'{name}.json', _to_json(metrics))
+  atomic_write.write(folder / f'{name}.json', _to_json(metrics))
   return tables
 
 
@@ -144,7 +145,7 @@ def _kept(
     found = compute()
     if found is None:
       return None
-    atomic.write(path, _to_json(found))
+    atomic_write.write(path, _to_json(found))
   stored = strict_json.read_own(path, 'delete it: it is made again')
   return {name: np.nan if v is None else v for name, v in stored.items()}
 

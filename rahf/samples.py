@@ -15,9 +15,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
-from rahf import atomic, strict_json
 from rahf.data import schema
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, strict_json
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Interval, Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
@@ -167,7 +167,7 @@ def write(path: epath.Path, samples: Iterable[Sample]) -> None:
   """Writes one JSON object a line; what is NaN is null."""
   rows = (_map_leaves(sample._asdict(), _to_json) for sample in samples)
   lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
-  atomic.write(path, ''.join(lines))
+  atomic_write.write(path, ''.join(lines))
 
 
 def read(path: epath.Path) -> list[Sample]:

@@ -10,9 +10,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import atomic, distributed, locks, strict_json
 from rahf import config as config_lib
+from rahf import distributed
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, locks, strict_json
 
 # What may change between the parts of a run without changing what is trained.
 FREE_SECTIONS = (
@@ -112,7 +113,7 @@ def _write_config(workdir: epath.Path, config: ConfigDict, started: bool) -> Non
       f'{workdir}: another run began or ended there just now; run the command again'
     )
   # Half a file would keep the run from going on.
-  atomic.write(workdir / 'config.json', config_lib.to_json(config))
+  atomic_write.write(workdir / 'config.json', config_lib.to_json(config))
 
 
 def is_started(workdir: epath.Path) -> bool:

@@ -2,9 +2,9 @@
 
 from etils import epath
 
-from rahf import places
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
+from rahf.fileio import paths
 
 TOKENIZER_FILE = 'tokenizer.model'
 
@@ -21,7 +21,7 @@ def prepared_directory(options, name: str) -> epath.Path:
   Raises:
     InputError: it has not been prepared below `options.dir`.
   """
-  folder = places.find(options.dir, 'config.data.dir')
+  folder = paths.find(options.dir, 'config.data.dir')
   if name == 'shapes':
     from rahf.data.datasets.shapes import prepare_shapes
 

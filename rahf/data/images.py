@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from rahf import lfs_pointer
 from rahf.data import colours, metadata
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
 # Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import tensorflow as tf
 from etils import epath
 
-from rahf import strict_json
 from rahf.errors import InputError
+from rahf.fileio import strict_json
 
 NAME = 'dataset_info.json'
 

@@ -11,11 +11,11 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rahf import lfs_pointer
 from rahf.data import images
 from rahf.data.datasets import files
 from rahf.data.images import ImageError
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 # How far beyond [0, 1] floats may be, as interpolation leaves them.
 SLACK = 1e-3

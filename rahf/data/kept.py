@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from rahf import atomic
+from rahf.fileio import atomic_write
 
 
 def read(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -35,6 +35,6 @@ def write(path: epath.Path, values: dict[str, np.ndarray]) -> None:
   np.savez(buffer, **values)
   try:
     # Other processes may be opening the same split.
-    atomic.write(path, buffer.getvalue())
+    atomic_write.write(path, buffer.getvalue())
   except (OSError, tf.errors.OpError):
     return  # A folder that is only readable is scanned every time.

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import tqdm
 from etils import epath
 
-from rahf import atomic, strict_json
 from rahf.data import info
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, strict_json
 
 NAME = 'manifest.json'
 _SHARD = re.compile(r'\w[\w.-]*-([a-z_]+)\.tfrecord[\w.-]*')
@@ -68,7 +68,7 @@ def write(
     'shards': {name: shard._asdict() for name, shard in sorted(shards.items())},
     'settings': dict(settings or {}),
   }
-  atomic.write(epath.Path(folder) / NAME, json.dumps(content, indent=2) + '\n')
+  atomic_write.write(epath.Path(folder) / NAME, json.dumps(content, indent=2) + '\n')
 
 
 def read(folder: os.PathLike | str) -> Manifest | None:

@@ -32,8 +32,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int64
 
-from rahf.data import parquet
 from rahf.errors import InputError
+from rahf.fileio import parquet
 
 # Pairs in the release.
 SPLITS = {

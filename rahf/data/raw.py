@@ -23,10 +23,10 @@ from typing import Any
 
 from etils import epath
 
-from rahf import atomic, strict_json
-from rahf.data import schema, table_files, text_files
+from rahf.data import schema
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
+from rahf.fileio import atomic_write, strict_json, table_files, text_files
 
 FIELDS = (
   *('uid', 'annotator', *(f'{name}_points' for name in schema.MAPS)),
@@ -43,7 +43,7 @@ def write(
   file: epath.Path, annotated: Iterable[tuple[str, Iterable[Annotation]]]
 ) -> None:
   """Writes the annotations of images given by uid; annotators are numbered."""
-  with atomic.aside(file) as partial, partial.open('w') as lines:
+  with atomic_write.aside(file) as partial, partial.open('w') as lines:
     for uid, annotations in annotated:
       for number, annotation in enumerate(annotations):
         row = {'uid': uid, 'annotator': f'{number}', **annotation._asdict()}

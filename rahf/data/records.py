@@ -16,9 +16,9 @@ import tensorflow as tf
 from etils import epath
 from jaxtyping import Int32, Int64
 
-from rahf import lfs_pointer
 from rahf.data import info, kept, manifest, schema
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
 _COMPRESSED = {

@@ -19,9 +19,9 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Float, Int, Int32
 
-from rahf import places
 from rahf.data import schema, words
 from rahf.errors import InputError
+from rahf.fileio import paths
 
 PAD = 0
 EOS = 1
@@ -83,7 +83,7 @@ class Tokenizer:
     """
     self._path = path
     try:
-      model = places.find(path, 'config.tokenizer').read_bytes()
+      model = paths.find(path, 'config.tokenizer').read_bytes()
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     except (OSError, RuntimeError) as error:
       raise InputError(

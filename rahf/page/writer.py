@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from rahf import atomic
 from rahf.data import schema, words
+from rahf.fileio import atomic_write
 from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
 from rahf.page import parts
@@ -65,7 +65,7 @@ def write(
     'metrics': _metrics(metrics, intervals),
     'data': parts.embed(data),
   }
-  atomic.write(path, parts.assemble('report', texts).html)
+  atomic_write.write(path, parts.assemble('report', texts).html)
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:

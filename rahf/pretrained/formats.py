@@ -7,8 +7,8 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 
-from rahf import places
 from rahf.errors import InputError
+from rahf.fileio import paths
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import open_rahf_torch
 from rahf.pretrained.source import Source
@@ -30,7 +30,7 @@ def open_source(path: epath.PathLike) -> Source:
   Raises:
     InputError: it is missing, nothing that can be read, or not safe to read.
   """
-  path = places.find(path, 'the path')
+  path = paths.find(path, 'the path')
   if not _exists(path):
     raise InputError(f'{path} does not exist; it should be {KNOWN}')
   return _open_directory(path) if path.is_dir() else _open_file(path)

@@ -14,10 +14,10 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from rahf import strict_json
 from rahf.errors import InputError
+from rahf.fileio import strict_json
+from rahf.fileio.local_file import LocalFile, local_file
 from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
-from rahf.pretrained.files import LocalFile, local_file
 from rahf.pretrained.hf_names import (
   PREFIXES,
   Arrange,

@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from rahf.errors import InputError
-from rahf.pretrained.files import LocalFile, local_file
+from rahf.fileio.local_file import LocalFile, local_file
 from rahf.pretrained.source import Source, Weight
 
 OLDER_NAMES = {

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from rahf import strict_json
 from rahf.errors import InputError
+from rahf.fileio import strict_json
 from rahf.service import base64_text, forms
 from rahf.service.messages import ScoreForm, ScoreRequest
 

@@ -11,13 +11,14 @@ from etils import epath
 import rahf
 from rahf import output, samples, work_directory
 from rahf.config import default_config
-from rahf.data import manifest, parquet, prepared, raw, records
+from rahf.data import manifest, prepared, raw, records
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.image_folder import ImageFolder, read_prompts
 from rahf.data.datasets.rapidata import prepare_rapidata
 from rahf.data.inputs import read_pixels
 from rahf.data.sources.source import open_source
 from rahf.data.tokenizer import Tokenizer
+from rahf.fileio import parquet
 from rahf.pretrained import formats
 from rahf.pretrained.torch_archive import open_torch
 from rahf.pretrained.vit_npz import open_vit_npz

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 import runs
-from rahf import locks
+from rahf.fileio import locks
 from rahf.work_directory import complete_steps
 
 

@@ -9,8 +9,8 @@ import threading
 import zlib
 from collections.abc import Iterator
 
-from rahf import lfs_pointer
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp')
 # Images that are not read, and so are reported one by one instead of passed over.

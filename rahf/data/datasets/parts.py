@@ -19,11 +19,11 @@ import tensorflow as tf
 import tqdm
 
 import rahf
-from rahf import atomic
 from rahf.data import manifest, schema
 from rahf.data.datasets import features
 from rahf.data.datasets.files import version
 from rahf.data.datasets.report import Line
+from rahf.fileio import atomic_write
 
 # Some 500 MB of images of 1024 px: what a kill loses for each thread.
 SAMPLES = 512
@@ -140,7 +140,7 @@ class _Maker:
     path.unlink(missing_ok=True)
     part = self._join(number, samples, fingerprint)
     # Last, and at once: a part is there as soon as this is.
-    atomic.write(path, json.dumps(dataclasses.asdict(part)))
+    atomic_write.write(path, json.dumps(dataclasses.asdict(part)))
     return part
 
   def _are_there(self, number: int, part: Part) -> bool:

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tqdm
 
-from rahf.data import parquet
 from rahf.errors import InputError
+from rahf.fileio import parquet
 
 _NAMES = ('image_0_uid', 'image_1_uid', 'caption')
 _COLUMNS = (*_NAMES, 'jpg_0', 'jpg_1')

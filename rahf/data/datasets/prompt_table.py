@@ -14,9 +14,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rahf.data import table_files, text_files
-from rahf.data.table_files import IMAGES, PROMPTS, UIDS, shown
 from rahf.errors import InputError
+from rahf.fileio import table_files, text_files
+from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS, shown
 
 
 class Row(NamedTuple):
@@ -156,7 +156,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[Row]:
 
 def _parquet(path: pathlib.Path) -> Iterator[Row]:
   table_files.check_pyarrow()
-  from rahf.data import parquet
+  from rahf.fileio import parquet
 
   with parquet.open_file(path) as file:
     fields = file.schema_arrow

@@ -31,13 +31,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
-from rahf import strict_json
-from rahf.data import parquet, schema, words
+from rahf.data import schema, words
 from rahf.data.datasets import parts, writing
 from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
 from rahf.errors import InputError
+from rahf.fileio import parquet, strict_json
 
 VERSION = '1.0.0'
 SCORES = {'plausibility': 'coherence', 'alignment': 'alignment', 'aesthetics': 'style'}

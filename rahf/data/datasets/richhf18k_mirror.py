@@ -17,12 +17,13 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from rahf.data import parquet, schema
+from rahf.data import schema
 from rahf.data.datasets import annotations, parts, richhf18k, writing
 from rahf.data.datasets.annotations import Annotation
 from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.errors import InputError
+from rahf.fileio import parquet
 
 SPLITS = {'train': 'train', 'validation': 'dev', 'dev': 'dev', 'test': 'test'}
 COLUMNS = {

@@ -21,7 +21,6 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from rahf import atomic
 from rahf.data import manifest, raw, schema
 from rahf.data.consolidate import Annotation
 from rahf.data.datasets.features import record_features
@@ -34,6 +33,7 @@ from rahf.data.datasets.shapes_record import (
 )
 from rahf.data.images import MAX_SIDE
 from rahf.errors import InputError
+from rahf.fileio import atomic_write
 
 TOKENIZER_FILE = 'tokenizer.model'
 # Below this many samples, starting worker processes takes longer than it saves.
@@ -172,7 +172,7 @@ def prepare_shapes(
   folder = pathlib.Path(builder.data_path)
   tokenizer = folder / TOKENIZER_FILE
   if not tokenizer.exists():
-    atomic.write(tokenizer, train_tokenizer(seed))
+    atomic_write.write(tokenizer, train_tokenizer(seed))
   for split in schema.SPLITS:
     file = raw.path(folder, split)
     # Others' data may be there to be read only.

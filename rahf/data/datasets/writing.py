@@ -11,12 +11,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from rahf import locks
 from rahf.data import manifest, schema
 from rahf.data.datasets import features, parts
 from rahf.data.datasets.parts import Make, Part, Sample
 from rahf.data.datasets.report import Report
 from rahf.errors import InputError
+from rahf.fileio import locks
 
 Finish = Callable[[pathlib.Path, Mapping[str, Sequence[str]]], None]
 

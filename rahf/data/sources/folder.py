@@ -6,12 +6,12 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data import text_files
 from rahf.data.datasets import files
 from rahf.data.datasets.files import version
 from rahf.data.datasets.prompt_table import FilePrompts
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
+from rahf.fileio import text_files
 
 
 class ImageFiles:

@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf.data import table_files, text_files
 from rahf.data.datasets.files import version
 from rahf.data.sources.item import Item, Load, Wanted, digest
-from rahf.data.table_files import IMAGES, PROMPTS, UIDS, first_column, shown
 from rahf.errors import InputError
+from rahf.fileio import table_files, text_files
+from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS, first_column, shown
 
 
 class Columns(NamedTuple):
@@ -150,7 +150,7 @@ class Parquet:
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    from rahf.data import parquet
+    from rahf.fileio import parquet
 
     columns, groups = self._describe()
     start = 0
@@ -166,7 +166,7 @@ class Parquet:
 
   def _describe(self) -> tuple[Columns, list[int]]:
     """Returns the columns, and the number of rows in each row group."""
-    from rahf.data import parquet
+    from rahf.fileio import parquet
 
     with parquet.open_file(self._path) as file:
       names, found = file.schema_arrow.names, file.metadata

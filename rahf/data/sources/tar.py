@@ -17,12 +17,12 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from rahf.data import table_files, text_files
 from rahf.data.datasets import files
 from rahf.data.datasets.files import MOST_BYTES, MOST_TEXT, OTHERS, SUFFIXES, version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import find_prompt
 from rahf.errors import InputError
+from rahf.fileio import table_files, text_files
 
 # The fields of a row with the bytes that each may have.
 IMAGES = {suffix[1:]: MOST_BYTES for suffix in (*SUFFIXES, *OTHERS)}

@@ -7,11 +7,12 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data import quiet, text_files
+from rahf.data import quiet
 from rahf.data.datasets.files import version
 from rahf.data.sources.item import Item, Load, Wanted
-from rahf.data.table_files import PROMPTS, UIDS
 from rahf.errors import InputError
+from rahf.fileio import text_files
+from rahf.fileio.table_files import PROMPTS, UIDS
 
 IMAGES = ('image', 'image/encoded')
 

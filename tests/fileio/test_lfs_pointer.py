@@ -2,8 +2,8 @@
 
 import pytest
 
-from rahf import lfs_pointer, strict_json
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer, strict_json
 
 # From the specification: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 POINTER = b"""\

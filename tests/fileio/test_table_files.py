@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from rahf.data.table_files import Delimited, first_column, json_lines, parse_object
 from rahf.errors import InputError
+from rahf.fileio.table_files import Delimited, first_column, json_lines, parse_object
 
 
 def rows(tmp_path, name: str, text: str | bytes) -> list[tuple[int, list[str]]]:

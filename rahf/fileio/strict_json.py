@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from rahf import lfs_pointer
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 # Bytes of a file that is read whole: a description, an index.
 MOST = 16 * 2**20

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from rahf import lfs_pointer
+from rahf.fileio import lfs_pointer
 
 # What bytes that are not UTF-8 become under `surrogateescape`.
 _UNDECODED = re.compile('[\udc80-\udcff]')

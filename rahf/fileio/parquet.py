@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rahf import lfs_pointer
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 # What reading raises: of Arrow and of the file system.
 ERRORS = (pa.ArrowException, OSError)

@@ -16,9 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from rahf import strict_json
-from rahf.data import text_files
 from rahf.errors import InputError
+from rahf.fileio import strict_json, text_files
 
 # The names that a column may have; the first that is there is taken.
 IMAGES = ('image', 'path', 'file_name', 'filename')

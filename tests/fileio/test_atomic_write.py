@@ -9,19 +9,19 @@ import sys
 import pytest
 from etils.epath import testing
 
-from rahf import atomic
+from rahf.fileio import atomic_write
 
 
 def write_often(path, letter, times):
   for _ in range(times):
-    atomic.write(path, letter * 100_000)
+    atomic_write.write(path, letter * 100_000)
 
 
 @pytest.mark.parametrize('content', ['two\nlines – ü\n', b'\x00\r\n'])
 def test_content_is_written_as_it_is(tmp_path, content):
   path = tmp_path / 'file'
   path.write_text('older and longer than what follows')
-  atomic.write(path, content)
+  atomic_write.write(path, content)
   expected = content.encode() if isinstance(content, str) else content
   assert path.read_bytes() == expected
   assert list(tmp_path.iterdir()) == [path]
@@ -29,10 +29,10 @@ def test_content_is_written_as_it_is(tmp_path, content):
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
   path = tmp_path / 'file'
-  atomic.write(path, 'old')
+  atomic_write.write(path, 'old')
 
   def fail():
-    with atomic.aside(path) as partial:
+    with atomic_write.aside(path) as partial:
       partial.write_text('half of the ne')
       raise KeyboardInterrupt
 
@@ -46,15 +46,15 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
   (tmp_path / 'folder').mkdir()
   (tmp_path / 'folder/file').write_text('old')
   with pytest.raises(OSError, match='folder'):
-    atomic.write(tmp_path / 'folder', 'new')
+    atomic_write.write(tmp_path / 'folder', 'new')
   assert [path.name for path in tmp_path.iterdir()] == ['folder']
   with pytest.raises(FileNotFoundError, match='nowhere'):
-    atomic.write(tmp_path / 'nowhere/file', 'new')
+    atomic_write.write(tmp_path / 'nowhere/file', 'new')
 
 
 def test_a_killed_writer_leaves_what_was_there(tmp_path):
   path = tmp_path / 'file'
-  atomic.write(path, 'old')
+  atomic_write.write(path, 'old')
   code = (
     'import os, signal, sys\n'
     'from rahf import atomic\n'
@@ -67,7 +67,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
   assert path.read_text() == 'old'
   (left,) = {other.name for other in tmp_path.iterdir()} - {'file'}
   assert left.startswith('.file.')
-  atomic.write(path, 'new')
+  atomic_write.write(path, 'new')
   assert path.read_text() == 'new'
 
 
@@ -94,7 +94,7 @@ def test_two_processes_write_the_same(tmp_path):
 def test_permissions_are_those_of_a_plain_file(tmp_path, mask):
   before = os.umask(mask)
   try:
-    atomic.write(tmp_path / 'file', 'new')
+    atomic_write.write(tmp_path / 'file', 'new')
     (tmp_path / 'plain').write_text('new')
   finally:
     os.umask(before)
@@ -114,7 +114,7 @@ def test_in_a_bucket(tmp_path, monkeypatch):
     replace=lambda real, path, target: real(inside(path), inside(target)),
   )
   with bucket:
-    atomic.write('gs://bucket/file', 'old')
-    atomic.write('gs://bucket/file', 'new')
+    atomic_write.write('gs://bucket/file', 'old')
+    atomic_write.write('gs://bucket/file', 'new')
   assert (tmp_path / 'file').read_text() == 'new'
   assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rahf import locks
 from rahf.errors import InputError
+from rahf.fileio import locks
 
 
 def test_a_folder_is_held_until_the_end(tmp_path):

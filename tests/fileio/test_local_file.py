@@ -3,7 +3,7 @@
 import gc
 import pathlib
 
-from rahf.pretrained.files import local_file
+from rahf.fileio.local_file import local_file
 
 
 class BucketFile:

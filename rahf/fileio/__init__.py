@@ -1,0 +1,1 @@
+"""Values and files that come from outside: paths, JSON, locks, atomic writes."""
