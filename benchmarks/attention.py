@@ -19,7 +19,7 @@ from rahf.costs.chips import GB, GIB
 from rahf.costs.program import measure
 from rahf.models import attention
 from rahf.precompile import find_devices
-from rahf.sharding import AXES
+from rahf.runtime.sharding import AXES
 from rahf.tables import markdown_table
 
 _TOPOLOGY = flags.DEFINE_string('topology', '', 'TPU slice, such as v5e:2x2.')

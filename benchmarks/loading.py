@@ -26,8 +26,8 @@ from rahf import config as config_lib
 from rahf.blueprint import draw_up
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained import loading
+from rahf.runtime.tree import by_path
 from rahf.state import StateFactory
-from rahf.tree import by_path
 
 _SCRATCH = flags.DEFINE_string('scratch', None, 'Where the files are put meanwhile.')
 _LOAD = flags.DEFINE_string('load', None, 'Used internally: loads these files.')

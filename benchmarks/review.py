@@ -22,12 +22,13 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from rahf import samples, sharding
+from rahf import samples
 from rahf.blueprint import draw_up
 from rahf.data import images, schema
 from rahf.gallery import Gallery
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
+from rahf.runtime import sharding
 from rahf.scorecard import Prediction, score
 from rahf.synthetic import random_batch
 

@@ -138,11 +138,11 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
   import jax
   import jax.numpy as jnp
 
-  from rahf import sharding
   from rahf.blueprint import draw_up
   from rahf.costs import work
   from rahf.models.rahf import RAHF
   from rahf.precompile import ANY_MARK_IDS
+  from rahf.runtime import sharding
   from rahf.synthetic import random_batch
 
   blueprint = draw_up(config, jax.devices()[:1])

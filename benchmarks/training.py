@@ -20,11 +20,11 @@ import machine
 from absl import app, flags
 from ml_collections import config_flags
 
-from rahf import sharding
 from rahf.blueprint import draw_up
 from rahf.costs import work
 from rahf.costs.work import Work
 from rahf.data.schema import Batch
+from rahf.runtime import sharding
 from rahf.synthetic import batch_shapes, random_batch
 from rahf.tables import markdown_table
 

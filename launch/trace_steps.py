@@ -12,9 +12,9 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from rahf import accelerator, distributed, sharding
 from rahf.blueprint import draw_up
 from rahf.errors import InputError
+from rahf.runtime import accelerator, distributed, sharding
 from rahf.synthetic import random_batch
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from rahf import config as config_lib
 from rahf import optimizer as optimizer_lib
-from rahf import sharding
 from rahf.models.rahf import RAHF
+from rahf.runtime import sharding
 from rahf.state import StateFactory
 from rahf.step import make_train_step
 

@@ -11,9 +11,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rahf import contents, distributed
+from rahf import contents
 from rahf.contents import DamagedCheckpointError
 from rahf.errors import InputError
+from rahf.runtime import distributed
 from rahf.work_directory import METADATA, is_complete
 
 # Replicas share the writing of an array from this size on. Each share of each shape is

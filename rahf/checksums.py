@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
-from rahf.tree import by_path
+from rahf.runtime.tree import by_path
 
 
 def checksums(tree: Any) -> dict[str, int]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rahf.accelerator import PLATFORMS
 from rahf.data.schema import MAPS, SCORES, SPLITS
 from rahf.errors import InputError
 from rahf.fileio import validators
@@ -19,6 +18,7 @@ from rahf.models.layers import ACTIVATIONS
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
+from rahf.runtime.accelerator import PLATFORMS
 
 VARIANTS = ('augmented_prompt', 'multi_head')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')

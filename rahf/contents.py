@@ -11,7 +11,7 @@ import rahf
 from rahf.checksums import checksums
 from rahf.errors import InputError
 from rahf.fileio import strict_json
-from rahf.tree import by_path
+from rahf.runtime.tree import by_path
 from rahf.work_directory import METADATA
 
 _REMEDY = 'copy it again, or go on with training, which passes it over'

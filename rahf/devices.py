@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
-from rahf import accelerator
 from rahf.errors import InputError
+from rahf.runtime import accelerator
 
 PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
 # JAX refuses both at once; the second is the older name.

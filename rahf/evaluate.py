@@ -23,15 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import (
-  checkpoint,
-  distributed,
-  losses,
-  report,
-  samples,
-  sharding,
-  work_directory,
-)
+from rahf import checkpoint, losses, report, samples, work_directory
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
@@ -41,10 +33,11 @@ from rahf.errors import InputError
 from rahf.experiment import Experiment, describe, set_up
 from rahf.gallery import Gallery
 from rahf.inference import judge_words
-from rahf.interruption import Interruption
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.review import TensorBoardWriter
+from rahf.runtime import distributed, sharding
+from rahf.runtime.preemption import Interruption
 from rahf.samples import Evaluation, Sample
 from rahf.scorecard import Prediction, score
 from rahf.synthetic import batch_shapes

@@ -26,8 +26,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
-from rahf import accelerator, model_directory
 from rahf import config as config_lib
+from rahf import model_directory
 from rahf.data import inputs, schema, words
 from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
@@ -37,6 +37,7 @@ from rahf.inference import ANY_THRESHOLD, Inference, from_pixels, make_infer
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.result import Feedback
+from rahf.runtime import accelerator
 
 
 def load(

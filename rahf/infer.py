@@ -41,7 +41,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from rahf import distributed, legend, model_directory
+from rahf import legend, model_directory
 from rahf.data import schema
 from rahf.data.images import encode_map
 from rahf.data.prefetch import prefetch
@@ -51,7 +51,6 @@ from rahf.errors import InputError
 from rahf.feedback import Example, Model, load
 from rahf.fileio import locks
 from rahf.fileio.table_files import check_pyarrow
-from rahf.interruption import Interruption
 from rahf.output import (
   FORMATS,
   PART_ROWS,
@@ -62,6 +61,8 @@ from rahf.output import (
   digest_files,
   wait_until,
 )
+from rahf.runtime import distributed
+from rahf.runtime.preemption import Interruption
 
 MAPS = ('none', 'png', 'npz')
 

@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from rahf.errors import InputError, fail
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime.preemption import Interrupted, Interruption
 
 _SMALLER = (
   'Lower config.train.batch_size or raise config.train.accumulate; --mode=precompile '
@@ -179,8 +179,8 @@ def _run(interruption: Interruption) -> int:
 
 def _start_jax() -> None:
   """Starts JAX on what the command is meant for, and says what that is."""
-  from rahf import accelerator, distributed
   from rahf import config as config_lib
+  from rahf.runtime import accelerator, distributed
 
   config, platform = _CONFIG.value, ''
   if config is not None:

@@ -31,8 +31,8 @@ from rahf.errors import InputError
 from rahf.fileio import strict_json, validators
 from rahf.fileio.local_file import local_file
 from rahf.models.rahf import RAHF, RAHFConfig
+from rahf.runtime.tree import by_path
 from rahf.state import abstract_params
-from rahf.tree import by_path
 
 # Counted up where older code could no longer read a directory rightly.
 FORMAT = 1

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from rahf.errors import InputError
-from rahf.tree import map_paths
+from rahf.runtime.tree import map_paths
 
 # Norm scales, biases, embeddings and positions are not decayed.
 DECAYED = re.compile(r'(^|/)kernel$')

@@ -13,13 +13,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rahf import sharding
 from rahf.blueprint import Blueprint, draw_up
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
 from rahf.data.schema import Batch
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
+from rahf.runtime import sharding
 from rahf.synthetic import batch_shapes
 from rahf.tables import markdown_table
 

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import charts, distributed, samples
+from rahf import charts, samples
 from rahf.ceiling import annotator_metrics
 from rahf.charts import Histogram
 from rahf.data import schema
@@ -18,6 +18,7 @@ from rahf.gallery import Gallery
 from rahf.inference import ANY_THRESHOLD
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
+from rahf.runtime import distributed
 from rahf.samples import THRESHOLD, Evaluation, Sample
 from rahf.scorecard import constant_metrics
 from rahf.tables import evaluation_tables

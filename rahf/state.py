@@ -12,9 +12,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from rahf import sharding
 from rahf.models.rahf import RAHF
-from rahf.tree import by_path
+from rahf.runtime import sharding
+from rahf.runtime.tree import by_path
 
 
 @flax.struct.dataclass

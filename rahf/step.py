@@ -12,9 +12,9 @@ from rahf import losses
 from rahf.data.schema import Batch
 from rahf.losses import LabelSums, Losses
 from rahf.models.rahf import RAHF
-from rahf.sharding import LOGICAL_AXIS_RULES
+from rahf.runtime.sharding import LOGICAL_AXIS_RULES
+from rahf.runtime.tree import by_path
 from rahf.state import TrainState
-from rahf.tree import by_path
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, distributed, report, sharding, work_directory
+from rahf import checkpoint, report, work_directory
 from rahf import config as config_lib
 from rahf.checksums import checksums
 from rahf.data import dataset, pipeline
@@ -19,15 +19,16 @@ from rahf.data.prefetch import prefetch
 from rahf.evaluate import Evaluator
 from rahf.experiment import Experiment, describe, set_up
 from rahf.finite import FiniteCheck
-from rahf.interruption import Interrupted, Interruption
 from rahf.journal import Journal
 from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.review import TensorBoardWriter
+from rahf.runtime import distributed, sharding
+from rahf.runtime.preemption import Interrupted, Interruption
+from rahf.runtime.tree import by_path
 from rahf.state import TrainState
 from rahf.step import Metrics
-from rahf.tree import by_path
 
 # In metrics.jsonl: how many steps were left out so far, at each that is.
 SKIPPED = 'skipped'

@@ -11,9 +11,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
-from rahf import distributed
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, locks, strict_json
+from rahf.runtime import distributed
 
 # What may change between the parts of a run without changing what is trained.
 FREE_SECTIONS = (

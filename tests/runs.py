@@ -15,9 +15,9 @@ from etils import epath
 from ml_collections import ConfigDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rahf.interruption import Interruption
+from rahf.runtime.preemption import Interruption
+from rahf.runtime.tree import by_path
 from rahf.train import train
-from rahf.tree import by_path
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMES = ('step_seconds', 'examples_per_second', 'input_wait')

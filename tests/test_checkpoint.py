@@ -11,10 +11,10 @@ import pytest
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rahf import sharding
 from rahf.checkpoint import Checkpoints, DamagedCheckpointError, read_params
 from rahf.config import default_config
 from rahf.errors import InputError
+from rahf.runtime import sharding
 from rahf.state import TrainState
 from rahf.work_directory import check_workdir, claimed, is_started
 

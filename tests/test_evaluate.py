@@ -11,12 +11,13 @@ from etils import epath
 from PIL import Image
 
 import tiny
-from rahf import losses, sharding
+from rahf import losses
 from rahf.data import images, pipeline, schema
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator, evaluate
 from rahf.experiment import set_up
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime import sharding
+from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.scorecard import constant_metrics
 from rahf.state import StateFactory
 

@@ -18,9 +18,9 @@ from rahf import export, main, model_directory
 from rahf.data.records import open_split
 from rahf.data.tokenizer import tasks
 from rahf.errors import InputError
-from rahf.interruption import Interrupted, Interruption
 from rahf.model_directory import Description
-from rahf.tree import by_path
+from rahf.runtime.preemption import Interrupted, Interruption
+from rahf.runtime.tree import by_path
 
 FILES = {'README.md', 'model.json', 'model.safetensors', 'params', 'tokenizer.model'}
 

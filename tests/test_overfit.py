@@ -13,16 +13,16 @@ import pytest
 
 import foreign
 import tiny
-from rahf import sharding
 from rahf.data import pipeline
 from rahf.data.datasets.richhf18k import prepare_richhf18k
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator
 from rahf.experiment import set_up
 from rahf.pretrained import loading
+from rahf.runtime import sharding
+from rahf.runtime.tree import by_path
 from rahf.state import StateFactory
 from rahf.step import make_train_step
-from rahf.tree import by_path
 
 STEPS = 250
 

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from rahf import sharding
 from rahf.data import schema
 from rahf.models.rahf import RAHF, Outputs
+from rahf.runtime import sharding
+from rahf.runtime.tree import by_path
 from rahf.state import StateFactory, TrainState
 from rahf.step import make_train_step, split_batch
-from rahf.tree import by_path
 from tiny_model import VARIANTS, make_batch, make_params, tiny
 
 MODULES = (

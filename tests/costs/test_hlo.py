@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rahf import sharding
 from rahf.costs.hlo import Collective, Program, payload_bytes
+from rahf.runtime import sharding
 
 # As the TPU compiler prints them: tiles in the layouts, S(1) for on-chip memory, an
 # asynchronous all-gather, a counted loop.

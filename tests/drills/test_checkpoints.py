@@ -14,7 +14,7 @@ import runs
 import tiny
 from rahf.checkpoint import Checkpoints
 from rahf.experiment import set_up
-from rahf.tree import by_path
+from rahf.runtime.tree import by_path
 
 
 @pytest.fixture(scope='module')

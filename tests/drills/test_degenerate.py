@@ -13,13 +13,14 @@ from etils import epath
 from util import NAME, make_record, train_model, write_split
 
 import tiny
-from rahf import compare, distributed, samples
+from rahf import compare, samples
 from rahf.data import images, schema
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator
 from rahf.experiment import set_up
-from rahf.interruption import Interruption
 from rahf.review import TensorBoardWriter
+from rahf.runtime import distributed
+from rahf.runtime.preemption import Interruption
 from rahf.samples import Sample
 from rahf.scorecard import Prediction, score
 from rahf.tables import MAP_METRICS

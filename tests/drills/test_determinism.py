@@ -20,16 +20,17 @@ import served
 import tiny
 import tiny_model
 from rahf import config as config_lib
-from rahf import export, infer, samples, sharding
+from rahf import export, infer, samples
 from rahf.data import images, schema, words
 from rahf.data.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluate import Evaluator
 from rahf.experiment import set_up
 from rahf.infer import Job
-from rahf.interruption import Interruption
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
+from rahf.runtime import sharding
+from rahf.runtime.preemption import Interruption
 from rahf.state import StateFactory
 
 # Of scores, maps and words, in float32.

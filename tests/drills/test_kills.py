@@ -120,7 +120,7 @@ def finish(processes):
 def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
   """The other ends by itself, and both started again end like an unbroken run."""
   if not long:
-    pytest.skip('--long; one such kill is in tests/test_distributed.py')
+    pytest.skip('--long; one such kill is in tests/runtime/test_distributed.py')
   seed = time.time_ns()
   print(f'seed {seed}')
   rng = np.random.default_rng(seed)

@@ -6,9 +6,10 @@ from etils import epath
 
 import runs
 import tiny
-from rahf import sharding, work_directory
+from rahf import work_directory
 from rahf.checkpoint import Checkpoints
 from rahf.finite import NonFiniteLossError
+from rahf.runtime import sharding
 
 # Field and value, which one row of a batch gets. The square of the last is a float, and
 # so is the loss; the sum of squared gradients, of a weight of 7, is not.

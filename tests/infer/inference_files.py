@@ -19,7 +19,7 @@ import runs
 from rahf import infer
 from rahf.data import images
 from rahf.infer import Job
-from rahf.interruption import Interruption
+from rahf.runtime.preemption import Interruption
 
 COUNT = 11
 # A part is a batch of one image on each of the tests' eight devices.

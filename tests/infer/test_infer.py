@@ -23,7 +23,7 @@ from PIL import Image
 import runs
 from rahf import infer, main, output
 from rahf.data import images, schema
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime.preemption import Interrupted, Interruption
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from rahf import infer, main, output
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.infer import Job
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime.preemption import Interrupted, Interruption
 
 
 def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):

@@ -12,7 +12,7 @@ from flax import linen as nn
 from rahf.costs import work
 from rahf.models import attention
 from rahf.models.attention import attend
-from rahf.sharding import AXES, LOGICAL_AXIS_RULES
+from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
 BATCH, QUERIES, KEYS, HEADS, WIDTH = 8, 5, 7, 4, 3

@@ -12,7 +12,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
-from rahf.tree import by_path
+from rahf.runtime.tree import by_path
 
 RNG = np.random.default_rng(0)
 FLOAT32 = jnp.dtype('float32')

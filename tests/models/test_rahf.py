@@ -11,7 +11,7 @@ from rahf.costs.work import inner_jaxprs
 from rahf.data import schema
 from rahf.models import rahf
 from rahf.models.rahf import RAHF, Fused, Outputs
-from rahf.tree import by_path
+from rahf.runtime.tree import by_path
 from tiny_model import VARIANTS, make_batch, make_params, tiny
 
 BATCH = 4

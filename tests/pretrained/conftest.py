@@ -9,11 +9,11 @@ import pytest
 from flax import linen as nn
 
 import tiny_model
-from rahf import sharding
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
-from rahf.tree import by_path
+from rahf.runtime import sharding
+from rahf.runtime.tree import by_path
 
 
 @pytest.fixture(scope='session')

@@ -10,9 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rahf import sharding
 from rahf.errors import InputError
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime import sharding
+from rahf.runtime.preemption import Interrupted, Interruption
 
 
 def join() -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rahf.interruption import Interrupted, Interruption
+from rahf.runtime.preemption import Interrupted, Interruption
 
 
 def stop_this_process():

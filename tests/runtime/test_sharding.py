@@ -10,11 +10,11 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from rahf import sharding
 from rahf.errors import InputError
 from rahf.models.layers import partitioned
 from rahf.models.rahf import RAHF
-from rahf.sharding import (
+from rahf.runtime import sharding
+from rahf.runtime.sharding import (
   check_batch_size,
   make_mesh,
   parameter_shardings,

@@ -7,9 +7,9 @@ import pytest
 
 import runs
 import tiny
-from rahf import distributed
 from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
+from rahf.runtime import distributed
 
 
 def stop_in_the_middle(data_dir, workdir, line) -> None:

@@ -14,11 +14,11 @@ import pytest
 
 import rahf
 import tiny_directory
-from rahf import accelerator
-from rahf.accelerator import Wanted
 from rahf.errors import InputError
+from rahf.runtime import accelerator
+from rahf.runtime.accelerator import Wanted
 
-ROOT = pathlib.Path(rahf.__file__).parents[1]
+ROOT = pathlib.Path(rahf.__file__).parents[2]
 START = 'from rahf import accelerator as a; print(a.start(a.choose()))'
 
 

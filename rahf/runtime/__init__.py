@@ -1,0 +1,1 @@
+"""Devices, processes and signals: the mesh, several hosts, preemption, trees."""
