@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from rahf.data import schema, words
+from rahf.drawing.text_layout import cut, font, place
 from rahf.errors import InputError
-from rahf.typesetting import cut, font, place
 
 # TensorBoard shows pictures 340 pixels wide at first: half of this.
 TILE, GAP, MARGIN = 320, 16, 12

@@ -8,11 +8,12 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import charts, samples
+from rahf import samples
 from rahf.ceiling import annotator_metrics
-from rahf.charts import Histogram
 from rahf.data import schema
 from rahf.data.records import RecordSplit
+from rahf.drawing import charts
+from rahf.drawing.charts import Histogram
 from rahf.fileio import atomic_write, strict_json
 from rahf.gallery import Gallery
 from rahf.inference import ANY_THRESHOLD

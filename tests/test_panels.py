@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from rahf import panels, typesetting
+from rahf import panels
 from rahf.data import schema
+from rahf.drawing import text_layout
 from rahf.errors import InputError
 
 PROMPT = 'a yellow cat, "sitting" on a mat'
@@ -159,9 +160,9 @@ def test_long_prompts_wrap():
     for prompt in ('', 'word ' * 8, 'word ' * 200, 'x' * 1000)
   ]
   assert heights[0] == heights[1] < min(heights[2:])
-  placed = typesetting.place('ab ' * 100 + 'x' * 300, [], 400, typesetting.font(18))
+  placed = text_layout.place('ab ' * 100 + 'x' * 300, [], 400, text_layout.font(18))
   assert ''.join(piece.text for piece in placed) == 'ab ' * 100 + 'x' * 300
-  font = typesetting.font(18)
+  font = text_layout.font(18)
   assert max(p.left + font.getlength(p.text.rstrip()) for p in placed) <= 400
 
 

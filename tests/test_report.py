@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf import charts, report, tables
+from rahf import report, tables
+from rahf.drawing import charts
 from rahf.errors import InputError
 from rahf.gallery import Gallery
 from rahf.samples import Evaluation, Sample

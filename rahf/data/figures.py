@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rahf import charts
-from rahf.charts import Histogram
 from rahf.data import schema
 from rahf.data.stats import Facts
+from rahf.drawing import charts
+from rahf.drawing.charts import Histogram
 
 # Means of three scores on [0, 1] are multiples of 1/12, their differences of 1/4.
 SCORE_EDGES = (np.arange(14) - 0.5) / 12

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from rahf.data import schema, words
+from rahf.drawing import html_page
 from rahf.fileio import atomic_write
 from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
-from rahf.page import parts
 from rahf.samples import Sample, keyword_f1, score_error
 from rahf.tables import KEYWORD_TITLES, MAP_TITLES
 
@@ -53,7 +53,7 @@ def write(
     'scores': schema.SCORES,
     'maps': schema.MAPS,
     'metrics': SAMPLE_TITLES,
-    'colours': parts.colours(),
+    'colours': html_page.colours(),
     'samples': [
       _sample(*pair)
       for pair in zip(samples[: len(thumbnails)], thumbnails, strict=True)
@@ -63,9 +63,9 @@ def write(
     'title': html.escape(title),
     'summary': html.escape(_summary(len(samples), len(thumbnails), metrics)),
     'metrics': _metrics(metrics, intervals),
-    'data': parts.embed(data),
+    'data': html_page.embed(data),
   }
-  atomic_write.write(path, parts.assemble('report', texts).html)
+  atomic_write.write(path, html_page.assemble('report', texts).html)
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:

@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import rahf
+from rahf.drawing.html_page import Page
 from rahf.errors import InputError
-from rahf.page.parts import Page
 from rahf.service import messages, pages, reading
 from rahf.service.admission import RETRY, Admission, Limits
 from rahf.service.engine import Engine

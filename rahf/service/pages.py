@@ -6,14 +6,14 @@ from typing import Any
 
 import rahf
 from rahf import legend
+from rahf.drawing import html_page
 from rahf.model_directory import Description
-from rahf.page import parts
 from rahf.service import messages
 
 ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
-def home(description: Description, limit: int) -> parts.Page:
+def home(description: Description, limit: int) -> html_page.Page:
   """Returns the page where a dropped image is scored.
 
   Args:
@@ -32,19 +32,19 @@ def home(description: Description, limit: int) -> parts.Page:
     'score_range': str(legend.SCORE),
     'map_range': str(legend.MAP),
     'keyword_range': str(legend.KEYWORD),
-    'data': parts.embed(
+    'data': html_page.embed(
       {
-        'colours': parts.colours(),
+        'colours': html_page.colours(),
         'scores': legend.SCORES,
         'maps': legend.MAPS,
         'limit': limit,
       }
     ),
   }
-  return parts.assemble('service', texts, allowed=ALLOWED)
+  return html_page.assemble('service', texts, allowed=ALLOWED)
 
 
-def reference(openapi: Mapping[str, Any]) -> parts.Page:
+def reference(openapi: Mapping[str, Any]) -> html_page.Page:
   """Returns the OpenAPI description as a page without scripts."""
   operations = (
     _operation(f'{method.upper()} {path}', operation)
@@ -58,7 +58,7 @@ def reference(openapi: Mapping[str, Any]) -> parts.Page:
     'operations': ''.join(operations),
     'messages': ''.join(_message(name, schema) for name, schema in schemas.items()),
   }
-  return parts.assemble('reference', texts, scripted=False)
+  return html_page.assemble('reference', texts, scripted=False)
 
 
 def _operation(name: str, operation: Mapping[str, Any]) -> str:

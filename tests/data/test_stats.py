@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from util import make_record
 
-from rahf import charts
 from rahf.data import figures, images, schema, stats, words
 from rahf.data.agreement import krippendorff_alpha
 from rahf.data.consolidate import Annotation
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.drawing import charts
 from rahf.errors import InputError
 
 

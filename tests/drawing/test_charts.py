@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from rahf import charts
-from rahf.charts import Histogram
+from rahf.drawing import charts
+from rahf.drawing.charts import Histogram
 
 NAN = float('nan')
 

@@ -1,0 +1,1 @@
+"""Arrays and text to pictures, HTML and Markdown; knows nothing of the model."""
