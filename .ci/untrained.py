@@ -10,8 +10,8 @@ import sentencepiece
 from etils import epath
 
 from rahf.blueprint import draw_up
-from rahf.checkpoint import Checkpoints
-from rahf.work_directory import claimed
+from rahf.workdir.checkpoint import Checkpoints
+from rahf.workdir.ownership import claimed
 
 config = runpy.run_path(sys.argv[1])['get_config']()
 workdir = epath.Path(sys.argv[2]).absolute()

@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, losses, report, samples, work_directory
 from rahf import config as config_lib
+from rahf import losses, report, samples
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
 from rahf.data.records import RecordSplit
@@ -41,6 +41,7 @@ from rahf.runtime.preemption import Interruption
 from rahf.samples import Evaluation, Sample
 from rahf.scorecard import Prediction, score
 from rahf.synthetic import batch_shapes
+from rahf.workdir import checkpoint, ownership
 
 
 class Predictions(NamedTuple):
@@ -276,7 +277,7 @@ def evaluate(
     Interrupted: SIGTERM or Ctrl-C came.
   """
   config_lib.validate(config)
-  work_directory.check_workdir(workdir, config)
+  ownership.check_workdir(workdir, config)
   step = None
   if (workdir / 'checkpoints').exists():
     checkpoints = checkpoint.Checkpoints(workdir)
@@ -307,7 +308,7 @@ def evaluate(
     distributed.wait_for_all()
     return tables
 
-  with jax.set_mesh(experiment.mesh), work_directory.held(workdir / 'eval'):
+  with jax.set_mesh(experiment.mesh), ownership.held(workdir / 'eval'):
     tables = evaluate_split(config.eval.split)
   print(f'\n{tables}')
   print(f'Written to {workdir}/eval/{config.eval.split}-{step}.*')

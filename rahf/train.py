@@ -11,15 +11,13 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import checkpoint, report, work_directory
 from rahf import config as config_lib
-from rahf.checksums import checksums
+from rahf import report
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
 from rahf.evaluate import Evaluator
 from rahf.experiment import Experiment, describe, set_up
 from rahf.finite import FiniteCheck
-from rahf.journal import Journal
 from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
@@ -29,6 +27,9 @@ from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.runtime.tree import by_path
 from rahf.state import TrainState
 from rahf.step import Metrics
+from rahf.workdir import checkpoint, ownership
+from rahf.workdir.checksums import checksums
+from rahf.workdir.metrics_log import Journal
 
 # In metrics.jsonl: how many steps were left out so far, at each that is.
 SKIPPED = 'skipped'
@@ -47,7 +48,7 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
   config_lib.validate(config)
-  work_directory.check_workdir(workdir, config)
+  ownership.check_workdir(workdir, config)
   with distributed.interruptible(interruption):
     experiment = set_up(config)
     experiment.check_train_batch()
@@ -64,10 +65,10 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     evaluator = Evaluator(config, experiment)
     # Before the directory is claimed: a mistake in config.init can still be mended.
     # As the first sees it: a shared folder may look different to others for a while.
-    started = bool(distributed.from_first(work_directory.is_started(workdir)))
+    started = bool(distributed.from_first(ownership.is_started(workdir)))
     plan = None if started else plan_weights(config, experiment)
   with (
-    work_directory.claimed(workdir, config, started),
+    ownership.claimed(workdir, config, started),
     TensorBoardWriter(workdir / 'tensorboard') as board,
   ):
     trainer = Trainer(config, workdir, experiment, plan, evaluator, interruption, board)

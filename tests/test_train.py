@@ -14,11 +14,11 @@ from tensorboard.util.tensor_util import make_ndarray
 
 import runs
 import tiny
-from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
 from rahf.finite import FiniteCheck, NonFiniteLossError
 from rahf.gallery import WORST
-from rahf.journal import Journal
+from rahf.workdir.checkpoint import Checkpoints
+from rahf.workdir.metrics_log import Journal
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(

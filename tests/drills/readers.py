@@ -9,7 +9,7 @@ import hostile
 from etils import epath
 
 import rahf
-from rahf import output, samples, work_directory
+from rahf import output, samples
 from rahf.config import default_config
 from rahf.data import manifest, prepared, raw, records
 from rahf.data.datasets.annotated import prepare_annotated
@@ -22,6 +22,7 @@ from rahf.fileio import parquet
 from rahf.pretrained import formats
 from rahf.pretrained.torch_archive import open_torch
 from rahf.pretrained.vit_npz import open_vit_npz
+from rahf.workdir import ownership
 
 T5 = {'model_type': 't5', 'vocab_size': 20, 'd_model': 8, 'd_kv': 2, 'num_heads': 3}
 T5 |= {'d_ff': 12, 'num_layers': 1}
@@ -46,7 +47,7 @@ def read_prepared(folder: pathlib.Path) -> None:
 
 
 def read_config(path: pathlib.Path) -> None:
-  work_directory.check_workdir(epath.Path(path.parent), default_config())
+  ownership.check_workdir(epath.Path(path.parent), default_config())
 
 
 def read_torch(path: pathlib.Path) -> None:

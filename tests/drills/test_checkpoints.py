@@ -12,9 +12,9 @@ from etils import epath
 
 import runs
 import tiny
-from rahf.checkpoint import Checkpoints
 from rahf.experiment import set_up
 from rahf.runtime.tree import by_path
+from rahf.workdir.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope='module')

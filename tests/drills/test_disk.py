@@ -8,9 +8,9 @@ import pytest
 from test_parts import make, plan, write
 
 import runs
-from rahf.checkpoint import Checkpoints
 from rahf.data import manifest
 from rahf.data.datasets import parts
+from rahf.workdir.checkpoint import Checkpoints
 
 
 @pytest.fixture

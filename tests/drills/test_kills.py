@@ -12,7 +12,7 @@ from etils import epath
 
 import runs
 from rahf.fileio import locks
-from rahf.work_directory import complete_steps
+from rahf.workdir.ownership import complete_steps
 
 
 def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:

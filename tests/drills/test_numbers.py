@@ -6,10 +6,10 @@ from etils import epath
 
 import runs
 import tiny
-from rahf import work_directory
-from rahf.checkpoint import Checkpoints
 from rahf.finite import NonFiniteLossError
 from rahf.runtime import sharding
+from rahf.workdir import ownership
+from rahf.workdir.checkpoint import Checkpoints
 
 # Field and value, which one row of a batch gets. The square of the last is a float, and
 # so is the loss; the sum of squared gradients, of a weight of 7, is not.
@@ -123,7 +123,7 @@ def test_parameters_that_a_step_makes_infinite(data_dir, tmp_path):
   config.optimizer.rate_factors = (('.', 1e6),) * 6
   with pytest.raises(NonFiniteLossError, match=r'not finite .*parameter_norm inf'):
     runs.run_training(config, tmp_path)
-  for step in work_directory.complete_steps(epath.Path(tmp_path)):
+  for step in ownership.complete_steps(epath.Path(tmp_path)):
     state = runs.read_checkpoint(tmp_path, step)
     assert all(np.isfinite(values).all() for values in state.values())
 

@@ -7,9 +7,9 @@ import pytest
 
 import runs
 import tiny
-from rahf.checkpoint import Checkpoints
 from rahf.errors import InputError
 from rahf.runtime import distributed
+from rahf.workdir.checkpoint import Checkpoints
 
 
 def stop_in_the_middle(data_dir, workdir, line) -> None:

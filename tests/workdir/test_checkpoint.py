@@ -11,12 +11,12 @@ import pytest
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rahf.checkpoint import Checkpoints, DamagedCheckpointError, read_params
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.runtime import sharding
 from rahf.state import TrainState
-from rahf.work_directory import check_workdir, claimed, is_started
+from rahf.workdir.checkpoint import Checkpoints, DamagedCheckpointError, read_params
+from rahf.workdir.ownership import check_workdir, claimed, is_started
 
 MESH = dict(data=2, fsdp=2, tensor=2)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rahf.checksums import checksums
 from rahf.runtime import sharding
+from rahf.workdir.checksums import checksums
 
 DTYPES = ('float32', 'bfloat16', 'int32', 'uint8', 'bool')
 

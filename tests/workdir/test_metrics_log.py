@@ -6,7 +6,7 @@ import math
 import pytest
 from etils import epath
 
-from rahf.journal import Journal
+from rahf.workdir.metrics_log import Journal
 
 
 @pytest.fixture

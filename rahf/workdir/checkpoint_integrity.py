@@ -8,11 +8,11 @@ import numpy as np
 from etils import epath
 
 import rahf
-from rahf.checksums import checksums
 from rahf.errors import InputError
 from rahf.fileio import strict_json
 from rahf.runtime.tree import by_path
-from rahf.work_directory import METADATA
+from rahf.workdir.checksums import checksums
+from rahf.workdir.ownership import METADATA
 
 _REMEDY = 'copy it again, or go on with training, which passes it over'
 # What a checkpoint's metadata say besides; of the time before format 1 nothing.

@@ -11,11 +11,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from rahf import contents
-from rahf.contents import DamagedCheckpointError
 from rahf.errors import InputError
 from rahf.runtime import distributed
-from rahf.work_directory import METADATA, is_complete
+from rahf.workdir import checkpoint_integrity
+from rahf.workdir.checkpoint_integrity import DamagedCheckpointError
+from rahf.workdir.ownership import METADATA, is_complete
 
 # Replicas share the writing of an array from this size on. Each share of each shape is
 # a program of its own to compile, and the first save waits for all of them.
@@ -78,7 +78,7 @@ class Checkpoints:
     if step == self._newest:
       return
     self._keep.always = {step, best}
-    marks = contents.marks(state)
+    marks = checkpoint_integrity.marks(state)
     with self._writing():
       self._save(step, state, marks)
     self._newest = step
@@ -154,17 +154,21 @@ class Checkpoints:
     where = self._directory / str(step)
     saved, state, damage = {}, None, None
     try:
-      saved = contents.saved(where)
+      saved = checkpoint_integrity.saved(where)
       state = self._read(where, step, abstract, saved)
     except DamagedCheckpointError as error:
       damage = error
     if distributed.any_process(damage is not None):
       raise damage or DamagedCheckpointError(f'{where}: another process cannot read it')
-    contents.check_sums(where, state, saved)
+    checkpoint_integrity.check_sums(where, state, saved)
     return state
 
   def _read(
-    self, where: epath.Path, step: int, abstract: Any, saved: contents.Arrays
+    self,
+    where: epath.Path,
+    step: int,
+    abstract: Any,
+    saved: checkpoint_integrity.Arrays,
   ) -> Any:
     """Reads without waiting for others, which may be unable to."""
     options = ocp.options.MultiprocessingOptions()
@@ -174,9 +178,9 @@ class Checkpoints:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'rahf-{me}'
       )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    with contents.reading(where):
-      stored = contents.tree(where, self._manager.item_metadata(step))
-      contents.check_arrays(where, stored, abstract, saved)
+    with checkpoint_integrity.reading(where):
+      stored = checkpoint_integrity.tree(where, self._manager.item_metadata(step))
+      checkpoint_integrity.check_arrays(where, stored, abstract, saved)
       with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         return checkpointer.restore(
           where / 'default', args=ocp.args.StandardRestore(abstract)
@@ -248,13 +252,15 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
     DamagedCheckpointError, InputError: as `Checkpoints.restore`.
   """
   where = epath.Path(workdir) / 'checkpoints' / str(step)
-  saved = contents.saved(where)
+  saved = checkpoint_integrity.saved(where)
   saved = {path: mark for path, mark in saved.items() if path.startswith('params/')}
   handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
-  with contents.reading(where), ocp.Checkpointer(handler) as checkpointer:
-    tree = contents.tree(where, checkpointer.metadata(where).item_metadata['default'])
+  with checkpoint_integrity.reading(where), ocp.Checkpointer(handler) as checkpointer:
+    tree = checkpoint_integrity.tree(
+      where, checkpointer.metadata(where).item_metadata['default']
+    )
     stored = {'params': tree['params']}
-    contents.check_arrays(where, stored, {'params': abstract}, saved)
+    checkpoint_integrity.check_arrays(where, stored, {'params': abstract}, saved)
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
       stored,
@@ -263,5 +269,5 @@ def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
     )
     found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
   params = found['default']['params']
-  contents.check_sums(where, {'params': params}, saved)
+  checkpoint_integrity.check_sums(where, {'params': params}, saved)
   return params
