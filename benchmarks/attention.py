@@ -17,10 +17,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from metrics import median_ms
 from rahf.costs.chips import GB, GIB
 from rahf.costs.program import measure
+from rahf.evaluation.paper_tables import markdown_table
 from rahf.models import attention
 from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES
-from rahf.tables import markdown_table
 
 _TOPOLOGY = flags.DEFINE_string('topology', '', 'TPU slice, such as v5e:2x2.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Of which the median is printed.')

@@ -19,17 +19,17 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from rahf import samples
 from rahf.data import pipeline
 from rahf.data.records import RecordSplit
 from rahf.data.schema import Batch
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluate import Predictions, make_predict
+from rahf.evaluation import samples
+from rahf.evaluation.score_example import Prediction
+from rahf.evaluation.score_example import score as score_example
 from rahf.experiment import Experiment, set_up
 from rahf.models.rahf import RAHF, Fused
 from rahf.runtime import sharding
-from rahf.scorecard import Prediction
-from rahf.scorecard import score as score_example
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'

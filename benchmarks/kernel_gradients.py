@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import machine
 
 from metrics import median_ms
+from rahf.evaluation.paper_tables import markdown_table
 from rahf.models.convolution import DIMENSIONS, kernel_gradient
 from rahf.models.product import product
-from rahf.tables import markdown_table
 
 # Side of the map, channels.
 SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))

@@ -22,14 +22,14 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from rahf import samples
 from rahf.blueprint import draw_up
 from rahf.data import images, schema
+from rahf.evaluation import samples
+from rahf.evaluation.score_example import Prediction, score
 from rahf.gallery import Gallery
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
 from rahf.runtime import sharding
-from rahf.scorecard import Prediction, score
 from rahf.synthetic import random_batch
 
 _CONFIG = config_flags.DEFINE_config_file(

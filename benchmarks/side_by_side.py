@@ -29,8 +29,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 import metrics
+from rahf.evaluation.paper_tables import markdown_table
 from rahf.metrics import saliency
-from rahf.tables import markdown_table
 
 TRAINING, INFERENCE, JUDGED, KEYWORDS = TASKS = (
   'training step',

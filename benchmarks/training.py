@@ -24,9 +24,9 @@ from rahf.blueprint import draw_up
 from rahf.costs import work
 from rahf.costs.work import Work
 from rahf.data.schema import Batch
+from rahf.evaluation.paper_tables import markdown_table
 from rahf.runtime import sharding
 from rahf.synthetic import batch_shapes, random_batch
-from rahf.tables import markdown_table
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'

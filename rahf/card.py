@@ -6,13 +6,13 @@ import numpy as np
 
 from rahf import legend
 from rahf.data import schema
+from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS, markdown_table
 from rahf.inference import ANY_THRESHOLD
 from rahf.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.pretrained.card import ABOUT
 from rahf.runtime.tree import by_path
 from rahf.state import abstract_params
-from rahf.tables import KEYWORD_METRICS, MAP_METRICS, markdown_table
 
 METRICS = (
   *(f'{name}/{metric}' for name in schema.SCORES for metric in ('plcc', 'srcc')),

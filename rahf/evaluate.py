@@ -7,7 +7,7 @@ import sys
 
 if __name__ == '__main__':
   # python -m rahf.evaluate compare: it needs nothing of what follows.
-  from rahf.compare import main
+  from rahf.evaluation.compare_command import main
 
   sys.exit(main())
 
@@ -24,12 +24,15 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf import losses, report, samples
+from rahf import losses, report
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
 from rahf.data.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
+from rahf.evaluation import samples
+from rahf.evaluation.samples import Evaluation, Sample
+from rahf.evaluation.score_example import Prediction, score
 from rahf.experiment import Experiment, describe, set_up
 from rahf.gallery import Gallery
 from rahf.inference import judge_words
@@ -38,8 +41,6 @@ from rahf.models.rahf import RAHF
 from rahf.review import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interruption
-from rahf.samples import Evaluation, Sample
-from rahf.scorecard import Prediction, score
 from rahf.synthetic import batch_shapes
 from rahf.workdir import checkpoint, ownership
 

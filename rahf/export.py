@@ -21,6 +21,7 @@ from rahf.card import model_card
 from rahf.data import dataset, schema
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
+from rahf.evaluation.samples import THRESHOLD
 from rahf.fileio import locks, strict_json
 from rahf.fileio.paths import find
 from rahf.inference import from_pixels, make_infer
@@ -29,7 +30,6 @@ from rahf.models.rahf import RAHF
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
-from rahf.samples import THRESHOLD
 from rahf.state import abstract_params
 from rahf.workdir import checkpoint, ownership
 

@@ -71,7 +71,7 @@ class Description:
       no evaluation has left one.
     data: what it was trained on, by name: weight, and terms as far as known.
     weights: what training started from: paths and terms, in words.
-    metrics: of this step, by split and name; see `rahf/samples.py`.
+    metrics: of this step, by split and name; see `rahf/evaluation/samples.py`.
     version: of rahf, that wrote the directory.
   """
 

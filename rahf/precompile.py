@@ -19,9 +19,9 @@ from rahf.costs.program import Costs, captured_stderr, measure
 from rahf.data.schema import Batch
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
+from rahf.evaluation.paper_tables import markdown_table
 from rahf.runtime import sharding
 from rahf.synthetic import batch_shapes
-from rahf.tables import markdown_table
 
 # Any two ids compile to the same program.
 ANY_MARK_IDS = (2, 3)

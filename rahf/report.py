@@ -8,21 +8,21 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from rahf import samples
-from rahf.ceiling import annotator_metrics
 from rahf.data import schema
 from rahf.data.records import RecordSplit
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
+from rahf.evaluation import samples
+from rahf.evaluation.human_agreement import annotator_metrics
+from rahf.evaluation.paper_tables import evaluation_tables
+from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
+from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
 from rahf.gallery import Gallery
 from rahf.inference import ANY_THRESHOLD
 from rahf.page import writer
 from rahf.review import TensorBoardWriter
 from rahf.runtime import distributed
-from rahf.samples import THRESHOLD, Evaluation, Sample
-from rahf.scorecard import constant_metrics
-from rahf.tables import evaluation_tables
 
 
 def write(

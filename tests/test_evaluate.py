@@ -15,10 +15,10 @@ from rahf import losses
 from rahf.data import images, pipeline, schema
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator, evaluate
+from rahf.evaluation.score_example import constant_metrics
 from rahf.experiment import set_up
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interrupted, Interruption
-from rahf.scorecard import constant_metrics
 from rahf.state import StateFactory
 
 # No batch of 7 or 8 divides it.

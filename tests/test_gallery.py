@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from rahf.data import images, schema
+from rahf.evaluation.score_example import Prediction, score
 from rahf.gallery import MAP_SIDE, Gallery, thumbnail
-from rahf.scorecard import Prediction, score
 
 NAN = math.nan
 SQUARE = np.zeros((64, 96), np.float32)

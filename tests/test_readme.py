@@ -10,9 +10,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from rahf import annotate, compare, main, serve
+from rahf import annotate, main, serve
 from rahf import config as config_lib
 from rahf.data import __main__ as data_main
+from rahf.evaluation import compare_command
 from rahf.pretrained import __main__ as pretrained_main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -115,7 +116,7 @@ def test_pretrained_accepts(command: list[str], capsys):
 )
 def test_evaluate_accepts(command: list[str], tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)  # Where nothing is evaluated.
-  assert compare.main(command[3:]) == 2
+  assert compare_command.main(command[3:]) == 2
   assert f'{command[4]} has no evaluation' in capsys.readouterr().err
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf import report, tables
+from rahf import report
 from rahf.drawing import charts
 from rahf.errors import InputError
+from rahf.evaluation import paper_tables
+from rahf.evaluation.samples import Evaluation, Sample
 from rahf.gallery import Gallery
-from rahf.samples import Evaluation, Sample
 
 NAN = math.nan
 
@@ -26,10 +27,10 @@ def test_a_run_leaves_the_page_and_the_annotators_row(trained):
   assert '61 samples' in page
   assert 'The first 5 samples are listed' in page
   text = (trained / 'eval/dev-4.md').read_text()
-  assert tables.ANNOTATOR in text
-  assert tables.ANNOTATOR_NOTE in text
+  assert paper_tables.ANNOTATOR in text
+  assert paper_tables.ANNOTATOR_NOTE in text
   values = json.loads((trained / 'eval/dev-annotator.json').read_text())
-  row = next(line for line in text.splitlines() if tables.ANNOTATOR in line)
+  row = next(line for line in text.splitlines() if paper_tables.ANNOTATOR in line)
   assert f'{values["plausibility/plcc"]:.3f}' in row
   assert 0.5 < values['plausibility/plcc'] < 1
   assert 0.5 < values['keywords/f1'] < 1
@@ -71,8 +72,8 @@ def write(trained, tmp_path, metrics):
 
 def test_rows_that_were_computed_are_kept(trained, tmp_path):
   text = write(trained, tmp_path, {'overall/plcc': NAN, 'keywords/truncated': 0})
-  assert tables.ANNOTATOR in text
-  assert tables.CONSTANT in text
+  assert paper_tables.ANNOTATOR in text
+  assert paper_tables.CONSTANT in text
   assert 'were cut' not in text
   assert json.loads((tmp_path / 'dev-7.json').read_text())['overall/plcc'] is None
 

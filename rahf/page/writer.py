@@ -13,11 +13,11 @@ from etils import epath
 
 from rahf.data import schema, words
 from rahf.drawing import html_page
+from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
+from rahf.evaluation.samples import Sample, keyword_f1, score_error
 from rahf.fileio import atomic_write
 from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
-from rahf.samples import Sample, keyword_f1, score_error
-from rahf.tables import KEYWORD_TITLES, MAP_TITLES
 
 SCORE_TITLES = {'plcc': 'PLCC ↑', 'srcc': 'SRCC ↑', 'kendall': 'Kendall τ ↑'}
 WORD_TITLES = {

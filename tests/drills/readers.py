@@ -9,7 +9,7 @@ import hostile
 from etils import epath
 
 import rahf
-from rahf import output, samples
+from rahf import output
 from rahf.config import default_config
 from rahf.data import manifest, prepared, raw, records
 from rahf.data.datasets.annotated import prepare_annotated
@@ -18,6 +18,7 @@ from rahf.data.datasets.rapidata import prepare_rapidata
 from rahf.data.inputs import read_pixels
 from rahf.data.sources.source import open_source
 from rahf.data.tokenizer import Tokenizer
+from rahf.evaluation import samples
 from rahf.fileio import parquet
 from rahf.pretrained import formats
 from rahf.pretrained.torch_archive import open_torch

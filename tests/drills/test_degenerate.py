@@ -13,17 +13,17 @@ from etils import epath
 from util import NAME, make_record, train_model, write_split
 
 import tiny
-from rahf import compare, samples
 from rahf.data import images, schema
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator
+from rahf.evaluation import compare_command, samples
+from rahf.evaluation.paper_tables import MAP_METRICS
+from rahf.evaluation.samples import Sample
+from rahf.evaluation.score_example import Prediction, score
 from rahf.experiment import set_up
 from rahf.review import TensorBoardWriter
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
-from rahf.samples import Sample
-from rahf.scorecard import Prediction, score
-from rahf.tables import MAP_METRICS
 
 COUNT, STEP = 6, 3
 NAN = math.nan
@@ -244,7 +244,9 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
   out = tmp_path / 'comparison'
   arguments = [f'--split={split}', f'--out={out}', '--draws=100']
   folders = [str(tmp_path / name) for name in ('varied', 'constant')]
-  assert compare.main(['compare', *folders, *arguments]) == 0, capsys.readouterr().err
+  assert compare_command.main(['compare', *folders, *arguments]) == 0, (
+    capsys.readouterr().err
+  )
   texts = {
     kind: out.with_suffix(f'.{kind}').read_text() for kind in ('md', 'csv', 'tex')
   }
@@ -290,7 +292,9 @@ def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
   """Of another version, or edited: not counted as what they are not."""
   path = tmp_path / 'one.samples.jsonl'
   samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
-  assert compare.main(['compare', str(path), f'--out={tmp_path}/comparison']) == 2
+  assert (
+    compare_command.main(['compare', str(path), f'--out={tmp_path}/comparison']) == 2
+  )
   assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
 
 

@@ -20,11 +20,12 @@ import served
 import tiny
 import tiny_model
 from rahf import config as config_lib
-from rahf import export, infer, samples
+from rahf import export, infer
 from rahf.data import images, schema, words
 from rahf.data.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluate import Evaluator
+from rahf.evaluation import samples
 from rahf.experiment import set_up
 from rahf.infer import Job
 from rahf.model_directory import Description

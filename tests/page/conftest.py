@@ -7,10 +7,10 @@ from etils import epath
 from pages import make_prediction, make_record
 from selenium import webdriver
 
+from rahf.evaluation.samples import intervals, metrics
+from rahf.evaluation.score_example import score
 from rahf.gallery import Gallery
 from rahf.page import writer
-from rahf.samples import intervals, metrics
-from rahf.scorecard import score
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import numpy as np
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data import images, schema, words
-from rahf.scorecard import Prediction
+from rahf.evaluation.score_example import Prediction
 
 HOSTILE = (
   '</script><script>document.title = "run"</script>'

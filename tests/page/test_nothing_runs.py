@@ -11,10 +11,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 import rahf
 from rahf import model_directory
 from rahf.data import words
+from rahf.evaluation.samples import intervals, metrics
+from rahf.evaluation.score_example import score
 from rahf.gallery import Gallery
 from rahf.page import writer
-from rahf.samples import intervals, metrics
-from rahf.scorecard import score
 from rahf.service.engine import Engine
 from served import ask_form, make_image, running, write_model
 

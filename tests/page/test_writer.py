@@ -19,10 +19,10 @@ from pages import (
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data import images
+from rahf.evaluation.samples import Sample
+from rahf.evaluation.score_example import score
 from rahf.gallery import Gallery
 from rahf.page import writer
-from rahf.samples import Sample
-from rahf.scorecard import score
 
 
 def test_prompts_are_shown_and_not_run(opened):

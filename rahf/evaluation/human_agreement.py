@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rahf import samples
 from rahf.data import consolidate, images, manifest, raw, schema
 from rahf.data.consolidate import Annotation, ConsolidatedLabels
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
-from rahf.samples import Sample
-from rahf.scorecard import Prediction, read_through, score
+from rahf.evaluation import samples
+from rahf.evaluation.samples import Sample
+from rahf.evaluation.score_example import Prediction, read_through, score
 
 
 def annotator_metrics(

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rahf import samples as samples_lib
 from rahf.errors import InputError
+from rahf.evaluation import samples as samples_lib
+from rahf.evaluation.samples import Sample
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Resampled
-from rahf.samples import Sample
 
 BETTER, WORSE = '▲', '▼'
 # With fewer, the ends of an interval are chance.

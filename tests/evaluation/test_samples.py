@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf import samples
 from rahf.data import schema
 from rahf.errors import InputError
+from rahf.evaluation import samples
+from rahf.evaluation.paper_tables import KEYWORD_METRICS
+from rahf.evaluation.samples import Sample
 from rahf.metrics import bootstrap
 from rahf.metrics.correlation import kendall, plcc
 from rahf.metrics.keywords import KeywordMetrics
 from rahf.metrics.saliency import MapMetrics
-from rahf.samples import Sample
-from rahf.tables import KEYWORD_METRICS
 
 RNG = np.random.default_rng(0)
 NAN = math.nan

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from rahf import tables
 from rahf.data import schema
+from rahf.evaluation import paper_tables
 
 METRICS = {
   'plausibility/plcc': 0.5126,
@@ -38,7 +38,7 @@ def parse(markdown):
 @pytest.fixture(scope='module')
 def sections():
   constant = {'implausibility/mse': 0.02, 'plausibility/plcc': math.nan}
-  return parse(tables.evaluation_tables(METRICS, constant, row='tiny'))
+  return parse(paper_tables.evaluation_tables(METRICS, constant, row='tiny'))
 
 
 def test_published_rows(sections):
@@ -65,11 +65,11 @@ def test_our_rows_stand_under_their_columns(sections):
 
 def test_every_metric_has_a_cell():
   names = [f'{score}/{name}' for score in schema.SCORES for name in ('plcc', 'srcc')]
-  names += [f'{map}/{name}' for map in schema.MAPS for name in tables.MAP_METRICS]
-  names += [f'keywords/{name}' for name in tables.KEYWORD_METRICS]
+  names += [f'{map}/{name}' for map in schema.MAPS for name in paper_tables.MAP_METRICS]
+  names += [f'keywords/{name}' for name in paper_tables.KEYWORD_METRICS]
   # Distinct values that no published row has, so that none hides behind another.
   values = {name: 0.00777 + 0.01 * i for i, name in enumerate(names)}
-  text = tables.evaluation_tables(values)
+  text = paper_tables.evaluation_tables(values)
   (*rows,) = (line for line in text.splitlines() if '**this model**' in line)
   cells = [
     c.strip() for row in rows for part in row.split('|')[2:-1] for c in part.split('/')
@@ -79,8 +79,8 @@ def test_every_metric_has_a_cell():
 
 
 def test_constant_row_is_optional(sections):
-  assert sections['Implausibility heatmap'][tables.CONSTANT][0] == '0.02000'
-  assert tables.CONSTANT not in tables.evaluation_tables(METRICS)
+  assert sections['Implausibility heatmap'][paper_tables.CONSTANT][0] == '0.02000'
+  assert paper_tables.CONSTANT not in paper_tables.evaluation_tables(METRICS)
 
 
 def test_constrained_row_follows_its_model(sections):
@@ -90,13 +90,13 @@ def test_constrained_row_follows_its_model(sections):
     'keywords_constrained/recall': 0.25,
     'keywords_constrained/threshold': 0.375,
   }
-  rows = parse(tables.evaluation_tables(metrics, {}, row='tiny'))[keywords]
+  rows = parse(paper_tables.evaluation_tables(metrics, {}, row='tiny'))[keywords]
   label = 'tiny, constrained, p > 0.38'
   assert rows[label] == ['–', '25.0', '–', '–']
-  assert list(rows)[-3:] == ['tiny', label, tables.CONSTANT]
+  assert list(rows)[-3:] == ['tiny', label, paper_tables.CONSTANT]
 
 
 def test_title_and_note():
-  text = tables.evaluation_tables(METRICS, title='Shapes, step 200')
+  text = paper_tables.evaluation_tables(METRICS, title='Shapes, step 200')
   assert text.startswith('# Shapes, step 200\n')
   assert 'not comparable' in text

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf.ceiling import annotator_metrics
 from rahf.data import images, raw, schema
 from rahf.data.consolidate import Annotation
 from rahf.errors import InputError
+from rahf.evaluation.human_agreement import annotator_metrics
 
 CENTRE, CORNER = (0.5, 0.5), (0.0, 0.0)
 SIDE = 512  # at which maps are compared, so that none is resized

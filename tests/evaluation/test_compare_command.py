@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf import compare, samples
-from rahf.comparison import BETTER, WORSE, Run
-from rahf.comparison import compare as compare_runs
 from rahf.data import schema
 from rahf.errors import InputError
-from rahf.samples import Sample
-from rahf.tables import paper_tables
+from rahf.evaluation import compare_command, samples
+from rahf.evaluation.paper_tables import paper_tables
+from rahf.evaluation.samples import Sample
+from rahf.evaluation.significance import BETTER, WORSE, Run
+from rahf.evaluation.significance import compare as compare_runs
 
-ROOT = pathlib.Path(compare.__file__).parents[1]
+ROOT = pathlib.Path(compare_command.__file__).parents[2]
 SIZE = 60
 WORDS = 6
 MISTAKES = {'good': 0.1, 'bad': 0.6}
@@ -72,7 +72,10 @@ DIFFERENT = ('overall/plcc', 'implausibility/mse', 'misalignment/kld', 'keywords
 
 
 def read_runs(folder, *names):
-  return [compare.read_run(folder / name, 'test')._replace(name=name) for name in names]
+  return [
+    compare_command.read_run(folder / name, 'test')._replace(name=name)
+    for name in names
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +110,7 @@ def test_the_order_of_samples_does_not_matter(folder, comparison):
 def test_written_files(folder, tmp_path, capsys):
   out = tmp_path / 'better'
   arguments = [str(folder / 'bad'), str(folder / 'good'), '--draws=100', f'--out={out}']
-  assert compare.main(['compare', *arguments]) == 0
+  assert compare_command.main(['compare', *arguments]) == 0
   printed = capsys.readouterr().out
   text = out.with_suffix('.md').read_text()
   assert text in printed
@@ -142,7 +145,7 @@ def test_the_command(folder, tmp_path):
 
 
 def test_latex_has_a_cell_for_every_column(comparison):
-  text = compare.latex(comparison)
+  text = compare_command.latex(comparison)
   tables = text.split(r'\begin{table}')[1:]
   assert len(tables) == 1 + len(paper_tables({}))
   for table in tables:
@@ -188,9 +191,9 @@ def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
   assert found.results['honest']['implausibility/cc'].value == pytest.approx(0.9)
   assert found.undefined['lazy']['implausibility/cc/undefined'] == SIZE / 2
   assert not found.undefined['honest']
-  text = compare.markdown(found)
+  text = compare_command.markdown(found)
   assert '| implausibility/cc |      0 |   30 |' in text
-  assert 'Maps without a metric' in compare.latex(found)
+  assert 'Maps without a metric' in compare_command.latex(found)
 
 
 def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
@@ -202,13 +205,13 @@ def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
     with pytest.raises(
       InputError, match=r'test-100\.json does not say which threshold'
     ):
-      compare.read_run(path, 'test')
+      compare_command.read_run(path, 'test')
 
 
 def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
   files = [str(folder / name / 'eval/test-100.samples.jsonl') for name in MISTAKES]
   arguments = ['compare', *files, '--draws=100', f'--out={tmp_path}/files']
-  assert compare.main(arguments) == 0
+  assert compare_command.main(arguments) == 0
   assert '**good/eval/test-100.samples.jsonl**' in capsys.readouterr().out
 
 
@@ -218,7 +221,7 @@ def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
 )
 def test_options_that_do_not_fit(folder, capsys, option, message):
   runs = [str(folder / name) for name in MISTAKES]
-  assert compare.main(['compare', *runs, option]) == 2
+  assert compare_command.main(['compare', *runs, option]) == 2
   assert message in capsys.readouterr().err
 
 
@@ -228,7 +231,7 @@ def test_options_that_do_not_fit(folder, capsys, option, message):
 )
 def test_what_is_not_there(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'
-  assert compare.main(['compare', str(folder / run), f'--split={split}']) == 2
+  assert compare_command.main(['compare', str(folder / run), f'--split={split}']) == 2
   errors = capsys.readouterr().err
   assert message in errors
   assert 'Traceback' not in errors

@@ -11,14 +11,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from rahf import samples as samples_lib
-from rahf.comparison import BETTER, WORSE, Comparison, Run, compare
 from rahf.errors import InputError, fail
-from rahf.fileio import strict_json
-from rahf.fileio.paths import find
-from rahf.metrics import bootstrap
-from rahf.metrics.bootstrap import Difference, Interval
-from rahf.tables import (
+from rahf.evaluation import samples as samples_lib
+from rahf.evaluation.paper_tables import (
   PUBLISHED_NOTE,
   Table,
   paper_tables,
@@ -26,6 +21,11 @@ from rahf.tables import (
   to_latex_text,
   to_markdown,
 )
+from rahf.evaluation.significance import BETTER, WORSE, Comparison, Run, compare
+from rahf.fileio import strict_json
+from rahf.fileio.paths import find
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import Difference, Interval
 
 LEGEND = (
   f'{BETTER} better and {WORSE} worse than the first run: the {bootstrap.LEVEL:.0%} '

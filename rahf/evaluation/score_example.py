@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from rahf import samples
 from rahf.data import images, schema
 from rahf.data.records import RecordSplit
 from rahf.errors import InputError
+from rahf.evaluation import samples
+from rahf.evaluation.samples import Sample
 from rahf.metrics.saliency import MapMetrics, resize_map
-from rahf.samples import Sample
 
 _Item = TypeVar('_Item')
 

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 
 from rahf.data import schema
 from rahf.errors import InputError
+from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS
 from rahf.fileio import atomic_write, strict_json
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Interval, Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
-from rahf.tables import KEYWORD_METRICS, MAP_METRICS
 
 # Where metrics keep the threshold of constrained decoding.
 THRESHOLD = 'keywords_constrained/threshold'
