@@ -26,9 +26,9 @@ from rahf.blueprint import draw_up
 from rahf.data import images, schema
 from rahf.evaluation import samples
 from rahf.evaluation.score_example import Prediction, score
-from rahf.gallery import Gallery
-from rahf.page import writer
-from rahf.review import TensorBoardWriter
+from rahf.reports import html_report
+from rahf.reports.gallery import Gallery
+from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import sharding
 from rahf.synthetic import random_batch
 
@@ -104,7 +104,7 @@ def measure_evaluation(folder: epath.Path) -> None:
   _line(f'intervals of {count} samples', time.perf_counter() - start)
   path = folder / 'page.html'
   start = time.perf_counter()
-  writer.write(path, found, pages.thumbnails, metrics, bounds, title='benchmark')
+  html_report.write(path, found, pages.thumbnails, metrics, bounds, title='benchmark')
   _line(f'page of {count} samples', time.perf_counter() - start)
   print(f'{"  its size":36}{path.stat().length / 1e6:10.4f} MB')
 

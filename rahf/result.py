@@ -17,7 +17,7 @@ from rahf.data import inputs
 from rahf.data.images import encode_map
 from rahf.errors import InputError
 from rahf.metrics.saliency import resize_map
-from rahf.panels import overlay
+from rahf.reports.panels import overlay
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

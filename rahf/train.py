@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf import report
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
 from rahf.evaluate import Evaluator
@@ -21,7 +20,8 @@ from rahf.finite import FiniteCheck
 from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
-from rahf.review import TensorBoardWriter
+from rahf.reports import report
+from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.runtime.tree import by_path

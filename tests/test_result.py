@@ -12,7 +12,7 @@ import rahf
 import tiny_directory
 from rahf.data import images, schema
 from rahf.errors import InputError
-from rahf.panels import overlay
+from rahf.reports.panels import overlay
 
 PROMPT = 'a red circle, a blue square'
 

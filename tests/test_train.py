@@ -16,7 +16,7 @@ import runs
 import tiny
 from rahf.errors import InputError
 from rahf.finite import FiniteCheck, NonFiniteLossError
-from rahf.gallery import WORST
+from rahf.reports.gallery import WORST
 from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.metrics_log import Journal
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rahf import panels
+from rahf.reports import panels
 
 _PLACE = re.compile(r'{{(\w+)}}')
 

@@ -21,7 +21,7 @@ from rahf.evaluation.paper_tables import MAP_METRICS
 from rahf.evaluation.samples import Sample
 from rahf.evaluation.score_example import Prediction, score
 from rahf.experiment import set_up
-from rahf.review import TensorBoardWriter
+from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 

@@ -9,8 +9,8 @@ from selenium import webdriver
 
 from rahf.evaluation.samples import intervals, metrics
 from rahf.evaluation.score_example import score
-from rahf.gallery import Gallery
-from rahf.page import writer
+from rahf.reports import html_report
+from rahf.reports.gallery import Gallery
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +23,7 @@ def page(tmp_path_factory) -> epath.Path:
     gallery.add(record, prediction, samples[-1])
   path = epath.Path(tmp_path_factory.mktemp('page')) / 'test-7.html'
   values = metrics(samples) | {'keywords/truncated': 2, 'misalignment/cc/undefined': 3}
-  writer.write(
+  html_report.write(
     path, samples, gallery.thumbnails, values, intervals(samples), title='a <b> & c'
   )
   return path

@@ -13,8 +13,8 @@ from rahf import model_directory
 from rahf.data import words
 from rahf.evaluation.samples import intervals, metrics
 from rahf.evaluation.score_example import score
-from rahf.gallery import Gallery
-from rahf.page import writer
+from rahf.reports import html_report
+from rahf.reports.gallery import Gallery
 from rahf.service.engine import Engine
 from served import ask_form, make_image, running, write_model
 
@@ -58,7 +58,9 @@ def test_of_a_report(chromium, tmp_path):
     gallery.add(record, prediction, scored[-1])
   path = epath.Path(tmp_path) / 'test-1.html'
   values = metrics(scored) | {'keywords/truncated': 0}
-  writer.write(path, scored, gallery.thumbnails, values, intervals(scored), title=HTML)
+  html_report.write(
+    path, scored, gallery.thumbnails, values, intervals(scored), title=HTML
+  )
   chromium.get_log('browser')
   chromium.get(f'file://{path}')
   rows = chromium.find_elements('css selector', '#samples tbody button')

@@ -12,8 +12,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 import rahf
-from rahf import panels
 from rahf.data import images
+from rahf.reports import panels
 from rahf.service.admission import Limits
 from rahf.service.engine import Engine
 from served import PROMPT, make_image, running, write_model

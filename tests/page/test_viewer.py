@@ -6,7 +6,7 @@ import numpy as np
 from pages import find, pixel, press, texts, wait_for_heat
 from selenium.webdriver.common.keys import Keys
 
-from rahf import panels
+from rahf.reports import panels
 
 
 def test_the_heat_has_the_colours_of_the_panels(opened):

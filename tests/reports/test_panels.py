@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from rahf import panels
 from rahf.data import schema
 from rahf.drawing import text_layout
 from rahf.errors import InputError
+from rahf.reports import panels
 
 PROMPT = 'a yellow cat, "sitting" on a mat'
 SCORES = dict.fromkeys(schema.SCORES, 0.5)

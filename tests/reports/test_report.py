@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf import report
 from rahf.drawing import charts
 from rahf.errors import InputError
 from rahf.evaluation import paper_tables
 from rahf.evaluation.samples import Evaluation, Sample
-from rahf.gallery import Gallery
+from rahf.reports import report
+from rahf.reports.gallery import Gallery
 
 NAN = math.nan
 

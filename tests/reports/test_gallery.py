@@ -9,7 +9,7 @@ from PIL import Image
 
 from rahf.data import images, schema
 from rahf.evaluation.score_example import Prediction, score
-from rahf.gallery import MAP_SIDE, Gallery, thumbnail
+from rahf.reports.gallery import MAP_SIDE, Gallery, thumbnail
 
 NAN = math.nan
 SQUARE = np.zeros((64, 96), np.float32)

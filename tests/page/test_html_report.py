@@ -21,8 +21,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from rahf.data import images
 from rahf.evaluation.samples import Sample
 from rahf.evaluation.score_example import score
-from rahf.gallery import Gallery
-from rahf.page import writer
+from rahf.reports import html_report
+from rahf.reports.gallery import Gallery
 
 
 def test_prompts_are_shown_and_not_run(opened):
@@ -120,7 +120,7 @@ def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
   gallery, sample = Gallery(thumbnails=1), score(record, prediction)
   gallery.add(record, prediction, sample)
   path = epath.Path(tmp_path) / 'wide.html'
-  writer.write(path, [sample], gallery.thumbnails, {}, {}, title='wide')
+  html_report.write(path, [sample], gallery.thumbnails, {}, {}, title='wide')
   chromium.get(f'file://{path}')
   find(chromium, '#samples tbody td').click()
   wait_for_heat(chromium, 'uid-0 implausibility annotated')
@@ -152,7 +152,7 @@ def test_light_and_dark(opened, scheme, dark):
 def test_only_those_with_a_picture_are_listed(tmp_path):
   sample = Sample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
   path = epath.Path(tmp_path) / 'x.html'
-  writer.write(path, [sample] * 1500, [], {}, {}, title='x')
+  html_report.write(path, [sample] * 1500, [], {}, {}, title='x')
   text = path.read_text()
   assert '1,500 samples' in text
   assert 'The first 0 samples are listed' in text
@@ -177,6 +177,6 @@ def test_a_thousand_real_images_are_a_few_megabytes(assets, tmp_path):
       samples.append(score(record, prediction))
       gallery.add(record, prediction, samples[-1])
   path = epath.Path(tmp_path) / 'real.html'
-  writer.write(path, samples, gallery.thumbnails, {}, {}, title='real')
+  html_report.write(path, samples, gallery.thumbnails, {}, {}, title='real')
   assert len(samples) >= 18
   assert path.stat().length / len(samples) < 8_000

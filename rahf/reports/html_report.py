@@ -16,8 +16,8 @@ from rahf.drawing import html_page
 from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
 from rahf.evaluation.samples import Sample, keyword_f1, score_error
 from rahf.fileio import atomic_write
-from rahf.gallery import SmallMap, Thumbnail
 from rahf.metrics.bootstrap import Interval
+from rahf.reports.gallery import SmallMap, Thumbnail
 
 SCORE_TITLES = {'plcc': 'PLCC ↑', 'srcc': 'SRCC ↑', 'kendall': 'Kendall τ ↑'}
 WORD_TITLES = {

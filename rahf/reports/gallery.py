@@ -17,7 +17,7 @@ from PIL import Image
 from rahf.data import images, schema
 from rahf.evaluation.samples import Sample, keyword_f1, score_error
 from rahf.evaluation.score_example import Prediction, decoded_maps
-from rahf.panels import Labels, review_panel
+from rahf.reports.panels import Labels, review_panel
 
 IMAGE_SIDE, MAP_SIDE = 160, 48  # of thumbnails, the longer one, in pixels
 

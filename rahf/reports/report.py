@@ -18,10 +18,10 @@ from rahf.evaluation.paper_tables import evaluation_tables
 from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
-from rahf.gallery import Gallery
 from rahf.inference import ANY_THRESHOLD
-from rahf.page import writer
-from rahf.review import TensorBoardWriter
+from rahf.reports import html_report
+from rahf.reports.gallery import Gallery
+from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed
 
 
@@ -71,7 +71,7 @@ def write(
   if gallery.thumbnails:
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD), check)
-    writer.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
+    html_report.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
   atomic_write.write(folder / f'{name}.md', tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
   atomic_write.write(folder / f'{name}.json', _to_json(metrics))

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from rahf.review import TensorBoardWriter
+from rahf.reports.tensorboard import TensorBoardWriter
 
 
 @pytest.fixture(scope='module')

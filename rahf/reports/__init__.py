@@ -1,0 +1,1 @@
+"""An evaluation for eyes: files, TensorBoard, panels and a page of HTML."""
