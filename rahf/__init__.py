@@ -15,7 +15,7 @@ __all__ = ['__version__', 'load', 'reward']
 def __getattr__(name: str):
   """Imports what needs JAX when it is first asked for: `import rahf` stays quick."""
   if name == 'load':
-    from rahf.feedback import load
+    from rahf.inference.model import load
 
     return load
   if name == 'reward':

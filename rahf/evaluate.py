@@ -34,7 +34,7 @@ from rahf.evaluation import samples
 from rahf.evaluation.samples import Evaluation, Sample
 from rahf.evaluation.score_example import Prediction, score
 from rahf.experiment import Experiment, describe, set_up
-from rahf.inference import judge_words
+from rahf.inference.step import judge_words
 from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.reports import report

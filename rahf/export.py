@@ -15,17 +15,17 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf import artifact, model_directory
 from rahf import config as config_lib
-from rahf.card import model_card
 from rahf.data import dataset, schema
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.evaluation.samples import THRESHOLD
 from rahf.fileio import locks, strict_json
 from rahf.fileio.paths import find
-from rahf.inference import from_pixels, make_infer
-from rahf.model_directory import Description
+from rahf.inference import jax_export, model_directory
+from rahf.inference.model_card import model_card
+from rahf.inference.model_directory import Description
+from rahf.inference.step import from_pixels, make_infer
 from rahf.models.rahf import RAHF
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
@@ -233,9 +233,9 @@ def _fill(
       length=description.target_length,
     )
     path = folder / model_directory.PROGRAM
-    difference = artifact.write(path, description, params, from_pixels(infer))
+    difference = jax_export.write(path, description, params, from_pixels(infer))
     print(
-      f'{path.name}: {", ".join(artifact.PLATFORMS)}; reloaded on '
+      f'{path.name}: {", ".join(jax_export.PLATFORMS)}; reloaded on '
       f'{jax.default_backend()}, largest difference {difference:.2g}'
     )
   card = model_card(description, program=program)

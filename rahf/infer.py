@@ -41,17 +41,17 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from rahf import legend, model_directory
 from rahf.data import schema
 from rahf.data.images import encode_map
 from rahf.data.prefetch import prefetch
 from rahf.data.sources.item import Item, Load
 from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
-from rahf.feedback import Example, Model, load
 from rahf.fileio import locks
 from rahf.fileio.table_files import check_pyarrow
-from rahf.output import (
+from rahf.inference import model_directory, output_ranges
+from rahf.inference.model import Example, Model, load
+from rahf.inference.results_folder import (
   FORMATS,
   PART_ROWS,
   Output,
@@ -140,7 +140,9 @@ def infer(job: Job, interruption: Interruption) -> int:
     if distributed.is_first():
       output.remove_parts()
     summary = output.summary
-  print(f'Written to {output.results}: {summary["rows"]:,} images. {legend.RANGES}')
+  print(
+    f'Written to {output.results}: {summary["rows"]:,} images. {output_ranges.RANGES}'
+  )
   if summary['errors']:
     print(
       f'{summary["errors"]:,} of them have no result; the column `error` of their rows '
@@ -188,9 +190,9 @@ def _about(job: Job, step: int) -> dict[str, Any]:
   return {
     'job': dataclasses.asdict(job),
     'step': step,
-    'scores': legend.SCORE.to_dict(),
-    'maps': legend.MAP.to_dict(),
-    'p_misaligned': legend.KEYWORD.to_dict(),
+    'scores': output_ranges.SCORE.to_dict(),
+    'maps': output_ranges.MAP.to_dict(),
+    'p_misaligned': output_ranges.KEYWORD.to_dict(),
   }
 
 

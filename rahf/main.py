@@ -202,7 +202,7 @@ def _start_jax() -> None:
 def _infer(workdir: str | None, interruption: Interruption) -> int:
   from rahf.fileio import paths
   from rahf.infer import Job, infer
-  from rahf.model_directory import DESCRIPTION
+  from rahf.inference.model_directory import DESCRIPTION
 
   model = _MODEL.value
   if model is None:

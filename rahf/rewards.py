@@ -34,14 +34,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from rahf import feedback
 from rahf.data import images as images_lib
 from rahf.data import inputs, schema
 from rahf.devices import open_beside
 from rahf.errors import InputError
-from rahf.inference import look
+from rahf.inference.feedback import Feedback
+from rahf.inference.model import Model, as_list, load, one_each
+from rahf.inference.step import look
 from rahf.models.rahf import RAHF
-from rahf.result import Feedback
 
 DEFAULT = {'overall': 1.0}
 # Of what is worse the higher it is: how a heatmap is made one number.
@@ -91,7 +91,7 @@ def reward(
   """
   weights = check_weights(DEFAULT if weights is None else weights)
   devices = [open_beside(device, memory_fraction)]
-  model = feedback.load(path, batch_size=batch_size, dtype=dtype, devices=devices)
+  model = load(path, batch_size=batch_size, dtype=dtype, devices=devices)
   return Reward(model, weights)
 
 
@@ -103,7 +103,7 @@ class Reward:
     weights: by term.
   """
 
-  def __init__(self, model: feedback.Model, weights: Mapping[str, float] | None = None):
+  def __init__(self, model: Model, weights: Mapping[str, float] | None = None):
     """Makes a reward of a model that `rahf.load` opened."""
     self.model = model
     self.weights = check_weights(DEFAULT if weights is None else weights)
@@ -170,7 +170,7 @@ class Reward:
     """
     if isinstance(prompts, str | None):
       prompts = [prompts]
-    prompts = feedback.as_list(prompts)
+    prompts = as_list(prompts)
     if not prompts:
       raise InputError('there are no prompts; give one for each image')
     return np.stack([self.model.encode(prompt).text for prompt in prompts])
@@ -250,7 +250,7 @@ class Reward:
         '[images, height, width, 3], one image or more'
       )
     inputs.check_floats(pixels)
-    text = self.encode(feedback.one_each(prompts, len(pixels)))
+    text = self.encode(one_each(prompts, len(pixels)))
     values, gradients = [], []
     for start in range(0, len(pixels), self.model.buckets[-1]):
       rows = np.arange(start, min(start + self.model.buckets[-1], len(pixels)))

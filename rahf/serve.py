@@ -61,7 +61,7 @@ def _serve(arguments: argparse.Namespace) -> int:
       f'the service needs {error.name}, which is not installed: '
       "pip install 'rahf[serve]'"
     ) from None
-  from rahf.feedback import load
+  from rahf.inference.model import load
   from rahf.runtime import accelerator
 
   # It logs every body it cannot read; the client is told anyway.

@@ -14,11 +14,12 @@ import rahf
 import runs
 import tiny
 import tiny_model
-from rahf import export, main, model_directory
+from rahf import export, main
 from rahf.data.records import open_split
 from rahf.data.tokenizer import tasks
 from rahf.errors import InputError
-from rahf.model_directory import Description
+from rahf.inference import model_directory
+from rahf.inference.model_directory import Description
 from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.runtime.tree import by_path
 

@@ -9,7 +9,7 @@ from etils import epath
 import tiny_model
 from rahf import export
 from rahf.data.tokenizer import Tokenizer
-from rahf.model_directory import Description
+from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 
 LENGTH, TARGET = 40, 48

@@ -18,7 +18,7 @@ from rahf.evaluation.paper_tables import evaluation_tables
 from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
-from rahf.inference import ANY_THRESHOLD
+from rahf.inference.step import ANY_THRESHOLD
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter

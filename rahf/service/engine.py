@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from rahf.data import inputs
 from rahf.errors import InputError
-from rahf.feedback import Example, Feedback, Model
+from rahf.inference.model import Example, Feedback, Model
 from rahf.service.batcher import Batcher
 from rahf.service.measures import Measures
 from rahf.service.reading import Asked

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rahf import legend
+from rahf.inference import output_ranges
 
 LONGEST_PROMPT = 10_000  # characters; models read a few hundred tokens
 
@@ -44,11 +44,17 @@ class Scores(_Message):
   """The four scores of the image."""
 
   plausibility: Unit = Field(
-    description=f'{legend.SCORES["plausibility"]}; {legend.SCORE}'
+    description=f'{output_ranges.SCORES["plausibility"]}; {output_ranges.SCORE}'
   )
-  alignment: Unit = Field(description=f'{legend.SCORES["alignment"]}; {legend.SCORE}')
-  aesthetics: Unit = Field(description=f'{legend.SCORES["aesthetics"]}; {legend.SCORE}')
-  overall: Unit = Field(description=f'{legend.SCORES["overall"]}; {legend.SCORE}')
+  alignment: Unit = Field(
+    description=f'{output_ranges.SCORES["alignment"]}; {output_ranges.SCORE}'
+  )
+  aesthetics: Unit = Field(
+    description=f'{output_ranges.SCORES["aesthetics"]}; {output_ranges.SCORE}'
+  )
+  overall: Unit = Field(
+    description=f'{output_ranges.SCORES["overall"]}; {output_ranges.SCORE}'
+  )
 
 
 class Keyword(_Message):
@@ -56,7 +62,7 @@ class Keyword(_Message):
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{legend.KEYWORDS}; {legend.KEYWORD}; null for the words that '
+    description=f'{output_ranges.KEYWORDS}; {output_ranges.KEYWORD}; null for the words that '
     'were not judged because the prompt is too long'
   )
   misaligned: bool = Field(
@@ -68,9 +74,11 @@ class Heatmaps(_Message):
   """Two maps of the image's own size: grey PNG files in base64, where 255 means 1."""
 
   implausibility: str = Field(
-    description=f'{legend.MAPS["implausibility"]}; {legend.MAP}'
+    description=f'{output_ranges.MAPS["implausibility"]}; {output_ranges.MAP}'
   )
-  misalignment: str = Field(description=f'{legend.MAPS["misalignment"]}; {legend.MAP}')
+  misalignment: str = Field(
+    description=f'{output_ranges.MAPS["misalignment"]}; {output_ranges.MAP}'
+  )
 
 
 class ScoreReply(_Message):

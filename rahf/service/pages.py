@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import rahf
-from rahf import legend
 from rahf.drawing import html_page
-from rahf.model_directory import Description
+from rahf.inference import output_ranges
+from rahf.inference.model_directory import Description
 from rahf.service import messages
 
 ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
@@ -29,14 +29,14 @@ def home(description: Description, limit: int) -> html_page.Page:
     ),
     'limit': f'{limit / 2**20:g}',
     'longest': str(messages.LONGEST_PROMPT),
-    'score_range': str(legend.SCORE),
-    'map_range': str(legend.MAP),
-    'keyword_range': str(legend.KEYWORD),
+    'score_range': str(output_ranges.SCORE),
+    'map_range': str(output_ranges.MAP),
+    'keyword_range': str(output_ranges.KEYWORD),
     'data': html_page.embed(
       {
         'colours': html_page.colours(),
-        'scores': legend.SCORES,
-        'maps': legend.MAPS,
+        'scores': output_ranges.SCORES,
+        'maps': output_ranges.MAPS,
         'limit': limit,
       }
     ),

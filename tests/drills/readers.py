@@ -9,7 +9,6 @@ import hostile
 from etils import epath
 
 import rahf
-from rahf import output
 from rahf.config import default_config
 from rahf.data import manifest, prepared, raw, records
 from rahf.data.datasets.annotated import prepare_annotated
@@ -20,6 +19,7 @@ from rahf.data.sources.source import open_source
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluation import samples
 from rahf.fileio import parquet
+from rahf.inference import results_folder
 from rahf.pretrained import formats
 from rahf.pretrained.torch_archive import open_torch
 from rahf.pretrained.vit_npz import open_vit_npz
@@ -111,8 +111,8 @@ READERS: dict[str, Callable[[pathlib.Path], object]] = {
   'a.parquet': lambda path: list(parquet.light_rows(path, ['caption'])),
   'test-1.samples.jsonl': lambda path: samples.read(epath.Path(path)),
   'run/config.json': read_config,
-  'results/manifest.json': lambda path: output.Output(
-    path.parent, output.Settings('m', 'i', 3, 'none', 'jsonl'), about={}
+  'results/manifest.json': lambda path: results_folder.Output(
+    path.parent, results_folder.Settings('m', 'i', 3, 'none', 'jsonl'), about={}
   ),
 }
 

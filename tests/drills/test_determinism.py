@@ -28,7 +28,7 @@ from rahf.evaluate import Evaluator
 from rahf.evaluation import samples
 from rahf.experiment import set_up
 from rahf.infer import Job
-from rahf.model_directory import Description
+from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interruption

@@ -20,7 +20,6 @@ from etils import epath
 from util import make_record, write_split
 
 import rahf
-from rahf import model_directory
 from rahf.config import DECODERS
 from rahf.data import manifest, records
 from rahf.data.datasets.annotated import prepare_annotated
@@ -28,6 +27,7 @@ from rahf.data.datasets.image_folder import ImageFolder
 from rahf.data.inputs import read_pixels
 from rahf.data.sources.source import open_source as open_input
 from rahf.errors import InputError
+from rahf.inference import model_directory
 from rahf.service import pages
 from served import write_model
 

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import runs
-from rahf.feedback import load
+from rahf.inference.model import load
 from rahf.service.engine import Engine
 from served import ask_json, make_image, running, write_model
 

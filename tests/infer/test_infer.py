@@ -21,8 +21,9 @@ from inference_files import (
 from PIL import Image
 
 import runs
-from rahf import infer, main, output
+from rahf import infer, main
 from rahf.data import images, schema
+from rahf.inference import results_folder
 from rahf.runtime.preemption import Interrupted, Interruption
 
 
@@ -180,7 +181,7 @@ def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
   """Without JAX's processes: the first finds the parts of the second."""
   folder = write_folder(tmp_path / 'images')
   made = []
-  write = output.Output.write_part
+  write = results_folder.Output.write_part
 
   def note(self, part, rows):
     made.append(part)
@@ -189,7 +190,7 @@ def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
   def stop(*_):
     raise Interrupted
 
-  monkeypatch.setattr(output.Output, 'write_part', note)
+  monkeypatch.setattr(results_folder.Output, 'write_part', note)
   monkeypatch.setattr(infer.jax, 'process_count', lambda: 2)
   with monkeypatch.context() as patch:
     patch.setattr(infer, '_complete', stop)

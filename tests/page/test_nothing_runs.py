@@ -9,10 +9,10 @@ from pages import find, make_prediction, make_record
 from selenium.webdriver.support.ui import WebDriverWait
 
 import rahf
-from rahf import model_directory
 from rahf.data import words
 from rahf.evaluation.samples import intervals, metrics
 from rahf.evaluation.score_example import score
+from rahf.inference import model_directory
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.service.engine import Engine

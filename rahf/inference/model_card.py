@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from rahf import legend
 from rahf.data import schema
 from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS, markdown_table
-from rahf.inference import ANY_THRESHOLD
-from rahf.model_directory import Description
+from rahf.inference import output_ranges
+from rahf.inference.model_directory import Description
+from rahf.inference.step import ANY_THRESHOLD
 from rahf.models.rahf import RAHF
 from rahf.pretrained.card import ABOUT
 from rahf.runtime.tree import by_path
@@ -74,10 +74,14 @@ def _sizes(description: Description) -> str:
 def _outputs(description: Description) -> str:
   rows = [
     *(
-      ('score', name, legend.SCORE, meaning) for name, meaning in legend.SCORES.items()
+      ('score', name, output_ranges.SCORE, meaning)
+      for name, meaning in output_ranges.SCORES.items()
     ),
-    *(('map', name, legend.MAP, meaning) for name, meaning in legend.MAPS.items()),
-    ('keyword', 'each word', legend.KEYWORD, legend.KEYWORDS),
+    *(
+      ('map', name, output_ranges.MAP, meaning)
+      for name, meaning in output_ranges.MAPS.items()
+    ),
+    ('keyword', 'each word', output_ranges.KEYWORD, output_ranges.KEYWORDS),
   ]
   lines = ['| | | range | direction | |', '|---|---|---|---|---|']
   lines += [

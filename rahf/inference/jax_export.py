@@ -9,8 +9,8 @@ from etils import epath
 from jax import export
 
 from rahf.data.tokenizer import EOS
-from rahf.inference import Infer
-from rahf.model_directory import Description
+from rahf.inference.model_directory import Description
+from rahf.inference.step import Infer
 
 PLATFORMS = ('cpu', 'tpu', 'cuda')
 # Rows of the comparison; any would do but the one that was traced.

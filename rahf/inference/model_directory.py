@@ -24,12 +24,12 @@ from flax import traverse_util
 
 import rahf
 from rahf import config as config_lib
-from rahf import legend
 from rahf.data import images, schema
 from rahf.data.tokenizer import MARK, Tokenizer, tasks
 from rahf.errors import InputError
 from rahf.fileio import strict_json, validators
 from rahf.fileio.local_file import local_file
+from rahf.inference import output_ranges
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.runtime.tree import by_path
 from rahf.state import abstract_params
@@ -116,11 +116,11 @@ def to_json(description: Description) -> str:
       },
     },
     'outputs': {
-      'scores': _outputs(schema.SCORES, legend.SCORES, legend.SCORE),
-      'maps': _outputs(schema.MAPS, legend.MAPS, legend.MAP),
+      'scores': _outputs(schema.SCORES, output_ranges.SCORES, output_ranges.SCORE),
+      'maps': _outputs(schema.MAPS, output_ranges.MAPS, output_ranges.MAP),
       'keywords': {
-        'meaning': legend.KEYWORDS,
-        **legend.KEYWORD.to_dict(),
+        'meaning': output_ranges.KEYWORDS,
+        **output_ranges.KEYWORD.to_dict(),
         'decoder': config.pop('decoder'),
         'threshold': config.pop('threshold'),
         'threshold_split': config.pop('threshold_split'),
@@ -131,7 +131,7 @@ def to_json(description: Description) -> str:
 
 
 def _outputs(
-  names: tuple[str, ...], meanings: dict[str, str], scale: legend.Scale
+  names: tuple[str, ...], meanings: dict[str, str], scale: output_ranges.Scale
 ) -> list[dict[str, Any]]:
   return [
     {'name': name, 'meaning': meanings[name], **scale.to_dict()} for name in names

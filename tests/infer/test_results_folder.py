@@ -21,10 +21,11 @@ from inference_files import (
 )
 
 import runs
-from rahf import infer, main, output
+from rahf import infer, main
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.infer import Job
+from rahf.inference import results_folder
 from rahf.runtime.preemption import Interrupted, Interruption
 
 
@@ -68,7 +69,7 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
 def test_a_signal_keeps_complete_parts(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images', 40)
   _, expected = run(job(folder, output=tmp_path / 'unbroken'))
-  write = output.Output.write_part
+  write = results_folder.Output.write_part
   made = []
 
   def write_and_end(self, part, rows):
@@ -77,7 +78,7 @@ def test_a_signal_keeps_complete_parts(job, tmp_path, monkeypatch):
     if part == 1:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(output.Output, 'write_part', write_and_end)
+  monkeypatch.setattr(results_folder.Output, 'write_part', write_and_end)
   with Interruption() as interruption, pytest.raises(Interrupted):
     infer.infer(job(folder), interruption)
   assert run(job(folder)) == (0, expected)
@@ -100,7 +101,7 @@ def test_stopped_beside_the_end(moment, job, tmp_path, monkeypatch):
   """Parts stay until the results are there, and the manifest says so."""
   folder = write_folder(tmp_path / 'images')
   _, expected = run(job(folder, output=tmp_path / 'unbroken'))
-  finish, remove = output.Output.finish, output.Output.remove_parts
+  finish, remove = results_folder.Output.finish, results_folder.Output.remove_parts
 
   def stop(*_):
     raise Interrupted
@@ -113,15 +114,15 @@ def test_stopped_beside_the_end(moment, job, tmp_path, monkeypatch):
     stop()
 
   if moment == 'before':
-    monkeypatch.setattr(output.Output, 'finish', finish_but_note)
+    monkeypatch.setattr(results_folder.Output, 'finish', finish_but_note)
   else:
-    monkeypatch.setattr(output.Output, 'remove_parts', stop)
+    monkeypatch.setattr(results_folder.Output, 'remove_parts', stop)
   with pytest.raises(Interrupted):
     run(job(folder))
   assert (tmp_path / 'out/results.jsonl').exists()
   assert (tmp_path / 'out/parts').exists()
-  monkeypatch.setattr(output.Output, 'finish', finish)
-  monkeypatch.setattr(output.Output, 'remove_parts', remove)
+  monkeypatch.setattr(results_folder.Output, 'finish', finish)
+  monkeypatch.setattr(results_folder.Output, 'remove_parts', remove)
   assert run(job(folder)) == (0, expected)
   assert not (tmp_path / 'out/parts').exists()
 
@@ -155,8 +156,8 @@ def test_what_kills_leave_is_in_nobodys_way(job, tmp_path):
     (out / name).write_text('')
   assert run(job(folder))[0] == 0
   (tmp_path / 'other').mkdir()
-  settings = output.Settings('m', 'i', 1, 'none', 'jsonl')
-  finished = output.Output(tmp_path / 'other', settings, about={})
+  settings = results_folder.Settings('m', 'i', 1, 'none', 'jsonl')
+  finished = results_folder.Output(tmp_path / 'other', settings, about={})
   finished.write_part(0, [{'error': None}])
   (tmp_path / 'other/.results.jsonl.host.1').write_text('as large as the results')
   finished.finish()

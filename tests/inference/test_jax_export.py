@@ -7,9 +7,9 @@ import pytest
 from etils import epath
 
 import tiny_model
-from rahf import artifact
-from rahf.inference import Inference, from_pixels, make_infer
-from rahf.model_directory import Description
+from rahf.inference import jax_export
+from rahf.inference.model_directory import Description
+from rahf.inference.step import Inference, from_pixels, make_infer
 from rahf.models.rahf import RAHF
 
 
@@ -23,10 +23,10 @@ def test_program_for_any_batch(tmp_path, variant):
     )
   )
   path = epath.Path(tmp_path / 'program.jaxexport')
-  assert artifact.write(path, description, params, infer) <= 1e-5
+  assert jax_export.write(path, description, params, infer) <= 1e-5
   program = jax.export.deserialize(bytearray(path.read_bytes()))
   assert program.platforms == ('cpu', 'tpu', 'cuda')
-  batch = artifact.random_inputs(description)
+  batch = jax_export.random_inputs(description)
   one = [values[:1] for values in batch]
   found = program.call(params, *one)
   expected = jax.jit(infer)(params, *one)._asdict()
@@ -45,4 +45,4 @@ def test_a_program_that_differs_is_no_success(tmp_path):
     return Inference(filled, filled, filled)
 
   with pytest.raises(RuntimeError, match='differs from the model by 1'):
-    artifact.write(epath.Path(tmp_path / 'p'), description, {}, infer)
+    jax_export.write(epath.Path(tmp_path / 'p'), description, {}, infer)

@@ -27,16 +27,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
 from rahf import config as config_lib
-from rahf import model_directory
 from rahf.data import inputs, schema, words
 from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
-from rahf.inference import ANY_THRESHOLD, Inference, from_pixels, make_infer
-from rahf.model_directory import Description
+from rahf.inference import model_directory
+from rahf.inference.feedback import Feedback
+from rahf.inference.model_directory import Description
+from rahf.inference.step import ANY_THRESHOLD, Inference, from_pixels, make_infer
 from rahf.models.rahf import RAHF
-from rahf.result import Feedback
 from rahf.runtime import accelerator
 
 

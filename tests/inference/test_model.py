@@ -19,13 +19,13 @@ from util import make_pixels
 
 import rahf
 import tiny_directory
-from rahf import feedback
 from rahf.data import images, pipeline, schema
 from rahf.data.decoding import PipelineOptions
 from rahf.data.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
+from rahf.inference.model import Feedback, _buckets
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
 from tiny_directory import LENGTH, TARGET
@@ -48,7 +48,7 @@ def model(directory):
   return rahf.load(directory)
 
 
-def assert_same(one: feedback.Feedback, other: feedback.Feedback, tolerance=0.0):
+def assert_same(one: Feedback, other: Feedback, tolerance=0.0):
   assert one.scores == pytest.approx(other.scores, abs=tolerance, rel=0)
   for name, heatmap in one.heatmaps.items():
     np.testing.assert_allclose(heatmap, other.heatmaps[name], rtol=0, atol=tolerance)
@@ -118,7 +118,7 @@ def test_each_bucket_is_compiled_once(directory):
   ],
 )
 def test_buckets(batch_size, devices, buckets):
-  assert feedback._buckets(batch_size, devices) == buckets
+  assert _buckets(batch_size, devices) == buckets
 
 
 def test_devices_do_not_matter(model, directory):
@@ -336,7 +336,7 @@ def test_scoring_needs_nothing_of_the_extra_train(directory):
 
 
 def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
-  readme = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
+  readme = (pathlib.Path(__file__).parents[2] / 'README.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', readme, re.S)
   (code,) = (block for block in blocks if 'import rahf' in block)
   monkeypatch.chdir(tmp_path)

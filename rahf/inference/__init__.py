@@ -1,0 +1,1 @@
+"""Using a trained model: the directory it is exported to, and what it answers."""
