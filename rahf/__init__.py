@@ -19,7 +19,7 @@ def __getattr__(name: str):
 
     return load
   if name == 'reward':
-    from rahf.rewards import reward
+    from rahf.learning.reward import reward
 
     return reward
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -12,12 +12,13 @@ import pytest
 
 import rahf
 import tiny_directory
-from rahf import devices, rewards
 from rahf.data import images, schema
 from rahf.errors import InputError
+from rahf.learning import shared_gpu
+from rahf.learning.reward import OF_MAPS, PENALTIES, Reward, scale
 
 PROMPTS = ['a red circle', 'a blue square, red', 'a cat']
-TERMS = (*schema.SCORES, *rewards.OF_MAPS)
+TERMS = (*schema.SCORES, *OF_MAPS)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +44,7 @@ def smooth():
 
 
 def test_every_layout_gives_what_score_gives(model, pixels, tmp_path):
-  reward = rewards.Reward(model)
+  reward = Reward(model)
   floats = pixels.astype(np.float32) / 255
   files = [tmp_path / f'{i}.png' for i in range(3)]
   for file, image in zip(files, pixels, strict=True):
@@ -69,11 +70,11 @@ def test_every_layout_gives_what_score_gives(model, pixels, tmp_path):
 
 def test_what_it_comes_from(model, pixels):
   found = model.score(pixels, PROMPTS)
-  values, info = rewards.Reward(model)(pixels, PROMPTS)
+  values, info = Reward(model)(pixels, PROMPTS)
   np.testing.assert_allclose(values, info['scores']['overall'])
   assert info['keywords'] == [one.keywords for one in found]
   assert info['truncated'].tolist() == [False] * 3
-  assert set(info['penalties']) == set(rewards.PENALTIES)
+  assert set(info['penalties']) == set(PENALTIES)
   for name in schema.SCORES:
     expected = [one.scores[name] for one in found]
     np.testing.assert_allclose(info['scores'][name], expected, rtol=1e-6)
@@ -91,7 +92,7 @@ def test_what_it_comes_from(model, pixels):
 
 def test_the_weighted_sum(model, pixels):
   weights = {'plausibility': 2, 'alignment': np.float32(0.5), 'misaligned_words': -3}
-  values, info = rewards.Reward(model, weights)(pixels, PROMPTS)
+  values, info = Reward(model, weights)(pixels, PROMPTS)
   expected = (
     2 * info['scores']['plausibility']
     + 0.5 * info['scores']['alignment']
@@ -101,7 +102,7 @@ def test_the_weighted_sum(model, pixels):
 
 
 def test_words_behind_a_cut_do_not_count(model, pixels):
-  _, info = rewards.Reward(model)(pixels[:1], 'red ' * 30 + 'square')
+  _, info = Reward(model)(pixels[:1], 'red ' * 30 + 'square')
   assert info['truncated'].tolist() == [True]
   p = [p for _, p in info['keywords'][0]]
   assert np.isnan(p).any()
@@ -111,7 +112,7 @@ def test_words_behind_a_cut_do_not_count(model, pixels):
 
 def test_any_batch_and_no_new_program(directory, pixels):
   model = rahf.load(directory, batch_size=4)
-  reward = rewards.Reward(model)
+  reward = Reward(model)
   (alone,), _ = reward(pixels[:1], PROMPTS[0])
   many, info = reward(np.concatenate([pixels[:1]] * 7), PROMPTS[0])
   np.testing.assert_allclose(many, alone, atol=1e-6)
@@ -151,7 +152,7 @@ def test_weights_that_are_none(directory, weights, message):
 )
 def test_images_that_are_none(model, given, message):
   with pytest.raises(InputError, match=message):
-    rewards.Reward(model)(given, PROMPTS[:1])
+    Reward(model)(given, PROMPTS[:1])
 
 
 @pytest.mark.parametrize('size', [(24, 40), (64, 64), (100, 37), (32, 32)])
@@ -159,13 +160,13 @@ def test_scaling_is_that_of_files(size):
   """PIL rounds to levels of 1/255 behind each axis, so that a level may differ."""
   pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
   expected = images.resize(pixels[0], 32) / 255
-  found = rewards.scale(pixels.astype(np.float32) / 255, 32)[0]
+  found = scale(pixels.astype(np.float32) / 255, 32)[0]
   np.testing.assert_allclose(found, expected, atol=1 / 255 + 1e-6)
 
 
 def test_the_differentiable_reward_is_the_same(model, pixels, smooth):
   weights = {'overall': 1, 'alignment': 0.5, 'misalignment_peak': -2}
-  reward = rewards.Reward(model, weights)
+  reward = Reward(model, weights)
   text = reward.encode(PROMPTS)
   step = jax.jit(reward.differentiable)
   levels = np.round(smooth * 255).astype(np.uint8)
@@ -180,7 +181,7 @@ def test_the_differentiable_reward_is_the_same(model, pixels, smooth):
 
 def test_one_prompt_is_for_all(model, smooth):
   """Not a list of letters."""
-  reward = rewards.Reward(model)
+  reward = Reward(model)
   text = reward.encode('a cat')
   assert text.shape[0] == 1
   step = jax.jit(reward.differentiable)
@@ -198,7 +199,7 @@ def test_one_prompt_is_for_all(model, smooth):
 
 def test_gradients_are_finite_differences(model, smooth):
   """Of every term, scaling included, along its own gradient."""
-  reward = rewards.Reward(model)
+  reward = Reward(model)
   text = reward.encode(PROMPTS)
   pixels = np.asarray(jax.image.resize(smooth, (3, 48, 40, 3), 'bilinear'))
 
@@ -219,7 +220,7 @@ def test_gradients_are_finite_differences(model, smooth):
 
 
 def test_gradients_under_jit_grad_and_vmap(model, smooth):
-  reward = rewards.Reward(model, {'plausibility': 1})
+  reward = Reward(model, {'plausibility': 1})
   text = reward.encode(PROMPTS)
 
   def one(pixels, text):
@@ -238,7 +239,7 @@ def test_gradients_under_jit_grad_and_vmap(model, smooth):
 
 
 def test_words_have_no_gradient(model, smooth):
-  reward = rewards.Reward(model, {'overall': 1, 'misaligned_words': -1})
+  reward = Reward(model, {'overall': 1, 'misaligned_words': -1})
   with pytest.raises(
     InputError, match='misaligned_words has a weight, but no gradient'
   ):
@@ -299,21 +300,21 @@ def test_too_late_for_memory(directory, told):
 
 
 def test_devices(directory):
-  found = devices.open_beside('cpu:3', 0.25)
+  found = shared_gpu.open_beside('cpu:3', 0.25)
   assert found == jax.devices()[3]
   reward = rahf.reward(directory, device='cpu:3', batch_size=1)
   (leaf, *_) = jax.tree.leaves(reward.params)
   assert leaf.devices() == {found}
-  assert devices.open_beside(None, 0.25) == jax.devices()[0]
+  assert shared_gpu.open_beside(None, 0.25) == jax.devices()[0]
 
 
 def test_the_share_of_a_gpu_is_said_once(monkeypatch, capsys):
   """A made-up GPU; absl and logging are silent, as in a trainer."""
   gpu = types.SimpleNamespace(platform='gpu')
-  monkeypatch.setattr(devices, '_find', lambda *_: gpu)
+  monkeypatch.setattr(shared_gpu, '_find', lambda *_: gpu)
   monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.125')
   for _ in range(2):
-    assert devices.open_beside('cuda', 0.25) is gpu
+    assert shared_gpu.open_beside('cuda', 0.25) is gpu
   said = capsys.readouterr().err
   assert said.count('with at most 0.125 of its memory') == 1
 
@@ -329,4 +330,4 @@ def test_the_share_of_a_gpu_is_said_once(monkeypatch, capsys):
 )
 def test_devices_that_are_none(device, fraction, message):
   with pytest.raises(InputError, match=message):
-    devices.open_beside(device, fraction)
+    shared_gpu.open_beside(device, fraction)

@@ -11,9 +11,9 @@ import pytest
 
 import rahf
 import tiny_directory
-from rahf import rewards
 from rahf.data import schema
 from rahf.errors import InputError
+from rahf.learning import reward as rewards
 
 REASON = 'needs PyTorch and diffusers: pip install "rahf[parity]"'
 torch = pytest.importorskip('torch', reason=REASON)

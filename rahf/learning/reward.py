@@ -36,11 +36,11 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from rahf.data import images as images_lib
 from rahf.data import inputs, schema
-from rahf.devices import open_beside
 from rahf.errors import InputError
 from rahf.inference.feedback import Feedback
 from rahf.inference.model import Model, as_list, load, one_each
 from rahf.inference.step import look
+from rahf.learning.shared_gpu import open_beside
 from rahf.models.rahf import RAHF
 
 DEFAULT = {'overall': 1.0}
@@ -235,10 +235,10 @@ class Reward:
     """
     del metadata
     # Nobody has a tensor without PyTorch: importing it costs nothing here.
-    from rahf import torch_gradient
+    from rahf.learning import torch_bridge
 
     evaluate = functools.partial(self._values_and_gradients, prompts=prompts)
-    return torch_gradient.apply(evaluate, images), {}
+    return torch_bridge.apply(evaluate, images), {}
 
   def _values_and_gradients(
     self, images: Float[np.ndarray, 'N ...'], prompts: str | Sequence[str]

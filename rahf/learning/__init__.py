@@ -1,0 +1,1 @@
+"""Learning from feedback: rewards for trainers of image generators."""
