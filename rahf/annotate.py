@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rahf.crowd import Desk, collect, start
+from rahf.annotation.rapidata import Desk, collect, start
 from rahf.errors import InputError, fail
 
 

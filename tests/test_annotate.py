@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rapidata.rapidata_client.job.rapidata_job_manager import RapidataJobManager
 
-from rahf import annotate, crowd
+from rahf import annotate
+from rahf.annotation import rapidata
 from rahf.data import raw
 from rahf.data import words as words_lib
 from rahf.data.consolidate import consolidate
@@ -95,9 +96,9 @@ def service():
       'words': {
         'a': [
           (selected(('red', 1), ('cat,', 2)), 0.9),
-          (selected((crowd.NO_MISTAKE, 4)), 0.3),
+          (selected((rapidata.NO_MISTAKE, 4)), 0.3),
         ],
-        'b': [(selected((crowd.NO_MISTAKE, 2)), 0.9)],
+        'b': [(selected((rapidata.NO_MISTAKE, 2)), 0.9)],
       },
       'implausibility': {'a': [({'coordinates': [{'x': 0.25, 'y': 0.5}]}, 0.5)]},
       'misalignment': {'a': [({'coordinates': []}, 0.5)]},
@@ -175,12 +176,12 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
 def test_words_of_a_prompt_with_other_white_space():
   """Asked beside spaces; a label token is marked by any word that it holds."""
   prompt = '\ufeffa\u00a0red \n circle,\r\nasleep\t'
-  asked = crowd.sentence(prompt)
-  assert asked == f'a red circle, asleep {crowd.NO_MISTAKE}'
+  asked = rapidata.sentence(prompt)
+  assert asked == f'a red circle, asleep {rapidata.NO_MISTAKE}'
   tokens = words_lib.label_tokens(prompt)
   assert tokens == ['\ufeffa\u00a0red', '\n', 'circle', '\r\nasleep\t']
   found = [
-    crowd._words(prompt, selected((word, index))).misaligned_words
+    rapidata._words(prompt, selected((word, index))).misaligned_words
     for index, word in enumerate(asked.split(' '))
   ]
   assert found == [[0], [0], [2], [3], []]
@@ -247,7 +248,7 @@ def test_what_is_not_as_expected_is_shown(
   assert 2 in statuses
   shown = capsys.readouterr().err
   assert complaint in shown
-  assert 'adapt rahf/crowd.py' in shown
+  assert 'adapt rahf/annotation/rapidata.py' in shown
 
 
 def test_without_the_client_the_extra_is_named(command, monkeypatch, capsys, tmp_path):

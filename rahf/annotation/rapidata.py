@@ -208,7 +208,7 @@ def _answers(
     except (LookupError, TypeError, ValueError, AttributeError) as error:
       raise InputError(
         f'job {job}: a result is not as expected ({error!r}): {str(result)[:300]}; '
-        f'they are kept in {desk.folder}; adapt rahf/crowd.py'
+        f'they are kept in {desk.folder}; adapt rahf/annotation/rapidata.py'
       ) from None
 
 
