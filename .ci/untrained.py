@@ -9,7 +9,7 @@ import sys
 import sentencepiece
 from etils import epath
 
-from rahf.blueprint import draw_up
+from rahf.training.blueprint import draw_up
 from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.ownership import claimed
 

@@ -27,9 +27,9 @@ from rahf.evaluate import Predictions, make_predict
 from rahf.evaluation import samples
 from rahf.evaluation.score_example import Prediction
 from rahf.evaluation.score_example import score as score_example
-from rahf.experiment import Experiment, set_up
 from rahf.models.rahf import RAHF, Fused
 from rahf.runtime import sharding
+from rahf.training.setup import Experiment, set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'

@@ -23,11 +23,11 @@ import tensorstore
 from absl import app, flags
 
 from rahf import config as config_lib
-from rahf.blueprint import draw_up
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained import loading
 from rahf.runtime.tree import by_path
-from rahf.state import StateFactory
+from rahf.training.blueprint import draw_up
+from rahf.training.state import StateFactory
 
 _SCRATCH = flags.DEFINE_string('scratch', None, 'Where the files are put meanwhile.')
 _LOAD = flags.DEFINE_string('load', None, 'Used internally: loads these files.')

@@ -22,7 +22,6 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from rahf.blueprint import draw_up
 from rahf.data import images, schema
 from rahf.evaluation import samples
 from rahf.evaluation.score_example import Prediction, score
@@ -30,7 +29,8 @@ from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import sharding
-from rahf.synthetic import random_batch
+from rahf.training.batch_spec import random_batch
+from rahf.training.blueprint import draw_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
@@ -60,7 +60,7 @@ def measure_training(config: ConfigDict, folder: pathlib.Path) -> None:
   with jax.set_mesh(blueprint.mesh):
     states = [blueprint.states.make(config.seed) for _ in range(2)]
     steps = [blueprint.train_step().lower(states[0], batch, key).compile()]
-    with mock.patch('rahf.step.norms', return_value={}):
+    with mock.patch('rahf.training.train_step.norms', return_value={}):
       steps.append(blueprint.train_step().lower(states[0], batch, key).compile())
     seconds = [[], []]
     for turn in range(_STEPS.value + 3):

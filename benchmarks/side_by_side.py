@@ -138,12 +138,12 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
   import jax
   import jax.numpy as jnp
 
-  from rahf.blueprint import draw_up
   from rahf.costs import work
   from rahf.models.rahf import RAHF
   from rahf.precompile import ANY_MARK_IDS
   from rahf.runtime import sharding
-  from rahf.synthetic import random_batch
+  from rahf.training.batch_spec import random_batch
+  from rahf.training.blueprint import draw_up
 
   blueprint = draw_up(config, jax.devices()[:1])
   model, states, mesh = blueprint.model, blueprint.states, blueprint.mesh
@@ -219,7 +219,7 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
   from torch_twin import Twin
 
   from rahf import config as config_lib
-  from rahf.synthetic import random_batch
+  from rahf.training.batch_spec import random_batch
 
   torch.manual_seed(0)
   on_gpu = torch.cuda.is_available()

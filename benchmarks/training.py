@@ -20,13 +20,13 @@ import machine
 from absl import app, flags
 from ml_collections import config_flags
 
-from rahf.blueprint import draw_up
 from rahf.costs import work
 from rahf.costs.work import Work
 from rahf.data.schema import Batch
 from rahf.evaluation.paper_tables import markdown_table
 from rahf.runtime import sharding
-from rahf.synthetic import batch_shapes, random_batch
+from rahf.training.batch_spec import batch_shapes, random_batch
+from rahf.training.blueprint import draw_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'

@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf import losses
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
 from rahf.data.records import RecordSplit
@@ -33,16 +32,17 @@ from rahf.errors import InputError
 from rahf.evaluation import samples
 from rahf.evaluation.samples import Evaluation, Sample
 from rahf.evaluation.score_example import Prediction, score
-from rahf.experiment import Experiment, describe, set_up
 from rahf.inference.step import judge_words
-from rahf.losses import LabelSums
 from rahf.models.rahf import RAHF
 from rahf.reports import report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interruption
-from rahf.synthetic import batch_shapes
+from rahf.training import losses
+from rahf.training.batch_spec import batch_shapes
+from rahf.training.losses import LabelSums
+from rahf.training.setup import Experiment, describe, set_up
 from rahf.workdir import checkpoint, ownership
 
 

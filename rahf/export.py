@@ -30,7 +30,7 @@ from rahf.models.rahf import RAHF
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
-from rahf.state import abstract_params
+from rahf.training.state import abstract_params
 from rahf.workdir import checkpoint, ownership
 
 DATA_TERMS = {

@@ -13,7 +13,6 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rahf.blueprint import Blueprint, draw_up
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
 from rahf.data.schema import Batch
@@ -21,7 +20,8 @@ from rahf.errors import InputError
 from rahf.evaluate import make_predict
 from rahf.evaluation.paper_tables import markdown_table
 from rahf.runtime import sharding
-from rahf.synthetic import batch_shapes
+from rahf.training.batch_spec import batch_shapes
+from rahf.training.blueprint import Blueprint, draw_up
 
 # Any two ids compile to the same program.
 ANY_MARK_IDS = (2, 3)

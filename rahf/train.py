@@ -15,9 +15,6 @@ from rahf import config as config_lib
 from rahf.data import dataset, pipeline
 from rahf.data.prefetch import prefetch
 from rahf.evaluate import Evaluator
-from rahf.experiment import Experiment, describe, set_up
-from rahf.finite import FiniteCheck
-from rahf.pace import Pace
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
 from rahf.reports import report
@@ -25,8 +22,11 @@ from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.runtime.tree import by_path
-from rahf.state import TrainState
-from rahf.step import Metrics
+from rahf.training.nan_guard import FiniteCheck
+from rahf.training.setup import Experiment, describe, set_up
+from rahf.training.state import TrainState
+from rahf.training.step_timer import Pace
+from rahf.training.train_step import Metrics
 from rahf.workdir import checkpoint, ownership
 from rahf.workdir.checksums import checksums
 from rahf.workdir.metrics_log import Journal

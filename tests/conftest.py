@@ -21,7 +21,9 @@ _COMPILED = tempfile.TemporaryDirectory(prefix='rahf-compiled-')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 
 # From here on the shapes in these modules' signatures are checked in every call.
-jaxtyping.install_import_hook(['rahf.models', 'rahf.losses'], 'beartype.beartype')
+jaxtyping.install_import_hook(
+  ['rahf.models', 'rahf.training.losses'], 'beartype.beartype'
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,15 +11,15 @@ from etils import epath
 from PIL import Image
 
 import tiny
-from rahf import losses
 from rahf.data import images, pipeline, schema
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator, evaluate
 from rahf.evaluation.score_example import constant_metrics
-from rahf.experiment import set_up
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interrupted, Interruption
-from rahf.state import StateFactory
+from rahf.training import losses
+from rahf.training.setup import set_up
+from rahf.training.state import StateFactory
 
 # No batch of 7 or 8 divides it.
 EXAMPLES = 19

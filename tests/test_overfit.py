@@ -17,12 +17,12 @@ from rahf.data import pipeline
 from rahf.data.datasets.richhf18k import prepare_richhf18k
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator
-from rahf.experiment import set_up
 from rahf.pretrained import loading
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
-from rahf.state import StateFactory
-from rahf.step import make_train_step
+from rahf.training.setup import set_up
+from rahf.training.state import StateFactory
+from rahf.training.train_step import make_train_step
 
 STEPS = 250
 

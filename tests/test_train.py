@@ -15,8 +15,8 @@ from tensorboard.util.tensor_util import make_ndarray
 import runs
 import tiny
 from rahf.errors import InputError
-from rahf.finite import FiniteCheck, NonFiniteLossError
 from rahf.reports.gallery import WORST
+from rahf.training.nan_guard import FiniteCheck, NonFiniteLossError
 from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.metrics_log import Journal
 

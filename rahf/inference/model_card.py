@@ -12,7 +12,7 @@ from rahf.inference.step import ANY_THRESHOLD
 from rahf.models.rahf import RAHF
 from rahf.pretrained.card import ABOUT
 from rahf.runtime.tree import by_path
-from rahf.state import abstract_params
+from rahf.training.state import abstract_params
 
 METRICS = (
   *(f'{name}/{metric}' for name in schema.SCORES for metric in ('plcc', 'srcc')),

@@ -32,7 +32,7 @@ from rahf.fileio.local_file import local_file
 from rahf.inference import output_ranges
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.runtime.tree import by_path
-from rahf.state import abstract_params
+from rahf.training.state import abstract_params
 
 # Counted up where older code could no longer read a directory rightly.
 FORMAT = 1

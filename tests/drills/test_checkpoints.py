@@ -12,8 +12,8 @@ from etils import epath
 
 import runs
 import tiny
-from rahf.experiment import set_up
 from rahf.runtime.tree import by_path
+from rahf.training.setup import set_up
 from rahf.workdir.checkpoint import Checkpoints
 
 

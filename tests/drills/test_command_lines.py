@@ -17,7 +17,7 @@ from rahf.config import RULES, validate
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
 from rahf.precompile import ANY_MARK_IDS, draw_up_for_topology
-from rahf.synthetic import batch_shapes
+from rahf.training.batch_spec import batch_shapes
 
 # Of one command, in seconds; it is busy with imports, not with what it was given.
 TIME = 60

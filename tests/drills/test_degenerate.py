@@ -20,10 +20,10 @@ from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import MAP_METRICS
 from rahf.evaluation.samples import Sample
 from rahf.evaluation.score_example import Prediction, score
-from rahf.experiment import set_up
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
+from rahf.training.setup import set_up
 
 COUNT, STEP = 6, 3
 NAN = math.nan

@@ -26,13 +26,13 @@ from rahf.data.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluate import Evaluator
 from rahf.evaluation import samples
-from rahf.experiment import set_up
 from rahf.infer import Job
 from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interruption
-from rahf.state import StateFactory
+from rahf.training.setup import set_up
+from rahf.training.state import StateFactory
 
 # Of scores, maps and words, in float32.
 TOLERANCE = 1e-5

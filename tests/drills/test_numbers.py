@@ -6,8 +6,8 @@ from etils import epath
 
 import runs
 import tiny
-from rahf.finite import NonFiniteLossError
 from rahf.runtime import sharding
+from rahf.training.nan_guard import NonFiniteLossError
 from rahf.workdir import ownership
 from rahf.workdir.checkpoint import Checkpoints
 

@@ -11,13 +11,13 @@ from flax import serialization
 
 from rahf.errors import InputError
 from rahf.models.rahf import RAHF
-from rahf.optimizer import make_optimizer
 from rahf.pretrained import loading, open_source
 from rahf.pretrained.positions import resample_positions
 from rahf.pretrained.source import Weight
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
-from rahf.state import StateFactory
+from rahf.training.optimizer import make_optimizer
+from rahf.training.state import StateFactory
 
 NORM = 'vit/Transformer/encoder_norm/scale'
 HEADS = {

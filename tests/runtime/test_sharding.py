@@ -21,7 +21,7 @@ from rahf.runtime.sharding import (
   process_rows,
   put_batch,
 )
-from rahf.state import StateFactory
+from rahf.training.state import StateFactory
 from tiny_model import make_batch, tiny
 
 

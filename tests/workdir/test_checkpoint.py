@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.runtime import sharding
-from rahf.state import TrainState
+from rahf.training.state import TrainState
 from rahf.workdir.checkpoint import Checkpoints, DamagedCheckpointError, read_params
 from rahf.workdir.ownership import check_workdir, claimed, is_started
 

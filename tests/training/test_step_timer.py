@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rahf.pace import Pace
+from rahf.training.step_timer import Pace
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rahf.data.schema import Batch
-from rahf.losses import count_labels, sum_errors, weighted_losses
 from rahf.models.rahf import Outputs
+from rahf.training.losses import count_labels, sum_errors, weighted_losses
 
 WEIGHTS = types.SimpleNamespace(heatmap=2.0, score=3.0, sequence=5.0)
 VOCABULARY = 4

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from rahf import losses
 from rahf.data.schema import Batch
-from rahf.losses import LabelSums, Losses
 from rahf.models.rahf import RAHF
 from rahf.runtime.sharding import LOGICAL_AXIS_RULES
 from rahf.runtime.tree import by_path
-from rahf.state import TrainState
+from rahf.training import losses
+from rahf.training.losses import LabelSums, Losses
+from rahf.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]

@@ -13,8 +13,8 @@ from rahf.data import schema
 from rahf.models.rahf import RAHF, Outputs
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
-from rahf.state import StateFactory, TrainState
-from rahf.step import make_train_step, split_batch
+from rahf.training.state import StateFactory, TrainState
+from rahf.training.train_step import make_train_step, split_batch
 from tiny_model import VARIANTS, make_batch, make_params, tiny
 
 MODULES = (

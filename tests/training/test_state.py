@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.models.rahf import RAHF
-from rahf.optimizer import make_optimizer
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
-from rahf.state import StateFactory
+from rahf.training.optimizer import make_optimizer
+from rahf.training.state import StateFactory
 from tiny_model import tiny
 
 WI = 't5/encoder/layers_0/mlp/wi_0/kernel'

@@ -8,12 +8,12 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf.blueprint import Blueprint, draw_up
 from rahf.data import dataset
 from rahf.data.decoding import PipelineOptions
 from rahf.data.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.runtime import distributed
+from rahf.training.blueprint import Blueprint, draw_up
 
 
 @dataclasses.dataclass(frozen=True)

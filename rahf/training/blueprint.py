@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
-from rahf import optimizer as optimizer_lib
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
-from rahf.state import StateFactory
-from rahf.step import make_train_step
+from rahf.training import optimizer as optimizer_lib
+from rahf.training.state import StateFactory
+from rahf.training.train_step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import jax
 from absl import logging
 
 from rahf.errors import InputError
-from rahf.step import Metrics
+from rahf.training.train_step import Metrics
 
 
 class NonFiniteLossError(InputError):

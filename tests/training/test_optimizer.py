@@ -8,7 +8,7 @@ import pytest
 
 from rahf.config import default_config
 from rahf.errors import InputError
-from rahf.optimizer import check_patterns, make_optimizer, make_schedule
+from rahf.training.optimizer import check_patterns, make_optimizer, make_schedule
 
 RATE = 1e-2
 
