@@ -20,8 +20,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from rahf.data import pipeline
-from rahf.data.records import RecordSplit
 from rahf.data.schema import Batch
+from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluate import Predictions, make_predict
 from rahf.evaluation import samples

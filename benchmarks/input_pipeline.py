@@ -15,9 +15,10 @@ import machine
 import tensorflow as tf
 from absl import app, flags
 
-from rahf.data import augment, decoding, images, pipeline, records, schema
+from rahf.data import augment, decoding, images, pipeline, schema
 from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.datasets import shapes
+from rahf.data.storage import records
 
 _DIRECTORY = flags.DEFINE_string('directory', None, 'A prepared data set.')
 _TOKENIZER = flags.DEFINE_string(

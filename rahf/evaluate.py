@@ -26,7 +26,7 @@ from tqdm import tqdm
 from rahf import config as config_lib
 from rahf.data import pipeline, schema
 from rahf.data.prefetch import prefetch
-from rahf.data.records import RecordSplit
+from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
 from rahf.evaluation import samples

@@ -19,7 +19,7 @@ from rahf.data import words as words_lib
 from rahf.data.consolidate import consolidate
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.images import encode_png
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 
 PROMPTS = {'a': 'a red  cat, asleep', 'b': 'two dogs'}
 

@@ -93,7 +93,7 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   import tensorflow as tf
 
   from rahf.data.datasets.features import record_features
-  from rahf.data.records import open_split
+  from rahf.data.storage.records import open_split
 
   records = list(open_split(spoilt, 'train'))
   records[5] = records[5]._replace(image=b'GIF89a is none of the formats')

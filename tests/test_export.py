@@ -15,7 +15,7 @@ import runs
 import tiny
 import tiny_model
 from rahf import export, main
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import tasks
 from rahf.errors import InputError
 from rahf.inference import model_directory

@@ -292,7 +292,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-  from rahf.data import figures, prepared, stats
+  from rahf.data import figures, stats
+  from rahf.data.storage import prepared
 
   facts = stats.collect(arguments.dir, arguments.split)
   print(f'\n{stats.table(facts)}\n')

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from rahf.data import augment, images, mixture, schema
 from rahf.data.decoding import PipelineOptions, decode_record
-from rahf.data.records import RecordSplit, concatenate, parse_record
+from rahf.data.storage.records import RecordSplit, concatenate, parse_record
 from rahf.data.tokenizer import EOS, Tokenizer, tasks
 from rahf.errors import InputError
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rahf.data import images, prepared, raw, records, schema
+from rahf.data import images, raw, schema
 from rahf.data.agreement import krippendorff_alpha
 from rahf.data.consolidate import Annotation, mean_scores, word_positions
-from rahf.data.records import RecordSplit
+from rahf.data.storage import prepared, records
+from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 
 # Rows that not every split has, whose absence is a share of 0.

@@ -4,8 +4,9 @@ import collections
 import os
 from collections.abc import Iterator
 
-from rahf.data import images, manifest, prepared, records, schema, words
-from rahf.data.records import RecordSplit
+from rahf.data import images, schema, words
+from rahf.data.storage import manifest, prepared, records
+from rahf.data.storage.records import RecordSplit
 
 
 def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:

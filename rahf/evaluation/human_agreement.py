@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rahf.data import consolidate, images, manifest, raw, schema
+from rahf.data import consolidate, images, raw, schema
 from rahf.data.consolidate import Annotation, ConsolidatedLabels
-from rahf.data.records import RecordSplit
+from rahf.data.storage import manifest
+from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
 from rahf.evaluation.samples import Sample

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from rahf.data import images, schema
-from rahf.data.records import RecordSplit
+from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
 from rahf.evaluation.samples import Sample

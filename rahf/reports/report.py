@@ -9,7 +9,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from rahf.data import schema
-from rahf.data.records import RecordSplit
+from rahf.data.storage.records import RecordSplit
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
 from rahf.evaluation import samples

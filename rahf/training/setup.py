@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from rahf.data import dataset
 from rahf.data.decoding import PipelineOptions
-from rahf.data.records import RecordSplit, open_split
+from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.runtime import distributed
 from rahf.training.blueprint import Blueprint, draw_up

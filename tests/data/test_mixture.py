@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import decoding, mixture, pipeline, records
+from rahf.data import decoding, mixture, pipeline
+from rahf.data.storage import records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import images, pipeline, records
+from rahf.data import images, pipeline
 from rahf.data.decoding import PipelineOptions
+from rahf.data.storage import records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 

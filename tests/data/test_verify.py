@@ -9,7 +9,7 @@ from util import write_split
 
 from rahf.data import schema, verify, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 PROMPT = 'a cat, asleep'

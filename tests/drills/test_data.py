@@ -14,7 +14,7 @@ import runs
 import tiny
 from rahf.data import pipeline
 from rahf.data.decoding import PipelineOptions
-from rahf.data.records import RecordSplit, open_split
+from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 

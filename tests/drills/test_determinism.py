@@ -22,7 +22,7 @@ import tiny_model
 from rahf import config as config_lib
 from rahf import export, infer
 from rahf.data import images, schema, words
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluate import Evaluator
 from rahf.evaluation import samples

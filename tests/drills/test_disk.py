@@ -8,8 +8,8 @@ import pytest
 from test_parts import make, plan, write
 
 import runs
-from rahf.data import manifest
 from rahf.data.datasets import parts
+from rahf.data.storage import manifest
 from rahf.workdir.checkpoint import Checkpoints
 
 

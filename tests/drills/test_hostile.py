@@ -21,11 +21,11 @@ from util import make_record, write_split
 
 import rahf
 from rahf.config import DECODERS
-from rahf.data import manifest, records
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.image_folder import ImageFolder
 from rahf.data.inputs import read_pixels
 from rahf.data.sources.source import open_source as open_input
+from rahf.data.storage import manifest, records
 from rahf.errors import InputError
 from rahf.inference import model_directory
 from rahf.service import pages

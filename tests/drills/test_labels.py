@@ -14,7 +14,7 @@ import tensorflow as tf
 from rahf.data import images, schema
 from rahf.data.__main__ import main
 from rahf.data.datasets import annotations
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 
 COUNT = 6
 PICTURE = images.encode_png(np.full((8, 16, 3), 90, np.uint8))

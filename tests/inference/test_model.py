@@ -21,7 +21,7 @@ import rahf
 import tiny_directory
 from rahf.data import images, pipeline, schema
 from rahf.data.decoding import PipelineOptions
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
 from rahf.evaluate import make_predict

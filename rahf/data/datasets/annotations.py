@@ -20,7 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rahf.data import schema
-from rahf.data.records import check_head
+from rahf.data.storage.records import check_head
 from rahf.errors import InputError
 
 # Our names for the release's; `artifact_score` is high where artifacts are few.

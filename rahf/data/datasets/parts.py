@@ -19,10 +19,11 @@ import tensorflow as tf
 import tqdm
 
 import rahf
-from rahf.data import manifest, schema
+from rahf.data import schema
 from rahf.data.datasets import features
 from rahf.data.datasets.files import version
 from rahf.data.datasets.report import Line
+from rahf.data.storage import manifest
 from rahf.fileio import atomic_write
 
 # Some 500 MB of images of 1024 px: what a kill loses for each thread.

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rahf.data import manifest, schema, words
+from rahf.data import schema, words
 from rahf.data.datasets import annotations, parts, writing
 from rahf.data.datasets.annotations import Annotation
 from rahf.data.datasets.image_folder import ImageFolder
@@ -18,6 +18,7 @@ from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.pickapic import PickAPic
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, decode_map
+from rahf.data.storage import manifest
 from rahf.errors import InputError
 
 VERSION = '1.0.0'

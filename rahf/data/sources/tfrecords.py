@@ -34,7 +34,7 @@ class Shard:
       ) from None
     import tensorflow as tf
 
-    from rahf.data import records
+    from rahf.data.storage import records
 
     tf.config.set_visible_devices([], 'GPU')  # Whose memory it would take.
     self._path = path

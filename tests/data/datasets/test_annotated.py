@@ -10,7 +10,7 @@ from rahf.data.__main__ import main
 from rahf.data.consolidate import consolidate, gaussians
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.images import decode_map, encode_png
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 PROMPTS = {'a': 'a red cat', 'b': 'two dogs, asleep', 'c': 'a red cat'}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from util import make_record
 
-from rahf.data import manifest
 from rahf.data.datasets import parts, writing
 from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
-from rahf.data.records import open_split
+from rahf.data.storage import manifest
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 COUNT = 22

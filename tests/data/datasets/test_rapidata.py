@@ -11,7 +11,7 @@ import pytest
 from rahf.data import schema
 from rahf.data.datasets.rapidata import prepare_rapidata
 from rahf.data.images import decode_map, encode_png
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 PICTURE = encode_png(np.full((8, 16, 3), 90, np.uint8))

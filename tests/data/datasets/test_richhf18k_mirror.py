@@ -10,7 +10,7 @@ from rahf.data import verify
 from rahf.data.__main__ import main
 from rahf.data.datasets.richhf18k_mirror import prepare_mirror
 from rahf.data.images import decode_map, encode_png
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 PICTURE = encode_png(np.full((8, 16, 3), 90, np.uint8))

@@ -13,7 +13,7 @@ from rahf.data.datasets.shapes_record import make_record, make_sample, metric_ce
 from rahf.data.datasets.shapes_render import draw, render
 from rahf.data.datasets.shapes_scene import COLOURS, KINDS, Damage
 from rahf.data.images import decode_image, decode_map
-from rahf.data.records import open_split
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 SMALL = {'image_size': 64, 'train': 130, 'dev': 3, 'test': 2, 'seed': 5}

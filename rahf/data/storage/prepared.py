@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import tqdm
 
-from rahf.data import info
-from rahf.data.records import RecordSplit
+from rahf.data.storage import dataset_info
+from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 
 _Result = TypeVar('_Result')
@@ -26,7 +26,7 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
     raise InputError(f'{path}: no such folder')
   found = sorted(
     file.parent
-    for file in path.rglob(info.NAME)
+    for file in path.rglob(dataset_info.NAME)
     # Not what is still being made.
     if not any(part.startswith('.') for part in file.relative_to(path).parts)
   )
@@ -36,7 +36,7 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
       f'{path}: give one directory that `python -m rahf.data prepare` wrote; found '
       f'{names}'
     )
-  return found[0], [*info.read(found[0]).splits]
+  return found[0], [*dataset_info.read(found[0]).splits]
 
 
 def map_records(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import tqdm
 from etils import epath
 
-from rahf.data import info
+from rahf.data.storage import dataset_info
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, strict_json
 
@@ -53,7 +53,7 @@ def describe_all(folder: pathlib.Path) -> dict[str, Shard]:
   """Returns what there is to say of the shards that TFDS wrote, by name."""
   return {
     name: describe(folder / name, count)
-    for shards in info.read(folder).splits.values()
+    for shards in dataset_info.read(folder).splits.values()
     for name, count in shards.items()
   }
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from etils import epath
 from util import make_record, write_split
 
-from rahf.data import manifest, records
-from rahf.data.records import open_split
+from rahf.data.storage import manifest, records
+from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 from etils import epath
 from jaxtyping import Int32, Int64
 
-from rahf.data import info, kept, manifest, schema
+from rahf.data import schema
+from rahf.data.storage import dataset_info, index_cache, manifest
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
@@ -138,13 +139,13 @@ class RecordSplit:
     """
     path = self.directory / f'{self.name}.words.npz'
     sizes = _sizes(self.files)
-    found = kept.read(path, sizes)
+    found = index_cache.read(path, sizes)
     if found is None:
       counts = np.zeros(len(self), np.int32)  # Damaged ones have none.
       for position, record in self.undamaged():
         counts[position] = len(record.tokens)
       found = {'sizes': sizes, 'words': counts}
-      kept.write(path, found)
+      index_cache.write(path, found)
     return found['words']
 
 
@@ -164,10 +165,10 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   directory = epath.Path(directory)
   files, counts = _shards(directory, split)
   sizes = _sizes(files)
-  index = kept.read(directory / f'{split}.index.npz', sizes)
+  index = index_cache.read(directory / f'{split}.index.npz', sizes)
   if index is None:
     index = {'sizes': sizes, **_index(files, sizes, counts)}
-    kept.write(directory / f'{split}.index.npz', index)
+    index_cache.write(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
     raise InputError(f'split {split} of {directory} holds no records')
   if problem := manifest.compare(directory, {split: len(index['shard'])}):
@@ -281,7 +282,7 @@ def check_head(file: os.PathLike | str) -> None:
 
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
   """Returns the split's files and how many records each should hold."""
-  splits = info.read(directory).splits
+  splits = dataset_info.read(directory).splits
   if split not in splits:
     raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
   return [directory / name for name in splits[split]], [*splits[split].values()]
