@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from rahf.data import pipeline
+from rahf.data.pipeline.batches import eval_batches
 from rahf.data.schema import Batch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import Tokenizer, at_word_ends
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
   split = experiment.split(config.eval.final_split)
   batches = list(
     itertools.islice(
-      pipeline.eval_batches(
+      eval_batches(
         split,
         experiment.tokenizer,
         experiment.options,

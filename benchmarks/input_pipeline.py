@@ -15,9 +15,11 @@ import machine
 import tensorflow as tf
 from absl import app, flags
 
-from rahf.data import augment, decoding, images, pipeline, schema
+from rahf.data import images, schema
 from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.datasets import shapes
+from rahf.data.pipeline import augment, decoding
+from rahf.data.pipeline.batches import train_batches
 from rahf.data.storage import records
 
 _DIRECTORY = flags.DEFINE_string('directory', None, 'A prepared data set.')
@@ -57,7 +59,7 @@ def _measure(
   options: decoding.PipelineOptions,
 ) -> None:
   def batches(step: int) -> Iterator[schema.Batch]:
-    return pipeline.train_batches(
+    return train_batches(
       [split], tokenizer, options, batch_size=_BATCH.value, seed=0, start_step=step
     )
 

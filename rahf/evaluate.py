@@ -24,8 +24,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf.data import pipeline, schema
-from rahf.data.prefetch import prefetch
+from rahf.data import schema
+from rahf.data.pipeline.batches import eval_batches
+from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
@@ -113,7 +114,7 @@ class Evaluator:
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     experiment = self._experiment
-    batches = pipeline.eval_batches(
+    batches = eval_batches(
       split,
       experiment.tokenizer,
       experiment.options,

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf.data import dataset, pipeline
-from rahf.data.prefetch import prefetch
+from rahf.data import dataset
+from rahf.data.pipeline.batches import train_batches
+from rahf.data.pipeline.prefetch import prefetch
 from rahf.evaluate import Evaluator
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
@@ -174,7 +175,7 @@ class Trainer:
     """Runs the remaining steps; evaluates and saves on the way."""
     config = self._config.train
     key = jax.random.key(self._config.seed + 1)
-    batches = pipeline.train_batches(
+    batches = train_batches(
       self._experiment.training_splits(),
       self._experiment.tokenizer,
       self._experiment.options,

@@ -11,7 +11,8 @@ from etils import epath
 from PIL import Image
 
 import tiny
-from rahf.data import images, pipeline, schema
+from rahf.data import images, schema
+from rahf.data.pipeline import batches
 from rahf.errors import InputError
 from rahf.evaluate import Evaluator, evaluate
 from rahf.evaluation.score_example import constant_metrics
@@ -105,7 +106,7 @@ def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
   config, alone, params, reference
 ):
   split = alone.split('dev')
-  (batch,) = pipeline.eval_batches(
+  (batch,) = batches.eval_batches(
     split, alone.tokenizer, alone.options, batch_size=len(split)
   )
   predict = Evaluator(config, alone).predict

@@ -13,8 +13,8 @@ import pytest
 
 import foreign
 import tiny
-from rahf.data import pipeline
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.pipeline.batches import eval_batches, train_batches
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator
 from rahf.pretrained import loading
@@ -119,7 +119,7 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
       target_length=length,
     ),
   )
-  batches = pipeline.train_batches(
+  batches = train_batches(
     [split],
     experiment.tokenizer,
     experiment.options,
@@ -137,7 +137,7 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
       history.append(metrics)
     evaluator = Evaluator(config, experiment)
     found = evaluator(state.params, split).metrics
-    (batch,) = pipeline.eval_batches(
+    (batch,) = eval_batches(
       split, experiment.tokenizer, experiment.options, batch_size=8
     )
     predictions = evaluator.predict(state.params, batch)

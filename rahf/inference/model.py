@@ -28,8 +28,8 @@ from jaxtyping import Float, Int, UInt8
 
 from rahf import config as config_lib
 from rahf.data import inputs, schema, words
-from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
+from rahf.data.pipeline.decoding import PromptRow, encode_prompt
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.inference import model_directory

@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf.data import dataset
-from rahf.data.decoding import PipelineOptions
+from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.runtime import distributed

@@ -12,8 +12,8 @@ from util import NAME, make_record, train_model, write_split
 
 import runs
 import tiny
-from rahf.data import pipeline
-from rahf.data.decoding import PipelineOptions
+from rahf.data.pipeline.batches import train_batches
+from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory):
 
 
 def batches(directory, tokenizer):
-  return pipeline.train_batches(
+  return train_batches(
     [open_split(directory, 'train')],
     tokenizer,
     OPTIONS,

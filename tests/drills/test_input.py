@@ -16,7 +16,7 @@ from util import make_record, train_model
 
 from rahf.data import images, schema, words
 from rahf.data.datasets import features
-from rahf.data.decoding import PipelineOptions, decode_record
+from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import parse_record
 from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError

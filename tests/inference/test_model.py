@@ -19,8 +19,9 @@ from util import make_pixels
 
 import rahf
 import tiny_directory
-from rahf.data import images, pipeline, schema
-from rahf.data.decoding import PipelineOptions
+from rahf.data import images, schema
+from rahf.data.pipeline import batches
+from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
@@ -144,7 +145,7 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
   records = [util.make_record(i, 50, prompt=text) for i, text in enumerate(prompts)]
   util.write_split(tmp_path / 'data', 'dev', records)
   options = PipelineOptions(config.image_size, LENGTH, TARGET, variant)
-  (batch,) = pipeline.eval_batches(
+  (batch,) = batches.eval_batches(
     open_split(tmp_path / 'data', 'dev'), tokenizer, options, batch_size=4
   )
   words = ConfigDict(dict(decoder=decoder, beams=1))

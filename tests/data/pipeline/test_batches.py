@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import images, pipeline
-from rahf.data.decoding import PipelineOptions
+from rahf.data import images
+from rahf.data.pipeline.batches import eval_batches, train_batches
+from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage import records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
@@ -36,7 +37,7 @@ def split_of(folder, *written):
 
 def take(split, tokenizer, count, options=PLAIN, **changes):
   arguments = {'batch_size': 4, 'seed': 0, 'start_step': 0} | changes
-  batches = pipeline.train_batches([split], tokenizer, options, **arguments)
+  batches = train_batches([split], tokenizer, options, **arguments)
   return list(itertools.islice(batches, count))
 
 
@@ -164,7 +165,7 @@ def test_cut_text_or_target_is_flagged(split, tokenizer):
 @pytest.mark.parametrize('parts', [[range(8)], [range(4), range(4, 8)]])
 def test_evaluation_sees_every_example_once(split, tokenizer, parts):
   per_process = [
-    list(pipeline.eval_batches(split, tokenizer, AUGMENTED, batch_size=8, rows=rows))
+    list(eval_batches(split, tokenizer, AUGMENTED, batch_size=8, rows=rows))
     for rows in parts
   ]
   assert [len(batches) for batches in per_process] == [2] * len(parts)
@@ -202,7 +203,7 @@ def test_word_limits_leave_prompts_out(tokenizer, tmp_path):
 def test_a_bad_record_is_named(tokenizer, tmp_path, change, reason):
   good, bad = make_record(0), make_record(1, **change)
   split = split_of(tmp_path, good, good, bad)
-  batches = pipeline.eval_batches(split, tokenizer, PLAIN, batch_size=2)
+  batches = eval_batches(split, tokenizer, PLAIN, batch_size=2)
   next(batches)
   place = r"00000-of-00001, record 2 at byte \d+, uid 'uid-1',"
   with pytest.raises(InputError, match=rf'(?s){place}.*{reason}.*rahf\.data verify'):
@@ -279,4 +280,4 @@ def test_evaluation_passes_over_nothing(tokenizer, tmp_path):
   damage(split, 1)
   options = dataclasses.replace(PLAIN, max_skipped=4)
   with pytest.raises(InputError, match='record 1 at byte'):
-    list(pipeline.eval_batches(split, tokenizer, options, batch_size=2))
+    list(eval_batches(split, tokenizer, options, batch_size=2))

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from rahf.data.prefetch import prefetch
+from rahf.data.pipeline.prefetch import prefetch
 
 
 def test_order_is_kept_a_few_items_ahead():

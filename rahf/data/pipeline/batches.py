@@ -16,8 +16,9 @@ from absl import logging
 from etils import epath
 from jaxtyping import Int64
 
-from rahf.data import augment, images, mixture, schema
-from rahf.data.decoding import PipelineOptions, decode_record
+from rahf.data import images, schema
+from rahf.data.pipeline import augment, mixture
+from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import RecordSplit, concatenate, parse_record
 from rahf.data.tokenizer import EOS, Tokenizer, tasks
 from rahf.errors import InputError

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import decoding, mixture, pipeline
+from rahf.data.pipeline import batches, decoding, mixture
 from rahf.data.storage import records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
@@ -91,7 +91,7 @@ def test_batches_of_two_data_sets(tmp_path):
   options = decoding.PipelineOptions(8, 16, 24, 'multi_head')
 
   def take(count, start=0):
-    stream = pipeline.train_batches(
+    stream = batches.train_batches(
       splits,
       tokenizer,
       options,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rahf.data import augment, images
+from rahf.data import images
+from rahf.data.pipeline import augment
 
 
 @pytest.fixture(scope='module')
