@@ -14,11 +14,11 @@ from rapidata.rapidata_client.job.rapidata_job_manager import RapidataJobManager
 
 from rahf import annotate
 from rahf.annotation import rapidata
-from rahf.data import raw
 from rahf.data import words as words_lib
-from rahf.data.consolidate import consolidate
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.images import encode_png
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import consolidate
 from rahf.data.storage.records import open_split
 
 PROMPTS = {'a': 'a red  cat, asleep', 'b': 'two dogs'}

@@ -17,8 +17,9 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf.data import raw, schema, words
-from rahf.data.consolidate import Annotation, mean_scores
+from rahf.data import schema, words
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import Annotation, mean_scores
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, strict_json
 

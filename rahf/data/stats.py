@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rahf.data import images, raw, schema
-from rahf.data.agreement import krippendorff_alpha
-from rahf.data.consolidate import Annotation, mean_scores, word_positions
+from rahf.data import images, schema
+from rahf.data.labels import raw
+from rahf.data.labels.agreement import krippendorff_alpha
+from rahf.data.labels.consolidate import Annotation, mean_scores, word_positions
 from rahf.data.storage import prepared, records
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError

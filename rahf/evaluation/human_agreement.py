@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rahf.data import consolidate, images, raw, schema
-from rahf.data.consolidate import Annotation, ConsolidatedLabels
+from rahf.data import images, schema
+from rahf.data.labels import consolidate, raw
+from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels
 from rahf.data.storage import manifest
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError

@@ -10,9 +10,9 @@ from PIL import Image
 from util import make_record
 
 from rahf.data import figures, images, schema, stats, words
-from rahf.data.agreement import krippendorff_alpha
-from rahf.data.consolidate import Annotation
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.labels.agreement import krippendorff_alpha
+from rahf.data.labels.consolidate import Annotation
 from rahf.drawing import charts
 from rahf.errors import InputError
 

@@ -10,11 +10,11 @@ from etils import epath
 
 import rahf
 from rahf.config import default_config
-from rahf.data import raw
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.image_folder import ImageFolder, read_prompts
 from rahf.data.datasets.rapidata import prepare_rapidata
 from rahf.data.inputs import read_pixels
+from rahf.data.labels import raw
 from rahf.data.sources.source import open_source
 from rahf.data.storage import manifest, prepared, records
 from rahf.data.tokenizer import Tokenizer

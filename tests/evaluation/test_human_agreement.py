@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf.data import images, raw, schema
-from rahf.data.consolidate import Annotation
+from rahf.data import images, schema
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import Annotation
 from rahf.errors import InputError
 from rahf.evaluation.human_agreement import annotator_metrics
 

@@ -9,13 +9,14 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rahf.data import raw, schema, words
-from rahf.data.consolidate import DRAWN, Annotation, Draw, consolidate
+from rahf.data import schema, words
 from rahf.data.datasets import parts, writing
 from rahf.data.datasets.image_folder import ImageFolder
 from rahf.data.datasets.parts import Sample
 from rahf.data.datasets.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import DRAWN, Annotation, Draw, consolidate
 from rahf.errors import InputError
 
 VERSION = '1.0.0'

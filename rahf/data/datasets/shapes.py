@@ -21,8 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from rahf.data import raw, schema
-from rahf.data.consolidate import Annotation
+from rahf.data import schema
 from rahf.data.datasets.features import record_features
 from rahf.data.datasets.shapes_record import (
   MIN_IMAGE_SIZE,
@@ -32,6 +31,8 @@ from rahf.data.datasets.shapes_record import (
   uid_of,
 )
 from rahf.data.images import MAX_SIDE
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import Annotation
 from rahf.data.storage import manifest
 from rahf.errors import InputError
 from rahf.fileio import atomic_write

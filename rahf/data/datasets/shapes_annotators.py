@@ -19,8 +19,8 @@ import numpy as np
 from scipy import ndimage, special
 
 from rahf.data import schema
-from rahf.data.consolidate import Annotation, ConsolidatedLabels, Point, discs
 from rahf.data.datasets.shapes_scene import COLOURS, Damage, Scene
+from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels, Point, discs
 
 ANNOTATORS = 3
 JITTER = 1.1 / 64  # standard deviation of a mark along each axis

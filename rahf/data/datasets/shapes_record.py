@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rahf.data import schema, words
-from rahf.data.consolidate import Annotation, consolidate
 from rahf.data.datasets import shapes_annotators
 from rahf.data.datasets.shapes_prompt import Prompt, write_prompt
 from rahf.data.datasets.shapes_render import render
 from rahf.data.datasets.shapes_scene import Scene, sample_scene
 from rahf.data.images import encode_map, encode_png
+from rahf.data.labels.consolidate import Annotation, consolidate
 from rahf.errors import InputError
 
 MIN_IMAGE_SIZE = 64

@@ -6,13 +6,14 @@ import pytest
 import sentencepiece
 import tensorflow_datasets as tfds
 
-from rahf.data import raw, schema, words
-from rahf.data.consolidate import consolidate
+from rahf.data import schema, words
 from rahf.data.datasets import shapes, shapes_annotators
 from rahf.data.datasets.shapes_record import make_record, make_sample, metric_ceilings
 from rahf.data.datasets.shapes_render import draw, render
 from rahf.data.datasets.shapes_scene import COLOURS, KINDS, Damage
 from rahf.data.images import decode_image, decode_map
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import consolidate
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 

@@ -6,8 +6,8 @@ import math
 import pytest
 from etils import epath
 
-from rahf.data import raw
-from rahf.data.consolidate import Annotation
+from rahf.data.labels import raw
+from rahf.data.labels.consolidate import Annotation
 from rahf.errors import InputError
 
 ROW = {

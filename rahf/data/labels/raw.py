@@ -24,7 +24,7 @@ from typing import Any
 from etils import epath
 
 from rahf.data import schema
-from rahf.data.consolidate import Annotation
+from rahf.data.labels.consolidate import Annotation
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, strict_json, table_files, text_files
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rahf.data.agreement import krippendorff_alpha
+from rahf.data.labels.agreement import krippendorff_alpha
 
 NAN = np.nan
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C: four

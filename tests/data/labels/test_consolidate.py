@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from rahf.data import schema
-from rahf.data.consolidate import Annotation, consolidate, gaussians
 from rahf.data.images import decode_map
+from rahf.data.labels.consolidate import Annotation, consolidate, gaussians
 from rahf.errors import InputError
 
 # JPEG-coded maps in the sample's test split ring by up to 8 levels of 255.

@@ -1,0 +1,1 @@
+"""Answers of annotators, and the labels made of them."""
