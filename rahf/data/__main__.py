@@ -124,10 +124,10 @@ def _add_pairs(commands) -> None:
   pairs.add_argument('--split', help='one split; all that are there by default')
 
   def run(arguments: argparse.Namespace) -> int:
-    from rahf.data import pair_stats
+    from rahf.data.preferences.stats import collect, table
 
-    counts, notes = pair_stats.collect(arguments.folder, arguments.split)
-    print(f'\n{pair_stats.table(counts)}\n')
+    counts, notes = collect(arguments.folder, arguments.split)
+    print(f'\n{table(counts)}\n')
     for note in notes:
       print(f'Note: {note}.')
     return 0

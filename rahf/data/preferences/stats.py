@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tqdm
 
-from rahf.data import pairs
-from rahf.data.pairs import PairSplit
+from rahf.data.preferences import pairs
+from rahf.data.preferences.pairs import PairSplit
 
 
 @dataclasses.dataclass

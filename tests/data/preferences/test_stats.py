@@ -4,8 +4,8 @@ import pair_files
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data import pair_stats
 from rahf.data.__main__ import main
+from rahf.data.preferences import stats
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_counts(folder):
-  counts, notes = pair_stats.collect(folder)
+  counts, notes = stats.collect(folder)
   assert list(counts) == ['train', 'validation_unique']
   train = counts['train']
   assert (train.pairs, train.labelled, train.same) == (10, 8, 1)
@@ -62,24 +62,24 @@ def test_counts(folder):
 def test_a_complete_split_is_not_noted(tmp_path):
   rows = [pair_files.row(number % 20) for number in range(500)]
   pair_files.write(tmp_path / 'test_unique.parquet', rows, size=100)
-  counts, notes = pair_stats.collect(tmp_path)
+  counts, notes = stats.collect(tmp_path)
   assert counts['test_unique'].pairs == 500
   assert notes == []
 
 
 def test_images_are_not_read(folder):
-  expected = pair_stats.collect(folder)
+  expected = stats.collect(folder)
   for path in folder.glob('*.parquet'):
     for group in range(pq.read_metadata(path).num_row_groups):
       for name in ('jpg_0', 'jpg_1'):
         pair_files.damage_column(path, group, name)
-  assert pair_stats.collect(folder) == expected
+  assert stats.collect(folder) == expected
 
 
 def test_files_without_images(folder):
   path = folder / 'validation_unique.parquet'
   pq.write_table(pq.read_table(path).drop_columns(['jpg_0', 'jpg_1']), path)
-  counts, notes = pair_stats.collect(folder, 'validation_unique')
+  counts, notes = stats.collect(folder, 'validation_unique')
   assert list(counts) == ['validation_unique']
   assert notes[0].startswith('validation_unique: its files have no images')
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data import images, pairs
+from rahf.data import images
 from rahf.data.datasets.pickapic import PickAPic
+from rahf.data.preferences import pairs
 from rahf.errors import InputError
 
 

@@ -1,0 +1,1 @@
+"""Pairs of images of which people preferred one."""
