@@ -281,7 +281,7 @@ def _prepare_shapes(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-  from rahf.data.verify import verify
+  from rahf.data.quality.verify import verify
 
   counts, problems = verify(arguments.dir)
   for problem in problems:
@@ -292,7 +292,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-  from rahf.data import figures, stats
+  from rahf.data.quality import figures, stats
   from rahf.data.storage import prepared
 
   facts = stats.collect(arguments.dir, arguments.split)

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data import verify
 from rahf.data.__main__ import main
 from rahf.data.datasets.richhf18k_mirror import prepare_mirror
 from rahf.data.images import decode_map, encode_png
+from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 

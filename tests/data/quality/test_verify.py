@@ -7,8 +7,9 @@ import shutil
 import pytest
 from util import write_split
 
-from rahf.data import schema, verify, words
+from rahf.data import schema, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 

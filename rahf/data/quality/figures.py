@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rahf.data import schema
-from rahf.data.stats import Facts
+from rahf.data.quality.stats import Facts
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
 

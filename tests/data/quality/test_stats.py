@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from util import make_record
 
-from rahf.data import figures, images, schema, stats, words
+from rahf.data import images, schema, words
 from rahf.data.datasets.richhf18k import prepare_richhf18k
 from rahf.data.labels.agreement import krippendorff_alpha
 from rahf.data.labels.consolidate import Annotation
+from rahf.data.quality import figures, stats
 from rahf.drawing import charts
 from rahf.errors import InputError
 
