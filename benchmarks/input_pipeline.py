@@ -17,7 +17,7 @@ from absl import app, flags
 
 from rahf.data import images, schema
 from rahf.data import tokenizer as tokenizer_lib
-from rahf.data.datasets import shapes
+from rahf.data.datasets.shapes import builder
 from rahf.data.pipeline import augment, decoding
 from rahf.data.pipeline.batches import train_batches
 from rahf.data.storage import records
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
   del argv
   print(f'{machine.processor()}, TensorFlow {tf.__version__}')
   with tempfile.TemporaryDirectory() as scratch:
-    directory = _DIRECTORY.value or shapes.prepare_shapes(
+    directory = _DIRECTORY.value or builder.prepare_shapes(
       scratch, image_size=_IMAGE_SIZE.value, train=2000, dev=8, test=8, seed=0
     )
     model = _TOKENIZER.value or pathlib.Path(directory) / 'tokenizer.model'

@@ -19,7 +19,7 @@ import tempfile
 import numpy as np
 
 import rahf
-from rahf.data.datasets.shapes_record import make_record
+from rahf.data.datasets.shapes.record import make_record
 
 if len(sys.argv) == 2 and not sys.argv[1].startswith('-'):
   folder = pathlib.Path(sys.argv[1])

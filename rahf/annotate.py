@@ -32,8 +32,8 @@ def main(
   """Runs the command; returns the exit status: 0, or 2 for a mistake."""
   arguments = _parser().parse_args(argv)
   try:
-    from rahf.data.datasets.files import SUFFIXES
-    from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+    from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
+    from rahf.data.image_files import SUFFIXES
 
     if not arguments.images.is_dir():
       raise InputError(f'--images {arguments.images}: no such folder')

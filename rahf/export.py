@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
-from rahf.data import dataset, schema
+from rahf.data import open_dataset, schema
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.evaluation.samples import THRESHOLD
@@ -153,8 +153,8 @@ def find_tokenizer(config: ConfigDict, workdir: epath.Path) -> Tokenizer:
   if own.exists() or config.tokenizer:
     tokenizer = Tokenizer(own if own.exists() else config.tokenizer)
   else:
-    directory = dataset.prepared_directory(config.data, config.data.name)
-    tokenizer = dataset.open_tokenizer('', directory)
+    directory = open_dataset.prepared_directory(config.data, config.data.name)
+    tokenizer = open_dataset.open_tokenizer('', directory)
   tokenizer.check_vocabulary(config.model.t5.vocab_size)
   return tokenizer
 

@@ -145,7 +145,7 @@ def _run(interruption: Interruption) -> int:
   """Returns the exit status."""
   # Imported late: the flags answer --help at once, and data worker processes, which
   # import this module again, start fast.
-  from rahf.data import quiet
+  from rahf.data import quiet_tensorflow
   from rahf.fileio import paths
 
   # Orbax and JAX note every step of theirs.
@@ -155,7 +155,7 @@ def _run(interruption: Interruption) -> int:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = f'runs/{name}'
   if _MODE.value not in ('infer', 'export'):  # Which need no data set, mostly.
-    quiet.import_tensorflow()
+    quiet_tensorflow.import_tensorflow()
   _start_jax()
   if _MODE.value == 'infer':
     return _infer(workdir, interruption)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf import config as config_lib
-from rahf.data import dataset
+from rahf.data import open_dataset
 from rahf.data.pipeline.batches import train_batches
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.evaluate import Evaluator
@@ -162,7 +162,7 @@ class Trainer:
       (self._workdir / 'model_card.md').write_text(card)
       # Where the data are not, such as where the model is exported.
       tokenizer = self._experiment.tokenizer.to_bytes()
-      (self._workdir / dataset.TOKENIZER_FILE).write_bytes(tokenizer)
+      (self._workdir / open_dataset.TOKENIZER_FILE).write_bytes(tokenizer)
     return 0, states.start(params)
 
   def _resume(self) -> tuple[int, TrainState]:

@@ -14,7 +14,7 @@ from rapidata.rapidata_client.job.rapidata_job_manager import RapidataJobManager
 
 from rahf import annotate
 from rahf.annotation import rapidata
-from rahf.data import words as words_lib
+from rahf.data import label_words as words_lib
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.images import encode_png
 from rahf.data.labels import raw

@@ -92,7 +92,7 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   # Imported here: other tests of this file need no TensorFlow.
   import tensorflow as tf
 
-  from rahf.data.datasets.features import record_features
+  from rahf.data.datasets.joining.features import record_features
   from rahf.data.storage.records import open_split
 
   records = list(open_split(spoilt, 'train'))

@@ -12,7 +12,7 @@ from PIL import Image
 import rahf
 import runs
 from rahf.data import schema
-from rahf.data.datasets.shapes_record import make_record
+from rahf.data.datasets.shapes.record import make_record
 
 
 def test_score_images(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 import foreign
 import tiny
-from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.pipeline.batches import eval_batches, train_batches
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluate import Evaluator

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf.data import schema, words
+from rahf.data import label_words, schema
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import Annotation, mean_scores
 from rahf.errors import InputError
@@ -147,7 +147,7 @@ def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
 
 def sentence(prompt: str) -> str:
   """Returns what words are selected from: the prompt and a word for no mistake."""
-  spans = words.spaced_spans(prompt)
+  spans = label_words.spaced_spans(prompt)
   return ' '.join([*(prompt[start:end] for start, end in spans), NO_MISTAKE])
 
 
@@ -242,7 +242,7 @@ def _point_reader(name: str) -> Callable[[str, dict], Annotation]:
 
 def _words(prompt: str, answer: dict) -> Annotation:
   """Translates the words of the sentence to the prompt's label tokens."""
-  spans = words.spaced_spans(prompt)
+  spans = label_words.spaced_spans(prompt)
   marked = set()
   for selected in answer['selectedWords']:
     index = int(selected['wordIndex'])
@@ -254,7 +254,7 @@ def _words(prompt: str, answer: dict) -> Annotation:
     if selected['word'] != prompt[start:end]:
       raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
     # A label token may hold white space other than the space, and several words.
-    for number, (first, last) in enumerate(words.label_spans(prompt)):
+    for number, (first, last) in enumerate(label_words.label_spans(prompt)):
       if first < end and start < last:
         marked.add(number)
   return Annotation(None, None, sorted(marked))

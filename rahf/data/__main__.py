@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rahf.data import quiet
+from rahf.data import quiet_tensorflow
 from rahf.errors import InputError, fail
 
 _RICHHF18K = """\
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status: 0, 1 problems found, 2 a mistake."""
   arguments = _parser().parse_args(argv)
   try:
-    quiet.import_tensorflow()
+    quiet_tensorflow.import_tensorflow()
     return arguments.run(arguments)
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('rahf'):
@@ -245,7 +245,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
   if arguments.mirror:
-    from rahf.data.datasets.richhf18k_mirror import prepare_mirror
+    from rahf.data.datasets.richhf18k.mirror import prepare_mirror
 
     return _print_report(
       *prepare_mirror(
@@ -257,7 +257,7 @@ def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
     )
   if not (arguments.labels and arguments.images):
     raise InputError('give --labels and --images, or --mirror')
-  from rahf.data.datasets.richhf18k import prepare_richhf18k
+  from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 
   options = _options(arguments)
   del options['mirror']
@@ -274,7 +274,7 @@ def _print_report(directory: pathlib.Path, report) -> int:
 
 
 def _prepare_shapes(arguments: argparse.Namespace) -> int:
-  from rahf.data.datasets.shapes import prepare_shapes
+  from rahf.data.datasets.shapes.builder import prepare_shapes
 
   print(f'Prepared: {prepare_shapes(arguments.out, **_options(arguments))}')
   return 0

@@ -11,8 +11,7 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rahf.data import images
-from rahf.data.datasets import files
+from rahf.data import image_files, images
 from rahf.data.images import ImageError
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
@@ -85,7 +84,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
     if '://' in path:
       data = epath.Path(path).read_bytes()
     else:
-      data = files.read(pathlib.Path(os.path.expanduser(path)))
+      data = image_files.read(pathlib.Path(os.path.expanduser(path)))
   except Exception as error:  # Each client of a bucket has errors of its own.
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.

@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Float, Int, Int32
 
-from rahf.data import schema, words
+from rahf.data import label_words, schema
 from rahf.errors import InputError
 from rahf.fileio import paths
 
@@ -135,7 +135,7 @@ class Tokenizer:
     Args:
       spans: of the words; None for those that have labels, `words.label_spans`.
     """
-    spans = words.label_spans(prompt) if spans is None else spans
+    spans = label_words.label_spans(prompt) if spans is None else spans
     # offsets[k] is where in the prompt character k of the normalised text begins.
     _, offsets = self._model.normalize(prompt, with_offsets=True)
     ends = [bisect.bisect_left(offsets, end, hi=len(offsets) - 1) for _, end in spans]

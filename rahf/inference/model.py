@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
 from rahf import config as config_lib
-from rahf.data import inputs, schema, words
+from rahf.data import inputs, label_words, schema
 from rahf.data.images import resize
 from rahf.data.pipeline.decoding import PromptRow, encode_prompt
 from rahf.data.tokenizer import Tokenizer
@@ -211,7 +211,7 @@ class Model:
       self.tokenizer,
       self.description.model.variant,
       self.description.text_length,
-      words.word_spans(prompt),
+      label_words.word_spans(prompt),
     )
 
   def fill(self, count: int) -> Int[np.ndarray, 'B']:
@@ -242,7 +242,7 @@ class Model:
     return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
 
   def _feedback(self, example: Example, found: Inference) -> Feedback:
-    spans = words.word_spans(example.prompt)
+    spans = label_words.word_spans(example.prompt)
     judged = self._judged(example.row, found.p_misaligned)
     threshold = self.description.threshold
     return Feedback(

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from rahf.data import schema, words
+from rahf.data import label_words as words
+from rahf.data import schema
 from rahf.drawing import html_page
 from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
 from rahf.evaluation.samples import Sample, keyword_f1, score_error

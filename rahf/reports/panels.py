@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
-from rahf.data import schema, words
+from rahf.data import label_words, schema
 from rahf.drawing.text_layout import cut, font, place
 from rahf.errors import InputError
 
@@ -219,7 +219,7 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
 def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
   """The prompt with its misaligned words marked, wrapped to the width."""
   heading, line = 40, 40
-  spans = words.label_spans(prompt)
+  spans = label_words.label_spans(prompt)
   true, marked = (
     _misaligned(side.keyword_labels, spans) for side in (truth, prediction)
   )

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf.data import dataset
+from rahf.data import open_dataset
 from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
@@ -47,16 +47,16 @@ def set_up(config: ConfigDict) -> Experiment:
   """
   distributed.check_joined()
   blueprint = draw_up(config)
-  directory = dataset.prepared_directory(config.data, config.data.name)
+  directory = open_dataset.prepared_directory(config.data, config.data.name)
   mixture = config.data.mixture or ((config.data.name, 1.0),)
-  tokenizer = dataset.open_tokenizer(config.tokenizer, directory)
+  tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
   tokenizer.check_vocabulary(config.model.t5.vocab_size)
   return Experiment(
     **vars(blueprint),
     data_name=config.data.name,
     directory=directory,
     mixture=tuple(
-      (dataset.prepared_directory(config.data, name), weight)
+      (open_dataset.prepared_directory(config.data, name), weight)
       for name, weight in mixture
     ),
     tokenizer=tokenizer,

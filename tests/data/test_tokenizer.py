@@ -6,8 +6,8 @@ import pytest
 import sentencepiece
 from util import train_model
 
+from rahf.data import label_words
 from rahf.data import tokenizer as tokenizer_lib
-from rahf.data import words
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
@@ -61,7 +61,7 @@ def test_mark_is_the_two_published_pieces(t5, assets):
 def test_every_word_ends_at_a_piece_of_its_own(t5, prompts):
   for prompt in prompts:
     ends = t5.encode(prompt).word_ends
-    assert len(ends) == len(words.label_spans(prompt))
+    assert len(ends) == len(label_words.label_spans(prompt))
     assert all(a < b for a, b in zip((0, *ends), ends, strict=False))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import sentencepiece
 import tensorflow as tf
 
-from rahf.data import images, schema, words
-from rahf.data.datasets import features
+from rahf.data import images, label_words, schema
+from rahf.data.datasets.joining import features
 
 NAME = 'tiny'
 
@@ -25,7 +25,7 @@ def make_record(number: int = 0, size: int = 16, **changes) -> schema.Record:
   rng = np.random.default_rng(number)
   pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
   prompt = changes.get('prompt', f'a yellow cat, number {number}')
-  tokens = tuple(words.label_tokens(prompt))
+  tokens = tuple(label_words.label_tokens(prompt))
   record = schema.Record(
     uid=f'uid-{number}',
     image=images.encode_png(pixels),

@@ -56,13 +56,13 @@ def serve() -> None:
   """Runs what comes as lines of JSON, until there are no more."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
-  from rahf.data import quiet
+  from rahf.data import quiet_tensorflow
 
-  quiet.import_tensorflow()
+  quiet_tensorflow.import_tensorflow()
   import rahf.data.datasets.annotated
   import rahf.data.datasets.rapidata
-  import rahf.data.datasets.richhf18k
-  import rahf.data.datasets.shapes
+  import rahf.data.datasets.richhf18k.builder
+  import rahf.data.datasets.shapes.builder
   import rahf.export
   import rahf.infer
   import rahf.precompile

@@ -11,7 +11,7 @@ from etils import epath
 import rahf
 from rahf.config import default_config
 from rahf.data.datasets.annotated import prepare_annotated
-from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
 from rahf.data.datasets.rapidata import prepare_rapidata
 from rahf.data.inputs import read_pixels
 from rahf.data.labels import raw

@@ -21,7 +21,7 @@ import tiny
 import tiny_model
 from rahf import config as config_lib
 from rahf import export, infer
-from rahf.data import images, schema, words
+from rahf.data import images, label_words, schema
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluate import Evaluator
@@ -270,7 +270,7 @@ def test_evaluation_in_batches(tmp_path, long):
       number,
       size=16 + 20 * number,
       prompt=(prompt := PROMPTS[number % 5]),
-      tokens=(tokens := tuple(words.label_tokens(prompt))),
+      tokens=(tokens := tuple(label_words.label_tokens(prompt))),
       keyword_labels=tuple(k % 2 for k in range(len(tokens))),
     )
     for number in range(10)

@@ -8,7 +8,7 @@ import pytest
 from test_parts import make, plan, write
 
 import runs
-from rahf.data.datasets import parts
+from rahf.data.datasets.joining import parts
 from rahf.data.storage import manifest
 from rahf.workdir.checkpoint import Checkpoints
 

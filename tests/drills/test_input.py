@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from util import make_record, train_model
 
-from rahf.data import images, schema, words
-from rahf.data.datasets import features
+from rahf.data import images, label_words, schema
+from rahf.data.datasets.joining import features
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import parse_record
 from rahf.data.tokenizer import EOS, Tokenizer
@@ -172,8 +172,8 @@ OPTIONS = PipelineOptions(image_size=16, text_length=32, target_length=40)
 
 
 def check_prompt(tokenizer, prompt):
-  tokens = tuple(words.label_tokens(prompt))
-  spans = words.label_spans(prompt)
+  tokens = tuple(label_words.label_tokens(prompt))
+  spans = label_words.label_spans(prompt)
   assert tokens == tuple(prompt[start:end] for start, end in spans)
   labels = tuple(i % 2 for i in range(len(tokens)))
   record = make_record(0, prompt=prompt, tokens=tokens, keyword_labels=labels)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rahf.data import images, schema
 from rahf.data.__main__ import main
-from rahf.data.datasets import annotations
+from rahf.data.datasets.richhf18k import label_files
 from rahf.data.storage.records import open_split
 
 COUNT = 6
@@ -42,8 +42,8 @@ def change(row: Row, changes: Row) -> Row:
 def of_release(uid: str, split: str) -> Row:
   return {
     'filename': f'{split}/{uid}.png',
-    **dict.fromkeys(annotations.SCORES.values(), 0.5),
-    **dict.fromkeys(annotations.MAPS.values(), MAP),
+    **dict.fromkeys(label_files.SCORES.values(), 0.5),
+    **dict.fromkeys(label_files.MAPS.values(), MAP),
     'prompt_misalignment_label': '1 0 1',
   }
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rahf.data import images, schema, words
+from rahf.data import images, label_words, schema
 from rahf.evaluation.score_example import Prediction
 
 HOSTILE = (
@@ -20,7 +20,7 @@ HEAT[:4, 4:] = 1
 def make_record(number: int) -> schema.Record:
   """The last is not annotated with maps; words are misaligned by their number."""
   prompt = PROMPTS[number]
-  tokens = tuple(words.label_tokens(prompt))
+  tokens = tuple(label_words.label_tokens(prompt))
   data = b'' if number == 2 else images.encode_map(HEAT)
   return schema.Record(
     uid=f'uid-{number}',

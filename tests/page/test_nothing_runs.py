@@ -9,7 +9,7 @@ from pages import find, make_prediction, make_record
 from selenium.webdriver.support.ui import WebDriverWait
 
 import rahf
-from rahf.data import words
+from rahf.data import label_words
 from rahf.evaluation.samples import intervals, metrics
 from rahf.evaluation.score_example import score
 from rahf.inference import model_directory
@@ -46,7 +46,7 @@ def check_quiet(browser) -> None:
 def test_of_a_report(chromium, tmp_path):
   gallery, scored = Gallery(thumbnails=len(TEXTS)), []
   for number, text in enumerate(TEXTS):
-    tokens = tuple(words.label_tokens(text))
+    tokens = tuple(label_words.label_tokens(text))
     record = make_record(0)._replace(
       uid=f'{text}{number}',
       prompt=text,

@@ -9,11 +9,11 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rahf.data import schema, words
-from rahf.data.datasets import parts, writing
-from rahf.data.datasets.image_folder import ImageFolder
-from rahf.data.datasets.parts import Sample
-from rahf.data.datasets.report import Report
+from rahf.data import label_words, schema
+from rahf.data.datasets.joining import parts, writing
+from rahf.data.datasets.joining.image_folder import ImageFolder
+from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import DRAWN, Annotation, Draw, consolidate
@@ -155,7 +155,7 @@ def make_record(
     InputError: an annotation does not fit image or prompt.
   """
   height, width = decode_image(image).shape[:2]
-  tokens = tuple(words.label_tokens(prompt))
+  tokens = tuple(label_words.label_tokens(prompt))
   labels = consolidate(annotations, tokens, height, width, draw)
   implausibility, misalignment = (
     b'' if heat is None else encode_map(heat) for heat in labels.maps

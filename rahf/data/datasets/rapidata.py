@@ -31,10 +31,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
-from rahf.data import schema, words
-from rahf.data.datasets import parts, writing
-from rahf.data.datasets.parts import Sample
-from rahf.data.datasets.report import Report
+from rahf.data import label_words, schema
+from rahf.data.datasets.joining import parts, writing
+from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.report import Report
 from rahf.data.images import ImageError, decode_image, encode_map
 from rahf.errors import InputError
 from rahf.fileio import parquet, strict_json
@@ -211,7 +211,7 @@ def make_record(uid: str, row: dict[str, Any], threshold: float, note) -> schema
   image = image['bytes'] if isinstance(image, dict) else image
   decode_image(image or b'')
   prompt = row['prompt'] or ''
-  tokens = tuple(words.label_tokens(prompt))
+  tokens = tuple(label_words.label_tokens(prompt))
   shares = _shares(prompt, row['word_scores'], note)
   maps = (_map(row.get(f'{name}_heatmap'), ours, note) for ours, name in MAPS.items())
   return schema.Record(
@@ -274,7 +274,7 @@ def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
     end = start + len(word)
     by_character[start:end] = score
   total = clean + max((score for _, score in pairs), default=0)
-  spans = words.label_spans(prompt)
+  spans = label_words.label_spans(prompt)
   if total <= 0:
     return (0.0,) * len(spans)
   return tuple(float(by_character[start:end].max() / total) for start, end in spans)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rahf.data import schema, words
+from rahf.data import label_words, schema
 from rahf.errors import InputError
 
 DISC_RADIUS = 1 / 20  # of the image's height
@@ -170,7 +170,7 @@ def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[
   positions = set()
   # A label token may hold line breaks and other white space, a marked word does not.
   names = [
-    {i, token, *(token[start:end] for start, end in words.word_spans(token))}
+    {i, token, *(token[start:end] for start, end in label_words.word_spans(token))}
     for i, token in enumerate(tokens)
   ]
   for word in marked:

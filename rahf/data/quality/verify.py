@@ -4,7 +4,7 @@ import collections
 import os
 from collections.abc import Iterator
 
-from rahf.data import images, schema, words
+from rahf.data import images, label_words, schema
 from rahf.data.storage import manifest, prepared, records
 from rahf.data.storage.records import RecordSplit
 
@@ -74,7 +74,7 @@ def check_record(record: schema.Record) -> Iterator[str]:
         images.decode_map(data)
     except images.ImageError as error:
       yield f'{name}_map: {error}'
-  if record.tokens != tuple(words.label_tokens(record.prompt)):
+  if record.tokens != tuple(label_words.label_tokens(record.prompt)):
     yield f'tokens {record.tokens} are not the words of {record.prompt!r}'
   if record.keyword_labels and len(record.keyword_labels) != len(record.tokens):
     yield f'{len(record.keyword_labels)} keyword_labels, {len(record.tokens)} tokens'

@@ -7,8 +7,8 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data import quiet
-from rahf.data.datasets.files import version
+from rahf.data import quiet_tensorflow
+from rahf.data.image_files import version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
 from rahf.fileio import text_files
@@ -27,7 +27,7 @@ class Shard:
       InputError: TensorFlow is not installed, or the file is damaged.
     """
     try:
-      quiet.import_tensorflow()
+      quiet_tensorflow.import_tensorflow()
     except ModuleNotFoundError:
       raise InputError(
         'TFRecords need TensorFlow, which is not installed: pip install "rahf[train]"'

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rahf.data import images
-from rahf.data.datasets.pickapic import PickAPic
+from rahf.data.datasets.richhf18k.pickapic import PickAPic
 from rahf.data.preferences import pairs
 from rahf.errors import InputError
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from util import make_record
 
-from rahf.data import images, schema, words
-from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data import images, label_words, schema
+from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.labels.agreement import krippendorff_alpha
 from rahf.data.labels.consolidate import Annotation
 from rahf.data.quality import figures, stats
@@ -74,7 +74,7 @@ def test_facts_of_one_record(picture):
     uid='u',
     image=picture,
     prompt=prompt,
-    tokens=tuple(words.label_tokens(prompt)),
+    tokens=tuple(label_words.label_tokens(prompt)),
     keyword_labels=(1, 1, 1, 0),
     scores=(0.5, 0.5, 0.5, float('nan')),
     implausibility_map=buffer.getvalue(),

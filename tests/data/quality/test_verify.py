@@ -7,8 +7,8 @@ import shutil
 import pytest
 from util import write_split
 
-from rahf.data import schema, words
-from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data import label_words, schema
+from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
@@ -22,7 +22,7 @@ def record(picture):
     uid='u',
     image=picture,
     prompt=PROMPT,
-    tokens=tuple(words.label_tokens(PROMPT)),
+    tokens=tuple(label_words.label_tokens(PROMPT)),
     keyword_labels=(1, 0, 1),
     scores=(0.0, 0.5, 1.0, math.nan),
     implausibility_map=picture,

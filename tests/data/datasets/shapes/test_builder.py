@@ -6,11 +6,12 @@ import pytest
 import sentencepiece
 import tensorflow_datasets as tfds
 
-from rahf.data import schema, words
-from rahf.data.datasets import shapes, shapes_annotators
-from rahf.data.datasets.shapes_record import make_record, make_sample, metric_ceilings
-from rahf.data.datasets.shapes_render import draw, render
-from rahf.data.datasets.shapes_scene import COLOURS, KINDS, Damage
+from rahf.data import label_words, schema
+from rahf.data.datasets.shapes import annotators
+from rahf.data.datasets.shapes import builder as shapes
+from rahf.data.datasets.shapes.record import make_record, make_sample, metric_ceilings
+from rahf.data.datasets.shapes.render import draw, render
+from rahf.data.datasets.shapes.scene import COLOURS, KINDS, Damage
 from rahf.data.images import decode_image, decode_map
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import consolidate
@@ -62,7 +63,7 @@ def test_record_holds_the_consolidated_annotations():
     record, sample = make_record(3, 'dev', index, 64), make_sample(3, 'dev', index)
     labels = consolidate(sample.annotations, sample.tokens, 64, 64)
     assert len(sample.annotations) == 3
-    assert record.tokens == tuple(words.label_tokens(record.prompt))
+    assert record.tokens == tuple(label_words.label_tokens(record.prompt))
     assert record.keyword_labels == labels.keyword_labels
     assert record.scores == labels.scores
     for encoded, values in zip(
@@ -130,8 +131,8 @@ def test_scores_follow_from_defects(samples):
     s.scene for s in samples if not s.scene.damages and not s.prompt.misaligned
   )
   typical = Damage('noise', 0.5, 0.5, 9.5 / 64, 0.8, 0.0)
-  plausibility, alignment, _, overall = shapes_annotators.latent_scores(scene)
-  worse = shapes_annotators.latent_scores(scene._replace(damages=(typical,)))
+  plausibility, alignment, _, overall = annotators.latent_scores(scene)
+  worse = annotators.latent_scores(scene._replace(damages=(typical,)))
   assert (plausibility, alignment) == (5, 5)
   assert worse[0] == pytest.approx(1 + 4 * np.exp(-0.6))
   assert worse[1] == 5
@@ -142,9 +143,9 @@ def test_expected_labels_are_the_mean_over_annotators(samples):
   rng = np.random.default_rng(0)
   sample = next(s for s in samples if len(s.scene.damages) == 2 and s.prompt.misaligned)
   arguments = (sample.scene, sample.prompt.misaligned, len(sample.tokens))
-  many = [a for _ in range(1_500) for a in shapes_annotators.annotate(*arguments, rng)]
+  many = [a for _ in range(1_500) for a in annotators.annotate(*arguments, rng)]
   mean = consolidate(many, sample.tokens, 64, 64)
-  expected = shapes_annotators.expected_labels(*arguments, 64, 64)
+  expected = annotators.expected_labels(*arguments, 64, 64)
   np.testing.assert_allclose(expected.maps, mean.maps, atol=0.04)
   np.testing.assert_allclose(expected.scores, mean.scores, atol=0.01)
   assert expected.keyword_labels == mean.keyword_labels

@@ -18,18 +18,19 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from rahf.data import schema
-from rahf.data.datasets import annotations, parts, richhf18k, writing
-from rahf.data.datasets.annotations import Annotation
-from rahf.data.datasets.parts import Sample
-from rahf.data.datasets.report import Report
+from rahf.data.datasets.joining import parts, writing
+from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.report import Report
+from rahf.data.datasets.richhf18k import builder, label_files
+from rahf.data.datasets.richhf18k.label_files import Annotation
 from rahf.errors import InputError
 from rahf.fileio import parquet
 
 SPLITS = {'train': 'train', 'validation': 'dev', 'dev': 'dev', 'test': 'test'}
 COLUMNS = {
   **dict.fromkeys(('filename', 'caption', 'prompt_misalignment_label'), 'text'),
-  **dict.fromkeys(annotations.SCORES.values(), 'number'),
-  **dict.fromkeys(('image', *annotations.MAPS.values()), 'file'),
+  **dict.fromkeys(label_files.SCORES.values(), 'number'),
+  **dict.fromkeys(('image', *label_files.MAPS.values()), 'file'),
 }
 
 
@@ -55,7 +56,7 @@ def prepare_mirror(
     InputError: no parquet file of any split, a damaged one, or one without the columns;
       or the directory exists.
   """
-  target = writing.target(data_dir, 'richhf18k', richhf18k.VERSION, overwrite)
+  target = writing.target(data_dir, 'richhf18k', builder.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
   found = parquet.find(files)
   for path in found:
@@ -73,7 +74,7 @@ def prepare_mirror(
       f'{len(others)} parquet files are of no split and were left out, {min(others)}'
     )
   samples = _plan(paths, report)
-  richhf18k.compare_with_release(report)
+  builder.compare_with_release(report)
   if not samples:
     raise InputError(f'--mirror {files}: no row has both file name and caption')
   writing.write(
@@ -123,13 +124,13 @@ def _records(
     sample = by_row[row]
     annotation = Annotation(
       sample.uid,
-      tuple(_number(values[name]) for name in annotations.SCORES.values()),
-      tuple(_bytes(values[name]) for name in annotations.MAPS.values()),
+      tuple(_number(values[name]) for name in label_files.SCORES.values()),
+      tuple(_bytes(values[name]) for name in label_files.MAPS.values()),
       values['prompt_misalignment_label'] or '',
     )
     noted = functools.partial(note, sample)
     image = _bytes(values['image'])
-    yield sample, richhf18k.join(annotation, image, sample.prompt, noted)
+    yield sample, builder.join(annotation, image, sample.prompt, noted)
 
 
 def _bytes(value) -> bytes:

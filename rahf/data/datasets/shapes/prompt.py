@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rahf.data.datasets.shapes_scene import Group, pick
+from rahf.data.datasets.shapes.scene import Group, pick
 
 COUNTS = ('one', 'two', 'three')
 PLACES = (

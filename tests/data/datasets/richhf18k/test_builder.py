@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from rahf.data import images, schema
-from rahf.data.datasets import annotations
-from rahf.data.datasets.report import DROPPED
-from rahf.data.datasets.richhf18k import prepare_richhf18k
+from rahf.data.datasets.joining.report import DROPPED
+from rahf.data.datasets.richhf18k import label_files
+from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.errors import InputError
 
 
@@ -92,7 +92,7 @@ def test_sample_bytes_are_kept_as_found(sample, assets):
       feature = tf.train.Example.FromString(record).features.feature
       uid = feature['filename'].bytes_list.value[0].decode().split('/')[1][:-4]
       assert examples[uid]['image'] == found[uid]
-      for ours, theirs in annotations.MAPS.items():
+      for ours, theirs in label_files.MAPS.items():
         expected = feature[theirs].bytes_list.value[0]
         assert examples[uid][f'{ours}_map'] == expected
 

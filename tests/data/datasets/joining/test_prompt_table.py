@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data.datasets.prompt_table import FilePrompts, Row, read
+from rahf.data.datasets.joining.prompt_table import FilePrompts, Row, read
 from rahf.errors import InputError
 
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data.datasets.pickapic import PickAPic
+from rahf.data.datasets.richhf18k.pickapic import PickAPic
 from rahf.errors import InputError
 
 

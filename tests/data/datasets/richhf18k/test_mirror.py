@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rahf.data.__main__ import main
-from rahf.data.datasets.richhf18k_mirror import prepare_mirror
+from rahf.data.datasets.richhf18k.mirror import prepare_mirror
 from rahf.data.images import decode_map, encode_png
 from rahf.data.quality import verify
 from rahf.data.storage.records import open_split

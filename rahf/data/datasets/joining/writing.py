@@ -12,9 +12,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from rahf.data import schema
-from rahf.data.datasets import features, parts
-from rahf.data.datasets.parts import Make, Part, Sample
-from rahf.data.datasets.report import Report
+from rahf.data.datasets.joining import features, parts
+from rahf.data.datasets.joining.parts import Make, Part, Sample
+from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.errors import InputError
 from rahf.fileio import locks

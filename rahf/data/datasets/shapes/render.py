@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
-from rahf.data.datasets.shapes_scene import COLOURS, Background, Damage, Scene
+from rahf.data.datasets.shapes.scene import COLOURS, Background, Damage, Scene
 
 # Objects are drawn this much larger and averaged, for smooth edges.
 _SUPERSAMPLE = 3

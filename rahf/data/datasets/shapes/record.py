@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rahf.data import schema, words
-from rahf.data.datasets import shapes_annotators
-from rahf.data.datasets.shapes_prompt import Prompt, write_prompt
-from rahf.data.datasets.shapes_render import render
-from rahf.data.datasets.shapes_scene import Scene, sample_scene
+from rahf.data import label_words, schema
+from rahf.data.datasets.shapes import annotators
+from rahf.data.datasets.shapes.prompt import Prompt, write_prompt
+from rahf.data.datasets.shapes.render import render
+from rahf.data.datasets.shapes.scene import Scene, sample_scene
 from rahf.data.images import encode_map, encode_png
 from rahf.data.labels.consolidate import Annotation, consolidate
 from rahf.errors import InputError
@@ -84,8 +84,8 @@ def make_sample(seed: int, split: str, index: int) -> Sample:
   )
   scene = sample_scene(scene_rng)
   prompt = write_prompt(prompt_rng, scene.groups)
-  tokens = tuple(words.label_tokens(prompt.text))
-  annotations = shapes_annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
+  tokens = tuple(label_words.label_tokens(prompt.text))
+  annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
   return Sample(scene, prompt, tokens, annotations, texture)
 
 
@@ -114,7 +114,7 @@ def metric_ceilings(
   scores = []
   for index in range(num_samples):
     sample = make_sample(seed, split, index)
-    expected = shapes_annotators.expected_labels(
+    expected = annotators.expected_labels(
       sample.scene, sample.prompt.misaligned, len(sample.tokens), image_size, image_size
     )
     labels = consolidate(sample.annotations, sample.tokens, image_size, image_size)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data.datasets.image_folder import ImageFolder, read_prompts
+from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
 from rahf.errors import InputError
 
 AWKWARD = 'a "red" cat,\nasleep — 猫'

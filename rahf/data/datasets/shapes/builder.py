@@ -22,8 +22,8 @@ from absl import logging
 from tqdm import tqdm
 
 from rahf.data import schema
-from rahf.data.datasets.features import record_features
-from rahf.data.datasets.shapes_record import (
+from rahf.data.datasets.joining.features import record_features
+from rahf.data.datasets.shapes.record import (
   MIN_IMAGE_SIZE,
   make_records,
   make_sample,

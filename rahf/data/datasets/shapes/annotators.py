@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage, special
 
 from rahf.data import schema
-from rahf.data.datasets.shapes_scene import COLOURS, Damage, Scene
+from rahf.data.datasets.shapes.scene import COLOURS, Damage, Scene
 from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels, Point, discs
 
 ANNOTATORS = 3

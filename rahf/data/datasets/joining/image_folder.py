@@ -4,8 +4,8 @@ import os
 import pathlib
 from collections.abc import Collection, Iterator
 
-from rahf.data.datasets import prompt_table
-from rahf.data.datasets.files import SUFFIXES, open_files
+from rahf.data.datasets.joining import prompt_table
+from rahf.data.image_files import SUFFIXES, open_files
 
 
 class ImageFolder:

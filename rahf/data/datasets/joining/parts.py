@@ -20,9 +20,9 @@ import tqdm
 
 import rahf
 from rahf.data import schema
-from rahf.data.datasets import features
-from rahf.data.datasets.files import version
-from rahf.data.datasets.report import Line
+from rahf.data.datasets.joining import features
+from rahf.data.datasets.joining.report import Line
+from rahf.data.image_files import version
 from rahf.data.storage import manifest
 from rahf.fileio import atomic_write
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rahf.data.datasets import annotations
+from rahf.data.datasets.richhf18k import label_files
 from rahf.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_cut_label_file_names_record_and_byte(label_file, behind):
   cut = starts[2] + behind if behind > 0 else starts[3] + behind
   path.write_bytes(path.read_bytes()[:cut])
   with pytest.raises(InputError, match='download') as error:
-    list(annotations.read(path))
+    list(label_files.read(path))
   assert f'{path}: record 2 (counted from 0), at byte {starts[2]}' in str(error.value)
 
 
@@ -35,7 +35,7 @@ def test_changed_byte_is_found(label_file):
   data = bytearray(path.read_bytes())
   data[starts[1] + 50] ^= 1
   path.write_bytes(data)
-  reader = annotations.read(path)
+  reader = label_files.read(path)
   assert next(reader).uid == 'u0'
   with pytest.raises(InputError, match=f'record 1 .* at byte {starts[1]} .* download'):
     next(reader)
@@ -45,7 +45,7 @@ def test_git_lfs_pointer_is_recognised(label_file):
   path, _ = label_file
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
   with pytest.raises(InputError, match='git lfs pull'):
-    list(annotations.read(path))
+    list(label_files.read(path))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_git_lfs_pointer_is_recognised(label_file):
 def test_record_of_another_kind_is_named(release, changes, message):
   path = release.add('train', 'a', **changes).write().labels / 'train.tfrecord'
   with pytest.raises(InputError, match=message):
-    list(annotations.read(path))
+    list(label_files.read(path))
 
 
 def test_label_files_are_found_by_split(tmp_path):
@@ -68,7 +68,7 @@ def test_label_files_are_found_by_split(tmp_path):
     (tmp_path / name).touch()
   for name in ('dev.tfrecord', 'old_dev.tfrecord', 'latest.tfrecord', 'test.tfrecord'):
     (tmp_path / name).touch()
-  found = annotations.find_files(tmp_path)
+  found = label_files.find_files(tmp_path)
   names = {split: [path.name for path in paths] for split, paths in found.items()}
   assert names == {
     'train': ['richhf_train-0-of-2.tfrecord', 'richhf_train-1-of-2.tfrecord'],
@@ -77,7 +77,7 @@ def test_label_files_are_found_by_split(tmp_path):
   }
   (tmp_path / 'test.tfrecord').unlink()
   with pytest.raises(InputError, match=r'no test\.tfrecord; found dev\.tfrecord'):
-    annotations.find_files(tmp_path)
+    label_files.find_files(tmp_path)
 
 
 def test_compressed_label_files_are_named(tmp_path):
@@ -85,4 +85,4 @@ def test_compressed_label_files_are_named(tmp_path):
   with tf.io.TFRecordWriter(str(path), options='GZIP') as writer:
     writer.write(b'x' * 100)
   with pytest.raises(InputError, match=r'train\.tfrecord is compressed \(GZIP\)'):
-    list(annotations.read(path))
+    list(label_files.read(path))

@@ -10,13 +10,14 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rahf.data import schema, words
-from rahf.data.datasets import annotations, parts, writing
-from rahf.data.datasets.annotations import Annotation
-from rahf.data.datasets.image_folder import ImageFolder
-from rahf.data.datasets.parts import Sample
-from rahf.data.datasets.pickapic import PickAPic
-from rahf.data.datasets.report import Report
+from rahf.data import label_words, schema
+from rahf.data.datasets.joining import parts, writing
+from rahf.data.datasets.joining.image_folder import ImageFolder
+from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.report import Report
+from rahf.data.datasets.richhf18k import label_files
+from rahf.data.datasets.richhf18k.label_files import Annotation
+from rahf.data.datasets.richhf18k.pickapic import PickAPic
 from rahf.data.images import ImageError, decode_image, decode_map
 from rahf.data.storage import manifest
 from rahf.errors import InputError
@@ -87,7 +88,7 @@ def prepare_richhf18k(
     functools.partial(_records, samples, source),
     report,
     sources={'labels': labels, 'images': images, 'prompts': prompts},
-    inputs=[*itertools.chain.from_iterable(annotations.find_files(labels).values())],
+    inputs=[*itertools.chain.from_iterable(label_files.find_files(labels).values())],
     overwrite=overwrite,
     workers=workers if source.parallel else 1,
   )
@@ -124,7 +125,7 @@ def join(
   except ImageError as error:
     note('unreadable_image', str(error))
     return None
-  tokens = tuple(words.label_tokens(prompt))
+  tokens = tuple(label_words.label_tokens(prompt))
   maps = zip(schema.MAPS, annotation.maps, strict=True)
   implausibility, misalignment = (_checked_map(*item, note) for item in maps)
   scores = zip(schema.SCORES, annotation.scores, strict=True)
@@ -170,12 +171,12 @@ def _checked_map(name: str, data: bytes, note: Note) -> bytes:
 def _read_labels(
   folder: os.PathLike | str, report: Report
 ) -> dict[str, dict[str, Annotation]]:
-  files = annotations.find_files(folder)
+  files = label_files.find_files(folder)
   samples: dict[str, dict[str, Annotation]] = {split: {} for split in schema.SPLITS}
   owner: dict[str, str] = {}
   for split in reversed(schema.SPLITS):
     for path in files[split]:
-      for annotation in annotations.read(path):
+      for annotation in label_files.read(path):
         report.records[split] += 1
         first = owner.setdefault(annotation.uid, split)
         if first != split or annotation.uid in samples[split]:

@@ -23,7 +23,7 @@ def prepared_directory(options, name: str) -> epath.Path:
   """
   folder = paths.find(options.dir, 'config.data.dir')
   if name == 'shapes':
-    from rahf.data.datasets.shapes import prepare_shapes
+    from rahf.data.datasets.shapes.builder import prepare_shapes
 
     return epath.Path(prepare_shapes(folder, **options.shapes))
   prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from util import make_record
 
-from rahf.data.datasets import parts, writing
-from rahf.data.datasets.parts import Sample
-from rahf.data.datasets.report import Report
+from rahf.data.datasets.joining import parts, writing
+from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError

@@ -1,0 +1,1 @@
+"""RichHF-18K: release files, their images, and copies that hold both."""

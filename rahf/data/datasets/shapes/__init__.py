@@ -1,0 +1,1 @@
+"""Shapes: a generated data set, for trying everything without downloads."""
