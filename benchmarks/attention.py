@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from metrics import median_ms
 from rahf.costs.chips import GB, GIB
 from rahf.costs.program import measure
-from rahf.evaluation.paper_tables import markdown_table
+from rahf.drawing.markdown import markdown_table
 from rahf.models import attention
 from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES

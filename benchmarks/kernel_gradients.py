@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import machine
 
 from metrics import median_ms
-from rahf.evaluation.paper_tables import markdown_table
+from rahf.drawing.markdown import markdown_table
 from rahf.models.convolution import DIMENSIONS, kernel_gradient
 from rahf.models.product import product
 

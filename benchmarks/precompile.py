@@ -29,7 +29,7 @@ _VARIANTS = flags.DEFINE_list(
 
 def main(argv: list[str]) -> None:
   del argv
-  from rahf.evaluation.paper_tables import markdown_table
+  from rahf.drawing.markdown import markdown_table
 
   rows = []
   work = [(v, t) for v in _VARIANTS.value for t in _TOPOLOGIES.value]

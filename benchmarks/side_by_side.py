@@ -29,7 +29,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 import metrics
-from rahf.evaluation.paper_tables import markdown_table
+from rahf.drawing.markdown import markdown_table
 from rahf.metrics import saliency
 
 TRAINING, INFERENCE, JUDGED, KEYWORDS = TASKS = (

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from rahf.costs import work
 from rahf.costs.work import Work
 from rahf.data.schema import Batch
-from rahf.evaluation.paper_tables import markdown_table
+from rahf.drawing.markdown import markdown_table
 from rahf.runtime import sharding
 from rahf.training.batch_spec import batch_shapes, random_batch
 from rahf.training.blueprint import draw_up

@@ -5,10 +5,11 @@
   reward = rahf.reward('runs/quickstart/export')
   values, info = reward(images, prompts)
 
-`rahf.feedback` and `rahf.rewards` say what comes out.
+`rahf/inference/feedback.py` and `rahf/learning/reward.py` say what they return.
 """
 
-__version__ = '0.1.0'
+from rahf.version import __version__
+
 __all__ = ['__version__', 'load', 'reward']
 
 

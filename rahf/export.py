@@ -26,11 +26,11 @@ from rahf.inference import jax_export, model_directory
 from rahf.inference.model_card import model_card
 from rahf.inference.model_directory import Description
 from rahf.inference.step import from_pixels, make_infer
+from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
-from rahf.training.state import abstract_params
 from rahf.workdir import checkpoint, ownership
 
 DATA_TERMS = {

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
 from rahf.data.schema import Batch
+from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
 from rahf.evaluate import make_predict
-from rahf.evaluation.paper_tables import markdown_table
 from rahf.runtime import sharding
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.blueprint import Blueprint, draw_up

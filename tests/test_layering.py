@@ -1,6 +1,7 @@
-"""Imports point down: verbs, then what they share, then models, metrics and data."""
+"""Imports point down from folder to folder, and never in a circle."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -10,88 +11,86 @@ import pytest
 import rahf
 
 ROOT = pathlib.Path(rahf.__file__).parent
-# From the top; a module may import modules of lower layers, and of its own.
+FILES = sorted(ROOT.rglob('*.py'))
+# Folders, and files at the root, from the top. Each imports from lower lines only;
+# those of one line do not know each other.
 LAYERS = [
-  {'main'},
-  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate', 'serve'},
-  {'report', 'crowd', 'rewards', 'service'},
-  {'ceiling', 'gallery', 'page'},
-  {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
-  {'comparison', 'model_directory', 'output'},
-  {'samples'},
-  {
-    *('accelerator', 'blueprint', 'checkpoint', 'checksums', 'config', 'contents'),
-    *('devices', 'distributed', 'finite', 'inference', 'interruption', 'journal'),
-    *('legend', 'losses', 'optimizer', 'pace', 'panels', 'pretrained', 'result'),
-    *('review', 'sharding', 'state', 'step', 'synthetic', 'tables'),
-    *('torch_gradient', 'typesetting', 'work_directory'),
-  },
-  {'models', 'metrics', 'data', 'costs', 'charts'},
-  {'atomic', 'lfs_pointer', 'locks', 'places', 'rules', 'strict_json', 'tree'},
-  {'errors'},
+  {'__init__', 'main'},
+  {'train', 'infer', 'export', 'precompile', 'annotate', 'serve'},
+  {'evaluate'},
+  {'reports', 'learning', 'service', 'annotation', 'training'},
+  {'inference'},
+  {'evaluation', 'workdir'},
+  {'config'},
+  {'data'},
+  {'runtime', 'pretrained', 'drawing'},
+  {'models', 'metrics', 'costs', 'fileio'},
+  {'errors', 'version'},
 ]
-RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
-# What the lowest rooms may know of each other: data measures what its generated
-# labels are worth, and draws what it holds.
-NEIGHBOURS = {
-  **{'models': set(), 'metrics': set(), 'costs': set(), 'charts': set()},
-  'data': {'metrics', 'charts'},
-}
+RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorboard'}
+USES_TENSORFLOW = ('data', 'reports/tensorboard.py')
 
 
-def imports(path: pathlib.Path, *, at_once: bool = False) -> set[str]:
-  """Returns the full names of all that a file imports, inside functions too.
-
-  Args:
-    at_once: leave out what is imported inside functions.
-  """
+def imports(path: pathlib.Path) -> set[str]:
+  """Returns the full names of all that a file imports, inside functions too."""
   names = set()
-  tree = ast.parse(path.read_text())
-  for node in tree.body if at_once else ast.walk(tree):
+  for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       names |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
-      assert node.level == 0, f'{path}: relative imports hide the layer'
+      assert node.level == 0, f'{path}: relative imports hide the folder'
       names |= {f'{node.module}.{alias.name}' for alias in node.names}
   return names
 
 
-def room(path: pathlib.Path) -> str:
+def folder(path: pathlib.Path) -> str:
   return path.relative_to(ROOT).parts[0].removesuffix('.py')
 
 
-FILES = sorted(ROOT.rglob('*.py'))
+def module(path: pathlib.Path) -> str:
+  parts = path.relative_to(ROOT.parent).with_suffix('').parts
+  return '.'.join(parts).removesuffix('.__init__')
+
+
+def test_every_folder_has_a_place():
+  assert {folder(path) for path in FILES} == RANKS.keys()
+  assert len([*ROOT.iterdir()]) <= 30 + (ROOT / '__pycache__').exists()
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_down(path):
-  here = room(path)
-  if here == '__init__':
-    assert not imports(path, at_once=path.parent == ROOT)
-    return
-  assert here in RANKS, f'{here} is in no layer: put it into LAYERS'
+def test_imports_point_down(path: pathlib.Path):
+  here = folder(path)
   for name in imports(path):
-    if not name.startswith('rahf.'):
-      continue
-    there = name.split('.')[1]
-    if there == here:
-      continue
-    if RANKS[there] == RANKS[here] and here in NEIGHBOURS:
-      assert there in NEIGHBOURS[here], f'{path} imports {name}'
-    else:
-      assert RANKS[there] >= RANKS[here], f'{path} imports {name}'
+    if name.startswith('rahf.'):
+      there = name.split('.')[1]
+      assert there == here or RANKS[there] > RANKS[here], f'{path} imports {name}'
+
+
+def test_no_circles():
+  known = {module(path) for path in FILES}
+  graph = {
+    module(path): {
+      name if name in known else name.rpartition('.')[0]
+      for name in imports(path)
+      if name.startswith('rahf.')
+    }
+    for path in FILES
+    # The face of the package imports inside functions, after everything else.
+    if module(path) != 'rahf'
+  }
+  graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_tensorflow_is_for_data_and_review(path):
-  if room(path) in ('data', 'review'):
+def test_tensorflow_is_for_data_and_tensorboard(path: pathlib.Path):
+  if str(path.relative_to(ROOT)).startswith(USES_TENSORFLOW):
     return
   found = {name for name in imports(path) if name.split('.')[0] in TENSORFLOW}
   assert not found, f'{path} imports {found}'
 
 
-def test_the_checks_find_what_is_forbidden(tmp_path):
+def test_the_checks_find_what_is_forbidden(tmp_path: pathlib.Path):
   file = tmp_path / 'x.py'
   file.write_text(
     'def f():\n  import tensorflow as tf\n  from rahf.data import images\n'
@@ -102,7 +101,7 @@ def test_the_checks_find_what_is_forbidden(tmp_path):
 def test_the_model_needs_no_tensorflow():
   """In a fresh interpreter: scoring must not load it."""
   code = (
-    'import sys, rahf, rahf.models.rahf, rahf.losses, rahf.step\n'
+    'import sys, rahf, rahf.models.rahf, rahf.training.train_step\n'
     "print([m for m in sys.modules if m.split('.')[0].startswith('tensorflow')])"
   )
   found = subprocess.run(

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rahf.reports import panels
+from rahf.drawing import heatmap
 
+# What all pages share lies here.
+HERE = 'rahf.drawing'
 _PLACE = re.compile(r'{{(\w+)}}')
 
 
@@ -29,6 +31,7 @@ class Page(NamedTuple):
 
 
 def assemble(
+  package: str,
   name: str,
   texts: Mapping[str, str],
   *,
@@ -38,17 +41,20 @@ def assemble(
   """Puts <name>.html together with its style and script and what all pages share.
 
   Args:
-    name: of the files in this folder.
+    package: which holds the files <name>.html, .css and .js.
+    name: of these.
     texts: HTML for the places of the template, by their names; `title` too.
     allowed: by the policy, beside style and script.
     scripted: whether the page has a script.
   """
-  style = _code(name, 'css')
-  script = _code(name, 'js') if scripted else ''
+  style = _code(package, name, 'css')
+  script = _code(package, name, 'js') if scripted else ''
   styles, scripts = map(_hash, (style, script))
   policy = f"default-src 'none'; {allowed}; style-src {styles}; script-src {scripts}"
   parts = {**texts, 'style': style, 'script': script, 'policy': policy}
-  template = _read(name, 'html').replace('{{head}}', _read('head', 'html'))
+  template = _read(package, name, 'html').replace(
+    '{{head}}', _read(HERE, 'head', 'html')
+  )
   # One pass, so that what is filled in is not looked at again.
   html = _PLACE.sub(lambda match: parts[match[1]], template)
   return Page(html, policy)
@@ -61,17 +67,17 @@ def embed(data: Any) -> str:
 
 def colours() -> list[list[int]]:
   """Red, green, blue and opacity for each of 256 values of a map, from 0 to 1."""
-  rgb, alpha = panels.heat(np.linspace(0, 1, 256))
+  rgb, alpha = heatmap.heat(np.linspace(0, 1, 256))
   both = np.concatenate([rgb, 255 * alpha[:, None]], axis=1)
   return np.round(both).astype(int).tolist()
 
 
-def _read(name: str, end: str) -> str:
-  return (resources.files('rahf.page') / f'{name}.{end}').read_text('utf-8')
+def _read(package: str, name: str, end: str) -> str:
+  return (resources.files(package) / f'{name}.{end}').read_text('utf-8')
 
 
-def _code(name: str, end: str) -> str:
-  return _read('common', end) + _read(name, end)
+def _code(package: str, name: str, end: str) -> str:
+  return _read(HERE, 'common', end) + _read(package, name, end)
 
 
 def _hash(text: str) -> str:

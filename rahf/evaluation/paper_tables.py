@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rahf.data import schema
+from rahf.drawing.markdown import markdown_table
 
 NAN = math.nan
 MAP_TITLES = {
@@ -268,19 +269,3 @@ def to_latex_text(text: str) -> str:
   text = text.strip('*')
   text = ''.join(LATEX.get(character, character) for character in text)
   return rf'\textbf{{{text}}}' if bold else text
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Returns a Markdown table, labels to the left and numbers to the right."""
-  widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-  lines = [header, rule, *rows]
-  return '\n'.join(
-    '| '
-    + ' | '.join(
-      [line[0].ljust(widths[0])]
-      + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-    )
-    + ' |'
-    for line in lines
-  )

@@ -15,9 +15,9 @@ from PIL import Image
 
 from rahf.data import inputs
 from rahf.data.images import encode_map
+from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
 from rahf.metrics.saliency import resize_map
-from rahf.reports.panels import overlay
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

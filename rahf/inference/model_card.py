@@ -5,14 +5,15 @@ import math
 import numpy as np
 
 from rahf.data import schema
-from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS, markdown_table
+from rahf.drawing.markdown import markdown_table
+from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS
 from rahf.inference import output_ranges
 from rahf.inference.model_directory import Description
 from rahf.inference.step import ANY_THRESHOLD
+from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF
 from rahf.pretrained.card import ABOUT
 from rahf.runtime.tree import by_path
-from rahf.training.state import abstract_params
 
 METRICS = (
   *(f'{name}/{metric}' for name in schema.SCORES for metric in ('plcc', 'srcc')),

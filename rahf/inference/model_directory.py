@@ -22,7 +22,6 @@ import safetensors
 from etils import epath
 from flax import traverse_util
 
-import rahf
 from rahf import config as config_lib
 from rahf.data import images, schema
 from rahf.data.tokenizer import MARK, Tokenizer, tasks
@@ -30,9 +29,10 @@ from rahf.errors import InputError
 from rahf.fileio import strict_json, validators
 from rahf.fileio.local_file import local_file
 from rahf.inference import output_ranges
+from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.runtime.tree import by_path
-from rahf.training.state import abstract_params
+from rahf.version import __version__
 
 # Counted up where older code could no longer read a directory rightly.
 FORMAT = 1
@@ -87,7 +87,7 @@ class Description:
   metrics: Mapping[str, Mapping[str, float | None]] = dataclasses.field(
     default_factory=dict
   )
-  version: str = rahf.__version__
+  version: str = __version__
 
 
 def to_json(description: Description) -> str:
@@ -221,12 +221,12 @@ def check_format(path: epath.Path, found: Any, version: Any) -> None:
   if isinstance(found, int) and found > FORMAT:
     raise InputError(
       f'{path} has format {found!s:.80}, written by rahf {version!r:.80}; this is rahf '
-      f'{rahf.__version__}, which reads format {FORMAT}: update it, with pip install . '
+      f'{__version__}, which reads format {FORMAT}: update it, with pip install . '
       'in a newer checkout'
     )
   raise InputError(
     f'{path} has format {found!r:.80}, written by rahf {version!r:.80}; this is rahf '
-    f'{rahf.__version__}, which reads format {FORMAT}: export the model again from its '
+    f'{__version__}, which reads format {FORMAT}: export the model again from its '
     'work directory, or use that version'
   )
 
@@ -237,7 +237,7 @@ def _read_architecture(path: epath.Path, settings: dict) -> RAHFConfig:
   unknown = _unknown(config.model.to_dict(), settings)
   if unknown:
     raise InputError(
-      f'{path} has architecture.{unknown:.80}, which rahf {rahf.__version__} does not '
+      f'{path} has architecture.{unknown:.80}, which rahf {__version__} does not '
       'know; update rahf'
     )
   config.model.update(settings)
@@ -269,7 +269,7 @@ def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
   ):
     if tuple(found) != tuple(here):
       raise InputError(
-        f'{path} has the {what} {found!r:.300}, but rahf {rahf.__version__} has '
+        f'{path} has the {what} {found!r:.300}, but rahf {__version__} has '
         f'{list(here)}; use rahf {settings["rahf"]!r:.80}'
       )
   if outputs['keywords']['decoder'] not in config_lib.DECODERS:

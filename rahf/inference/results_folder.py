@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import rahf
 from rahf.data import schema
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, strict_json
+from rahf.version import __version__
 
 MANIFEST = 'manifest.json'
 FORMATS = ('jsonl', 'parquet')
@@ -50,7 +50,7 @@ class Settings:
   rows: int
   maps: str
   format: str
-  rahf: str = rahf.__version__
+  rahf: str = __version__
 
 
 class Output:

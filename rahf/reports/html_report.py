@@ -66,7 +66,7 @@ def write(
     'metrics': _metrics(metrics, intervals),
     'data': html_page.embed(data),
   }
-  atomic_write.write(path, html_page.assemble('report', texts).html)
+  atomic_write.write(path, html_page.assemble('rahf.reports', 'report', texts).html)
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:

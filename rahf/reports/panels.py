@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from rahf.data import label_words, schema
+from rahf.drawing.heatmap import overlay
 from rahf.drawing.text_layout import cut, font, place
 from rahf.errors import InputError
 
@@ -23,23 +24,6 @@ PAPER, SHADE, TRACK = '#ffffff', '#f1f3f5', '#e4e7eb'
 INK, FAINT = '#1f2933', '#66727f'
 # The annotators' colour and the model's; the light one lies behind words.
 TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#d95f02', '#ffb46b'
-
-# Ten equidistant colours of matplotlib's inferno: lightness grows with the value.
-INFERNO = np.array(
-  [
-    (0, 0, 4),
-    (27, 12, 65),
-    (74, 12, 107),
-    (120, 28, 109),
-    (165, 44, 96),
-    (207, 68, 70),
-    (237, 105, 37),
-    (251, 155, 6),
-    (247, 209, 61),
-    (252, 255, 164),
-  ],
-  np.float32,
-)
 
 
 class Labels(NamedTuple):
@@ -100,31 +84,6 @@ def review_panel(
   panel.paste(scores, (MARGIN + TILE + GAP, tiles_top))
   panel.paste(text, (MARGIN, text_top))
   return np.asarray(panel)
-
-
-def overlay(
-  image: UInt8[np.ndarray, 'h w 3'], heatmap: Float[np.ndarray, 'h w']
-) -> UInt8[np.ndarray, 'h w 3']:
-  """Lays a heatmap in [0, 1] over the image in grey; more opaque where higher."""
-  grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
-  colours, alpha = heat(heatmap)
-  alpha = alpha[..., None]
-  return np.round((1 - alpha) * (70 + 0.5 * grey) + alpha * colours).astype(np.uint8)
-
-
-def heat(
-  values: Float[np.ndarray, '*shape'],
-) -> tuple[Float[np.ndarray, '*shape 3'], Float[np.ndarray, '*shape']]:
-  """Returns the colours of values in [0, 1], RGB in [0, 255], and their opacity.
-
-  The scale is fixed: a value has its colour whatever the other values are.
-  """
-  values = np.clip(values, 0, 1)
-  # The darkest colours would read as shade in the image.
-  position = 0.3 + 0.7 * values
-  knots = np.linspace(0, 1, len(INFERNO))
-  colours = [np.interp(position, knots, channel) for channel in INFERNO.T]
-  return np.stack(colours, -1), 0.85 * np.sqrt(values)
 
 
 def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:

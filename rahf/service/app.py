@@ -17,7 +17,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-import rahf
 from rahf.drawing.html_page import Page
 from rahf.errors import InputError
 from rahf.service import messages, pages, reading
@@ -25,6 +24,7 @@ from rahf.service.admission import RETRY, Admission, Limits
 from rahf.service.engine import Engine
 from rahf.service.origins import LoopbackHosts
 from rahf.service.targets import Targets
+from rahf.version import __version__
 
 PROBLEMS = {
   400: 'the body ends early',
@@ -60,7 +60,7 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
   """
   app = FastAPI(
     title='RAHF',
-    version=rahf.__version__,
+    version=__version__,
     description='Rich human feedback for generated images: scores, heatmaps and '
     'misaligned words, for an image and the prompt it was made from.',
     # FastAPI's own pages load scripts from other hosts.
@@ -159,7 +159,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     """Tells whether the service is ready."""
     found = messages.Health(
       status=engine.state,
-      version=rahf.__version__,
+      version=__version__,
       step=engine.model.description.step,
       batch_sizes=list(engine.model.buckets),
       compiled=engine.compiled,

@@ -4,11 +4,11 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-import rahf
 from rahf.drawing import html_page
 from rahf.inference import output_ranges
 from rahf.inference.model_directory import Description
 from rahf.service import messages
+from rahf.version import __version__
 
 ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
@@ -25,7 +25,7 @@ def home(description: Description, limit: int) -> html_page.Page:
   texts = {
     'title': 'RAHF: score an image',
     'summary': html.escape(
-      f'Model trained for {description.step:,} steps{about}; rahf {rahf.__version__}.'
+      f'Model trained for {description.step:,} steps{about}; rahf {__version__}.'
     ),
     'limit': f'{limit / 2**20:g}',
     'longest': str(messages.LONGEST_PROMPT),
@@ -41,7 +41,7 @@ def home(description: Description, limit: int) -> html_page.Page:
       }
     ),
   }
-  return html_page.assemble('service', texts, allowed=ALLOWED)
+  return html_page.assemble('rahf.service', 'service', texts, allowed=ALLOWED)
 
 
 def reference(openapi: Mapping[str, Any]) -> html_page.Page:
@@ -58,7 +58,7 @@ def reference(openapi: Mapping[str, Any]) -> html_page.Page:
     'operations': ''.join(operations),
     'messages': ''.join(_message(name, schema) for name, schema in schemas.items()),
   }
-  return html_page.assemble('reference', texts, scripted=False)
+  return html_page.assemble('rahf.service', 'reference', texts, scripted=False)
 
 
 def _operation(name: str, operation: Mapping[str, Any]) -> str:

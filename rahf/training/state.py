@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
+from rahf.models.init import init_params
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
@@ -102,29 +103,6 @@ class StateFactory:
     shardings = self.shardings.step, self.shardings.opt_state
     step, opt_state = jax.jit(make, out_shardings=shardings)(tree)
     return TrainState(step, tree, opt_state)
-
-
-def init_params(model: RAHF, key: Array) -> Any:
-  """Makes a model's parameters, boxed with their logical axes.
-
-  Under `jax.eval_shape` it says what a model has, without making it.
-  """
-  size = model.config.image_size
-  # Lengths do not enter the shapes of parameters.
-  return model.init(
-    key,
-    jnp.zeros((1, size, size, 3)),
-    jnp.ones((1, model.config.texts, 1), jnp.int32),
-    jnp.ones((1, 1), jnp.int32),
-    train=False,
-  )['params']
-
-
-def abstract_params(model: RAHF) -> Any:
-  """Returns shapes and dtypes of a model's parameters."""
-  return nn.unbox(
-    jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
-  )
 
 
 def _is_masked(moment: Any) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-import rahf
 from rahf.errors import InputError
 from rahf.fileio import strict_json
 from rahf.runtime.tree import by_path
+from rahf.version import __version__
 from rahf.workdir.checksums import checksums
 from rahf.workdir.ownership import METADATA
 
@@ -27,7 +27,7 @@ class DamagedCheckpointError(InputError):
 
 def marks(state: Any) -> dict[str, Any]:
   """Returns what is saved with a checkpoint to know it again."""
-  return {'format': FORMAT, 'rahf': rahf.__version__, 'arrays': _marked(state)}
+  return {'format': FORMAT, 'rahf': __version__, 'arrays': _marked(state)}
 
 
 def _marked(state: Any) -> Arrays:
@@ -48,7 +48,7 @@ def saved(where: epath.Path) -> Arrays:
     if there.get('format', 0) > FORMAT:
       raise InputError(
         f'{where} has format {there["format"]}, written by rahf {there.get("rahf")}; '
-        f'this is rahf {rahf.__version__}, which reads format {FORMAT}: update it'
+        f'this is rahf {__version__}, which reads format {FORMAT}: update it'
       )
     arrays = there.get('arrays', {})
     found = {path: (str(text), int(number)) for path, (text, number) in arrays.items()}

@@ -11,8 +11,8 @@ from util import make_pixels
 import rahf
 import tiny_directory
 from rahf.data import images, schema
+from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
-from rahf.reports.panels import overlay
 
 PROMPT = 'a red circle, a blue square'
 

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import rahf
 from rahf.data import images
-from rahf.reports import panels
+from rahf.drawing import heatmap as colours
 from rahf.service.admission import Limits
 from rahf.service.engine import Engine
 from served import PROMPT, make_image, running, write_model
@@ -99,7 +99,7 @@ def test_scores_words_and_maps_are_the_model_s(opened, model):
     wait_for(opened, name)
     heatmap = expected.heatmaps[name]
     for row, column in ((2, 3), (20, 30)):
-      colour, alpha = panels.heat(heatmap[row, column])
+      colour, alpha = colours.heat(heatmap[row, column])
       found = pixel(opened, column / 40, row / 24)
       # A canvas keeps colours multiplied by their opacity: few levels where it is low.
       np.testing.assert_allclose(found[:3], colour, atol=6)

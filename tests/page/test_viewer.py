@@ -6,13 +6,13 @@ import numpy as np
 from pages import find, pixel, press, texts, wait_for_heat
 from selenium.webdriver.common.keys import Keys
 
-from rahf.reports import panels
+from rahf.drawing import heatmap
 
 
 def test_the_heat_has_the_colours_of_the_panels(opened):
   find(opened, '#samples tbody tr:nth-child(1)').click()
   wait_for_heat(opened, 'uid-0 implausibility annotated')
-  colours, alpha = panels.heat(np.array([1.0, 0.0]))
+  colours, alpha = heatmap.heat(np.array([1.0, 0.0]))
   np.testing.assert_allclose(
     pixel(opened, 0.9, 0.1), [*colours[0], 255 * alpha[0]], atol=4
   )

@@ -6,6 +6,7 @@ from PIL import ImageColor
 
 from rahf.data import schema
 from rahf.drawing import text_layout
+from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
 from rahf.reports import panels
 
@@ -42,7 +43,7 @@ def test_any_size_gives_the_same_layout(shape):
 
 def test_overlay_leaves_what_is_zero_and_brightens_with_the_value():
   image = np.full((1, 11, 3), 128, np.uint8)
-  heat = panels.overlay(image, np.linspace(0, 1, 11)[None].astype(np.float32))
+  heat = overlay(image, np.linspace(0, 1, 11)[None].astype(np.float32))
   assert len(set(heat[0, 0])) == 1  # grey: no heat at all
   luminance = heat[0] @ np.array([0.2126, 0.7152, 0.0722])
   # Half transparent, the first steps may be as dark as the grey below them.

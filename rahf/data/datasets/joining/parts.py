@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tqdm
 
-import rahf
 from rahf.data import schema
 from rahf.data.datasets.joining import features
 from rahf.data.datasets.joining.report import Line
 from rahf.data.image_files import version
 from rahf.data.storage import manifest
 from rahf.fileio import atomic_write
+from rahf.version import __version__
 
 # Some 500 MB of images of 1024 px: what a kill loses for each thread.
 SAMPLES = 512
@@ -188,7 +188,7 @@ class _Maker:
 def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
   """Returns a digest of all that a part depends on."""
   files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
-  content = [rahf.__version__, common, samples, [*map(version, files)]]
+  content = [__version__, common, samples, [*map(version, files)]]
   # What is no plain value is a path, as it stands or in a place.
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()

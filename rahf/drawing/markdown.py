@@ -1,0 +1,19 @@
+"""Markdown tables."""
+
+from collections.abc import Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a Markdown table, labels to the left and numbers to the right."""
+  widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+  lines = [header, rule, *rows]
+  return '\n'.join(
+    '| '
+    + ' | '.join(
+      [line[0].ljust(widths[0])]
+      + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+    )
+    + ' |'
+    for line in lines
+  )

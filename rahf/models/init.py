@@ -1,0 +1,34 @@
+"""A model's parameters, fresh or described."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array
+
+from rahf.models.rahf import RAHF
+
+
+def init_params(model: RAHF, key: Array) -> Any:
+  """Makes a model's parameters, boxed with their logical axes.
+
+  Under `jax.eval_shape` it says what a model has, without making it.
+  """
+  size = model.config.image_size
+  # Lengths do not enter the shapes of parameters.
+  return model.init(
+    key,
+    jnp.zeros((1, size, size, 3)),
+    jnp.ones((1, model.config.texts, 1), jnp.int32),
+    jnp.ones((1, 1), jnp.int32),
+    train=False,
+  )['params']
+
+
+def abstract_params(model: RAHF) -> Any:
+  """Returns shapes and dtypes of a model's parameters."""
+  return nn.unbox(
+    jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+  )
