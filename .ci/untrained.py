@@ -9,15 +9,16 @@ import sys
 import sentencepiece
 from etils import epath
 
-from rahf.training.blueprint import draw_up
+from rahf.tasks import make_task
+from rahf.training.setup import set_up
 from rahf.workdir.checkpoint import Checkpoints
-from rahf.workdir.ownership import claimed
+from rahf.workdir.ownership import claim_workdir
 
 config = runpy.run_path(sys.argv[1])['get_config']()
 workdir = epath.Path(sys.argv[2]).absolute()
-with claimed(workdir, config, started=False):
+with claim_workdir(workdir, config, started=False):
   checkpoints = Checkpoints(workdir)
-  checkpoints.save(0, draw_up(config).states.make(0))
+  checkpoints.save(0, set_up(make_task(config)).states.make(0))
   checkpoints.close()
   with (workdir / 'tokenizer.model').open('wb') as file:
     sentencepiece.SentencePieceTrainer.train(

@@ -23,13 +23,15 @@ from rahf.data.pipeline.batches import eval_batches
 from rahf.data.schema import Batch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import Tokenizer, at_word_ends
-from rahf.evaluate import Predictions, make_predict
 from rahf.evaluation import samples
 from rahf.evaluation.score_example import Prediction
 from rahf.evaluation.score_example import score as score_example
 from rahf.models.rahf import RAHF, Fused
 from rahf.runtime import sharding
-from rahf.training.setup import Experiment, set_up
+from rahf.tasks import make_task
+from rahf.tasks.feedback import FeedbackSession
+from rahf.training.eval_step import Predictions, make_predict
+from rahf.training.setup import set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'
@@ -40,41 +42,43 @@ _BATCHES = flags.DEFINE_integer('batches', 4, 'Batches that are timed.')
 def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
-  experiment = set_up(config)
-  split = experiment.split(config.eval.final_split)
+  task = make_task(config)
+  setup = set_up(task)
+  session = task.open(setup)
+  split = session.data.split(config.eval.final_split)
   batches = list(
     itertools.islice(
       eval_batches(
         split,
-        experiment.tokenizer,
-        experiment.options,
+        session.data.tokenizer,
+        session.data.options,
         batch_size=config.eval.batch_size,
       ),
       _BATCHES.value,
     )
   )
   print(f'{machine.processor()}; {machine.accelerator()}')
-  model = experiment.model.config
+  model = session.model.config
   print(
     f'{model.variant}, {model.image_size} px, {len(batches)} batches of '
-    f'{config.eval.batch_size}, {experiment.options.target_length} ids at most'
+    f'{config.eval.batch_size}, {session.data.options.target_length} ids at most'
   )
-  params = experiment.states.make(config.seed).params
-  with jax.set_mesh(experiment.mesh):
-    measure(experiment, split, batches, params, config.keywords)
+  params = setup.states.make(config.seed).params
+  with jax.set_mesh(session.setup.mesh):
+    measure(session, split, batches, params, config.keywords)
 
 
 def measure(
-  experiment: Experiment,
+  session: FeedbackSession,
   split: RecordSplit,
   batches: list[Batch],
   params: Any,
   options: ConfigDict,
 ) -> None:
   """Prints a line for each part; `options` is config.keywords."""
-  model, length = experiment.model, experiment.options.target_length
+  model, length = session.model, session.data.options.target_length
   size = len(batches[0].index)
-  on_device = [sharding.put_batch(batch, experiment.mesh) for batch in batches]
+  on_device = [sharding.put_batch(batch, session.setup.mesh) for batch in batches]
 
   def encode(params: Any, batch: Batch) -> Fused:
     inputs = batch.image, batch.text
@@ -83,8 +87,8 @@ def measure(
   def decode(params: Any, fused: Fused) -> jax.Array:
     return model.apply({'params': params}, fused, length, method=RAHF.decode_greedily)
 
-  mark_ids = experiment.tokenizer.mark_ids
-  predict = make_predict(model, options, mark_ids, length, experiment.gather)
+  mark_ids = session.data.tokenizer.mark_ids
+  predict = make_predict(model, options, mark_ids, length, session.setup.gather)
   seconds, found = _time(predict, params, on_device)
   _line('inference step', seconds, size)
   seconds, fused = _time(encode, params, on_device)
@@ -94,7 +98,7 @@ def measure(
 
   found = [jax.tree.map(np.asarray, predictions) for predictions in found]
   start = time.perf_counter()
-  examples = score(experiment.tokenizer, split, found)
+  examples = score(session.data.tokenizer, split, found)
   _line('labels and metrics', time.perf_counter() - start, examples)
 
 

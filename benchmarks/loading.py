@@ -26,7 +26,8 @@ from rahf import config as config_lib
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained import loading
 from rahf.runtime.tree import by_path
-from rahf.training.blueprint import draw_up
+from rahf.tasks import make_task
+from rahf.training.setup import set_up
 from rahf.training.state import StateFactory
 
 _SCRATCH = flags.DEFINE_string('scratch', None, 'Where the files are put meanwhile.')
@@ -45,8 +46,8 @@ def make_config():
 
 
 def make_factory() -> tuple[RAHFConfig, StateFactory]:
-  blueprint = draw_up(make_config())
-  return blueprint.model.config, blueprint.states
+  setup = set_up(make_task(make_config()))
+  return setup.task.model.config, setup.states
 
 
 def main(argv: list[str]) -> None:

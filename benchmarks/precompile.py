@@ -48,9 +48,9 @@ def row(variant: str, topology: str) -> list[str]:
 
   config = importlib.import_module(f'configs.{variant}').get_config()
   config.precompile.topology = topology
-  blueprint = precompile.draw_up_for_topology(config)
-  training, inference = precompile.compile_steps(blueprint)
-  mesh = blueprint.mesh
+  setup = precompile.set_up_for_topology(config)
+  training, inference = precompile.compile_steps(setup)
+  mesh = setup.mesh
   kind = mesh.devices.flat[0].device_kind
   limit = training.limit / GIB
   return [

@@ -29,8 +29,9 @@ from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import sharding
+from rahf.tasks import make_task
 from rahf.training.batch_spec import random_batch
-from rahf.training.blueprint import draw_up
+from rahf.training.setup import set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
@@ -39,6 +40,10 @@ _STEPS = flags.DEFINE_integer('steps', 30, 'Steps of each kind that are timed.')
 _SAMPLES = flags.DEFINE_integer('samples', 955, 'Samples on the report page.')
 SIDE = 512
 WORDS = ('a', 'red', 'cat', 'sits', 'on', 'two', 'chairs', 'in', 'the', 'sun')
+
+
+def jit_step(setup):
+  return jax.jit(setup.make_train_step(), **setup.jit_options)
 
 
 def main(argv: list[str]) -> None:
@@ -52,16 +57,14 @@ def main(argv: list[str]) -> None:
 
 def measure_training(config: ConfigDict, folder: pathlib.Path) -> None:
   """Prints what norms and scalars add to a step."""
-  blueprint = draw_up(config)
-  batch = sharding.put_batch(
-    random_batch(config, config.train.batch_size), blueprint.mesh
-  )
+  setup = set_up(make_task(config))
+  batch = sharding.put_batch(random_batch(config, config.train.batch_size), setup.mesh)
   key = jax.random.key(0)
-  with jax.set_mesh(blueprint.mesh):
-    states = [blueprint.states.make(config.seed) for _ in range(2)]
-    steps = [blueprint.train_step().lower(states[0], batch, key).compile()]
+  with jax.set_mesh(setup.mesh):
+    states = [setup.states.make(config.seed) for _ in range(2)]
+    steps = [jit_step(setup).lower(states[0], batch, key).compile()]
     with mock.patch('rahf.training.train_step.norms', return_value={}):
-      steps.append(blueprint.train_step().lower(states[0], batch, key).compile())
+      steps.append(jit_step(setup).lower(states[0], batch, key).compile())
     seconds = [[], []]
     for turn in range(_STEPS.value + 3):
       for which, step in enumerate(steps):

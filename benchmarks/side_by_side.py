@@ -142,14 +142,15 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
   from rahf.models.rahf import RAHF
   from rahf.precompile import ANY_MARK_IDS
   from rahf.runtime import sharding
+  from rahf.tasks import make_task
   from rahf.training.batch_spec import random_batch
-  from rahf.training.blueprint import draw_up
+  from rahf.training.setup import set_up
 
-  blueprint = draw_up(config, jax.devices()[:1])
-  model, states, mesh = blueprint.model, blueprint.states, blueprint.mesh
+  setup = set_up(make_task(config), jax.devices()[:1])
+  model, states, mesh = setup.task.model, setup.states, setup.mesh
   key, length = jax.random.key(0), config.data.target_length
   batch = random_batch(config, config.train.batch_size)
-  train_step = blueprint.train_step()
+  train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
 
   def infer(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)

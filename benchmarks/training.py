@@ -25,8 +25,9 @@ from rahf.costs.work import Work
 from rahf.data.schema import Batch
 from rahf.drawing.markdown import markdown_table
 from rahf.runtime import sharding
+from rahf.tasks import make_task
 from rahf.training.batch_spec import batch_shapes, random_batch
-from rahf.training.blueprint import draw_up
+from rahf.training.setup import set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
@@ -49,13 +50,13 @@ def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
   print(f'{machine.processor()}; {machine.accelerator()}')
-  blueprint = draw_up(config)
-  model, states, mesh = blueprint.model, blueprint.states, blueprint.mesh
+  setup = set_up(make_task(config))
+  model, states, mesh = setup.task.model, setup.states, setup.mesh
   size = config.train.batch_size
   count = sum(leaf.size for leaf in jax.tree.leaves(states.abstract.params))
   print(f'{model.config.variant}, {model.config.image_size} px, batch {size}')
   _line('parameters', count / 1e6, 'M')
-  step = blueprint.train_step()
+  step = jax.jit(setup.make_train_step(), **setup.jit_options)
   with jax.set_mesh(mesh):
     arguments = states.abstract, batch_shapes(config, size), jax.random.key(0)
     counts = work.count(step, *arguments)

@@ -44,6 +44,7 @@ FACTOR = validators.real(0, 1e6)
 WIDTHS = validators.sequence(WIDTH, '(64, 32)')
 # Of every setting, by its path.
 RULES: dict[str, validators.Rule] = {
+  'task': validators.text,
   'seed': validators.whole(0, validators.MOST - 1),
   'platform': validators.one_of(('', *PLATFORMS)),
   'model.variant': validators.one_of(VARIANTS),
@@ -100,6 +101,7 @@ RULES: dict[str, validators.Rule] = {
   'train.keep_checkpoints': validators.optional(POSITIVE),
   'train.keep_best': validators.one_of(CRITERIA),
   'train.max_skipped': COUNT,
+  'train.average': validators.real(0, 0.999999),
   'eval.every': POSITIVE,
   'eval.batch_size': validators.whole(1, 2**20),
   **{f'eval.{name}': validators.one_of(SPLITS) for name in ('split', 'final_split')},
@@ -169,6 +171,8 @@ def default_config() -> ConfigDict:
   )
   config = ConfigDict(
     dict(
+      # What is trained: a key of `rahf.tasks.TASKS`.
+      task='feedback',
       seed=0,
       # Where to compute: 'cpu', 'gpu' or 'tpu'; what is missing is an error. '' leaves
       # it to JAX_PLATFORMS and to what JAX was installed for (`accelerator.py`).
@@ -228,6 +232,9 @@ def default_config() -> ConfigDict:
         # How many steps whose loss or gradient is not finite are left out, their
         # batches unused; one more ends the run.
         max_skipped=0,
+        # Decay per step of a moving average of the parameters, such as 0.9999, which is
+        # evaluated and exported in their place; 0 for none.
+        average=0.0,
       ),
       eval=dict(
         every=2000,

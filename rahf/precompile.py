@@ -7,6 +7,7 @@ compiles the real programs from shapes alone.
 import importlib.util
 import math
 import os
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -15,13 +16,12 @@ from ml_collections import ConfigDict
 
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
-from rahf.data.schema import Batch
 from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
-from rahf.evaluate import make_predict
 from rahf.runtime import sharding
-from rahf.training.batch_spec import batch_shapes
-from rahf.training.blueprint import Blueprint, draw_up
+from rahf.tasks import make_task
+from rahf.training.eval_step import make_predict
+from rahf.training.setup import Setup, set_up
 
 # Any two ids compile to the same program.
 ANY_MARK_IDS = (2, 3)
@@ -33,22 +33,22 @@ def precompile(config: ConfigDict) -> str:
   Raises:
     InputError: a setting does not fit, there is no such topology, or no libtpu.
   """
-  blueprint = draw_up_for_topology(config)
-  return report(config, blueprint.mesh, *compile_steps(blueprint))
+  setup = set_up_for_topology(config)
+  return report(config, setup.mesh, *compile_steps(setup))
 
 
-def draw_up_for_topology(config: ConfigDict) -> Blueprint:
-  """Returns what `config.precompile.topology` is to compile.
+def set_up_for_topology(config: ConfigDict) -> Setup:
+  """Sets up a run on the devices of `config.precompile.topology`.
 
   Raises:
     InputError: as `precompile`.
   """
-  blueprint = draw_up(config, find_devices(config.precompile.topology))
-  blueprint.check_train_batch()
+  setup = set_up(make_task(config), find_devices(config.precompile.topology))
+  setup.check_train_batch()
   sharding.check_batch_size(
-    'config.eval.batch_size', config.eval.batch_size, blueprint.mesh
+    'config.eval.batch_size', config.eval.batch_size, setup.mesh
   )
-  return blueprint
+  return setup
 
 
 def find_devices(topology: str) -> list[jax.Device]:
@@ -78,26 +78,25 @@ def find_devices(topology: str) -> list[jax.Device]:
     ) from error
 
 
-def compile_steps(blueprint: Blueprint) -> tuple[Costs, Costs]:
+def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
   """Returns the costs of the training step and of the inference step."""
-  config, mesh, states = blueprint.config, blueprint.mesh, blueprint.states
+  config, mesh, states = setup.config, setup.mesh, setup.states
   replicated = sharding.replicated(mesh)
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
 
-  def batch(rows: int) -> Batch:
-    return batch_shapes(config, rows, sharding.batch_sharding(mesh))
+  def batch(rows: int) -> Any:
+    return setup.task.batch_shapes(rows, sharding.batch_sharding(mesh))
 
+  train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
   length = config.data.target_length
   predict = jax.jit(
-    make_predict(
-      blueprint.model, config.keywords, ANY_MARK_IDS, length, blueprint.gather
-    ),
+    make_predict(setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather),
     out_shardings=replicated,
   )
   with jax.set_mesh(mesh):
     training = measure(
-      blueprint.train_step(),
+      train_step,
       (states.abstract, batch(config.train.batch_size), key),
       mesh,
       loop_trips=1,

@@ -1,45 +1,40 @@
 """The training loop: data, step, log, save, evaluate, in this order.
 
 Steps are the clock. Step n draws its randomness from (seed, n) and its batch from
-(seed, n), so that a run that was stopped goes on as if it had not been.
+(seed, n), so that a run that was stopped continues as if it had not been.
 """
 
 import contextlib
+import math
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rahf import config as config_lib
-from rahf.data import open_dataset
-from rahf.data.pipeline.batches import train_batches
 from rahf.data.pipeline.prefetch import prefetch
-from rahf.evaluate import Evaluator
-from rahf.pretrained import loading
-from rahf.pretrained.card import model_card
-from rahf.reports import report
+from rahf.pretrained.loading import Plan
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interrupted, Interruption
-from rahf.runtime.tree import by_path
+from rahf.tasks import make_task
 from rahf.training.nan_guard import FiniteCheck
-from rahf.training.setup import Experiment, describe, set_up
+from rahf.training.setup import Setup, set_up
 from rahf.training.state import TrainState
 from rahf.training.step_timer import Pace
+from rahf.training.task import Evaluator, Session
 from rahf.training.train_step import Metrics
-from rahf.workdir import checkpoint, ownership
+from rahf.workdir import ownership
+from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.checksums import checksums
 from rahf.workdir.metrics_log import Journal
 
 # In metrics.jsonl: how many steps were left out so far, at each that is.
 SKIPPED = 'skipped'
-# Printed after each evaluation; everything is in metrics.jsonl and TensorBoard.
-HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
 
 
 def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
-  """Trains to `config.train.steps`, or goes on from the newest checkpoint.
+  """Trains to `config.train.steps`, from the newest checkpoint if there is one.
 
   On SIGTERM, to any of its processes, it saves a checkpoint and returns.
 
@@ -48,93 +43,101 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
       loss is no longer finite.
     Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
-  config_lib.validate(config)
+  task = make_task(config)
   ownership.check_workdir(workdir, config)
   with distributed.interruptible(interruption):
-    experiment = set_up(config)
-    experiment.check_train_batch()
-    # Opened now, since a missing split should not show after hours.
-    names = dict.fromkeys(
-      [
-        'train',
-        config.eval.split,
-        config.keywords.threshold_split,
-        config.eval.final_split,
-      ]
-    )
-    print(describe(experiment, [experiment.split(name) for name in names]))
-    evaluator = Evaluator(config, experiment)
-    # Before the directory is claimed: a mistake in config.init can still be mended.
-    # As the first sees it: a shared folder may look different to others for a while.
-    started = bool(distributed.from_first(ownership.is_started(workdir)))
-    plan = None if started else plan_weights(config, experiment)
+    setup = set_up(task)
+    setup.check_train_batch()
+    session = task.open(setup)
+    evaluator = session.evaluator()
+    # Described now, since a missing split should not show after hours.
+    print(session.describe(('train', *_evaluated_splits(config, evaluator))))
+    # As the first process sees it: a shared folder may look different to others.
+    resumes = bool(distributed.from_first(ownership.is_started(workdir)))
+    # Before the directory is locked: a mistake in config.init can still be mended.
+    plan = None if resumes else session.plan_weights()
+    if plan and plan.sources:
+      print(plan.report())
   with (
-    ownership.claimed(workdir, config, started),
+    ownership.claim_workdir(workdir, config, resumes),
     TensorBoardWriter(workdir / 'tensorboard') as board,
+    jax.set_mesh(setup.mesh),
   ):
-    trainer = Trainer(config, workdir, experiment, plan, evaluator, interruption, board)
+    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+    if plan is None:
+      step, state = restore(checkpoints, setup)
+      print(f'Resuming {workdir} at step {step}.')
+    else:
+      step, state = 0, fresh_state(setup, plan)
+      if distributed.is_first():
+        session.write_description(workdir, plan)
+    stop = distributed.StopSignal(interruption, setup.mesh)
+    trainer = Trainer(workdir, setup, session, evaluator, checkpoints, stop, board)
     try:
-      with jax.set_mesh(experiment.mesh):
-        trainer.run()
+      trainer.run(step, state)
     finally:
-      trainer.close()
+      checkpoints.close()
 
 
-def plan_weights(config: ConfigDict, experiment: Experiment) -> loading.Plan:
-  """Says where each parameter of a new run comes from; reads no arrays.
+def fresh_state(setup: Setup, plan: Plan) -> TrainState:
+  """Makes the state of a new run, from the weights that config.init names if any."""
+  seed = setup.config.seed
+  # Fresh ones first: making them takes more memory than they have.
+  params = setup.states.fresh(seed, plan.fresh) | plan.read()
+  return setup.states.start(params, seed)
 
-  Raises:
-    InputError: what config.init names cannot be read or does not fit the model.
-  """
-  plan = loading.plan(
-    loading.open_sources(config.init),
-    by_path(experiment.states.abstract.params),
-    experiment.model.config,
-  )
-  if plan.sources:
-    print(plan.report())
-  return plan
+
+def restore(checkpoints: Checkpoints, setup: Setup) -> tuple[int, TrainState]:
+  """Reads the newest checkpoint that is whole; returns its step and the state."""
+  step, tree = checkpoints.restore_newest(setup.states.abstract.to_tree())
+  return step, TrainState(**tree)
+
+
+def _evaluated_splits(config: ConfigDict, evaluator: Evaluator) -> list[str]:
+  """Returns every split that the run will evaluate, once each."""
+  splits = config.eval.split, config.eval.final_split
+  every = (name for one in splits for name in (*evaluator.splits_before(one), one))
+  return [*dict.fromkeys(every)]
 
 
 class Trainer:
   """One run in one work directory.
 
   Attributes:
-    state: the training state behind the last finished step.
+    state: the training state after the last finished step.
     step: how many steps are finished, on the host.
   """
 
   def __init__(
     self,
-    config: ConfigDict,
     workdir: epath.Path,
-    experiment: Experiment,
-    plan: loading.Plan | None,
+    setup: Setup,
+    session: Session,
     evaluator: Evaluator,
-    interruption: Interruption,
+    checkpoints: Checkpoints,
+    stop: distributed.StopSignal,
     board: TensorBoardWriter,
   ):
-    self._config = config
+    self._config = setup.config
     self._workdir = workdir
-    self._experiment = experiment
-    self._stop = distributed.StopSignal(interruption, experiment.mesh)
-    self._board = board
-    self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep_checkpoints)
+    self._mesh = setup.mesh
+    self._session = session
     self._evaluator = evaluator
-    self.step, self.state = self._resume() if plan is None else self._begin(plan)
-    # One reader and writer: it is cut where the run goes on.
-    self._journal = Journal(workdir, self.step) if distributed.is_first() else None
+    self._checkpoints = checkpoints
+    self._stop = stop
+    self._board = board
+    self._train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
+
+  def run(self, step: int, state: TrainState) -> None:
+    """Trains, evaluates and saves until the last step or an interruption."""
+    self.step, self.state = step, state
+    # One reader and writer; lines after the checkpoint are dropped.
+    self._journal = Journal(self._workdir, step) if distributed.is_first() else None
     skipped = self._journal.count(SKIPPED) if self._journal else 0
     self._finite = FiniteCheck(
-      config.train.max_skipped, int(distributed.from_first(skipped))
+      self._config.train.max_skipped, int(distributed.from_first(skipped))
     )
-    self._train_step = experiment.train_step()
-
-  def run(self) -> None:
-    """Trains, evaluates and saves until the last step or an interruption."""
-    # Signals are answered between batches: no compilation must keep them waiting then.
-    self._evaluator.compile()
-    checksums(self.state)
+    self._compile_ahead()
     try:
       self._evaluate_if_due()
       self._train()
@@ -142,51 +145,28 @@ class Trainer:
         self._evaluate_if_due()
         self._evaluate_finally()
     except Interrupted:
-      pass
+      self._stop.poll()
     if self._stop.received:
       if self.step:
         self._save()
-      print(f'Interrupted after step {self.step}; the same command goes on from there.')
+      print(f'Interrupted after step {self.step}; run the same command to continue.')
 
-  def close(self) -> None:
-    """Waits for the checkpoint that is being written."""
-    self._checkpoints.close()
+  def _compile_ahead(self) -> None:
+    """Compiles evaluation and checksums, so that no signal has to wait for them.
 
-  def _begin(self, plan: loading.Plan) -> tuple[int, TrainState]:
-    """Makes a fresh state, from the weights that config.init names if any."""
-    states = self._experiment.states
-    # Fresh ones first: making them takes more memory than they have.
-    params = states.fresh(self._config.seed, plan.fresh) | plan.read()
-    if distributed.is_first():
-      card = model_card(self._experiment.model.config, plan)
-      (self._workdir / 'model_card.md').write_text(card)
-      # Where the data are not, such as where the model is exported.
-      tokenizer = self._experiment.tokenizer.to_bytes()
-      (self._workdir / open_dataset.TOKENIZER_FILE).write_bytes(tokenizer)
-    return 0, states.start(params)
-
-  def _resume(self) -> tuple[int, TrainState]:
-    """Restores the newest checkpoint."""
-    step, state = self._checkpoints.restore_newest(self._experiment.states.abstract)
-    print(f'Resuming {self._workdir} at step {step}.')
-    return step, state
+    The training step is compiled by the first step, before which there is nothing to
+    save.
+    """
+    self._evaluator.compile()
+    checksums(self.state.to_tree())
 
   def _train(self) -> None:
     """Runs the remaining steps; evaluates and saves on the way."""
     config = self._config.train
     key = jax.random.key(self._config.seed + 1)
-    batches = train_batches(
-      self._experiment.training_splits(),
-      self._experiment.tokenizer,
-      self._experiment.options,
-      batch_size=config.batch_size,
-      seed=self._config.seed,
-      start_step=self.step,
-      weights=self._experiment.weights,
-      rows=sharding.process_rows(config.batch_size, self._experiment.mesh),
-    )
     batches = prefetch(
-      batches, lambda batch: sharding.put_batch(batch, self._experiment.mesh)
+      self._session.train_batches(self.step),
+      lambda batch: sharding.put_batch(batch, self._mesh),
     )
     bar = tqdm(
       total=config.steps,
@@ -240,10 +220,7 @@ class Trainer:
     if not distributed.is_first():
       return
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    shown = (
-      f'loss {values["loss/total"]:.4g} (maps {values["loss/heatmap"]:.3g}, '
-      f'scores {values["loss/score"]:.3g}, text {values["loss/sequence"]:.3g})'
-    )
+    shown = _describe_losses(values)
     if speed:
       shown = f'{speed["examples_per_second"]:.0f} examples/s, {shown}'
     values |= speed
@@ -256,7 +233,9 @@ class Trainer:
   def _save(self) -> None:
     best = self._best_step() if distributed.is_first() else None
     found = int(distributed.from_first(-1 if best is None else best))
-    self._checkpoints.save(self.step, self.state, None if found < 0 else found)
+    self._checkpoints.save(
+      self.step, self.state.to_tree(), None if found < 0 else found
+    )
 
   def _best_step(self) -> int | None:
     """Returns the step whose evaluation was the best so far, if that is asked for."""
@@ -277,37 +256,47 @@ class Trainer:
     if tables:
       print(f'\n{tables}\nWritten to {self._workdir}/eval.')
 
-  def _evaluate(self, split_name: str) -> str:
-    """Evaluates one split and writes every report of it, unless that was done.
+  def _evaluate(self, split: str) -> str:
+    """Evaluates a split, and first those that it needs; returns its tables.
 
     Raises:
       Interrupted: SIGTERM came; what was computed is dropped.
     """
-    tables = self._workdir / 'eval' / f'{split_name}-{self.step}.md'
+    for before in self._evaluator.splits_before(split):
+      self._evaluate_one(before)
+    return self._evaluate_one(split)
+
+  def _evaluate_one(self, split: str) -> str:
+    """Evaluates one split and writes every report of it, unless that was done."""
+    tables = self._workdir / 'eval' / f'{split}-{self.step}.md'
     done = distributed.is_first() and (
-      self._journal.has(self.step, split_name) and tables.exists()
+      self._journal.has(self.step, split) and tables.exists()
     )
     if distributed.from_first(done):
       return tables.read_text() if done else ''
-    threshold = report.tuned_threshold(
-      self._workdir, self._config.keywords, split_name, self.step, self._evaluate
-    )
-    metrics, text = self._evaluator.evaluate_and_report(
-      self.state.params,
-      self._workdir,
-      self.step,
-      split_name,
-      threshold,
-      self._stop,
-      self._board,
+    metrics, text = self._evaluator.evaluate(
+      self.state.variables, self._workdir, self.step, split, self._stop, self._board
     )
     if distributed.is_first():
       # Last: a run that is killed before this line does it all again.
-      self._journal.append(self.step, split_name, metrics)
-      shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in HEADLINES)
-      if split_name == self._config.eval.split and self._best_step() == self.step:
+      self._journal.append(self.step, split, metrics)
+      headlines = self._evaluator.headlines
+      shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in headlines)
+      if split == self._config.eval.split and self._best_step() == self.step:
         shown += f'; the best {self._config.train.keep_best} so far'
-      tqdm.write(f'{split_name}, step {self.step}: {shown}')
+      tqdm.write(f'{split}, step {self.step}: {shown}')
     # Processes that leave meanwhile would take the first with them.
     distributed.wait_for_all()
     return text
+
+
+def _describe_losses(metrics: dict[str, float]) -> str:
+  """Returns the total loss, and in brackets what it is the sum of."""
+  parts = {
+    name.removeprefix('loss/'): value
+    for name, value in metrics.items()
+    if name.startswith('loss/')
+  }
+  total = parts.pop('total', math.nan)
+  inside = ', '.join(f'{name} {value:.3g}' for name, value in parts.items())
+  return f'loss {total:.4g}' + (f' ({inside})' if inside else '')

@@ -14,13 +14,14 @@ import tiny
 from rahf.data import images, schema
 from rahf.data.pipeline import batches
 from rahf.errors import InputError
-from rahf.evaluate import Evaluator, evaluate
+from rahf.evaluate import evaluate
 from rahf.evaluation.score_example import constant_metrics
 from rahf.runtime import sharding
+from rahf.runtime.distributed import StopSignal
 from rahf.runtime.preemption import Interrupted, Interruption
+from rahf.tasks import make_task
 from rahf.training import losses
 from rahf.training.setup import set_up
-from rahf.training.state import StateFactory
 
 # No batch of 7 or 8 divides it.
 EXAMPLES = 19
@@ -47,36 +48,37 @@ def config(data_dir):
 
 
 @pytest.fixture(scope='module')
-def experiment(config):
+def session(config):
   """On eight devices."""
-  return set_up(config)
+  task = make_task(config)
+  return task.open(set_up(task))
 
 
 @pytest.fixture(scope='module')
-def params(experiment):
-  return jax.device_get(experiment.states.make(0).params)
+def params(session):
+  return jax.device_get(session.setup.states.make(0).params)
 
 
 @pytest.fixture(scope='module')
-def alone(experiment):
+def alone(session):
   """The same on one device."""
-  one = sharding.make_mesh({'data': 1, 'fsdp': 1, 'tensor': 1}, jax.devices()[:1])
-  states = StateFactory(experiment.model, experiment.optimizer, one)
-  return dataclasses.replace(experiment, mesh=one, states=states)
+  setup = set_up(session.setup.task, jax.devices()[:1])
+  return dataclasses.replace(session, setup=setup)
 
 
-def run(config, experiment, params, batch_size, **arguments):
-  config = config.copy_and_resolve_references()
+def run(session, params, batch_size, **arguments):
+  config = session.setup.config.copy_and_resolve_references()
   config.eval.batch_size = batch_size
-  with jax.set_mesh(experiment.mesh):
-    evaluator = Evaluator(config, experiment)
-    return evaluator(params, experiment.split('dev'), **arguments)
+  setup = dataclasses.replace(session.setup, config=config)
+  evaluator = dataclasses.replace(session, setup=setup).evaluator()
+  with jax.set_mesh(setup.mesh):
+    return evaluator.measure(params, session.data.split('dev'), **arguments)
 
 
 @pytest.fixture(scope='module')
-def reference(config, alone, params):
+def reference(alone, params):
   """Batches of 8 on one device, the last of them padded."""
-  return run(config, alone, params, 8)
+  return run(alone, params, 8)
 
 
 def test_metrics_are_those_of_the_contract(reference):
@@ -93,10 +95,9 @@ def test_metrics_are_those_of_the_contract(reference):
 
 @pytest.mark.parametrize(('devices', 'batch_size'), [(1, 1), (1, 7), (8, 8)])
 def test_batch_size_and_devices_do_not_matter(
-  config, experiment, alone, params, reference, devices, batch_size
+  session, alone, params, reference, devices, batch_size
 ):
-  on = experiment if devices == 8 else alone
-  found = run(config, on, params, batch_size).metrics
+  found = run(session if devices == 8 else alone, params, batch_size).metrics
   assert found.keys() == reference.metrics.keys()
   for name, value in reference.metrics.items():
     assert found[name] == pytest.approx(value, 1e-6, 1e-6, nan_ok=True), name
@@ -105,24 +106,25 @@ def test_batch_size_and_devices_do_not_matter(
 def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
   config, alone, params, reference
 ):
-  split = alone.split('dev')
+  data, mesh = alone.data, alone.setup.mesh
+  split = data.split('dev')
   (batch,) = batches.eval_batches(
-    split, alone.tokenizer, alone.options, batch_size=len(split)
+    split, data.tokenizer, data.options, batch_size=len(split)
   )
-  predict = Evaluator(config, alone).predict
-  with jax.set_mesh(alone.mesh):
-    found = predict(params, sharding.put_batch(batch, alone.mesh))
+  with jax.set_mesh(mesh):
+    found = alone.evaluator().predict(params, sharding.put_batch(batch, mesh))
   assert found.counts.scores.tolist() == [EXAMPLES] * 4
   expected = losses.weighted_losses(found.errors, found.counts, config.loss)
   for name, value in expected._asdict().items():
     assert reference.metrics[f'loss/{name}'] == pytest.approx(float(value), rel=1e-6)
 
 
-def test_evaluation_can_be_interrupted(config, experiment, params):
+def test_evaluation_can_be_interrupted(session, params):
   interruption = Interruption()
   interruption.requested = True
+  stop = StopSignal(interruption, session.setup.mesh)
   with pytest.raises(Interrupted):
-    run(config, experiment, params, 8, check=interruption.check)
+    run(session, params, 8, stop=stop)
 
 
 def test_eval_mode_says_what_the_loop_said(trained, data_dir, tmp_path, capsys):

@@ -16,10 +16,10 @@ FILES = sorted(ROOT.rglob('*.py'))
 # those of one line do not know each other.
 LAYERS = [
   {'__init__', 'main'},
-  {'train', 'infer', 'export', 'precompile', 'annotate', 'serve'},
-  {'evaluate'},
-  {'reports', 'learning', 'service', 'annotation', 'training'},
-  {'inference'},
+  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate', 'serve'},
+  {'tasks'},
+  {'training', 'learning', 'service', 'annotation'},
+  {'reports', 'inference'},
   {'evaluation', 'workdir'},
   {'config'},
   {'data'},

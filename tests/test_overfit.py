@@ -16,12 +16,12 @@ import tiny
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.pipeline.batches import eval_batches, train_batches
 from rahf.data.tokenizer import at_word_ends
-from rahf.evaluate import Evaluator
 from rahf.pretrained import loading
-from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
+from rahf.tasks import make_task
+from rahf.tasks.feedback_data import open_data
+from rahf.tasks.feedback_evaluator import FeedbackEvaluator
 from rahf.training.setup import set_up
-from rahf.training.state import StateFactory
 from rahf.training.train_step import make_train_step
 
 STEPS = 250
@@ -106,40 +106,35 @@ def imported_state(states, model, folder):
 @pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])
 def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_path):
   config = make_config(assets, richhf, variant)
-  experiment = set_up(config)
-  mesh = sharding.make_mesh({'data': 1, 'fsdp': 1, 'tensor': 1}, jax.devices()[:1])
-  split, length = shortest(experiment.split('train'), experiment.tokenizer)
-  experiment = dataclasses.replace(
-    experiment,
-    mesh=mesh,
-    states=StateFactory(experiment.model, experiment.optimizer, mesh),
-    options=dataclasses.replace(
-      experiment.options,
-      text_length=length + 8,  # Room for the task string.
-      target_length=length,
-    ),
+  task = make_task(config)
+  setup = set_up(task, jax.devices()[:1])
+  data = open_data(config)
+  split, length = shortest(data.split('train'), data.tokenizer)
+  options = dataclasses.replace(
+    data.options,
+    text_length=length + 8,  # Room for the task string.
+    target_length=length,
   )
+  data = dataclasses.replace(data, options=options)
   batches = train_batches(
     [split],
-    experiment.tokenizer,
-    experiment.options,
+    data.tokenizer,
+    data.options,
     batch_size=8,
     seed=0,
     start_step=0,
   )
-  step = make_train_step(experiment.model, experiment.optimizer, config.loss)
+  step = make_train_step(task, setup.optimizer)
   step = jax.jit(step, donate_argnums=0)
-  with jax.set_mesh(mesh):
-    state = imported_state(experiment.states, experiment.model, tmp_path)
+  with jax.set_mesh(setup.mesh):
+    state = imported_state(setup.states, task.model, tmp_path)
     history = []
     for batch in itertools.islice(batches, STEPS):
       state, metrics = step(state, batch, jax.random.key(0))
       history.append(metrics)
-    evaluator = Evaluator(config, experiment)
-    found = evaluator(state.params, split).metrics
-    (batch,) = eval_batches(
-      split, experiment.tokenizer, experiment.options, batch_size=8
-    )
+    evaluator = FeedbackEvaluator(setup, task.model, data)
+    found = evaluator.measure(state.params, split).metrics
+    (batch,) = eval_batches(split, data.tokenizer, data.options, batch_size=8)
     predictions = evaluator.predict(state.params, batch)
 
   for name in ('total', 'heatmap', 'score', 'sequence'):
@@ -151,7 +146,7 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
   # Where greedy decoding copies the prompt, word by word it chooses the same.
   for index, p in zip(predictions.index, predictions.p_misaligned, strict=True):
     record = split[int(index)]
-    p_words = at_word_ends(np.asarray(p), experiment.tokenizer.encode(record.prompt))
+    p_words = at_word_ends(np.asarray(p), data.tokenizer.encode(record.prompt))
     np.testing.assert_array_equal(p_words > 0.5, np.array(record.keyword_labels) == 0)
   assert found['plausibility/plcc'] > 0.99
   assert found['implausibility/cc'] > 0.8

@@ -24,9 +24,9 @@ def small(topology: str = ''):
 
 def test_steps_for_the_devices_here():
   config = small()
-  blueprint = precompile.draw_up_for_topology(config)
-  training, inference = precompile.compile_steps(blueprint)
-  assert blueprint.mesh.size == 8
+  setup = precompile.set_up_for_topology(config)
+  training, inference = precompile.compile_steps(setup)
+  assert setup.mesh.size == 8
   # Forward and backward of one image a device against forward and 40 decoder steps.
   assert training.flops > 0
   assert inference.flops > 0
@@ -42,7 +42,7 @@ def test_steps_for_the_devices_here():
     assert costs.peak == costs.arguments + costs.temporaries + costs.outputs
     assert costs.bytes_moved > costs.arguments
     assert costs.fits
-  text = precompile.report(config, blueprint.mesh, training, inference)
+  text = precompile.report(config, setup.mesh, training, inference)
   assert '8 x cpu (data 8 x fsdp 1 x tensor 1)' in text
   assert 'Training step: compiles; how much memory' in text
 
@@ -84,7 +84,7 @@ def test_a_batch_that_does_not_divide_is_refused():
   config = small()
   config.train.batch_size = 12
   with pytest.raises(InputError, match=r'config\.train\.batch_size = 12 is not'):
-    precompile.draw_up_for_topology(config)
+    precompile.set_up_for_topology(config)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_to_change_when_it_does_not_fit(changes, advice):
   if 'train.batch_size' in changes:
     config.train.accumulate = 1
   config.update_from_flattened_dict(changes)
-  mesh = precompile.draw_up_for_topology(config).mesh
+  mesh = precompile.set_up_for_topology(config).mesh
   costs = Costs(peak=20 * GIB, limit=15.75 * GIB, flops=1e12, resharding=0, seconds=1.0)
   text = precompile.report(config, mesh, costs, costs)
   assert 'Training step: DOES NOT FIT, it needs 20.00 of 15.75 GiB; ' in text

@@ -1,6 +1,6 @@
 """How well people agree: each annotator measured like a model, against the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,17 +15,12 @@ from rahf.evaluation.samples import Sample
 from rahf.evaluation.score_example import Prediction, read_through, score
 
 
-def annotator_metrics(
-  split: RecordSplit, check: Callable[[], None] = lambda: None
-) -> dict[str, float] | None:
+def annotator_metrics(split: RecordSplit) -> dict[str, float] | None:
   """Returns the metrics of one annotator, the consolidated others being the truth.
 
   Each annotator of each image in turn is left out of the truth and measured by it; all
   these are pooled. It is what a person reaches, not a bound: who predicts the mean
   opinion is nearer to others than any one of them.
-
-  Args:
-    check: called for every record; may raise, to end this early.
 
   Returns:
     None where the raw annotations are not there, or no image has two.
@@ -41,7 +36,7 @@ def annotator_metrics(
   made = manifest.read(split.directory)
   draw = consolidate.DRAWN[made.settings.get('drawn', 'discs') if made else 'discs']
   measured = []
-  for record in read_through(split, 'annotators', check):
+  for record in read_through(split, 'annotators'):
     several = annotations.get(record.uid, ())
     try:
       for left_out in range(len(several) if len(several) > 1 else 0):

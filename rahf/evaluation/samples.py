@@ -129,18 +129,15 @@ def metrics(
 def intervals(
   samples: Sequence[Sample],
   threshold: float | None = None,
-  check: Callable[[], None] = lambda: None,
 ) -> dict[str, Interval]:
   """Returns every metric by name with its interval, bootstrapped over the samples.
 
   Args:
     threshold: as of `statistics`.
-    check: called before each metric, which may take a second; may raise.
   """
   functions, _ = statistics(samples, threshold)
   found = {}
   for name, function in functions.items():
-    check()
     found[name] = bootstrap.resample(function, len(samples)).interval
   return found
 

@@ -3,7 +3,7 @@
 Axis letters: H W map size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -73,22 +73,17 @@ def _check(record: schema.Record, prediction: Prediction) -> None:
       )
 
 
-def constant_metrics(
-  train: RecordSplit, split: RecordSplit, check: Callable[[], None] = lambda: None
-) -> dict[str, float]:
+def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]:
   """Evaluates the predictor that always answers with the training means.
 
   Its maps are the pixelwise means of the training maps, its scores the mean scores;
   its keywords are all aligned, as most words are.
-
-  Args:
-    check: called for every record; may raise, to end this early.
   """
-  means = training_means(train, check)
+  means = training_means(train)
   return samples.metrics(
     [
       score(record, means._replace(keyword_labels=(1,) * len(record.tokens)))
-      for record in read_through(split, 'constant predictor', check)
+      for record in read_through(split, 'constant predictor')
     ]
   )
 
@@ -99,9 +94,7 @@ def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | 
   return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
 
 
-def training_means(
-  train: RecordSplit, check: Callable[[], None] = lambda: None
-) -> Prediction:
+def training_means(train: RecordSplit) -> Prediction:
   """Returns the means of maps and scores over the annotated training examples.
 
   Maps are averaged at the size of the first; others are resized to it. What no
@@ -111,7 +104,7 @@ def training_means(
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
   # Training may have passed over the damaged ones.
-  for _, record in _watched(train.undamaged(), 'training means', len(train), check):
+  for _, record in _with_bar(train.undamaged(), 'training means', len(train)):
     try:
       maps = decoded_maps(record)
     except images.ImageError:
@@ -130,16 +123,10 @@ def training_means(
   return Prediction(np.stack(maps), np.nansum(scores, axis=0) / annotated, ())
 
 
-def read_through(
-  split: RecordSplit, what: str, check: Callable[[], None]
-) -> Iterator[schema.Record]:
-  """Yields every record, with a progress bar; calls `check` before each."""
-  return _watched(split, what, len(split), check)
+def read_through(split: RecordSplit, what: str) -> Iterable[schema.Record]:
+  """Returns every record, with a progress bar."""
+  return _with_bar(split, what, len(split))
 
 
-def _watched(
-  items: Iterable[_Item], what: str, total: int, check: Callable[[], None]
-) -> Iterator[_Item]:
-  for item in tqdm(items, what, total, unit='example', leave=False, disable=None):
-    check()
-    yield item
+def _with_bar(items: Iterable[_Item], what: str, total: int) -> Iterable[_Item]:
+  return tqdm(items, what, total, unit='example', leave=False, disable=None)

@@ -1,4 +1,4 @@
-"""A model's parameters, fresh or described."""
+"""The model's variables, fresh or described."""
 
 import functools
 from typing import Any
@@ -11,8 +11,8 @@ from jaxtyping import Array
 from rahf.models.rahf import RAHF
 
 
-def init_params(model: RAHF, key: Array) -> Any:
-  """Makes a model's parameters, boxed with their logical axes.
+def init_variables(model: RAHF, key: Array) -> Any:
+  """Makes a model's variables, boxed with their logical axes.
 
   Under `jax.eval_shape` it says what a model has, without making it.
   """
@@ -24,11 +24,10 @@ def init_params(model: RAHF, key: Array) -> Any:
     jnp.ones((1, model.config.texts, 1), jnp.int32),
     jnp.ones((1, 1), jnp.int32),
     train=False,
-  )['params']
+  )
 
 
 def abstract_params(model: RAHF) -> Any:
   """Returns shapes and dtypes of a model's parameters."""
-  return nn.unbox(
-    jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
-  )
+  init = functools.partial(init_variables, model)
+  return nn.unbox(jax.eval_shape(init, jax.random.key(0)))['params']

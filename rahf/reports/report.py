@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -18,11 +17,9 @@ from rahf.evaluation.paper_tables import evaluation_tables
 from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
-from rahf.inference.step import ANY_THRESHOLD
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
-from rahf.runtime import distributed
 
 
 def write(
@@ -34,9 +31,8 @@ def write(
   train: RecordSplit,
   split: RecordSplit,
   step: int,
-  check: Callable[[], None] = lambda: None,
 ) -> str:
-  """Writes <split>-<step>.json, .md, .samples.jsonl and .html; returns the tables.
+  """Writes <split>-<step>.json, .html, .samples.jsonl and .md; returns the tables.
 
   The rows of the constant predictor and of the annotators, where it is known what each
   of them said, depend on the data alone, so they are computed once and kept in
@@ -47,16 +43,14 @@ def write(
     gallery: the page lists its thumbnails; without any there is no page.
     train: what the constant predictor learns from.
     split: what was evaluated.
-    check: called for every record that is read and every interval; may raise, to end
-      this early.
   """
   metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
   constant, annotator = (
     _kept(folder / f'{split.name}-{row}.json', compute)
     for row, compute in (
-      ('constant', lambda: constant_metrics(train, split, check)),
-      ('annotator', lambda: annotator_metrics(split, check)),
+      ('constant', lambda: constant_metrics(train, split)),
+      ('annotator', lambda: annotator_metrics(split)),
     )
   )
   name = f'{split.name}-{step}'
@@ -70,37 +64,13 @@ def write(
     )
   if gallery.thumbnails:
     page = folder / f'{name}.html'
-    intervals = samples.intervals(found, metrics.get(THRESHOLD), check)
+    intervals = samples.intervals(found, metrics.get(THRESHOLD))
     html_report.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
-  atomic_write.write(folder / f'{name}.md', tables)
   samples.write(folder / f'{name}.samples.jsonl', found)
   atomic_write.write(folder / f'{name}.json', _to_json(metrics))
+  # Last: where it is, everything is.
+  atomic_write.write(folder / f'{name}.md', tables)
   return tables
-
-
-def tuned_threshold(
-  workdir: epath.Path,
-  options,
-  split: str,
-  step: int,
-  evaluate_split: Callable[[str], Any],
-) -> float | None:
-  """Returns the threshold of constrained decoding for a split.
-
-  That is the best one on `config.keywords.threshold_split`, which is evaluated first
-  if that was not done at this step; None where it is to be chosen on the split itself.
-  """
-  if split == options.threshold_split:
-    return None
-  path = workdir / 'eval' / f'{options.threshold_split}-{step}.json'
-  if not distributed.from_first(path.exists()):
-    evaluate_split(options.threshold_split)
-  threshold = None
-  if distributed.is_first():
-    # Not there if that split has no annotated words.
-    kept = strict_json.read_own(path, 'delete it, and evaluate again with --mode=eval')
-    threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
-  return distributed.from_first(threshold)
 
 
 def show(

@@ -100,11 +100,12 @@ class StopSignal:
   at the poll after, so that none waits for the others' answers.
 
   Attributes:
+    interruption: the signals of this process.
     received: the answer of the last poll.
   """
 
   def __init__(self, interruption: Interruption, mesh: Mesh):
-    self._interruption = interruption
+    self.interruption = interruption
     self._mesh = mesh
     self._any = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
     self._waiting: jax.Array | None = None
@@ -113,7 +114,7 @@ class StopSignal:
   def poll(self) -> bool:
     """Updates `received` and returns it; once True it stays so."""
     if jax.process_count() == 1:
-      self.received = self._interruption.requested
+      self.received = self.interruption.requested
     elif not self.received:
       self.received = self._waiting is not None and bool(self._waiting)
       self._waiting = self._ask()
@@ -124,14 +125,9 @@ class StopSignal:
     if self.poll():
       raise Interrupted
 
-  def check_here(self) -> None:
-    """`check` for what one process does while the others do not poll."""
-    if jax.process_count() == 1:
-      self.check()
-
   def _ask(self) -> jax.Array:
     everywhere = NamedSharding(self._mesh, PartitionSpec(sharding.AXES))
-    asked = np.array([self._interruption.requested])
+    asked = np.array([self.interruption.requested])
     flags = jax.make_array_from_callback(
       (self._mesh.size,), everywhere, lambda index: asked
     )

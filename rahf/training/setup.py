@@ -1,105 +1,96 @@
-"""What training and evaluation have in common: mesh, data, model, state."""
+"""What a run compiles: its task, the mesh, the optimizer, the shards of its state."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import jax
-from etils import epath
+import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rahf.data import open_dataset
-from rahf.data.pipeline.decoding import PipelineOptions
-from rahf.data.storage.records import RecordSplit, open_split
-from rahf.data.tokenizer import Tokenizer
-from rahf.runtime import distributed
-from rahf.training.blueprint import Blueprint, draw_up
+from rahf.runtime import distributed, sharding
+from rahf.training import optimizer as optimizer_lib
+from rahf.training.state import StateFactory
+from rahf.training.task import Task
+from rahf.training.train_step import TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Blueprint):
-  """The parts that a config describes, and its data."""
+class Setup:
+  """The parts of a training run that need no data; `set_up` makes them."""
 
-  data_name: str
-  directory: epath.Path
-  mixture: tuple[tuple[epath.Path, float], ...]
-  tokenizer: Tokenizer
-  options: PipelineOptions
+  config: ConfigDict
+  task: Task
+  mesh: Mesh
+  optimizer: optax.GradientTransformation
+  states: StateFactory
 
-  def split(self, name: str) -> RecordSplit:
-    return open_split(self.directory, name)
+  def gather(self, params: Any) -> Any:
+    """Returns parameters as a step computes with them (`sharding.gather`)."""
+    return sharding.gather(params, self.states.shardings.params, self.task.dtype)
 
-  def training_splits(self) -> list[RecordSplit]:
-    """Returns the training split of each data set of the mixture."""
-    return [open_split(directory, 'train') for directory, _ in self.mixture]
+  def make_train_step(self) -> TrainStep:
+    """Returns the step as a pure function; jit it with `jit_options`."""
+    options = self.config.train
+    return make_train_step(
+      self.task,
+      self.optimizer,
+      gather=self.gather,
+      accumulate=options.accumulate,
+      schedule=optimizer_lib.make_schedule(self.config.optimizer, options.steps),
+      skip_nonfinite=options.max_skipped > 0,
+      average=options.average,
+    )
 
   @property
-  def weights(self) -> tuple[float, ...]:
-    """Weights of those."""
-    return tuple(weight for _, weight in self.mixture)
+  def jit_options(self) -> dict[str, Any]:
+    """What to jit a training step with: where its arguments and results lie.
+
+    The new state takes the memory of the old one.
+    """
+    replicated = sharding.replicated(self.mesh)
+    batch = sharding.batch_sharding(self.mesh)
+    return {
+      'in_shardings': (self.states.shardings, batch, replicated),
+      'out_shardings': (self.states.shardings, replicated),
+      'donate_argnums': 0,
+    }
+
+  def check_train_batch(self) -> None:
+    """Raises InputError if devices and micro-batches do not divide a batch."""
+    options = self.config.train
+    sharding.check_batch_size(
+      'config.train.batch_size', options.batch_size, self.mesh, options.accumulate
+    )
+
+  def describe(self) -> str:
+    """Returns in words how large the model is, and on what it runs."""
+    leaves = jax.tree.leaves(self.states.abstract.params)
+    parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+    axes = ' x '.join(f'{axis} {size}' for axis, size in self.mesh.shape.items())
+    kind = self.mesh.devices.flat[0].device_kind
+    return (
+      f'{parameters:,} parameters, {self.task.dtype}, on {self.mesh.size} x {kind} '
+      f'({axes})'
+    )
 
 
-def set_up(config: ConfigDict) -> Experiment:
-  """Checks the config and makes everything but the training state.
+def set_up(task: Task, devices: list[jax.Device] | None = None) -> Setup:
+  """Makes the parts of a training run that need no data.
+
+  Args:
+    devices: of the mesh; None takes all that are here.
 
   Raises:
-    InputError: a setting, the data or the tokenizer does not fit; says which.
+    InputError: a setting does not fit the model or the devices; says which.
   """
-  distributed.check_joined()
-  blueprint = draw_up(config)
-  directory = open_dataset.prepared_directory(config.data, config.data.name)
-  mixture = config.data.mixture or ((config.data.name, 1.0),)
-  tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
-  tokenizer.check_vocabulary(config.model.t5.vocab_size)
-  return Experiment(
-    **vars(blueprint),
-    data_name=config.data.name,
-    directory=directory,
-    mixture=tuple(
-      (open_dataset.prepared_directory(config.data, name), weight)
-      for name, weight in mixture
-    ),
-    tokenizer=tokenizer,
-    options=_pipeline_options(config),
-  )
-
-
-def describe(experiment: Experiment, splits: Sequence[RecordSplit]) -> str:
-  """Returns lines for people: how large model and mesh are, and what is read."""
-  model, mesh = experiment.model.config, experiment.mesh
-  leaves = jax.tree.leaves(experiment.states.abstract.params)
-  parameters = sum(math.prod(leaf.shape) for leaf in leaves)
-  axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-  kind = mesh.devices.flat[0].device_kind
-  counts = ', '.join(f'{split.name} {len(split):,}' for split in splits)
-  lines = [
-    f'Model: {model.variant}, {parameters:,} parameters, {model.image_size} px, '
-    f'{model.dtype}, on {mesh.size} x {kind} ({axes})',
-    f'Data:  {counts} examples, {experiment.tokenizer.size:,} word pieces, from '
-    f'{experiment.directory}',
-  ]
-  if len(experiment.mixture) > 1:
-    splits = experiment.training_splits()
-    total = sum(experiment.weights)
-    parts = (
-      f'{weight / total:.1%} of {len(split):,} from {split.directory}'
-      for split, weight in zip(splits, experiment.weights, strict=True)
-    )
-    lines.append(f'Trained on: {", ".join(parts)}')
-  return '\n'.join(lines)
-
-
-def _pipeline_options(config: ConfigDict) -> PipelineOptions:
-  def limit(words: int) -> int | None:
-    return None if words < 0 else words
-
-  return PipelineOptions(
-    image_size=config.model.image_size,
-    text_length=config.data.text_length,
-    target_length=config.data.target_length,
-    variant=config.model.variant,
-    augment=config.data.augment,
-    min_words=limit(config.data.min_words),
-    max_words=limit(config.data.max_words),
-    max_skipped=config.data.max_skipped,
-  )
+  if devices is None:
+    distributed.check_joined()
+  config = task.config
+  mesh = sharding.make_mesh(config.mesh, devices)
+  optimizer = optimizer_lib.make_optimizer(config.optimizer, config.train.steps)
+  averaged = config.train.average > 0
+  states = StateFactory(task.init, optimizer, mesh, averaged=averaged)
+  optimizer_lib.check_patterns(config.optimizer, states.abstract.params)
+  return Setup(config, task, mesh, optimizer, states)

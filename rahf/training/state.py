@@ -1,7 +1,7 @@
 """The training state, made straight into its shards."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax
@@ -12,19 +12,47 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from rahf.models.init import init_params
-from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
+from rahf.training.task import Variables
+
+# Its values are made where its sharding says, from a key.
+Init = Callable[[Array], Variables]
 
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a step changes; `step` counts the finished steps."""
+  """Everything that a step changes.
+
+  Attributes:
+    step: how many steps are finished.
+    params: the parameters.
+    opt_state: the optimizer's.
+    collections: the model's variables that are not parameters, by Flax's names, such
+      as 'batch_stats'.
+    average: the moving average of the parameters, None without one.
+  """
 
   step: Int[Array, '']
   params: Any
   opt_state: Any
+  collections: Any = flax.struct.field(default_factory=dict)
+  average: Any = None
+
+  @property
+  def variables(self) -> Variables:
+    """What the model is used with: parameters, or their average if there is one."""
+    params = self.params if self.average is None else self.average
+    return {'params': params, **self.collections}
+
+  def to_tree(self) -> dict[str, Any]:
+    """Returns what a checkpoint holds; nothing stands for what a task lacks."""
+    tree = {'step': self.step, 'params': self.params, 'opt_state': self.opt_state}
+    if self.collections:
+      tree['collections'] = self.collections
+    if self.average is not None:
+      tree['average'] = self.average
+    return tree
 
 
 class StateFactory:
@@ -35,28 +63,48 @@ class StateFactory:
     abstract: a TrainState of shapes, dtypes and shardings.
   """
 
-  def __init__(self, model: RAHF, optimizer: optax.GradientTransformation, mesh: Mesh):
-    self._model = model
+  def __init__(
+    self,
+    init: Init,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    averaged: bool = False,
+  ):
+    """Describes the state; makes no arrays.
+
+    Args:
+      init: makes the model's variables, boxed with their logical axes.
+      averaged: whether the state has a moving average of the parameters.
+    """
+    self._init = init
     self._optimizer = optimizer
-    boxed = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
-    params = sharding.parameter_shardings(boxed, mesh)
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    splits = sharding.parameter_shardings(boxed, mesh)
+    variables = nn.unbox(boxed)
+    params, collections = _split(variables)
+    param_shardings, collection_shardings = _split(splits)
     shapes = TrainState(
       step=jax.ShapeDtypeStruct((), jnp.int32),
-      params=nn.unbox(boxed),
-      opt_state=jax.eval_shape(optimizer.init, nn.unbox(boxed)),
+      params=params,
+      opt_state=jax.eval_shape(optimizer.init, params),
+      collections=collections,
+      average=params if averaged else None,
     )
     replicated = sharding.replicated(mesh)
     self.shardings = TrainState(
       step=replicated,
-      params=params,
+      params=param_shardings,
       opt_state=optax.tree_utils.tree_map_params(
         optimizer,
         lambda moment, sharding: moment if _is_masked(moment) else sharding,
         shapes.opt_state,
-        params,
+        param_shardings,
         transform_non_params=lambda _: replicated,
         is_leaf=_is_masked,
       ),
+      collections=collection_shardings,
+      average=param_shardings if averaged else None,
     )
     self.abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -66,7 +114,7 @@ class StateFactory:
 
   def make(self, seed: int) -> TrainState:
     """Returns a fresh state."""
-    return self.start(self.fresh(seed, by_path(self.shardings.params)))
+    return self.start(self.fresh(seed, by_path(self.shardings.params)), seed)
 
   def fresh(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
     """Makes fresh parameters by path; each device makes its own shards alone.
@@ -81,16 +129,17 @@ class StateFactory:
 
     def make(key) -> dict[str, jax.Array]:
       # The compiler drops all that is not returned.
-      params = by_path(nn.unbox(init_params(self._model, key)))
+      params = by_path(nn.unbox(self._init(key))['params'])
       return {path: params[path] for path in shardings}
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
-  def start(self, params: Mapping[str, jax.Array]) -> TrainState:
+  def start(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       params: all parameters by path, in their shards; they are not copied.
+      seed: of the variables that are not parameters.
     """
     tree = jax.tree.unflatten(
       jax.tree.structure(self.shardings.params),
@@ -102,7 +151,34 @@ class StateFactory:
 
     shardings = self.shardings.step, self.shardings.opt_state
     step, opt_state = jax.jit(make, out_shardings=shardings)(tree)
-    return TrainState(step, tree, opt_state)
+    return TrainState(
+      step, tree, opt_state, self._fresh_collections(seed), self._first_average(tree)
+    )
+
+  def from_tree(self, tree: Mapping[str, Any]) -> TrainState:
+    """Returns the state that `TrainState.to_tree` made a tree of."""
+    return TrainState(**tree)
+
+  def _fresh_collections(self, seed: int) -> dict[str, Any]:
+    if not self.shardings.collections:
+      return {}
+    make = jax.jit(
+      lambda key: _split(nn.unbox(self._init(key)))[1],
+      out_shardings=self.shardings.collections,
+    )
+    return make(jax.random.key(seed))
+
+  def _first_average(self, params: Any) -> Any:
+    if self.shardings.average is None:
+      return None
+    # A copy: a step gives the memory of parameters and average to the new ones.
+    copy = functools.partial(jax.tree.map, jnp.copy)
+    return jax.jit(copy, out_shardings=self.shardings.average)(params)
+
+
+def _split(variables: Variables) -> tuple[Any, dict[str, Any]]:
+  """Returns the parameters, and all other collections."""
+  return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
 
 
 def _is_masked(moment: Any) -> bool:

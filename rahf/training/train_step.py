@@ -8,74 +8,72 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from rahf.data.schema import Batch
-from rahf.models.rahf import RAHF
 from rahf.runtime.sharding import LOGICAL_AXIS_RULES
 from rahf.runtime.tree import by_path
-from rahf.training import losses
-from rahf.training.losses import LabelSums, Losses
 from rahf.training.state import TrainState
+from rahf.training.task import Losses, Task, Variables
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-  model: RAHF,
+  task: Task,
   optimizer: optax.GradientTransformation,
-  weights,
   *,
   gather: Callable[[Any], Any] = lambda params: params,
   accumulate: int = 1,
   schedule: optax.Schedule | None = None,
   skip_nonfinite: bool = False,
+  average: float = 0.0,
 ) -> TrainStep:
   """Returns the step; jit it under the mesh.
 
   Args:
-    weights: of the losses, with fields heatmap, score, sequence.
+    task: its loss is what a step lowers.
     gather: makes of the state's parameters what the model is applied with.
     accumulate: micro-batches that the batch is cut into, one after the other. Their
       gradients add up to the whole batch's, also where labels are missing.
     schedule: the optimizer's, to be reported as `learning_rate`.
-    skip_nonfinite: whether parameters and moments stay as they were where loss,
-      gradient or what it makes of the parameters is NaN or infinite.
+    skip_nonfinite: whether the state stays as it was, but for the counters of steps,
+      where loss, gradient or what it makes of the parameters is NaN or infinite.
+    average: decay per step of the moving average of the parameters, if the state has
+      one.
   """
 
-  def loss(params, batch: Batch, counts: LabelSums, key) -> tuple[jax.Array, Losses]:
+  def loss(params, collections: Variables, batch, counts, key):
+    variables = {'params': gather(params), **collections}
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-      outputs = model.apply(
-        {'params': gather(params)},
-        batch.image,
-        batch.text,
-        batch.target,
-        train=True,
-        rngs={'dropout': key},
-      )
-    parts = losses.weighted_losses(losses.sum_errors(outputs, batch), counts, weights)
-    return parts.total, parts
+      parts, changed = task.loss(variables, batch, counts, key)
+    return parts.total, (parts, changed)
+
+  gradient = jax.grad(loss, has_aux=True)
 
   def train_step(
-    state: TrainState, batch: Batch, key: jax.Array
+    state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(key, state.step)
-    counts = losses.count_labels(batch)
-    gradient = jax.grad(loss, has_aux=True)
+    counts = task.count_labels(batch)
 
-    def add_micro_batch(total, numbered):
+    def add_micro_batch(carried, numbered):
+      total, collections = carried
       number, micro_batch = numbered
-      part = gradient(
-        state.params, micro_batch, counts, jax.random.fold_in(key, number)
+      grads, (parts, collections) = gradient(
+        state.params, collections, micro_batch, counts, jax.random.fold_in(key, number)
       )
-      return jax.tree.map(jnp.add, total, part), None
+      return (jax.tree.map(jnp.add, total, (grads, parts)), collections), None
 
     if accumulate == 1:
-      grads, parts = gradient(state.params, batch, counts, key)
+      grads, (parts, collections) = gradient(
+        state.params, state.collections, batch, counts, key
+      )
     else:
-      zeros = jax.tree.map(jnp.zeros_like, state.params)
-      start = (zeros, Losses(*(jnp.zeros(()) for _ in Losses._fields)))
       numbered = (jnp.arange(accumulate), split_batch(batch, accumulate))
-      (grads, parts), _ = jax.lax.scan(add_micro_batch, start, numbered)
+      zeros = _zeros(
+        gradient, state, jax.tree.map(lambda x: x[0], numbered[1]), counts, key
+      )
+      start = (zeros, state.collections)
+      ((grads, parts), collections), _ = jax.lax.scan(add_micro_batch, start, numbered)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -83,19 +81,35 @@ def make_train_step(
     metrics |= norms(grads, params)
     if schedule:
       metrics['learning_rate'] = schedule(state.step)
-    new = (params, opt_state)
+    new = TrainState(
+      state.step, params, opt_state, collections, _averaged(state, params, average)
+    )
     if skip_nonfinite:
       totals = parts.total, metrics['gradient_norm'], metrics['parameter_norm']
       finite = jnp.isfinite(jnp.stack(totals)).all()
       new = jax.tree.map(
-        # Counts go on, as the schedule's.
+        # Step counters still advance, as the schedule's does.
         lambda new, old: jnp.where(finite, new, old) if _is_inexact(new) else new,
         new,
-        (state.params, state.opt_state),
+        state,
       )
-    return TrainState(state.step + 1, *new), metrics
+    return new.replace(step=state.step + 1), metrics
 
   return train_step
+
+
+def _zeros(gradient, state: TrainState, micro_batch, counts, key) -> tuple[Any, Losses]:
+  """Returns the gradient and losses of no rows at all."""
+  shapes, (parts, _) = jax.eval_shape(
+    gradient, state.params, state.collections, micro_batch, counts, key
+  )
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes, parts))
+
+
+def _averaged(state: TrainState, params: Any, decay: float) -> Any:
+  if state.average is None:
+    return None
+  return optax.incremental_update(params, state.average, 1 - decay)
 
 
 def _is_inexact(array: jax.Array) -> bool:

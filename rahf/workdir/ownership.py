@@ -66,7 +66,7 @@ def _merged(defaults: Any, given: Any) -> Any:
   return defaults | given | {k: _merged(defaults[k], given[k]) for k in common}
 
 
-def claimed(
+def claim_workdir(
   workdir: epath.Path, config: ConfigDict, started: bool
 ) -> contextlib.AbstractContextManager[None]:
   """Keeps other runs out of a work directory, and writes config.json.
@@ -77,11 +77,13 @@ def claimed(
   Raises:
     InputError: another run is in there, or was since `started` was found.
   """
-  return held(workdir, functools.partial(_write_config, workdir, config, started))
+  return lock_folder(
+    workdir, functools.partial(_write_config, workdir, config, started)
+  )
 
 
 @contextlib.contextmanager
-def held(
+def lock_folder(
   folder: epath.Path, begin: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
   """Keeps other runs out of a folder; the first process locks it for all of a run.

@@ -13,6 +13,7 @@ from etils import epath
 import runs
 import tiny
 from rahf.runtime.tree import by_path
+from rahf.tasks import make_task
 from rahf.training.setup import set_up
 from rahf.workdir.checkpoint import Checkpoints
 
@@ -20,7 +21,7 @@ from rahf.workdir.checkpoint import Checkpoints
 @pytest.fixture(scope='module')
 def abstract(trained, data_dir):
   """What a checkpoint of `trained` is read into."""
-  return set_up(tiny.get_config(data_dir)).states.abstract
+  return set_up(make_task(tiny.get_config(data_dir))).states.abstract.to_tree()
 
 
 @pytest.fixture(scope='module')

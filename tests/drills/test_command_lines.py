@@ -15,9 +15,9 @@ import runs
 import tiny
 from rahf.config import RULES, validate
 from rahf.errors import InputError
-from rahf.evaluate import make_predict
-from rahf.precompile import ANY_MARK_IDS, draw_up_for_topology
+from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
+from rahf.training.eval_step import make_predict
 
 # Of one command, in seconds; it is busy with imports, not with what it was given.
 TIME = 60
@@ -77,18 +77,18 @@ def test_every_value_of_every_setting_is_taken_or_refused(field):
 
 def build(config) -> None:
   """Makes model, optimizer, mesh and steps of a config, of shapes alone."""
-  blueprint = draw_up_for_topology(config)
+  setup = set_up_for_topology(config)
   predict = make_predict(
-    blueprint.model,
+    setup.task.model,
     config.keywords,
     ANY_MARK_IDS,
     config.data.target_length,
-    blueprint.gather,
+    setup.gather,
   )
-  state, key = blueprint.states.abstract, jax.random.key(0)
-  with jax.set_mesh(blueprint.mesh):
+  state, key = setup.states.abstract, jax.random.key(0)
+  with jax.set_mesh(setup.mesh):
     batch = batch_shapes(config, config.train.batch_size)
-    _, metrics = jax.eval_shape(blueprint.train_step(), state, batch, key)
+    _, metrics = jax.eval_shape(setup.make_train_step(), state, batch, key)
     assert metrics['loss/total'].shape == ()
     batch = batch_shapes(config, config.eval.batch_size)
     assert jax.eval_shape(predict, state.params, batch).scores.shape[1] == 4

@@ -15,7 +15,6 @@ from util import NAME, make_record, train_model, write_split
 import tiny
 from rahf.data import images, schema
 from rahf.errors import InputError
-from rahf.evaluate import Evaluator
 from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import MAP_METRICS
 from rahf.evaluation.samples import Sample
@@ -23,6 +22,7 @@ from rahf.evaluation.score_example import Prediction, score
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
+from rahf.tasks import make_task
 from rahf.training.setup import set_up
 
 COUNT, STEP = 6, 3
@@ -118,19 +118,25 @@ def evaluate(tmp_path_factory):
   config = tiny.get_config(folder / 'data')
   config.data.name = NAME
   config.tokenizer = str(train_model(folder / 'tokenizer.model', '_0'))
-  experiment = set_up(config)
-  evaluator = Evaluator(config, experiment)
-  fresh = jax.device_get(experiment.states.make(0).params)
-  stop = distributed.StopSignal(Interruption(), experiment.mesh)
+  task = make_task(config)
+  setup = set_up(task)
+  evaluator = task.open(setup).evaluator()
+  fresh = jax.device_get(setup.states.make(0).params)
+  stop = distributed.StopSignal(Interruption(), setup.mesh)
 
   def run(split, workdir, change=lambda params: params):
     params = change(jax.tree.map(np.copy, fresh))
     with (
-      jax.set_mesh(experiment.mesh),
+      jax.set_mesh(setup.mesh),
       TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
     ):
-      metrics, _ = evaluator.evaluate_and_report(
-        params, epath.Path(workdir), STEP, split, 0.5, stop, board
+      # The threshold of every split is this one.
+      (epath.Path(workdir) / 'eval').mkdir(exist_ok=True)
+      kept = json.dumps({'keywords_constrained/threshold': 0.5})
+      (epath.Path(workdir) / f'eval/dev-{STEP}.json').write_text(kept)
+      variables = {'params': params}
+      metrics, _ = evaluator.evaluate(
+        variables, epath.Path(workdir), STEP, split, stop, board
       )
     return metrics
 

@@ -1,6 +1,5 @@
 """What comes out twice the same: bits on one machine, 1e-5 in any batch and mesh."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -24,15 +23,14 @@ from rahf import export, infer
 from rahf.data import images, label_words, schema
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer
-from rahf.evaluate import Evaluator
 from rahf.evaluation import samples
 from rahf.infer import Job
 from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interruption
+from rahf.tasks import make_task
 from rahf.training.setup import set_up
-from rahf.training.state import StateFactory
 
 # Of scores, maps and words, in float32.
 TOLERANCE = 1e-5
@@ -280,16 +278,15 @@ def test_evaluation_in_batches(tmp_path, long):
   config = tiny.get_config(tmp_path / 'data')
   config.data.name = util.NAME
   config.tokenizer = str(util.train_model(tmp_path / 'tokenizer.model', '_0'))
-  experiment = set_up(config)
-  one = sharding.make_mesh(dict.fromkeys(sharding.AXES, 1), jax.devices()[:1])
-  states = StateFactory(experiment.model, experiment.optimizer, one)
-  experiment = dataclasses.replace(experiment, mesh=one, states=states)
-  params = tiny_model.make_params(experiment.model)
+  task = make_task(config)
+  params = tiny_model.make_params(task.model)
   found = []
   for size in (1, 16):
     config.eval.batch_size = size
-    with jax.set_mesh(one):
-      evaluation = Evaluator(config, experiment)(params, experiment.split('dev'))
+    setup = set_up(task, jax.devices()[:1])
+    session = task.open(setup)
+    with jax.set_mesh(setup.mesh):
+      evaluation = session.evaluator().measure(params, session.data.split('dev'))
     found.append(evaluation.samples)
   for expected, *others in zip(*found, strict=True):
     for sample in others:

@@ -25,10 +25,10 @@ from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
-from rahf.evaluate import make_predict
 from rahf.inference.model import Feedback, _buckets
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
+from rahf.training.eval_step import make_predict
 from tiny_directory import LENGTH, TARGET
 
 PROMPT = 'a red circle, a blue square'

@@ -10,6 +10,7 @@ import pytest
 from flax import serialization
 
 from rahf.errors import InputError
+from rahf.models.init import init_variables
 from rahf.models.rahf import RAHF
 from rahf.pretrained import loading, open_source
 from rahf.pretrained.positions import resample_positions
@@ -57,7 +58,9 @@ def make_factory(model, **mesh: int) -> StateFactory:
     rate_factors=(),
   )
   return StateFactory(
-    RAHF(model), make_optimizer(options, steps=10), sharding.make_mesh(mesh)
+    functools.partial(init_variables, RAHF(model)),
+    make_optimizer(options, steps=10),
+    sharding.make_mesh(mesh),
   )
 
 

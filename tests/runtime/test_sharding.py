@@ -1,6 +1,7 @@
 """The mesh, the split of batches, and the table from logical axes to the mesh."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from rahf.errors import InputError
+from rahf.models.init import init_variables
 from rahf.models.layers import partitioned
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
@@ -115,10 +117,14 @@ def test_a_size_that_an_axis_does_not_divide_is_named(changes, mesh, message):
     config = dataclasses.replace(config, **{section: part})
   mesh = make_mesh(dict(zip(sharding.AXES, mesh, strict=True)))
   if message is None:
-    StateFactory(RAHF(config), optax.sgd(0.1), mesh)
+    StateFactory(init_of(config), optax.sgd(0.1), mesh)
     return
   with pytest.raises(InputError, match=rf'^config\.mesh\..*{message}.*change one of'):
-    StateFactory(RAHF(config), optax.sgd(0.1), mesh)
+    StateFactory(init_of(config), optax.sgd(0.1), mesh)
+
+
+def init_of(config):
+  return functools.partial(init_variables, RAHF(config))
 
 
 def test_a_batch_is_split_over_data_and_fsdp():

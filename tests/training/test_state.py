@@ -1,6 +1,7 @@
 """States are made in shards: no device ever holds a whole one."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from rahf.config import default_config
 from rahf.errors import InputError
+from rahf.models.init import init_variables
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
@@ -20,11 +22,15 @@ from tiny_model import tiny
 WI = 't5/encoder/layers_0/mlp/wi_0/kernel'
 
 
+def init_of(model):
+  return functools.partial(init_variables, model)
+
+
 def make_factory(freeze: tuple[str, ...] = (), **mesh: int) -> StateFactory:
   options = default_config().optimizer
   options.freeze = freeze
   mesh = sharding.make_mesh(mesh)
-  return StateFactory(RAHF(tiny()), make_optimizer(options, steps=10), mesh)
+  return StateFactory(init_of(RAHF(tiny())), make_optimizer(options, steps=10), mesh)
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +91,7 @@ def test_a_model_that_the_mesh_does_not_divide_is_refused():
   model = RAHF(tiny(t5=dataclasses.replace(tiny().t5, vocab_size=42)))
   mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=8))
   with pytest.raises(InputError, match=r'tensor = 8 does not divide .*\(16, 42\)'):
-    StateFactory(model, optax.sgd(1.0), mesh)
+    StateFactory(init_of(model), optax.sgd(1.0), mesh)
 
 
 def test_shardings_are_of_one_mesh(factory):

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from rahf.data import schema
 from rahf.models.rahf import RAHF, Outputs
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
+from rahf.tasks.feedback import FeedbackTask
 from rahf.training.state import StateFactory, TrainState
 from rahf.training.train_step import make_train_step, split_batch
 from tiny_model import VARIANTS, make_batch, make_params, tiny
@@ -27,6 +29,10 @@ WEIGHTS = types.SimpleNamespace(heatmap=3.0, score=2.0, sequence=1.0)
 OPTIMIZER = optax.chain(optax.trace(decay=0.0), optax.scale(-0.1))
 
 
+def make_task(model) -> FeedbackTask:
+  return FeedbackTask(ConfigDict({'loss': WEIGHTS}), model)
+
+
 @functools.cache
 def run_step(
   variant: str = 'multi_head',
@@ -39,14 +45,15 @@ def run_step(
   model = RAHF(tiny(variant, remat=remat, dropout_rate=dropout))
   devices = jax.devices()[: np.prod(mesh)]
   mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)), devices)
-  shardings = StateFactory(model, OPTIMIZER, mesh).shardings
+  task = make_task(model)
+  shardings = StateFactory(task.init, OPTIMIZER, mesh).shardings
   gather = functools.partial(
     sharding.gather, shardings=shardings.params, dtype=model.config.dtype
   )
   params = make_params(model)
   state = TrainState(np.zeros((), np.int32), params, OPTIMIZER.init(params))
   step = jax.jit(
-    make_train_step(model, OPTIMIZER, WEIGHTS, gather=gather, accumulate=accumulate),
+    make_train_step(task, OPTIMIZER, gather=gather, accumulate=accumulate),
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
   batch = sharding.put_batch(make_batch(model.config), mesh)
@@ -149,7 +156,7 @@ def test_bfloat16_keeps_parameters_gradients_and_losses_in_float32():
   model = RAHF(tiny(dtype='bfloat16'))
   params = make_params(model)
   state = TrainState(np.zeros((), np.int32), params, OPTIMIZER.init(params))
-  step = make_train_step(model, OPTIMIZER, WEIGHTS)
+  step = make_train_step(make_task(model), OPTIMIZER)
   key = jax.random.key(0)
   after, metrics = jax.eval_shape(step, state, make_batch(model.config), key)
   floats = [after.params, after.opt_state, metrics]
@@ -171,7 +178,7 @@ class Dice:
 
 def test_each_step_and_micro_batch_draws_anew():
   def thrown(number: int, accumulate: int = 1, seed: int = 0) -> float:
-    step = make_train_step(Dice(), OPTIMIZER, WEIGHTS, accumulate=accumulate)
+    step = make_train_step(make_task(Dice()), OPTIMIZER, accumulate=accumulate)
     one = jnp.ones(())
     state = TrainState(jnp.int32(number), one, OPTIMIZER.init(one))
     batch = make_batch(tiny())._replace(

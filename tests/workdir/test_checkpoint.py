@@ -16,7 +16,7 @@ from rahf.errors import InputError
 from rahf.runtime import sharding
 from rahf.training.state import TrainState
 from rahf.workdir.checkpoint import Checkpoints, DamagedCheckpointError, read_params
-from rahf.workdir.ownership import check_workdir, claimed, is_started
+from rahf.workdir.ownership import check_workdir, claim_workdir, is_started
 
 MESH = dict(data=2, fsdp=2, tensor=2)
 
@@ -145,7 +145,7 @@ def test_what_is_incomplete_takes_no_place_of_what_is_kept(saved):
 def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   config = default_config()
   check_workdir(workdir, config)
-  with claimed(workdir, config, started=False):
+  with claim_workdir(workdir, config, started=False):
     pass
   check_workdir(workdir, config)
   other = default_config()
@@ -171,7 +171,7 @@ def test_a_directory_that_is_older_than_a_setting(workdir):
 
 
 def test_what_does_not_change_the_training_may_change(workdir):
-  with claimed(workdir, default_config(), started=False):
+  with claim_workdir(workdir, default_config(), started=False):
     pass
   config = default_config()
   config.platform = 'cpu'
@@ -188,7 +188,7 @@ def test_what_does_not_change_the_training_may_change(workdir):
 
 def test_a_field_that_was_not_there_yet_had_its_default(workdir):
   config = default_config()
-  with claimed(workdir, config, started=False):
+  with claim_workdir(workdir, config, started=False):
     pass
   path = workdir / 'config.json'
   older = json.loads(path.read_text())

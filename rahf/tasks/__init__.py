@@ -1,0 +1,24 @@
+"""What a run can train; one file each, and one entry in `TASKS`."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from rahf import config as config_lib
+from rahf.errors import InputError
+from rahf.tasks.feedback import FeedbackTask
+from rahf.training.task import Task
+
+TASKS: dict[str, Callable[[ConfigDict], Task]] = {'feedback': FeedbackTask.of}
+
+
+def make_task(config: ConfigDict) -> Task:
+  """Returns the task that `config.task` names.
+
+  Raises:
+    InputError: there is no such task, or a setting does not fit; says which.
+  """
+  config_lib.validate(config)
+  if config.task not in TASKS:
+    raise InputError(f'config.task = {config.task!r} is not one of {", ".join(TASKS)}')
+  return TASKS[config.task](config)
