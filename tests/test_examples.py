@@ -11,19 +11,46 @@ from PIL import Image
 
 import rahf
 import runs
+import tiny_directory
 from rahf.data import schema
 from rahf.data.datasets.shapes.record import make_record
 
 
-def test_score_images(tmp_path):
+def run(example: str, *arguments: object) -> str:
+  """Returns what an example prints."""
   found = subprocess.run(
-    [sys.executable, 'examples/score_images.py', str(tmp_path)],
+    [sys.executable, f'examples/{example}.py', *map(str, arguments)],
     cwd=runs.ROOT,
     env=os.environ | {'PYTHONPATH': str(runs.ROOT)},
     capture_output=True,
     text=True,
   )
   assert found.returncode == 0, found.stderr
+  return printed_by_example
+
+
+def test_own_annotations(tmp_path):
+  printed = run('own_annotations', tmp_path)
+  report = json.loads(next(tmp_path.glob('data/mine/*/report.json')).read_text())
+  assert 'a red circle' in printed
+  assert (tmp_path / 'run' / 'eval' / 'test-20.md').exists()
+  assert report
+
+
+def test_reward_in_training(tmp_path):
+  model = tiny_directory.write(tmp_path)
+  printed = run('reward_in_training', model, tmp_path)
+  rewards = [float(value) for value in re.findall(r'reward (-?[\d.]+)', printed)]
+  assert len(rewards) == 3
+  assert rewards[-1] > rewards[0]
+  before, after = (
+    np.asarray(Image.open(tmp_path / f'{n}.png')) for n in ('before', 'after')
+  )
+  assert (before != after).any()
+
+
+def test_score_images(tmp_path):
+  printed_by_example = run('score_images', tmp_path)
   assert (tmp_path / 'run' / 'eval' / 'test-20.md').exists()
   description = json.loads((tmp_path / 'run' / 'export' / 'model.json').read_text())
   assert description['step'] == 20
@@ -32,10 +59,10 @@ def test_score_images(tmp_path):
   for number in range(3):
     record = make_record(0, 'test', number, 64)
     (one,) = model.score(record.image, record.prompt)
-    assert f'{number}: {record.prompt}\n' in found.stdout
+    assert f'{number}: {record.prompt}\n' in printed_by_example
     printed = ', '.join(f'{name} {one.scores[name]:.2f}' for name in schema.SCORES)
-    assert printed in found.stdout
+    assert printed in printed_by_example
     for name in schema.MAPS:
       saved = np.asarray(Image.open(tmp_path / f'{number}-{name}.png'))
       np.testing.assert_allclose(saved, np.asarray(one.overlay(name)), atol=1)
-  assert re.search(r'rewards of noise \[[-\d. ]+\] plausibility', found.stdout)
+  assert re.search(r'rewards of noise \[[-\d. ]+\] plausibility', printed_by_example)
