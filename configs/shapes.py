@@ -16,8 +16,8 @@ F1 85 %. The augmented prompt has not been run for as long.
 from ml_collections import ConfigDict
 
 from configs import quickstart
-from rahf.config import VARIANTS
 from rahf.errors import InputError
+from rahf.models.rahf import VARIANTS
 
 # For equal time: a step of the augmented prompt, with seven texts an image, takes
 # three times as long as one of multi-head.

@@ -4,9 +4,9 @@ A notebook of `# %%` cells, or a script, to be run from the project's root:
 
   python examples/own_annotations.py [DIR]
 
-DIR keeps what it makes; the default is a temporary directory. It takes a minute or two on
-two CPU cores. Twelve images teach a model nothing that holds elsewhere: replace "Images
-and prompts" and "Annotations" by yours, and the sizes by those of a config you like.
+DIR keeps what it makes; the default is a temporary directory. It takes a minute or two
+on two CPU cores. Twelve images teach a model nothing that holds elsewhere: put your own
+in place of "Images and prompts" and "Annotations", and take the sizes of a config.
 """
 
 # %% Where things go

@@ -4,12 +4,12 @@ A notebook of `# %%` cells, or a script, to be run from the project's root:
 
   python examples/reward_in_training.py MODEL_DIRECTORY [DIR]
 
-MODEL_DIRECTORY is what --mode=export wrote, such as runs/quickstart/export. DIR keeps the
-pictures before and after; the default is the current directory. Less than a minute on two
-CPU cores.
+MODEL_DIRECTORY is what --mode=export wrote, such as runs/quickstart/export. DIR keeps
+the pictures before and after; the default is the current directory. It takes less than
+a minute on two CPU cores.
 
-The generator is a single layer from noise to pixels, so that the loop is all there is to
-read. It shows reward hacking too: pixels that please a model need not please people.
+The generator is a single layer from noise to pixels, so that the loop is all there is
+to read. It shows reward hacking too: what pleases a model need not please people.
 """
 
 # %% The reward, as a pure function of pixels in [0, 1]

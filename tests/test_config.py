@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from rahf.config import VARIANTS, default_config, differences, to_json, validate
+from rahf.config import default_config, differences, to_json, validate
 from rahf.errors import InputError
+from rahf.models.rahf import VARIANTS
 
 CONFIGS = sorted(
   path.stem for path in pathlib.Path(__file__).parents[1].glob('configs/[!_]*.py')

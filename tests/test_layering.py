@@ -22,9 +22,11 @@ LAYERS = [
   {'reports', 'inference'},
   {'evaluation', 'workdir'},
   {'config'},
+  {'settings'},
   {'data'},
   {'runtime', 'pretrained', 'drawing'},
-  {'models', 'metrics', 'costs', 'fileio'},
+  {'models', 'metrics', 'costs'},
+  {'fileio'},
   {'errors', 'version'},
 ]
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

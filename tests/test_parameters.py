@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from rahf.config import VARIANTS, model_config
-from rahf.models.rahf import RAHF
+from rahf.config import model_config
+from rahf.models.rahf import RAHF, VARIANTS
 from rahf.models.t5 import T5
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViT, ViTConfig

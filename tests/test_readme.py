@@ -1,4 +1,4 @@
-"""The README's commands parse and its names exist; nothing is trained here."""
+"""The commands in README and docs parse, and names exist; nothing is trained here."""
 
 import pathlib
 import re
@@ -18,7 +18,10 @@ from rahf.pretrained import __main__ as pretrained_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'```bash\n(.*?)\n```', README, re.DOTALL)
+PAGES = {path: path.read_text('utf-8') for path in sorted(ROOT.glob('docs/*.md'))}
+PAGES = {ROOT / 'README.md': README, **PAGES}
+TEXT = '\n'.join(PAGES.values())
+BLOCKS = re.findall(r'```bash\n(.*?)\n```', TEXT, re.DOTALL)
 COMMANDS = [
   shlex.split(command)
   for block in BLOCKS
@@ -97,7 +100,7 @@ def test_serve_accepts(command: list[str]):
 
 
 def test_the_service_is_asked_as_it_answers():
-  (command,) = (c for c in COMMANDS if c[0] == 'curl')
+  command = next(c for c in COMMANDS if c[0] == 'curl')
   host, port = map(serve._parser().get_default, ('host', 'port'))
   assert command[-1] == f'http://{host}:{port}/score'
 
@@ -120,12 +123,22 @@ def test_evaluate_accepts(command: list[str], tmp_path, monkeypatch, capsys):
   assert f'{command[4]} has no evaluation' in capsys.readouterr().err
 
 
+def test_readme_is_short():
+  assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: pathlib.Path):
+  for target in re.findall(r'\]\((?!http)([^)#]+)', PAGES[page]):
+    assert (page.parent / target).exists(), target
+
+
 def test_named_files_exist():
-  quoted = re.findall(r'(?<!`)`([^`\n]+)`(?!`)|\]\((?!http)([^)]+)\)', README)
-  folders = ('configs/', 'rahf/', 'docs/', 'benchmarks/', 'tests/')
-  paths = [a or b for a, b in quoted if (a or b).startswith(folders)]
-  paths += re.findall(r'^(?:configs|rahf|benchmarks|tests)/\S*', README, re.MULTILINE)
-  assert {'docs/review.png', 'rahf/main.py'} <= set(paths)
+  quoted = re.findall(r'(?<!`)`([^`\n]+)`(?!`)', TEXT)
+  folders = ('configs/', 'rahf/', 'docs/', 'benchmarks/', 'tests/', 'examples/')
+  paths = [name for name in quoted if name.startswith(folders)]
+  paths += re.findall(r'^(?:configs|rahf|benchmarks|tests)/[\w/.]*', TEXT, re.MULTILINE)
+  assert {'rahf/main.py', 'rahf/models/'} <= set(paths)
   for path in paths:
     assert (ROOT / path).exists(), path
 
@@ -133,7 +146,7 @@ def test_named_files_exist():
 def test_named_fields_exist():
   config = config_lib.default_config()
   fields = re.findall(
-    r'`((?:model|data|loss|optimizer|train|eval|mesh|init|keywords)\.[\w.]+)`', README
+    r'`((?:model|data|loss|optimizer|train|eval|mesh|init|keywords)\.[\w.]+)`', TEXT
   )
   assert fields
   for field in fields:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Rule = Callable[[Any], str | None]
-# What 32 bits hold, as the devices count.
-MOST = 2**31 - 1
+# Devices count in 32 bits.
+INT32_MAX = 2**31 - 1
 
 
-def whole(low: int, high: int = MOST) -> Rule:
+def whole(low: int, high: int = INT32_MAX) -> Rule:
   """A whole number from `low` to `high`."""
 
   def check(value: Any) -> str | None:

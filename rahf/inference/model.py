@@ -26,7 +26,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
-from rahf import config as config_lib
 from rahf.data import inputs, label_words, schema
 from rahf.data.images import resize
 from rahf.data.pipeline.decoding import PromptRow, encode_prompt
@@ -36,7 +35,7 @@ from rahf.inference import model_directory
 from rahf.inference.feedback import Feedback
 from rahf.inference.model_directory import Description
 from rahf.inference.step import ANY_THRESHOLD, Inference, from_pixels, make_infer
-from rahf.models.rahf import RAHF
+from rahf.models.rahf import DTYPES, RAHF
 from rahf.runtime import accelerator
 
 
@@ -70,8 +69,8 @@ def load(
   folder = model_directory.find(path)
   description = model_directory.read_description(folder)
   if dtype is not None:
-    if dtype not in config_lib.DTYPES:
-      raise InputError(f'dtype = {dtype!r} is none of {", ".join(config_lib.DTYPES)}')
+    if dtype not in DTYPES:
+      raise InputError(f'dtype = {dtype!r} is none of {", ".join(DTYPES)}')
     sizes = dataclasses.replace(description.model, dtype=dtype)
     description = dataclasses.replace(description, model=sizes)
   tokenizer = model_directory.read_tokenizer(folder, description.model)

@@ -32,6 +32,7 @@ from rahf.inference import output_ranges
 from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.runtime.tree import by_path
+from rahf.settings import DECODERS
 from rahf.version import __version__
 
 # Counted up where older code could no longer read a directory rightly.
@@ -44,7 +45,7 @@ SHOWN_PROBLEMS = 10
 RULES: dict[str, validators.Rule] = {
   'step': validators.whole(0),
   **dict.fromkeys(('text_length', 'target_length'), validators.whole(1, 2**14)),
-  'decoder': validators.one_of(config_lib.DECODERS),
+  'decoder': validators.one_of(DECODERS),
   'threshold': validators.optional(validators.real(-1, 2)),
   'threshold_split': validators.one_of(schema.SPLITS),
   'data': validators.mapping(
@@ -272,10 +273,10 @@ def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
         f'{path} has the {what} {found!r:.300}, but rahf {__version__} has '
         f'{list(here)}; use rahf {settings["rahf"]!r:.80}'
       )
-  if outputs['keywords']['decoder'] not in config_lib.DECODERS:
+  if outputs['keywords']['decoder'] not in DECODERS:
     raise InputError(
       f'{path} has the decoder {outputs["keywords"]["decoder"]!r:.80}; this version '
-      f'has {", ".join(config_lib.DECODERS)}: update rahf'
+      f'has {", ".join(DECODERS)}: update rahf'
     )
 
 

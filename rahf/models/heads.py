@@ -4,12 +4,13 @@ Axis letters: B batch, h w token grid, H W map size, C channels.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from rahf.fileio.validators import one_of
 from rahf.models.layers import (
   Deconv,
   RMSNorm,
@@ -19,6 +20,7 @@ from rahf.models.layers import (
   rematerialized,
   split_by_batch,
 )
+from rahf.models.sizes import Flag, Side, Width, Widths
 
 NORM_EPSILON = 1e-8
 # Maps are nearly empty: starting from sigmoid(-4) = 0.02 instead of 0.5 keeps the
@@ -38,10 +40,10 @@ class HeatmapHeadConfig:
     relu_before_norm: of `convs`; the other norms always come before their ReLU.
   """
 
-  convs: tuple[int, ...] = (768, 384)
-  deconvs: tuple[int, ...] = (768, 384, 384, 192)
-  readout: int = 192
-  relu_before_norm: bool = False
+  convs: Widths = (768, 384)
+  deconvs: Widths = (768, 384, 384, 192)
+  readout: Width = 192
+  relu_before_norm: Flag = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +58,11 @@ class ScoreHeadConfig:
     dense: hidden dense layers behind them.
   """
 
-  convs: tuple[int, ...] = (768, 384, 128, 64)
-  size: int = 2
-  stride: int = 2
-  padding: Literal['VALID', 'SAME'] = 'VALID'
-  dense: tuple[int, ...] = (2048, 1024)
+  convs: Widths = (768, 384, 128, 64)
+  size: Side = 2
+  stride: Side = 2
+  padding: Annotated[str, one_of(('VALID', 'SAME'))] = 'VALID'
+  dense: Widths = (2048, 1024)
 
 
 class HeatmapHead(nn.Module):

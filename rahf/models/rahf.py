@@ -17,13 +17,14 @@ L text tokens, T target tokens, D width, V vocabulary.
 
 import dataclasses
 import functools
-from typing import Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from rahf.fileio.validators import one_of, real
 from rahf.models import constrained, decoding, layers
 from rahf.models.beam import beam
 from rahf.models.heads import (
@@ -32,6 +33,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
+from rahf.models.sizes import Flag, Side
 from rahf.models.t5 import T5, DecoderCache
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViT, ViTConfig
@@ -39,7 +41,8 @@ from rahf.models.vit import ViT, ViTConfig
 MAPS = ('implausibility', 'misalignment')
 SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
 PAD_ID = 0
-Variant = Literal['augmented_prompt', 'multi_head']
+VARIANTS = ('augmented_prompt', 'multi_head')
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +62,18 @@ class RAHFConfig:
     dtype: of the computation; parameters, softmax, norms, sigmoids are float32.
   """
 
-  variant: Variant = 'augmented_prompt'
-  image_size: int = 512
+  variant: Annotated[str, one_of(VARIANTS)] = 'augmented_prompt'
+  image_size: Side = 512
   vit: ViTConfig = ViTConfig()
   t5: T5Config = T5Config()
   heatmap_head: HeatmapHeadConfig = HeatmapHeadConfig()
   score_head: ScoreHeadConfig = ScoreHeadConfig()
-  keep_class_token: bool = False
-  decoder_sees_image: bool = True
-  mask_padding: bool = True
-  remat: Literal['none', 'heads', 'blocks'] = 'none'
-  dropout_rate: float = 0.1
-  dtype: str = 'bfloat16'
+  keep_class_token: Flag = False
+  decoder_sees_image: Flag = True
+  mask_padding: Flag = True
+  remat: Annotated[str, one_of(('none', 'heads', 'blocks'))] = 'none'
+  dropout_rate: Annotated[float, real(0, 0.99)] = 0.1
+  dtype: Annotated[str, one_of(DTYPES)] = 'bfloat16'
 
   @property
   def grid(self) -> int:

@@ -6,7 +6,7 @@ I all heads' width.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from rahf.fileio.validators import one_of, sequence, whole
 from rahf.models import layers
 from rahf.models.attention import attend
 from rahf.models.layers import partitioned
+from rahf.models.sizes import Flag, Layers, Width
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -32,15 +34,17 @@ class T5Config:
     tied_logits: v1.0 reads logits through the embedding, scaled by width^-0.5.
   """
 
-  vocab_size: int = 32128
-  width: int = 768
-  heads: int = 12
-  head_dim: int = 64
-  mlp: int = 2048
-  encoder_layers: int = 12
-  decoder_layers: int = 12
-  activations: tuple[str, ...] = ('gelu', 'linear')
-  tied_logits: bool = False
+  vocab_size: Annotated[int, whole(1, 2**22)] = 32128
+  width: Width = 768
+  heads: Width = 12
+  head_dim: Width = 64
+  mlp: Width = 2048
+  encoder_layers: Layers = 12
+  decoder_layers: Layers = 12
+  activations: Annotated[
+    tuple, sequence(one_of(tuple(layers.ACTIVATIONS)), "('gelu', 'linear')", least=1)
+  ] = ('gelu', 'linear')
+  tied_logits: Flag = False
 
 
 class KeyValue(NamedTuple):

@@ -7,17 +7,19 @@ H heads, K head width.
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from rahf.fileio.validators import one_of, real
 from rahf.models import layers
 from rahf.models.attention import attend
 from rahf.models.layers import partitioned
 from rahf.models.product import product
+from rahf.models.sizes import Flag, Layers, Side, Width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +34,14 @@ class ViTConfig:
       Face's.
   """
 
-  patch: int = 16
-  width: int = 768
-  layers: int = 12
-  heads: int = 12
-  mlp: int = 3072
-  class_token: bool = True
-  norm_epsilon: float = 1e-6
-  gelu: Literal['tanh', 'exact'] = 'tanh'
+  patch: Side = 16
+  width: Width = 768
+  layers: Layers = 12
+  heads: Width = 12
+  mlp: Width = 3072
+  class_token: Flag = True
+  norm_epsilon: Annotated[float, real(1e-30, 1)] = 1e-6
+  gelu: Annotated[str, one_of(('tanh', 'exact'))] = 'tanh'
 
 
 class ViT(nn.Module):

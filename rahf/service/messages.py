@@ -62,8 +62,8 @@ class Keyword(_Message):
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{output_ranges.KEYWORDS}; {output_ranges.KEYWORD}; null for the words that '
-    'were not judged because the prompt is too long'
+    description=f'{output_ranges.KEYWORDS}; {output_ranges.KEYWORD}; null for words '
+    'that were not judged because the prompt is too long'
   )
   misaligned: bool = Field(
     description="whether p_misaligned is above the model's threshold"
