@@ -115,15 +115,18 @@ class RAHF(nn.Module):
       config.t5.width, None, 'embed', init=nn.initializers.lecun_normal(), dtype=dtype
     )
     self.t5 = T5(config.t5, config.dropout_rate, dtype, blocks)
+    heatmap_head = functools.partial(HeatmapHead, config.heatmap_head, dtype, stages)
+    score_head = functools.partial(ScoreHead, config.score_head, dtype)
     if config.variant == 'multi_head':
-      for name in MAPS:
-        head = HeatmapHead(config.heatmap_head, dtype, stages)
-        setattr(self, f'heatmap_head_{name}', head)
-      for name in SCORES:
-        setattr(self, f'score_head_{name}', ScoreHead(config.score_head, dtype))
+      self.heatmap_head_implausibility = heatmap_head()
+      self.heatmap_head_misalignment = heatmap_head()
+      self.score_head_plausibility = score_head()
+      self.score_head_alignment = score_head()
+      self.score_head_aesthetics = score_head()
+      self.score_head_overall = score_head()
     else:
-      self.heatmap_head = HeatmapHead(config.heatmap_head, dtype, stages)
-      self.score_head = ScoreHead(config.score_head, dtype)
+      self.heatmap_head = heatmap_head()
+      self.score_head = score_head()
 
   def __call__(
     self,
@@ -174,15 +177,27 @@ class RAHF(nn.Module):
     batch, texts, _, width = image_tokens.shape
     features = image_tokens.reshape(batch, texts, grid, grid, width)
     if self.config.variant == 'multi_head':
-      features = features[:, 0]
-      heads = [getattr(self, f'heatmap_head_{name}') for name in MAPS]
-      maps = jnp.stack([head(features) for head in heads], axis=1)
-      heads = [getattr(self, f'score_head_{name}') for name in SCORES]
-      scores = jnp.stack([head(features) for head in heads], axis=1)
+      maps, scores = self._all_heads(features[:, 0])
     else:
       maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
       scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
     return self._to_image_size(maps), scores
+
+  def _all_heads(
+    self, features: Float[Array, 'B h w D']
+  ) -> tuple[Float[Array, 'B 2 h w'], Float[Array, 'B 4']]:
+    """Applies the six heads of multi-head, in the order of MAPS and SCORES."""
+    maps = (
+      self.heatmap_head_implausibility(features),
+      self.heatmap_head_misalignment(features),
+    )
+    scores = (
+      self.score_head_plausibility(features),
+      self.score_head_alignment(features),
+      self.score_head_aesthetics(features),
+      self.score_head_overall(features),
+    )
+    return jnp.stack(maps, axis=1), jnp.stack(scores, axis=1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
     """Writes the marked prompt, at most `length` tokens; 0 behind EOS."""
