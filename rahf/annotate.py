@@ -1,4 +1,4 @@
-"""Has people annotate images: python -m rahf.annotate rapidata --help."""
+"""Has people annotate images through Rapidata: python -m rahf.annotate --help."""
 
 import argparse
 import itertools

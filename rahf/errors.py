@@ -1,4 +1,4 @@
-"""What a user can mend, and how it is said."""
+"""User-facing errors, and how commands print them."""
 
 import re
 import sys

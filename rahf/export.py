@@ -1,4 +1,4 @@
-"""Makes a model directory (`model_directory.py`) of a work directory.
+"""Exports a checkpoint as a model directory (`inference/model_directory.py`).
 
 The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or to
 `config.export.dir`. It is written aside and renamed: a directory that is there is

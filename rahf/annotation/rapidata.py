@@ -1,4 +1,4 @@
-"""Has people annotate images through Rapidata's service: questions and answers.
+"""Annotation by Rapidata's service: the questions asked, and the answers read.
 
 Scores, points where something is wrong, and the words of the prompt that the image
 misses are asked the way Rapidata's own rich feedback sets were made. Answers are

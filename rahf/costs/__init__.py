@@ -1,1 +1,1 @@
-"""What a compiled program costs: FLOPs, bytes, collectives, and what chips offer."""
+"""What a compiled program costs: FLOPs, bytes and collectives, on which chips."""

@@ -1,4 +1,4 @@
-"""What a chip can do at best, from its vendor's data sheet."""
+"""Peak rates and memory of chips, from their vendors' data sheets."""
 
 from typing import NamedTuple
 

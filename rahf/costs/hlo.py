@@ -1,4 +1,4 @@
-"""Reads a compiled program's text: bytes moved and collectives, loops included.
+"""Reads a compiled program's text: bytes moved and collectives, with loops.
 
 XLA's own analysis counts a loop's body once, however often it runs; with gradient
 accumulation that is most of the step.

@@ -1,4 +1,4 @@
-"""Compiles one program and says what it costs on each chip, without running it."""
+"""Compiles a program and reports its costs on each chip, without running it."""
 
 import contextlib
 import dataclasses

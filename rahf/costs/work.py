@@ -1,4 +1,4 @@
-"""Counts the work of a function from its jaxpr: products and convolutions.
+"""Counts a function's products and convolutions from its jaxpr.
 
 Unlike XLA's own count it multiplies a loop's body by how often it runs, and it can
 say which part of a model the work belongs to. What is element by element does not

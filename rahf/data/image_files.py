@@ -1,4 +1,4 @@
-"""Files that are read: images in a folder or a tar archive; nothing is unpacked."""
+"""Lists and reads image files in a folder or tar archive; nothing is unpacked."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""From the data section of a config to a prepared directory and its tokenizer."""
+"""Finds the data set and the tokenizer that a config names."""
 
 from etils import epath
 

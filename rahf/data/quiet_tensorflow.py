@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its greeting."""
+"""Imports TensorFlow without its startup messages."""
 
 import os
 

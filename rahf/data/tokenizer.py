@@ -1,4 +1,4 @@
-"""Prompts to token ids and back, with words and pieces aligned by construction.
+"""Prompts to token ids and back, keeping words and pieces aligned.
 
 The keyword target is the prompt with `_0` behind each misaligned word (paper,
 section 4.1: `a yellow_0 cat`). Searching for `_0` in decoded text would fail for

@@ -1,4 +1,4 @@
-"""What pages are put together from, and what they are allowed to do."""
+"""HTML pages in one file, with their style, script and content security policy."""
 
 import base64
 import hashlib

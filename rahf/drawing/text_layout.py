@@ -1,4 +1,4 @@
-"""Text in pictures: broken into lines, or cut.
+"""Text in pictures: wrapped into lines, or cut.
 
 Pillow's built-in font has Latin letters only; other characters show as boxes.
 """

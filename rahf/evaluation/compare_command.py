@@ -1,4 +1,4 @@
-"""The command that compares runs: what it reads, shows and writes."""
+"""The command that compares runs: arguments, tables and files."""
 
 import argparse
 import csv

@@ -1,4 +1,4 @@
-"""How well people agree: each annotator measured like a model, against the others."""
+"""How well annotators agree: each one measured like a model against the others."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each example, and every metric as a function of examples.
+"""What an evaluation keeps of each example, and all metrics computed from it.
 
 Each metric is defined once, for any choice of examples: all of them for the tables,
 those of a draw for intervals and comparisons (`metrics/bootstrap.py`).

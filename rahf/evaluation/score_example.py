@@ -1,4 +1,4 @@
-"""Metrics of predictions, example by example, and a predictor to compare with.
+"""Metrics of a prediction for one example, and of a constant predictor.
 
 Axis letters: H W map size.
 """

@@ -1,4 +1,4 @@
-"""Which of several runs is better, and how sure that is.
+"""Compares runs: which is better, and with what confidence.
 
 Runs are compared on the same samples and the same draws of them, metric by metric, each
 with the first (`metrics/bootstrap.py`).

@@ -1,4 +1,4 @@
-"""Files that are there complete or not at all, whenever the writer is killed."""
+"""Atomic file writes: a file is complete, or not there at all."""
 
 import contextlib
 import os

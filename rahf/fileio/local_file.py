@@ -1,4 +1,4 @@
-"""Files that a library must find on this machine, also when they lie in a bucket."""
+"""A local copy of a file that may be in a bucket."""
 
 import dataclasses
 import os

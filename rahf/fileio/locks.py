@@ -1,4 +1,4 @@
-"""Folders that one process at a time may write."""
+"""Locks a folder so that one process at a time writes to it."""
 
 import contextlib
 import errno

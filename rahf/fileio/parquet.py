@@ -1,4 +1,4 @@
-"""Parquet files larger than memory: row groups, and of those the columns asked for.
+"""Reads parquet files larger than memory: row groups, and only some columns.
 
 What is wrong with a file is said with a remedy.
 """

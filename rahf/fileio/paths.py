@@ -1,4 +1,4 @@
-"""Paths that people give, here or in a bucket."""
+"""Paths given by users, local or in a bucket."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""JSON of others: what it says is one thing, and its errors are of one kind."""
+"""Reads JSON written by others, strictly."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What a setting may be: each rule says what is wrong with a value, None if nothing.
+"""Validators of settings: each returns what is wrong with a value, or None.
 
 A rule completes 'config.x = value …', as in 'must be at least 1'.
 """

@@ -1,4 +1,4 @@
-"""What a model says of one image: scores, heatmaps, words, and pictures of them.
+"""What a model predicts for one image: scores, heatmaps and words, and their pictures.
 
 Axis letters: H W size of an image, S that of the model.
 """

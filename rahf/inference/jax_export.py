@@ -1,4 +1,4 @@
-"""The inference step as one file for `jax.export`, for use without this code."""
+"""The inference step as one `jax.export` file, for use without this code."""
 
 from typing import Any
 

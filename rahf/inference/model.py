@@ -1,4 +1,4 @@
-"""Scoring images with a trained model: `rahf.load(directory).score(images, prompts)`.
+"""Scores images with a trained model: `rahf.load(directory).score(images, prompts)`.
 
   model = rahf.load('runs/quickstart/export')
   for feedback in model.score(['a.png', 'b.png'], 'a red circle'):

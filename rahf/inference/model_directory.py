@@ -1,4 +1,4 @@
-"""A model directory: all that scoring needs, and nothing that can run code.
+"""A model directory: everything that scoring needs, and nothing that can run code.
 
   model.json          format, architecture, preprocessing, outputs, data, metrics
   model.safetensors   parameters by path, such as 'vit/embedding/kernel'

@@ -1,4 +1,4 @@
-"""What each output means, its range and direction, in words for people."""
+"""Meaning, range and direction of each output, in words for people."""
 
 from typing import Any, NamedTuple
 

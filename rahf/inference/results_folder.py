@@ -1,4 +1,4 @@
-"""The folder that `--mode=infer` writes, safe against kills and against other jobs.
+"""The folder that `--mode=infer` writes; kills and other jobs do not damage it.
 
   manifest.json       what made it; at the end the number of rows, and of those with an
                       error

@@ -1,4 +1,4 @@
-"""The inference step: what a model says of images and their prompts, without labels.
+"""The inference step: predictions for a batch of images and prompts, without labels.
 
 Axis letters: B batch, K texts, L prompt tokens, S image size of the model.
 """

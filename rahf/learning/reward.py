@@ -1,4 +1,4 @@
-"""Scores as rewards, for the training of image generators.
+"""Scores as rewards for training image generators.
 
   reward = rahf.reward('runs/quickstart/export', weights={'overall': 1, 'alignment': 1})
   values, info = reward(images, prompts, metadata)

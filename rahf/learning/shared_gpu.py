@@ -1,4 +1,4 @@
-"""The device of a model that works beside another program's, a trainer in PyTorch say.
+"""Shares a GPU with another program, such as a trainer in PyTorch.
 
 JAX reserves three quarters of every GPU's memory when it starts, at the first
 computation of a process or when its devices are asked for. It can be told otherwise

@@ -1,4 +1,4 @@
-"""A bridge for PyTorch to differentiate what JAX computes. Imports PyTorch."""
+"""Lets PyTorch differentiate what JAX computes. Imports PyTorch."""
 
 from collections.abc import Callable
 

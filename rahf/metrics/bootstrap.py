@@ -1,4 +1,4 @@
-"""Confidence intervals, and which of two runs is better, by resampling the samples.
+"""Confidence intervals and significance by resampling the samples.
 
 A statistic is a function of sample indices: correlations and pooled counts are not
 means of what single samples have. The percentile bootstrap (Efron and Tibshirani, 1993,

@@ -1,4 +1,4 @@
-"""How close a predicted heatmap is to the annotated one, as saliency is compared.
+"""Saliency metrics: how close a predicted heatmap is to the annotated one.
 
 The names CC, KLD, SIM, NSS and AUC-Judd are shared by published evaluations, their
 definitions are not. Conventions by name (`conventions.py`) hold the choices:

@@ -1,4 +1,4 @@
-"""Attention whose logits stay in fast memory.
+"""Attention that keeps its logits in fast memory.
 
 Logits and softmax are float32 and many: at 512 px a T5 layer makes 64 MB of them for
 each text, and plain attention writes and reads them some ten times for a gradient.

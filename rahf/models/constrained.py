@@ -1,4 +1,4 @@
-"""Keyword decoding that fits the prompt by construction.
+"""Keyword decoding along the prompt: only marks are predicted.
 
 The target is the prompt with a mark behind each misaligned word. So the decoder is
 free only where a word ends: to begin the mark or to go on with the prompt. p, the

@@ -1,4 +1,4 @@
-"""Convolution with a weight gradient that is fast on processors too.
+"""Convolution with a weight gradient that is also fast on CPUs.
 
 XLA's compiler for processors is as fast as a matrix product in a convolution and in
 the gradient by its input, but up to ten times slower in the gradient by its kernel

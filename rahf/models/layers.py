@@ -1,4 +1,4 @@
-"""Building blocks that more than one part of the model uses.
+"""Building blocks that several parts of the model use.
 
 Axis letters: B batch, N leading axes, h w map size, C channels, D width.
 """

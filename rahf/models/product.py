@@ -1,4 +1,4 @@
-"""Product with a kernel, whose gradient is fast on processors too.
+"""Matrix product whose gradient is also fast on CPUs.
 
 The gradient by the kernel is the product of x and dy over all examples. XLA's compiler
 for processors transposes the first of them, and computes again what made it. JAX puts

@@ -1,4 +1,4 @@
-"""Says what a file of weights is, and what of it would be used.
+"""Describes a file of weights and which of its arrays would be used.
 
 python -m rahf.pretrained SOURCE [--arrays]
 """

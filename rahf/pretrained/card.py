@@ -1,4 +1,4 @@
-"""The model card: what a model is, and what its first weights were."""
+"""The model card of a work directory: what the model is and started from."""
 
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.loading import ROLES, Plan, count, ignored_lines

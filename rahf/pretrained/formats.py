@@ -1,4 +1,4 @@
-"""Says what a file is, by what is in it, and opens it."""
+"""Recognises the format of a file of weights by its content, and opens it."""
 
 import os
 import zipfile

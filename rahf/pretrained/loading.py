@@ -1,4 +1,4 @@
-"""Weights of other projects into the parameters of a model, strictly.
+"""Loads other projects' weights into a model's parameters, strictly.
 
 Every parameter is loaded, resized or fresh, and every array of a file is used or
 ignored for a reason; anything else is an error. Arrays are read one at a time and go

@@ -1,4 +1,4 @@
-"""Position embeddings of one image size, resampled for another."""
+"""Resamples position embeddings of one image size for another."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every reader of foreign weights returns: arrays under our names, unread yet."""
+"""What every reader of other projects' weights returns: arrays under our names."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

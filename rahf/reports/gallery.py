@@ -1,4 +1,4 @@
-"""The examples of an evaluation that people look at, kept while it goes over all.
+"""Collects the examples of an evaluation to be looked at.
 
 Memory: some panels and worst cases whatever the split's size, and for the report page a
 thumbnail, some kB, of each example up to a limit.

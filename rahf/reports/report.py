@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: files in eval/, and pictures in TensorBoard."""
+"""Writes the reports of an evaluation: files in eval/, pictures in TensorBoard."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Scalars, pictures and tables for TensorBoard."""
+"""Writes scalars, pictures and tables for TensorBoard."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Several processes as one run: how they join, and how they decide alike."""
+"""Several processes as one run: how they join, and how they decide together."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the loop answers between steps."""
+"""SIGTERM and Ctrl-C as a request that the training loop checks between steps."""
 
 import contextlib
 import signal

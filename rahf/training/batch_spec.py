@@ -1,4 +1,4 @@
-"""Batches without data: their shapes, and random ones to time steps on."""
+"""Batches without data: their shapes, and random ones to time steps with."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Steps whose loss, gradient or result is NaN or infinite: an error, or left out."""
+"""Steps whose loss, gradient or result is not finite: an error, or left out."""
 
 import math
 

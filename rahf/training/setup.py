@@ -1,4 +1,4 @@
-"""What a run compiles: its task, the mesh, the optimizer, the shards of its state."""
+"""What a run compiles: its task, mesh, optimizer and sharded state."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The training state, made straight into its shards."""
+"""The training state, created directly in its shards."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""How fast training goes, and whether it waits for its input."""
+"""Measures the speed of training and how long it waits for input."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its arrays, and whether that is what is there."""
+"""Checks that a checkpoint holds the arrays that were saved."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checksums of arrays: what was saved is what is read, on any mesh.
+"""Checksums of arrays, the same on any mesh.
 
 Storage and decompression may hand back other numbers without an error. A checksum is
 computed where the arrays are, so it covers everything in between.

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, in the order of the steps."""
+"""metrics.jsonl: one JSON object a line, ordered by step."""
 
 import json
 import math

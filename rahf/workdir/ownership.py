@@ -1,4 +1,4 @@
-"""The right of a run to its work directory, and what is in there."""
+"""Locks a work directory and checks its config."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""One's own images with raw annotations: consolidated, joined with prompts, written.
+"""Your own images with raw annotations: consolidated, joined with prompts, written.
 
 As with RichHF-18K nothing disappears silently: every image that is left out is a line
 of the report.

@@ -1,4 +1,4 @@
-"""How far annotators agree: Krippendorff's alpha."""
+"""Agreement of annotators: Krippendorff's alpha."""
 
 from typing import Literal
 

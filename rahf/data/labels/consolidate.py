@@ -1,4 +1,4 @@
-"""Raw annotations of one image, by several annotators, to the labels models learn.
+"""Consolidates the answers of several annotators to one image's labels.
 
 RAHF, section 3: points become discs, one binary map per annotator, and the maps are
 averaged; a word is misaligned by majority; Likert scores are averaged on [0, 1]. Each

@@ -1,4 +1,4 @@
-"""Raw annotations: what each annotator said of each image, before consolidation.
+"""Raw annotations: the answers of each annotator, before consolidation.
 
 Data format, `<split>.annotations.jsonl` beside the shards of a split where it is known;
 a line, one JSON object, for each annotator of each image:

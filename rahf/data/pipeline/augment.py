@@ -1,4 +1,4 @@
-"""The supplement's augmentation: image and maps move together.
+"""The supplement's augmentation: image and maps are cropped together.
 
 Every transform is a function dict -> dict, and all randomness comes from a seed
 that is folded from (seed, epoch, example), never from state.

@@ -1,4 +1,4 @@
-"""The input pipeline: a prepared split to batches of fixed shapes.
+"""The input pipeline: from a prepared split to batches of fixed shapes.
 
 The order is a function of (seed, epoch), and augmentation of (seed, epoch, example):
 every position in the endless stream of examples is computed, not reached, so that

@@ -1,4 +1,4 @@
-"""One record, or an image and a prompt, to arrays of a batch's row, on the host."""
+"""Decodes a record, or an image and a prompt, to one row of a batch."""
 
 import dataclasses
 from collections.abc import Sequence

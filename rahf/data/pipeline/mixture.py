@@ -1,4 +1,4 @@
-"""Training on several data sets: which of them a position in the stream comes from.
+"""Mixtures: which data set each position in the training stream comes from.
 
 The stream is cut into blocks. In each block every data set has the same number of
 positions, its share, in an order that is shuffled anew; and goes through its own

@@ -1,4 +1,4 @@
-"""Batches move to the device while the step before runs."""
+"""Copies batches to the device while the previous step runs."""
 
 import collections
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Preference pairs: one prompt, two images, and which of them someone preferred.
+"""Preference pairs: one prompt, two images, and which one was preferred.
 
 They are read where they lie, in Pick-a-Pic v1's parquet files, some 190 GB: nothing
 is copied, and of one row group at a time the columns that are asked for are in memory.

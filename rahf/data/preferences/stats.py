@@ -1,4 +1,4 @@
-"""What preference pairs look like: counts of each split, no image read, and a table."""
+"""Statistics of preference pairs, computed without reading an image."""
 
 import collections
 import dataclasses

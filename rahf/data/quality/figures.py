@@ -1,4 +1,4 @@
-"""Pictures of what a data set holds, among them the paper's figures 2 and 4."""
+"""Figures of a data set, among them figures 2 and 4 of the paper."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

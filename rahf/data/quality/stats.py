@@ -1,4 +1,4 @@
-"""What a prepared data set looks like: facts of each record, and a table of them."""
+"""Statistics of a prepared data set: facts of each record, and a table."""
 
 import collections
 import os

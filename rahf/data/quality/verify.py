@@ -1,4 +1,4 @@
-"""Reads a prepared data set completely and says what is wrong with it."""
+"""Reads a prepared data set completely and reports problems."""
 
 import collections
 import os

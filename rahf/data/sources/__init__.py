@@ -1,1 +1,1 @@
-"""Images with their prompts, streamed from what people keep them in."""
+"""Images with their prompts, streamed from folders, tables, tars and TFRecords."""

@@ -1,4 +1,4 @@
-"""What each kind of source yields, and what it is asked."""
+"""One row of a source, and the interface of a source."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Opens what holds images and prompts, and streams it: constant memory, in order."""
+"""Opens folders and files of images with prompts, and streams them in order."""
 
 import glob
 import pathlib

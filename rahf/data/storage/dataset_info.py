@@ -1,4 +1,4 @@
-"""dataset_info.json, in which TFDS says which shards a prepared data set has."""
+"""dataset_info.json, in which TFDS lists the shards of a prepared data set."""
 
 import os
 import re

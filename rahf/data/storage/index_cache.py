@@ -1,4 +1,4 @@
-"""What was computed of shards, kept beside them: arrays in an .npz file."""
+"""Arrays computed from shards, cached beside them in an .npz file."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""manifest.json beside a data set's shards: what each holds, and its checksum.
+"""manifest.json: the counts and checksums of a data set.
 
 Data format:
   shards    name -> {"records": int, "bytes": int, "sha256": hexadecimal}

@@ -1,4 +1,4 @@
-"""A prepared directory as a whole: where it is, and every record in turn."""
+"""A prepared data set as a whole: where it is, and all of its records."""
 
 import concurrent.futures
 import os

@@ -1,4 +1,4 @@
-"""Prepared data sets: random access to the records of a split's TFRecord shards.
+"""Random access to the records of a split's TFRecord shards.
 
 A TFRecord is `length: uint64, crc: uint32, data, crc: uint32`. The headers are read
 once, to know where every record begins; after that any record is one read, so that

@@ -1,4 +1,4 @@
-"""The record schema as TFDS features, shared by every builder."""
+"""The record schema as TFDS features, shared by all builders."""
 
 import functools
 

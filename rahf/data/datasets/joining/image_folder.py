@@ -1,4 +1,4 @@
-"""Images by uid from a folder or tar archive of files, prompts from a table."""
+"""Images by uid from a folder or tar archive, and prompts from a table."""
 
 import os
 import pathlib

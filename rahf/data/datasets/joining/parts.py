@@ -1,4 +1,4 @@
-"""Joining in parts: several at once, and a part that is made stays made.
+"""Joins labels and images in parts: several at once, and finished parts are kept.
 
 Images are read, checked and written part by part, each by a thread of its own. A part
 is kept with what went into it. After a kill, or when a file that could not be read was

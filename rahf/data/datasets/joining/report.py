@@ -1,4 +1,4 @@
-"""What became of every annotated sample while a data set was prepared."""
+"""Reports what happened to each annotated sample while a data set was prepared."""
 
 import collections
 import json

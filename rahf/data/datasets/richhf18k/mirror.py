@@ -1,4 +1,4 @@
-"""RichHF-18K with its images in one set of parquet files, as others have uploaded it.
+"""RichHF-18K from parquet files that hold labels and images, as others uploaded it.
 
 Data format, by column, in files `<train, validation or test>-….parquet`, or in folders
 of these names:

@@ -1,4 +1,4 @@
-"""Three simulated annotators of a generated scene, and what they say on average.
+"""Three simulated annotators of a generated scene, and their mean opinion.
 
 How scores follow from defects. Each score has a latent value, 5 at best:
   plausibility  1 + 4 exp(-0.6 d), d the sum of the damages' severities; a

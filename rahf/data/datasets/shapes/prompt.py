@@ -1,4 +1,4 @@
-"""The prompts of generated scenes, and which of their words the image contradicts."""
+"""Prompts of generated scenes, and which of their words the image contradicts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

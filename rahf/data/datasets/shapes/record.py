@@ -1,4 +1,4 @@
-"""One generated sample as a record, and the ceiling that annotator noise leaves."""
+"""A generated sample as a record, and the ceiling set by the annotators' noise."""
 
 from typing import NamedTuple
 

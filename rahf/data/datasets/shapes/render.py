@@ -1,4 +1,4 @@
-"""Draws a scene with Pillow and spoils the damaged regions with NumPy.
+"""Draws a scene with Pillow and damages parts of it with NumPy.
 
 Axis letters: H height, W width.
 """

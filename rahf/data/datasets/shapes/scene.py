@@ -1,4 +1,4 @@
-"""What a generated sample shows: its objects, its errors, its damages.
+"""The content of a generated sample: its objects, errors and damages.
 
 A prompt asks for one or two groups of equal shapes. Each group is drawn as asked
 for, or with some of its words made false, or not at all. Lengths and positions are
