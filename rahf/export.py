@@ -186,7 +186,7 @@ def _workshop(folder: epath.Path) -> Iterator[epath.Path]:
     InputError: another process writes the same folder.
   """
   place = folder.parent / f'.{folder.name}.partial'
-  with locks.alone(place):
+  with locks.locked(place):
     try:
       _put_back(place, folder)
       _remove(place / NEW)

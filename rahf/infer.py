@@ -123,7 +123,7 @@ def infer(job: Job, interruption: Interruption) -> int:
     batch = job.batch_size * len(devices)
     check_place(place)
     if distributed.is_first():
-      held.enter_context(locks.alone(place))
+      held.enter_context(locks.locked(place))
     output = Output(
       place,
       _settings(job, folder, source),

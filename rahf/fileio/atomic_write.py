@@ -15,12 +15,12 @@ def write(path: epath.PathLike, content: str | bytes) -> None:
     OSError: it cannot be written; what was there stays. Each client of a bucket has
       errors of its own.
   """
-  with aside(path) as partial:
+  with temp_then_rename(path) as partial:
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
-def aside(path: epath.PathLike) -> Iterator[epath.Path]:
+def temp_then_rename(path: epath.PathLike) -> Iterator[epath.Path]:
   """Yields where to write what takes the path's place at the end, unless it fails.
 
   The name begins with a dot and the path's own, and is of this process alone: others

@@ -2,49 +2,52 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 
+import filelock
 from absl import logging
 from etils import epath
 
 from rahf.errors import InputError
 
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
 
 @contextlib.contextmanager
-def alone(folder: os.PathLike | str) -> Iterator[None]:
+def locked(folder: os.PathLike | str) -> Iterator[None]:
   """Keeps other processes out of a folder until this one is done, or ends.
 
-  In a bucket there is nothing to lock by, and it does nothing.
+  Buckets have no locks: there it does nothing.
 
   Args:
-    folder: made if it is not there; it may be removed within.
+    folder: made if it does not exist; it may be removed while it is locked.
 
   Raises:
-    InputError: another process has it.
+    InputError: another process has locked it.
   """
   folder = epath.Path(folder)
   if '://' in os.fspath(folder):
     yield
     return
   folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / '.lock', 'w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # Whoever had it may have removed it since it was opened.
-      if not os.fstat(lock.fileno()).st_nlink:
-        raise BlockingIOError
-    except BlockingIOError:
-      raise InputError(
-        f'another process is writing to {folder}; wait for it, or choose another folder'
-      ) from None
-    except OSError as error:
-      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-        raise
-      logging.warning(
-        'The file system of %s has no locks (%s): see to it that one process at a time '
-        'writes there.',
-        *(folder, error.strerror),
-      )
+  lock = filelock.FileLock(folder / '.lock')
+  try:
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
+    raise InputError(
+      f'another process is writing to {folder}; wait for it, or choose another folder'
+    ) from None
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    logging.warning(
+      'The file system of %s has no locks (%s): make sure that only one process at a '
+      'time writes there.',
+      *(folder, error.strerror),
+    )
+  try:
     yield
+  finally:
+    lock.release()

@@ -138,7 +138,7 @@ class Output:
     for left in self.folder.glob(f'.{self.results.name}.*'):
       left.unlink()
     write = _write_parquet if self._settings.format == 'parquet' else _write_lines
-    with atomic_write.aside(self.results) as partial:
+    with atomic_write.temp_then_rename(self.results) as partial:
       errors = write(partial, self._read_parts())
     summary = {'rows': self._settings.rows, 'errors': errors}
     _write_json(self.folder / MANIFEST, self._manifest() | {'summary': summary})

@@ -98,7 +98,7 @@ def lock_folder(
     refusal = None
     if distributed.is_first():
       try:
-        lock.enter_context(locks.alone(folder))
+        lock.enter_context(locks.locked(folder))
         begin()
       except (InputError, OSError) as error:
         refusal = error

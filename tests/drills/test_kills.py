@@ -151,7 +151,7 @@ def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
 
 
 def test_a_second_run_in_a_work_directory_is_refused(data_dir, tmp_path):
-  with locks.alone(tmp_path / 'run'):
+  with locks.locked(tmp_path / 'run'):
     second = runs.start_tiny(data_dir, f'--workdir={tmp_path}/run')
     _, errors = second.communicate(timeout=200)
   assert second.returncode == 2

@@ -32,7 +32,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
   atomic_write.write(path, 'old')
 
   def fail():
-    with atomic_write.aside(path) as partial:
+    with atomic_write.temp_then_rename(path) as partial:
       partial.write_text('half of the ne')
       raise KeyboardInterrupt
 
@@ -57,8 +57,8 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
   atomic_write.write(path, 'old')
   code = (
     'import os, signal, sys\n'
-    'from rahf import atomic\n'
-    'with atomic.aside(sys.argv[1]) as partial:\n'
+    'from rahf.fileio import atomic_write\n'
+    'with atomic_write.temp_then_rename(sys.argv[1]) as partial:\n'
     "  partial.write_text('half of the ne')\n"
     '  os.kill(os.getpid(), signal.SIGKILL)\n'
   )

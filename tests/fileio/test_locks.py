@@ -8,18 +8,18 @@ from rahf.fileio import locks
 
 def test_a_folder_is_held_until_the_end(tmp_path):
   folder = tmp_path / 'new/run'
-  with locks.alone(folder):
+  with locks.locked(folder):
     with (
       pytest.raises(InputError, match='another process is writing'),
-      locks.alone(folder),
+      locks.locked(folder),
     ):
       raise AssertionError('held twice')
-    with locks.alone(tmp_path / 'other'):
+    with locks.locked(tmp_path / 'other'):
       pass
-  with locks.alone(folder):
+  with locks.locked(folder):
     pass
 
 
 def test_buckets_have_no_locks():
-  with locks.alone('gs://bucket/run'):
+  with locks.locked('gs://bucket/run'):
     pass

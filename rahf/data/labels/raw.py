@@ -43,7 +43,7 @@ def write(
   file: epath.Path, annotated: Iterable[tuple[str, Iterable[Annotation]]]
 ) -> None:
   """Writes the annotations of images given by uid; annotators are numbered."""
-  with atomic_write.aside(file) as partial, partial.open('w') as lines:
+  with atomic_write.temp_then_rename(file) as partial, partial.open('w') as lines:
     for uid, annotations in annotated:
       for number, annotation in enumerate(annotations):
         row = {'uid': uid, 'annotator': f'{number}', **annotation._asdict()}

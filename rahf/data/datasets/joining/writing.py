@@ -97,7 +97,7 @@ def write(
       writes the same.
   """
   partial = folder.parents[1] / f'.{folder.parent.name}-{folder.name}.partial'
-  with locks.alone(partial):
+  with locks.locked(partial):
     target(folder.parents[1], folder.parent.name, folder.name, overwrite)
     workers, settings = workers or os.cpu_count() or 1, settings or {}
     made = parts.make_all(partial, samples, make, settings, inputs, workers)
