@@ -80,10 +80,10 @@ class StateFactory:
     self._init = init
     self._optimizer = optimizer
     boxed = jax.eval_shape(init, jax.random.key(0))
-    splits = sharding.parameter_shardings(boxed, mesh)
-    variables = nn.unbox(boxed)
-    params, collections = _split(variables)
-    param_shardings, collection_shardings = _split(splits)
+    params, collections = _split(nn.unbox(boxed))
+    param_shardings, collection_shardings = _split(
+      {name: sharding.parameter_shardings(tree, mesh) for name, tree in boxed.items()}
+    )
     shapes = TrainState(
       step=jax.ShapeDtypeStruct((), jnp.int32),
       params=params,
@@ -154,10 +154,6 @@ class StateFactory:
     return TrainState(
       step, tree, opt_state, self._fresh_collections(seed), self._first_average(tree)
     )
-
-  def from_tree(self, tree: Mapping[str, Any]) -> TrainState:
-    """Returns the state that `TrainState.to_tree` made a tree of."""
-    return TrainState(**tree)
 
   def _fresh_collections(self, seed: int) -> dict[str, Any]:
     if not self.shardings.collections:

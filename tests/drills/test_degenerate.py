@@ -131,7 +131,7 @@ def evaluate(tmp_path_factory):
       TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
     ):
       # The threshold of every split is this one.
-      (epath.Path(workdir) / 'eval').mkdir(exist_ok=True)
+      (epath.Path(workdir) / 'eval').mkdir(parents=True, exist_ok=True)
       kept = json.dumps({'keywords_constrained/threshold': 0.5})
       (epath.Path(workdir) / f'eval/dev-{STEP}.json').write_text(kept)
       variables = {'params': params}
