@@ -185,7 +185,7 @@ class RAHF(nn.Module):
 
   def _all_heads(
     self, features: Float[Array, 'B h w D']
-  ) -> tuple[Float[Array, 'B 2 h w'], Float[Array, 'B 4']]:
+  ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
     """Applies the six heads of multi-head, in the order of MAPS and SCORES."""
     maps = (
       self.heatmap_head_implausibility(features),
