@@ -15,8 +15,7 @@ import machine
 
 from metrics import median_ms
 from rahf.drawing.markdown import markdown_table
-from rahf.models.convolution import DIMENSIONS, kernel_gradient
-from rahf.models.product import product
+from rahf.models.cpu_kernels import DIMENSIONS, kernel_gradient, product
 
 # Side of the map, channels.
 SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))

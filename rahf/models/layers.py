@@ -13,8 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from rahf.errors import InputError
-from rahf.models.convolution import convolve
-from rahf.models.product import product
+from rahf.models import cpu_kernels
 
 Initializer = nn.initializers.Initializer
 # Of MLPs, by name; 'linear' is the identity.
@@ -74,7 +73,7 @@ def dense(
     dtype=dtype,
     kernel_init=partitioned(init, *axes),
     bias_init=partitioned(bias_init or nn.initializers.zeros, axes[-1]),
-    dot_general=lambda x, kernel, *_, **__: product(x, kernel),
+    dot_general=cpu_kernels.dot_general,
     name=name,
   )
 
@@ -99,7 +98,7 @@ def conv(
       nn.initializers.he_normal(), None, None, 'conv_in', 'conv_out'
     ),
     bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
-    conv_general_dilated=convolve,
+    conv_general_dilated=cpu_kernels.convolve,
     name=name,
   )
 
@@ -139,7 +138,7 @@ class Deconv(nn.Module):
     # TAP_OF[d, p, k]: an output of parity p sees the neighbour at offset d by tap k.
     phases = jnp.einsum('dpk,eql,klio->deipqo', TAP_OF, TAP_OF, kernel)
     phases = jnp.asarray(phases, self.dtype)
-    y = convolve(
+    y = cpu_kernels.convolve(
       x,
       phases.reshape(2, 2, channels, 4 * self.features),
       strides=(1, 1),

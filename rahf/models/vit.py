@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 from rahf.fileio.validators import one_of, real
 from rahf.models import layers
 from rahf.models.attention import attend
+from rahf.models.cpu_kernels import product
 from rahf.models.layers import partitioned
-from rahf.models.product import product
 from rahf.models.sizes import Flag, Layers, Side, Width
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.convolution import DIMENSIONS, LARGE_SIDE, WIDE, convolve
+from rahf.models.cpu_kernels import DIMENSIONS, LARGE_SIDE, WIDE, convolve
 from rahf.runtime import sharding
 
 xla = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=DIMENSIONS)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.product import product
+from rahf.models.cpu_kernels import product
 
 RNG = np.random.default_rng(0)
 
