@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 import rahf
-from rahf.data import images
+from rahf.data.images import codec
 
 PROMPT = 'a red circle to the left of a large blue square, and {} green triangles'
 COARSE = 16
@@ -49,7 +49,7 @@ def write(folder: pathlib.Path, count: int, size: int) -> None:
     random = np.random.default_rng(number)
     coarse = Image.fromarray(random.integers(0, 256, (COARSE, COARSE, 3), np.uint8))
     pixels = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
-    (folder / f'{number:06d}.png').write_bytes(images.encode_png(pixels))
+    (folder / f'{number:06d}.png').write_bytes(codec.encode_png(pixels))
     (folder / f'{number:06d}.txt').write_text(PROMPT.format(number))
 
 

@@ -15,9 +15,10 @@ import machine
 import tensorflow as tf
 from absl import app, flags
 
-from rahf.data import images, schema
+from rahf.data import schema
 from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.datasets.shapes import builder
+from rahf.data.images import codec
 from rahf.data.pipeline import augment, decoding
 from rahf.data.pipeline.batches import train_batches
 from rahf.data.storage import records
@@ -90,7 +91,7 @@ def _stages(
 ) -> dict[str, Iterator[object]]:
   """Returns, for each stage alone and in one thread, an endless run of examples."""
   loaded = [split[i] for i in range(min(len(split), 256))]
-  pixels = [images.decode_image(record.image) for record in loaded[:32]]
+  pixels = [codec.decode_image(record.image) for record in loaded[:32]]
   size = options.image_size
 
   def tokenize(record: schema.Record) -> None:
@@ -98,10 +99,10 @@ def _stages(
     tokenizer_lib.prompt_texts(tokenizer, pieces, options.variant, options.text_length)
 
   def decode(record: schema.Record) -> None:
-    images.decode_image(record.image)
+    codec.decode_image(record.image)
     for data in (record.implausibility_map, record.misalignment_map):
       if data:
-        images.decode_map(data)
+        codec.decode_map(data)
 
   def jitter(row: tf.Tensor) -> tf.Tensor:
     seed = augment.example_seed(0, tf.constant(0, tf.int64), row)
@@ -113,7 +114,7 @@ def _stages(
     'read': iter(read),
     'decode image and maps': map(decode, itertools.cycle(loaded)),
     'crop and resize image': (
-      images.resize(values, size, (0.1, 0.1, 0.8, 0.8))
+      codec.resize(values, size, (0.1, 0.1, 0.8, 0.8))
       for values in itertools.cycle(pixels)
     ),
     'tokenise': map(tokenize, itertools.cycle(loaded)),

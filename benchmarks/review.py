@@ -22,7 +22,8 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.evaluation import samples
 from rahf.evaluation.score_example import Prediction, score
 from rahf.reports import html_report
@@ -119,11 +120,11 @@ def _example(number: int) -> tuple[schema.Record, Prediction]:
   y, x = np.mgrid[:SIDE, :SIDE] / SIDE
   centres = rng.random((4, 2))
   maps = [np.exp(-40 * ((y - a) ** 2 + (x - b) ** 2)) for a, b in centres]
-  true = [images.encode_map(heat.astype(np.float32)) for heat in maps[:2]]
+  true = [codec.encode_map(heat.astype(np.float32)) for heat in maps[:2]]
   labels = tuple(rng.integers(0, 2, len(WORDS)).tolist())
   record = schema.Record(
     f'{number}',
-    images.encode_png(image),
+    codec.encode_png(image),
     ' '.join(WORDS),
     WORDS,
     labels,

@@ -29,7 +29,7 @@ def main() -> None:
   import machine
   import numpy as np
 
-  from rahf.data.images import encode_png
+  from rahf.data.images.codec import encode_png
 
   print(f'{machine.processor()}; {machine.accelerator()}')
   _line('import rahf', imported - start, 's')

@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from rahf.data.images import encode_png
+from rahf.data.images.codec import encode_png
 
 _MODEL = flags.DEFINE_string('model', None, 'Model directory.', required=True)
 _SECONDS = flags.DEFINE_float('seconds', 10, 'Length of each measurement.')

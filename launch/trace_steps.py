@@ -11,11 +11,11 @@ import sys
 import jax
 from absl import app, flags
 from ml_collections import config_flags
+from rahf.training.blueprint import draw_up
 
 from rahf.errors import InputError
 from rahf.runtime import accelerator, distributed, sharding
 from rahf.training.batch_spec import random_batch
-from rahf.training.blueprint import draw_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'

@@ -33,7 +33,7 @@ def main(
   arguments = _parser().parse_args(argv)
   try:
     from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
-    from rahf.data.image_files import SUFFIXES
+    from rahf.data.images.files import SUFFIXES
 
     if not arguments.images.is_dir():
       raise InputError(f'--images {arguments.images}: no such folder')

@@ -42,7 +42,7 @@ import tqdm
 from etils import epath
 
 from rahf.data import schema
-from rahf.data.images import encode_map
+from rahf.data.images.codec import encode_map
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.sources.item import Item, Load
 from rahf.data.sources.source import Source, open_source

@@ -17,7 +17,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 import tiny_directory
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.service.admission import Limits
 from rahf.service.app import make_app
 from rahf.service.connection import Connection
@@ -35,7 +35,7 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
 
 def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
   """Returns a PNG of noise."""
-  return images.encode_png(util.make_pixels(number, height, width))
+  return codec.encode_png(util.make_pixels(number, height, width))
 
 
 @contextlib.contextmanager

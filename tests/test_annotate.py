@@ -16,7 +16,7 @@ from rahf import annotate
 from rahf.annotation import rapidata
 from rahf.data import label_words as words_lib
 from rahf.data.datasets.annotated import prepare_annotated
-from rahf.data.images import encode_png
+from rahf.data.images.codec import encode_png
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import consolidate
 from rahf.data.storage.records import open_split

@@ -11,7 +11,8 @@ from etils import epath
 from PIL import Image
 
 import tiny
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.pipeline import batches
 from rahf.errors import InputError
 from rahf.evaluate import evaluate
@@ -155,8 +156,8 @@ def make_record(level, scores, labels=(1, 0, 1), misaligned=True):
   """A record whose maps are 4 x 4 pixels, the upper half at this level of 255."""
   pixels = np.zeros((4, 4), np.uint8)
   pixels[:2] = level
-  data = images.encode_png(pixels)
-  picture = images.encode_png(np.asarray(Image.new('RGB', (4, 4))))
+  data = codec.encode_png(pixels)
+  picture = codec.encode_png(np.asarray(Image.new('RGB', (4, 4))))
   return schema.Record(
     uid=str(level),
     image=picture,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.labels import consolidate, raw
 from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels
 from rahf.data.storage import manifest
@@ -64,7 +65,7 @@ def _measure(
   maps = [
     (np.zeros((height, width)), b'')
     if mine is None or theirs is None
-    else (mine, images.encode_map(theirs))
+    else (mine, codec.encode_map(theirs))
     for mine, theirs in zip(one.maps, others.maps, strict=True)
   ]
   truth = record._replace(
@@ -82,7 +83,7 @@ def _measure(
 def _map_size(record: schema.Record) -> tuple[int, int]:
   for name in schema.MAPS:
     if data := getattr(record, f'{name}_map'):
-      width, height = images.upright_size(images.open_image(data))
+      width, height = codec.upright_size(codec.open_image(data))
       return height, width
-  width, height = images.upright_size(images.open_image(record.image))
+  width, height = codec.upright_size(codec.open_image(record.image))
   return height, width

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
@@ -47,7 +48,7 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
   maps = {}
   for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
     if data := getattr(record, f'{name}_map'):
-      maps[name] = MapMetrics.of(predicted_map, images.decode_map(data)).values()
+      maps[name] = MapMetrics.of(predicted_map, codec.decode_map(data)).values()
   p_misaligned = prediction.p_misaligned
   return Sample(
     record.uid,
@@ -91,7 +92,7 @@ def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]
 def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | None]:
   """Returns the annotated maps by name, None where there is none."""
   encoded = {name: getattr(record, f'{name}_map') for name in schema.MAPS}
-  return {name: images.decode_map(d) if d else None for name, d in encoded.items()}
+  return {name: codec.decode_map(d) if d else None for name, d in encoded.items()}
 
 
 def training_means(train: RecordSplit) -> Prediction:
@@ -107,7 +108,7 @@ def training_means(train: RecordSplit) -> Prediction:
   for _, record in _with_bar(train.undamaged(), 'training means', len(train)):
     try:
       maps = decoded_maps(record)
-    except images.ImageError:
+    except codec.ImageError:
       continue
     scores.append(record.scores)
     for name, values in maps.items():

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rahf.data import inputs
-from rahf.data.images import encode_map
+from rahf.data.images import inputs
+from rahf.data.images.codec import encode_map
 from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
 from rahf.metrics.saliency import resize_map

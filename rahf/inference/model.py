@@ -26,8 +26,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
-from rahf.data import inputs, label_words, schema
-from rahf.data.images import resize
+from rahf.data import label_words, schema
+from rahf.data.images import inputs
+from rahf.data.images.codec import resize
 from rahf.data.pipeline.decoding import PromptRow, encode_prompt
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError

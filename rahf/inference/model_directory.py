@@ -23,7 +23,8 @@ from etils import epath
 from flax import traverse_util
 
 from rahf import config as config_lib
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.tokenizer import MARK, Tokenizer, tasks
 from rahf.errors import InputError
 from rahf.fileio import strict_json, validators
@@ -105,7 +106,7 @@ def to_json(description: Description) -> str:
         'size': model['image_size'],
         'channels': 'RGB, 8 bits; upright by EXIF, transparency over white',
         'resize': 'both sides to size, bilinear with antialiasing',
-        'range': [float(images.to_signed(0)), float(images.to_signed(1))],
+        'range': [float(codec.to_signed(0)), float(codec.to_signed(1))],
         'layout': 'height, width, channel; row 0 at the top',
       },
       'text': {

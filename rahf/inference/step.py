@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.models.rahf import RAHF, Fused
 
 # Above it a word is misaligned, where no split says which is best.
@@ -92,7 +92,7 @@ def from_pixels(infer: Infer) -> Infer:
   def infer_pixels(
     params: Any, pixels: UInt8[Array, 'B S S 3'], text: Array, word_end: Array
   ) -> Inference:
-    image = images.to_signed(pixels.astype(jnp.float32) / 255)
+    image = codec.to_signed(pixels.astype(jnp.float32) / 255)
     return infer(params, image, text, word_end)
 
   return infer_pixels

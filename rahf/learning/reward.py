@@ -34,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from rahf.data import images as images_lib
-from rahf.data import inputs, schema
+from rahf.data import schema
+from rahf.data.images import codec as images_lib
+from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.feedback import Feedback
 from rahf.inference.model import Model, as_list, load, one_each

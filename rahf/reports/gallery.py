@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.evaluation.samples import Sample, keyword_f1, score_error
 from rahf.evaluation.score_example import Prediction, decoded_maps
 from rahf.reports.panels import Labels, review_panel
@@ -132,13 +133,13 @@ def panel(
     prediction.keyword_labels,
     prediction.p_misaligned,
   )
-  image = images.decode_image(record.image)
+  image = codec.decode_image(record.image)
   return review_panel(image, record.prompt, truth, predicted, title=title)
 
 
 def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
   """Returns a small copy of an example's image and maps."""
-  image = Image.fromarray(images.decode_image(record.image))
+  image = Image.fromarray(codec.decode_image(record.image))
   image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
   truth = decoded_maps(record)
   maps = {}

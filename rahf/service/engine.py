@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from rahf.data import inputs
+from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.model import Example, Feedback, Model
 from rahf.service.batcher import Batcher

@@ -8,8 +8,9 @@ import numpy as np
 import sentencepiece
 import tensorflow as tf
 
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
 from rahf.data.datasets.joining import features
+from rahf.data.images import codec
 
 NAME = 'tiny'
 
@@ -28,13 +29,13 @@ def make_record(number: int = 0, size: int = 16, **changes) -> schema.Record:
   tokens = tuple(label_words.label_tokens(prompt))
   record = schema.Record(
     uid=f'uid-{number}',
-    image=images.encode_png(pixels),
+    image=codec.encode_png(pixels),
     prompt=prompt,
     tokens=tokens,
     keyword_labels=tuple((number + k) % 2 for k in range(len(tokens))),
     scores=(0.25, 0.5, 0.75, 1.0),
-    implausibility_map=images.encode_png(pixels[..., 0]),
-    misalignment_map=images.encode_png(pixels[..., 1]),
+    implausibility_map=codec.encode_png(pixels[..., 0]),
+    misalignment_map=codec.encode_png(pixels[..., 1]),
   )
   return record._replace(**changes)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rahf.data.images import encode_png
+from rahf.data.images.codec import encode_png
 
 # Zeros, in a file a thousandth of that size.
 BOMB = 2**30

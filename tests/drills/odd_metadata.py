@@ -12,7 +12,7 @@ import numpy as np
 from mutants import encode
 from PIL import ExifTags, Image
 
-from rahf.data import images, inputs
+from rahf.data.images import codec, inputs
 
 TURNED = 6
 KINDS = {
@@ -67,7 +67,7 @@ def cases(count: int, seed: int = 0) -> Iterator[Case]:
   small = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
   picture = Image.fromarray(small).resize((36, 24), Image.Resampling.BICUBIC)
   plain = {k: encode(picture, k, **options) for k, options in KINDS.items()}
-  pixels = {kind: images.decode_image(data) for kind, data in plain.items()}
+  pixels = {kind: codec.decode_image(data) for kind, data in plain.items()}
   profile = image_files.rgb_profile()
   for number in range(count):
     kind = [*KINDS][number % 3]
@@ -146,7 +146,7 @@ def check(count: int) -> None:
       continue  # Pillow's own reader of all that there is.
     try:
       assert is_shown(inputs.read_pixels(image), case), f'{case.name}, by PIL'
-    except images.ImageError:
+    except codec.ImageError:
       # Chunks after the pixels, which Pillow reads when it decodes.
       assert 'part' in case.name, f'{case.name}, by PIL'
   print(count, upright)
@@ -157,7 +157,7 @@ def is_shown(found: np.ndarray, case: Case) -> bool:
   if case.colours:
     return found.shape in (case.plain.shape, case.plain.swapaxes(0, 1).shape)
   turns = (case.turn,) if case.turn else range(1, 9)
-  methods = (images.TURNS.get(turn) for turn in turns)
+  methods = (codec.TURNS.get(turn) for turn in turns)
   picture = Image.fromarray(case.plain)
   return any(
     np.array_equal(found, picture.transpose(method) if method is not None else picture)

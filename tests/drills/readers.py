@@ -13,7 +13,7 @@ from rahf.config import default_config
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
 from rahf.data.datasets.rapidata import prepare_rapidata
-from rahf.data.inputs import read_pixels
+from rahf.data.images.inputs import read_pixels
 from rahf.data.labels import raw
 from rahf.data.sources.source import open_source
 from rahf.data.storage import manifest, prepared, records

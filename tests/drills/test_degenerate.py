@@ -13,7 +13,8 @@ from etils import epath
 from util import NAME, make_record, train_model, write_split
 
 import tiny
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.errors import InputError
 from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import MAP_METRICS
@@ -35,7 +36,7 @@ SUFFIXES = ('.json', '.md', '.html', '.samples.jsonl')
 def maps(level):
   """Both maps at one level of 255; None for not annotated."""
   even = np.full((16, 16), level or 0, np.uint8)
-  data = b'' if level is None else images.encode_png(even)
+  data = b'' if level is None else codec.encode_png(even)
   return {f'{name}_map': data for name in schema.MAPS}
 
 

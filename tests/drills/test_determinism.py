@@ -20,7 +20,8 @@ import tiny
 import tiny_model
 from rahf import config as config_lib
 from rahf import export, infer
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
+from rahf.data.images import codec
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluation import samples
@@ -229,7 +230,7 @@ def test_inference_in_batches(tmp_path):
   table = []
   for number in range(30):
     pixels, prompt = example(number)
-    (tmp_path / f'images/{number}.png').write_bytes(images.encode_png(pixels))
+    (tmp_path / f'images/{number}.png').write_bytes(codec.encode_png(pixels))
     table.append({'image': f'images/{number}.png', 'prompt': prompt})
   for number in (3, 17):
     table[number]['prompt'] = ''

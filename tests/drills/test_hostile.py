@@ -22,7 +22,7 @@ from util import make_record, write_split
 import rahf
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.joining.image_folder import ImageFolder
-from rahf.data.inputs import read_pixels
+from rahf.data.images.inputs import read_pixels
 from rahf.data.sources.source import open_source as open_input
 from rahf.data.storage import manifest, records
 from rahf.errors import InputError

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from util import make_record, train_model
 
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
 from rahf.data.datasets.joining import features
+from rahf.data.images import codec
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import parse_record
 from rahf.data.tokenizer import EOS, Tokenizer
@@ -70,7 +71,7 @@ def test_sound_images_are_read_as_pillow_reads_them(name):
     expected = np.asarray(image.convert('RGB'))
   if 'orientation' in name:
     expected = UPRIGHT[name[-1]](expected)
-  pixels = images.decode_image(data)
+  pixels = codec.decode_image(data)
   assert pixels.dtype == np.uint8
   np.testing.assert_allclose(pixels, expected, atol=1)
 
@@ -78,8 +79,8 @@ def test_sound_images_are_read_as_pillow_reads_them(name):
 @pytest.mark.parametrize('name', mutants.refused())
 def test_what_is_no_image_is_refused_quickly(name):
   start = time.monotonic()
-  with pytest.raises(images.ImageError) as caught:
-    images.decode_image(mutants.refused()[name])
+  with pytest.raises(codec.ImageError) as caught:
+    codec.decode_image(mutants.refused()[name])
   assert time.monotonic() - start < TIME
   assert str(caught.value)
 

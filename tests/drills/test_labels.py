@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from rahf.data import images, schema
+from rahf.data import schema
 from rahf.data.__main__ import main
 from rahf.data.datasets.richhf18k import label_files
+from rahf.data.images import codec
 from rahf.data.storage.records import open_split
 
 COUNT = 6
-PICTURE = images.encode_png(np.full((8, 16, 3), 90, np.uint8))
-MAP = images.encode_png(np.eye(8, dtype=np.uint8))
+PICTURE = codec.encode_png(np.full((8, 16, 3), 90, np.uint8))
+MAP = codec.encode_png(np.eye(8, dtype=np.uint8))
 PROMPT = 'a red cat'
 Row = dict[str, Any]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import Annotation
 from rahf.errors import InputError
@@ -27,11 +28,11 @@ class Split(list):
 
 
 def make_split(tmp_path, annotations: dict[str, list[Annotation]]) -> Split:
-  blank = images.encode_map(np.zeros((SIDE, SIDE), np.float32))
+  blank = codec.encode_map(np.zeros((SIDE, SIDE), np.float32))
   records = [
     schema.Record(
       uid=uid,
-      image=images.encode_png(np.zeros((80, 80, 3), np.uint8)),
+      image=codec.encode_png(np.zeros((80, 80, 3), np.uint8)),
       prompt='a red cat',
       tokens=('a', 'red', 'cat'),
       keyword_labels=(1, 1, 1),

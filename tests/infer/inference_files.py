@@ -17,7 +17,7 @@ import util
 
 import runs
 from rahf import infer
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.infer import Job
 from rahf.runtime.preemption import Interruption
 
@@ -33,7 +33,7 @@ def prompt_of(number: int) -> str:
 def image_of(number: int) -> bytes:
   random = np.random.default_rng(number)
   size = (20 + number % 9, 30 - number % 13, 3)
-  return images.encode_png(random.integers(0, 256, size, np.uint8))
+  return codec.encode_png(random.integers(0, 256, size, np.uint8))
 
 
 def write_folder(

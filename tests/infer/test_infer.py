@@ -22,7 +22,8 @@ from PIL import Image
 
 import runs
 from rahf import infer, main
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.inference import results_folder
 from rahf.runtime.preemption import Interrupted, Interruption
 
@@ -75,7 +76,7 @@ def test_maps(job, expected, tmp_path):
   for row, other, one in zip(png, npz, expected, strict=True):
     for name, heatmap in one.heatmaps.items():
       column = f'{name}_map'
-      found = images.decode_map((tmp_path / 'png' / row[column]).read_bytes())
+      found = codec.decode_map((tmp_path / 'png' / row[column]).read_bytes())
       np.testing.assert_allclose(found, heatmap, atol=0.5 / 255 + 1e-5)
       with np.load(tmp_path / 'npz' / other[column]) as stored:
         assert stored[name].dtype == np.float16
@@ -246,7 +247,7 @@ def test_the_export_of_a_work_directory_is_found(directory, tmp_path, monkeypatc
 
 def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
   """Through files and bytes alike; a JPEG here, since all others are PNG."""
-  picture = Image.fromarray(images.decode_image(image_of(5))).convert('L')
+  picture = Image.fromarray(codec.decode_image(image_of(5))).convert('L')
   exif = Image.Exif()
   exif[0x0112] = 6
   (tmp_path / 'images').mkdir()

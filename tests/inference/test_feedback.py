@@ -10,7 +10,8 @@ from util import make_pixels
 
 import rahf
 import tiny_directory
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
 
@@ -37,7 +38,7 @@ def test_a_heatmap_is_the_model_s_at_the_size_of_the_image(model):
 def test_overlay(model, tmp_path):
   pixels = make_pixels()
   path = tmp_path / 'a.png'
-  path.write_bytes(images.encode_png(pixels))
+  path.write_bytes(codec.encode_png(pixels))
   (found,) = model.score(path, PROMPT)
   expected = overlay(pixels, found.heatmaps['misalignment'])
   np.testing.assert_array_equal(found.overlay('misalignment'), expected)
@@ -59,5 +60,5 @@ def test_words_and_json(model):
   assert (stored['height'], stored['width']) == (24, 40)
   assert [(k['word'], k['p_misaligned']) for k in stored['keywords']] == found.keywords
   for name, heatmap in found.heatmaps.items():
-    decoded = images.decode_map(base64.b64decode(stored['heatmaps'][name]))
+    decoded = codec.decode_map(base64.b64decode(stored['heatmaps'][name]))
     np.testing.assert_allclose(decoded, heatmap, atol=0.5 / 255 + 1e-6)

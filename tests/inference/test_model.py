@@ -19,7 +19,8 @@ from util import make_pixels
 
 import rahf
 import tiny_directory
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.pipeline import batches
 from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import open_split
@@ -61,7 +62,7 @@ def assert_same(one: Feedback, other: Feedback, tolerance=0.0):
 def test_every_kind_of_image_gives_the_same(model, tmp_path):
   pixels = make_pixels()
   path = tmp_path / 'a.png'
-  path.write_bytes(images.encode_png(pixels))
+  path.write_bytes(codec.encode_png(pixels))
   floats = pixels.astype(np.float32) / 255
   kinds = [
     pixels,
@@ -162,7 +163,7 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
     p = at_word_ends(expected.p_misaligned[row], pieces)
     assert [p for _, p in one.keywords] == pytest.approx(p.tolist(), abs=1e-5)
     example = model.prepare(records[row].image, prompts[row])
-    pixels = images.to_signed(example.pixels.astype(np.float32) / 255)
+    pixels = codec.to_signed(example.pixels.astype(np.float32) / 255)
     # A level is 2/255 of the range.
     np.testing.assert_allclose(pixels, batch.image[row], atol=2 / 255)
 
@@ -300,7 +301,7 @@ def test_dtype_of_the_computation(model, directory):
 def test_the_step_can_be_differentiated(model):
   """What rewards are made of: infer is a pure function of the image in [-1, 1]."""
   example = model.prepare(make_pixels(), PROMPT)
-  pixels = images.to_signed(jnp.asarray(example.pixels[None], jnp.float32) / 255)
+  pixels = codec.to_signed(jnp.asarray(example.pixels[None], jnp.float32) / 255)
   text, word_end = example.row.text[None], example.row.word_end[None]
 
   def overall(image, text, word_end):
@@ -343,7 +344,7 @@ def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   shutil.copytree(directory, 'runs/quickstart/export')
   for name in ('a.png', 'b.png'):
-    pathlib.Path(name).write_bytes(images.encode_png(make_pixels()))
+    pathlib.Path(name).write_bytes(codec.encode_png(make_pixels()))
   exec(code, {})
   printed = capsys.readouterr().out
   assert "'plausibility': 0." in printed

@@ -12,7 +12,8 @@ import pytest
 
 import rahf
 import tiny_directory
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.errors import InputError
 from rahf.learning import shared_gpu
 from rahf.learning.reward import OF_MAPS, PENALTIES, Reward, scale
@@ -48,7 +49,7 @@ def test_every_layout_gives_what_score_gives(model, pixels, tmp_path):
   floats = pixels.astype(np.float32) / 255
   files = [tmp_path / f'{i}.png' for i in range(3)]
   for file, image in zip(files, pixels, strict=True):
-    file.write_bytes(images.encode_png(image))
+    file.write_bytes(codec.encode_png(image))
   expected = [one.scores['overall'] for one in model.score(files, PROMPTS)]
   first = np.moveaxis(floats, -1, 1)
   for given in (
@@ -159,7 +160,7 @@ def test_images_that_are_none(model, given, message):
 def test_scaling_is_that_of_files(size):
   """PIL rounds to levels of 1/255 behind each axis, so that a level may differ."""
   pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-  expected = images.resize(pixels[0], 32) / 255
+  expected = codec.resize(pixels[0], 32) / 255
   found = scale(pixels.astype(np.float32) / 255, 32)[0]
   np.testing.assert_allclose(found, expected, atol=1 / 255 + 1e-6)
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
+from rahf.data.images import codec
 from rahf.evaluation.score_example import Prediction
 
 HOSTILE = (
@@ -21,10 +22,10 @@ def make_record(number: int) -> schema.Record:
   """The last is not annotated with maps; words are misaligned by their number."""
   prompt = PROMPTS[number]
   tokens = tuple(label_words.label_tokens(prompt))
-  data = b'' if number == 2 else images.encode_map(HEAT)
+  data = b'' if number == 2 else codec.encode_map(HEAT)
   return schema.Record(
     uid=f'uid-{number}',
-    image=images.encode_png(np.full((40, 60, 3), 128, np.uint8)),
+    image=codec.encode_png(np.full((40, 60, 3), 128, np.uint8)),
     prompt=prompt,
     tokens=tokens,
     keyword_labels=tuple(int(i >= number) for i in range(len(tokens))),

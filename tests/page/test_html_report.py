@@ -18,7 +18,7 @@ from pages import (
 )
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.evaluation.samples import Sample
 from rahf.evaluation.score_example import score
 from rahf.reports import html_report
@@ -114,7 +114,7 @@ def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
     prompt='x' * 5000,
     tokens=('x' * 5000,),
     keyword_labels=(0,),
-    image=images.encode_png(np.full((*size, 3), 128, np.uint8)),
+    image=codec.encode_png(np.full((*size, 3), 128, np.uint8)),
   )
   prediction = make_prediction(0, 1)
   gallery, sample = Gallery(thumbnails=1), score(record, prediction)
@@ -136,7 +136,7 @@ def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
   assert width <= 1200
   assert dialog <= 1200
   assert height < 800
-  thumbnail = images.decode_image(gallery.thumbnails[0].image)
+  thumbnail = codec.decode_image(gallery.thumbnails[0].image)
   assert scale == pytest.approx(thumbnail.shape[1] / thumbnail.shape[0], rel=0.02)
 
 
@@ -169,7 +169,7 @@ def test_a_thousand_real_images_are_a_few_megabytes(assets, tmp_path):
       x, y = rng.random((2, 1, 1))
       grid = np.mgrid[:512, :512] / 512
       heat = np.exp(-((grid[0] - x) ** 2 + (grid[1] - y) ** 2) * 40).astype(np.float32)
-      data = images.encode_map(heat)
+      data = codec.encode_map(heat)
       record = make_record(0)._replace(
         image=image, implausibility_map=data, misalignment_map=data
       )

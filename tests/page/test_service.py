@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 import rahf
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.drawing import heatmap as colours
 from rahf.service.admission import Limits
 from rahf.service.engine import Engine
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_said(opened):
   button.click()
   wait_for_message(opened, 'Type the prompt')
   find(opened, '#text').send_keys('red')
-  drop(opened, images.encode_png(np.zeros((1, 8193, 3), np.uint8)))
+  drop(opened, codec.encode_png(np.zeros((1, 8193, 3), np.uint8)))
   button.click()
   wait_for_message(opened, 'image: 8193x1 pixels are more than the limit')
   drop(opened, make_image(0, 400, 400))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.evaluation.score_example import Prediction, score
 from rahf.reports.gallery import MAP_SIDE, Gallery, thumbnail
 
@@ -18,10 +19,10 @@ SQUARE[:32, 48:] = 1
 
 def make_record(number: int, **changes) -> schema.Record:
   image = np.full((300, 450, 3), (200, 40, 10), np.uint8)
-  data = images.encode_map(SQUARE)
+  data = codec.encode_map(SQUARE)
   record = schema.Record(
     uid=f'{number}',
-    image=images.encode_png(image),
+    image=codec.encode_png(image),
     prompt='a red cat',
     tokens=('a', 'red', 'cat'),
     keyword_labels=(1, 0, 1),
@@ -97,7 +98,7 @@ def test_what_is_not_annotated_is_no_case():
     scores=(NAN,) * 4,
     keyword_labels=(),
     implausibility_map=b'',
-    misalignment_map=images.encode_map(np.zeros((8, 8), np.float32)),
+    misalignment_map=codec.encode_map(np.zeros((8, 8), np.float32)),
   )
   gallery = fill(
     Gallery(panels=[0], worst=3, thumbnails=1), (record, make_prediction(0))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import rahf
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.service.admission import Admission
 from rahf.service.engine import Engine
 from rahf.service.messages import ScoreReply
@@ -48,7 +48,7 @@ def assert_same(found: dict, expected: dict) -> None:
   assert p == pytest.approx(q, abs=1e-5)
   for name, encoded in expected.get('heatmaps', {}).items():
     one, other = (
-      images.decode_map(base64.b64decode(text))
+      codec.decode_map(base64.b64decode(text))
       for text in (found['heatmaps'][name], encoded)
     )
     np.testing.assert_allclose(one, other, atol=1.01 / 255)
@@ -133,7 +133,7 @@ ODD += ((0x0132, 99, 2**32 - 1, b''.ljust(4)),)
   ],
 )
 def test_odd_metadata_does_not_matter(port, model, image, turned):
-  pixels = images.decode_image(make_image())
+  pixels = codec.decode_image(make_image())
   (expected,) = model.score(np.rot90(pixels, -1) if turned else pixels, PROMPT)
   answer = ask_json(port, image())
   assert answer.status == 200

@@ -8,7 +8,7 @@ import pytest
 import util
 from PIL import Image
 
-from rahf.data import inputs
+from rahf.data.images import inputs
 from served import Gate, ask_form, ask_json, make_image, together, wait_until
 
 ORIENTATION, RESOLUTION, SOFTWARE, EXPOSURE = 0x112, 0x11A, 0x131, 0x829A

@@ -14,7 +14,7 @@ from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.image_folder import ImageFolder
 from rahf.data.datasets.joining.parts import Sample
 from rahf.data.datasets.joining.report import Report
-from rahf.data.images import ImageError, decode_image, encode_map
+from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import DRAWN, Annotation, Draw, consolidate
 from rahf.errors import InputError

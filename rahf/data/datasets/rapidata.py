@@ -35,7 +35,7 @@ from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.parts import Sample
 from rahf.data.datasets.joining.report import Report
-from rahf.data.images import ImageError, decode_image, encode_map
+from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.errors import InputError
 from rahf.fileio import parquet, strict_json
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from jaxtyping import Float, Int64
 
-from rahf.data import images
+from rahf.data.images import codec
 
 Example = Mapping[str, tf.Tensor]
 
@@ -44,7 +44,7 @@ def random_box(seed: Int64[tf.Tensor, '2']) -> Float[tf.Tensor, '4']:
   sides = tf.random.stateless_uniform([2], size, CROP_MIN, 1.0)
   corner = tf.random.stateless_uniform([2], place) * (1 - sides)
   crop = _chance(happens, CROP_PROBABILITY)
-  return tf.where(crop, tf.concat([corner, sides], 0), images.WHOLE)
+  return tf.where(crop, tf.concat([corner, sides], 0), codec.WHOLE)
 
 
 def jitter(example: Example, seed: Int64[tf.Tensor, '2']) -> dict[str, tf.Tensor]:

@@ -16,7 +16,8 @@ from absl import logging
 from etils import epath
 from jaxtyping import Int64
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.pipeline import augment, mixture
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import RecordSplit, concatenate, parse_record
@@ -169,12 +170,12 @@ class _Stream:
     # Padding rows read the first record; what they hold is blanked afterwards.
     serialized = self.split.read_serialized(tf.gather(read, tf.maximum(index, 0)))
     crop, colour = tf.unstack(tf.random.split(seed, 2))
-    box = augment.random_box(crop) if self.augmented else tf.constant(images.WHOLE)
+    box = augment.random_box(crop) if self.augmented else tf.constant(codec.WHOLE)
     example = self._decode(serialized, box)
     example['image'] = tf.cast(example['image'], tf.float32) / 255
     if self.augmented:
       example = augment.jitter(example, colour)
-    image = images.to_signed(example['image'])
+    image = codec.to_signed(example['image'])
     return example | {'image': image, 'index': tf.cast(index, tf.int32)}
 
   def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.tokenizer import (
   PromptPieces,
   Tokenizer,
@@ -81,7 +82,7 @@ def decode_record(
   record: schema.Record,
   tokenizer: Tokenizer,
   options: PipelineOptions,
-  box: images.Box = images.WHOLE,
+  box: codec.Box = codec.WHOLE,
 ) -> dict[str, np.ndarray]:
   """Decodes one record, cuts out the box, scales and tokenises.
 
@@ -111,7 +112,7 @@ def decode_record(
   labels = record.keyword_labels or [1] * len(row.pieces.word_ends)
   target = tokenizer.mark(row.pieces, labels)
   return {
-    'image': images.resize(images.decode_image(record.image), size, box),
+    'image': codec.resize(codec.decode_image(record.image), size, box),
     'maps': np.stack([_decode_map(data, size, box) for data in maps]),
     'map_mask': np.array([bool(data) for data in maps]),
     'scores': np.nan_to_num(scores, nan=0.0),
@@ -124,7 +125,7 @@ def decode_record(
   }
 
 
-def _decode_map(data: bytes, size: int, box: images.Box) -> np.ndarray:
+def _decode_map(data: bytes, size: int, box: codec.Box) -> np.ndarray:
   if not data:
     return np.zeros((size, size), np.float32)
-  return images.resize(images.decode_map(data), size, box)
+  return codec.resize(codec.decode_map(data), size, box)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rahf.data import images, schema
+from rahf.data import schema
+from rahf.data.images import codec
 from rahf.data.labels import raw
 from rahf.data.labels.agreement import krippendorff_alpha
 from rahf.data.labels.consolidate import Annotation, mean_scores, word_positions
@@ -69,7 +70,7 @@ def collect(
       try:
         record = opened[position]
         return measure(record, annotations.get(record.uid, ()))
-      except images.ImageError as error:
+      except codec.ImageError as error:
         raise InputError(
           f'{opened.where(position)}: {error}; `python -m rahf.data verify` lists all'
         ) from None
@@ -80,9 +81,9 @@ def collect(
 
 def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Facts:
   """Returns the facts of one record; decodes the maps and the image's header."""
-  image = images.open_image(record.image)
+  image = codec.open_image(record.image)
   encoded = [getattr(record, f'{name}_map') for name in schema.MAPS]
-  width, height = images.upright_size(image)
+  width, height = codec.upright_size(image)
   labels = record.keyword_labels
   return Facts(
     scores=record.scores,
@@ -96,7 +97,7 @@ def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Fa
       if a.misaligned_words is not None
     ),
     coverage=tuple(
-      float(np.mean(images.decode_map(data) > 0)) if data else float('nan')
+      float(np.mean(codec.decode_map(data) > 0)) if data else float('nan')
       for data in encoded
     ),
     words=len(record.tokens),

@@ -4,7 +4,8 @@ import collections
 import os
 from collections.abc import Iterator
 
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
+from rahf.data.images import codec
 from rahf.data.storage import manifest, prepared, records
 from rahf.data.storage.records import RecordSplit
 
@@ -64,15 +65,15 @@ def check_record(record: schema.Record) -> Iterator[str]:
   if not record.uid:
     yield 'uid is empty'
   try:
-    images.decode_image(record.image)
-  except images.ImageError as error:
+    codec.decode_image(record.image)
+  except codec.ImageError as error:
     yield f'image: {error}'
   for name in schema.MAPS:
     data = getattr(record, f'{name}_map')
     try:
       if data:
-        images.decode_map(data)
-    except images.ImageError as error:
+        codec.decode_map(data)
+    except codec.ImageError as error:
       yield f'{name}_map: {error}'
   if record.tokens != tuple(label_words.label_tokens(record.prompt)):
     yield f'tokens {record.tokens} are not the words of {record.prompt!r}'

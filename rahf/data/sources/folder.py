@@ -6,9 +6,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from rahf.data import image_files
 from rahf.data.datasets.joining.prompt_table import FilePrompts
-from rahf.data.image_files import version
+from rahf.data.images import files
+from rahf.data.images.files import version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
 from rahf.fileio import text_files
@@ -88,7 +88,7 @@ class ImageFiles:
         prompt = self._prompts.find(path)
         error = f'no prompt in {self._table.name}' if prompt is None else ''
       else:
-        text = image_files.read(_sidecar(path), image_files.MOST_TEXT)
+        text = files.read(_sidecar(path), files.MOST_TEXT)
         prompt = text_files.decode(text).strip()
     except (OSError, ValueError) as reason:
       error = f'its prompt cannot be read: {reason}'
@@ -97,7 +97,7 @@ class ImageFiles:
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields the image files at and below a folder, each folder's names sorted."""
-  return filter(image_files.is_image, image_files.walk(folder))
+  return filter(files.is_image, files.walk(folder))
 
 
 def _sidecar(path: pathlib.Path) -> pathlib.Path:

@@ -4,7 +4,7 @@ import glob
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from rahf.data import image_files
+from rahf.data.images import files
 from rahf.data.sources import tables, tar, tfrecords
 from rahf.data.sources.folder import ImageFiles
 from rahf.data.sources.item import Load, Reader, Wanted, digest
@@ -156,8 +156,8 @@ def _inside(
   folder: pathlib.Path, linked: list[pathlib.Path]
 ) -> pathlib.Path | list[pathlib.Path]:
   images, found = False, {}
-  for file in image_files.walk(folder, linked):
-    images = images or image_files.is_image(file)
+  for file in files.walk(folder, linked):
+    images = images or files.is_image(file)
     if kind(file):
       found.setdefault(kind(file), []).append(file)
   if images:

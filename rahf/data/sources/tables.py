@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rahf.data.image_files import version
+from rahf.data.images.files import version
 from rahf.data.sources.item import Item, Load, Wanted, digest
 from rahf.errors import InputError
 from rahf.fileio import table_files, text_files

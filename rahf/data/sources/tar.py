@@ -17,8 +17,8 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from rahf.data import image_files
-from rahf.data.image_files import MOST_BYTES, MOST_TEXT, OTHERS, SUFFIXES, version
+from rahf.data.images import files
+from rahf.data.images.files import MOST_BYTES, MOST_TEXT, OTHERS, SUFFIXES, version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import find_prompt
 from rahf.errors import InputError
@@ -91,12 +91,12 @@ class Tar:
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
-    image_files.check_pointer(self._path)
+    files.check_pointer(self._path)
     try:
       with tarfile.open(self._path) as tar:
         count = sum(1 for _ in _samples(_members(tar, ahead=False)))
       return count, version(self._path)
-    except image_files.TAR_ERRORS as error:
+    except files.TAR_ERRORS as error:
       raise InputError(
         f'{self._path} is no complete tar archive ({error}); copy it again'
       ) from None
@@ -104,7 +104,7 @@ class Tar:
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
     # Going back in a compressed archive means to begin anew.
-    ahead = image_files.is_compressed(self._path)
+    ahead = files.is_compressed(self._path)
     with tarfile.open(self._path) as tar:
       for number, sample in enumerate(_samples(_members(tar, ahead))):
         if wanted(number):
@@ -140,7 +140,7 @@ def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
   Args:
     ahead: read images and texts at once, so that the archive is read straight on.
   """
-  for info in image_files.tar_members(tar):
+  for info in files.tar_members(tar):
     folder, slash, name = info.name.rpartition('/')
     if info.isdir() or name.startswith('.'):
       continue

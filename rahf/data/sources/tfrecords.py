@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from rahf.data import quiet_tensorflow
-from rahf.data.image_files import version
+from rahf.data.images.files import version
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.errors import InputError
 from rahf.fileio import text_files

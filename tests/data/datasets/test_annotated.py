@@ -7,7 +7,7 @@ import pytest
 
 from rahf.data.__main__ import main
 from rahf.data.datasets.annotated import prepare_annotated
-from rahf.data.images import decode_map, encode_png
+from rahf.data.images.codec import decode_map, encode_png
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import consolidate, gaussians
 from rahf.data.storage.records import open_split

@@ -10,7 +10,7 @@ import pytest
 
 from rahf.data import schema
 from rahf.data.datasets.rapidata import prepare_rapidata
-from rahf.data.images import decode_map, encode_png
+from rahf.data.images.codec import decode_map, encode_png
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 

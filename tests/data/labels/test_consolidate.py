@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from rahf.data import schema
-from rahf.data.images import decode_map
+from rahf.data.images.codec import decode_map
 from rahf.data.labels.consolidate import Annotation, consolidate, gaussians
 from rahf.errors import InputError
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rahf.data import images
+from rahf.data.images import codec
 from rahf.data.pipeline import augment
 
 
@@ -45,7 +45,7 @@ def test_half_of_the_boxes_are_crops_of_80_to_100_percent(seeds):
   # Height and width are drawn apart: their correlation is that of noise.
   assert abs(np.corrcoef(sides[cropped].T)[0, 1]) < 0.2
   np.testing.assert_array_equal(
-    boxes[~cropped], np.tile(images.WHOLE, ((~cropped).sum(), 1))
+    boxes[~cropped], np.tile(codec.WHOLE, ((~cropped).sum(), 1))
   )
 
 
@@ -75,15 +75,15 @@ def test_resize_agrees_with_tensorflow(size):
   rng = np.random.default_rng(0)
   values = rng.random((40, 52), np.float32)
   expected = tf.image.resize(values[..., None], [size, size], antialias=True)[..., 0]
-  np.testing.assert_allclose(images.resize(values, size), expected, atol=1e-5)
+  np.testing.assert_allclose(codec.resize(values, size), expected, atol=1e-5)
   pixels = rng.integers(0, 256, (40, 52, 3), dtype=np.uint8)
   expected = tf.image.resize(pixels, [size, size], antialias=True)
-  np.testing.assert_allclose(images.resize(pixels, size), expected, atol=1.01)
+  np.testing.assert_allclose(codec.resize(pixels, size), expected, atol=1.01)
 
 
 def test_resize_of_a_box_is_resize_of_the_part():
   ramp = np.add.outer(np.arange(32.0), 3 * np.arange(32.0)).astype(np.float32)
-  part = images.resize(ramp, 8, (0.25, 0.5, 0.5, 0.25))
+  part = codec.resize(ramp, 8, (0.25, 0.5, 0.5, 0.25))
   # On a linear ramp the value at the middle of each target pixel is exact.
   rows = 8 + (np.arange(8) + 0.5) * 2 - 0.5
   columns = 16 + (np.arange(8) + 0.5) - 0.5

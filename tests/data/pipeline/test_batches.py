@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from util import make_record, train_model, write_split
 
-from rahf.data import images
+from rahf.data.images import codec as images
 from rahf.data.pipeline.batches import eval_batches, train_batches
 from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage import records

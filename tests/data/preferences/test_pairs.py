@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rahf.data import images
 from rahf.data.datasets.richhf18k.pickapic import PickAPic
+from rahf.data.images import codec as images
 from rahf.data.preferences import pairs
 from rahf.errors import InputError
 

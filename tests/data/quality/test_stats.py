@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from util import make_record
 
-from rahf.data import images, label_words, schema
+from rahf.data import label_words, schema
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
+from rahf.data.images import codec
 from rahf.data.labels.agreement import krippendorff_alpha
 from rahf.data.labels.consolidate import Annotation
 from rahf.data.quality import figures, stats
@@ -153,8 +154,8 @@ def test_coverage_is_of_maps_that_are_not_empty():
   half = np.zeros((4, 4), np.uint8)
   half[:2] = 9
   records = [
-    make_record(0, implausibility_map=images.encode_png(half)),
-    make_record(1, implausibility_map=images.encode_png(0 * half)),
+    make_record(0, implausibility_map=codec.encode_png(half)),
+    make_record(1, implausibility_map=codec.encode_png(0 * half)),
     make_record(2, implausibility_map=b''),
   ]
   facts = [stats.measure(record) for record in records]

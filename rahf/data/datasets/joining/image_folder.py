@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Collection, Iterator
 
 from rahf.data.datasets.joining import prompt_table
-from rahf.data.image_files import SUFFIXES, open_files
+from rahf.data.images.files import SUFFIXES, open_files
 
 
 class ImageFolder:

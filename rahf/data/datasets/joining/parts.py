@@ -21,7 +21,7 @@ import tqdm
 from rahf.data import schema
 from rahf.data.datasets.joining import features
 from rahf.data.datasets.joining.report import Line
-from rahf.data.image_files import version
+from rahf.data.images.files import version
 from rahf.data.storage import manifest
 from rahf.fileio import atomic_write
 from rahf.version import __version__

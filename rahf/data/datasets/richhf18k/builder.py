@@ -18,7 +18,7 @@ from rahf.data.datasets.joining.report import Report
 from rahf.data.datasets.richhf18k import label_files
 from rahf.data.datasets.richhf18k.label_files import Annotation
 from rahf.data.datasets.richhf18k.pickapic import PickAPic
-from rahf.data.images import ImageError, decode_image, decode_map
+from rahf.data.images.codec import ImageError, decode_image, decode_map
 from rahf.data.storage import manifest
 from rahf.errors import InputError
 

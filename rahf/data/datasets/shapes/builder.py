@@ -30,7 +30,7 @@ from rahf.data.datasets.shapes.record import (
   metric_ceilings,
   uid_of,
 )
-from rahf.data.images import MAX_SIDE
+from rahf.data.images.codec import MAX_SIDE
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import Annotation
 from rahf.data.storage import manifest

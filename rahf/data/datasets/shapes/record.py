@@ -9,7 +9,7 @@ from rahf.data.datasets.shapes import annotators
 from rahf.data.datasets.shapes.prompt import Prompt, write_prompt
 from rahf.data.datasets.shapes.render import render
 from rahf.data.datasets.shapes.scene import Scene, sample_scene
-from rahf.data.images import encode_map, encode_png
+from rahf.data.images.codec import encode_map, encode_png
 from rahf.data.labels.consolidate import Annotation, consolidate
 from rahf.errors import InputError
 

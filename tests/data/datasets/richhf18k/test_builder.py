@@ -12,10 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from rahf.data import images, schema
+from rahf.data import schema
 from rahf.data.datasets.joining.report import DROPPED
 from rahf.data.datasets.richhf18k import label_files
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
+from rahf.data.images import codec
 from rahf.errors import InputError
 
 
@@ -67,7 +68,7 @@ def test_sample_holds_what_was_annotated(sample, assets):
       ('implausibility', entry['artifact_points']),
       ('misalignment', entry['misalignment_points']),
     ):
-      peak = images.decode_map(example[f'{name}_map']).max()
+      peak = codec.decode_map(example[f'{name}_map']).max()
       # JPEG noise aside, a map is empty exactly where nobody clicked.
       assert (peak > 0.1) == bool(points)
     if len(example['keyword_labels']):
@@ -201,7 +202,7 @@ def test_each_defect_has_its_line(release, tmp_path, picture, wide_png):
     assert train[uid]['scores'].tolist() == [0.5] * 4
   np.testing.assert_array_equal(train['score']['scores'], [0.25, 0.5, 0.5, np.nan])
   assert train['map']['implausibility_map'] == b''
-  assert images.decode_map(train['map']['misalignment_map']).shape == (8, 8)
+  assert codec.decode_map(train['map']['misalignment_map']).shape == (8, 8)
   for split in schema.SPLITS:
     dropped = sum(report.count(split, reason) for reason in DROPPED)
     assert report.records[split] == report.prepared[split] + dropped
@@ -215,16 +216,16 @@ def test_polarity_and_names(release, tmp_path):
     misalignment_score=0.2,
     aesthetics_score=0.3,
     overall_score=0.4,
-    artifact_map=images.encode_png(np.full((2, 2), 255, np.uint8)),
-    misalignment_map=images.encode_png(np.zeros((2, 2), np.uint8)),
+    artifact_map=codec.encode_png(np.full((2, 2), 255, np.uint8)),
+    misalignment_map=codec.encode_png(np.zeros((2, 2), np.uint8)),
   )
   release.add('dev', 'd').add('test', 't')
   stored, _ = _prepare(release.write(), tmp_path)
   example = stored['train']['a']
   assert schema.SCORES == ('plausibility', 'alignment', 'aesthetics', 'overall')
   np.testing.assert_allclose(example['scores'], [0.1, 0.2, 0.3, 0.4], atol=1e-7)
-  assert images.decode_map(example['implausibility_map']).min() == 1
-  assert images.decode_map(example['misalignment_map']).max() == 0
+  assert codec.decode_map(example['implausibility_map']).min() == 1
+  assert codec.decode_map(example['misalignment_map']).max() == 0
 
 
 def test_maps_of_16_bits(release, tmp_path):
@@ -232,14 +233,14 @@ def test_maps_of_16_bits(release, tmp_path):
   deep = np.arange(0, 65536, 257).reshape(16, 16)
   maps = {
     'artifact_map': image_files.png(deep, 16, image_files.GREY),
-    'misalignment_map': images.encode_png((deep >> 8).astype(np.uint8)),
+    'misalignment_map': codec.encode_png((deep >> 8).astype(np.uint8)),
   }
   release.add('train', 'a', **maps).add('dev', 'd').add('test', 't')
   stored, _ = _prepare(release.write(), tmp_path)
   example = stored['train']['a']
   expected = np.linspace(0, 1, 256).reshape(16, 16)
   for name in schema.MAPS:
-    found = images.decode_map(example[f'{name}_map'])
+    found = codec.decode_map(example[f'{name}_map'])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

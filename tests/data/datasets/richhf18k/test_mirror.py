@@ -8,7 +8,7 @@ import pytest
 
 from rahf.data.__main__ import main
 from rahf.data.datasets.richhf18k.mirror import prepare_mirror
-from rahf.data.images import decode_map, encode_png
+from rahf.data.images.codec import decode_map, encode_png
 from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError

@@ -12,7 +12,7 @@ from rahf.data.datasets.shapes import builder as shapes
 from rahf.data.datasets.shapes.record import make_record, make_sample, metric_ceilings
 from rahf.data.datasets.shapes.render import draw, render
 from rahf.data.datasets.shapes.scene import COLOURS, KINDS, Damage
-from rahf.data.images import decode_image, decode_map
+from rahf.data.images.codec import decode_image, decode_map
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import consolidate
 from rahf.data.storage.records import open_split

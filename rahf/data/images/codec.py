@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from rahf.data import colours, metadata
+from rahf.data.images import colours, metadata
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 

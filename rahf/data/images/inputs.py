@@ -11,8 +11,8 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rahf.data import image_files, images
-from rahf.data.images import ImageError
+from rahf.data.images import codec, files
+from rahf.data.images.codec import ImageError
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
@@ -62,14 +62,14 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
   if isinstance(image, str | os.PathLike):
     return _read_file(os.fspath(image))
   if isinstance(image, bytes | bytearray | memoryview):
-    return images.decode_image(bytes(image))
+    return codec.decode_image(bytes(image))
   if isinstance(image, Image.Image):
     if image.mode in ('F', 'I'):  # Files of 16 bits are of mode I;16.
       raise ImageError(
         f'a PIL image of mode {image.mode!r} has no known range; give uint8 or an '
         'array of floats in [0, 1]'
       )
-    return images.to_rgb(image)
+    return codec.to_rgb(image)
   if _is_array(image):
     return _from_array(_to_numpy(image))
   raise ImageError(f'{type(image).__name__} is no image; give {KINDS}')
@@ -84,7 +84,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
     if '://' in path:
       data = epath.Path(path).read_bytes()
     else:
-      data = image_files.read(pathlib.Path(os.path.expanduser(path)))
+      data = files.read(pathlib.Path(os.path.expanduser(path)))
   except Exception as error:  # Each client of a bucket has errors of its own.
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.
@@ -98,7 +98,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   except InputError as error:
     raise ImageError(str(error)) from None
   try:
-    return images.decode_image(data)
+    return codec.decode_image(data)
   except ImageError as error:
     raise ImageError(f'{path}: {error}') from None
 

@@ -9,8 +9,8 @@ import pytest
 from image_files import COLOURS, GREY, GREY_ALPHA, PALETTE, chunk, encode, png
 from PIL import Image, ImageCms
 
-from rahf.data import images, inputs
-from rahf.data.images import decode_image
+from rahf.data.images import codec, inputs
+from rahf.data.images.codec import decode_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(4, 64)
 PICTURE = np.stack([RAMP, RAMP[::-1], RAMP // 2], -1)
@@ -234,5 +234,5 @@ def test_a_profile_does_not_change_a_map():
   """Its levels are data."""
   profile = files.icc_chunk(files.grey_profile(files.curve([0, 1])))
   np.testing.assert_array_equal(
-    images.decode_map(png(RAMP, 8, GREY, profile)), RAMP.astype(np.float32) / 255
+    codec.decode_map(png(RAMP, 8, GREY, profile)), RAMP.astype(np.float32) / 255
   )

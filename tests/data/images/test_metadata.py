@@ -10,7 +10,7 @@ import pytest
 from image_files import chunk, encode, tiff
 from PIL import Image
 
-from rahf.data import images
+from rahf.data.images import codec
 
 
 def _halves() -> Image.Image:
@@ -58,10 +58,10 @@ SIX = image_files.turned(6)
 def test_nothing_of_exif_matters_but_the_orientation(kind, exif, value):
   plain = encode(_halves(), kind, lossless=True)
   data = encode(_halves(), kind, lossless=True, exif=b'Exif\0\0' + exif)
-  expected = images.decode_image(plain)
+  expected = codec.decode_image(plain)
   if value == 6:  # Turned to the right.
     expected = np.rot90(expected, -1)
-  np.testing.assert_array_equal(images.decode_image(data), expected)
+  np.testing.assert_array_equal(codec.decode_image(data), expected)
 
 
 # What tools write into files, and damage; (sound, chunk of a PNG).
@@ -90,11 +90,11 @@ def test_chunks_of_no_pixels_are_passed_over(name):
   before = image_files.png(pixels, 8, image_files.COLOURS, PASSED_OVER[name])
   after = image_files.png(pixels, 8, image_files.COLOURS, after=PASSED_OVER[name])
   for data in (before, after, before + b'more'):
-    np.testing.assert_array_equal(images.decode_image(data), pixels)
-    assert images.decode_map(data).shape == pixels.shape[:2]
+    np.testing.assert_array_equal(codec.decode_image(data), pixels)
+    assert codec.decode_map(data).shape == pixels.shape[:2]
 
 
-@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 @pytest.mark.parametrize('kind', [b'IHDR', b'IDAT', b'PLTE', b'tRNS'])
 def test_a_wrong_checksum_of_pixels_is_damage(decode, kind):
   colours = [chunk(b'PLTE', bytes(6)), chunk(b'tRNS', b'\0')]
@@ -105,7 +105,7 @@ def test_a_wrong_checksum_of_pixels_is_damage(decode, kind):
   spoilt = bytearray(data)
   spoilt[place + 4 + length] ^= 1
   match = f'^damaged: the checksum of its {kind.decode()} chunk is wrong'
-  with pytest.raises(images.ImageError, match=match):
+  with pytest.raises(codec.ImageError, match=match):
     decode(bytes(spoilt))
 
 
@@ -133,8 +133,8 @@ def test_more_parts_than_any_image_has():
     plain[:2] + b'\xff\xfe\0\2' * 2**18 + plain[2:],
     image_files.png([[0]], 8, image_files.GREY, chunk(b'tEXt', b'') * 2**18),
   ):
-    with pytest.raises(images.ImageError, match='damaged: more than 131072 parts'):
-      images.decode_image(data)
+    with pytest.raises(codec.ImageError, match='damaged: more than 131072 parts'):
+      codec.decode_image(data)
 
 
 @pytest.mark.parametrize('name', SEGMENTS)
@@ -143,5 +143,5 @@ def test_segments_of_no_pixels_are_passed_over(name):
   # After the segment that says how colours are stored.
   for place in (2, 2 + 18):
     data = whole[:place] + SEGMENTS[name] + whole[place:]
-    np.testing.assert_array_equal(images.decode_image(data), images.decode_image(whole))
-    assert images.open_image(data).format == 'JPEG'
+    np.testing.assert_array_equal(codec.decode_image(data), codec.decode_image(whole))
+    assert codec.open_image(data).format == 'JPEG'

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from util import make_pixels
 
-from rahf.data import images
-from rahf.data.inputs import read_pixels, split_images
+from rahf.data.images import codec
+from rahf.data.images.inputs import read_pixels, split_images
 
 
 def test_pixels_are_those_of_training():
@@ -26,10 +26,10 @@ def test_pixels_are_those_of_training():
   deep = io.BytesIO()
   Image.fromarray(make_pixels()[..., 0].astype(np.uint16) * 257).save(deep, 'PNG')
   for file in (turned, transparent, deep):
-    expected = images.decode_image(file.getvalue())
+    expected = codec.decode_image(file.getvalue())
     np.testing.assert_array_equal(read_pixels(file.getvalue()), expected)
     np.testing.assert_array_equal(read_pixels(Image.open(file)), expected)
-  assert images.decode_image(turned.getvalue()).shape == (40, 24, 3)
+  assert codec.decode_image(turned.getvalue()).shape == (40, 24, 3)
   np.testing.assert_array_equal(read_pixels(deep.getvalue())[..., 1], rgba[..., 3])
 
 
@@ -47,15 +47,13 @@ def test_a_bucket_that_is_away(monkeypatch):
     raise RuntimeError('no route to it')
 
   monkeypatch.setattr('etils.epath.gpath._GPath.read_bytes', read_bytes)
-  with pytest.raises(
-    images.ImageError, match=r'gs://a/b\.png cannot be read: no route'
-  ):
+  with pytest.raises(codec.ImageError, match=r'gs://a/b\.png cannot be read: no route'):
     read_pixels('gs://a/b.png')
 
 
 def test_images_in_the_home(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
-  (tmp_path / 'a.png').write_bytes(images.encode_png(make_pixels()))
+  (tmp_path / 'a.png').write_bytes(codec.encode_png(make_pixels()))
   np.testing.assert_array_equal(read_pixels('~/a.png'), make_pixels())
 
 
@@ -101,7 +99,7 @@ def test_tensors_of_pytorch(torch, dtype):
   ],
 )
 def test_tensors_that_are_no_image(torch, make, message):
-  with pytest.raises(images.ImageError, match=message):
+  with pytest.raises(codec.ImageError, match=message):
     [read_pixels(image) for image in split_images(make(torch))]
 
 
@@ -116,18 +114,16 @@ def test_pytorch_is_not_imported():
 
 @pytest.mark.parametrize('size', [(0, 5), (5, 0), (0, 0)])
 def test_pil_images_without_pixels(size):
-  with pytest.raises(
-    images.ImageError, match=rf'^{size[0]}x{size[1]}: it has no pixel'
-  ):
+  with pytest.raises(codec.ImageError, match=rf'^{size[0]}x{size[1]}: it has no pixel'):
     read_pixels(Image.new('RGB', size))
 
 
 def test_text_that_is_an_image():
   """What a browser or a service gives, not a path."""
-  data = images.encode_png(make_pixels())
+  data = codec.encode_png(make_pixels())
   text = base64.b64encode(data).decode()
   for given in (text, f'data:image/png;base64,{text}'):
-    with pytest.raises(images.ImageError, match='base64 is not a path') as caught:
+    with pytest.raises(codec.ImageError, match='base64 is not a path') as caught:
       read_pixels(given)
     assert len(str(caught.value)) < 200
 
@@ -135,7 +131,5 @@ def test_text_that_is_an_image():
 def test_pointers_of_git_lfs(tmp_path):
   path = tmp_path / 'a.png'
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
-  with pytest.raises(
-    images.ImageError, match=r'a\.png is a Git LFS pointer.* lfs pull'
-  ):
+  with pytest.raises(codec.ImageError, match=r'a\.png is a Git LFS pointer.* lfs pull'):
     read_pixels(path)

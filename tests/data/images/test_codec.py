@@ -10,7 +10,7 @@ import pytest
 from image_files import chunk
 from PIL import Image, ImageOps
 
-from rahf.data import images
+from rahf.data.images import codec
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -30,7 +30,7 @@ def _halves() -> Image.Image:
 
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
 def test_each_format_keeps_orientation_and_colour(format):
-  pixels = images.decode_image(_encode(_halves(), format, quality=100))
+  pixels = codec.decode_image(_encode(_halves(), format, quality=100))
   assert pixels.shape == (16, 32, 3)
   assert pixels.dtype == np.uint8
   np.testing.assert_allclose(pixels[8, 4], RED, atol=4)
@@ -45,7 +45,7 @@ def test_each_format_keeps_orientation_and_colour(format):
 def test_exif_rotation_is_applied(orientation, red):
   exif = Image.Exif()
   exif[0x0112] = orientation
-  pixels = images.decode_image(_encode(_halves(), 'JPEG', quality=100, exif=exif))
+  pixels = codec.decode_image(_encode(_halves(), 'JPEG', quality=100, exif=exif))
   assert pixels.shape == ((16, 32, 3) if orientation in (1, 3) else (32, 16, 3))
   np.testing.assert_allclose(pixels[red], RED, atol=4)
 
@@ -55,7 +55,7 @@ def test_transparency_is_laid_over_white(mode):
   image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
   image.putpixel((0, 0), (0, 0, 0, 255))
   image.putpixel((1, 0), (0, 0, 0, 102))
-  pixels = images.decode_image(_encode(image.convert(mode)))
+  pixels = codec.decode_image(_encode(image.convert(mode)))
   np.testing.assert_array_equal(pixels[0, :3, 0], [0, 153, 255])
 
 
@@ -63,7 +63,7 @@ def test_palette_with_transparent_entry_is_laid_over_white():
   image = Image.new('P', (2, 1))
   image.putpalette([255, 0, 0, 0, 0, 255])
   image.putpixel((1, 0), 1)
-  pixels = images.decode_image(_encode(image, transparency=0))
+  pixels = codec.decode_image(_encode(image, transparency=0))
   np.testing.assert_array_equal(pixels[0], [(255, 255, 255), BLUE])
 
 
@@ -79,38 +79,38 @@ def test_too_large_is_refused_from_the_header(size):
   data = _png_header(*size) + struct.pack('>I', 0) + b'IDAT\x35\xaf\x06\x1e'
   # Pillow's own limit speaks first for the largest of them.
   named = f'({size[0]}x{size[1]}|600000000) pixels.*[sS]cale'
-  with pytest.raises(images.ImageError, match=named):
-    images.decode_image(data)
+  with pytest.raises(codec.ImageError, match=named):
+    codec.decode_image(data)
 
 
 def test_largest_allowed_side_decodes():
-  data = _encode(Image.new('RGB', (images.MAX_SIDE, 2)))
-  assert images.decode_image(data).shape == (2, images.MAX_SIDE, 3)
+  data = _encode(Image.new('RGB', (codec.MAX_SIDE, 2)))
+  assert codec.decode_image(data).shape == (2, codec.MAX_SIDE, 3)
 
 
-@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 @pytest.mark.parametrize(
   'data', [b'', b'<html>not found</html>', b'GIF89a' + b'0' * 99]
 )
 def test_other_bytes_are_refused_and_shown(decode, data):
-  with pytest.raises(images.ImageError, match=r'not a PNG, JPEG or WEBP.*(no|<ht|GIF)'):
+  with pytest.raises(codec.ImageError, match=r'not a PNG, JPEG or WEBP.*(no|<ht|GIF)'):
     decode(data)
 
 
-@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 def test_a_damaged_header_is_refused(decode):
   chunk = b'IHDR' + bytes(5)  # Of 13 bytes.
   parts = (struct.pack('>I', 5), chunk, struct.pack('>I', zlib.crc32(chunk)))
-  with pytest.raises(images.ImageError, match=r'its header is damaged: .*IHDR'):
+  with pytest.raises(codec.ImageError, match=r'its header is damaged: .*IHDR'):
     decode(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
 
 
-@pytest.mark.parametrize('decode', [images.decode_image, images.decode_map])
+@pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
 def test_cut_image_is_refused(decode, format):
   noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
   data = _encode(Image.fromarray(noise), format)
-  with pytest.raises(images.ImageError):
+  with pytest.raises(codec.ImageError):
     decode(data[: len(data) // 2])
 
 
@@ -123,14 +123,14 @@ def test_every_format_is_turned_upright(kind, value):
   options = {'JPEG': {'quality': 95}, 'WEBP': {'lossless': True}}.get(kind, {})
   data = _encode(_halves(), kind, exif=exif, **options)
   expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-  np.testing.assert_array_equal(images.decode_image(data), np.asarray(expected))
+  np.testing.assert_array_equal(codec.decode_image(data), np.asarray(expected))
   np.testing.assert_array_equal(
-    images.to_rgb(Image.open(io.BytesIO(data))), np.asarray(expected)
+    codec.to_rgb(Image.open(io.BytesIO(data))), np.asarray(expected)
   )
-  opened = images.open_image(data)
-  assert (opened.format, images.upright_size(opened)) == (kind, expected.size)
+  opened = codec.open_image(data)
+  assert (opened.format, codec.upright_size(opened)) == (kind, expected.size)
   grey = _encode(_halves().convert('L'), kind, exif=exif, **options)
-  assert images.decode_map(grey).shape == (expected.height, expected.width)
+  assert codec.decode_map(grey).shape == (expected.height, expected.width)
 
 
 def test_the_first_of_several_pictures():
@@ -143,21 +143,21 @@ def test_the_first_of_several_pictures():
   ):
     alone = _encode(first, 'JPEG' if kind == 'MPO' else kind, **options)
     both = _encode(first, kind, save_all=True, append_images=[second], **options)
-    np.testing.assert_array_equal(images.decode_image(both), images.decode_image(alone))
+    np.testing.assert_array_equal(codec.decode_image(both), codec.decode_image(alone))
     image = Image.open(io.BytesIO(both))
-    np.testing.assert_array_equal(images.to_rgb(image), images.decode_image(alone))
+    np.testing.assert_array_equal(codec.to_rgb(image), codec.decode_image(alone))
 
 
 def test_ink_is_inverted_as_adobe_does():
   image = Image.new('CMYK', (8, 8), (0, 255, 255, 0))
-  found = images.decode_image(_encode(image, 'JPEG', quality=95))
+  found = codec.decode_image(_encode(image, 'JPEG', quality=95))
   np.testing.assert_allclose(found[4, 4], RED, atol=4)
 
 
 def test_what_begins_as_an_image_is_called_damaged():
   for start in (b'\x89PNG\n\x1a\n', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0'):
-    with pytest.raises(images.ImageError, match=r'^its header is damaged: '):
-      images.decode_image(start + b'x' * 40)
+    with pytest.raises(codec.ImageError, match=r'^its header is damaged: '):
+      codec.decode_image(start + b'x' * 40)
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'BMP', 'TIFF', 'ICO', 'AVIF', 'HEIC', 'SVG'])
@@ -168,15 +168,15 @@ def test_other_kinds_are_named(kind):
     'SVG': b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
   }.get(kind) or _encode(_halves(), kind)
   with pytest.raises(
-    images.ImageError, match=rf'^not a PNG, JPEG or WEBP .* it is {kind}: convert'
+    codec.ImageError, match=rf'^not a PNG, JPEG or WEBP .* it is {kind}: convert'
   ):
-    images.decode_image(data)
+    codec.decode_image(data)
 
 
 def test_pointers_of_git_lfs_are_named():
   data = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
-  for decode in (images.decode_image, images.decode_map):
-    with pytest.raises(images.ImageError, match=r'^a Git LFS pointer.*git lfs pull'):
+  for decode in (codec.decode_image, codec.decode_map):
+    with pytest.raises(codec.ImageError, match=r'^a Git LFS pointer.*git lfs pull'):
       decode(data)
 
 
@@ -185,12 +185,12 @@ def test_the_highest_level_of_a_map_is_1(depth):
   highest = 2**depth - 1
   levels = np.linspace(0, highest, 64).round().astype(int).reshape(4, 16)
   data = image_files.png(levels, depth, image_files.GREY)
-  np.testing.assert_allclose(images.decode_map(data), levels / highest, rtol=1e-6)
+  np.testing.assert_allclose(codec.decode_map(data), levels / highest, rtol=1e-6)
   # A palette of greys is a map too.
   if depth == 8:
     entries = chunk(b'PLTE', np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
     data = image_files.png(levels, 8, image_files.PALETTE, entries)
-    np.testing.assert_allclose(images.decode_map(data), levels / 255, rtol=1e-6)
+    np.testing.assert_allclose(codec.decode_map(data), levels / 255, rtol=1e-6)
 
 
 @pytest.mark.filterwarnings('error')
@@ -208,25 +208,25 @@ def test_transparency_does_not_change_a_map():
       levels,
     ),
   ):
-    found = images.decode_map(data) * 255
+    found = codec.decode_map(data) * 255
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_map_levels_are_shares_of_255():
   levels = np.array([[0, 1, 128, 255]], np.uint8)
-  decoded = images.decode_map(images.encode_png(levels))
+  decoded = codec.decode_map(codec.encode_png(levels))
   assert decoded.dtype == np.float32
   np.testing.assert_array_equal(decoded, levels.astype(np.float32) / 255)
 
 
 def test_jpeg_map_decodes_grey():
   data = _encode(Image.new('L', (8, 8), 100), 'JPEG', quality=100)
-  np.testing.assert_allclose(images.decode_map(data), 100 / 255, atol=2 / 255)
+  np.testing.assert_allclose(codec.decode_map(data), 100 / 255, atol=2 / 255)
 
 
 def test_encoded_map_is_rounded_and_clipped():
   values = np.array([[-0.5, 0.0, 0.4999, 0.5, 1.0, 1.5]], np.float32)
-  decoded = images.decode_map(images.encode_map(values)) * 255
+  decoded = codec.decode_map(codec.encode_map(values)) * 255
   np.testing.assert_allclose(decoded, [[0, 0, 127, 128, 255, 255]], atol=1e-4)
 
 
@@ -235,5 +235,5 @@ def test_sixteen_bits_are_scaled():
   levels = np.array([[0, 256, 32768, 65535]], np.uint16)
   buffer = io.BytesIO()
   Image.fromarray(levels).save(buffer, 'PNG')
-  pixels = images.decode_image(buffer.getvalue())
+  pixels = codec.decode_image(buffer.getvalue())
   assert pixels[0, :, 0].tolist() == [0, 1, 128, 255]

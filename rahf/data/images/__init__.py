@@ -1,0 +1,1 @@
+"""Image files to pixels: decoding, colours, metadata, and what users pass."""
