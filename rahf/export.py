@@ -171,7 +171,7 @@ def write(
 
   Args:
     params: arrays of NumPy, nested.
-    program: whether to add `program.jaxexport` (`artifact.py`).
+    program: whether to add `program.jaxexport` (`inference/jax_export.py`).
   """
   with _workshop(folder) as place:
     _fill(place, description, params, tokenizer, program)

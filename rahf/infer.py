@@ -4,7 +4,7 @@
 
 Threads read and prepare images while the devices work on those before; only a few
 batches are in memory at any time. Rows are written in parts: after a kill the same
-command goes on behind the last one that is complete (`output.py`). Several processes
+command goes on behind the last one that is complete (`inference/results_folder.py`). Several processes
 share the parts.
 
 Data format, of each row:

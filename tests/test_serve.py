@@ -78,7 +78,7 @@ def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
 # A batch that takes longer than anybody waits, after the one of the warm-up.
 SLOW = """
 import time
-from rahf.feedback import Model
+from rahf.inference.model import Model
 batches, score = [], Model.score_examples
 def score_slowly(self, examples):
   batches.append(len(examples))
@@ -134,7 +134,7 @@ uvicorn.Server.main_loop = main_loop
 
 def test_a_model_that_does_not_run(directory):
   before = """
-from rahf.feedback import Model
+from rahf.inference.model import Model
 def score_examples(self, examples):
   raise RuntimeError('out of memory')
 Model.score_examples = score_examples
@@ -147,13 +147,13 @@ Model.score_examples = score_examples
 
 def test_ctrl_c_while_the_model_is_read(directory):
   before = """
-import os, signal, time, rahf.feedback
+import os, signal, time, rahf.serve, rahf.inference.model
 # As from a terminal; what a shell starts in the background ignores it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def load(*arguments, **named):
   os.kill(os.getpid(), signal.SIGINT)
   time.sleep(60)  # It comes as soon as another thread lets it.
-rahf.feedback.load = load
+rahf.inference.model.load = load
 """
   with started(directory, before=before) as process:
     assert process.wait(60) == 130

@@ -2,7 +2,7 @@
 
 Scores, points where something is wrong, and the words of the prompt that the image
 misses are asked the way Rapidata's own rich feedback sets were made. Answers are
-anonymous, so each is a line of its own in the raw annotations (`rahf.data.raw`),
+anonymous, so each is a line of its own in the raw annotations (`rahf.data.labels.raw`),
 trusted as much as the service trusts who gave it.
 
 What of the service's results is documented: `results`, for each image its

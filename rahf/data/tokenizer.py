@@ -162,7 +162,7 @@ class Tokenizer:
     if len(labels) != len(pieces.word_ends):
       raise InputError(
         f'{len(labels)} keyword labels for the {len(pieces.word_ends)} words of a '
-        'prompt; words are split at ,.?!":; and space (rahf.data.words)'
+        'prompt; words are split at ,.?!":; and space (rahf.data.label_words)'
       )
     target: list[int] = []
     begin = 0

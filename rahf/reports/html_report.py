@@ -47,7 +47,7 @@ def write(
     thumbnails: of the first samples, in their order; the page lists those that have
       one.
     metrics: of all samples by name, as an evaluation gives them.
-    intervals: of those that can be bootstrapped (`rahf.samples.intervals`).
+    intervals: of those that can be bootstrapped (`samples.intervals`).
     title: data set, split and step.
   """
   data = {

@@ -127,7 +127,7 @@ COUNT, RATE = 96, 2 * BATCH / SECONDS
 # So long takes a batch, whatever the machine.
 PACED = f"""
 import time
-from rahf.feedback import Model
+from rahf.inference.model import Model
 score = Model.score_examples
 def score_paced(self, examples):
   end = time.monotonic() + {SECONDS}

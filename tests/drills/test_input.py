@@ -89,7 +89,7 @@ FUZZ = """
 import resource, sys, time
 import mutants
 import numpy as np
-from rahf.data import images, inputs
+from rahf.data.images import codec, inputs
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read = refused = 0
 slowest = 0.0
@@ -97,7 +97,7 @@ for name, data in mutants.mutated(int(sys.argv[1])):
   start = time.monotonic()
   try:
     pixels = inputs.read_pixels(data)
-  except images.ImageError as error:
+  except codec.ImageError as error:
     assert str(error), name
     refused += 1
   else:
@@ -108,7 +108,7 @@ for name, data in mutants.mutated(int(sys.argv[1])):
   try:
     heat = images.decode_map(data)
     assert 0 <= heat.min() and heat.max() <= 1, name
-  except images.ImageError:
+  except codec.ImageError:
     pass
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(read, refused, slowest, (after - before) * 1024)

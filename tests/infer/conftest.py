@@ -10,6 +10,7 @@ import rahf
 import tiny_directory
 from rahf import infer
 from rahf.infer import Job
+from rahf.inference.feedback import Feedback
 
 
 @pytest.fixture(scope='session')
@@ -36,7 +37,7 @@ def job(directory, model, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='session')
-def expected(model) -> list[rahf.feedback.Feedback]:
+def expected(model) -> list[Feedback]:
   """By another path: from memory."""
   numbers = range(COUNT)
   return model.score([*map(image_of, numbers)], [*map(prompt_of, numbers)])

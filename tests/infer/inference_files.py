@@ -180,13 +180,14 @@ import sys, time
 for name in sys.argv.pop(1).split():
   sys.modules[name] = None
 from absl import app
-from rahf import infer, main, output
+from rahf import infer, main
+from rahf.inference import results_folder
 infer.PART_ROWS = 8
-write = output.Output.write_part
+write = results_folder.Output.write_part
 def write_slowly(*arguments):
   write(*arguments)
   time.sleep({seconds})
-output.Output.write_part = write_slowly
+results_folder.Output.write_part = write_slowly
 app.run(main.main, flags_parser=main.parse_flags)
 """
 

@@ -18,7 +18,7 @@ flags = dict(flag.lstrip('-').split('=', 1) for flag in sys.argv[1:] if '=' in f
 workdir = epath.Path(flags['workdir'])
 stopped = False
 
-def stop(number, frame):  # As rahf.interruption.
+def stop(number, frame):  # As rahf.runtime.preemption.
   global stopped
   stopped = True
   signal.signal(number, signal.SIG_DFL)

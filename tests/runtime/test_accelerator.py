@@ -18,8 +18,8 @@ from rahf.errors import InputError
 from rahf.runtime import accelerator
 from rahf.runtime.accelerator import Wanted
 
-ROOT = pathlib.Path(rahf.__file__).parents[2]
-START = 'from rahf import accelerator as a; print(a.start(a.choose()))'
+ROOT = pathlib.Path(rahf.__file__).parents[1]
+START = 'from rahf.runtime import accelerator as a; print(a.start(a.choose()))'
 
 
 @pytest.fixture(scope='module')
@@ -144,7 +144,7 @@ def test_jax_that_does_not_start(tmp_path, there, kind):
   (tmp_path / 'accel0').touch()
   files = {'gpu': (), 'tpu': (str(tmp_path / 'accel*'),) if there else ()}
   code = f"""
-from rahf import accelerator
+from rahf.runtime import accelerator
 accelerator._FILES = {files}
 try:
   accelerator.start(accelerator.choose())

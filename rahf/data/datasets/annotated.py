@@ -43,7 +43,7 @@ def prepare_annotated(
   Args:
     data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
     name: of the data set, for config.data.name.
-    annotations: JSON lines in the format of `rahf.data.raw`.
+    annotations: JSON lines in the format of `rahf.data.labels.raw`.
     images: folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
     dev, test: shares of the prompts; the rest is for training.

@@ -105,7 +105,7 @@ def test_tensors_that_are_no_image(torch, make, message):
 
 def test_pytorch_is_not_imported():
   code = (
-    'import sys, numpy as np\nfrom rahf.data.inputs import read_pixels\n'
+    'import sys, numpy as np\nfrom rahf.data.images.inputs import read_pixels\n'
     'read_pixels(np.zeros((2, 2, 3)))\nprint("torch" in sys.modules)'
   )
   found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

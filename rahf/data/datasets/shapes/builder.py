@@ -144,7 +144,7 @@ def prepare_shapes(
 
   Returns:
     The directory with the shards of all splits, the annotators' raw marks
-    (`rahf.data.raw`) and `tokenizer.model`.
+    (`rahf.data.labels.raw`) and `tokenizer.model`.
 
   Raises:
     InputError: a number is negative, all counts are 0, or the image is too small.

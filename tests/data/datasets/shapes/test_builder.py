@@ -248,7 +248,7 @@ def test_make_record_refuses_an_unknown_split():
 
 def test_workers_start_without_tensorflow():
   code = (
-    'import sys, rahf.data.datasets.shapes_record\n'
+    'import sys, rahf.data.datasets.shapes.record\n'
     "print({'tensorflow', 'jax'} & set(sys.modules))"
   )
   run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
