@@ -147,7 +147,7 @@ Model.score_examples = score_examples
 
 def test_ctrl_c_while_the_model_is_read(directory):
   before = """
-import os, signal, time, rahf.serve, rahf.inference.model
+import os, signal, time, rahf.inference.model
 # As from a terminal; what a shell starts in the background ignores it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def load(*arguments, **named):

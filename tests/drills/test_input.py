@@ -102,11 +102,11 @@ for name, data in mutants.mutated(int(sys.argv[1])):
     refused += 1
   else:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, name
-    assert max(pixels.shape) <= images.MAX_SIDE, name
+    assert max(pixels.shape) <= codec.MAX_SIDE, name
     read += 1
   slowest = max(slowest, time.monotonic() - start)
   try:
-    heat = images.decode_map(data)
+    heat = codec.decode_map(data)
     assert 0 <= heat.min() and heat.max() <= 1, name
   except codec.ImageError:
     pass
