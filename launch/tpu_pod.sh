@@ -54,7 +54,7 @@ check() {
   require PROJECT ZONE
   case $CAPACITY in
     spot | on-demand | reserved) ;;
-    *) fail "CAPACITY=$CAPACITY is none of spot, on-demand, reserved" ;;
+    *) fail "CAPACITY=$CAPACITY is not one of spot, on-demand, reserved" ;;
   esac
 }
 

@@ -52,7 +52,7 @@ check() {
   require PROJECT ZONE
   case $CAPACITY in
     spot | on-demand | flex | reservation=?*) ;;
-    *) fail "CAPACITY=$CAPACITY is none of spot, on-demand, flex, reservation=NAME" ;;
+    *) fail "CAPACITY=$CAPACITY is not one of spot, on-demand, flex, reservation=NAME" ;;
   esac
 }
 

@@ -68,7 +68,7 @@ def validate(config: ConfigDict) -> None:
   settings = dict(_flattened(config))
   missing = sorted(RULES.keys() - settings.keys())
   for field in [*missing, *sorted(settings.keys() - RULES.keys())]:
-    problem = 'is missing' if field in missing else 'is no setting'
+    problem = 'is missing' if field in missing else 'is not a setting'
     raise InputError(
       f'config.{field} {problem}; get_config() changes what rahf.config.'
       'default_config() returns, and returns it'

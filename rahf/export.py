@@ -1,8 +1,8 @@
 """Exports a checkpoint as a model directory (`inference/model_directory.py`).
 
 The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or to
-`config.export.dir`. It is written aside and renamed: a directory that is there is
-complete.
+`config.export.dir`. It is written under another name and renamed: a directory that
+exists is complete.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
 
   Raises:
     InputError: there is no such checkpoint, it was trained with another config, or
-      what is in the way is no model directory, or another process writes it.
+      what is in the way is not a model directory, or another process writes it.
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
@@ -250,7 +250,7 @@ def _check_place(folder: epath.Path) -> None:
     return
   if not folder.is_dir() or any(folder.iterdir()):
     raise InputError(
-      f'{folder} is there and is no model directory; name another by config.export.dir'
+      f'{folder} exists and is not a model directory; name another by config.export.dir'
     )
 
 

@@ -4,8 +4,8 @@
 
 Threads read and prepare images while the devices work on those before; only a few
 batches are in memory at any time. Rows are written in parts: after a kill the same
-command goes on behind the last one that is complete (`inference/results_folder.py`). Several processes
-share the parts.
+command continues after the last complete one (`inference/results_folder.py`). Several
+processes share the parts.
 
 Data format, of each row:
   uid           text            of the input, else the file's name or the row's number
@@ -164,15 +164,15 @@ def _check(job: Job) -> None:
         'write to a local folder and copy that' if name == 'output' else 'copy it'
       )
       raise InputError(
-        f'--{name}={value} is no path of this machine; {advice}, or mount the bucket '
-        '(gcsfuse, s3fs) and give the path in it'
+        f'--{name}={value} is not a path of this machine; {advice}, or mount the '
+        'bucket (gcsfuse, s3fs) and give the path in it'
       )
   for name, value, known in (
     ('maps', job.maps, MAPS),
     ('format', job.format, FORMATS),
   ):
     if value not in known:
-      raise InputError(f'--{name}={value} is none of {", ".join(known)}')
+      raise InputError(f'--{name}={value} is not one of {", ".join(known)}')
   if job.batch_size < 1:
     raise InputError(f'--batch_size={job.batch_size} is not above 0')
   if job.format == 'parquet':

@@ -5,7 +5,7 @@
 
 Any field of the config can be changed: --config.train.steps=100
 --config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config.py.
-The same command again goes on where a run stopped; so does one on other devices.
+Run the same command to continue a run that was stopped, also on other devices.
 """
 
 import argparse
@@ -52,7 +52,7 @@ _MODE = flags.DEFINE_enum(
   ['train', 'eval', 'infer', 'export', 'precompile'],
   'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
   'infer: score the images of --input with an exported model, into the folder '
-  '--output; the same command goes on where one was stopped; '
+  '--output; run the same command to continue after a stop; '
   'export: make a model directory of it, DIR/export or config.export.dir, for '
   'rahf.load(...).score(images, prompts), which gives plausibility, alignment, '
   'aesthetics and overall in [0, 1], higher is better, maps of implausibility and '
@@ -119,9 +119,9 @@ def main(argv: list[str]) -> int:
       return _run(interruption)
     except Interrupted:
       if _MODE.value == 'infer':
-        print('Interrupted; the same command goes on behind what is written.')
+        print('Interrupted; run the same command to continue.')
         return 1
-      print('Interrupted; the same command begins again.')
+      print('Interrupted; run the same command to begin again.')
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
         raise
@@ -275,7 +275,7 @@ def _load_config(given: str) -> ConfigDict:
   """Runs a config file, as ml_collections will once more.
 
   Args:
-    given: its path, and behind a colon what its get_config is called with.
+    given: its path, and after a colon the argument of its get_config.
 
   Raises:
     flags.Error: there is none, or it does not give a config; says where.
@@ -332,7 +332,7 @@ def _check_field(config: ConfigDict, path: str) -> None:
 
 
 def _main(argv: list[str]) -> int:
-  """`main`; behind it SIGTERM has nothing to stop, and must not change the status."""
+  """`main`; after it SIGTERM has nothing to stop, and must not change the status."""
   status = main(argv)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   return status

@@ -230,7 +230,7 @@ def test_mistakes(command, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('job', 'answer', 'complaint'),
   [
-    ('alignment', {'votedFor': 'good'}, "'good' is none of 1, 2"),
+    ('alignment', {'votedFor': 'good'}, "'good' is not one of 1, 2"),
     ('words', selected(('green', 1)), "is not 'green'"),
     ('words', {'words': []}, 'selectedWords'),
     ('words', selected(('red', 17)), 'has no word 17'),

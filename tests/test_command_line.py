@@ -96,7 +96,7 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   from rahf.data.storage.records import open_split
 
   records = list(open_split(spoilt, 'train'))
-  records[5] = records[5]._replace(image=b'GIF89a is none of the formats')
+  records[5] = records[5]._replace(image=b'GIF89a is not one of the formats')
   (shard,) = spoilt.glob('*-train.tfrecord*')
   with tf.io.TFRecordWriter(str(shard)) as writer:
     for record in records:

@@ -196,7 +196,7 @@ def test_what_is_no_model_directory_is_not_replaced(config, workdir, tmp_path):
   config = config.copy_and_resolve_references()
   config.export.dir = str(tmp_path)
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(InputError, match='is no model directory; name another'):
+  with pytest.raises(InputError, match='is not a model directory; name another'):
     export.export(config, workdir, Interruption())
   assert (tmp_path / 'thesis.tex').read_text() == 'x'
 
@@ -308,7 +308,7 @@ def test_what_is_no_model_directory(workdir, exported, tmp_path):
   for path, message in (
     (tmp_path, r'it has no model\.json'),
     (tmp_path / 'x', 'x does not exist; give a local directory'),
-    (workdir, 'is a work directory, no model directory; give .*export'),
+    (workdir, 'is a work directory, not a model directory; give .*export'),
     ('https://example.org/model', 'cannot be opened; give a local directory'),
   ):
     with pytest.raises(InputError, match=message):

@@ -219,7 +219,7 @@ def _score_reader(name: str) -> Callable[[str, dict], Annotation]:
   def read(uid: str, answer: dict) -> Annotation:
     del uid
     if answer['votedFor'] not in LEVELS:
-      raise ValueError(f'{answer["votedFor"]!r} is none of {", ".join(LEVELS)}')
+      raise ValueError(f'{answer["votedFor"]!r} is not one of {", ".join(LEVELS)}')
     level = LEVELS.index(answer['votedFor']) + 1
     scores: list[float | None] = [None] * len(schema.SCORES)
     scores[column] = 6 - level if SCALES[name].inverted else level
@@ -233,7 +233,7 @@ def _point_reader(name: str) -> Callable[[str, dict], Annotation]:
     del uid
     points = [(float(p['x']), float(p['y'])) for p in answer['coordinates']]
     if not all(0 <= c <= 1 for point in points for c in point):
-      raise ValueError(f'coordinates {points} are no fractions of the image')
+      raise ValueError(f'coordinates {points} are not fractions of the image')
     nothing = Annotation(None, None, None)
     return nothing._replace(**{f'{name}_points': points})
 

@@ -249,7 +249,7 @@ def _parse(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-  """Returns the position behind the bracket that closes the one at `start`."""
+  """Returns the position after the bracket that closes the one at `start`."""
   depth = 0
   for place in range(start, len(text)):
     depth += (text[place] == '(') - (text[place] == ')')

@@ -24,7 +24,7 @@ Instead of both:
 
 Writes OUT/richhf18k/<version>/ with report.json, which names by uid every sample
 that was dropped and every label that was masked; about 18 GB for the whole release.
-Stopped, the same command goes on with what is not yet made; until all is, it lies in
+After a stop, run the same command to continue; until everything is made, it lies in
 OUT/.richhf18k-<version>.partial.
 """
 
@@ -220,7 +220,7 @@ def _positive(text: str) -> int:
 
 
 def _share(text: str) -> float:
-  # Not the other way round: NaN is no share.
+  # Not the other way round: NaN is not a share.
   if not 0 <= (number := float(text)) <= 1:
     raise argparse.ArgumentTypeError(f'{number} is not from 0 to 1')
   return number

@@ -1,6 +1,6 @@
 """Prompts to token ids and back, keeping words and pieces aligned.
 
-The keyword target is the prompt with `_0` behind each misaligned word (paper,
+The keyword target is the prompt with `_0` after each misaligned word (paper,
 section 4.1: `a yellow_0 cat`). Searching for `_0` in decoded text would fail for
 one real prompt in fifty: decoding does not give the prompt back, some words have
 no piece, and prompts may hold `_0` themselves. So the ids of the mark are put
@@ -59,7 +59,7 @@ class Keywords(NamedTuple):
 
   Attributes:
     labels: per word, 1 aligned, 0 misaligned.
-    unplaced: how many marks stood behind no word of the prompt.
+    unplaced: how many marks followed no word of the prompt.
   """
 
   labels: tuple[int, ...]
@@ -145,8 +145,8 @@ class Tokenizer:
     for begin, end in itertools.pairwise([0, *ends]):
       own = ids[bisect.bisect_left(starts, begin) : bisect.bisect_left(starts, end)]
       if not self._unmarked(own).tokens:
-        # Without a piece of its own that is not a mark, a mark behind this word
-        # could not be told from one behind the word before, or from the word.
+        # Without a piece of its own that is not a mark, a mark after this word
+        # could not be told from one after the word before, or from the word.
         result.append(self._model.piece_to_id('▁'))
       result += own
       word_ends.append(len(result))
@@ -154,7 +154,7 @@ class Tokenizer:
     return PromptPieces((*result, *ids[tail:]), tuple(word_ends))
 
   def mark(self, pieces: PromptPieces, labels: Sequence[int]) -> list[int]:
-    """Returns the prompt's ids with the mark behind each word labelled 0, no EOS.
+    """Returns the prompt's ids with the mark after each word labelled 0, no EOS.
 
     Raises:
       InputError: there are not as many labels as words.
@@ -176,7 +176,7 @@ class Tokenizer:
     """Reads a decoder's output back to labels; the inverse of `mark`.
 
     Where the output is not the prompt with marks, its pieces are aligned to the
-    prompt's, and a mark counts for the word whose last piece it stands behind.
+    prompt's, and a mark counts for the word whose last piece it follows.
 
     Args:
       generated: ids, read up to the first EOS or padding.
@@ -270,7 +270,7 @@ def tasks(variant: Variant) -> tuple[str, ...]:
 def prompt_texts(
   tokenizer: Tokenizer, pieces: PromptPieces, variant: Variant, length: int
 ) -> Texts:
-  """Returns the ids of a prompt behind each of the task strings."""
+  """Returns the ids of a prompt after each of the task strings."""
   rows = [[*tokenizer.ids(task), *pieces.ids] for task in tasks(variant)]
   ids = np.stack([pad(row, length) for row in rows])
   return Texts(ids, any(len(row) >= length for row in rows))
@@ -279,7 +279,7 @@ def prompt_texts(
 def word_end_mask(pieces: PromptPieces, length: int) -> Bool[np.ndarray, 'length']:
   """Marks the tokens in front of which a word ends, the places of a mark.
 
-  A word that ends behind the cut at `length` has none.
+  A word that ends after the cut at `length` has none.
   """
   mask = np.zeros(length, bool)
   mask[[end for end in pieces.word_ends if end < length]] = True
@@ -289,7 +289,7 @@ def word_end_mask(pieces: PromptPieces, length: int) -> Bool[np.ndarray, 'length
 def at_word_ends(
   values: Float[np.ndarray, 'length'], pieces: PromptPieces
 ) -> Float[np.ndarray, 'words']:
-  """Picks a value per word; 0 for a word that ends behind the cut."""
+  """Picks a value per word; 0 for a word that ends after the cut."""
   ends = np.array(pieces.word_ends, int)
   inside = ends < len(values)
   return np.where(inside, values[np.where(inside, ends, 0)], 0.0)

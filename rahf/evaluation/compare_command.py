@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     out = find(arguments.out, '--out')
     if not out.parent.is_dir():
-      raise InputError(f'--out={out}: there is no folder {out.parent}')
+      raise InputError(f'--out={out}: there is not a folder {out.parent}')
     runs = [read_run(find(run, 'RUN'), arguments.split) for run in arguments.runs]
     found = compare(_shortly_named(runs), draws=arguments.draws)
     text = markdown(found)

@@ -101,7 +101,7 @@ class Table(NamedTuple):
   rows: Sequence[Sequence[str]]
 
 
-# By row and metric what stands behind a number.
+# By row and metric, the mark after a number.
 Marks = Mapping[str, Mapping[str, str]]
 
 
@@ -142,7 +142,7 @@ def paper_tables(
     ours: by row the values by name, such as `overall/srcc`, `misalignment/nss`,
       `keywords/f1`; a row for constrained decoding appears if there are
       `keywords_constrained/…`. What is missing or NaN is printed as a dash.
-    marks: what stands behind numbers of ours.
+    marks: the marks after our numbers.
   """
   marks = marks or {}
   return [

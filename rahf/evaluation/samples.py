@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     maps: for each map of schema.MAPS the values of MAP_METRICS.
     truth: of each word, 1 aligned, 0 misaligned; () if it is not annotated.
     marked: the same as decoded.
-    unplaced: marks behind no word of the prompt.
+    unplaced: marks that follow no word of the prompt.
     p_misaligned: of each word; () without constrained decoding.
   """
 

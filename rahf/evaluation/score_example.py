@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
   Attributes:
     maps, scores: in the order of schema.MAPS and schema.SCORES.
     keyword_labels: per word, 1 aligned, 0 misaligned.
-    unplaced: marks that stand behind no word of the prompt.
+    unplaced: marks that follow no word of the prompt.
     p_misaligned: per word, from constrained decoding; None without it.
   """
 

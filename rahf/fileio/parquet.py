@@ -83,7 +83,7 @@ def open_file(
     with path.open('rb') as file:
       lfs_pointer.check(path, file.read(len(lfs_pointer.START)))
     raise InputError(
-      f'{path} is no complete parquet file ({error}); download it again'
+      f'{path} is not a complete parquet file ({error}); download it again'
     ) from None
 
 
@@ -91,7 +91,7 @@ def columns(path: pathlib.Path) -> set[str]:
   """Returns the names of a file's columns.
 
   Raises:
-    InputError: it is no complete parquet file.
+    InputError: it is not a complete parquet file.
   """
   with open_file(path) as file:
     return set(file.schema_arrow.names)
@@ -104,7 +104,7 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
     kinds: by column, of KINDS.
 
   Raises:
-    InputError: it is no complete parquet file; or, with the remedy, a column is
+    InputError: it is not a complete parquet file; or, with the remedy, a column is
       missing, there twice, or of another kind.
   """
   with open_file(path) as file:

@@ -22,8 +22,8 @@ def parse(text: str | bytes, *, constants: bool = False) -> Any:
       floats, where nobody may ask for the value that holds them.
 
   Raises:
-    ValueError: it is no JSON, or is what readers take in different ways: a name twice
-      in an object, NaN, a number that is none of float64, thousands of levels.
+    ValueError: it is not JSON, or is what readers take in different ways: a name twice
+      in an object, NaN, a number that is not one of float64, thousands of levels.
   """
   numbers = {} if constants else {'parse_constant': _refuse, 'parse_float': _float}
   try:
@@ -57,7 +57,7 @@ def read_own(path: epath.Path, remedy: str) -> dict[str, Any]:
   try:
     found = read(path)
     if not isinstance(found, dict):
-      raise ValueError('it holds no object')
+      raise ValueError('it is not an object')
   except ValueError as error:
     raise InputError(f'{path} is damaged ({error}); {remedy}') from None
   return found
@@ -73,7 +73,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(name: str) -> None:
-  raise ValueError(f'{name} is no number of JSON')
+  raise ValueError(f'{name} is not a number of JSON')
 
 
 def _float(text: str) -> float:

@@ -51,7 +51,7 @@ def one_of(choices: tuple[str, ...]) -> Rule:
     close = difflib.get_close_matches(str(value), choices, 1)
     hint = f'; did you mean {close[0]!r}?' if close else ''
     names = ', '.join(choice or "''" for choice in choices)
-    return f'is none of {names}{hint}'
+    return f'is not one of {names}{hint}'
 
   return check
 
@@ -73,7 +73,7 @@ def pair(first: Rule, second: Rule) -> Rule:
 
   def check(value: Any) -> str | None:
     if not isinstance(value, tuple | list) or len(value) != 2:
-      return 'is no pair'
+      return 'is not a pair'
     return first(value[0]) or second(value[1])
 
   return check
@@ -118,8 +118,8 @@ def pattern(value: Any) -> str | None:
   try:
     re.compile(value)
   except (re.error, TypeError, RecursionError, OverflowError) as error:
-    return f'is no regular expression ({error})'
-  return None if isinstance(value, str) else 'is no regular expression of text'
+    return f'is not a regular expression ({error})'
+  return None if isinstance(value, str) else 'is not a regular expression of text'
 
 
 def _limit(value: float, low: float, high: float) -> str | None:

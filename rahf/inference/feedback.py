@@ -72,7 +72,7 @@ class Feedback:
       InputError: there is no such map, or the file is no longer there.
     """
     if name not in self.small_maps:
-      raise InputError(f'{name!r} is no map; there are {", ".join(self.small_maps)}')
+      raise InputError(f'{name!r} is not a map; there are {", ".join(self.small_maps)}')
     pixels = inputs.read_pixels(self.image)
     return Image.fromarray(overlay(pixels, self.heatmaps[name]))
 

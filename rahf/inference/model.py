@@ -71,7 +71,7 @@ def load(
   description = model_directory.read_description(folder)
   if dtype is not None:
     if dtype not in DTYPES:
-      raise InputError(f'dtype = {dtype!r} is none of {", ".join(DTYPES)}')
+      raise InputError(f'dtype = {dtype!r} is not one of {", ".join(DTYPES)}')
     sizes = dataclasses.replace(description.model, dtype=dtype)
     description = dataclasses.replace(description, model=sizes)
   tokenizer = model_directory.read_tokenizer(folder, description.model)
@@ -204,7 +204,7 @@ class Model:
       prompt.encode()
     except UnicodeEncodeError as error:
       raise InputError(
-        f'its prompt {prompt!r} is no valid Unicode ({error}); read it as UTF-8'
+        f'its prompt {prompt!r} is not valid Unicode ({error}); read it as UTF-8'
       ) from None
     return encode_prompt(
       prompt,
@@ -261,7 +261,7 @@ class Model:
     )
 
   def _judged(self, row: PromptRow, p: Float[np.ndarray, 'L']) -> list[float]:
-    """Returns p of each word, NaN for those behind a cut.
+    """Returns p of each word, NaN for those after a cut.
 
     The decoder that sees the marks it makes may have no room left for the last words.
     """

@@ -147,7 +147,7 @@ def find(path: str | os.PathLike) -> epath.Path:
     InputError: there is none, or it cannot be reached; says what there is.
   """
   if not isinstance(path, str | os.PathLike):
-    raise InputError(f'{path!r} is no path of a model directory; give {SUPPORTED}')
+    raise InputError(f'{path!r} is not the path of a model directory; give {SUPPORTED}')
   name = os.fspath(path)
   if '://' in name and not name.startswith(('gs://', 's3://')):
     raise InputError(f'{name} cannot be opened; give {SUPPORTED}')
@@ -169,9 +169,9 @@ def find(path: str | os.PathLike) -> epath.Path:
       if (inside / DESCRIPTION).exists()
       else 'export it first, with --mode=export'
     )
-    raise InputError(f'{name} is a work directory, no model directory; {hint}')
+    raise InputError(f'{name} is a work directory, not a model directory; {hint}')
   raise InputError(
-    f'{name} is no model directory, it has no {DESCRIPTION}; python -m rahf.main '
+    f'{name} is not a model directory, it has no {DESCRIPTION}; python -m rahf.main '
     '--mode=export writes one'
   )
 

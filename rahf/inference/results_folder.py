@@ -72,11 +72,11 @@ class Output:
     part_rows: int = PART_ROWS,
     first: bool = True,
   ):
-    """Goes on with the folder; begins it if there is no manifest.
+    """Continues in the folder; begins it if there is no manifest.
 
     Args:
       about: what else the manifest tells people.
-      part_rows: for a new folder; another goes on with its own.
+      part_rows: for a new folder; an older one keeps its own.
       first: whether this is the process that begins it and has locked it; others wait.
 
     Raises:

@@ -76,7 +76,7 @@ def reward(
       implausibility_mean, implausibility_peak, misalignment_mean, misalignment_peak:
         mean and highest value of a heatmap of the model's size; higher is worse.
       misaligned_words: mean probability of the prompt's words to be misaligned, those
-        behind a cut left out, 0 without any; higher is worse.
+        after a cut left out, 0 without any; higher is worse.
       All are in [0, 1], so the reward is between the sum of the negative weights and
       that of the positive ones; higher is better.
     device: where it computes: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None:
@@ -198,7 +198,7 @@ class Reward:
 
     Raises:
       InputError: misaligned words have a weight: whether a word is marked hangs on the
-        marks before it, which is no smooth function.
+        marks before it, which is not a smooth function.
     """
     if self.weights.get(WORDS):
       raise InputError(
@@ -292,15 +292,15 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
   names = (*schema.SCORES, *PENALTIES)
   if not isinstance(weights, Mapping):
     raise InputError(
-      f"weights = {weights!r} are no numbers by name; give them as in {{'overall': 1}}"
+      f"weights = {weights!r} are not numbers by name; give them as in {{'overall': 1}}"
     )
   if not weights:
     raise InputError(f'weights is empty; give a number for some of {", ".join(names)}')
   for name, weight in weights.items():
     if name not in names:
-      raise InputError(f'weights: {name!r} is none of {", ".join(names)}')
+      raise InputError(f'weights: {name!r} is not one of {", ".join(names)}')
     if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-      raise InputError(f'weights: {name} = {weight!r} is no finite number')
+      raise InputError(f'weights: {name} = {weight!r} is not a finite number')
     if name in PENALTIES and weight > 0:
       raise InputError(
         f'weights: {name} = {weight} would reward what is worse; give it a negative '

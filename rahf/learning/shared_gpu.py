@@ -87,7 +87,9 @@ def _parse(device: Any) -> tuple[str | None, int | None]:
     return None, None
   parts = re.fullmatch(r'(cpu|cuda|gpu|tpu)(?::(\d+))?', str(device))
   if not parts:
-    raise InputError(f"device = {str(device)!r} is none of 'cpu', 'cuda', 'cuda:1', …")
+    raise InputError(
+      f"device = {str(device)!r} is not one of 'cpu', 'cuda', 'cuda:1', …"
+    )
   platform = 'cuda' if parts[1] == 'gpu' else parts[1]
   return platform, None if parts[2] is None else int(parts[2])
 

@@ -45,7 +45,7 @@ def beam(
 
   Returns:
     Token ids of the best ended sequence, or of the best begun one where none ended,
-    EOS included; 0 behind it.
+    EOS included; 0 after it.
   """
   empty = split_by_batch(jnp.zeros((batch, beams, length), jnp.int32))
   nothing = split_by_batch(jnp.full((batch, beams), NEVER))
@@ -100,7 +100,7 @@ def length_penalty(length: Array | int) -> Array | float:
 
 
 def _follow(cache: Cache, parent: Int[Array, 'B K']) -> Cache:
-  """Gives each beam the cache of the one that it goes on from."""
+  """Gives each beam the cache of the beam that it continues."""
 
   def follow(x: Array) -> Array:
     beams = x.reshape(*parent.shape, *x.shape[1:])

@@ -1,7 +1,7 @@
 """Keyword decoding along the prompt: only marks are predicted.
 
-The target is the prompt with a mark behind each misaligned word. So the decoder is
-free only where a word ends: to begin the mark or to go on with the prompt. p, the
+The target is the prompt with a mark after each misaligned word. So the decoder is
+free only where a word ends: to begin the mark or to continue the prompt. p, the
 probability of misalignment, is the softmax over these two logits. There is one p per
 word, whatever the decoder would have written by itself.
 
@@ -11,7 +11,7 @@ word, whatever the decoder would have written by itself.
 
 Going word by word would leave an accelerator idle, so `sequential` iterates: it
 passes over the prompt with the marks of the pass before, until they no longer change.
-A choice depends on the marks in front of it alone, so behind pass i the first i
+A choice depends on the marks in front of it alone, so after pass i the first i
 choices are final, and the end is exactly what going word by word gives, mostly after
 two or three passes instead of one step per word.
 
@@ -65,7 +65,7 @@ def sequential(
   """Judges each word given the marks before it; see `parallel`.
 
   Args:
-    length: T, of the prompt with its marks. A word whose end moves behind it is not
+    length: T, of the prompt with its marks. A word whose end moves past it is not
       judged, p is 0.
   """
 
@@ -102,7 +102,7 @@ def insert_marks(
     choice = len(mark_ids) * (jnp.cumsum(marked) - marked) + jnp.arange(len(prompt))
     target = jnp.zeros(length, jnp.int32)
     for i, piece in enumerate(mark_ids):
-      # A place behind the end is dropped.
+      # A place past the end is dropped.
       place = jnp.where(marked, choice + i, length)
       target = target.at[place].set(piece, mode='drop')
     place = choice + len(mark_ids) * marked

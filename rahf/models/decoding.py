@@ -32,7 +32,7 @@ def greedy(
     length: steps at most.
 
   Returns:
-    Token ids, EOS included; 0 behind it.
+    Token ids, EOS included; 0 after it.
   """
 
   def unfinished(state):

@@ -55,7 +55,7 @@ class ScoreHeadConfig:
     size: side of their kernels.
     stride: of both directions.
     padding: 'VALID' shrinks the grid, 'SAME' does so by the stride alone.
-    dense: hidden dense layers behind them.
+    dense: hidden dense layers after them.
   """
 
   convs: Widths = (768, 384, 128, 64)

@@ -155,7 +155,7 @@ def split_by_batch(x: Array, *axes: str | None) -> Array:
   would take one from where the result goes.
 
   Args:
-    axes: logical axes behind the first; those not given are not split.
+    axes: logical axes after the first; those not given are not split.
   """
   names = ('batch', *axes, *(None,) * (x.ndim - 1 - len(axes)))
   return nn.with_logical_constraint(x, names)
@@ -185,7 +185,7 @@ def activate(name: str, x: Array) -> Array:
   """Applies an MLP activation by name; 'linear' is the identity.
 
   Raises:
-    InputError: the name is none of ACTIVATIONS.
+    InputError: the name is not one of ACTIVATIONS.
   """
   if name not in ACTIVATIONS:
     raise InputError(f'unknown activation {name!r}; choose from {sorted(ACTIVATIONS)}')

@@ -200,7 +200,7 @@ class RAHF(nn.Module):
     return jnp.stack(maps, axis=1), jnp.stack(scores, axis=1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
-    """Writes the marked prompt, at most `length` tokens; 0 behind EOS."""
+    """Writes the marked prompt, at most `length` tokens; 0 after EOS."""
     tokens, mask = self._keyword_memory(fused)
     return decoding.greedy(
       lambda token, cache, position: self.t5.decode_step(token, cache, mask, position),
@@ -210,7 +210,7 @@ class RAHF(nn.Module):
     )
 
   def decode_beam(self, fused: Fused, length: int, beams: int) -> Int[Array, 'B T']:
-    """Writes the marked prompt by beam search; 0 behind EOS."""
+    """Writes the marked prompt by beam search; 0 after EOS."""
     tokens, mask = self._keyword_memory(fused)
     # Each beam is a row of its own; what it looks at stays, its past moves.
     memory, mask = jax.tree.map(

@@ -47,7 +47,7 @@ class DecoderCache(NamedTuple):
 
 
 class EncoderLayer(nn.Module):
-  """Self-attention and an MLP, each behind a norm and added to the stream."""
+  """Self-attention and an MLP, each after a norm and added to the stream."""
 
   config: T5Config
   dropout_rate: float
@@ -325,7 +325,7 @@ class T5(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B V'], DecoderCache]:
-    """Logits of the token behind `token`, which stands at `position` of the input."""
+    """Logits of the token after `token`, which stands at `position` of the input."""
     x, cache = self.decoder.step(
       self.embed(token[:, None]), cache, fused_mask, position
     )

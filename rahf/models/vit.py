@@ -145,7 +145,7 @@ def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
 
 
 class Block(nn.Module):
-  """Self-attention and an MLP, each behind a norm and added to the stream."""
+  """Self-attention and an MLP, each after a norm and added to the stream."""
 
   config: ViTConfig
   dropout_rate: float

@@ -95,7 +95,7 @@ def _vit(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> 
   where = f'{directory}/config.json'
   act = config.get('hidden_act', 'gelu')
   if act not in VIT_GELU:
-    raise InputError(f'{where}: hidden_act {act!r} is none of {", ".join(VIT_GELU)}')
+    raise InputError(f'{where}: hidden_act {act!r} is not one of {", ".join(VIT_GELU)}')
   _check(where, config, 'qkv_bias', True)
   _check(where, config, 'num_channels', 3)
   ignored = {
@@ -129,7 +129,7 @@ def _t5(directory: epath.Path, config: dict, tensors: Mapping[str, Tensor]) -> S
   act = config.get('feed_forward_proj', 'relu')
   if act not in T5_ACTIVATIONS:
     raise InputError(
-      f'{where}: feed_forward_proj {act!r} is none of {", ".join(T5_ACTIVATIONS)}'
+      f'{where}: feed_forward_proj {act!r} is not one of {", ".join(T5_ACTIVATIONS)}'
     )
   _check(where, config, 'relative_attention_num_buckets', RELATIVE_BUCKETS)
   _check(where, config, 'relative_attention_max_distance', MAX_DISTANCE)

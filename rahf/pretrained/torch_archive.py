@@ -205,8 +205,8 @@ class _Unpickler(pickle.Unpickler):
     if module == 'torch' and name in STORAGES:
       return _StorageType(jnp.dtype(STORAGES[name]))
     self._archive.fail(
-      f'refers to {module}.{name}, which is none of the few names that weights need; '
-      f'it could do harm, and was not run: {RESCUE}'
+      f'refers to {module}.{name}, which is not one of the few names that weights '
+      f'need; it could do harm, and was not run: {RESCUE}'
     )
 
   def persistent_load(self, pid: Any) -> Storage:

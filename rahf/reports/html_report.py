@@ -77,7 +77,7 @@ def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
   if pictured < samples:
     text += f' The first {pictured:,} samples are listed below.'
   if cut := int(metrics.get('keywords/truncated', 0)):
-    text += f' {cut:,} prompts were cut; words behind the cut count as aligned.'
+    text += f' {cut:,} prompts were cut; words after the cut count as aligned.'
   return text
 
 

@@ -22,7 +22,7 @@ TEXT, SMALL, WORDS = 21, 19, 25  # sizes of letters
 
 PAPER, SHADE, TRACK = '#ffffff', '#f1f3f5', '#e4e7eb'
 INK, FAINT = '#1f2933', '#66727f'
-# The annotators' colour and the model's; the light one lies behind words.
+# The annotators' colour and the model's; the light one is the background of words.
 TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#d95f02', '#ffb46b'
 
 
@@ -223,7 +223,7 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
 
 
 def _shade(p: float) -> tuple[int, ...]:
-  """The colour behind a word that is misaligned with probability p."""
+  """The background of a word that is misaligned with probability p."""
   paper, light = (np.array(ImageColor.getrgb(c)) for c in (PAPER, PREDICTED_LIGHT))
   return tuple(np.round((1 - p) * paper + p * light).astype(int).tolist())
 

@@ -59,7 +59,7 @@ def write(
   if metrics['keywords/truncated']:
     tables += (
       f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
-      'config.data.text_length or config.data.target_length; words behind the cut '
+      'config.data.text_length or config.data.target_length; words after the cut '
       'count as aligned.\n'
     )
   if gallery.thumbnails:

@@ -34,7 +34,7 @@ class Pace:
 
     Returns:
       step_seconds, examples_per_second, and input_wait: the share of the time in which
-      the host waited for input. Steps run behind the host, so the accelerator waited no
+      the host waited for input. Steps lag the host, so the accelerator waited no
       longer than that. Nothing if there was no step in between.
     """
     steps, seconds = step - self._step, time.perf_counter() - self._started

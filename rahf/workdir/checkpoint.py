@@ -50,7 +50,7 @@ class Checkpoints:
       raise InputError(
         f'{self._directory}: one of its {METADATA} cannot be read ({error}); '
         f'did a newer orbax-checkpoint than {ocp.__version__} write it? Update it, or '
-        'move that checkpoint aside'
+        'move that checkpoint away'
       ) from None
     self._newest = self.latest_step()
 
@@ -63,7 +63,7 @@ class Checkpoints:
     return [step for step in steps if is_complete(self._directory / str(step))]
 
   def save(self, step: int, state: Any, best: int | None = None) -> None:
-    """Starts to write a checkpoint, unless it is there; training may go on meanwhile.
+    """Starts to write a checkpoint unless it exists; training may continue meanwhile.
 
     When it is complete, those are deleted that are no longer to be kept.
 
@@ -113,14 +113,15 @@ class Checkpoints:
     gc.collect()
     raise OSError(
       f'{self._directory}: a checkpoint cannot be written ({reason}); make room or '
-      'whatever it needs, the same command goes on from the checkpoint before'
+      'whatever it needs, then run the same command to continue from the checkpoint '
+      'before'
     )
 
   def restore_newest(self, abstract: Any) -> tuple[int, Any]:
     """Reads the newest checkpoint that is whole; returns its step and content.
 
-    Damaged ones are said, and moved aside: they would count among those to keep, and
-    the whole one might be deleted for them.
+    Damaged checkpoints are reported and moved away: they would count among those to
+    keep, and the whole one might be deleted for them.
 
     Raises:
       InputError: none is whole, and all stay where they are; or they are of another
@@ -134,7 +135,7 @@ class Checkpoints:
         damaged[step] = error
         continue
       for passed, error in damaged.items():
-        print(f'Passed over, and moved to {self._set_aside(passed)}: {error}')
+        print(f'Damaged, and moved to {self._move_away(passed)}: {error}')
       self._newest = step
       return step, state
     reasons = '; '.join(map(str, damaged.values())) or 'there is none'
@@ -192,7 +193,7 @@ class Checkpoints:
     found = int(distributed.from_first(max(steps, default=-1)))
     return None if found < 0 else found
 
-  def _set_aside(self, step: int) -> epath.Path:
+  def _move_away(self, step: int) -> epath.Path:
     """Moves a checkpoint out of the way, and returns where it is."""
     folder = self._directory.parent / 'damaged'
     names = (f'{step}-{n}' if n else f'{step}' for n in itertools.count())

@@ -14,7 +14,7 @@ from rahf.version import __version__
 from rahf.workdir.checksums import checksums
 from rahf.workdir.ownership import METADATA
 
-_REMEDY = 'copy it again, or go on with training, which passes it over'
+_REMEDY = 'copy it again, or continue training, which passes it over'
 # What a checkpoint's metadata say besides; of the time before format 1 nothing.
 FORMAT = 1
 # Of each array, by path: its dtype and shape in words, and its checksum.

@@ -13,7 +13,7 @@ class Journal:
   """Appends to a work directory's metrics.jsonl."""
 
   def __init__(self, workdir: epath.Path, resume_step: int):
-    """Drops lines behind `resume_step`: their steps are about to run again."""
+    """Drops lines after `resume_step`: their steps are about to run again."""
     self._path = epath.Path(workdir) / 'metrics.jsonl'
     self._lines = []
     if self._path.exists():
@@ -55,7 +55,7 @@ class Journal:
 
 
 def _step(line: str) -> float:
-  """Returns a line's step; one that is cut or spoilt sorts behind all others."""
+  """Returns a line's step; one that is cut or damaged sorts after all others."""
   try:
     row = json.loads(line)
     return float(row['step']) if 'split' in row else math.inf

@@ -119,7 +119,7 @@ def _write_config(workdir: epath.Path, config: ConfigDict, started: bool) -> Non
 
 
 def is_started(workdir: epath.Path) -> bool:
-  """Returns whether there is a complete checkpoint to go on from.
+  """Returns whether there is a complete checkpoint to continue from.
 
   It only looks: Orbax's manager would wait for the other processes, which may not
   find the same yet.

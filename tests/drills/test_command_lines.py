@@ -192,7 +192,7 @@ CONFIG_FILES = {
     'from rahf.config import default_config\ndef get_config():\n'
     '  config = default_config().unlock()\n  config.train.speed = 1\n'
     '  return config\n',
-    'config.train.speed is no setting',
+    'config.train.speed is not a setting',
   ),
 }
 

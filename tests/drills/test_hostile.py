@@ -148,7 +148,7 @@ def check_description(model: pathlib.Path) -> None:
   ('change', 'message'),
   [
     (lambda text: text.replace('"step": 7', '"step": 7, "step": 8'), 'step. is there'),
-    (lambda text: text.replace('0.25', 'NaN'), 'NaN is no number of JSON'),
+    (lambda text: text.replace('0.25', 'NaN'), 'NaN is not a number of JSON'),
     (lambda text: text.replace('0.25', '1e999'), '1e999 is too large a number'),
     (lambda text: text.replace('"step": 7', '"step": 7.0'), 'step = 7.0 must be'),
     (lambda text: text.replace('"format": 1', '"format": 9'), 'has format 9'),
@@ -294,4 +294,4 @@ def test_shards_lie_in_their_folder(data, tmp_path, change):
     '{"shards": {"../x-train.tfrecord": {"records": 1, "bytes": 1, '
     '"sha256": ""}}, "settings": {}}'
   )
-  assert 'is no name of a shard' in attempt(lambda: manifest.check(folder))
+  assert 'is not the name of a shard' in attempt(lambda: manifest.check(folder))

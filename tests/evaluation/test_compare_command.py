@@ -217,7 +217,10 @@ def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
   ('option', 'message'),
-  [('--draws=99', '99 draws are too few'), ('--out=none/x', 'there is no folder none')],
+  [
+    ('--draws=99', '99 draws are too few'),
+    ('--out=none/x', 'there is not a folder none'),
+  ],
 )
 def test_options_that_do_not_fit(folder, capsys, option, message):
   runs = [str(folder / name) for name in MISTAKES]

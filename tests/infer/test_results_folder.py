@@ -93,7 +93,7 @@ def test_the_status_of_what_was_interrupted(monkeypatch, tmp_path, capsys):
   with flagsaver.flagsaver():
     main.parse_flags(['', '--mode=infer', '--model=a', '--input=b', '--output=c'])
     assert main.main(['']) == 1
-  assert 'the same command goes on' in capsys.readouterr().out
+  assert 'run the same command to continue' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('moment', ['before', 'after'])
@@ -208,7 +208,7 @@ def test_results_that_are_gone(job, tmp_path):
 def test_buckets_are_refused(name, job, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   given = {'input': write_folder(tmp_path / 'images', 1)} | {name: 'gs://bucket/x'}
-  with pytest.raises(InputError, match=f'--{name}=gs://bucket/x is no path of this'):
+  with pytest.raises(InputError, match=f'--{name}=gs://bucket/x is not a path of this'):
     run(job(given.pop('input'), **given))
   assert {path.name for path in tmp_path.iterdir()} == {'images'}
 

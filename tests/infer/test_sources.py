@@ -48,7 +48,7 @@ def test_inputs_that_are_none(job, tmp_path):
   refused(tmp_path / 'x.zip', 'no such file')
   (tmp_path / 'x.zip').write_bytes(b'PK')
   refused(tmp_path / 'x.zip', 'is of no known kind')
-  refused(rows, '--maps=gif is none of none, png, npz', maps='gif')
+  refused(rows, '--maps=gif is not one of none, png, npz', maps='gif')
 
 
 def lines(*numbers: int) -> str:
@@ -130,7 +130,7 @@ def test_hidden_folders_are_passed_over(tmp_path):
 def test_a_cut_tar_is_refused_before_anything_is_scored(job, tmp_path, cut):
   path = write_tar(tmp_path / 't.tar', samples(range(COUNT)))
   path.write_bytes(path.read_bytes()[: 512 * cut])
-  with pytest.raises(InputError, match=r't\.tar is no complete tar archive'):
+  with pytest.raises(InputError, match=r't\.tar is not a complete tar archive'):
     run(job(path))
 
 

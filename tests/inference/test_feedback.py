@@ -42,7 +42,7 @@ def test_overlay(model, tmp_path):
   (found,) = model.score(path, PROMPT)
   expected = overlay(pixels, found.heatmaps['misalignment'])
   np.testing.assert_array_equal(found.overlay('misalignment'), expected)
-  with pytest.raises(InputError, match="'beauty' is no map; there are implausib"):
+  with pytest.raises(InputError, match="'beauty' is not a map; there are implausib"):
     found.overlay('beauty')
   path.unlink()
   with pytest.raises(InputError, match=r'a\.png cannot be read'):

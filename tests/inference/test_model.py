@@ -231,7 +231,7 @@ def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
     (np.full((4, 4, 3), np.inf), 'NaN or infinite'),
     (Image.new('F', (4, 4)), "mode 'F'"),
     (Image.new('I', (4, 4), 200), "mode 'I' has no known range"),
-    ('foo://a/b.png', 'cannot be read: foo:// is no kind of bucket that is known'),
+    ('foo://a/b.png', 'cannot be read: foo:// is not a known kind of bucket'),
     (None, 'NoneType is no image'),
     ({'image': b''}, 'dict is no image'),
     (Image.new('RGB', (0, 4)), r'images\[1\]: 0x4: it has no pixels'),
@@ -249,7 +249,7 @@ def test_images_that_are_none(model, image, message):
     (['a', ' '], r"images\[1\]: its prompt is ' '"),
     (['a', 3], r'images\[1\]: its prompt is 3'),
     (['a'], '1 prompts for 2 images'),
-    (['a', 'b \ud800'], r'images\[1\]: its prompt .* is no valid Unicode'),
+    (['a', 'b \ud800'], r'images\[1\]: its prompt .* is not valid Unicode'),
     (3, 'prompts = 3; give a string for each image'),
     (b'a cat', r"prompts = b'a cat'; give a string"),
     (np.array([['a', 'b']]), 'prompts = array'),
@@ -283,7 +283,9 @@ def test_prompts_in_any_order_that_is_one(model):
 
 
 def test_a_directory_that_is_none():
-  with pytest.raises(InputError, match='None is no path of a model directory; give'):
+  with pytest.raises(
+    InputError, match='None is not the path of a model directory; give'
+  ):
     rahf.load(None)
 
 
@@ -294,7 +296,7 @@ def test_dtype_of_the_computation(model, directory):
   (expected,) = model.score(make_pixels(), PROMPT)
   assert found.scores != expected.scores
   assert found.scores == pytest.approx(expected.scores, abs=0.05)
-  with pytest.raises(InputError, match="dtype = 'int8' is none of float32"):
+  with pytest.raises(InputError, match="dtype = 'int8' is not one of float32"):
     rahf.load(directory, dtype='int8')
 
 

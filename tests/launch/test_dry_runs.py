@@ -273,7 +273,7 @@ def test_mistakes(script, words, message, desk):
 @pytest.mark.parametrize('script', ['tpu_pod', 'xpk'])
 def test_unknown_capacity(script, desk):
   _, errors = desk.launch(script, 'create', status=2, **SETTINGS, CAPACITY='cheap')
-  assert 'CAPACITY=cheap is none of spot, on-demand' in errors
+  assert 'CAPACITY=cheap is not one of spot, on-demand' in errors
 
 
 @pytest.mark.parametrize('script', SCRIPTS)

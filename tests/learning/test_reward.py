@@ -127,10 +127,10 @@ def test_any_batch_and_no_new_program(directory, pixels):
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
-    (['overall'], r"weights = \['overall'\] are no numbers by name; give them as in"),
+    (['overall'], r"weights = \['overall'\] are not numbers by name; give them as in"),
     ({}, 'weights is empty; give a number for some of plausibility, alignment'),
-    ({'beauty': 1}, "'beauty' is none of plausibility, .*misaligned_words"),
-    ({'overall': float('nan')}, 'overall = nan is no finite number'),
+    ({'beauty': 1}, "'beauty' is not one of plausibility, .*misaligned_words"),
+    ({'overall': float('nan')}, 'overall = nan is not a finite number'),
     ({'overall': '1'}, "overall = '1' is no finite number"),
     ({'implausibility_mean': 1}, 'would reward what is worse; give it a negative'),
   ],
@@ -325,7 +325,7 @@ def test_the_share_of_a_gpu_is_said_once(monkeypatch, capsys):
   [
     ('cuda', 0.25, r"JAX has no cuda here, only cpu; .* device='cpu'"),
     ('cpu:99', 0.25, r'JAX sees no cpu:99; it sees cpu \[0, 1'),
-    ('gpu0', 0.25, "device = 'gpu0' is none of 'cpu', 'cuda'"),
+    ('gpu0', 0.25, "device = 'gpu0' is not one of 'cpu', 'cuda'"),
     ('cpu', 0, r'memory_fraction = 0 is not in \(0, 1\]'),
   ],
 )

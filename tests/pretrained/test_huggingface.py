@@ -171,12 +171,15 @@ def test_files_in_parts(folder):
   ('config', 'message'),
   [
     (T5 | {'model_type': 'umt5'}, "model_type is 'umt5'; vit and t5 can be read"),
-    (T5 | {'feed_forward_proj': 'gated-silu'}, "'gated-silu' is none of relu, gated"),
+    (
+      T5 | {'feed_forward_proj': 'gated-silu'},
+      "'gated-silu' is not one of relu, gated",
+    ),
     (T5 | {'relative_attention_num_buckets': 64}, 'num_buckets is 64; only 32'),
     (T5 | {'relative_attention_max_distance': 64}, 'max_distance is 64; only 128'),
     (T5 | {'layer_norm_epsilon': 1e-5}, r'epsilon is 1e-05; only 1e-06'),
     ({k: v for k, v in T5.items() if k != 'd_kv'}, "config.json has no 'd_kv'"),
-    (VIT | {'hidden_act': 'silu'}, "hidden_act 'silu' is none of gelu"),
+    (VIT | {'hidden_act': 'silu'}, "hidden_act 'silu' is not one of gelu"),
     (VIT | {'qkv_bias': False}, 'qkv_bias is False; only True'),
     (VIT | {'num_channels': 1}, 'num_channels is 1; only 3'),
     (VIT, r'SelfAttention.k.weight \[6, 8\] has no place in the model'),

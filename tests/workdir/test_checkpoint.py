@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spo
   step, state = checkpoints.restore_newest(describe(states[0]))
   assert step == 0
   np.testing.assert_array_equal(state.params['vit']['kernel'], noise[0])
-  assert f'Passed over, and moved to {workdir}/damaged/1: ' in capsys.readouterr().out
+  assert f'Damaged, and moved to {workdir}/damaged/1: ' in capsys.readouterr().out
   assert (workdir / 'damaged/1').exists()
   # The step is free again.
   checkpoints.save(1, states[1])

@@ -194,7 +194,7 @@ def _value(name: str, scalar: pa.Scalar) -> Any:
     shape.append(max(lengths, default=0))
     values = values.flatten()
   values = values.to_numpy(zero_copy_only=False).astype(np.float32)
-  # Rows of different lengths are no map, and are shown as they are.
+  # Rows of different lengths are not a map, and are shown as they are.
   return values.reshape(shape) if even else values
 
 

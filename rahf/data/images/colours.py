@@ -69,7 +69,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     mode = 'L' if image.mode == '1' else image.mode
     return _as(image, mode if mode in SPACES else 'RGB'), None
   if image.mode == 'RGB' and isinstance(key, tuple) and max(key) > 255:
-    # Opened from 16 bits; the lower 8 are no longer there.
+    # Opened from 16 bits; the lower 8 are gone.
     image = image.copy()
     image.info['transparency'] = tuple(level >> 8 for level in key)
   grey = image.mode in ('1', 'L', 'LA', 'La')

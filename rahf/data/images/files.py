@@ -37,7 +37,7 @@ def read(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
   # Without waiting for whoever writes to a pipe.
   with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise InputError(f'{path} is no regular file')
+      raise InputError(f'{path} is not a regular file')
     data = file.read(most + 1)
   check_size(str(path), len(data), most)
   return data
@@ -146,7 +146,9 @@ class Archive:
       self._tar = tarfile.open(file)  # noqa: SIM115, read from as long as this lives
       members = [member for member in tar_members(self._tar) if member.isfile()]
     except TAR_ERRORS as error:
-      raise InputError(f'--images {file}: no complete tar archive ({error})') from None
+      raise InputError(
+        f'--images {file}: not a complete tar archive ({error})'
+      ) from None
     self._members = {pathlib.PurePosixPath(m.name): m for m in members}
     self.paths: list[pathlib.PurePath] = [
       path for path in self._members if is_image(path)

@@ -31,7 +31,7 @@ def split_images(given: Any) -> list[Any]:
   """Returns single images: of one, of an array [N, H, W, 3], or of a list of both.
 
   Raises:
-    ImageError: something is none of these.
+    ImageError: something is not one of these.
   """
   if isinstance(given, list | tuple):
     return [image for one in given for image in split_images(one)]
@@ -41,8 +41,8 @@ def split_images(given: Any) -> list[Any]:
       return list(_to_numpy(given))
     if given.ndim != 3:
       raise ImageError(
-        f'an array of shape {list(given.shape)} is no image; give [height, width, 3], '
-        'or [images, height, width, 3]'
+        f'an array of shape {list(given.shape)} is not an image; give '
+        '[height, width, 3], or [images, height, width, 3]'
       )
   return [given]
 
@@ -57,7 +57,7 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
       or PyTorch, [H, W, 3], uint8 or floats in [0, 1].
 
   Raises:
-    ImageError: it is none of these, or cannot be decoded; says what and why.
+    ImageError: it is not one of these, or cannot be decoded; says what and why.
   """
   if isinstance(image, str | os.PathLike):
     return _read_file(os.fspath(image))
@@ -72,7 +72,7 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
     return codec.to_rgb(image)
   if _is_array(image):
     return _from_array(_to_numpy(image))
-  raise ImageError(f'{type(image).__name__} is no image; give {KINDS}')
+  raise ImageError(f'{type(image).__name__} is not an image; give {KINDS}')
 
 
 def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
@@ -88,7 +88,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   except Exception as error:  # Each client of a bucket has errors of its own.
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):  # So etils says that it has no such scheme.
-      reason = f'{path.partition("://")[0]}:// is no kind of bucket that is known'
+      reason = f'{path.partition("://")[0]}:// is not a known kind of bucket'
     if BASE64.match(path):
       path = f'{path[:32]}…'
       reason = 'text in base64 is not a path; give base64.b64decode(text), bytes'
@@ -108,8 +108,8 @@ def _from_array(pixels: np.ndarray) -> UInt8[np.ndarray, 'H W 3']:
     first = pixels.ndim == 3 and pixels.shape[0] == 3
     hint = '; move the channels last' if first else ''
     raise ImageError(
-      f'an array of shape {list(pixels.shape)} is no RGB image; give [height, width, 3]'
-      + hint
+      f'an array of shape {list(pixels.shape)} is not an RGB image; give '
+      '[height, width, 3]' + hint
     )
   if pixels.dtype == np.uint8:
     return np.ascontiguousarray(pixels)

@@ -178,7 +178,8 @@ def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[
     if not found:
       raise InputError(
         f'misaligned word {word!r} is not among the {len(tokens)} label tokens of the '
-        f'prompt, {", ".join(map(repr, tokens))}; see rahf.data.label_words.label_tokens'
+        f'prompt, {", ".join(map(repr, tokens))}; see '
+        'rahf.data.label_words.label_tokens'
       )
     positions |= found
   return positions

@@ -80,7 +80,7 @@ def _parse(row: dict) -> tuple[str, Annotation]:
   row = _given(row)
   _check('uid' in row, 'it has no uid')
   _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are none of {FIELDS}')
-  _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is no text')
+  _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is not text')
   scores = _given(row.get('scores', {}))
   unknown = scores.keys() - set(schema.SCORES)
   _check(not unknown, f'{unknown} are none of {schema.SCORES}')
@@ -94,7 +94,7 @@ def _parse(row: dict) -> tuple[str, Annotation]:
   for word in words or ():
     known = isinstance(word, str) or (type(word) is int and word >= 0)
     _check(known, f'misaligned word {word!r} is neither a position nor a word')
-  _check(words is None or isinstance(words, list), f'{words!r} is no list of words')
+  _check(words is None or isinstance(words, list), f'{words!r} is not a list of words')
   trust = row.get('trust', 1.0)
   _check(_is_number(trust) and trust > 0, f'trust {trust!r} is not above 0')
   return row['uid'], Annotation(

@@ -222,11 +222,11 @@ class _Stream:
       return
     raise OSError(
       'a batch could not be read, and now each of its records can: the storage was '
-      'away for a moment; the same command goes on'
+      'away for a moment; run the same command to continue'
     )
 
   def _following(self, index: int) -> int:
-    """Returns the next record of the same data set, behind its last its first."""
+    """Returns the next record of the same data set; after its last, its first."""
     ends = [*self.starts[1:], len(self.split)]
     source = np.searchsorted(self.starts, index, side='right') - 1
     return index + 1 if index + 1 < ends[source] else int(self.starts[source])

@@ -61,7 +61,7 @@ COLUMNS = pa.schema(
   ]
 )
 IMAGES = pa.schema([('jpg_0', pa.binary()), ('jpg_1', pa.binary())])
-# `validation` is also how `validation_unique` begins, and `training` is no split.
+# `validation` is also how `validation_unique` begins, and `training` is not a split.
 _SPLIT = re.compile(r'(train|(?:validation|test)(?:_unique)?)(?!_?[a-z])')
 # Rows decoded at once, some 10 MB of images.
 _BATCH_ROWS = 16
@@ -108,7 +108,7 @@ class PairSplit:
   Attributes:
     name: the split's name.
     groups: file and number in it of each row group.
-    starts: position of the first pair of each row group, and behind them the number of
+    starts: position of the first pair of each row group, and after them the number of
       pairs. The positions between two of them are read at once, so an order for
       training is one of row groups.
     footers: of each file; parsing one takes longer than reading small columns.
@@ -250,7 +250,7 @@ def judge(table: pa.Table) -> Labels:
   """
   first, second = (table.column(f'label_{side}').to_numpy() for side in (0, 1))
   labelled = _true(table.column('has_label'))
-  # NaN, a null, is none of the three.
+  # NaN, a null, is not one of the three.
   valid = np.isin(first, (0, 0.5, 1)) & (first + second == 1)
   names = [
     _true(pc.equal(table.column('best_image_uid'), table.column(f'image_{side}_uid')))

@@ -48,7 +48,7 @@ class Counts:
   )
 
   def add(self, table: pa.Table) -> None:
-    """Adds the pairs behind those that were added before; columns pairs.COLUMNS."""
+    """Adds the pairs after those that were added before; columns pairs.COLUMNS."""
     labels = pairs.judge(table)
     for reason, positions in self.doubtful.items():
       positions += (np.flatnonzero(getattr(labels, reason)) + self.pairs).tolist()

@@ -200,7 +200,7 @@ def table(facts: Mapping[str, list[Facts]]) -> str:
   """Returns the table to print, a column a split."""
   columns = {name: summarise(found) for name, found in facts.items()}
   titles = list(dict.fromkeys(title for rows in columns.values() for title in rows))
-  # A size that only one split has would otherwise stand behind the others' formats.
+  # A size that only one split has would otherwise come after the others' formats.
   titles.sort(key=lambda title: title.startswith('size '))
   width = max(map(len, titles)) + 2
   cells = max(

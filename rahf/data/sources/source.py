@@ -29,7 +29,7 @@ _LISTS = ('.csv', '.tsv', '.jsonl')
 
 
 class Source:
-  """Rows of one or several files, one behind the other.
+  """Rows of one or several files, one after the other.
 
   Attributes:
     rows: how many.
@@ -59,7 +59,7 @@ class Source:
     """
     start = 0
     for reader, count in zip(self._readers, self._counts, strict=True):
-      of_file = self._behind(wanted, start, count)
+      of_file = self._in_file(wanted, start, count)
       left = sum(map(of_file, range(count)))
       # A file for other processes stays closed.
       if left:
@@ -83,7 +83,7 @@ class Source:
     scanned = [reader.scan() for reader in self._readers]
     return [count for count, _ in scanned], digest(version for _, version in scanned)
 
-  def _behind(self, wanted: Wanted, start: int, count: int) -> Wanted:
+  def _in_file(self, wanted: Wanted, start: int, count: int) -> Wanted:
     def of_file(number: int) -> bool:
       if number >= count:
         raise self._changed()
@@ -106,7 +106,7 @@ def open_source(path: str, prompts: str = '') -> Source:
       the images, or if the input has the prompts itself.
 
   Raises:
-    InputError: it is none of these, is damaged, or holds nothing.
+    InputError: it is not one of these, is damaged, or holds nothing.
   """
   linked: list[pathlib.Path] = []
   found = _find(path, linked)
@@ -127,7 +127,7 @@ def open_source(path: str, prompts: str = '') -> Source:
 def kind(path: pathlib.Path) -> str:
   """Returns the key of its reader, '' if there is none.
 
-  Of TFRecords the name goes on, as in shapes-test.tfrecord-00000-of-00004.
+  Of TFRecords the name continues, as in shapes-test.tfrecord-00000-of-00004.
   """
   name = path.name.lower()
   if '.tfrecord' in name:

@@ -98,7 +98,7 @@ class Tar:
       return count, version(self._path)
     except files.TAR_ERRORS as error:
       raise InputError(
-        f'{self._path} is no complete tar archive ({error}); copy it again'
+        f'{self._path} is not a complete tar archive ({error}); copy it again'
       ) from None
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:

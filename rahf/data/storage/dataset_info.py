@@ -52,7 +52,7 @@ def read(folder: os.PathLike | str) -> Info:
 def _shards(stem: str, split: dict) -> dict[str, int]:
   counts = [int(count) for count in split['shardLengths']]
   if not re.fullmatch(r'\w[\w.-]*', stem):
-    raise ValueError(f'{stem!r} is no name of a file')
+    raise ValueError(f'{stem!r} is not the name of a file')
   return {
     f'{stem}-{number:05d}-of-{len(counts):05d}': count
     for number, count in enumerate(counts)

@@ -84,7 +84,7 @@ def read(folder: os.PathLike | str) -> Manifest | None:
     content = strict_json.read(path)
     shards = {name: Shard(**shard) for name, shard in content['shards'].items()}
     if elsewhere := [name for name in shards if not _SHARD.fullmatch(name)]:
-      raise ValueError(f'{elsewhere[0]!r:.80} is no name of a shard')
+      raise ValueError(f'{elsewhere[0]!r:.80} is not the name of a shard')
     if wrong := [s for s in shards.values() if type(s.records) is not int]:
       raise ValueError(f'{wrong[0]!r:.80} has no number of records')
     return Manifest(shards, dict(content['settings']))

@@ -92,7 +92,7 @@ class RecordSplit:
       try:
         record = parse_record(next(stream)) if stream else self[position]
       except (tf.errors.OpError, ValueError, StopIteration):
-        # Behind what is damaged TensorFlow goes on with the next shard.
+        # After damage TensorFlow continues with the next shard.
         stream = None
         try:
           record = self[position]  # Says what is wrong there, and where.
@@ -195,7 +195,7 @@ def open_files(files: Sequence[os.PathLike | str]) -> RecordSplit:
 
 
 def concatenate(splits: Sequence[RecordSplit]) -> RecordSplit:
-  """Returns the records of all splits, one split behind the other.
+  """Returns the records of all splits, one split after the other.
 
   It has directory and name of the first, and its own shard numbers.
   """

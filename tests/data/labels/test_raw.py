@@ -65,13 +65,13 @@ def test_what_is_written_is_read(tmp_path):
     ({'scores': 3}, 'no attribute'),
     ({'implausibility_points': [[1, 2, 3]]}, r'point \[1, 2, 3\] is not \[x, y\]'),
     ({'misalignment_points': [[5, 0.5]]}, r'point \[5, 0.5\] is not'),
-    ({'misalignment_points': [[math.nan, 0.5]]}, 'NaN is no number of JSON'),
+    ({'misalignment_points': [[math.nan, 0.5]]}, 'NaN is not a number of JSON'),
     ({'misaligned_words': [1.5]}, 'word 1.5 is neither a position nor a word'),
     ({'misaligned_words': [-1]}, 'word -1 is neither'),
-    ({'misaligned_words': '12'}, "'12' is no list of words"),
+    ({'misaligned_words': '12'}, "'12' is not a list of words"),
     ({'trust': 0}, 'trust 0 is not above 0'),
     ({'misalinged_words': [1]}, r"{'misalinged_words'} are none of \('uid"),
-    ({'uid': 3}, 'uid 3 is no text'),
+    ({'uid': 3}, 'uid 3 is not text'),
   ],
 )
 def test_the_line_at_fault_is_named(tmp_path, change, message):

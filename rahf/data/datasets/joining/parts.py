@@ -189,7 +189,7 @@ def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
   """Returns a digest of all that a part depends on."""
   files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
   content = [__version__, common, samples, [*map(version, files)]]
-  # What is no plain value is a path, as it stands or in a place.
+  # What is not a plain value is a path, as it stands or in a place.
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()
 

@@ -29,7 +29,7 @@ def target(
 
   Raises:
     InputError: it is there already and may not be replaced, or is something else; or
-      the name is no name of a folder, or stands for generated data.
+      the name cannot be that of a folder, or stands for generated data.
   """
   if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', name) or name == 'shapes':
     raise InputError(
@@ -39,7 +39,9 @@ def target(
   if folder.exists() and not overwrite:
     raise InputError(f'{folder} exists; give --overwrite to replace it')
   if folder.exists() and not (folder / 'dataset_info.json').exists():
-    raise InputError(f'{folder} is no prepared data set; take it out of the way first')
+    raise InputError(
+      f'{folder} is not a prepared data set; take it out of the way first'
+    )
   return folder
 
 
@@ -78,7 +80,7 @@ def write(
 
   What was there before is replaced when all is written, and stays if anything fails.
   Until then what is made lies in `.<name>-<version>.partial` beside it, where the same
-  call goes on after a kill.
+  call continues after a kill.
 
   Args:
     folder: of `target`.

@@ -32,7 +32,7 @@ SCORES = {
 }
 MAPS = {'implausibility': 'artifact_map', 'misalignment': 'misalignment_map'}
 
-# Length and its checksum before each TFRecord, the record's checksum behind it.
+# Length and its checksum before each TFRecord, the record's checksum after it.
 _FRAME_BYTES = 16
 
 
@@ -110,7 +110,7 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
       yield record
       offset += len(record) + _FRAME_BYTES
       number += 1
-    # Less than a header behind the last record raises nothing in TensorFlow.
+    # Less than a header after the last record raises nothing in TensorFlow.
     complete = offset == path.stat().st_size
   except tf.errors.DataLossError:
     complete = False
@@ -127,7 +127,7 @@ def _parse(record: bytes) -> Annotation:
   try:
     features = tf.train.Example.FromString(record).features.feature
   except Exception:  # protobuf's DecodeError has no stable home to import from
-    raise InputError('is no tf.train.Example') from None
+    raise InputError('is not a tf.train.Example') from None
 
   def one(name: str, kind: str) -> bytes | float:
     values = getattr(features[name], kind).value if name in features else ()

@@ -139,7 +139,7 @@ def pick(rng: np.random.Generator, options: Sequence):
 def _sample_groups(
   rng: np.random.Generator, num_groups: int, num_false: int
 ) -> tuple[Group, ...]:
-  # Colours and kinds are distinct within a prompt, and a false one is none of the
+  # Colours and kinds are distinct within a prompt, and a false one is not one of the
   # others', so that a word's presence anywhere in the image speaks for it.
   colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))]
   kinds = [KINDS[i] for i in rng.permutation(len(KINDS))]

@@ -79,7 +79,7 @@ def test_first_of_differing_prompts_wins(tmp_path):
     ('t.jsonl', b'{"uid": "a", "prompt"', r"t\.jsonl, line 1: not JSON .*':'"),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
     ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'line 1: filename is 7, not text'),
-    ('t.parquet', b'PAR1 but no more', r't\.parquet is no complete parquet file'),
+    ('t.parquet', b'PAR1 but no more', r't\.parquet is not a complete parquet file'),
     ('t.xlsx', b'', r'must end in \.csv'),
   ],
 )
@@ -114,7 +114,7 @@ def test_images_in_a_tar_archive(tmp_path):
   assert dict(found.read(['b', 'a'])) == {'a': b'deep/a.png', 'b': b'../b.webp'}
   assert sorted(tmp_path.rglob('*')) == before
   archive.write_bytes(archive.read_bytes()[:700])
-  with pytest.raises(InputError, match='no complete tar archive'):
+  with pytest.raises(InputError, match='not a complete tar archive'):
     ImageFolder(archive, table, ['a'])
 
 
@@ -166,5 +166,5 @@ def test_an_archive_without_an_end(tmp_path):
     tar.addfile(tarfile.TarInfo('a.png'))
   path = tmp_path / 'x.tar'
   path.write_bytes(path.read_bytes()[:512])
-  with pytest.raises(InputError, match=r'no complete tar archive .*no end'):
+  with pytest.raises(InputError, match=r'not a complete tar archive .*no end'):
     ImageFolder(path, table(tmp_path / 't.csv', 'a,red'), ['a'])
