@@ -4,32 +4,27 @@
   python -m rahf.main --mode=infer --model=DIR --input=IMAGES --output=RESULTS
 
 Any field of the config can be changed: --config.train.steps=100
---config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config.py.
+--config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/settings.py.
 Run the same command to continue a run that was stopped, also on other devices.
 """
 
-import argparse
-import difflib
-import importlib.machinery
-import importlib.util
 import os
 import pathlib
-import re
 import signal
 import sys
-import traceback
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from rahf.errors import InputError, fail
+from rahf.fileio.config_file import check_overrides
 from rahf.runtime.preemption import Interrupted, Interruption
 
 _SMALLER = (
   'Lower config.train.batch_size or raise config.train.accumulate; --mode=precompile '
   'says what a config needs'
 )
-# What the same command would only meet again.
+# Errors that the same command would only meet again.
 MISTAKES = (
   *(InputError, FileNotFoundError, FileExistsError, PermissionError),
   *(NotADirectoryError, IsADirectoryError),
@@ -250,85 +245,6 @@ def _check_flags() -> None:
       raise flags.Error(f'--{flag.name} is for --mode=infer')
   if _CONFIG.value is None:
     raise flags.Error('--config is missing, for example configs/quickstart.py')
-
-
-def check_overrides(argv: list[str]) -> None:
-  """Checks that the config file is there and has the fields that flags change.
-
-  ml_collections would answer with a traceback.
-
-  Raises:
-    flags.Error: the file or a field does not exist.
-  """
-  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument('--config', nargs='?')
-  known, others = parser.parse_known_args(argv)
-  if known.config is None:
-    return
-  config = _load_config(known.config)
-  for argument in others:
-    if field := re.match(r'--?(?:no)?config\.([^=]*)', argument):
-      _check_field(config, field[1])
-
-
-def _load_config(given: str) -> ConfigDict:
-  """Runs a config file, as ml_collections will once more.
-
-  Args:
-    given: its path, and after a colon the argument of its get_config.
-
-  Raises:
-    flags.Error: there is none, or it does not give a config; says where.
-  """
-  path, *argument = given.split(':', 1)
-  if not os.path.isfile(path):
-    raise flags.Error(f'--config={path}: there is no such file')
-  loader = importlib.machinery.SourceFileLoader('config_file', path)
-  spec = importlib.util.spec_from_file_location('config_file', path, loader=loader)
-  module = importlib.util.module_from_spec(spec)
-  try:
-    loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-      raise InputError('it has no function get_config')
-    config = module.get_config(*argument)
-    if not isinstance(config, ConfigDict):
-      raise InputError(f'get_config() gives {type(config).__name__}, no ConfigDict')
-  except Exception as error:
-    if os.environ.get('RAHF_TRACEBACK'):
-      raise
-    raise flags.Error(f'--config={given}: {_explain(error, path)}') from None
-  return config
-
-
-def _explain(error: Exception, path: str) -> str:
-  """Says what went wrong in a config file, and where."""
-  if isinstance(error, InputError):
-    return str(error)
-  frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == path]
-  where = f'line {lines[-1]}: ' if lines else ''
-  return (
-    f'{where}{type(error).__name__}: {error}\n(RAHF_TRACEBACK=1 shows how it came '
-    'there)'
-  )
-
-
-def _check_field(config: ConfigDict, path: str) -> None:
-  section, names = config, path.split('.')
-  for depth, name in enumerate(names):
-    fields = list(section) if isinstance(section, ConfigDict) else []
-    name, bracket, _ = name.partition('[')
-    if name not in fields:
-      where = '.'.join(['config', *names[:depth]])
-      close = difflib.get_close_matches(name, fields, 3)
-      hint = f'did you mean {" or ".join(close)}?' if close else f'it has {fields}'
-      raise flags.Error(f'--config.{path}: {where} has no field {name!r}; {hint}')
-    if bracket:
-      raise flags.Error(
-        f'--config.{path}: a sequence is given as a whole, such as '
-        "--config.model.heatmap_head.convs='(64, 32)'"
-      )
-    section = section[name]
 
 
 def _main(argv: list[str]) -> int:
