@@ -1,20 +1,23 @@
-"""HTML pages in one file, with their style, script and content security policy."""
+"""HTML pages in one file, with their style, script and content security policy.
+
+Templates are Jinja's, with everything that is filled in escaped. They include
+`head.html`, and get `style`, `script` and `policy` beside their own values.
+"""
 
 import base64
 import hashlib
 import json
-import re
-from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from rahf.drawing import heatmap
 
-# What all pages share lies here.
+# The folder of what all pages share.
 HERE = 'rahf.drawing'
-_PLACE = re.compile(r'{{(\w+)}}')
 
 
 class Page(NamedTuple):
@@ -23,46 +26,51 @@ class Page(NamedTuple):
   Attributes:
     html: all of it, style and script included.
     policy: its content security policy: style and script by their hashes, and what
-      `assemble` was told.
+      `render` was told.
   """
 
   html: str
   policy: str
 
 
-def assemble(
+def render(
   package: str,
   name: str,
-  texts: Mapping[str, str],
   *,
   allowed: str = 'img-src data:',
   scripted: bool = True,
+  **values: Any,
 ) -> Page:
-  """Puts <name>.html together with its style and script and what all pages share.
+  """Fills in a template, and puts its style and script inside.
 
   Args:
     package: which holds the files <name>.html, .css and .js.
     name: of these.
-    texts: HTML for the places of the template, by their names; `title` too.
     allowed: by the policy, beside style and script.
     scripted: whether the page has a script.
+    values: what the template names; `title` too.
   """
   style = _code(package, name, 'css')
   script = _code(package, name, 'js') if scripted else ''
   styles, scripts = map(_hash, (style, script))
   policy = f"default-src 'none'; {allowed}; style-src {styles}; script-src {scripts}"
-  parts = {**texts, 'style': style, 'script': script, 'policy': policy}
-  template = _read(package, name, 'html').replace(
-    '{{head}}', _read(HERE, 'head', 'html')
+  environment = jinja2.Environment(
+    loader=jinja2.FunctionLoader(
+      lambda file: _read(HERE if file == 'head.html' else package, file)
+    ),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
   )
-  # One pass, so that what is filled in is not looked at again.
-  html = _PLACE.sub(lambda match: parts[match[1]], template)
+  html = environment.get_template(f'{name}.html').render(
+    style=Markup(style), script=Markup(script), policy=policy, **values
+  )
   return Page(html, policy)
 
 
-def embed(data: Any) -> str:
+def embed(data: Any) -> Markup:
   """Returns data as JSON in which no tag can begin, for a script element."""
-  return json.dumps(data, allow_nan=False).replace('<', '\\u003c')
+  return Markup(json.dumps(data, allow_nan=False).replace('<', '\\u003c'))
 
 
 def colours() -> list[list[int]]:
@@ -72,12 +80,12 @@ def colours() -> list[list[int]]:
   return np.round(both).astype(int).tolist()
 
 
-def _read(package: str, name: str, end: str) -> str:
-  return (resources.files(package) / f'{name}.{end}').read_text('utf-8')
+def _read(package: str, file: str) -> str:
+  return (resources.files(package) / file).read_text('utf-8')
 
 
 def _code(package: str, name: str, end: str) -> str:
-  return _read(HERE, 'common', end) + _read(package, name, end)
+  return _read(HERE, f'common.{end}') + _read(package, f'{name}.{end}')
 
 
 def _hash(text: str) -> str:

@@ -5,14 +5,13 @@ nothing run or load but its own style, script and pictures, whatever a prompt ho
 """
 
 import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
-from rahf.data import label_words as words
-from rahf.data import schema
+from rahf.data import label_words, schema
 from rahf.drawing import html_page
 from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
 from rahf.evaluation.samples import Sample, keyword_f1, score_error
@@ -60,13 +59,15 @@ def write(
       for pair in zip(samples[: len(thumbnails)], thumbnails, strict=True)
     ],
   }
-  texts = {
-    'title': html.escape(title),
-    'summary': html.escape(_summary(len(samples), len(thumbnails), metrics)),
-    'metrics': _metrics(metrics, intervals),
-    'data': html_page.embed(data),
-  }
-  atomic_write.write(path, html_page.assemble('rahf.reports', 'report', texts).html)
+  page = html_page.render(
+    'rahf.reports',
+    'report',
+    title=title,
+    summary=_summary(len(samples), len(thumbnails), metrics),
+    tables=_tables(metrics, intervals),
+    data=html_page.embed(data),
+  )
+  atomic_write.write(path, page.html)
 
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
@@ -105,7 +106,7 @@ def _sample(sample: Sample, thumbnail: Thumbnail) -> dict:
 
 def _pieces(prompt: str) -> list[str]:
   pieces, end = [], 0
-  for start, stop in words.label_spans(prompt):
+  for start, stop in label_words.label_spans(prompt):
     pieces += [prompt[end:start], prompt[start:stop]]
     end = stop
   return [*pieces, prompt[end:]]
@@ -123,52 +124,42 @@ def _number(value: float) -> float | None:
   return round(value, 4) if math.isfinite(value) else None
 
 
-def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
-  """Returns tables of all metrics with their intervals, in HTML."""
-  words = {'keywords': 'decoded'}
+def _tables(
+  metrics: Mapping[str, float], intervals: Mapping[str, Interval]
+) -> list[dict[str, Any]]:
+  """Returns tables of all metrics with their intervals, as the template takes them."""
+  decoders = {'keywords': 'decoded'}
   # Not there where no word is annotated.
   if (threshold := metrics.get(f'{CONSTRAINED}/threshold')) is not None:
-    words[CONSTRAINED] = f'p > {threshold:.2f}'
+    decoders[CONSTRAINED] = f'p > {threshold:.2f}'
   groups = (
     ('Scores', {name: name for name in schema.SCORES}, SCORE_TITLES),
     ('Heatmaps', {name: name for name in schema.MAPS}, MAP_TITLES),
-    ('Misaligned words', words, WORD_TITLES),
+    ('Misaligned words', decoders, WORD_TITLES),
   )
-  return ''.join(_table(*group, metrics, intervals) for group in groups)
-
-
-def _table(
-  heading: str,
-  columns: Mapping[str, str],
-  titles: Mapping[str, str],
-  metrics: Mapping[str, float],
-  intervals: Mapping[str, Interval],
-) -> str:
-  heads = ''.join(
-    f'<th scope="col">{html.escape(text)}</th>' for text in columns.values()
-  )
-  rows = ''.join(
-    f'<tr><th scope="row">{title}</th>'
-    + ''.join(_cell(f'{name}/{key}', metrics, intervals) for name in columns)
-    + '</tr>'
-    for key, title in titles.items()
-  )
-  return (
-    f'<div><h2>{heading}</h2><table><thead><tr><td></td>{heads}</tr></thead>'
-    f'<tbody>{rows}</tbody></table></div>'
-  )
+  return [
+    {
+      'heading': heading,
+      'columns': [*columns.values()],
+      'rows': [
+        (title, [_cell(f'{name}/{key}', metrics, intervals) for name in columns])
+        for key, title in titles.items()
+      ],
+    }
+    for heading, columns, titles in groups
+  ]
 
 
 def _cell(
   name: str, metrics: Mapping[str, float], intervals: Mapping[str, Interval]
-) -> str:
+) -> dict[str, str]:
   """Returns value, interval, and for how many samples the metric is not defined."""
   interval = intervals.get(name)
   if interval is None or math.isnan(interval.value):
-    return '<td>–</td>'
+    return {'value': '–', 'notes': ''}
   digits = 5 if '/mse' in name else 3
   value, low, high = (f'{number:.{digits}f}'.replace('-', '−') for number in interval)
   notes = [] if math.isnan(interval.low) else [f'{low} … {high}']
   if undefined := int(metrics.get(f'{name}/undefined', 0)):
     notes.append(f'({undefined:,} undefined)')
-  return f'<td>{value} <small>{" ".join(notes)}</small></td>'
+  return {'value': value, 'notes': ' '.join(notes)}

@@ -1,6 +1,5 @@
 """The pages of the service: one to score an image, and the reference."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,78 +21,75 @@ def home(description: Description, limit: int) -> html_page.Page:
   """
   trained = ', '.join(description.data)
   about = f' on {trained}' if trained else ''
-  texts = {
-    'title': 'RAHF: score an image',
-    'summary': html.escape(
-      f'Model trained for {description.step:,} steps{about}; rahf {__version__}.'
-    ),
-    'limit': f'{limit / 2**20:g}',
-    'longest': str(messages.LONGEST_PROMPT),
-    'score_range': str(output_ranges.SCORE),
-    'map_range': str(output_ranges.MAP),
-    'keyword_range': str(output_ranges.KEYWORD),
-    'data': html_page.embed(
-      {
-        'colours': html_page.colours(),
-        'scores': output_ranges.SCORES,
-        'maps': output_ranges.MAPS,
-        'limit': limit,
-      }
-    ),
+  data = {
+    'colours': html_page.colours(),
+    'scores': output_ranges.SCORES,
+    'maps': output_ranges.MAPS,
+    'limit': limit,
   }
-  return html_page.assemble('rahf.service', 'service', texts, allowed=ALLOWED)
+  return html_page.render(
+    'rahf.service',
+    'service',
+    allowed=ALLOWED,
+    title='RAHF: score an image',
+    summary=f'Model trained for {description.step:,} steps{about}; rahf {__version__}.',
+    limit=f'{limit / 2**20:g}',
+    longest=messages.LONGEST_PROMPT,
+    score_range=output_ranges.SCORE,
+    map_range=output_ranges.MAP,
+    keyword_range=output_ranges.KEYWORD,
+    data=html_page.embed(data),
+  )
 
 
 def reference(openapi: Mapping[str, Any]) -> html_page.Page:
   """Returns the OpenAPI description as a page without scripts."""
-  operations = (
-    _operation(f'{method.upper()} {path}', operation)
-    for path, methods in openapi['paths'].items()
-    for method, operation in methods.items()
+  return html_page.render(
+    'rahf.service',
+    'reference',
+    scripted=False,
+    title=f'{openapi["info"]["title"]} {openapi["info"]["version"]}',
+    summary=openapi['info']['description'],
+    operations=[
+      _operation(f'{method.upper()} {path}', operation)
+      for path, methods in openapi['paths'].items()
+      for method, operation in methods.items()
+    ],
+    messages=[
+      {'name': name, 'text': schema.get('description', ''), 'rows': _fields(schema)}
+      for name, schema in openapi['components']['schemas'].items()
+    ],
   )
-  schemas = openapi['components']['schemas']
-  texts = {
-    'title': html.escape(f'{openapi["info"]["title"]} {openapi["info"]["version"]}'),
-    'summary': html.escape(openapi['info']['description']),
-    'operations': ''.join(operations),
-    'messages': ''.join(_message(name, schema) for name, schema in schemas.items()),
-  }
-  return html_page.assemble('rahf.service', 'reference', texts, scripted=False)
 
 
-def _operation(name: str, operation: Mapping[str, Any]) -> str:
+def _operation(name: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what the template shows of one method of one path."""
   body = operation.get('requestBody', {'content': {}})
-  asked = ''.join(
-    f'<h3>{html.escape(kind)}</h3>{_fields(content["schema"])}'
-    for kind, content in body['content'].items()
-  )
-  answers = [
-    (status, _type(next(iter(answer.get('content', {'': {}}).values()))), text)
-    for status, answer in sorted(operation['responses'].items())
-    if (text := answer['description'])
-  ]
-  text = html.escape(operation.get('description', ''))
-  heading = f'<h2>{html.escape(name)}</h2><p>{text}</p>'
-  return f'{heading}{asked}<h3>Answers</h3>{_table(answers)}'
+  return {
+    'name': name,
+    'text': operation.get('description', ''),
+    'bodies': [
+      (kind, _fields(content['schema'])) for kind, content in body['content'].items()
+    ],
+    'answers': [
+      (status, _type(next(iter(answer.get('content', {'': {}}).values()))), text)
+      for status, answer in sorted(operation['responses'].items())
+      if (text := answer['description'])
+    ],
+  }
 
 
-def _message(name: str, schema: Mapping[str, Any]) -> str:
-  name, text = html.escape(name), html.escape(schema.get('description', ''))
-  return f'<h2>{name}</h2><p>{text}</p>{_fields(schema)}'
-
-
-def _fields(schema: Mapping[str, Any]) -> str:
+def _fields(schema: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """Returns name, type and meaning of each field."""
   required = schema.get('required', ())
-  return _table(
-    [
-      (
-        name,
-        _type({'schema': field}) + ('' if name in required else ', optional'),
-        field.get('description', ''),
-      )
-      for name, field in schema['properties'].items()
-    ]
-  )
+  return [
+    (
+      name,
+      _type({'schema': field}) + ('' if name in required else ', optional'),
+      field.get('description', ''),
+    )
+    for name, field in schema['properties'].items()
+  ]
 
 
 def _type(content: Mapping[str, Any]) -> str:
@@ -106,8 +102,3 @@ def _type(content: Mapping[str, Any]) -> str:
   if 'items' in schema:
     return f'list of {_type({"schema": schema["items"]})}'
   return schema.get('format', schema.get('type', ''))
-
-
-def _table(rows: list[tuple[str, str, str]]) -> str:
-  cells = (''.join(f'<td>{html.escape(cell)}</td>' for cell in row) for row in rows)
-  return f'<table>{"".join(f"<tr>{row}</tr>" for row in cells)}</table>'
