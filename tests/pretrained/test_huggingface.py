@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from rahf.errors import InputError
-from rahf.pretrained.huggingface import EMBEDDING, LOGITS, open_huggingface
+from rahf.pretrained.embedding import EMBEDDING, LOGITS
+from rahf.pretrained.huggingface import open_huggingface
 
 T5 = {
   'model_type': 't5',
