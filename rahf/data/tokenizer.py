@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Float, Int, Int32
 
-from rahf import places
+from rahf import lfs_pointer, places
 from rahf.data import schema, words
 from rahf.errors import InputError
 
@@ -78,12 +78,13 @@ class Tokenizer:
     """Reads the model.
 
     Raises:
-      InputError: not a SentencePiece model, other special ids than T5's, or no
-        pieces to spell the mark with.
+      InputError: it is not a SentencePiece model, has other special ids than T5's, or
+        has no pieces to spell the mark with.
     """
     self._path = path
     try:
       model = places.find(path, 'config.tokenizer').read_bytes()
+      lfs_pointer.check(path, model)
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     except (OSError, RuntimeError) as error:
       raise InputError(
