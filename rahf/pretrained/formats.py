@@ -49,6 +49,12 @@ def _exists(path: epath.Path) -> bool:
 def _open_directory(path: epath.Path) -> Source:
   if found := find_t5x(path):
     return open_t5x(found)
+  if (path / 'model.json').exists():
+    raise InputError(
+      f'{path} is a model that rahf exported, but training starts from weights of '
+      'other projects; to score with it: python -m rahf.main --mode=infer '
+      f'--model={path}'
+    )
   if (path / 'config.json').exists():
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())

@@ -107,7 +107,7 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   try:
     fields = strict_json.read(path)
   except ValueError as error:  # Of JSON or of UTF-8.
-    raise InputError(f'{path} is not JSON: {error}') from None
+    raise InputError(f'{path} is not JSON: {error}; download it again') from None
   if not isinstance(fields, dict):
     raise InputError(f'{path} holds {type(fields).__name__}, not named fields')
   return fields
@@ -188,6 +188,11 @@ def check_t5(
   Args:
     found: the settings that the arrays show.
   """
+  if not found['t5.decoder_layers']:
+    config.fail(
+      'the weights are those of an encoder alone, but the decoder is needed too: save '
+      'a T5ForConditionalGeneration'
+    )
   decoder = {'t5.decoder_layers': ('num_decoder_layers', settings['t5.encoder_layers'])}
   activations = {'t5.activations': ('feed_forward_proj', 'relu')}
   _check_sizes(config, T5_SIZES | decoder | activations, settings, found)

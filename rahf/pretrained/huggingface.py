@@ -46,6 +46,11 @@ def open_huggingface(path: epath.PathLike) -> Source:
   """
   directory = epath.Path(path)
   config = hf_config.Config(directory / 'config.json')
+  if config.get('model_type', None) is None:
+    config.fail(
+      'there is no model_type, so that this is not a Hugging Face model; if it is a '
+      'work directory of rahf, continue its run with --workdir'
+    )
   readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
   read = config.choice('model_type', '', readers)
   return read(directory, config, _tensors(directory))
@@ -100,15 +105,20 @@ def _tensors(directory: epath.Path) -> dict[str, Weight]:
   tensors, files = {}, sorted(set(places.values()))
   for file_name in files:
     if os.path.basename(file_name) != file_name:
-      raise InputError(f'{directory / INDEX} refers to {file_name!r} elsewhere')
+      raise InputError(
+        f'{directory / INDEX} refers to {file_name!r}, which is not in its directory'
+      )
     if not (directory / file_name).exists():
-      raise InputError(f'{directory / INDEX} refers to {file_name}, which is missing')
+      raise InputError(
+        f'{directory / INDEX} refers to {file_name}, which is missing; download it too'
+      )
   for file_name in files:
     found = _header(directory / file_name)
     listed = {name for name, place in places.items() if place == file_name}
     if wrong := sorted(listed ^ found.keys()):
       raise InputError(
-        f'{directory / file_name} and {INDEX} differ in {", ".join(wrong[:5])}'
+        f'{directory / file_name} and {INDEX} differ in {", ".join(wrong[:5])}; '
+        'download both again'
       )
     tensors |= found
   return tensors
@@ -148,8 +158,8 @@ def _torch_tensors(directory: epath.Path) -> dict[str, Weight]:
   path = directory / PICKLE
   if not path.exists():
     raise InputError(
-      f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE}; write it once more '
-      'with save_pretrained of transformers'
+      f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE}; load the model with '
+      'transformers and save it with save_pretrained'
     )
   return {
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)

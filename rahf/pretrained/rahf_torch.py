@@ -109,7 +109,8 @@ def _shape(
   shown = ', '.join(list(tensors)[:3])
   raise InputError(
     f'{path} is not a PyTorch RAHF checkpoint: it holds {shown}, …, but nothing '
-    f'named as {pattern}'
+    f'named as {pattern}. Of a Hugging Face T5 or ViT, give the directory, which must '
+    'hold config.json too'
   )
 
 

@@ -88,7 +88,7 @@ def _read_index(directory: epath.Path) -> dict[str, Any]:
     raise InputError(
       f'{directory / INDEX} is not the index of a T5X checkpoint '
       f'({type(error).__name__}: {error}); checkpoints of the first T5, in TensorFlow, '
-      'and of other trainers cannot be read'
+      'are read after T5X has converted them (t5x/scripts/convert_tf_checkpoint.py)'
     ) from error
   if not isinstance(target, dict):
     raise InputError(

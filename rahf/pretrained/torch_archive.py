@@ -184,7 +184,7 @@ class Archive:
     info = self._zip.getinfo(self._root + name)
     # Compressed, a small file could fill the memory.
     if info.compress_type != zipfile.ZIP_STORED:
-      self.fail(f'has {name} compressed, which torch.save never does')
+      self.fail(f'has {name} compressed, which torch.save never does; save it again')
     return self._zip.open(info)
 
   def _verify(self, name: str) -> None:
@@ -206,7 +206,10 @@ class Archive:
     try:
       yield
     except (EOFError, OSError, zipfile.BadZipFile) as error:
-      self.fail(f'is damaged in {name}: {error}; copy it again')
+      self.fail(
+        f'is damaged in {name}: {error}; copy it again, or save it again if that was '
+        'done without checksums (torch.serialization.set_crc32_options)'
+      )
 
 
 class _Dict(dict):
@@ -299,10 +302,14 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state
   if not isinstance(state, dict):
-    archive.fail(f'holds {type(state).__name__}, not a state dict')
+    archive.fail(
+      f'holds {type(state).__name__}, not a state dict; save it alone, with '
+      'torch.save(model.state_dict(), …)'
+    )
   for name, value in state.items():
     if not isinstance(name, str) or not isinstance(value, Tensor):
       archive.fail(
-        f'holds {type(value).__name__} as {name!r}, but a state dict is tensors by name'
+        f'holds {type(value).__name__} as {name!r:.80}, but a state dict is tensors by '
+        'name; save it alone, with torch.save(model.state_dict(), …)'
       )
   return state
