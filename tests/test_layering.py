@@ -27,7 +27,7 @@ LAYERS = [
     *('torch_gradient', 'typesetting', 'work_directory'),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
-  {'atomic', 'locks', 'places', 'rules', 'strict_json', 'tree'},
+  {'atomic', 'lfs_pointer', 'locks', 'places', 'rules', 'strict_json', 'tree'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
