@@ -26,6 +26,7 @@ class View(NamedTuple):
   shape: tuple[int, ...]
   strides: tuple[int, ...]
   offset: int = 0
+  bits: dict[str, bool] | None = None  # Operations put off: 'neg', 'conj'.
 
 
 def contiguous(array: np.ndarray) -> View:
@@ -81,7 +82,7 @@ def tensor(key: str, view: View) -> bytes:
       plain('storage') + b'ctorch\n' + storage + b'\n',
       plain(key) + plain('cpu') + plain(view.storage.size) + b'tQ',
       plain(view.offset) + plain(view.shape) + plain(view.strides),
-      b'\x89' + ORDERED_DICT + b'tR',
+      b'\x89' + ORDERED_DICT + (b'' if view.bits is None else plain(view.bits)) + b'tR',
     ]
   )
 

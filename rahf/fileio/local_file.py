@@ -1,10 +1,12 @@
-"""A local copy of a file that may be in a bucket."""
+"""Opens files of weights: local copies of what is in a bucket, and Git LFS pointers."""
 
 import dataclasses
 import os
 import tempfile
 
 from etils import epath
+
+from rahf.fileio import lfs_pointer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +22,22 @@ class LocalFile:
   folder: tempfile.TemporaryDirectory | None = None
 
 
+def is_local(path: epath.Path) -> bool:
+  """Returns whether a path is on this machine and not in a bucket."""
+  return '://' not in os.fspath(path)
+
+
 def local_file(path: epath.Path) -> LocalFile:
   """Returns the file itself, or a temporary copy of one in a bucket."""
-  if '://' not in os.fspath(path):
+  if is_local(path):
     return LocalFile(os.fspath(path))
   folder = tempfile.TemporaryDirectory(prefix='rahf-')
   copy = epath.Path(folder.name) / path.name
   path.copy(copy)
   return LocalFile(os.fspath(copy), folder)
+
+
+def refuse_pointer(path: str | os.PathLike) -> None:
+  """Raises InputError if a file is a Git LFS pointer instead of the data."""
+  with epath.Path(path).open('rb') as file:
+    lfs_pointer.check(path, file.read(len(lfs_pointer.START)))

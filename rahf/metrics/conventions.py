@@ -1,6 +1,6 @@
 """The choices in which published saliency metrics differ, by name."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,13 @@ class Convention(NamedTuple):
 
   Attributes:
     nss_ddof: 1 divides the variance in NSS by the pixels less one, 0 by the pixels.
-    judd_first: what AUC-Judd takes off `above` for the highest fixated value, 1
-      being that value itself; 0 is the off-by-one of a widely used Python port.
-    judd_merge: equal fixated values are one step of AUC-Judd's curve, not several.
+    judd_ties: what AUC-Judd does where pixels have the same value as a fixated one.
+      'spread' is what breaking ties at random gives on average; 'counted' counts all of
+      them as above the threshold at each of the tied fixations, so that fixated ones
+      are taken for false positives and the area may leave [0, 1]; 'merged' makes equal
+      fixated values one step of the curve.
+    judd_first: what 'counted' takes off `above` for the highest fixated value, 1 being
+      that value itself; 0 is the off-by-one of a widely used Python port.
     kld_epsilon: keeps the ratio in KLD finite where the prediction is 0.
     kld_floor: added to both maps of KLD before they are normalised.
     kld_sum_epsilon: added to the sums by which both maps of KLD are divided.
@@ -22,8 +26,8 @@ class Convention(NamedTuple):
   """
 
   nss_ddof: int = 1
+  judd_ties: Literal['spread', 'counted', 'merged'] = 'spread'
   judd_first: int = 1
-  judd_merge: bool = False
   kld_epsilon: float = float(np.finfo(np.float64).eps)
   kld_floor: float = 0.0
   kld_sum_epsilon: float = 0.0
@@ -34,17 +38,21 @@ class Convention(NamedTuple):
 
 CONVENTIONS = {
   'rahf': Convention(),
-  'mit': Convention(sim_stretch=True),
+  'mit': Convention(judd_ties='counted', sim_stretch=True),
   'pysaliency': Convention(
     nss_ddof=0,
-    judd_merge=True,
+    judd_ties='merged',
     kld_epsilon=0.0,
     kld_floor=1e-20,
     constant_cc=0.0,
     constant_auc=0.5,
   ),
   'richhf_torch': Convention(
-    judd_first=0, kld_epsilon=1e-8, kld_sum_epsilon=1e-8, constant_cc=0.0
+    judd_ties='counted',
+    judd_first=0,
+    kld_epsilon=1e-8,
+    kld_sum_epsilon=1e-8,
+    constant_cc=0.0,
   ),
 }
 

@@ -3,11 +3,11 @@
 The names CC, KLD, SIM, NSS and AUC-Judd are shared by published evaluations, their
 definitions are not. Conventions by name (`conventions.py`) hold the choices:
 
-  rahf          what this project reports: the MIT saliency benchmark's NSS, KLD and
-                AUC-Judd without its random jitter, and SIM of maps that are normalised
-                to their sum only
-  mit           the MIT saliency benchmark's MATLAB code (Bylinskii et al., 2016),
-                without the jitter: it also stretches both maps to [0, 1] for SIM
+  rahf          what this project reports: the MIT saliency benchmark's NSS and KLD,
+                its AUC-Judd as its random jitter makes it on average, and SIM of maps
+                that are normalised to their sum only
+  mit           the MIT saliency benchmark's MATLAB code (Bylinskii et al., 2016), with
+                the jitter switched off: it also stretches both maps to [0, 1] for SIM
   pysaliency    the Python package pysaliency
   richhf_torch  the first author's PyTorch model of RAHF
 
@@ -79,9 +79,11 @@ def cc(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """
   if _constant(prediction) or _constant(truth):
     return find_convention(convention).constant_cc
+  p, t = _stretched(prediction), _stretched(truth)
   # Centring one map is enough for the covariance.
-  covariance = (prediction - prediction.mean()).ravel() @ truth.ravel() / truth.size
-  return float(covariance / (prediction.std() * truth.std()))
+  covariance = (p - p.mean()).ravel() @ t.ravel() / t.size
+  # Rounding may lead a little beyond.
+  return float(np.clip(covariance / (p.std() * t.std()), -1, 1))
 
 
 @for_each_pair
@@ -92,13 +94,13 @@ def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   `rahf` and `mit`, and 1e-8 in `richhf_torch`, which also adds it to the sums; in
   `pysaliency` e is 0, and 1e-20 is added to both maps before they are normalised. Lower
   is better; 0 is perfect, up to e. If either map sums to 0: NaN in `rahf` and `mit`,
-  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`. Bylinskii et
-  al. (2016).
+  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`. NaN if either
+  has negative values. Bylinskii et al. (2016).
   """
   choices = find_convention(convention)
   p, t = (values.ravel() + choices.kld_floor for values in (prediction, truth))
   p_sum, t_sum = (values.sum() + choices.kld_sum_epsilon for values in (p, t))
-  if p_sum <= 0 or t_sum <= 0:
+  if min(p_sum, t_sum) <= 0 or min(p.min(), t.min()) < 0:
     return float('nan')
   # Where there is no truth, nothing is added.
   there = t > 0
@@ -112,17 +114,18 @@ def sim(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """Similarity: histogram intersection, sum(min(p, t)) of maps normalised to sum 1.
 
   In [0, 1], higher is better. `mit` stretches both maps to [0, 1] first. NaN if what is
-  normalised sums to 0: an empty map, and under `mit` any constant one. Judd et al.
-  (2012).
+  normalised sums to 0: an empty map, and under `mit` any constant one; or has negative
+  values. Judd et al. (2012).
   """
   if find_convention(convention).sim_stretch:
     # The range does not matter to what is normalised.
     prediction, truth = prediction - prediction.min(), truth - truth.min()
   p_sum, t_sum = prediction.sum(), truth.sum()
-  if p_sum <= 0 or t_sum <= 0:
+  if min(p_sum, t_sum) <= 0 or min(prediction.min(), truth.min()) < 0:
     return float('nan')
   there = truth > 0
-  return float(np.minimum(prediction[there] / p_sum, truth[there] / t_sum).sum())
+  common = np.minimum(prediction[there] / p_sum, truth[there] / t_sum).sum()
+  return float(min(common, 1.0))
 
 
 @for_each_pair
@@ -143,6 +146,7 @@ def nss(
   fixations = truth > threshold
   if not fixations.any() or _constant(prediction):
     return float('nan')
+  prediction = _stretched(prediction)
   deviation = prediction.std(ddof=find_convention(convention).nss_ddof)
   return float((prediction[fixations].mean() - prediction.mean()) / deviation)
 
@@ -153,14 +157,18 @@ def auc_judd(
 ) -> float:
   """Area under the ROC curve with a threshold at every fixated value.
 
-  At the i-th highest fixated value, i from 1, tp = i / n and
-  fp = (above - i) / (N - n), with n fixations, N pixels and `above` of them at or over
-  the value; `richhf_torch` counts i from 0 in fp, `pysaliency` takes equal values as
-  one step. Nothing is drawn at random: equal values are not broken up by jitter.
+  At the i-th highest fixated value, i from 1, tp = i / n and fp =
+  (above - i) / (N - n), with n fixations, N pixels and `above` of them at or over the
+  value. Pixels of equal values have no order. MIT's code draws one at random (jitter);
+  `rahf` draws nothing and gives the mean over all orders, in which the pixels without a
+  fixation are spread evenly among the fixated ones. `pysaliency` takes equal values as
+  one step. `mit` and `richhf_torch`, which counts i from 0 in fp, count all of them as
+  `above`, and so take fixations for false positives: with ties, these two can leave
+  [0, 1].
 
-  In [0, 1], higher is better, 0.5 is chance. NaN if no pixel or every pixel is fixated,
-  and for a constant prediction, but for `pysaliency`, where that is 0.5. Judd et al.
-  (2009).
+  Otherwise in [0, 1], higher is better; chance is 0.5 + 1 / (2n + 2). NaN if no pixel
+  or every pixel is fixated, and for a constant prediction, but for `pysaliency`, where
+  that is 0.5. Judd et al. (2009).
 
   Args:
     threshold: as in `nss`.
@@ -294,6 +302,16 @@ def _constant(values: Map) -> bool:
   return bool(values.min() == values.max())
 
 
+def _stretched(values: Map) -> Map:
+  """Returns a map that is not constant, stretched to [0, 1].
+
+  Changes no correlation and no z-score, but rounding: values that differ in their last
+  digits alone, or are so small that their squares are 0, would drown in it.
+  """
+  values = values - values.min()
+  return values / values.max()
+
+
 def _judd_area(
   values: Float[np.ndarray, '*N'],
   fixated: Float[np.ndarray, 'n'],
@@ -301,12 +319,25 @@ def _judd_area(
 ) -> float:
   """The area of `auc_judd`, by sorting once instead of counting per threshold."""
   values, fixated = np.sort(values, axis=None), np.sort(fixated)
-  above = values.size - np.searchsorted(values, fixated)
-  rank = np.arange(fixated.size, 0, -1)
-  if convention.judd_merge:
-    rank = fixated.size - np.searchsorted(fixated, fixated)
-  tp = rank / fixated.size
-  fp = (above - rank + 1 - convention.judd_first) / (values.size - fixated.size)
+  pixels, n = values.size, fixated.size
+  # Of each fixated value: pixels, and fixated ones, that have it or a higher one.
+  above = pixels - np.searchsorted(values, fixated)
+  hits = n - np.searchsorted(fixated, fixated)
+  rank = np.arange(n, 0, -1)
+  if convention.judd_ties == 'merged':
+    rank, false = hits, above - hits
+  elif convention.judd_ties == 'counted':
+    false = above - rank + 1 - convention.judd_first
+  else:
+    # Only of higher values; the others are equal.
+    over = pixels - np.searchsorted(values, fixated, side='right')
+    over_hits = n - np.searchsorted(fixated, fixated, side='right')
+    equal = above - over - (hits - over_hits)
+    share = (rank - over_hits) / (hits - over_hits + 1)
+    false = over - over_hits + equal * share
   # From (1, 1) down to (0, 0), as the thresholds rise.
-  curve = [np.concatenate([[1.0], rates, [0.0]]) for rates in (tp, fp)]
-  return float(-np.trapezoid(*curve))
+  tp, fp = (
+    np.concatenate([[1.0], counts / total, [0.0]])
+    for counts, total in ((rank, n), (false, pixels - n))
+  )
+  return float(-np.trapezoid(tp, fp))

@@ -1,6 +1,6 @@
-"""Describes a file of weights and which of its arrays would be used.
+"""Describes a file of weights: what it is, and which arrays would be used.
 
-python -m rahf.pretrained SOURCE [--arrays]
+python -m rahf.pretrained SOURCE [--arrays] [--read]
 """
 
 import argparse
@@ -19,18 +19,26 @@ def main(arguments: list[str] | None = None) -> int:
   """Describes one source; a file that cannot be read is one message and status 2."""
   parser = argparse.ArgumentParser(
     prog='python -m rahf.pretrained',
-    description='Says what a file of weights is, and what of it would be used.',
+    description='Describes a file of weights: what it is, and which arrays would be '
+    'used.',
   )
   parser.add_argument('source', help='a file or directory, local or gs://')
   parser.add_argument('--arrays', action='store_true', help='list every array')
+  parser.add_argument(
+    '--read', action='store_true', help='read every array, which finds damage'
+  )
   options = parser.parse_args(arguments)
   try:
     source = open_source(options.source)
+    print(describe(source))
+    if options.arrays:
+      print('\n'.join(array_lines(source)))
+    if options.read:
+      for weight in source.weights.values():
+        weight.read()
+      print(f'read: {count(w.shape for w in source.weights.values())}')
   except (InputError, OSError) as error:
     return fail(error)
-  print(describe(source))
-  if options.arrays:
-    print('\n'.join(array_lines(source)))
   return 0
 
 

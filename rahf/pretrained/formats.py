@@ -1,4 +1,4 @@
-"""Recognises the format of a file of weights by its content, and opens it."""
+"""Recognises a file of weights by its contents, and opens it."""
 
 import os
 import zipfile
@@ -8,7 +8,7 @@ from etils import epath
 from flax import traverse_util
 
 from rahf.errors import InputError
-from rahf.fileio import paths
+from rahf.fileio import lfs_pointer, paths
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import open_rahf_torch
 from rahf.pretrained.source import Source
@@ -22,13 +22,14 @@ KNOWN = (
 
 
 def open_source(path: epath.PathLike) -> Source:
-  """Opens weights of another project; reads names and shapes, but no arrays.
+  """Opens weights of another project; reads names and shapes, but not the arrays.
 
   Args:
     path: a file or directory, local or in a bucket (gs://…).
 
   Raises:
-    InputError: it is missing, nothing that can be read, or not safe to read.
+    InputError: it is missing, damaged, of a kind that is not known, or not safe to
+      read.
   """
   path = paths.find(path, 'the path')
   if not _exists(path):
@@ -48,6 +49,12 @@ def _exists(path: epath.Path) -> bool:
 def _open_directory(path: epath.Path) -> Source:
   if found := find_t5x(path):
     return open_t5x(found)
+  if (path / 'model.json').exists():
+    raise InputError(
+      f'{path} is a model that rahf exported, but training starts from weights of '
+      'other projects; to score with it: python -m rahf.main --mode=infer '
+      f'--model={path}'
+    )
   if (path / 'config.json').exists():
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())
@@ -59,18 +66,24 @@ def _open_directory(path: epath.Path) -> Source:
 
 def _open_file(path: epath.Path) -> Source:
   with path.open('rb') as stream:
-    start = stream.read(16)
+    start = stream.read(len(lfs_pointer.START))
+  lfs_pointer.check(path, start)
   if start[:4] == b'PK\x03\x04':
     try:
       with path.open('rb') as stream, zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
     except zipfile.BadZipFile as error:
-      raise InputError(f'{path} is damaged, perhaps cut off: {error}') from None
+      raise InputError(
+        f'{path} is damaged, perhaps cut off: {error}; copy it again'
+      ) from None
     if any(name.endswith('/data.pkl') for name in names):
       return open_rahf_torch(path)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
-    raise InputError(f'{path} is a zip archive of neither NumPy nor PyTorch arrays')
+    raise InputError(
+      f'{path} is a zip archive of neither NumPy nor PyTorch arrays; it should be '
+      f'{KNOWN}'
+    )
   if start[:1] == b'\x80':
     raise InputError(
       f'{path} is a pickle, such as PyTorch before 1.6 wrote: it could run any code '
@@ -79,8 +92,8 @@ def _open_file(path: epath.Path) -> Source:
     )
   if start[8:9] == b'{':
     raise InputError(
-      f'{path} seems to be a safetensors file; name its directory, where config.json '
-      'should lie too'
+      f'{path} seems to be a safetensors file; give its directory, which must hold '
+      'config.json too'
     )
   raise InputError(f'{path} is nothing that can be read; it should be {KNOWN}')
 

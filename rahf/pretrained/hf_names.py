@@ -5,10 +5,14 @@ inputs x height x width; ours end in inputs, outputs. The ViT's attention kernel
 an axis for the heads.
 """
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+
+from rahf.errors import InputError
+from rahf.pretrained.source import Weight
 
 Arrange = Callable[[np.ndarray], np.ndarray]
 # Patterns of names, our paths, and how the array is arranged.
@@ -33,17 +37,62 @@ def conv(kernel: np.ndarray) -> np.ndarray:
   return kernel.transpose(2, 3, 1, 0)
 
 
-def rename(name: str, table: Table) -> tuple[str, Arrange] | None:
+def bare_name(name: str) -> str:
+  """Returns a name without the prefixes that a larger model puts in front."""
+  return PREFIXES.sub('', name, count=1)
+
+
+def arranged(where: str, array: Weight, arrange: Arrange) -> Weight:
+  """Returns an array in another layout.
+
+  Raises:
+    InputError: it cannot be arranged so, by its shape.
+  """
+  try:
+    # This has no values of its own, whatever its size.
+    shape = arrange(np.broadcast_to(np.float32(0), array.shape)).shape
+  except ValueError as error:
+    raise InputError(f'{where}: {array.name} {list(array.shape)}: {error}') from None
+  return dataclasses.replace(array, shape=shape, read=lambda: arrange(array.read()))
+
+
+def place(
+  where: str, arrays: Iterable[tuple[str, Weight]], table: Table
+) -> dict[str, Weight]:
+  """Returns arrays by our path.
+
+  Args:
+    where: the file or directory, for errors.
+    arrays: pairs of a name as in the table and the array, as the file has it.
+    table: where each array belongs.
+
+  Raises:
+    InputError: an array has no place, another shape than such arrays have, or the
+      same place as another one.
+  """
+  weights: dict[str, Weight] = {}
+  for name, array in arrays:
+    found = _find(name, table)
+    if found is None:
+      raise InputError(
+        f'{where}: {array.name} {list(array.shape)} has no place in the model'
+      )
+    path, arrange = found
+    if path in weights:
+      raise InputError(
+        f'{where} holds both {weights[path].name} and {array.name}, which are the '
+        'same parameter; remove one of them'
+      )
+    weights[path] = arranged(where, array, arrange)
+  return weights
+
+
+def _find(name: str, table: Table) -> tuple[str, Arrange] | None:
   """Returns our path of an array and how to arrange it; None if it has no place."""
   for pattern, path, arrange in table:
     if match := re.fullmatch(pattern, name):
       return match.expand(path), arrange
   return None
-
-
-def arranged_shape(shape: Sequence[int], arrange: Arrange) -> tuple[int, ...]:
-  """Returns what becomes of a shape, without an array of that size."""
-  return arrange(np.broadcast_to(np.float32(0), shape)).shape
 
 
 def vit_table(heads: int) -> Table:
@@ -103,13 +152,14 @@ def vit_table(heads: int) -> Table:
 
 
 def t5_table() -> Table:
-  """Returns the places of a T5's arrays, prefixes removed."""
+  """Returns the places of a T5's arrays, prefixes removed.
+
+  All but the token embedding and the kernel of the logits (`embedding.py`).
+  """
   encoder, decoder = r'encoder\.block\.(\d+)\.layer', r'decoder\.block\.(\d+)\.layer'
   bias = r'\.block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight'
   ours_encoder, ours_decoder = r't5/encoder/layers_\1', r't5/decoder/layers_\1'
   return [
-    (r'shared\.weight', 't5/token_embedder/embedding', keep),
-    (r'lm_head\.weight', 't5/decoder/logits_dense/kernel', dense),
     (rf'encoder{bias}', 't5/encoder/relpos_bias/rel_embedding', dense),
     *_part(rf'{encoder}\.0', 'SelfAttention', ours_encoder, 'attention'),
     *_mlp(rf'{encoder}\.1', ours_encoder),

@@ -12,24 +12,15 @@ the original says of this prompt alone; without it, what the original says of a 
 that is padded to our length.
 """
 
-import dataclasses
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from rahf.errors import InputError
-from rahf.pretrained.hf_names import (
-  PREFIXES,
-  Arrange,
-  arranged_shape,
-  rename,
-  t5_table,
-  vit_table,
-)
+from rahf.pretrained.embedding import NAMES, find_embedding
+from rahf.pretrained.hf_names import bare_name, place, t5_table, vit_table
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.rahf_torch_names import (
   CONVS,
@@ -48,12 +39,6 @@ LICENCE = (
   'and share them, and what is trained from them, if you name their authors, but not '
   'for commercial purposes.'
 )
-OURS_EMBEDDING, EMBEDDING = 't5/token_embedder/embedding', 't5.shared.weight'
-EMBEDDING_ALIASES = (
-  't5.encoder.embed_tokens.weight',
-  't5.decoder.embed_tokens.weight',
-  't5.lm_head.weight',
-)
 HEAD_WIDTH = 64  # Of the attention in every released ViT.
 
 
@@ -66,20 +51,28 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
       many as are 64 wide, as in all released ones.
 
   Raises:
-    InputError: it is no such checkpoint, damaged, or not safe to read.
+    InputError: it is not such a checkpoint, damaged, or not safe to read.
   """
   tensors = open_torch(path)
+  tables = {
+    'vit.': vit_table(vit_heads or _vit_heads(path, tensors)),
+    't5.': t5_table(),
+    '': head_table(_score_channels(path, tensors)),
+  }
+  parts: dict[str, list[tuple[str, Weight]]] = {prefix: [] for prefix in tables}
   ignored = {}
-  for name in tensors:
-    if name in EMBEDDING_ALIASES:
-      ignored[name] = 'the token embedding under another name'
-    elif name.startswith('vit.pooler.'):
+  for name, tensor in tensors.items():
+    if name.startswith('vit.pooler.'):
       ignored[name] = 'pooler of the class token'
-  weights = _place(path, tensors, ignored, vit_heads)
-  if OURS_EMBEDDING in weights:
-    aliases = {name: tensors[name] for name in EMBEDDING_ALIASES if name in tensors}
-    read = functools.partial(_read_embedding, path, tensors[EMBEDDING], aliases)
-    weights[OURS_EMBEDDING] = dataclasses.replace(weights[OURS_EMBEDDING], read=read)
+      continue
+    prefix = next(prefix for prefix in tables if name.startswith(prefix))
+    weight = Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
+    parts[prefix].append((bare_name(name.removeprefix('t5.')), weight))
+  weights, copies = find_embedding(str(path), parts['t5.'], tied=True)
+  parts['t5.'] = [pair for pair in parts['t5.'] if pair[0] not in NAMES]
+  for prefix, arrays in parts.items():
+    weights |= place(str(path), arrays, tables[prefix])
+  ignored |= copies
   return Source(
     kind='PyTorch RAHF checkpoint',
     path=str(path),
@@ -88,37 +81,6 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
     settings=_settings(weights, path),
     licence=LICENCE,
   )
-
-
-def _place(
-  path: epath.PathLike,
-  tensors: Mapping[str, Tensor],
-  ignored: Mapping[str, str],
-  vit_heads: int | None,
-) -> dict[str, Weight]:
-  """Returns what is not ignored, by our path."""
-  tables = {
-    'vit.': vit_table(vit_heads or _vit_heads(path, tensors)),
-    't5.': t5_table(),
-    '': head_table(_score_channels(path, tensors)),
-  }
-  weights = {}
-  for name, tensor in tensors.items():
-    if name in ignored:
-      continue
-    prefix = next(prefix for prefix in tables if name.startswith(prefix))
-    bare = PREFIXES.sub('', name.removeprefix('t5.'), count=1)
-    place = rename(bare, tables[prefix])
-    if place is None:
-      raise InputError(f'{path}: {name} {list(tensor.shape)} has no place in the model')
-    ours, arrange = place
-    try:
-      shape = arranged_shape(tensor.shape, arrange)
-    except ValueError as error:
-      raise InputError(f'{path}: {name} {list(tensor.shape)}: {error}') from None
-    read = functools.partial(_read, tensor, arrange)
-    weights[ours] = Weight(name, shape, tensor.storage.dtype, read)
-  return weights
 
 
 def _vit_heads(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
@@ -147,25 +109,9 @@ def _shape(
   shown = ', '.join(list(tensors)[:3])
   raise InputError(
     f'{path} is not a PyTorch RAHF checkpoint: it holds {shown}, …, but nothing '
-    f'named as {pattern}'
+    f'named as {pattern}. Of a Hugging Face T5 or ViT, give the directory, which must '
+    'hold config.json too'
   )
-
-
-def _read(tensor: Tensor, arrange: Arrange) -> np.ndarray:
-  return arrange(tensor.read())
-
-
-def _read_embedding(
-  path: epath.PathLike, embedding: Tensor, aliases: Mapping[str, Tensor]
-) -> np.ndarray:
-  """Returns the embedding; raises InputError where it differs under another name."""
-  array = embedding.read()
-  for name, alias in aliases.items():
-    if alias != embedding and not np.array_equal(alias.read(), array):
-      raise InputError(
-        f'{path}: {name} should be the same as {EMBEDDING}, but has other values'
-      )
-  return array
 
 
 def _settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:

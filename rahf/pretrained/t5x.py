@@ -1,13 +1,16 @@
 """Reads T5X's native checkpoints: an index (`checkpoint`, msgpack) and Zarr arrays.
 
-Their names are ours behind `t5/`. Only `optimizer/target`, the parameters, is read.
+Their names are ours after `t5/`. Only `optimizer/target`, the parameters, is read.
 """
 
 import functools
+import itertools
+import math
 import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,8 @@ from etils import epath
 from flax import serialization, traverse_util
 
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
+from rahf.fileio.local_file import is_local, refuse_pointer
 from rahf.pretrained.source import Source, Weight
 
 INDEX = 'checkpoint'
@@ -47,7 +52,8 @@ def open_t5x(path: epath.PathLike) -> Source:
     path: the directory, or one that holds it (`find_t5x`).
 
   Raises:
-    InputError: it is no T5X checkpoint, or of a form that T5X does not write.
+    InputError: it is not a T5X checkpoint, is of a form that T5X does not write, or
+      a file of an array is missing (in a bucket, only reading finds that).
   """
   directory = find_t5x(epath.Path(path))
   if directory is None:
@@ -74,6 +80,7 @@ def open_t5x(path: epath.PathLike) -> Source:
 def _read_index(directory: epath.Path) -> dict[str, Any]:
   """Returns the index, flat; msgpack holds numbers, strings and arrays, no code."""
   data = (directory / INDEX).read_bytes()
+  lfs_pointer.check(directory / INDEX, data)
   try:
     tree = serialization.msgpack_restore(data)
     target = tree['optimizer']['target']
@@ -81,7 +88,7 @@ def _read_index(directory: epath.Path) -> dict[str, Any]:
     raise InputError(
       f'{directory / INDEX} is not the index of a T5X checkpoint '
       f'({type(error).__name__}: {error}); checkpoints of the first T5, in TensorFlow, '
-      'and of other trainers cannot be read'
+      'are read after T5X has converted them (t5x/scripts/convert_tf_checkpoint.py)'
     ) from error
   if not isinstance(target, dict):
     raise InputError(
@@ -101,53 +108,115 @@ def _weight(directory: epath.Path, name: str, leaf: Any) -> Weight:
       f'{directory / INDEX}: {name} is neither an array nor refers to a Zarr array, '
       f'but is {shown}'
     )
-  # Older T5X wrote the path beside the store, and always where the run was then.
-  there = leaf.get('path') or leaf['kvstore'].get('path', '')
-  folder = there.rstrip('/').rpartition('/')[2]
+  try:
+    # Older T5X wrote the path beside the store, and always where the run was then.
+    there = leaf.get('path') or leaf['kvstore'].get('path', '')
+    folder = there.rstrip('/').rpartition('/')[2]
+    metadata, expected = leaf.get('metadata'), None
+    if metadata and 'dtype' in leaf:
+      # NumPy alone does not know the name bfloat16.
+      expected = _Form(tuple(metadata['shape']), jnp.dtype(leaf['dtype']))
+  except (AttributeError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{directory / INDEX}: {name} is not described as T5X does '
+      f'({type(error).__name__}: {error})'
+    ) from None
   if folder in ('', '.', '..'):
     raise InputError(f'{directory / INDEX}: {name} refers to the path {there!r}')
-  spec = {'driver': 'zarr', 'kvstore': _store(directory / folder)}
-  metadata = leaf.get('metadata')
-  if not metadata or 'dtype' not in leaf:
-    array = _open(spec, name)
-    shape, dtype = array.shape, array.dtype.numpy_dtype
-  else:
-    # NumPy alone does not know the name bfloat16.
-    shape, dtype = tuple(metadata['shape']), jnp.dtype(leaf['dtype'])
-  return Weight(name, shape, dtype, functools.partial(_read, spec, name, shape))
+  place = directory / folder
+  # In a bucket each of these takes a request, and only reading finds what is wrong.
+  if is_local(place):
+    array = _open(place, name, expected)
+    _check_chunks(place, name, array)
+    expected = _form(array)
+  elif expected is None:
+    expected = _form(_open(place, name))
+  return Weight(name, *expected, functools.partial(_read, place, name, expected))
 
 
-def _store(folder: epath.Path) -> dict[str, str]:
+class _Form(NamedTuple):
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+def _form(array: Any) -> _Form:
+  """Returns the shape and dtype of an open array."""
+  return _Form(tuple(array.shape), np.dtype(array.dtype.numpy_dtype))
+
+
+def _check_chunks(place: epath.Path, name: str, array: Any) -> None:
+  """Raises InputError if a file of an open array is missing.
+
+  Zarr takes a missing chunk for one that holds nothing but the fill value. T5X declares
+  no fill value and writes every chunk, so that a missing one has been lost.
+  """
+  folder = pathlib.Path(place)
+  # Some writers of Zarr put each axis into a folder of its own.
+  there = {
+    file.relative_to(folder).as_posix().replace('/', '.') for file in folder.rglob('*')
+  }
+  sizes = zip(array.shape, array.chunk_layout.read_chunk.shape, strict=True)
+  grid = [-(-whole // part) for whole, part in sizes]
+  for place_in_grid in itertools.product(*map(range, grid)):
+    chunk = '.'.join(map(str, place_in_grid)) or '0'
+    if chunk not in there:
+      raise InputError(
+        f'{place / chunk} is missing, one of {math.prod(grid)} chunks of {name}; copy '
+        'the checkpoint again'
+      )
+
+
+def _store(place: epath.Path) -> dict[str, str]:
   """Returns where TensorStore finds a folder."""
-  path = os.fspath(folder)
+  path = os.fspath(place)
   if match := re.fullmatch(r'gs://([^/]+)/(.*)', path):
     return {'driver': 'gcs', 'bucket': match[1], 'path': f'{match[2]}/'}
   return {'driver': 'file', 'path': f'{os.path.abspath(path)}/'}
 
 
-def _open(spec: dict[str, Any], name: str) -> Any:
+def _open(place: epath.Path, name: str, expected: _Form | None = None) -> Any:
+  """Opens an array.
+
+  Raises:
+    InputError: it is damaged, or is not of the form that the index says.
+  """
   import tensorstore  # Slow to import, and only needed here.
 
+  spec = {
+    'driver': 'zarr',
+    'kvstore': _store(place),
+    # See `_check_chunks`; by default, they are read as zeros.
+    'fill_missing_data_reads': False,
+  }
   opened = functools.partial(tensorstore.open, spec, open=True, read=True)
-  return _result(opened, spec, name)
-
-
-def _read(spec: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
-  array = _open(spec, name)
-  if tuple(array.shape) != shape:
+  array = _result(opened, place, name)
+  found = _form(array)
+  if expected and found != expected:
     raise InputError(
-      f'{spec["kvstore"]["path"]}: the shape of {name} is {list(array.shape)}, but the '
-      f'index says {list(shape)}'
+      f'{place}: {name} is {list(found.shape)} of {found.dtype}, but the index says '
+      f'{list(expected.shape)} of {expected.dtype}'
     )
-  return _result(array.read, spec, name)
+  return array
 
 
-def _result(start: Callable[[], Any], spec: dict[str, Any], name: str) -> Any:
+def _read(place: epath.Path, name: str, expected: _Form) -> np.ndarray:
+  return _result(_open(place, name, expected).read, place, name)
+
+
+def _result(start: Callable[[], Any], place: epath.Path, name: str) -> Any:
   """Waits for TensorStore, which answers with ValueError to all that is damaged."""
   try:
     return start().result()
   except ValueError as error:
-    raise InputError(f'{name} cannot be read from {spec["kvstore"]}: {error}') from None
+    if is_local(place):
+      for file in sorted(pathlib.Path(place).rglob('*')):
+        if file.is_file():
+          refuse_pointer(file)
+    # What follows is the specification that it was opened by.
+    problem = str(error).partition(' [')[0]
+    raise InputError(
+      f'{name} cannot be read from {place}: {problem}; copy the checkpoint again'
+    ) from None
 
 
 def t5_settings(weights: Mapping[str, Weight], where: epath.PathLike) -> dict[str, Any]:

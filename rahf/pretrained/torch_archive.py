@@ -2,13 +2,16 @@
 
 Such an archive is a pickle, `data.pkl`, that says what the tensors are, and a file for
 each storage. A pickle may call any function. Here it can only name the few that
-tensors need, and gets stand-ins that do nothing but take notes.
+tensors need, and gets stand-ins that do nothing but take notes. Only dense tensors of
+the dtypes in STORAGES are read; all else that PyTorch can save is refused by name.
 """
 
+import contextlib
 import dataclasses
 import pickle
 import weakref
 import zipfile
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ import numpy as np
 from etils import epath
 
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 STORAGES = {
   'BFloat16Storage': 'bfloat16',
@@ -26,10 +30,16 @@ STORAGES = {
 }
 # The keys behind which a state dict may lie in a larger checkpoint.
 WRAPPERS = ('model', 'state_dict')
+DENSE = (
+  'only dense tensors of bfloat16, float16, float32, float64 and int64 can be read; in '
+  'PyTorch, convert the tensors to such ones and save the state dict once more'
+)
 RESCUE = (
   'where its origin is trusted, load it in PyTorch and write its state dict alone '
   'with torch.save'
 )
+
+PIECE = 1 << 20  # Bytes that are read at a time where nothing is kept.
 
 
 class ArchiveError(InputError):
@@ -62,12 +72,15 @@ class Tensor(_Note):
     offset: of its first value in the storage, in values.
     shape: as PyTorch has it.
     strides: in values.
+    negative: whether the tensor's values are those of the storage with the opposite
+      sign, as in the imaginary part of a complex conjugate (`torch.Tensor.is_neg`).
   """
 
   storage: Storage
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
+  negative: bool = False
 
   @property
   def extent(self) -> int:
@@ -85,7 +98,10 @@ class Tensor(_Note):
     """
     values = self.storage.archive.read(self.storage, self.offset, self.extent)
     strides = [stride * values.itemsize for stride in self.strides]
-    return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
+    array = np.lib.stride_tricks.as_strided(
+      values, self.shape, strides, writeable=False
+    )
+    return -array if self.negative else array
 
 
 class Archive:
@@ -104,12 +120,15 @@ class Archive:
       self._zip = zipfile.ZipFile(stream)
     except zipfile.BadZipFile as error:
       stream.seek(0)
-      if stream.read(1) == b'\x80':
+      start = stream.read(len(lfs_pointer.START))
+      lfs_pointer.check(self.path, start)
+      if start[:1] == b'\x80':
         self.fail(f'is a pickle, as PyTorch before 1.6 wrote it; not read: {RESCUE}')
-      self.fail(f'is no PyTorch archive, or cut off: {error}')
+      self.fail(f'is not a PyTorch archive, or cut off ({error}); copy it again')
     pickles = [n for n in self._zip.namelist() if n.split('/')[1:] == ['data.pkl']]
     if len(pickles) != 1:
       self.fail('is a zip archive, but not of PyTorch: it has no data.pkl')
+    self._verified: set[str] = set()
     self._root = pickles[0].removesuffix('data.pkl')
     # Archives of PyTorch before 2.1 do not say; they are from such machines too.
     order = 'little'
@@ -145,12 +164,16 @@ class Archive:
         f'values of {storage.dtype} there'
       )
     if tensor.offset + tensor.extent > storage.size:
-      self.fail(f'has a tensor that ends behind data/{storage.key}')
+      self.fail(f'has a tensor that ends after data/{storage.key}')
 
   def read(self, storage: Storage, offset: int, count: int) -> np.ndarray:
     """Returns `count` values of a storage, as one axis."""
-    width = storage.dtype.itemsize
-    data = self._bytes(f'data/{storage.key}', offset * width, count * width)
+    width, name = storage.dtype.itemsize, f'data/{storage.key}'
+    if count < storage.size and name not in self._verified:
+      # zipfile compares the checksum only of what is read from start to end.
+      self._verify(name)
+      self._verified.add(name)
+    data = self._bytes(name, offset * width, count * width)
     # NumPy cannot swap bytes of bfloat16.
     values = np.frombuffer(data, f'{self._order}u{width}').astype(
       f'u{width}', copy=False
@@ -161,19 +184,32 @@ class Archive:
     info = self._zip.getinfo(self._root + name)
     # Compressed, a small file could fill the memory.
     if info.compress_type != zipfile.ZIP_STORED:
-      self.fail(f'has {name} compressed, which torch.save never does')
+      self.fail(f'has {name} compressed, which torch.save never does; save it again')
     return self._zip.open(info)
 
+  def _verify(self, name: str) -> None:
+    """Reads a file in pieces, which compares its checksum."""
+    with self._damage_is_an_error(name), self._open(name) as stream:
+      while stream.read(PIECE):
+        pass
+
   def _bytes(self, name: str, start: int = 0, count: int = -1) -> bytes:
-    try:
-      with self._open(name) as stream:
-        stream.seek(start)
-        data = stream.read(count)
-    except (EOFError, OSError, zipfile.BadZipFile) as error:
-      self.fail(f'is damaged in {name}: {error}')
+    with self._damage_is_an_error(name), self._open(name) as stream:
+      stream.seek(start)
+      data = stream.read(count)
     if count >= 0 and len(data) != count:
-      self.fail(f'is cut off in {name}')
+      self.fail(f'is cut off in {name}; copy it again')
     return data
+
+  @contextlib.contextmanager
+  def _damage_is_an_error(self, name: str) -> Iterator[None]:
+    try:
+      yield
+    except (EOFError, OSError, zipfile.BadZipFile) as error:
+      self.fail(
+        f'is damaged in {name}: {error}; copy it again, or save it again if that was '
+        'done without checksums (torch.serialization.set_crc32_options)'
+      )
 
 
 class _Dict(dict):
@@ -204,18 +240,29 @@ class _Unpickler(pickle.Unpickler):
       return self._parameter
     if module == 'torch' and name in STORAGES:
       return _StorageType(jnp.dtype(STORAGES[name]))
+    if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
+      self._archive.fail(f'refers to {module}.{name}, which was not run: {DENSE}')
     self._archive.fail(
-      f'refers to {module}.{name}, which is not one of the few names that weights '
-      f'need; it could do harm, and was not run: {RESCUE}'
+      f'refers to {module}.{name}, which weights do not need; it could do harm, and '
+      f'was not run: {RESCUE}'
     )
 
   def persistent_load(self, pid: Any) -> Storage:
     match pid:
       case ('storage', _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
         return Storage(self._archive, key, dtype, size)
-    self._archive.fail(f'refers to something that is no storage: {pid!r:.80}')
+    self._archive.fail(f'refers to something that is not a storage: {pid!r:.80}')
 
-  def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any):
+  def _tensor(
+    self,
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _requires_grad: Any = None,
+    _hooks: Any = None,
+    bits: Any = None,
+  ) -> Tensor:
     numbers = [shape, strides, (offset,)]
     if (
       not isinstance(storage, Storage)
@@ -224,7 +271,11 @@ class _Unpickler(pickle.Unpickler):
       or len(shape) != len(strides)
     ):
       self._archive.fail('has a tensor that is not described as PyTorch does')
-    tensor = Tensor(storage, offset, shape, strides)
+    # Operations that PyTorch puts off until the values are used.
+    bits = bits or {}
+    if not isinstance(bits, dict) or any(bits[key] for key in bits if key != 'neg'):
+      self._archive.fail(f'has a tensor with the properties {bits!r:.80}: {DENSE}')
+    tensor = Tensor(storage, offset, shape, strides, bool(bits.get('neg')))
     self._archive.check(tensor)
     return tensor
 
@@ -251,10 +302,14 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state
   if not isinstance(state, dict):
-    archive.fail(f'holds {type(state).__name__}, not a state dict')
+    archive.fail(
+      f'holds {type(state).__name__}, not a state dict; save it alone, with '
+      'torch.save(model.state_dict(), …)'
+    )
   for name, value in state.items():
     if not isinstance(name, str) or not isinstance(value, Tensor):
       archive.fail(
-        f'holds {type(value).__name__} as {name!r}, but a state dict is tensors by name'
+        f'holds {type(value).__name__} as {name!r:.80}, but a state dict is tensors by '
+        'name; save it alone, with torch.save(model.state_dict(), …)'
       )
   return state

@@ -28,7 +28,7 @@ OLDER_NAMES = {
 }
 IGNORED = {
   'head/': 'classifier of the pretraining',
-  'pre_logits/': 'layer in front of the classifier of the pretraining',
+  'pre_logits/': 'layer before the classifier of the pretraining',
 }
 KNOWN = re.compile(
   r'cls|embedding/(kernel|bias)'
@@ -71,7 +71,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
 
 
 def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, Any]]:
-  """Returns the shape and dtype of each array, which stand in front of its values."""
+  """Returns the shape and dtype of each array, which stand before its values."""
   headers = {}
   with _damaged_is_an_error(path), zipfile.ZipFile(file.path) as archive:
     for member in archive.namelist():

@@ -142,6 +142,9 @@ def test_unusable_models_are_refused(tmp_path, assets):
   broken.write_bytes(b'not a model')
   with pytest.raises(InputError, match=r'broken\.model cannot be read'):
     Tokenizer(broken)
+  broken.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n')
+  with pytest.raises(InputError, match=r'broken\.model is a Git LFS pointer, not the'):
+    Tokenizer(broken)
   with pytest.raises(InputError, match=r'missing\.model cannot be read'):
     Tokenizer(tmp_path / 'missing.model')
   with pytest.raises(InputError, match='no pieces for the mark'):

@@ -33,6 +33,11 @@ def test_load_nests_arrays_as_our_parameters(assets):
   assert block['MlpBlock_0']['Dense_0']['kernel'].dtype == np.float32
 
 
+def write_exported(path: pathlib.Path) -> None:
+  path.mkdir()
+  (path / 'model.json').write_text('{}')
+
+
 def write_text_zip(path: pathlib.Path) -> None:
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('readme.txt', 'no arrays')
@@ -52,9 +57,17 @@ def write_cut_npz(path: pathlib.Path) -> None:
     (lambda path: (path / 'notes').mkdir(parents=True), r'holds notes, but should be'),
     (lambda path: path.write_text('text'), r'is nothing that can be read'),
     (lambda path: path.write_bytes(b''), r'is nothing that can be read'),
-    (lambda path: path.write_bytes(b'12345678{"a":'), r'name its directory'),
+    (
+      lambda path: path.write_bytes(b'12345678{"a":'),
+      r'give its directory, which must hold config',
+    ),
     (write_text_zip, r'a zip archive of neither NumPy nor PyTorch arrays'),
     (write_cut_npz, r'is damaged, perhaps cut off'),
+    (
+      lambda path: path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid'),
+      r'weights is a Git LFS pointer, not the data: run `git lfs pull` in its clone',
+    ),
+    (write_exported, r'is a model that rahf exported.*--mode=infer --model=.*weights'),
   ],
 )
 def test_anything_else_is_refused(tmp_path, make, message):

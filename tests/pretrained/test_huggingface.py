@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from rahf.errors import InputError
-from rahf.pretrained.huggingface import EMBEDDING, LOGITS, open_huggingface
+from rahf.pretrained.embedding import EMBEDDING, LOGITS
+from rahf.pretrained.huggingface import open_huggingface
 
 T5 = {
   'model_type': 't5',
@@ -35,6 +36,7 @@ VIT = {
   'patch_size': 2,
 }
 RNG = np.random.default_rng(0)
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
 
 
 def random(*shape: int) -> np.ndarray:
@@ -129,6 +131,127 @@ def test_logits_that_are_not_scaled_have_a_kernel(folder, fields):
   )
 
 
+ENCODER, DECODER = (f'{side}.embed_tokens.weight' for side in ('encoder', 'decoder'))
+
+
+@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('prefix', ['', 'model.'])
+@pytest.mark.parametrize('names', ['e', 'd', 'h', 'ed', 'edh', 'sedh'])
+def test_the_embedding_is_found_under_any_of_its_names(folder, names, prefix, tied):
+  arrays = t5_arrays()
+  embedding, head = arrays.pop('shared.weight'), random(20, 8)
+  written = [
+    {'s': 'shared.weight', 'e': ENCODER, 'd': DECODER, 'h': 'lm_head.weight'}[letter]
+    for letter in names
+  ]
+  # Without any other, and where it is tied, the head is the embedding.
+  same = tied or names == 'h'
+  arrays |= {
+    prefix + name: embedding.copy() if same or name != 'lm_head.weight' else head
+    for name in written
+  }
+  source = open_huggingface(write(folder, T5 | {'tie_word_embeddings': tied}, arrays))
+  weight = source.weights[EMBEDDING]
+  assert weight.name == prefix + written[0]
+  np.testing.assert_array_equal(weight.read(), embedding)
+  assert (LOGITS in source.weights) != tied
+  if not tied:
+    logits = source.weights[LOGITS]
+    expected = head if 'h' in names and names != 'h' else embedding
+    assert logits.shape == (8, 20)
+    np.testing.assert_array_equal(logits.read(), expected.T)
+  used = {weight.name for weight in source.weights.values()}
+  assert used.isdisjoint(source.ignored)
+  assert used | source.ignored.keys() == arrays.keys()
+
+
+@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize(
+  ('first', 'other'),
+  [('shared.weight', ENCODER), ('shared.weight', DECODER), (ENCODER, DECODER)],
+)
+def test_embeddings_that_differ_are_an_error(folder, first, other, tied):
+  arrays = t5_arrays()
+  embedding = arrays.pop('shared.weight')
+  arrays |= {first: embedding, other: embedding + 1}
+  source = open_huggingface(write(folder, T5 | {'tie_word_embeddings': tied}, arrays))
+  with pytest.raises(InputError, match=rf'{other} should be the same as {first}, but'):
+    source.weights[EMBEDDING].read()
+
+
+def test_one_parameter_under_two_names_is_an_error(folder):
+  arrays = t5_arrays()
+  norm = 'encoder.final_layer_norm.weight'
+  arrays[f'model.{norm}'] = arrays[norm] + 1
+  with pytest.raises(InputError, match=rf'holds both {norm} and model.{norm}, which'):
+    open_huggingface(write(folder, T5, arrays))
+
+
+def test_an_encoder_alone_is_refused(folder):
+  arrays = {n: a for n, a in t5_arrays().items() if not n.startswith('decoder')}
+  with pytest.raises(InputError, match=r'an encoder alone.* T5ForConditionalGenerat'):
+    open_huggingface(write(folder, T5, arrays))
+
+
+def vit_arrays() -> dict[str, np.ndarray]:
+  """Returns the arrays of a ViT of one layer, as transformers names them."""
+  block = 'encoder.layer.0'
+  kernels = {
+    f'{block}.attention.attention.query': (8, 8),
+    f'{block}.attention.attention.key': (8, 8),
+    f'{block}.attention.attention.value': (8, 8),
+    f'{block}.attention.output.dense': (8, 8),
+    f'{block}.intermediate.dense': (12, 8),
+    f'{block}.output.dense': (8, 12),
+    'embeddings.patch_embeddings.projection': (8, 3, 2, 2),
+  }
+  arrays = {
+    'embeddings.cls_token': random(1, 1, 8),
+    'embeddings.position_embeddings': random(1, 5, 8),
+  }
+  for name, shape in kernels.items():
+    arrays |= {f'{name}.weight': random(*shape), f'{name}.bias': random(shape[0])}
+  for name in ('layernorm', f'{block}.layernorm_before', f'{block}.layernorm_after'):
+    arrays |= {f'{name}.weight': random(8), f'{name}.bias': random(8)}
+  return arrays
+
+
+@pytest.mark.parametrize(
+  'fields', [{}, {'patch_size': [2, 2]}, {'image_size': [4, 4], 'patch_size': [2, 2]}]
+)
+def test_squares_may_be_given_as_height_and_width(folder, fields):
+  source = open_huggingface(write(folder, VIT | fields, vit_arrays()))
+  assert source.settings == {
+    'vit.patch': 2,
+    'vit.width': 8,
+    'vit.layers': 1,
+    'vit.heads': 2,
+    'vit.mlp': 12,
+    'vit.class_token': True,
+    'vit.norm_epsilon': 1e-12,
+    'vit.gelu': 'exact',
+  }
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'image_size': [2, 8]}, r'image_size is \[2, 8\]; only squares can be read'),
+    ({'image_size': 8}, r'image_size 8 and patch_size 2 make 17 tokens, .* of 5'),
+    ({'image_size': None}, r'image_size 224 and patch_size 2 make 12545 tokens'),
+    ({'patch_size': 4}, r'patch_size is 4, but the weights have 2'),
+    ({'patch_size': None}, r'patch_size is 16, but the weights have 2'),
+    ({'hidden_size': 16}, r'hidden_size is 16, but the weights have 8'),
+    ({'num_hidden_layers': None}, r'num_hidden_layers is 12 by default, but .* have 1'),
+    ({'intermediate_size': None}, r'intermediate_size is 3072 by default, but'),
+    ({'num_attention_heads': 0}, r'num_attention_heads is 0, but should be a whole'),
+  ],
+)
+def test_a_config_of_other_sizes_is_an_error(folder, fields, message):
+  with pytest.raises(InputError, match=message):
+    open_huggingface(write(folder, VIT | fields, vit_arrays()))
+
+
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_half_precision(folder, dtype):
   arrays = {name: a.astype(jnp.dtype(dtype)) for name, a in t5_arrays().items()}
@@ -170,16 +293,40 @@ def test_files_in_parts(folder):
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
-    (T5 | {'model_type': 'umt5'}, "model_type is 'umt5'; vit and t5 can be read"),
+    (T5 | {'model_type': 'umt5'}, "model_type is 'umt5'; only vit and t5 can be read"),
+    (
+      T5 | {'model_type': ['t5']},
+      r"model_type is \['t5'\]; only vit and t5 can be read",
+    ),
+    (T5 | {'model_type': None}, r'config.json: there is no model_type, .* --workdir'),
     (
       T5 | {'feed_forward_proj': 'gated-silu'},
-      "'gated-silu' is not one of relu, gated",
+      "feed_forward_proj is 'gated-silu'; only relu and gated-gelu can be read",
     ),
+    (
+      T5 | {'feed_forward_proj': 'gated-gelu'},
+      r"is 'gated-gelu', but the weights have",
+    ),
+    (T5 | {'dense_act_fn': 'silu'}, "dense_act_fn is 'silu'; only 'relu' can be read"),
+    (T5 | {'is_gated_act': True}, 'is_gated_act is True; only False can be read'),
+    (T5 | {'tie_word_embeddings': 'no'}, "is 'no', but should be true or false"),
+    (T5 | {'num_layers': 2}, 'num_layers is 2, but the weights have 1; use the config'),
+    (T5 | {'num_decoder_layers': 2}, 'num_decoder_layers is 2, but the weights have 1'),
+    (T5 | {'d_ff': '12'}, "d_ff is '12', but should be a whole number from 1"),
+    (T5 | {'num_heads': True}, 'num_heads is True, but should be a whole number'),
     (T5 | {'relative_attention_num_buckets': 64}, 'num_buckets is 64; only 32'),
     (T5 | {'relative_attention_max_distance': 64}, 'max_distance is 64; only 128'),
     (T5 | {'layer_norm_epsilon': 1e-5}, r'epsilon is 1e-05; only 1e-06'),
-    ({k: v for k, v in T5.items() if k != 'd_kv'}, "config.json has no 'd_kv'"),
-    (VIT | {'hidden_act': 'silu'}, "hidden_act 'silu' is not one of gelu"),
+    (
+      {k: v for k, v in T5.items() if k != 'd_kv'},
+      'config.json: d_kv is 64 by default, but the weights have 2',
+    ),
+    (T5 | {'d_kv': None}, 'd_kv is 64 by default, but the weights have 2'),
+    (VIT | {'hidden_act': 'silu'}, "hidden_act is 'silu'; only gelu and gelu_new and"),
+    (VIT | {'patch_size': [2, 4]}, r'patch_size is \[2, 4\]; only squares can be read'),
+    (VIT | {'patch_size': [2, 2, 2]}, 'patch_size is .* one or two whole numbers'),
+    (VIT | {'patch_size': '2'}, "patch_size is '2', but should be one or two whole"),
+    (VIT | {'layer_norm_eps': '1e-6'}, "layer_norm_eps is '1e-6', but should be a num"),
     (VIT | {'qkv_bias': False}, 'qkv_bias is False; only True'),
     (VIT | {'num_channels': 1}, 'num_channels is 1; only 3'),
     (VIT, r'SelfAttention.k.weight \[6, 8\] has no place in the model'),
@@ -196,6 +343,7 @@ def test_other_models_are_refused(folder, config, message):
     (b'{"model_type": "t5",', r'config.json is not JSON: Expecting'),
     (b'{"model_type": "\xff"}', r"config.json is not JSON: 'utf-8' codec"),
     (b'[]', r'config.json holds list, not named fields'),
+    (POINTER, r'config.json is a Git LFS pointer, not the data: run `git lfs pull`'),
   ],
 )
 def test_a_damaged_config_is_an_error(folder, text, message):
@@ -218,6 +366,31 @@ def test_directories_without_weights_are_refused(folder):
     open_huggingface(folder)
   (folder / 'model.safetensors').write_bytes(b'anything')
   with pytest.raises(InputError, match=r'is not a safetensors file'):
+    open_huggingface(folder)
+
+
+@pytest.mark.parametrize(
+  'name', ['model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin']
+)
+def test_pointers_are_named(folder, name):
+  write(folder, T5)
+  (folder / name).write_bytes(POINTER)
+  with pytest.raises(InputError, match=f'{name} is a Git LFS pointer, not the data'):
+    open_huggingface(folder)
+
+
+def test_a_part_that_is_a_pointer_is_named(folder):
+  write(folder, T5)
+  places = {'weight_map': {'shared.weight': 'a.safetensors'}}
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(places))
+  (folder / 'a.safetensors').write_bytes(POINTER)
+  with pytest.raises(InputError, match=r'a\.safetensors is a Git LFS pointer'):
+    open_huggingface(folder)
+
+
+def test_other_types_are_refused_by_name(folder):
+  write(folder, T5, t5_arrays() | {'shared.weight': np.ones((20, 8), np.int8)})
+  with pytest.raises(InputError, match=r'shared.weight is of type I8; only F64, F32'):
     open_huggingface(folder)
 
 

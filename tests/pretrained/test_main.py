@@ -31,6 +31,23 @@ def test_it_lists_every_array(assets, tmp_path, capsys):
   assert sum(' <- ' in line for line in lines) == 42
 
 
+def test_it_reads_every_array(assets, tmp_path, capsys):
+  folder = tmp_path / 't5'
+  shutil.copytree(assets / 'golden' / 't5x_v1_0' / 'checkpoint_0', folder)
+  assert main([str(folder), '--read']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  (used,) = (line for line in lines if line.startswith('used: '))
+  assert lines[-1] == used.replace('used', 'read').replace(', float32', '')
+  (folder / 'target.encoder.encoder_norm.scale' / '0').write_bytes(b'spoilt')
+  assert main([str(folder)]) == 0
+  capsys.readouterr()
+  assert main([str(folder), '--read']) == 2
+  error = capsys.readouterr().err
+  assert error.startswith(
+    'error: optimizer/target/encoder/encoder_norm/scale cannot be'
+  )
+
+
 def test_what_cannot_be_read_is_one_message_and_status_2(tmp_path, capsys):
   assert main([str(tmp_path / 'nothing')]) == 2
   out, error = capsys.readouterr()

@@ -13,7 +13,7 @@ import pytest
 from rahf.models.t5 import T5
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViT, ViTConfig
-from rahf.pretrained import load, open_source
+from rahf.pretrained import hf_config, load, open_source
 
 REASON = 'needs PyTorch and transformers: pip install "rahf[parity]"'
 torch = pytest.importorskip('torch', reason=REASON)
@@ -96,6 +96,56 @@ def test_t5(version, file, tmp_path):
   assert np.std(logits) > 0.1
 
 
+def test_defaults_are_those_of_transformers():
+  for sizes, theirs in (
+    (hf_config.T5_SIZES, transformers.T5Config()),
+    (hf_config.VIT_SIZES, transformers.ViTConfig()),
+  ):
+    for field, default in sizes.values():
+      assert getattr(theirs, field) == default, field
+  vit = transformers.ViTConfig()
+  assert (vit.patch_size, vit.image_size, vit.layer_norm_eps) == (16, 224, 1e-12)
+  assert (vit.hidden_act, vit.num_channels, vit.qkv_bias) == ('gelu', 3, True)
+  t5 = transformers.T5Config()
+  assert t5.num_decoder_layers == t5.num_layers
+  assert t5.scale_decoder_outputs
+  assert (t5.feed_forward_proj, t5.layer_norm_epsilon) == ('relu', 1e-6)
+
+
+@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'shared.weight',
+    'encoder.embed_tokens.weight',
+    'decoder.embed_tokens.weight',
+    'lm_head.weight',
+  ],
+)
+def test_an_embedding_alone_is_what_transformers_takes_it_for(name, tied, tmp_path):
+  from safetensors.torch import save_file
+
+  config = transformers.T5Config(
+    vocab_size=20, d_model=8, d_kv=2, num_heads=3, d_ff=12, num_layers=1
+  )
+  state = transformers.T5ForConditionalGeneration(config).state_dict()
+  embedding = state['shared.weight'].clone()
+  rest = {n: a for n, a in state.items() if not torch.equal(a, embedding)}
+  fields = config.to_dict() | {'tie_word_embeddings': tied}
+  fields['scale_decoder_outputs'] = tied
+  (tmp_path / 'config.json').write_text(json.dumps(fields))
+  save_file(rest | {name: embedding}, tmp_path / 'model.safetensors')
+  theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path)
+  ours = load(tmp_path)['t5']
+  for part in (theirs.shared, theirs.encoder.embed_tokens, theirs.lm_head):
+    torch.testing.assert_close(part.weight, embedding, rtol=0, atol=0)
+  np.testing.assert_array_equal(ours['token_embedder']['embedding'], embedding)
+  assert ('logits_dense' in ours['decoder']) != tied
+  if not tied:
+    logits = ours['decoder']['logits_dense']['kernel']
+    np.testing.assert_array_equal(logits, embedding.T)
+
+
 VIT = {
   'hidden_size': 24,
   'num_hidden_layers': 2,
@@ -127,6 +177,15 @@ def test_vit_as_transformers_saves_it(act, tmp_path):
   model.save_pretrained(tmp_path)
   names = {weight.name for weight in open_source(tmp_path).weights.values()}
   assert 'encoder.layer.1.attention.attention.query.weight' in names
+  assert_same_tokens(tmp_path, model)
+
+
+@pytest.mark.parametrize('sides', [{'patch_size': [8, 8]}, {'image_size': [32, 32]}])
+def test_vit_with_sides_as_lists(sides, tmp_path):
+  model = transformers.ViTModel(transformers.ViTConfig(**(VIT | sides))).eval()
+  roughen(model)
+  model.save_pretrained(tmp_path)
+  assert json.loads((tmp_path / 'config.json').read_text()).items() >= sides.items()
   assert_same_tokens(tmp_path, model)
 
 

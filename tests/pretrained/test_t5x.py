@@ -7,6 +7,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from etils import epath
 from flax import serialization
 
@@ -15,6 +16,7 @@ from rahf.pretrained import t5x as t5x_lib
 from rahf.pretrained.t5x import OPTIMIZER_STATE, open_t5x
 
 EMBEDDING = 't5/token_embedder/embedding'
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
 
 
 def change_index(folder, change) -> None:
@@ -103,13 +105,131 @@ def test_arrays_may_lie_in_the_index(t5x):
 
 
 def test_nothing_is_read_before_it_is_asked_for(t5x):
-  for folder in t5x.glob('target.*'):
-    shutil.rmtree(folder)
+  for chunk in t5x.glob('target.*/[0-9]*'):
+    chunk.write_bytes(b'spoilt')
   source = open_t5x(t5x)
   assert source.weights[EMBEDDING].shape == (384, 24)
   assert source.weights[EMBEDDING].dtype == np.float32
   with pytest.raises(InputError, match='token_embedder/embedding cannot be read from'):
     source.weights[EMBEDDING].read()
+
+
+@pytest.fixture
+def in_a_bucket(monkeypatch):
+  """Opens as from a bucket, where nothing but the index is read at first."""
+  monkeypatch.setattr(t5x_lib, 'is_local', lambda path: False)
+
+
+def test_in_a_bucket_arrays_are_not_opened_before_they_are_asked_for(t5x, in_a_bucket):
+  expected = read_all(open_t5x(t5x))
+  hidden = t5x.rename(t5x.with_name('hidden'))
+  t5x.mkdir()
+  shutil.copy(hidden / 'checkpoint', t5x)
+  source = open_t5x(t5x)
+  shutil.rmtree(t5x)
+  hidden.rename(t5x)
+  assert_equal(read_all(source), expected)
+
+
+CHUNKS = np.arange(5 * 7, dtype=np.float32).reshape(5, 7)
+
+
+@pytest.fixture
+def chunked(t5x):
+  """A checkpoint that holds a parameter in 3 x 2 chunks, of which one is all zeros."""
+  path = str(t5x / 'target.extra') + '/'
+  stored = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': path}}
+  metadata = {'shape': [5, 7], 'chunks': [2, 4], 'compressor': {'id': 'gzip'}}
+  leaf = stored | {'dtype': 'float32', 'metadata': metadata}
+  CHUNKS[2:4, 4:] = 0
+  tensorstore.open(leaf, create=True).result().write(CHUNKS).result()
+  assert len(list((t5x / 'target.extra').iterdir())) == 1 + 6
+  index = t5x / 'checkpoint'
+  tree = serialization.msgpack_restore(index.read_bytes())
+  tree['optimizer']['target']['extra'] = leaf | {
+    'kvstore': {'driver': 'file', 'path': 'target.extra'}
+  }
+  index.write_bytes(serialization.msgpack_serialize(tree))
+  return t5x
+
+
+def test_arrays_in_many_chunks_are_read(chunked):
+  np.testing.assert_array_equal(open_t5x(chunked).weights['t5/extra'].read(), CHUNKS)
+
+
+@pytest.mark.parametrize('chunk', ['0.0', '1.1', '2.1'])
+def test_a_missing_chunk_is_an_error(chunked, chunk):
+  (chunked / 'target.extra' / chunk).unlink()
+  message = rf'target.extra/{chunk} is missing, one of 6 chunks of .*target/extra; copy'
+  with pytest.raises(InputError, match=message):
+    open_t5x(chunked)
+
+
+@pytest.mark.parametrize('chunk', ['0.0', '1.1', '2.1'])
+def test_a_missing_chunk_is_an_error_in_a_bucket(chunked, in_a_bucket, chunk):
+  (chunked / 'target.extra' / chunk).unlink()
+  weight = open_t5x(chunked).weights['t5/extra']
+  message = (
+    rf'target/extra cannot be read from .*target.extra/{chunk}" is missing; copy'
+  )
+  with pytest.raises(InputError, match=message):
+    weight.read()
+
+
+def test_a_chunk_that_is_missing_later_is_an_error(chunked):
+  weight = open_t5x(chunked).weights['t5/extra']
+  (chunked / 'target.extra' / '1.0').unlink()
+  with pytest.raises(
+    InputError, match=r'target/extra cannot be read from .*1\.0" is mi'
+  ):
+    weight.read()
+
+
+def test_chunks_may_lie_in_folders(chunked):
+  folder = chunked / 'target.extra'
+  metadata = json.loads((folder / '.zarray').read_text())
+  metadata['dimension_separator'] = '/'
+  (folder / '.zarray').write_text(json.dumps(metadata))
+  for chunk in list(folder.glob('[0-9]*')):
+    row, column = chunk.name.split('.')
+    (folder / f'{row}_').mkdir(exist_ok=True)
+    chunk.rename(folder / f'{row}_' / column)
+  for row in folder.glob('?_'):
+    row.rename(folder / row.name[0])
+  np.testing.assert_array_equal(open_t5x(chunked).weights['t5/extra'].read(), CHUNKS)
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (lambda data: data[: len(data) // 2], 'cannot be read'),
+    (lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], 'cannot be read'),
+    (lambda data: b'', 'cannot be read'),
+    (lambda data: POINTER, r'target\.extra/2\.0 is a Git LFS pointer, not the data'),
+  ],
+)
+def test_a_damaged_chunk_is_an_error(chunked, spoil, message):
+  chunk = chunked / 'target.extra' / '2.0'
+  chunk.write_bytes(spoil(chunk.read_bytes()))
+  weight = open_t5x(chunked).weights['t5/extra']
+  with pytest.raises(InputError, match=message):
+    weight.read()
+
+
+def test_missing_metadata_is_an_error(chunked):
+  (chunked / 'target.extra' / '.zarray').unlink()
+  with pytest.raises(InputError, match=r'cannot be read .*\.zarray" does not exist'):
+    open_t5x(chunked)
+  shutil.rmtree(chunked / 'target.extra')
+  with pytest.raises(InputError, match=r'extra cannot be read .* does not exist; copy'):
+    open_t5x(chunked)
+
+
+@pytest.mark.parametrize('name', ['checkpoint', 'target.extra/.zarray'])
+def test_pointers_are_named(chunked, name):
+  (chunked / name).write_bytes(POINTER)
+  with pytest.raises(InputError, match=f'{name} is a Git LFS pointer, not the data'):
+    open_t5x(chunked)
 
 
 def test_a_truncated_array_is_an_error(t5x):
@@ -120,14 +240,53 @@ def test_a_truncated_array_is_an_error(t5x):
     weight.read()
 
 
-def test_an_array_of_another_shape_than_the_index_says_is_an_error(t5x):
-  def grow(leaf):
-    shape = leaf['metadata']['shape']
-    return leaf | {'metadata': leaf['metadata'] | {'shape': [shape[0] + 1, *shape[1:]]}}
+def change_embedding(folder, **changes) -> None:
+  """Changes what the index says of one array."""
+  found = 'target.token_embedder.embedding'
 
-  change_index(t5x, grow)
-  with pytest.raises(InputError, match=r'embedding is \[384, 24\].* says \[385, 24\]'):
-    open_t5x(t5x).weights[EMBEDDING].read()
+  def change(leaf):
+    return leaf | changes if leaf['kvstore']['path'].strip('/') == found else leaf
+
+  change_index(folder, change)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'metadata': {'shape': [385, 24], 'chunks': [385, 24]}},
+      r'embedding is \[384, 24\].* says \[385, 24\]',
+    ),
+    ({'dtype': 'bfloat16'}, r'embedding is .* of float32, .* says .* of bfloat16'),
+    ({'dtype': 'int32'}, r'embedding is .* of float32, .* says .* of int32'),
+  ],
+)
+def test_an_array_of_another_form_than_the_index_says_is_an_error(
+  t5x, monkeypatch, changes, message
+):
+  change_embedding(t5x, **changes)
+  with pytest.raises(InputError, match=message):
+    open_t5x(t5x)
+  monkeypatch.setattr(t5x_lib, 'is_local', lambda path: False)
+  weight = open_t5x(t5x).weights[EMBEDDING]
+  with pytest.raises(InputError, match=message):
+    weight.read()
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'dtype': 'float33'},
+    {'metadata': {'chunks': [1]}},
+    {'metadata': 'x'},
+    {'kvstore': 'file:///x'},
+    {'path': 3},
+  ],
+)
+def test_an_array_that_is_not_described_as_t5x_does_is_an_error(t5x, changes):
+  change_embedding(t5x, **changes)
+  with pytest.raises(InputError, match=r'embedding is not described as T5X does'):
+    open_t5x(t5x)
 
 
 def test_the_only_checkpoint_of_a_directory_is_found(t5x):

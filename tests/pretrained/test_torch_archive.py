@@ -40,6 +40,11 @@ def views() -> dict[str, View]:
     'transposed': View(shared, (6, 4), (1, 6)),
     'part': View(shared, (2, 3), (6, 2), 7),
     'expanded': constant((5, 2)),
+    'negative': View(shared, (2, 3), (6, 2), 7, {'neg': True}),
+    'negative brain': contiguous(np.asarray(shared, jnp.bfloat16))._replace(
+      bits={'neg': True}
+    ),
+    'plain': contiguous(shared)._replace(bits={}),
   }
 
 
@@ -49,7 +54,8 @@ def expected(view: View) -> np.ndarray:
     np.arange(size).reshape(-1, *[1] * (len(view.shape) - axis - 1)) * stride
     for axis, (size, stride) in enumerate(zip(view.shape, view.strides, strict=True))
   )
-  return view.storage[np.broadcast_to(places, view.shape)]
+  array = view.storage[np.broadcast_to(places, view.shape)]
+  return -array if (view.bits or {}).get('neg') else array
 
 
 @pytest.mark.parametrize('order', ['little', 'big', ''])
@@ -80,6 +86,10 @@ def test_pytorch_itself_writes_what_is_read(tmp_path):
   state['half'] = torch.randn(5).half()
   state['transposed'] = state['0.weight'].permute(2, 3, 1, 0)
   state['part'] = torch.randn(4, 6)[1:3, ::2]
+  conjugate = torch.randn(3, 4, dtype=torch.complex64).conj()
+  state['imaginary'] = conjugate.imag.clone()
+  state['negative'] = torch.complex(state['imaginary'], state['imaginary']).conj().imag
+  assert state['negative'].is_neg()
   for value in (state, {'model': state, 'epoch': 3, 'lr': [1e-3]}):
     torch.save(value, tmp_path / 'x.pt')
     found = open_torch(tmp_path / 'x.pt')
@@ -87,7 +97,9 @@ def test_pytorch_itself_writes_what_is_read(tmp_path):
     for name, value in state.items():
       array = found[name].read()
       np.testing.assert_array_equal(
-        array.astype(np.float32), value.detach().float().numpy(), err_msg=name
+        array.astype(np.float32),
+        value.detach().resolve_neg().float().numpy(),
+        err_msg=name,
       )
     assert found['transposed'].storage == found['0.weight'].storage
   written = views()
@@ -169,8 +181,14 @@ GOOD = tensor('0', VIEW)
 @pytest.mark.parametrize(
   ('code', 'message'),
   [
-    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends behind data/0'),
-    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends behind data/0'),
+    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends after data/0'),
+    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends after data/0'),
+    (
+      tensor('0', VIEW._replace(bits={'conj': True})),
+      "has a tensor with the properties {'conj': True}: only dense tensors of",
+    ),
+    (tensor('0', VIEW._replace(bits={'odd': 3})), "the properties {'odd': 3}: only"),
+    (tensor('0', VIEW._replace(bits='neg')), "the properties 'neg': only dense"),
     (tensor('0', VIEW._replace(strides=(-1, 1))), 'not described as PyTorch does'),
     (tensor('0', VIEW._replace(strides=(1,))), 'not described as PyTorch does'),
     (tensor('0', VIEW._replace(shape=[2, 3])), 'not described as PyTorch does'),
@@ -184,8 +202,8 @@ GOOD = tensor('0', VIEW)
     (GOOD + change_state('strides', (1 << 40, 1)), 'Tensor has no state'),
     (STORAGE + change_state('size', 1 << 40), 'Storage has no state'),
     (b'ctorch\nFloatStorage\n' + change_state('dtype', 'x'), 'StorageType has no st'),
-    (nested(plain('float')), "refers to something that is no storage: ('storage'"),
-    (plain('0') + b'Q', "refers to something that is no storage: '0'"),
+    (nested(plain('float')), "refers to something that is not a storage: ('storage'"),
+    (plain('0') + b'Q', "refers to something that is not a storage: '0'"),
     (GOOD, 'holds Tensor, not a state dict'),
     (b'}' + plain(3) + GOOD + b's', 'holds Tensor as 3, but a state dict is'),
     (b'}' + plain('step') + plain(3) + b's', "holds int as 'step', but a state dict"),
@@ -216,8 +234,67 @@ def test_damaged_files_are_named(tmp_path):
   data = path.read_bytes()
   for size in (0, 3, len(data) // 2, len(data) - 10):
     path.write_bytes(data[:size])
-    with pytest.raises(InputError, match=r'x\.pt is no PyTorch archive, or cut off'):
+    with pytest.raises(InputError, match=r'x\.pt is not a PyTorch archive, or cut off'):
       open_torch(path)
+
+
+def test_damage_outside_of_a_tensor_is_found_too(tmp_path):
+  # One storage of several tensors, whose checksum is that of all its values.
+  values = np.arange(100_000, dtype=np.float32)
+  views = {
+    'first': View(values, (10,), (1,)),
+    'last': View(values, (10,), (1,), 99_990),
+  }
+  path = tmp_path / 'x.pt'
+  torch_files.write_state_dict(path, views)
+  for name, view in views.items():
+    found = open_torch(path)[name].read()
+    np.testing.assert_array_equal(found, expected(view))
+  data = path.read_bytes()
+  for number in (5, 50_000):
+    place = data.index(values.tobytes()) + number * values.itemsize
+    path.write_bytes(data[:place] + b'\xff' + data[place + 1 :])
+    for name in views:
+      with pytest.raises(InputError, match=r'x.pt is damaged in data/0: Bad CRC-32'):
+        open_torch(path)[name].read()
+
+
+def test_a_pointer_is_named(tmp_path):
+  path = tmp_path / 'x.pt'
+  path.write_bytes(
+    b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
+  )
+  with pytest.raises(InputError, match=r'x\.pt is a Git LFS pointer.*git lfs pull'):
+    open_torch(path)
+
+
+def test_other_tensors_are_refused_by_name(tmp_path):
+  torch = pytest.importorskip('torch', reason='needs the extra rahf[parity]')
+  dense = torch.arange(12.0).reshape(3, 4)
+  tagged = dense.clone()
+  tagged.tag = 'x'
+  parameter = torch.nn.Parameter(dense.clone())
+  parameter.tag = 'x'
+  others = {
+    'torch.ComplexFloatStorage': torch.complex(dense, dense).conj(),
+    'torch.IntStorage': dense.int(),
+    'torch.BoolStorage': dense > 3,
+    'torch._utils._rebuild_tensor_v3': dense.to(torch.float8_e4m3fn),
+    'torch._utils._rebuild_sparse_tensor': dense.to_sparse(),
+    'torch._utils._rebuild_qtensor': torch.quantize_per_tensor(
+      dense, 1, 0, torch.qint8
+    ),
+    'torch._utils._rebuild_meta_tensor_no_storage': dense.to('meta'),
+    'torch._utils._rebuild_nested_tensor': torch.nested.nested_tensor([dense]),
+    'torch._utils._rebuild_parameter_with_state': parameter,
+    'torch._tensor._rebuild_from_type_v2': tagged,
+  }
+  for name, other in others.items():
+    torch.save({'x': other}, tmp_path / 'x.pt')
+    with pytest.raises(
+      InputError, match=rf'refers to {name}, .* only dense tensors of'
+    ):
+      open_torch(tmp_path / 'x.pt')
 
 
 def test_pickles_of_early_pytorch_are_refused(tmp_path, payload):

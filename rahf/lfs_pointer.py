@@ -1,0 +1,26 @@
+"""Tells the pointers that Git LFS leaves in a clone from the files they stand for."""
+
+import os
+
+from rahf.errors import InputError
+
+# How every pointer begins, and so what has to be read of a file to know it.
+START = b'version https://git-lfs.github.com/spec/'
+
+
+def is_pointer(head: bytes) -> bool:
+  """Returns whether a file that begins with these bytes is a Git LFS pointer."""
+  return head.startswith(START)
+
+
+def check(path: str | os.PathLike, head: bytes) -> None:
+  """Raises InputError if a file that begins with these bytes is a Git LFS pointer.
+
+  Args:
+    path: names the file in the error.
+    head: its first bytes, at least as many as START has.
+  """
+  if is_pointer(head):
+    raise InputError(
+      f'{path} is a Git LFS pointer, not the data: run `git lfs pull` in its clone'
+    )

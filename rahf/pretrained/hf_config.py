@@ -1,0 +1,213 @@
+"""Reads the config.json of Hugging Face's T5 and ViT as transformers does.
+
+A field that is absent or null has the default of transformers. What the arrays show as
+well must agree with them: a config.json of another model would give the weights another
+meaning without an error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from rahf.errors import InputError
+from rahf.fileio import local_file, strict_json
+from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
+
+VIT_GELU = {
+  'gelu': 'exact',
+  'gelu_new': 'tanh',
+  'gelu_fast': 'tanh',
+  'gelu_pytorch_tanh': 'tanh',
+}
+# Hugging Face's "gated-gelu" is T5X's tanh GELU, not the exact one.
+T5_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
+# Our setting, their field, and their default, of sizes that the arrays show as well.
+VIT_SIZES = {
+  'vit.width': ('hidden_size', 768),
+  'vit.layers': ('num_hidden_layers', 12),
+  'vit.heads': ('num_attention_heads', 12),
+  'vit.mlp': ('intermediate_size', 3072),
+}
+T5_SIZES = {
+  't5.vocab_size': ('vocab_size', 32128),
+  't5.width': ('d_model', 512),
+  't5.heads': ('num_heads', 8),
+  't5.head_dim': ('d_kv', 64),
+  't5.mlp': ('d_ff', 2048),
+  't5.encoder_layers': ('num_layers', 6),
+}
+
+
+class Config:
+  """The fields of a config.json, each checked when it is asked for."""
+
+  def __init__(self, path: epath.Path):
+    """Reads the file.
+
+    Raises:
+      InputError: it does not hold named fields in JSON.
+    """
+    self.path = path
+    self._fields = read_json(path)
+
+  def get(self, field: str, default: Any) -> Any:
+    """Returns a field, the default where it is absent or null."""
+    value = self._fields.get(field)
+    return default if value is None else value
+
+  def fail(self, problem: str) -> None:
+    raise InputError(f'{self.path}: {problem}')
+
+  def count(self, field: str, default: int) -> int:
+    """Returns a field that must be a whole number, at least 1."""
+    value = self.get(field, default)
+    if type(value) is not int or value < 1:
+      self.fail(f'{field} is {value!r:.80}, but should be a whole number from 1')
+    return value
+
+  def flag(self, field: str, default: bool) -> bool:
+    """Returns a field that must be true or false."""
+    value = self.get(field, default)
+    if not isinstance(value, bool):
+      self.fail(f'{field} is {value!r:.80}, but should be true or false')
+    return value
+
+  def side(self, field: str, default: int) -> int:
+    """Returns the side of a square, given as one number or as height and width."""
+    value = self.get(field, default)
+    sides = value if isinstance(value, list) else [value, value]
+    if any(type(side) is not int or side < 1 for side in sides) or len(sides) != 2:
+      self.fail(f'{field} is {value!r:.80}, but should be one or two whole numbers')
+    if sides[0] != sides[1]:
+      self.fail(f'{field} is {value!r}; only squares can be read')
+    return sides[0]
+
+  def choice(self, field: str, default: str, known: Mapping[str, Any]) -> Any:
+    """Returns what the text in a field stands for."""
+    value = self.get(field, default)
+    if not isinstance(value, str) or value not in known:
+      self.fail(f'{field} is {value!r:.80}; only {" and ".join(known)} can be read')
+    return known[value]
+
+  def only(self, field: str, value: Any) -> None:
+    """Raises InputError if a field is something else than the only readable value."""
+    if (found := self.get(field, value)) != value:
+      self.fail(f'{field} is {found!r:.80}; only {value!r} can be read')
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+  """Returns the object in a JSON file.
+
+  Raises:
+    InputError: it is not JSON, or not an object.
+  """
+  local_file.refuse_pointer(path)
+  try:
+    fields = strict_json.read(path)
+  except ValueError as error:  # Of JSON or of UTF-8.
+    raise InputError(f'{path} is not JSON: {error}; download it again') from None
+  if not isinstance(fields, dict):
+    raise InputError(f'{path} holds {type(fields).__name__}, not named fields')
+  return fields
+
+
+def vit_settings(config: Config) -> dict[str, Any]:
+  """Returns what `config.model` must say for a ViT.
+
+  Raises:
+    InputError: our ViT does not have one of the settings.
+  """
+  config.only('qkv_bias', True)
+  config.only('num_channels', 3)
+  epsilon = config.get('layer_norm_eps', 1e-12)
+  if type(epsilon) not in (int, float):
+    config.fail(f'layer_norm_eps is {epsilon!r:.80}, but should be a number')
+  return {
+    'vit.patch': config.side('patch_size', 16),
+    **{ours: config.count(*theirs) for ours, theirs in VIT_SIZES.items()},
+    'vit.class_token': True,
+    'vit.norm_epsilon': epsilon,
+    'vit.gelu': config.choice('hidden_act', 'gelu', VIT_GELU),
+  }
+
+
+def check_vit(
+  config: Config, settings: Mapping[str, Any], found: Mapping[str, Any], tokens: int
+) -> None:
+  """Raises InputError if the arrays are of other sizes than config.json says.
+
+  Args:
+    found: the settings that the arrays show.
+    tokens: the length of the table of positions; 0 if there is none.
+  """
+  _check_sizes(config, VIT_SIZES, settings, found)
+  patch, side = settings['vit.patch'], config.side('image_size', 224)
+  if patch != found['vit.patch']:
+    config.fail(f'patch_size is {patch}, but the weights have {found["vit.patch"]}')
+  if tokens and tokens != 1 + (side // patch) ** 2:
+    config.fail(
+      f'image_size {side} and patch_size {patch} make {1 + (side // patch) ** 2} '
+      f'tokens, but the weights have the positions of {tokens}'
+    )
+
+
+def t5_settings(config: Config) -> dict[str, Any]:
+  """Returns what `config.model` must say for a T5.
+
+  Raises:
+    InputError: our T5 does not have one of the settings.
+  """
+  projection = config.choice(
+    'feed_forward_proj', 'relu', {name: name for name in T5_ACTIVATIONS}
+  )
+  gated = projection == 'gated-gelu'
+  # transformers writes these too, and follows them.
+  config.only('is_gated_act', gated)
+  config.only('dense_act_fn', 'gelu_new' if gated else 'relu')
+  config.only('relative_attention_num_buckets', RELATIVE_BUCKETS)
+  config.only('relative_attention_max_distance', MAX_DISTANCE)
+  config.only('layer_norm_epsilon', 1e-6)
+  layers = config.count(*T5_SIZES['t5.encoder_layers'])
+  # transformers 5 ties always, and says in a field of its own whether to scale.
+  tied = config.flag('scale_decoder_outputs', config.flag('tie_word_embeddings', True))
+  return {
+    **{ours: config.count(*theirs) for ours, theirs in T5_SIZES.items()},
+    't5.decoder_layers': config.count('num_decoder_layers', layers),
+    't5.activations': T5_ACTIVATIONS[projection],
+    't5.tied_logits': tied,
+  }
+
+
+def check_t5(
+  config: Config, settings: Mapping[str, Any], found: Mapping[str, Any]
+) -> None:
+  """Raises InputError if the arrays are of other sizes than config.json says.
+
+  Args:
+    found: the settings that the arrays show.
+  """
+  if not found['t5.decoder_layers']:
+    config.fail(
+      'the weights are those of an encoder alone, but the decoder is needed too: save '
+      'a T5ForConditionalGeneration'
+    )
+  decoder = {'t5.decoder_layers': ('num_decoder_layers', settings['t5.encoder_layers'])}
+  activations = {'t5.activations': ('feed_forward_proj', 'relu')}
+  _check_sizes(config, T5_SIZES | decoder | activations, settings, found)
+
+
+def _check_sizes(
+  config: Config,
+  fields: Mapping[str, tuple[str, Any]],
+  settings: Mapping[str, Any],
+  found: Mapping[str, Any],
+) -> None:
+  for ours, (theirs, default) in fields.items():
+    if settings[ours] != found[ours]:
+      absent = config.get(theirs, None) is None
+      config.fail(
+        f'{theirs} is {config.get(theirs, default)!r}'
+        f'{" by default" if absent else ""}, but the weights have '
+        f'{found[ours]!r}; use the config.json that belongs to them'
+      )
