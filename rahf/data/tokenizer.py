@@ -1,4 +1,4 @@
-"""Prompts to token ids and back, with words and pieces aligned by construction.
+"""Prompts to token ids and back, keeping words and pieces aligned.
 
 The keyword target is the prompt with `_0` after each misaligned word (paper,
 section 4.1: `a yellow_0 cat`). Searching for `_0` in decoded text would fail for
@@ -46,8 +46,8 @@ class PromptPieces(NamedTuple):
     ids: piece ids, no EOS. As SentencePiece gives them, save that a piece that
       reaches over the end of a word is split there, and that a word without a
       piece of its own (U+200B at the end of a prompt) gets an empty one.
-    word_ends: for each word of `words.label_spans`, how many pieces stand up to
-      and including its last. Strictly increasing, from 1.
+    word_ends: for each word of the prompt, how many pieces stand up to and including
+      its last. Strictly increasing, from 1.
   """
 
   ids: tuple[int, ...]
@@ -128,14 +128,18 @@ class Tokenizer:
     """Returns the text of generated ids up to EOS, for people to read."""
     return self._model.decode(_until_end(ids))
 
-  def encode(self, prompt: str) -> PromptPieces:
-    """Returns the prompt's pieces, with every word ending at the end of a piece."""
+  def encode(
+    self, prompt: str, spans: Sequence[tuple[int, int]] | None = None
+  ) -> PromptPieces:
+    """Returns the prompt's pieces, with every word ending at the end of a piece.
+
+    Args:
+      spans: of the words; None for those that have labels, `words.label_spans`.
+    """
+    spans = label_words.label_spans(prompt) if spans is None else spans
     # offsets[k] is where in the prompt character k of the normalised text begins.
     _, offsets = self._model.normalize(prompt, with_offsets=True)
-    ends = [
-      bisect.bisect_left(offsets, end, hi=len(offsets) - 1)
-      for _, end in label_words.label_spans(prompt)
-    ]
+    ends = [bisect.bisect_left(offsets, end, hi=len(offsets) - 1) for _, end in spans]
     ids, starts = self._split_at(self._model.encode(prompt, out_type=str), ends)
     result: list[int] = []
     word_ends: list[int] = []
