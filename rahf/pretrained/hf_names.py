@@ -18,7 +18,7 @@ Arrange = Callable[[np.ndarray], np.ndarray]
 # Patterns of names, our paths, and how the array is arranged.
 Table = Sequence[tuple[str, str, Arrange]]
 
-# Prefixes that a larger model puts in front.
+# Prefixes that a larger model adds.
 PREFIXES = re.compile(r'(?:(?:vit|model)\.)*')
 
 
@@ -38,7 +38,7 @@ def conv(kernel: np.ndarray) -> np.ndarray:
 
 
 def bare_name(name: str) -> str:
-  """Returns a name without the prefixes that a larger model puts in front."""
+  """Returns a name without the prefixes that a larger model adds."""
   return PREFIXES.sub('', name, count=1)
 
 
@@ -175,7 +175,7 @@ def t5_table() -> Table:
 
 
 def _part(there: str, module: str, ours: str, attention: str) -> Table:
-  """An attention and the norm in front of it."""
+  """An attention and the norm before it."""
   norm = attention.replace('encoder_decoder', 'cross')
   return [
     _scale(rf'{there}\.layer', f'{ours}/pre_{norm}_layer_norm'),
@@ -191,7 +191,7 @@ def _part(there: str, module: str, ours: str, attention: str) -> Table:
 
 
 def _mlp(there: str, ours: str) -> Table:
-  """An MLP and the norm in front of it."""
+  """An MLP and the norm before it."""
   kernel = r'\.DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight'
   return [
     _scale(rf'{there}\.layer', f'{ours}/pre_mlp_layer_norm'),

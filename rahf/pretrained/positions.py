@@ -8,7 +8,7 @@ from scipy import ndimage
 
 
 def grid_of(tokens: int) -> tuple[int, int] | None:
-  """Returns rows in front of a square grid (0, or 1 for the class token) and its side.
+  """Returns the rows before a square grid (0, or 1 for the class token) and its side.
 
   None if there is no such grid.
   """

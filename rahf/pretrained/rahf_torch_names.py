@@ -1,6 +1,6 @@
 """Names and layouts of the PyTorch RAHF's heads, and ours.
 
-PyTorch keeps channels first, so that a dense layer behind a feature map reads channel
+PyTorch keeps channels first, so that a dense layer after a feature map reads channel
 by channel; ours reads row by row. Its transposed convolutions have the inputs in
 front, and spread an input pixel out by the taps by which ours gather at an output
 pixel: in the opposite order.
@@ -33,10 +33,10 @@ def head_table(channels: int) -> Table:
   """Returns the places of what is neither ViT nor T5.
 
   Args:
-    channels: of the feature map in front of a score head's first dense layer.
+    channels: of the feature map before a score head's first dense layer.
   """
 
-  def behind_a_map(kernel: np.ndarray) -> np.ndarray:
+  def after_a_map(kernel: np.ndarray) -> np.ndarray:
     outputs, inputs = kernel.shape
     side = math.isqrt(inputs // channels)
     by_place = kernel.reshape(outputs, channels, side, side).transpose(2, 3, 1, 0)
@@ -61,7 +61,7 @@ def head_table(channels: int) -> Table:
       table += _biased(rf'{there}conv_layers\.{3 * i}', f'{ours}conv_{i}', conv)
       table += _norm(rf'{there}conv_layers\.{3 * i + 1}', f'{ours}conv_{i}')
     for i, name in enumerate(DENSE):
-      arrange = dense if i else behind_a_map
+      arrange = dense if i else after_a_map
       table += _biased(rf'{there}linear_layers\.{2 * i}', f'{ours}{name}', arrange)
   return table
 

@@ -1,6 +1,6 @@
 """Reads T5X's native checkpoints: an index (`checkpoint`, msgpack) and Zarr arrays.
 
-Their names are ours after `t5/`. Only `optimizer/target`, the parameters, is read.
+After `t5/`, our names are theirs. Only `optimizer/target`, the parameters, is read.
 """
 
 import functools
@@ -160,9 +160,10 @@ def _check_chunks(place: epath.Path, name: str, array: Any) -> None:
   for place_in_grid in itertools.product(*map(range, grid)):
     chunk = '.'.join(map(str, place_in_grid)) or '0'
     if chunk not in there:
+      share = 'all' if math.prod(grid) == 1 else 'a part'
       raise InputError(
-        f'{place / chunk} is missing, one of {math.prod(grid)} chunks of {name}; copy '
-        'the checkpoint again'
+        f'{place / chunk} is missing, which holds {share} of {name}; copy the '
+        'checkpoint again'
       )
 
 

@@ -28,7 +28,7 @@ STORAGES = {
   'HalfStorage': 'float16',
   'LongStorage': 'int64',
 }
-# The keys behind which a state dict may lie in a larger checkpoint.
+# Under these keys, a larger checkpoint may hold the state dict.
 WRAPPERS = ('model', 'state_dict')
 DENSE = (
   'only dense tensors of bfloat16, float16, float32, float64 and int64 can be read; in '
@@ -111,7 +111,7 @@ class Archive:
     """Opens a file, local or in a bucket.
 
     Raises:
-      ArchiveError: it is no such archive, or damaged.
+      ArchiveError: it is not such an archive, or damaged.
     """
     self.path = epath.Path(path)
     stream = self.path.open('rb')

@@ -42,7 +42,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
   """Opens a release without reading its arrays.
 
   Raises:
-    InputError: an array is a pickle, or has no place in a ViT.
+    InputError: an array is a pickle, has no place in a ViT, or the same as another.
   """
   file = local_file(epath.Path(path))
   weights, ignored = {}, {}
@@ -59,8 +59,14 @@ def open_vit_npz(path: epath.PathLike) -> Source:
         f'{path}: {name} {list(shape)} has no place in a ViT; releases of '
         'vision_transformer without convolutions (ViT-B_16 and the like) can be read'
       )
+    ours = f'vit/{ours}'
+    if ours in weights:
+      raise InputError(
+        f'{path} holds both {weights[ours].name} and {name}, which are the same '
+        'parameter; remove one of them'
+      )
     read = functools.partial(_read, file, path, name)
-    weights[f'vit/{ours}'] = Weight(name, shape, dtype, read)
+    weights[ours] = Weight(name, shape, dtype, read)
   return Source(
     kind='ViT release (.npz)',
     path=str(path),

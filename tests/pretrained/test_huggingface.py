@@ -4,7 +4,6 @@ tests/pretrained/test_parity.py compares with what transformers makes of them.
 """
 
 import json
-import pathlib
 import pickle
 import zipfile
 
@@ -13,65 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hf_files import POINTER, T5, VIT, random, t5_arrays, write
 from rahf.errors import InputError
-from rahf.pretrained.embedding import EMBEDDING, LOGITS
+from rahf.pretrained.embedding import EMBEDDING
 from rahf.pretrained.huggingface import open_huggingface
-
-T5 = {
-  'model_type': 't5',
-  'vocab_size': 20,
-  'd_model': 8,
-  'd_kv': 2,
-  'num_heads': 3,
-  'd_ff': 12,
-  'num_layers': 1,
-}
-VIT = {
-  'model_type': 'vit',
-  'hidden_size': 8,
-  'num_hidden_layers': 1,
-  'num_attention_heads': 2,
-  'intermediate_size': 12,
-  'image_size': 4,
-  'patch_size': 2,
-}
-RNG = np.random.default_rng(0)
-POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
-
-
-def random(*shape: int) -> np.ndarray:
-  return RNG.standard_normal(shape, np.float32)
-
-
-def t5_arrays() -> dict[str, np.ndarray]:
-  """Returns the arrays of a T5 v1.0 of one layer, as transformers names them."""
-  arrays = {'shared.weight': random(20, 8)}
-  for side, parts in (
-    ('encoder', ['SelfAttention']),
-    ('decoder', ['SelfAttention', 'EncDecAttention']),
-  ):
-    block = f'{side}.block.0.layer'
-    for i, part in enumerate(parts):
-      arrays[f'{block}.{i}.layer_norm.weight'] = random(8)
-      for name in 'qkv':
-        arrays[f'{block}.{i}.{part}.{name}.weight'] = random(6, 8)
-      arrays[f'{block}.{i}.{part}.o.weight'] = random(8, 6)
-    bias = f'{block}.0.SelfAttention.relative_attention_bias.weight'
-    arrays[bias] = random(32, 3)
-    mlp = f'{block}.{len(parts)}'
-    arrays[f'{mlp}.layer_norm.weight'] = random(8)
-    arrays[f'{mlp}.DenseReluDense.wi.weight'] = random(12, 8)
-    arrays[f'{mlp}.DenseReluDense.wo.weight'] = random(8, 12)
-    arrays[f'{side}.final_layer_norm.weight'] = random(8)
-  return arrays
-
-
-def write(folder: pathlib.Path, config: dict, arrays=None) -> pathlib.Path:
-  folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(json.dumps(config))
-  if arrays:
-    save_file(arrays, folder / 'model.safetensors')
-  return folder
 
 
 @pytest.fixture
@@ -93,92 +37,6 @@ def test_kernels_are_turned_round(folder):
   assert source.settings['t5.decoder_layers'] == 1
 
 
-def test_aliases_of_the_embedding_must_agree(folder):
-  arrays = t5_arrays()
-  same = arrays['shared.weight']
-  arrays |= {
-    'lm_head.weight': same.copy(),
-    'encoder.embed_tokens.weight': same.copy(),
-    'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight': same,
-  }
-  source = open_huggingface(write(folder, T5, arrays))
-  assert len(source.ignored) == 3
-  np.testing.assert_array_equal(source.weights[EMBEDDING].read(), same)
-  arrays['lm_head.weight'] = same + 1
-  source = open_huggingface(write(folder, T5, arrays))
-  with pytest.raises(InputError, match=r'lm_head.weight should be the same as shared'):
-    source.weights[EMBEDDING].read()
-
-
-@pytest.mark.parametrize(
-  'fields',
-  [
-    {'tie_word_embeddings': False},
-    {'tie_word_embeddings': True, 'scale_decoder_outputs': False},
-  ],
-)
-def test_logits_that_are_not_scaled_have_a_kernel(folder, fields):
-  arrays = t5_arrays()
-  source = open_huggingface(write(folder, T5 | fields, arrays))
-  assert source.settings['t5.tied_logits'] is False
-  np.testing.assert_array_equal(
-    source.weights[LOGITS].read(), arrays['shared.weight'].T
-  )
-  arrays['lm_head.weight'] = random(20, 8)
-  source = open_huggingface(write(folder, T5 | fields, arrays))
-  np.testing.assert_array_equal(
-    source.weights[LOGITS].read(), arrays['lm_head.weight'].T
-  )
-
-
-ENCODER, DECODER = (f'{side}.embed_tokens.weight' for side in ('encoder', 'decoder'))
-
-
-@pytest.mark.parametrize('tied', [True, False])
-@pytest.mark.parametrize('prefix', ['', 'model.'])
-@pytest.mark.parametrize('names', ['e', 'd', 'h', 'ed', 'edh', 'sedh'])
-def test_the_embedding_is_found_under_any_of_its_names(folder, names, prefix, tied):
-  arrays = t5_arrays()
-  embedding, head = arrays.pop('shared.weight'), random(20, 8)
-  written = [
-    {'s': 'shared.weight', 'e': ENCODER, 'd': DECODER, 'h': 'lm_head.weight'}[letter]
-    for letter in names
-  ]
-  # Without any other, and where it is tied, the head is the embedding.
-  same = tied or names == 'h'
-  arrays |= {
-    prefix + name: embedding.copy() if same or name != 'lm_head.weight' else head
-    for name in written
-  }
-  source = open_huggingface(write(folder, T5 | {'tie_word_embeddings': tied}, arrays))
-  weight = source.weights[EMBEDDING]
-  assert weight.name == prefix + written[0]
-  np.testing.assert_array_equal(weight.read(), embedding)
-  assert (LOGITS in source.weights) != tied
-  if not tied:
-    logits = source.weights[LOGITS]
-    expected = head if 'h' in names and names != 'h' else embedding
-    assert logits.shape == (8, 20)
-    np.testing.assert_array_equal(logits.read(), expected.T)
-  used = {weight.name for weight in source.weights.values()}
-  assert used.isdisjoint(source.ignored)
-  assert used | source.ignored.keys() == arrays.keys()
-
-
-@pytest.mark.parametrize('tied', [True, False])
-@pytest.mark.parametrize(
-  ('first', 'other'),
-  [('shared.weight', ENCODER), ('shared.weight', DECODER), (ENCODER, DECODER)],
-)
-def test_embeddings_that_differ_are_an_error(folder, first, other, tied):
-  arrays = t5_arrays()
-  embedding = arrays.pop('shared.weight')
-  arrays |= {first: embedding, other: embedding + 1}
-  source = open_huggingface(write(folder, T5 | {'tie_word_embeddings': tied}, arrays))
-  with pytest.raises(InputError, match=rf'{other} should be the same as {first}, but'):
-    source.weights[EMBEDDING].read()
-
-
 def test_one_parameter_under_two_names_is_an_error(folder):
   arrays = t5_arrays()
   norm = 'encoder.final_layer_norm.weight'
@@ -191,65 +49,6 @@ def test_an_encoder_alone_is_refused(folder):
   arrays = {n: a for n, a in t5_arrays().items() if not n.startswith('decoder')}
   with pytest.raises(InputError, match=r'an encoder alone.* T5ForConditionalGenerat'):
     open_huggingface(write(folder, T5, arrays))
-
-
-def vit_arrays() -> dict[str, np.ndarray]:
-  """Returns the arrays of a ViT of one layer, as transformers names them."""
-  block = 'encoder.layer.0'
-  kernels = {
-    f'{block}.attention.attention.query': (8, 8),
-    f'{block}.attention.attention.key': (8, 8),
-    f'{block}.attention.attention.value': (8, 8),
-    f'{block}.attention.output.dense': (8, 8),
-    f'{block}.intermediate.dense': (12, 8),
-    f'{block}.output.dense': (8, 12),
-    'embeddings.patch_embeddings.projection': (8, 3, 2, 2),
-  }
-  arrays = {
-    'embeddings.cls_token': random(1, 1, 8),
-    'embeddings.position_embeddings': random(1, 5, 8),
-  }
-  for name, shape in kernels.items():
-    arrays |= {f'{name}.weight': random(*shape), f'{name}.bias': random(shape[0])}
-  for name in ('layernorm', f'{block}.layernorm_before', f'{block}.layernorm_after'):
-    arrays |= {f'{name}.weight': random(8), f'{name}.bias': random(8)}
-  return arrays
-
-
-@pytest.mark.parametrize(
-  'fields', [{}, {'patch_size': [2, 2]}, {'image_size': [4, 4], 'patch_size': [2, 2]}]
-)
-def test_squares_may_be_given_as_height_and_width(folder, fields):
-  source = open_huggingface(write(folder, VIT | fields, vit_arrays()))
-  assert source.settings == {
-    'vit.patch': 2,
-    'vit.width': 8,
-    'vit.layers': 1,
-    'vit.heads': 2,
-    'vit.mlp': 12,
-    'vit.class_token': True,
-    'vit.norm_epsilon': 1e-12,
-    'vit.gelu': 'exact',
-  }
-
-
-@pytest.mark.parametrize(
-  ('fields', 'message'),
-  [
-    ({'image_size': [2, 8]}, r'image_size is \[2, 8\]; only squares can be read'),
-    ({'image_size': 8}, r'image_size 8 and patch_size 2 make 17 tokens, .* of 5'),
-    ({'image_size': None}, r'image_size 224 and patch_size 2 make 12545 tokens'),
-    ({'patch_size': 4}, r'patch_size is 4, but the weights have 2'),
-    ({'patch_size': None}, r'patch_size is 16, but the weights have 2'),
-    ({'hidden_size': 16}, r'hidden_size is 16, but the weights have 8'),
-    ({'num_hidden_layers': None}, r'num_hidden_layers is 12 by default, but .* have 1'),
-    ({'intermediate_size': None}, r'intermediate_size is 3072 by default, but'),
-    ({'num_attention_heads': 0}, r'num_attention_heads is 0, but should be a whole'),
-  ],
-)
-def test_a_config_of_other_sizes_is_an_error(folder, fields, message):
-  with pytest.raises(InputError, match=message):
-    open_huggingface(write(folder, VIT | fields, vit_arrays()))
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
@@ -288,69 +87,6 @@ def test_files_in_parts(folder):
     (folder / 'model.safetensors.index.json').write_text(text)
     with pytest.raises(InputError, match=r'index.json has no weight_map from names'):
       open_huggingface(folder)
-
-
-@pytest.mark.parametrize(
-  ('config', 'message'),
-  [
-    (T5 | {'model_type': 'umt5'}, "model_type is 'umt5'; only vit and t5 can be read"),
-    (
-      T5 | {'model_type': ['t5']},
-      r"model_type is \['t5'\]; only vit and t5 can be read",
-    ),
-    (T5 | {'model_type': None}, r'config.json: there is no model_type, .* --workdir'),
-    (
-      T5 | {'feed_forward_proj': 'gated-silu'},
-      "feed_forward_proj is 'gated-silu'; only relu and gated-gelu can be read",
-    ),
-    (
-      T5 | {'feed_forward_proj': 'gated-gelu'},
-      r"is 'gated-gelu', but the weights have",
-    ),
-    (T5 | {'dense_act_fn': 'silu'}, "dense_act_fn is 'silu'; only 'relu' can be read"),
-    (T5 | {'is_gated_act': True}, 'is_gated_act is True; only False can be read'),
-    (T5 | {'tie_word_embeddings': 'no'}, "is 'no', but should be true or false"),
-    (T5 | {'num_layers': 2}, 'num_layers is 2, but the weights have 1; use the config'),
-    (T5 | {'num_decoder_layers': 2}, 'num_decoder_layers is 2, but the weights have 1'),
-    (T5 | {'d_ff': '12'}, "d_ff is '12', but should be a whole number from 1"),
-    (T5 | {'num_heads': True}, 'num_heads is True, but should be a whole number'),
-    (T5 | {'relative_attention_num_buckets': 64}, 'num_buckets is 64; only 32'),
-    (T5 | {'relative_attention_max_distance': 64}, 'max_distance is 64; only 128'),
-    (T5 | {'layer_norm_epsilon': 1e-5}, r'epsilon is 1e-05; only 1e-06'),
-    (
-      {k: v for k, v in T5.items() if k != 'd_kv'},
-      'config.json: d_kv is 64 by default, but the weights have 2',
-    ),
-    (T5 | {'d_kv': None}, 'd_kv is 64 by default, but the weights have 2'),
-    (VIT | {'hidden_act': 'silu'}, "hidden_act is 'silu'; only gelu and gelu_new and"),
-    (VIT | {'patch_size': [2, 4]}, r'patch_size is \[2, 4\]; only squares can be read'),
-    (VIT | {'patch_size': [2, 2, 2]}, 'patch_size is .* one or two whole numbers'),
-    (VIT | {'patch_size': '2'}, "patch_size is '2', but should be one or two whole"),
-    (VIT | {'layer_norm_eps': '1e-6'}, "layer_norm_eps is '1e-6', but should be a num"),
-    (VIT | {'qkv_bias': False}, 'qkv_bias is False; only True'),
-    (VIT | {'num_channels': 1}, 'num_channels is 1; only 3'),
-    (VIT, r'SelfAttention.k.weight \[6, 8\] has no place in the model'),
-  ],
-)
-def test_other_models_are_refused(folder, config, message):
-  with pytest.raises(InputError, match=message):
-    open_huggingface(write(folder, config, t5_arrays()))
-
-
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    (b'{"model_type": "t5",', r'config.json is not JSON: Expecting'),
-    (b'{"model_type": "\xff"}', r"config.json is not JSON: 'utf-8' codec"),
-    (b'[]', r'config.json holds list, not named fields'),
-    (POINTER, r'config.json is a Git LFS pointer, not the data: run `git lfs pull`'),
-  ],
-)
-def test_a_damaged_config_is_an_error(folder, text, message):
-  write(folder, T5, t5_arrays())
-  (folder / 'config.json').write_bytes(text)
-  with pytest.raises(InputError, match=message):
-    open_huggingface(folder)
 
 
 def test_a_kernel_that_cannot_be_split_into_heads_is_an_error(folder):

@@ -160,7 +160,9 @@ def test_arrays_in_many_chunks_are_read(chunked):
 @pytest.mark.parametrize('chunk', ['0.0', '1.1', '2.1'])
 def test_a_missing_chunk_is_an_error(chunked, chunk):
   (chunked / 'target.extra' / chunk).unlink()
-  message = rf'target.extra/{chunk} is missing, one of 6 chunks of .*target/extra; copy'
+  message = (
+    rf'target.extra/{chunk} is missing, which holds a part of .*target/extra; copy'
+  )
   with pytest.raises(InputError, match=message):
     open_t5x(chunked)
 
@@ -214,6 +216,14 @@ def test_a_damaged_chunk_is_an_error(chunked, spoil, message):
   weight = open_t5x(chunked).weights['t5/extra']
   with pytest.raises(InputError, match=message):
     weight.read()
+
+
+def test_a_missing_only_chunk_is_an_error(t5x):
+  (t5x / 'target.encoder.encoder_norm.scale' / '0').unlink()
+  with pytest.raises(
+    InputError, match=r'scale/0 is missing, which holds all of .*/enc'
+  ):
+    open_t5x(t5x)
 
 
 def test_missing_metadata_is_an_error(chunked):

@@ -89,3 +89,14 @@ def test_arrays_without_a_place_are_errors(arrays, tmp_path):
   np.savez(file, **arrays)
   with pytest.raises(InputError, match="has no 'vit/embedding/kernel'"):
     open_vit_npz(file)
+
+
+def test_one_parameter_in_both_spellings_is_an_error(arrays, tmp_path):
+  newer = 'Transformer/encoderblock_0/LayerNorm_1/scale'
+  older = newer.replace('_1/scale', '_2/scale')
+  file = tmp_path / 'both.npz'
+  np.savez(file, **arrays | {name: np.ones(24) for name in (older, newer)})
+  with pytest.raises(
+    InputError, match=rf'both {older} and {newer}, which are the same'
+  ):
+    open_vit_npz(file)
