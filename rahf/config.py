@@ -107,6 +107,7 @@ RULES: dict[str, rules.Rule] = {
   **dict.fromkeys(('precompile.topology', 'export.dir'), rules.text),
   'export.step': rules.whole(-1),
   'export.program': rules.truth,
+  'export.dtype': rules.one_of(('', *DTYPES)),
 }
 # Of an image; attention compares each with each.
 MOST_TOKENS = 2**14
@@ -246,8 +247,9 @@ def default_config() -> ConfigDict:
       # For --mode=precompile: a TPU topology such as 'v5e:2x4'; '' is what is here.
       precompile=dict(topology=''),
       # For --mode=export: which checkpoint, -1 for the newest; where to, '' for
-      # DIR/export; whether to add the inference step as a `jax.export` artifact.
-      export=dict(step=-1, dir='', program=False),
+      # DIR/export; whether to add the inference step as a `jax.export` artifact; the
+      # dtype to compute in, '' for that of training (float32 for config.init.rahf).
+      export=dict(step=-1, dir='', program=False, dtype=''),
     )
   )
   return config.lock()

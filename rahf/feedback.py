@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, UInt8
 
 from rahf import config as config_lib
-from rahf import model_directory
+from rahf import model_directory, model_files
 from rahf.data import inputs, schema, words
 from rahf.data.decoding import PromptRow, encode_prompt
 from rahf.data.images import resize
@@ -57,8 +57,9 @@ def load(
     devices: over which batches are split, None for the first of this process.
 
   Raises:
-    InputError: there is no such directory, or it is damaged, or was written by a
-      version that this one cannot read; says what to do.
+    InputError: there is no such directory, or it is damaged (its files are compared
+      with their SHA-256), or was written by a version that this one cannot read; says
+      what to do.
   """
   folder = model_directory.find(path)
   description = model_directory.read_description(folder)
@@ -67,8 +68,8 @@ def load(
       raise InputError(f'dtype = {dtype!r} is none of {", ".join(config_lib.DTYPES)}')
     sizes = dataclasses.replace(description.model, dtype=dtype)
     description = dataclasses.replace(description, model=sizes)
-  tokenizer = model_directory.read_tokenizer(folder, description.model)
-  params = model_directory.read_params(folder, RAHF(description.model))
+  tokenizer = model_files.read_tokenizer(folder, description)
+  params = model_files.read_params(folder, description)
   return Model(description, params, tokenizer, batch_size=batch_size, devices=devices)
 
 
@@ -197,11 +198,15 @@ class Model:
       raise InputError(
         f'its prompt {prompt!r} is no valid Unicode ({error}); read it as UTF-8'
       ) from None
+    description = self.description
+    if description.joined_words:  # The words, and how many there are, stay the same.
+      prompt = ' '.join(words.label_tokens(prompt))
     return encode_prompt(
       prompt,
       self.tokenizer,
-      self.description.model.variant,
-      self.description.text_length,
+      description.model.variant,
+      description.text_length,
+      description.tasks,
     )
 
   def fill(self, count: int) -> Int[np.ndarray, 'B']:

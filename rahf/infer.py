@@ -50,6 +50,7 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 from rahf.feedback import Example, Model, load
 from rahf.interruption import Interruption
+from rahf.model_directory import Description
 from rahf.output import (
   FORMATS,
   PART_ROWS,
@@ -114,7 +115,8 @@ def infer(job: Job, interruption: Interruption) -> int:
     check_apart(job.input, place)
     source = open_source(job.input, job.prompts)
     folder = model_directory.find(job.model)
-    step = model_directory.read_description(folder).step
+    description = model_directory.read_description(folder)
+    step = description.step
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
     check_place(place)
@@ -122,7 +124,7 @@ def infer(job: Job, interruption: Interruption) -> int:
       held.enter_context(locks.alone(place))
     output = Output(
       place,
-      _settings(job, folder, source),
+      _settings(job, folder, description, source),
       about=_about(job, step),
       # Full batches, but for the last.
       part_rows=batch * -(-PART_ROWS // batch),
@@ -168,9 +170,13 @@ def _check(job: Job) -> None:
   distributed.check_joined()
 
 
-def _settings(job: Job, folder: epath.Path, source: Source) -> Settings:
+def _settings(
+  job: Job, folder: epath.Path, description: Description, source: Source
+) -> Settings:
   names = (model_directory.DESCRIPTION, model_directory.TOKENIZER)
-  model = digest_files(folder / name for name in (*names, model_directory.WEIGHTS))
+  model = description.fingerprint or digest_files(
+    folder / name for name in (*names, model_directory.WEIGHTS)
+  )
   return Settings(model, source.digest, source.rows, job.maps, job.format)
 
 

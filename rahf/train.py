@@ -84,7 +84,7 @@ def plan_weights(config: ConfigDict, experiment: Experiment) -> loading.Plan:
     InputError: what config.init names cannot be read or does not fit the model.
   """
   plan = loading.plan(
-    loading.open_sources(config.init),
+    loading.open_sources(config.init, experiment.model.config.vit),
     by_path(experiment.states.abstract.params),
     experiment.model.config,
   )

@@ -13,11 +13,14 @@ ROOT = pathlib.Path(rahf.__file__).parent
 # From the top; a module may import modules of lower layers, and of its own.
 LAYERS = [
   {'main'},
-  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate', 'serve'},
+  {
+    *('train', 'evaluate', 'infer', 'export', 'export_weights', 'precompile'),
+    *('annotate', 'serve'),
+  },
   {'report', 'crowd', 'rewards', 'service'},
   {'ceiling', 'gallery', 'page'},
   {'artifact', 'card', 'compare', 'experiment', 'feedback', 'scorecard'},
-  {'comparison', 'model_directory', 'output'},
+  {'comparison', 'model_directory', 'model_files', 'output'},
   {'samples'},
   {
     *('blueprint', 'checkpoint', 'checksums', 'config', 'contents', 'devices'),
@@ -27,7 +30,7 @@ LAYERS = [
     *('torch_gradient', 'typesetting', 'work_directory'),
   },
   {'models', 'metrics', 'data', 'costs', 'charts'},
-  {'atomic', 'locks', 'places', 'rules', 'strict_json', 'tree'},
+  {'atomic', 'digests', 'locks', 'places', 'rules', 'strict_json', 'tree'},
   {'errors'},
 ]
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -1,6 +1,7 @@
 """One record, or an image and a prompt, to arrays of a batch's row, on the host."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,11 +61,19 @@ class PromptRow(NamedTuple):
 
 
 def encode_prompt(
-  prompt: str, tokenizer: Tokenizer, variant: Variant, length: int
+  prompt: str,
+  tokenizer: Tokenizer,
+  variant: Variant,
+  length: int,
+  tasks: Sequence[str] | None = None,
 ) -> PromptRow:
-  """Tokenises one prompt to texts of `length` tokens, as in training."""
+  """Tokenises one prompt to texts of `length` tokens, as in training.
+
+  Args:
+    tasks: what stands in front of the prompt in each text, None for the variant's.
+  """
   pieces = tokenizer.encode(prompt)
-  texts = prompt_texts(tokenizer, pieces, variant, length)
+  texts = prompt_texts(tokenizer, pieces, variant, length, tasks)
   return PromptRow(pieces, texts.ids, word_end_mask(pieces, length), texts.truncated)
 
 

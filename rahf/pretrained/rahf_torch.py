@@ -1,10 +1,9 @@
 """Reads the public PyTorch checkpoint of RAHF, in its multi-head and single-head form.
 
-Both hold a ViT and a T5 in Hugging Face's names, and heads. The multi-head form is our
-`multi_head`. The single-head form is our `augmented_prompt`, but knows other task
-strings than ours: it was trained with `<output> SCORE: plausibility </output>` in
-front of the prompt, likewise alignment, aesthetics and overall, and with
-`<output> HEATMAP: implausibility </output>` and misalignment.
+Both hold a ViT and a T5 in Hugging Face's names, and heads, in one file (`torch.save`)
+or in a Hugging Face directory of such arrays. The multi-head form is our `multi_head`.
+The single-head form is our `augmented_prompt`, with other task strings (`TASKS`). Both
+were trained on prompts without punctuation: the words, joined by single spaces.
 
 The original has no padding mask, and pads captions to the longest of their batch. So
 `mask_padding` is not among the settings: with it, our model says of each prompt what
@@ -22,13 +21,23 @@ import numpy as np
 from etils import epath
 
 from rahf.errors import InputError
+from rahf.models.rahf import MAPS, SCORES
 from rahf.pretrained.hf_names import (
   PREFIXES,
-  Arrange,
   arranged_shape,
+  keep,
   rename,
   t5_table,
   vit_table,
+)
+from rahf.pretrained.huggingface import (
+  INDEX,
+  PICKLE,
+  PICKLE_INDEX,
+  SINGLE,
+  Tensor,
+  read_tensors,
+  read_torch,
 )
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.rahf_torch_names import (
@@ -40,7 +49,6 @@ from rahf.pretrained.rahf_torch_names import (
 )
 from rahf.pretrained.source import Source, Weight
 from rahf.pretrained.t5x import t5_settings
-from rahf.pretrained.torch_archive import Tensor, open_torch
 from rahf.pretrained.vit_npz import vit_settings
 
 LICENCE = (
@@ -54,28 +62,77 @@ EMBEDDING_ALIASES = (
   't5.decoder.embed_tokens.weight',
   't5.lm_head.weight',
 )
-HEAD_WIDTH = 64  # Of the attention in every released ViT.
+# No shape tells how many attention heads a ViT has. These are of the released ones, Ti
+# to H, by their widths.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+# In front of the prompt, in the order of our texts.
+TASKS = (
+  *(f'<output> HEATMAP: {name} </output> ' for name in MAPS),
+  *(f'<output> SCORE: {name} </output> ' for name in SCORES),
+  '',
+)
+# Names that only this model has begin like this.
+OWN_PREFIXES = ('heatmap_predictor.', 'score_predictor.')
 
 
-def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> Source:
+def find_rahf_torch(directory: epath.Path) -> epath.Path | None:
+  """Returns what to open of a directory: itself, or the .pt file in it.
+
+  Returns:
+    None if it holds something else.
+
+  Raises:
+    InputError: there are several .pt files, or files of weights alone that cannot be
+      read.
+  """
+  if any((directory / n).exists() for n in (SINGLE, INDEX, PICKLE, PICKLE_INDEX)):
+    try:
+      names = read_tensors(directory)
+    except InputError:
+      if (directory / 'config.json').exists():
+        return None  # Perhaps of another model, whose reader says what is wrong.
+      raise
+    return directory if any(n.startswith(OWN_PREFIXES) for n in names) else None
+  files = sorted(directory.glob('*.pt'))
+  if len(files) > 1:
+    shown = ', '.join(file.name for file in files[:5])
+    raise InputError(f'{directory} holds {shown}; name one of these files')
+  return files[0] if files else None
+
+
+def open_rahf_torch(
+  path: epath.PathLike, *, vit_heads: int | None = None, vit_width: int | None = None
+) -> Source:
   """Opens a checkpoint without reading its arrays.
 
   Args:
-    path: the .pt file, local or in a bucket (gs://…).
-    vit_heads: attention heads of the ViT, which no shape tells; if not given, as
-      many as are 64 wide, as in all released ones.
+    path: the .pt file or a Hugging Face directory, local or in a bucket (gs://…).
+    vit_heads: attention heads of a ViT whose width is not in `HEADS`.
+    vit_width: the only width of which `vit_heads` are; None: of any.
 
   Raises:
-    InputError: it is no such checkpoint, damaged, or not safe to read.
+    InputError: it is no such checkpoint, damaged, or not safe to read; or its ViT has
+      an unknown number of heads.
   """
-  tensors = open_torch(path)
+  path = epath.Path(path)
+  tensors = read_tensors(path) if path.is_dir() else read_torch(path)
   ignored = {}
   for name in tensors:
     if name in EMBEDDING_ALIASES:
       ignored[name] = 'the token embedding under another name'
     elif name.startswith('vit.pooler.'):
       ignored[name] = 'pooler of the class token'
-  weights = _place(path, tensors, ignored, vit_heads)
+  width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
+  if vit_width not in (None, width):
+    vit_heads = None
+  heads = HEADS.get(width, vit_heads)
+  if not heads or width % heads:
+    raise InputError(
+      f'{path} has a ViT of width {width}, and nothing in it says how many attention '
+      f'heads that has; give --config.model.vit.width={width} and '
+      '--config.model.vit.heads=… (in Python, give vit_heads to open_rahf_torch)'
+    )
+  weights = _place(path, tensors, ignored, heads)
   if OURS_EMBEDDING in weights:
     aliases = {name: tensors[name] for name in EMBEDDING_ALIASES if name in tensors}
     read = functools.partial(_read_embedding, path, tensors[EMBEDDING], aliases)
@@ -87,6 +144,8 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
     ignored=ignored,
     settings=_settings(weights, path),
     licence=LICENCE,
+    tasks=None if any(path.startswith('score_head_') for path in weights) else TASKS,
+    joined_words=True,
   )
 
 
@@ -94,11 +153,11 @@ def _place(
   path: epath.PathLike,
   tensors: Mapping[str, Tensor],
   ignored: Mapping[str, str],
-  vit_heads: int | None,
+  vit_heads: int,
 ) -> dict[str, Weight]:
   """Returns what is not ignored, by our path."""
   tables = {
-    'vit.': vit_table(vit_heads or _vit_heads(path, tensors)),
+    'vit.': vit_table(vit_heads),
     't5.': t5_table(),
     '': head_table(_score_channels(path, tensors)),
   }
@@ -116,19 +175,9 @@ def _place(
       shape = arranged_shape(tensor.shape, arrange)
     except ValueError as error:
       raise InputError(f'{path}: {name} {list(tensor.shape)}: {error}') from None
-    read = functools.partial(_read, tensor, arrange)
-    weights[ours] = Weight(name, shape, tensor.storage.dtype, read)
+    read = functools.partial(tensor.read, arrange)
+    weights[ours] = Weight(name, shape, tensor.dtype, read)
   return weights
-
-
-def _vit_heads(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
-  width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
-  if width % HEAD_WIDTH:
-    raise InputError(
-      f'{path} has a ViT of width {width}, and does not say how many attention heads; '
-      'give vit_heads to open_rahf_torch'
-    )
-  return width // HEAD_WIDTH
 
 
 def _score_channels(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
@@ -151,17 +200,13 @@ def _shape(
   )
 
 
-def _read(tensor: Tensor, arrange: Arrange) -> np.ndarray:
-  return arrange(tensor.read())
-
-
 def _read_embedding(
   path: epath.PathLike, embedding: Tensor, aliases: Mapping[str, Tensor]
 ) -> np.ndarray:
   """Returns the embedding; raises InputError where it differs under another name."""
-  array = embedding.read()
+  array = embedding.read(keep)
   for name, alias in aliases.items():
-    if alias != embedding and not np.array_equal(alias.read(), array):
+    if not np.array_equal(alias.read(keep), array):
       raise InputError(
         f'{path}: {name} should be the same as {EMBEDDING}, but has other values'
       )
