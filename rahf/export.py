@@ -6,12 +6,12 @@ exists is complete.
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -20,17 +20,16 @@ from rahf.data import open_dataset, schema
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.evaluation.samples import THRESHOLD
-from rahf.fileio import locks, strict_json
+from rahf.fileio import digests, locks, strict_json
 from rahf.fileio.paths import find
-from rahf.inference import jax_export, model_directory
+from rahf.inference import jax_export, model_directory, model_files
 from rahf.inference.model_card import model_card
 from rahf.inference.model_directory import Description
 from rahf.inference.step import from_pixels, make_infer
 from rahf.models.init import abstract_params
-from rahf.models.rahf import RAHF
+from rahf.models.rahf import RAHF, RAHFConfig
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
-from rahf.runtime.tree import by_path
 from rahf.workdir import checkpoint, ownership
 
 DATA_TERMS = {
@@ -45,6 +44,18 @@ OTHER_TERMS = 'terms not known here; ask where it came from'
 WEIGHTS_HEADING = '## Initial weights'
 
 
+class Content(NamedTuple):
+  """What a model directory is made of.
+
+  Attributes:
+    params: arrays of NumPy, nested.
+  """
+
+  description: Description
+  params: Any
+  tokenizer: Tokenizer
+
+
 def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
   """Exports a checkpoint and prints where to and how to use it.
 
@@ -57,39 +68,70 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
-  if jax.process_count() > 1:
-    raise InputError('--mode=export runs in one process; leave --multihost out')
   ownership.check_workdir(workdir, config)
   folder = workdir / 'export'
   if config.export.dir:
     folder = find(config.export.dir, 'config.export.dir').absolute()
+
+  def gather() -> Content:
+    step = find_step(workdir, config)
+    description = describe(config, workdir, step)
+    abstract = abstract_params(RAHF(description.model))
+    part = 'average' if config.train.average else 'params'
+    params = checkpoint.read_params(workdir, step, abstract, part)
+    return Content(description, params, find_tokenizer(config, workdir))
+
+  make(folder, gather, interruption, program=config.export.program)
+
+
+def make(
+  folder: epath.Path,
+  gather: Callable[[], Content],
+  interruption: Interruption,
+  *,
+  program: bool,
+) -> None:
+  """Makes a model directory and prints how to use it.
+
+  Args:
+    gather: returns what it is made of; called once the place is known to be free.
+    program: whether to add `program.jaxexport` (`artifact.py`).
+
+  Raises:
+    InputError: what is in the way is not a model directory, or another process
+      writes it; and what `gather` raises.
+    Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
+  """
+  if jax.process_count() > 1:
+    raise InputError('--mode=export runs in one process; leave --multihost out')
   _check_place(folder)
   with contextlib.ExitStack() as held:
     with distributed.interruptible(interruption):
-      step = find_step(workdir, config.export.step)
-      description = describe(config, workdir, step)
+      content = gather()
       place = held.enter_context(_workshop(folder))
-      params = checkpoint.read_params(
-        workdir, step, abstract_params(RAHF(description.model))
-      )
-      tokenizer = find_tokenizer(config, workdir)
-      _fill(place, description, params, tokenizer, config.export.program)
+      _fill(place, *content, program)
     # Two renames that no signal may come between.
     _replace(place, folder)
   print(f"Written to {folder}; in Python: rahf.load('{folder}').score(images, prompts)")
 
 
-def find_step(workdir: epath.Path, wanted: int) -> int:
-  """Returns the step to export, the newest if `wanted` is -1.
+def find_step(workdir: epath.Path, config: ConfigDict) -> int:
+  """Returns the step to export, the newest if `config.export.step` is -1.
 
   Raises:
     InputError: it has no complete checkpoint.
   """
-  steps = ownership.complete_steps(workdir)
+  steps, wanted = ownership.complete_steps(workdir), config.export.step
   if not steps:
-    raise InputError(
-      f'{workdir} has no checkpoint to export; train first, with the same --workdir'
-    )
+    hint, init = 'train first, with the same --workdir', config.init
+    if init.rahf:
+      hint += f'; to export {init.rahf} as it is, leave --workdir out'
+    elif init.vit or init.t5:
+      hint += (
+        '. A ViT and a T5 (config.init.vit, config.init.t5) have no heads for scores '
+        'and maps; only a whole model, config.init.rahf, is exported without training'
+      )
+    raise InputError(f'{workdir} has no checkpoint to export; {hint}')
   if wanted >= 0 and wanted not in steps:
     there = ', '.join(map(str, steps))
     raise InputError(
@@ -104,7 +146,7 @@ def describe(config: ConfigDict, workdir: epath.Path, step: int) -> Description:
   mixture = config.data.mixture or ((config.data.name, 1.0),)
   words = config.keywords
   return Description(
-    model=config_lib.model_config(config),
+    model=exported_model(config),
     step=step,
     text_length=config.data.text_length,
     target_length=config.data.target_length,
@@ -118,6 +160,12 @@ def describe(config: ConfigDict, workdir: epath.Path, step: int) -> Description:
     weights=read_weights_section(workdir),
     metrics=metrics,
   )
+
+
+def exported_model(config: ConfigDict) -> RAHFConfig:
+  """Returns the model with the dtype that `config.export` asks for."""
+  model = config_lib.model_config(config)
+  return dataclasses.replace(model, dtype=config.export.dtype or model.dtype)
 
 
 def read_metrics(workdir: epath.Path, step: int) -> dict[str, dict[str, float | None]]:
@@ -220,9 +268,7 @@ def _fill(
   folder = place / NEW
   folder.mkdir(parents=True)
   (folder / model_directory.TOKENIZER).write_bytes(tokenizer.to_bytes())
-  data = safetensors.numpy.save(by_path(params))
-  (folder / model_directory.WEIGHTS).write_bytes(data)
-  del data
+  model_files.write_params(folder / model_directory.WEIGHTS, params)
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder / model_directory.ORBAX, params)
   if program:
@@ -238,6 +284,7 @@ def _fill(
       f'{path.name}: {", ".join(jax_export.PLATFORMS)}; reloaded on '
       f'{jax.default_backend()}, largest difference {difference:.2g}'
     )
+  description = dataclasses.replace(description, files=digests.describe(folder))
   card = model_card(description, program=program)
   (folder / model_directory.CARD).write_text(card)
   description_json = model_directory.to_json(description)
@@ -250,7 +297,8 @@ def _check_place(folder: epath.Path) -> None:
     return
   if not folder.is_dir() or any(folder.iterdir()):
     raise InputError(
-      f'{folder} exists and is not a model directory; name another by config.export.dir'
+      f'{folder} exists and is not a model directory; name another with '
+      '--config.export.dir'
     )
 
 

@@ -51,6 +51,7 @@ from rahf.fileio import locks
 from rahf.fileio.table_files import check_pyarrow
 from rahf.inference import model_directory, output_ranges
 from rahf.inference.model import Example, Model, load
+from rahf.inference.model_directory import Description
 from rahf.inference.results_folder import (
   FORMATS,
   PART_ROWS,
@@ -118,7 +119,8 @@ def infer(job: Job, interruption: Interruption) -> int:
     check_apart(job.input, place)
     source = open_source(job.input, job.prompts)
     folder = model_directory.find(job.model)
-    step = model_directory.read_description(folder).step
+    description = model_directory.read_description(folder)
+    step = description.step
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
     check_place(place)
@@ -126,7 +128,7 @@ def infer(job: Job, interruption: Interruption) -> int:
       held.enter_context(locks.locked(place))
     output = Output(
       place,
-      _settings(job, folder, source),
+      _settings(job, folder, description, source),
       about=_about(job, step),
       # Full batches, but for the last.
       part_rows=batch * -(-PART_ROWS // batch),
@@ -180,9 +182,13 @@ def _check(job: Job) -> None:
   distributed.check_joined()
 
 
-def _settings(job: Job, folder: epath.Path, source: Source) -> Settings:
+def _settings(
+  job: Job, folder: epath.Path, description: Description, source: Source
+) -> Settings:
   names = (model_directory.DESCRIPTION, model_directory.TOKENIZER)
-  model = digest_files(folder / name for name in (*names, model_directory.WEIGHTS))
+  model = description.fingerprint or digest_files(
+    folder / name for name in (*names, model_directory.WEIGHTS)
+  )
   return Settings(model, source.digest, source.rows, job.maps, job.format)
 
 

@@ -48,7 +48,8 @@ _MODE = flags.DEFINE_enum(
   'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
   'infer: score the images of --input with an exported model, into the folder '
   '--output; run the same command to continue after a stop; '
-  'export: make a model directory of it, DIR/export or config.export.dir, for '
+  'export: make a model directory of it, DIR/export or config.export.dir, or without '
+  '--workdir of the weights that config.init.rahf names, as they are, for '
   'rahf.load(...).score(images, prompts), which gives plausibility, alignment, '
   'aesthetics and overall in [0, 1], higher is better, maps of implausibility and '
   'misalignment in [0, 1], higher is worse, and for each word the probability in '
@@ -161,6 +162,8 @@ def _run(interruption: Interruption) -> int:
     return 0
   if _MODE.value == 'train':
     from rahf.train import train as run
+  elif _MODE.value == 'export' and _WORKDIR.value is None and _CONFIG.value.init.rahf:
+    from rahf.export_weights import export_weights as run
   elif _MODE.value == 'export':
     from rahf.export import export as run
   else:

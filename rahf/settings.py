@@ -20,7 +20,7 @@ from rahf.fileio.validators import (
   truth,
   whole,
 )
-from rahf.models.rahf import RAHFConfig
+from rahf.models.rahf import DTYPES, RAHFConfig
 from rahf.runtime.accelerator import PLATFORMS
 
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
@@ -251,11 +251,13 @@ class Export:
     step: which checkpoint, -1 for the newest.
     dir: where to, '' for DIR/export.
     program: whether to add the inference step as a `jax.export` artifact.
+    dtype: to compute in, '' for that of training (float32 for config.init.rahf).
   """
 
   step: Limit = -1
   dir: Text = ''
   program: Flag = False
+  dtype: Annotated[str, one_of(('', *DTYPES))] = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -269,10 +269,19 @@ def tasks(variant: Variant) -> tuple[str, ...]:
 
 
 def prompt_texts(
-  tokenizer: Tokenizer, pieces: PromptPieces, variant: Variant, length: int
+  tokenizer: Tokenizer,
+  pieces: PromptPieces,
+  variant: Variant,
+  length: int,
+  prefixes: Sequence[str] | None = None,
 ) -> Texts:
-  """Returns the ids of a prompt after each of the task strings."""
-  rows = [[*tokenizer.ids(task), *pieces.ids] for task in tasks(variant)]
+  """Returns the ids of a prompt after each of the task strings.
+
+  Args:
+    prefixes: the task strings, None for the variant's own.
+  """
+  prefixes = tasks(variant) if prefixes is None else prefixes
+  rows = [[*tokenizer.ids(task), *pieces.ids] for task in prefixes]
   ids = np.stack([pad(row, length) for row in rows])
   return Texts(ids, any(len(row) >= length for row in rows))
 

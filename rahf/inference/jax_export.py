@@ -9,7 +9,9 @@ from etils import epath
 from jax import export
 
 from rahf.data.tokenizer import EOS
-from rahf.inference.model_directory import Description
+from rahf.errors import InputError
+from rahf.fileio import digests
+from rahf.inference.model_directory import PROGRAM, Description
 from rahf.inference.step import Infer
 
 PLATFORMS = ('cpu', 'tpu', 'cuda')
@@ -43,7 +45,7 @@ def write(
     shapes, *input_shapes(description, rows)
   )
   path.write_bytes(program.serialize())
-  reloaded = export.deserialize(bytearray(path.read_bytes()))
+  reloaded = _read(path)
   batch = random_inputs(description)
   found = reloaded.call(params, *batch)
   expected = jax.jit(step)(params, *batch)
@@ -56,6 +58,25 @@ def write(
       f'{path}: what was exported differs from the model by {difference:.3g}'
     )
   return difference
+
+
+def read(folder: epath.Path, description: Description) -> export.Exported:
+  """Opens the program of a model directory; `.call` runs it.
+
+  Raises:
+    InputError: there is none, or it has changed since it was exported.
+  """
+  path = folder / PROGRAM
+  if not path.exists():
+    raise InputError(
+      f'{path} does not exist; export the model again with --config.export.program'
+    )
+  digests.check(path, PROGRAM, description.files)
+  return _read(path)
+
+
+def _read(path: epath.Path) -> export.Exported:
+  return export.deserialize(bytearray(path.read_bytes()))
 
 
 def input_shapes(

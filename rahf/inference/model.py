@@ -32,7 +32,7 @@ from rahf.data.images.codec import resize
 from rahf.data.pipeline.decoding import PromptRow, encode_prompt
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
-from rahf.inference import model_directory
+from rahf.inference import model_directory, model_files
 from rahf.inference.feedback import Feedback
 from rahf.inference.model_directory import Description
 from rahf.inference.step import ANY_THRESHOLD, Inference, from_pixels, make_infer
@@ -60,9 +60,10 @@ def load(
     devices: over which batches are split, None for the first of this process.
 
   Raises:
-    InputError: there is no such directory, or it is damaged, or was written by a
-      version that this one cannot read; or JAX was installed or set to use a GPU or
-      TPU, finds none, and no devices are given. It says what to do.
+    InputError: there is no such directory, or it is damaged (its files are compared
+      with their SHA-256), or was written by a version that this one cannot read; or
+      JAX was installed or set to use a GPU or TPU, finds none, and no devices are
+      given. It says what to do.
     OSError: the GPU or TPU cannot be used now.
   """
   if devices is None:
@@ -74,8 +75,8 @@ def load(
       raise InputError(f'dtype = {dtype!r} is not one of {", ".join(DTYPES)}')
     sizes = dataclasses.replace(description.model, dtype=dtype)
     description = dataclasses.replace(description, model=sizes)
-  tokenizer = model_directory.read_tokenizer(folder, description.model)
-  params = model_directory.read_params(folder, RAHF(description.model))
+  tokenizer = model_files.read_tokenizer(folder, description)
+  params = model_files.read_params(folder, description)
   return Model(description, params, tokenizer, batch_size=batch_size, devices=devices)
 
 
@@ -206,12 +207,16 @@ class Model:
       raise InputError(
         f'its prompt {prompt!r} is not valid Unicode ({error}); read it as UTF-8'
       ) from None
+    description = self.description
+    if description.joined_words:  # The words, and how many there are, stay the same.
+      prompt = ' '.join(label_words.label_tokens(prompt))
     return encode_prompt(
       prompt,
       self.tokenizer,
-      self.description.model.variant,
-      self.description.text_length,
+      description.model.variant,
+      description.text_length,
       label_words.word_spans(prompt),
+      description.tasks,
     )
 
   def fill(self, count: int) -> Int[np.ndarray, 'B']:

@@ -37,8 +37,9 @@ feedback[0].overlay('implausibility').save('overlay.png')
 FILES = """## Files
 
 `model.json` describes everything, `model.safetensors` and `params/` (Orbax) hold the
-same parameters, `tokenizer.model` is SentencePiece's. Nothing here is run as code. The
-directory refers to nothing outside and can be moved."""
+same parameters, `tokenizer.model` is SentencePiece's. `model.json` has the SHA-256 of
+all others but this one, and `rahf.load` compares what it reads. Nothing here is run as
+code. The directory refers to nothing outside and can be moved."""
 PROGRAM_NOTE = """`program.jaxexport` is the inference step for cpu, tpu and cuda, of
 any batch size: `jax.export.deserialize(bytes).call(params, pixels, text, word_end)`."""
 
@@ -66,9 +67,12 @@ def _sizes(description: Description) -> str:
   model = description.model
   shapes = by_path(abstract_params(RAHF(model))).values()
   parameters = sum(math.prod(leaf.shape) for leaf in shapes)
+  trained = f'Trained for {description.step:,} steps, by'
+  if not description.data:
+    trained = 'Made from the weights of another project (see Weights), by'
   return (
     f'- {model.variant}, images of {model.image_size} px, {parameters:,} parameters\n'
-    f'- Trained for {description.step:,} steps, by rahf {description.version}'
+    f'- {trained} rahf {description.version}'
   )
 
 
@@ -121,6 +125,9 @@ def _number(value: float | None) -> str:
 
 
 def _origin(description: Description) -> str:
+  """Says what it was trained on and started from; `weights` alone if it was not."""
+  if not description.data:
+    return description.weights
   total = sum(one['weight'] for one in description.data.values())
   lines = [
     f'- {name}, {one["weight"] / total:.0%}: {one["terms"]}'
@@ -132,11 +139,14 @@ def _origin(description: Description) -> str:
 
 def _limits(description: Description) -> str:
   size, length = description.model.image_size, description.text_length
+  cut = '`.truncated` says that the end was cut.'
+  if description.joined_words:
+    cut += ' Its words alone are read, without punctuation, as in training.'
   return f"""## Limits
 
 - Images are scaled to {size} x {size} px whatever their shape; what is lost then is not
   seen.
-- Of a prompt {length - 1} tokens are read; `.truncated` says that the end was cut.
+- Of a prompt {length - 1} tokens are read; {cut}
 - It repeats the opinions of the annotators of its data, on the generators that made its
   images. On other images scores may rank well and yet be too high or too low.
 - It was not made to find unsafe images or text, or to judge people."""

@@ -1,47 +1,50 @@
 """A model directory: everything that scoring needs, and nothing that can run code.
 
-  model.json          format, architecture, preprocessing, outputs, data, metrics
+  model.json          format, architecture, preprocessing, outputs, data, metrics, and
+                      the size and SHA-256 of every other file but the card
   model.safetensors   parameters by path, such as 'vit/embedding/kernel'
   params/             the same for Orbax
   tokenizer.model     SentencePiece
   README.md           model card
 
 It refers to nothing outside and can be moved. `program.jaxexport` is there by option.
+Whoever reads a file compares it with its SHA-256, if model.json has any: versions
+before did not write them.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-import safetensors
 from etils import epath
-from flax import traverse_util
 
 from rahf import config as config_lib
 from rahf.data import schema
 from rahf.data.images import codec
-from rahf.data.tokenizer import MARK, Tokenizer, tasks
+from rahf.data.tokenizer import MARK, tasks
 from rahf.errors import InputError
 from rahf.fileio import strict_json, validators
-from rahf.fileio.local_file import local_file
+from rahf.fileio.digests import Digest
 from rahf.inference import output_ranges
-from rahf.models.init import abstract_params
-from rahf.models.rahf import RAHF, RAHFConfig
-from rahf.runtime.tree import by_path
+from rahf.models.rahf import RAHFConfig
+from rahf.pretrained.rahf_torch import TASKS as TORCH_TASKS
 from rahf.settings import DECODERS
 from rahf.version import __version__
 
-# Counted up where older code could no longer read a directory rightly.
-FORMAT = 1
+# Counted up where older code could no longer read a directory rightly: in 2, prompts
+# may be read as joined words. What older code can read is still written as 1.
+FORMAT, JOINED_WORDS_FORMAT = 1, 2
 DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
 TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
 SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
-SHOWN_PROBLEMS = 10
+# How the text of a prompt is made; whether of its words alone.
+PROMPTS = {'as written': False, 'its words, joined by single spaces': True}
+# The field of model.json with the SHA-256 of all others.
+SEAL = 'sha256'
 # Of a description's fields, the architecture excepted.
 RULES: dict[str, validators.Rule] = {
   'step': validators.whole(0),
@@ -58,6 +61,7 @@ RULES: dict[str, validators.Rule] = {
   ),
   'version': validators.text,
 }
+_FILE = validators.fields(bytes=validators.whole(0, 2**63), sha256=validators.text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +79,10 @@ class Description:
     weights: what training started from: paths and terms, in words.
     metrics: of this step, by split and name; see `rahf/evaluation/samples.py`.
     version: of rahf, that wrote the directory.
+    tasks: what stands in front of the prompt in each of its texts; None for rahf's own.
+    joined_words: whether the prompt is read without punctuation, as its words joined
+      by single spaces.
+    files: digests of the other files; empty if an older version wrote the directory.
   """
 
   model: RAHFConfig
@@ -90,14 +98,30 @@ class Description:
     default_factory=dict
   )
   version: str = __version__
+  tasks: tuple[str, ...] | None = None
+  joined_words: bool = False
+  files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
+
+  @property
+  def fingerprint(self) -> str:
+    """SHA-256 of all that results depend on; '' if an older version left no digests.
+
+    Exported again, a checkpoint has the same one.
+    """
+    if not self.files:
+      return ''
+    read = {name: self.files.get(name) for name in (WEIGHTS, TOKENIZER)}
+    return _sha256(dataclasses.asdict(dataclasses.replace(self, files=read)))
 
 
 def to_json(description: Description) -> str:
   """Returns model.json, complete for readers without this code."""
   config = dataclasses.asdict(description)
   model = config.pop('model')
+  variant, joined = model['variant'], config.pop('joined_words')
+  (prompt,) = (text for text, is_joined in PROMPTS.items() if is_joined == joined)
   settings = {
-    'format': FORMAT,
+    'format': JOINED_WORDS_FORMAT if joined else FORMAT,
     'rahf': config.pop('version'),
     'step': config.pop('step'),
     'architecture': model,
@@ -110,8 +134,9 @@ def to_json(description: Description) -> str:
         'layout': 'height, width, channel; row 0 at the top',
       },
       'text': {
-        'variant': model['variant'],
-        'tasks': list(tasks(model['variant'])),
+        'variant': variant,
+        'prompt': prompt,
+        'tasks': list(config.pop('tasks') or tasks(variant)),
         'length': config.pop('text_length'),
         'target_length': config.pop('target_length'),
         'mark': MARK,
@@ -129,7 +154,17 @@ def to_json(description: Description) -> str:
       },
     },
   }
-  return json.dumps(settings | config, indent=2, ensure_ascii=False) + '\n'
+  settings |= config
+  return json.dumps(_sealed(settings), indent=2, ensure_ascii=False) + '\n'
+
+
+def _sealed(settings: dict[str, Any]) -> dict[str, Any]:
+  return settings | {SEAL: _sha256(settings)}
+
+
+def _sha256(settings: Any) -> str:
+  """Returns the same for the same values, however JSON spells them."""
+  return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _outputs(
@@ -180,8 +215,8 @@ def read_description(folder: epath.Path) -> Description:
   """Reads model.json.
 
   Raises:
-    InputError: it is damaged, of another format, or names settings or
-      outputs that this version does not have.
+    InputError: it is damaged or was changed, is of another format, or names settings
+      or outputs that this version does not have.
   """
   path = folder / DESCRIPTION
   try:
@@ -202,10 +237,14 @@ def read_description(folder: epath.Path) -> Description:
       weights=settings['weights'],
       metrics=settings['metrics'],
       version=settings['rahf'],
+      tasks=_read_tasks(path, settings, model),
+      joined_words=PROMPTS[text.get('prompt', 'as written')],
+      files=_read_files(settings),
     )
     for field, rule in RULES.items():
       if problem := rule(getattr(found, field)):
         raise ValueError(f'{field} = {getattr(found, field)!r:.80} {problem}')
+    _check_seal(path, settings)
     return found
   except InputError:
     raise
@@ -216,20 +255,34 @@ def read_description(folder: epath.Path) -> Description:
     ) from None
 
 
+def _read_files(settings: dict[str, Any]) -> dict[str, Digest]:
+  files = settings.get('files', {})
+  if problem := validators.mapping(_FILE)(files):
+    raise ValueError(f'files {problem}')
+  return {name: Digest(**file) for name, file in files.items()}
+
+
+def _check_seal(path: epath.Path, settings: dict[str, Any]) -> None:
+  """Raises InputError if a value is not the one that was written."""
+  seal = settings.pop(SEAL, None)
+  if seal not in (None, _sha256(settings)):
+    raise InputError(
+      f'{path} has changed since it was written, by its field {SEAL}: copy the model '
+      f'or export it again. If you meant to change it, remove that field'
+    )
+
+
 def check_format(path: epath.Path, found: Any, version: Any) -> None:
   """Raises InputError unless this version of rahf can read the format."""
-  if found == FORMAT:
+  known = FORMAT, JOINED_WORDS_FORMAT
+  if type(found) is int and found in known:
     return
-  if isinstance(found, int) and found > FORMAT:
-    raise InputError(
-      f'{path} has format {found!s:.80}, written by rahf {version!r:.80}; this is rahf '
-      f'{__version__}, which reads format {FORMAT}: update it, with pip install . '
-      'in a newer checkout'
-    )
+  remedy = 'export the model again from its work directory, or use that version'
+  if isinstance(found, int) and found > max(known):
+    remedy = 'update it, with pip install . in a newer checkout'
   raise InputError(
     f'{path} has format {found!r:.80}, written by rahf {version!r:.80}; this is rahf '
-    f'{__version__}, which reads format {FORMAT}: export the model again from its '
-    'work directory, or use that version'
+    f'{__version__}, which reads formats {known}: {remedy}'
   )
 
 
@@ -263,11 +316,10 @@ def _unknown(known: dict, given: dict, prefix: str = '') -> str:
 
 def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
   """Checks that scores, maps and texts mean what this code takes them for."""
-  outputs, text = settings['outputs'], settings['preprocessing']['text']
+  outputs = settings['outputs']
   for what, found, here in (
     ('scores', [one['name'] for one in outputs['scores']], schema.SCORES),
     ('maps', [one['name'] for one in outputs['maps']], schema.MAPS),
-    ('task strings', text['tasks'], tasks(model.variant)),
   ):
     if tuple(found) != tuple(here):
       raise InputError(
@@ -281,70 +333,15 @@ def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
     )
 
 
-def read_tokenizer(folder: epath.Path, model: RAHFConfig) -> Tokenizer:
-  """Opens the directory's tokenizer.
-
-  Raises:
-    InputError: it cannot be read, or has more pieces than the model.
-  """
-  path = folder / TOKENIZER
-  try:
-    tokenizer = Tokenizer(path)
-  except InputError as error:
-    raise InputError(
-      f'{path} is missing or damaged; copy or export the model again ({error})'
-    ) from None
-  tokenizer.check_vocabulary(model.t5.vocab_size)
-  return tokenizer
-
-
-def read_params(folder: epath.Path, model: RAHF) -> dict[str, Any]:
-  """Reads all parameters, one array after the other, as arrays of NumPy.
-
-  Raises:
-    InputError: the file is missing or damaged, or names, shapes or dtypes are not
-      those of the model; says which.
-  """
-  path = folder / WEIGHTS
-  if not path.exists():
-    raise InputError(f'{path} does not exist; export the model again')
-  file = local_file(path)
-  try:
-    with safetensors.safe_open(file.path, 'numpy') as stored:
-      expected = by_path(abstract_params(model))
-      _check_arrays(path, stored, expected)
-      arrays = {name: stored.get_tensor(name) for name in expected}
-  except safetensors.SafetensorError as error:
-    raise InputError(f'{path} is damaged ({error}); copy or export it again') from None
-  return traverse_util.unflatten_dict(arrays, sep='/')
-
-
-def _check_arrays(
-  path: epath.Path, stored: Any, expected: Mapping[str, jax.ShapeDtypeStruct]
-) -> None:
-  found = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
-  described = {
-    name: f'{part.get_dtype()}{part.get_shape()}' for name, part in found.items()
-  }
-  wanted = {
-    name: f'{_dtype_name(leaf.dtype)}{list(leaf.shape)}'
-    for name, leaf in expected.items()
-  }
-  problems = [
-    f'{name} is {described.get(name, "missing")}, the model has '
-    f'{wanted.get(name, "no such array")}'
-    for name in sorted(described.keys() | wanted.keys())
-    if described.get(name) != wanted.get(name)
-  ]
-  if problems:
-    more = len(problems) - SHOWN_PROBLEMS
-    tail = [f'… and {more} more'] if more > 0 else []
-    raise InputError(
-      f'{path} does not fit the architecture in {DESCRIPTION}:\n  '
-      + '\n  '.join(problems[:SHOWN_PROBLEMS] + tail)
-    )
-
-
-def _dtype_name(dtype: np.dtype) -> str:
-  """Returns what safetensors calls a dtype of floats."""
-  return f'F{8 * np.dtype(dtype).itemsize}'
+def _read_tasks(
+  path: epath.Path, settings: dict, model: RAHFConfig
+) -> tuple[str, ...] | None:
+  found, own = settings['preprocessing']['text']['tasks'], tasks(model.variant)
+  if tuple(found) == own:
+    return None
+  if tuple(found) == TORCH_TASKS and len(TORCH_TASKS) == model.texts:
+    return TORCH_TASKS
+  raise InputError(
+    f'{path} has the task strings {found!r:.300}, but rahf {__version__} has '
+    f'{list(own)}; use rahf {settings["rahf"]!r:.80}'
+  )

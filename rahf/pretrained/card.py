@@ -23,8 +23,24 @@ def model_card(model: RAHFConfig, plan: Plan) -> str:
     '## Initial weights',
     '',
   ]
-  if not plan.sources:
+  if plan.sources:
+    lines += [*_sources(plan), f'- Random at the start: {plan.count(plan.fresh)}']
+  else:
     lines.append('Trained from scratch.')
+  lines += _licences(plan, 'What is trained from {source} is under its terms too:')
+  return '\n'.join(lines) + '\n'
+
+
+def weights_section(plan: Plan) -> str:
+  """Returns Markdown: where weights that are used as they are came from, and terms."""
+  lines = ['## Weights', '', 'Converted by rahf, not trained further:', '']
+  lines += [*_sources(plan), '', 'What they were trained on is not recorded here.']
+  lines += _licences(plan, 'These are the weights of {source} and under its terms:')
+  return '\n'.join(lines)
+
+
+def _sources(plan: Plan) -> list[str]:
+  lines = []
   for role, source in plan.sources.items():
     mine = [path for path in plan.loaded if path.startswith(ROLES[role])]
     resized = plan.resized.intersection(mine)
@@ -32,15 +48,13 @@ def model_card(model: RAHFConfig, plan: Plan) -> str:
     if resized:
       lines.append(f'  - of these resampled: {plan.count(resized)}')
     lines += [f'  - ignored: {line}' for line in ignored_lines(source)]
-  if plan.sources:
-    lines.append(f'- Random at the start: {plan.count(plan.fresh)}')
+  return lines
+
+
+def _licences(plan: Plan, sentence: str) -> list[str]:
   licences = {s.licence: s for s in plan.sources.values() if s.licence}
-  if licences:
-    lines += ['', '## Licence', '']
+  lines = ['', '## Licence', ''] if licences else []
   for licence, source in licences.items():
-    lines += [
-      f'What is trained from {source.kind}, `{source.path}`, is under its terms too:',
-      '',
-      licence,
-    ]
-  return '\n'.join(lines) + '\n'
+    named = f'{source.kind}, `{source.path}`,'
+    lines += [sentence.format(source=named), '', licence]
+  return lines

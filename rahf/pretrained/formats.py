@@ -9,23 +9,27 @@ from flax import traverse_util
 
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer, paths
+from rahf.models.vit import ViTConfig
 from rahf.pretrained.huggingface import open_huggingface
-from rahf.pretrained.rahf_torch import open_rahf_torch
+from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
   'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5 '
-  'or ViT (config.json and model.safetensors), or the PyTorch RAHF checkpoint (.pt)'
+  'or ViT (config.json and model.safetensors), or the PyTorch RAHF checkpoint (a .pt '
+  'file, or a directory of it)'
 )
 
 
-def open_source(path: epath.PathLike) -> Source:
+def open_source(path: epath.PathLike, vit: ViTConfig | None = None) -> Source:
   """Opens weights of another project; reads names and shapes, but not the arrays.
 
   Args:
     path: a file or directory, local or in a bucket (gs://…).
+    vit: has the number of attention heads, if it is of the width of the file's ViT and
+      nothing else tells.
 
   Raises:
     InputError: it is missing, damaged, of a kind that is not known, or not safe to
@@ -34,7 +38,7 @@ def open_source(path: epath.PathLike) -> Source:
   path = paths.find(path, 'the path')
   if not _exists(path):
     raise InputError(f'{path} does not exist; it should be {KNOWN}')
-  return _open_directory(path) if path.is_dir() else _open_file(path)
+  return _open_directory(path, vit) if path.is_dir() else _open_file(path, vit)
 
 
 def _exists(path: epath.Path) -> bool:
@@ -46,7 +50,7 @@ def _exists(path: epath.Path) -> bool:
     raise InputError(f'{path} cannot be reached: {error}') from error
 
 
-def _open_directory(path: epath.Path) -> Source:
+def _open_directory(path: epath.Path, vit: ViTConfig | None) -> Source:
   if found := find_t5x(path):
     return open_t5x(found)
   if (path / 'model.json').exists():
@@ -55,6 +59,8 @@ def _open_directory(path: epath.Path) -> Source:
       'other projects; to score with it: python -m rahf.main --mode=infer '
       f'--model={path}'
     )
+  if found := find_rahf_torch(path):
+    return _open_rahf(found, vit)
   if (path / 'config.json').exists():
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())
@@ -64,7 +70,13 @@ def _open_directory(path: epath.Path) -> Source:
   raise InputError(f'{path} holds {shown}, but should be {KNOWN}')
 
 
-def _open_file(path: epath.Path) -> Source:
+def _open_rahf(path: epath.Path, vit: ViTConfig | None) -> Source:
+  if vit is None:
+    return open_rahf_torch(path)
+  return open_rahf_torch(path, vit_heads=vit.heads, vit_width=vit.width)
+
+
+def _open_file(path: epath.Path, vit: ViTConfig | None) -> Source:
   with path.open('rb') as stream:
     start = stream.read(len(lfs_pointer.START))
   lfs_pointer.check(path, start)
@@ -77,7 +89,7 @@ def _open_file(path: epath.Path) -> Source:
         f'{path} is damaged, perhaps cut off: {error}; copy it again'
       ) from None
     if any(name.endswith('/data.pkl') for name in names):
-      return open_rahf_torch(path)
+      return _open_rahf(path, vit)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
     raise InputError(

@@ -1,6 +1,6 @@
 """Reads Hugging Face directories of T5 and ViT: config.json and the weights.
 
-These are safetensors, in one file or several, or else one `pytorch_model.bin`.
+These are safetensors, or else PyTorch's own format, in one file or several.
 """
 
 import functools
@@ -21,7 +21,7 @@ from rahf.pretrained.source import Source, Weight
 from rahf.pretrained.torch_archive import open_torch
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
-PICKLE = 'pytorch_model.bin'
+PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 VIT_IGNORED = {
@@ -53,7 +53,7 @@ def open_huggingface(path: epath.PathLike) -> Source:
     )
   readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
   read = config.choice('model_type', '', readers)
-  return read(directory, config, _tensors(directory))
+  return read(directory, config, read_tensors(directory))
 
 
 def _vit(directory: epath.Path, config: hf_config.Config, tensors: Tensors) -> Source:
@@ -87,37 +87,50 @@ def _t5(directory: epath.Path, config: hf_config.Config, tensors: Tensors) -> So
   return Source('Hugging Face T5', where, weights, ignored, settings)
 
 
-def _tensors(directory: epath.Path) -> dict[str, Weight]:
-  """Reads the headers of the files.
+def read_tensors(directory: epath.Path) -> dict[str, Weight]:
+  """Reads the headers of a directory's files of weights.
 
   Raises:
     InputError: there are none, or they do not hold what the index says.
   """
-  if (directory / SINGLE).exists():
-    return _header(directory / SINGLE)
-  if not (directory / INDEX).exists():
-    return _torch_tensors(directory)
-  places = hf_config.read_json(directory / INDEX).get('weight_map')
+  for single, index, read in (
+    (SINGLE, INDEX, _header),
+    (PICKLE, PICKLE_INDEX, read_torch),
+  ):
+    if (directory / single).exists():
+      return read(directory / single)
+    if (directory / index).exists():
+      return _read_sharded(directory / index, read)
+  raise InputError(
+    f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE} nor {PICKLE_INDEX}; '
+    'load the model with transformers and save it with save_pretrained'
+  )
+
+
+def _read_sharded(
+  index: epath.Path, read: Callable[[epath.Path], dict[str, Weight]]
+) -> dict[str, Weight]:
+  directory, places = index.parent, hf_config.read_json(index).get('weight_map')
   if not isinstance(places, dict) or not all(
     isinstance(v, str) for v in places.values()
   ):
-    raise InputError(f'{directory / INDEX} has no weight_map from names to files')
+    raise InputError(f'{index} has no weight_map from names to files')
   tensors, files = {}, sorted(set(places.values()))
   for file_name in files:
     if os.path.basename(file_name) != file_name:
       raise InputError(
-        f'{directory / INDEX} refers to {file_name!r}, which is not in its directory'
+        f'{index} refers to {file_name!r}, which is not in its directory'
       )
     if not (directory / file_name).exists():
       raise InputError(
-        f'{directory / INDEX} refers to {file_name}, which is missing; download it too'
+        f'{index} refers to {file_name}, which is missing; download it too'
       )
   for file_name in files:
-    found = _header(directory / file_name)
+    found = read(directory / file_name)
     listed = {name for name, place in places.items() if place == file_name}
     if wrong := sorted(listed ^ found.keys()):
       raise InputError(
-        f'{directory / file_name} and {INDEX} differ in {", ".join(wrong[:5])}; '
+        f'{directory / file_name} and {index.name} differ in {", ".join(wrong[:5])}; '
         'download both again'
       )
     tensors |= found
@@ -153,14 +166,8 @@ def _read(file: LocalFile, name: str) -> np.ndarray:
     return archive.get_tensor(name)
 
 
-def _torch_tensors(directory: epath.Path) -> dict[str, Weight]:
-  """Reads the header of PyTorch's own format, in which older models lie."""
-  path = directory / PICKLE
-  if not path.exists():
-    raise InputError(
-      f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE}; load the model with '
-      'transformers and save it with save_pretrained'
-    )
+def read_torch(path: epath.PathLike) -> dict[str, Weight]:
+  """Reads the header of a file in PyTorch's own format."""
   return {
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
     for name, tensor in open_torch(path).items()

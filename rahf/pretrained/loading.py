@@ -19,6 +19,7 @@ import numpy as np
 
 from rahf.errors import InputError
 from rahf.models.rahf import RAHFConfig
+from rahf.models.vit import ViTConfig
 from rahf.pretrained.formats import open_source
 from rahf.pretrained.positions import can_resample, resample_positions
 from rahf.pretrained.source import Source, Weight
@@ -51,14 +52,19 @@ class Plan:
 
   def read(self) -> dict[str, jax.Array]:
     """Reads the arrays, one at a time, into their shards; returns them by path."""
-    return {path: self._read(path, weight) for path, weight in self.loaded.items()}
+    return {path: self._place(path) for path in self.loaded}
 
-  def _read(self, path: str, weight: Weight) -> jax.Array:
-    leaf, array = self.params[path], weight.read()
+  def read_one(self, path: str) -> np.ndarray:
+    """Reads one array of `loaded`, as the model has it."""
+    leaf, array = self.params[path], self.loaded[path].read()
     if path in self.resized:
       array = resample_positions(array, leaf.shape[1])
     array = np.asarray(array, leaf.dtype)
     assert array.shape == leaf.shape, (path, array.shape, leaf.shape)
+    return array
+
+  def _place(self, path: str) -> jax.Array:
+    leaf, array = self.params[path], self.read_one(path)
     placed = jax.make_array_from_callback(
       leaf.shape, leaf.sharding, lambda index: array[index]
     )
@@ -92,8 +98,13 @@ class Plan:
     return count(self.params[path].shape for path in paths)
 
 
-def open_sources(init: Mapping[str, str]) -> dict[str, Source]:
+def open_sources(
+  init: Mapping[str, str], vit: ViTConfig | None = None
+) -> dict[str, Source]:
   """Opens what the fields of config.init name; empty ones name nothing.
+
+  Args:
+    vit: as for `open_source`.
 
   Raises:
     InputError: a source cannot be read, or `rahf` is not the only one.
@@ -104,7 +115,7 @@ def open_sources(init: Mapping[str, str]) -> dict[str, Source]:
     raise InputError(
       f'config.init.rahf is a whole model, so that {others} must be empty'
     )
-  return {role: open_source(path) for role, path in given.items()}
+  return {role: open_source(path, vit) for role, path in given.items()}
 
 
 def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Plan:

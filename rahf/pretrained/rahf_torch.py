@@ -1,10 +1,9 @@
 """Reads the public PyTorch checkpoint of RAHF, in its multi-head and single-head form.
 
-Both hold a ViT and a T5 in Hugging Face's names, and heads. The multi-head form is our
-`multi_head`. The single-head form is our `augmented_prompt`, but knows other task
-strings than ours: it was trained with `<output> SCORE: plausibility </output>` in
-front of the prompt, likewise alignment, aesthetics and overall, and with
-`<output> HEATMAP: implausibility </output>` and misalignment.
+Both hold a ViT and a T5 in Hugging Face's names, and heads, in one file (`torch.save`)
+or in a Hugging Face directory of such arrays. The multi-head form is our `multi_head`.
+The single-head form is our `augmented_prompt`, with other task strings (`TASKS`). Both
+were trained on prompts without punctuation: the words, joined by single spaces.
 
 The original has no padding mask, and pads captions to the longest of their batch. So
 `mask_padding` is not among the settings: with it, our model says of each prompt what
@@ -19,8 +18,17 @@ from typing import Any
 from etils import epath
 
 from rahf.errors import InputError
+from rahf.models.rahf import MAPS, SCORES
 from rahf.pretrained.embedding import NAMES, find_embedding
 from rahf.pretrained.hf_names import bare_name, place, t5_table, vit_table
+from rahf.pretrained.huggingface import (
+  INDEX,
+  PICKLE,
+  PICKLE_INDEX,
+  SINGLE,
+  read_tensors,
+  read_torch,
+)
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.rahf_torch_names import (
   CONVS,
@@ -31,7 +39,6 @@ from rahf.pretrained.rahf_torch_names import (
 )
 from rahf.pretrained.source import Source, Weight
 from rahf.pretrained.t5x import t5_settings
-from rahf.pretrained.torch_archive import Tensor, open_torch
 from rahf.pretrained.vit_npz import vit_settings
 
 LICENCE = (
@@ -39,23 +46,62 @@ LICENCE = (
   'and share them, and what is trained from them, if you name their authors, but not '
   'for commercial purposes.'
 )
-HEAD_WIDTH = 64  # Of the attention in every released ViT.
+# No shape tells how many attention heads a ViT has. These are of the released ones, Ti
+# to H, by their widths.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+# In front of the prompt, in the order of our texts.
+TASKS = (
+  *(f'<output> HEATMAP: {name} </output> ' for name in MAPS),
+  *(f'<output> SCORE: {name} </output> ' for name in SCORES),
+  '',
+)
+# Names that only this model has begin like this.
+OWN_PREFIXES = ('heatmap_predictor.', 'score_predictor.')
 
 
-def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> Source:
+def find_rahf_torch(directory: epath.Path) -> epath.Path | None:
+  """Returns what to open of a directory: itself, or the .pt file in it.
+
+  Returns:
+    None if it holds something else.
+
+  Raises:
+    InputError: there are several .pt files, or files of weights alone that cannot be
+      read.
+  """
+  if any((directory / n).exists() for n in (SINGLE, INDEX, PICKLE, PICKLE_INDEX)):
+    try:
+      names = read_tensors(directory)
+    except InputError:
+      if (directory / 'config.json').exists():
+        return None  # Perhaps of another model, whose reader says what is wrong.
+      raise
+    return directory if any(n.startswith(OWN_PREFIXES) for n in names) else None
+  files = sorted(directory.glob('*.pt'))
+  if len(files) > 1:
+    shown = ', '.join(file.name for file in files[:5])
+    raise InputError(f'{directory} holds {shown}; name one of these files')
+  return files[0] if files else None
+
+
+def open_rahf_torch(
+  path: epath.PathLike, *, vit_heads: int | None = None, vit_width: int | None = None
+) -> Source:
   """Opens a checkpoint without reading its arrays.
 
   Args:
-    path: the .pt file, local or in a bucket (gs://…).
-    vit_heads: attention heads of the ViT, which no shape tells; if not given, as
-      many as are 64 wide, as in all released ones.
+    path: the .pt file or a Hugging Face directory, local or in a bucket (gs://…).
+    vit_heads: attention heads of a ViT whose width is not in `HEADS`.
+    vit_width: the only width of which `vit_heads` are; None: of any.
 
   Raises:
-    InputError: it is not such a checkpoint, damaged, or not safe to read.
+    InputError: it is not such a checkpoint, damaged, or not safe to read; or its ViT
+      has an unknown number of heads.
   """
-  tensors = open_torch(path)
+  path = epath.Path(path)
+  tensors = read_tensors(path) if path.is_dir() else read_torch(path)
   tables = {
-    'vit.': vit_table(vit_heads or _vit_heads(path, tensors)),
+    'vit.': vit_table(_vit_heads(path, tensors, vit_heads, vit_width)),
     't5.': t5_table(),
     '': head_table(_score_channels(path, tensors)),
   }
@@ -66,8 +112,7 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
       ignored[name] = 'pooler of the class token'
       continue
     prefix = next(prefix for prefix in tables if name.startswith(prefix))
-    weight = Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
-    parts[prefix].append((bare_name(name.removeprefix('t5.')), weight))
+    parts[prefix].append((bare_name(name.removeprefix('t5.')), tensor))
   weights, copies = find_embedding(str(path), parts['t5.'], tied=True)
   parts['t5.'] = [pair for pair in parts['t5.'] if pair[0] not in NAMES]
   for prefix, arrays in parts.items():
@@ -80,27 +125,39 @@ def open_rahf_torch(path: epath.PathLike, *, vit_heads: int | None = None) -> So
     ignored=ignored,
     settings=_settings(weights, path),
     licence=LICENCE,
+    tasks=None if any(path.startswith('score_head_') for path in weights) else TASKS,
+    joined_words=True,
   )
 
 
-def _vit_heads(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
+def _vit_heads(
+  path: epath.PathLike,
+  tensors: Mapping[str, Weight],
+  given: int | None,
+  given_width: int | None,
+) -> int:
+  """Returns how many attention heads the ViT has, which no shape tells."""
   width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
-  if width % HEAD_WIDTH:
+  if given_width not in (None, width):
+    given = None
+  heads = HEADS.get(width, given)
+  if not heads or width % heads:
     raise InputError(
-      f'{path} has a ViT of width {width}, and does not say how many attention heads; '
-      'give vit_heads to open_rahf_torch'
+      f'{path} has a ViT of width {width}, and nothing in it says how many attention '
+      f'heads that has; give --config.model.vit.width={width} and '
+      '--config.model.vit.heads=… (in Python, give vit_heads to open_rahf_torch)'
     )
-  return width // HEAD_WIDTH
+  return heads
 
 
-def _score_channels(path: epath.PathLike, tensors: Mapping[str, Tensor]) -> int:
+def _score_channels(path: epath.PathLike, tensors: Mapping[str, Weight]) -> int:
   last = 3 * (SCORE_CONVS - 1)
   pattern = rf'score_predictor\.(\w+\.)?conv_layers\.{last}\.bias'
   return _shape(path, tensors, pattern)[0]
 
 
 def _shape(
-  path: epath.PathLike, tensors: Mapping[str, Tensor], pattern: str
+  path: epath.PathLike, tensors: Mapping[str, Weight], pattern: str
 ) -> tuple[int, ...]:
   """Returns the shape of the first tensor of such a name."""
   for name, tensor in tensors.items():

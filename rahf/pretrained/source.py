@@ -36,6 +36,9 @@ class Source:
     settings: what `config.model` must say for the weights to mean what they meant;
       dotted field, such as 'vit.norm_epsilon', to value.
     licence: terms that a user must know before using the weights, or ''.
+    tasks: what stood in front of the prompt in each text that the weights were trained
+      with, where that differs from rahf's own.
+    joined_words: whether prompts were read as their words, joined by single spaces.
   """
 
   kind: str
@@ -44,3 +47,5 @@ class Source:
   ignored: Mapping[str, str]
   settings: Mapping[str, Any]
   licence: str = ''
+  tasks: tuple[str, ...] | None = None
+  joined_words: bool = False

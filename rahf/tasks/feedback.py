@@ -85,7 +85,7 @@ class FeedbackSession:
 
   def plan_weights(self) -> loading.Plan:
     return loading.plan(
-      loading.open_sources(self.setup.config.init),
+      loading.open_sources(self.setup.config.init, self.model.config.vit),
       by_path(self.setup.states.abstract.params),
       self.model.config,
     )

@@ -243,32 +243,35 @@ class _Keep:
     return step in self.always or is_complete(self._directory / str(step))
 
 
-def read_params(workdir: epath.Path, step: int, abstract: Any) -> Any:
+def read_params(
+  workdir: epath.Path, step: int, abstract: Any, part: str = 'params'
+) -> Any:
   """Reads a checkpoint's parameters alone, to arrays of NumPy on the host.
 
   Args:
     abstract: their shapes and dtypes.
+    part: 'params', or 'average' for their moving average.
 
   Raises:
     DamagedCheckpointError, InputError: as `Checkpoints.restore`.
   """
   where = epath.Path(workdir) / 'checkpoints' / str(step)
   saved = checkpoint_integrity.saved(where)
-  saved = {path: mark for path, mark in saved.items() if path.startswith('params/')}
+  saved = {path: mark for path, mark in saved.items() if path.startswith(f'{part}/')}
   handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
   with checkpoint_integrity.reading(where), ocp.Checkpointer(handler) as checkpointer:
     tree = checkpoint_integrity.tree(
       where, checkpointer.metadata(where).item_metadata['default']
     )
-    stored = {'params': tree['params']}
-    checkpoint_integrity.check_arrays(where, stored, {'params': abstract}, saved)
+    stored = {part: tree[part]}
+    checkpoint_integrity.check_arrays(where, stored, {part: abstract}, saved)
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
       stored,
-      restore_args={'params': jax.tree.map(lambda _: on_host, abstract)},
+      restore_args={part: jax.tree.map(lambda _: on_host, abstract)},
       partial_restore=True,
     )
     found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
-  params = found['default']['params']
-  checkpoint_integrity.check_sums(where, {'params': params}, saved)
+  params = found['default'][part]
+  checkpoint_integrity.check_sums(where, {part: params}, saved)
   return params

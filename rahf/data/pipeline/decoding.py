@@ -67,14 +67,16 @@ def encode_prompt(
   variant: Variant,
   length: int,
   spans: Sequence[tuple[int, int]] | None = None,
+  tasks: Sequence[str] | None = None,
 ) -> PromptRow:
   """Tokenises one prompt to texts of `length` tokens, as in training.
 
   Args:
     spans: of the words, see `Tokenizer.encode`.
+    tasks: what stands in front of the prompt in each text, None for the variant's.
   """
   pieces = tokenizer.encode(prompt, spans)
-  texts = prompt_texts(tokenizer, pieces, variant, length)
+  texts = prompt_texts(tokenizer, pieces, variant, length, tasks)
   return PromptRow(pieces, texts.ids, word_end_mask(pieces, length), texts.truncated)
 
 

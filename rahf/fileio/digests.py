@@ -1,0 +1,87 @@
+"""SHA-256 sums of the files of a folder, written with them and checked when read."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+
+from etils import epath
+
+from rahf.errors import InputError
+
+LFS_POINTER = b'version https://git-lfs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Digest:
+  """What tells a file from others.
+
+  Attributes:
+    bytes: its size.
+    sha256: of its content, hexadecimal.
+  """
+
+  bytes: int
+  sha256: str
+
+
+def digest(path: os.PathLike) -> Digest:
+  """Reads a file once, local or in a bucket."""
+  with epath.Path(path).open('rb') as file:
+    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    return Digest(file.tell(), sha256)
+
+
+def describe(folder: epath.Path) -> dict[str, Digest]:
+  """Returns the digest of every file below a folder, by its path from there."""
+  return {name: digest(folder / name) for name in sorted(_names(folder))}
+
+
+def _names(folder: epath.Path, prefix: str = '') -> Iterator[str]:
+  for path in folder.iterdir():
+    name = prefix + path.name
+    if path.is_dir():
+      yield from _names(path, f'{name}/')
+    else:
+      yield name
+
+
+def check(
+  path: epath.Path,
+  name: str,
+  expected: Mapping[str, Digest],
+  copy: os.PathLike | None = None,
+) -> None:
+  """Checks that a file is the one that was written.
+
+  Args:
+    path: of the file, for errors.
+    name: its name among the expected ones.
+    expected: digests by name; without any nothing is known, and nothing is checked.
+    copy: where the file is on this machine, if not at `path`.
+
+  Raises:
+    InputError: the file has changed, or is not among the expected ones.
+  """
+  if not expected:
+    return
+  if name not in expected:
+    raise InputError(
+      f'{path} was not there when the model was exported; export it again'
+    )
+  found = digest(copy or path)
+  if found == expected[name]:
+    return
+  if found.bytes < 2000 and epath.Path(copy or path).read_bytes().startswith(
+    LFS_POINTER
+  ):
+    raise InputError(
+      f'{path} is a Git LFS pointer, not the file: run `git lfs pull` in its clone'
+    )
+  what = f'its SHA-256 is {found.sha256}, not {expected[name].sha256}'
+  if found.bytes != expected[name].bytes:
+    what = f'it has {found.bytes:,} bytes, not {expected[name].bytes:,}'
+  raise InputError(
+    f'{path} is damaged: {what}, as when it was exported; copy the file again, or '
+    'export the model again'
+  )
