@@ -95,7 +95,7 @@ def make(
 
   Args:
     gather: returns what it is made of; called once the place is known to be free.
-    program: whether to add `program.jaxexport` (`artifact.py`).
+    program: whether to add `program.jaxexport` (`inference/jax_export.py`).
 
   Raises:
     InputError: what is in the way is not a model directory, or another process
