@@ -18,7 +18,7 @@ config = runpy.run_path(sys.argv[1])['get_config']()
 workdir = epath.Path(sys.argv[2]).absolute()
 with claim_workdir(workdir, config, started=False):
   checkpoints = Checkpoints(workdir)
-  checkpoints.save(0, set_up(make_task(config)).states.make(0))
+  checkpoints.save(0, set_up(make_task(config)).states.make(0).to_tree())
   checkpoints.close()
   with (workdir / 'tokenizer.model').open('wb') as file:
     sentencepiece.SentencePieceTrainer.train(

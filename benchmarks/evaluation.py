@@ -29,7 +29,7 @@ from rahf.evaluation.score_example import score as score_example
 from rahf.models.rahf import RAHF, Fused
 from rahf.runtime import sharding
 from rahf.tasks import make_task
-from rahf.tasks.feedback import FeedbackSession
+from rahf.tasks.feedback_session import FeedbackSession
 from rahf.training.eval_step import Predictions, make_predict
 from rahf.training.setup import set_up
 

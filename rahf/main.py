@@ -4,7 +4,7 @@
   python -m rahf.main --mode=infer --model=DIR --input=IMAGES --output=RESULTS
 
 Any field of the config can be changed: --config.train.steps=100
---config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/settings.py.
+--config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config/settings.py.
 Run the same command to continue a run that was stopped, also on other devices.
 """
 

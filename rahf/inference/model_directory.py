@@ -23,6 +23,7 @@ from typing import Any
 from etils import epath
 
 from rahf import config as config_lib
+from rahf.config.settings import DECODERS
 from rahf.data import schema
 from rahf.data.images import codec
 from rahf.data.tokenizer import MARK, tasks
@@ -32,7 +33,6 @@ from rahf.fileio.digests import Digest
 from rahf.inference import output_ranges
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.rahf_torch import TASKS as TORCH_TASKS
-from rahf.settings import DECODERS
 from rahf.version import __version__
 
 # Counted up where older code could no longer read a directory rightly: in 2, prompts

@@ -20,6 +20,7 @@ from etils import epath
 from util import make_record, write_split
 
 import rahf
+from rahf.config.settings import DECODERS
 from rahf.data.datasets.annotated import prepare_annotated
 from rahf.data.datasets.joining.image_folder import ImageFolder
 from rahf.data.images.inputs import read_pixels
@@ -28,7 +29,6 @@ from rahf.data.storage import manifest, records
 from rahf.errors import InputError
 from rahf.inference import model_directory
 from rahf.service import pages
-from rahf.settings import DECODERS
 from served import write_model
 
 # Of one file, in seconds, and of all of them, in bytes beyond what the process had.

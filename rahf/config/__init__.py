@@ -1,7 +1,7 @@
 """Configs: the defaults of all settings, and checks that say what to change.
 
 A config file starts from `default_config()`, changes what it is about, and returns the
-result; flags such as --config.train.steps=100 change it once more. `rahf/settings.py`
+result; flags such as --config.train.steps=100 change it once more. `rahf/config/settings.py`
 describes every setting.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rahf.config.settings import Settings
 from rahf.errors import InputError
 from rahf.fileio.validators import Rule
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5_layers import T5Config
 from rahf.models.vit import ViTConfig
-from rahf.settings import Settings
 
 # Attention compares each image token with each.
 MOST_TOKENS = 2**14
