@@ -248,7 +248,7 @@ def test_a_kill_between_the_renames_loses_nothing(
     (['architecture', 'rotary'], True, 'architecture.rotary, .* update rahf'),
     (['architecture', 'vit', 'rotary'], True, 'architecture.vit.rotary'),
     (['architecture', 'vit'], 3, 'is damaged'),
-    (['architecture', 'variant'], 'x', 'config.model.variant = .x. is none of'),
+    (['architecture', 'variant'], 'x', 'config.model.variant = .x. is not one of'),
     (['outputs', 'scores'], [{'name': 'beauty'}], r"has the scores \['beauty'\]"),
     (['preprocessing', 'text', 'tasks'], ['q: '], 'has the task strings'),
     (['outputs', 'keywords', 'decoder'], 'x', "has the decoder 'x'"),

@@ -1,7 +1,7 @@
 """Configs: the defaults of all settings, and checks that say what to change.
 
 A config file starts from `default_config()`, changes what it is about, and returns the
-result; flags such as --config.train.steps=100 change it once more. `rahf/config/settings.py`
+result; flags such as --config.train.steps=100 change it once more. `settings.py`
 describes every setting.
 """
 

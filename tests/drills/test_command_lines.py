@@ -247,7 +247,7 @@ MISTAKES = [
   ((*INFER, '--model=x', '--input=x', '--batch_size=0'), '--batch_size=0'),
   ((*INFER, '--model=x', '--input=x', '--maps=gif'), 'gif'),
   ((*INFER, '--model=x', '--input=x', '--format='), '--format'),
-  ((*SERVE,), 'T/folder is no model directory'),
+  ((*SERVE,), 'T/folder is not a model directory'),
   ((*SERVE, '--port=x'), '--port'),
   ((*SERVE, '--port=99999'), 'port 99999'),
   ((*SERVE, '--port=-1'), 'port -1'),

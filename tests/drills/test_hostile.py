@@ -224,10 +224,10 @@ def test_links_and_devices_in_folders(tmp_path):
     item = load()
     found[item.uid] = item.error or attempt(lambda item=item: read_pixels(item.image))
   assert found.keys() == {'link.png', 'loop.png', 'zero.png', 'pipe.png'}
-  assert 'no regular file' in found['zero.png']
-  assert 'no regular file' in found['pipe.png']
+  assert 'not a regular file' in found['zero.png']
+  assert 'not a regular file' in found['pipe.png']
   assert 'cannot be read' in found['loop.png']
-  assert 'no regular file' in found['link.png']
+  assert 'not a regular file' in found['link.png']
   (tmp_path / 'table.csv').write_text('uid,prompt\nlink,x\nzero,x\npipe,x\n')
   joined = ImageFolder(folder, tmp_path / 'table.csv', ['link', 'zero', 'pipe'])
   assert dict(joined.read(joined.places)) == {'link': hostile.png()}

@@ -97,7 +97,7 @@ BROKEN = [
   ({'image': None, 'prompt': 'a'}, 'its image is None'),
   ({'image': 'x/000.png', 'prompt': ' '}, "its prompt is ' '"),
   ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
-  ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'no valid Unicode'),
+  ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'not valid Unicode'),
   ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
   ([1], 'not a JSON object'),
 ]
@@ -212,7 +212,7 @@ def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
     ('--mode=infer', '--input is missing'),
     ('--mode=infer --input=x', '--output is missing'),
     ('--mode=infer --input=x --output=y', '--model is missing'),
-    ('--mode=infer --input=x --output=y --model=z --maps=gif', 'maps=gif is none'),
+    ('--mode=infer --input=x --output=y --model=z --maps=gif', 'maps=gif is not one'),
     ('--mode=infer --input=x --output=gs://b/x --model=z', 'mount the bucket'),
     ('--mode=infer --input=gs://b/x --output=y --model=z', 'mount the bucket'),
     ('--config=tests/tiny.py --input=x', '--input is for --mode=infer'),

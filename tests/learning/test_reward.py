@@ -131,7 +131,7 @@ def test_any_batch_and_no_new_program(directory, pixels):
     ({}, 'weights is empty; give a number for some of plausibility, alignment'),
     ({'beauty': 1}, "'beauty' is not one of plausibility, .*misaligned_words"),
     ({'overall': float('nan')}, 'overall = nan is not a finite number'),
-    ({'overall': '1'}, "overall = '1' is no finite number"),
+    ({'overall': '1'}, "overall = '1' is not a finite number"),
     ({'implausibility_mean': 1}, 'would reward what is worse; give it a negative'),
   ],
 )

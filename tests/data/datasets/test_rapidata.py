@@ -214,7 +214,7 @@ def test_what_is_refused(tmp_path):
   with pytest.raises(InputError, match='leave nothing to train on'):
     prepare(tmp_path, row(), dev=0.5, test=0.5)
   (tmp_path / 'files/part-0.parquet').write_bytes(b'PAR1')
-  with pytest.raises(InputError, match='no complete parquet file'):
+  with pytest.raises(InputError, match='not a complete parquet file'):
     prepare_rapidata(tmp_path / 'out', name='x', files=tmp_path / 'files')
 
 

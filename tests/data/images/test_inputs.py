@@ -87,7 +87,7 @@ def test_tensors_of_pytorch(torch, dtype):
   ('make', 'message'),
   [
     (lambda t: t.zeros(3, 8, 9), r'shape \[3, 8, 9\] .*move the channels last'),
-    (lambda t: t.zeros(8, 9), r'shape \[8, 9\] is no image'),
+    (lambda t: t.zeros(8, 9), r'shape \[8, 9\] is not an image'),
     (lambda t: t.zeros(8, 9, 3, dtype=t.int64), 'int64 has no known range'),
     (lambda t: t.zeros(8, 9, 3, dtype=t.complex64), 'complex64 has no known range'),
     (lambda t: t.full((8, 9, 3), 255.0), r'x / 255'),

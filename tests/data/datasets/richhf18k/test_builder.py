@@ -283,7 +283,7 @@ def test_existing_data_is_replaced_only_on_request(release, tmp_path):
   stored, _ = _prepare(release, tmp_path, overwrite=True)
   assert stored['train'].keys() == {'train-1', 'train-2'}
   (tmp_path / 'out/richhf18k/1.0.0/dataset_info.json').unlink()
-  with pytest.raises(InputError, match='no prepared data set; take it out'):
+  with pytest.raises(InputError, match='not a prepared data set; take it out'):
     _prepare(release, tmp_path, overwrite=True)
 
 

@@ -100,5 +100,5 @@ def test_what_is_refused(tmp_path):
   with pytest.raises(InputError, match='has no column'):
     prepare_mirror(tmp_path / 'out', files=files)
   (files / 'train-0.parquet').write_bytes(b'PAR1')
-  with pytest.raises(InputError, match='no complete parquet file'):
+  with pytest.raises(InputError, match='not a complete parquet file'):
     prepare_mirror(tmp_path / 'out', files=files)
