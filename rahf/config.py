@@ -23,9 +23,7 @@ from rahf.models.vit import ViTConfig
 VARIANTS = ('augmented_prompt', 'multi_head')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 DTYPES = ('float32', 'bfloat16')
-GELUS = ('tanh', 'exact')
 REMATS = ('none', 'heads', 'blocks')
-PADDINGS = ('VALID', 'SAME')
 # By what train.keep_best may choose; of losses the lowest is the best.
 CRITERIA = (
   '',
@@ -39,8 +37,7 @@ WIDTH = rules.whole(1, 2**17)
 LAYERS = rules.whole(1, 200)
 SIDE = rules.whole(1, 8192)
 TRUTHS = ('keep_class_token', 'decoder_sees_image', 'mask_padding')
-COUNT, POSITIVE = rules.whole(0), rules.whole(1)
-FACTOR = rules.real(0, 1e6)
+COUNT, POSITIVE, FACTOR = rules.whole(0), rules.whole(1), rules.real(0, 1e6)
 WIDTHS = rules.sequence(WIDTH, '(64, 32)')
 # Of every setting, by its path.
 RULES: dict[str, rules.Rule] = {
@@ -52,7 +49,7 @@ RULES: dict[str, rules.Rule] = {
   'model.vit.layers': LAYERS,
   'model.vit.class_token': rules.truth,
   'model.vit.norm_epsilon': rules.real(1e-30, 1),
-  'model.vit.gelu': rules.one_of(GELUS),
+  'model.vit.gelu': rules.one_of(('tanh', 'exact')),
   'model.t5.vocab_size': rules.whole(1, 2**22),
   **{f'model.t5.{name}': WIDTH for name in ('width', 'heads', 'head_dim', 'mlp')},
   **{f'model.t5.{name}_layers': LAYERS for name in ('encoder', 'decoder')},
@@ -65,7 +62,7 @@ RULES: dict[str, rules.Rule] = {
   'model.heatmap_head.relu_before_norm': rules.truth,
   **{f'model.score_head.{name}': WIDTHS for name in ('convs', 'dense')},
   **{f'model.score_head.{name}': SIDE for name in ('size', 'stride')},
-  'model.score_head.padding': rules.one_of(PADDINGS),
+  'model.score_head.padding': rules.one_of(('VALID', 'SAME')),
   **{f'model.{name}': rules.truth for name in TRUTHS},
   'model.remat': rules.one_of(REMATS),
   'model.dropout_rate': rules.real(0, 0.99),
@@ -79,7 +76,7 @@ RULES: dict[str, rules.Rule] = {
   **{f'data.{name}_length': rules.whole(1, 2**14) for name in ('text', 'target')},
   'data.augment': rules.truth,
   **{f'data.{name}_words': rules.whole(-1) for name in ('min', 'max')},
-  'data.max_skipped': COUNT,
+  **dict.fromkeys(('data.max_skipped', 'train.max_skipped'), COUNT),
   'data.shapes.image_size': rules.whole(64, 8192),
   **{f'data.shapes.{name}': COUNT for name in (*SPLITS, 'seed')},
   **{f'loss.{name}': FACTOR for name in ('heatmap', 'score', 'sequence')},
@@ -97,7 +94,6 @@ RULES: dict[str, rules.Rule] = {
   **{f'train.{name}': rules.whole(1, 2**20) for name in ('batch_size', 'accumulate')},
   'train.keep_checkpoints': rules.optional(POSITIVE),
   'train.keep_best': rules.one_of(CRITERIA),
-  'train.max_skipped': COUNT,
   'eval.every': POSITIVE,
   'eval.batch_size': rules.whole(1, 2**20),
   **{f'eval.{name}': rules.one_of(SPLITS) for name in ('split', 'final_split')},
@@ -168,8 +164,7 @@ def default_config() -> ConfigDict:
   config = ConfigDict(
     dict(
       seed=0,
-      # Where to compute: 'cpu', 'gpu' or 'tpu'; what is missing is an error. '' leaves
-      # it to JAX_PLATFORMS and to what JAX was installed for (`accelerator.py`).
+      # To compute on: 'cpu', 'gpu' or 'tpu'; '' leaves it to JAX (`accelerator.py`).
       platform='',
       model=model,
       # Weights of other projects to start from (`rahf/pretrained`), '' for none: a
