@@ -5,18 +5,16 @@
 
 Images are a torch tensor NCHW in [0, 1] or a NumPy array NHWC of uint8, prompts a list
 or tuple, and values an array that torch.as_tensor takes. Trainers call it like this:
-
   ddpo-pytorch  reward(images, prompts, metadata), from a thread
   Flow-GRPO     the same, as a row of the table in `multi_score` (flow_grpo/rewards.py),
                 whose names are fixed there: 'rahf': lambda: reward
-  verl          a function of one image, named in reward.custom_reward_function:
+  verl          reward.custom_reward_function, for one image and its prompt:
                 compute_score(data_source, solution_image, ground_truth, extra_info)
-                returns float(reward(solution_image[None], ground_truth)[0][0]), where
-                the data has the prompt as ground_truth
+                returns float(reward(solution_image[None], ground_truth)[0][0])
   UniRL         compute_rewards_differentiable(images, prompts, records) of a
                 DifferentiableReward returns reward.with_gradient(images, prompts)[0]
-  TRL           up to 0.23.1: DDPOTrainer takes `reward`, AlignPropTrainer
-                `reward.with_gradient`; 0.24.0 removed both trainers
+  TRL           until 0.24.0 removed them: DDPOTrainer(reward_function=reward),
+                AlignPropTrainer(reward_function=reward.with_gradient)
 
 Axis letters: N images, C 3 colours, H W their size, S the model's size, K texts,
 L tokens.

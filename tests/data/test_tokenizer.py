@@ -60,9 +60,20 @@ def test_mark_is_the_two_published_pieces(t5, assets):
 
 def test_every_word_ends_at_a_piece_of_its_own(t5, prompts):
   for prompt in prompts:
-    ends = t5.encode(prompt).word_ends
-    assert len(ends) == len(label_words.label_spans(prompt))
-    assert all(a < b for a, b in zip((0, *ends), ends, strict=False))
+    for spans in (label_words.label_spans(prompt), label_words.word_spans(prompt)):
+      ends = t5.encode(prompt, spans).word_ends
+      assert len(ends) == len(spans)
+      assert all(a < b for a, b in zip((0, *ends), ends, strict=False))
+    labels = label_words.label_spans(prompt)
+    assert t5.encode(prompt) == t5.encode(prompt, labels)
+
+
+def test_words_at_line_ends_are_read_as_between_spaces(t5):
+  prompt = 'a red\ncircle\u00a0 on a\tmat\n'
+  spaced = 'a red circle on a mat'
+  expected = t5.encode(spaced)
+  assert t5.encode(prompt, label_words.word_spans(prompt)) == expected
+  assert len(expected.word_ends) == 6
 
 
 def test_pieces_up_to_a_word_end_spell_the_prompt_so_far(t5):
