@@ -227,7 +227,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
 def test_a_cut_file_is_named(folder):
   (path,) = folder.rglob('train-00001*')
   path.write_bytes(path.read_bytes()[:-50])
-  with pytest.raises(InputError, match=r'train-00001.*not a complete.*download it again'):
+  with pytest.raises(InputError, match=r'train-00001.*not a complete.*download it'):
     pairs.open_pairs(folder, 'train')
   assert len(pairs.open_pairs(folder, 'validation')) == 1
 
