@@ -120,8 +120,9 @@ def _number(value: float | None) -> str:
 
 
 def _origin(description: Description) -> str:
+  """Says what it was trained on and started from; `weights` alone if it was not."""
   if not description.data:
-    return f'{description.weights}\n\nWhat they were trained on is not recorded here.'
+    return description.weights
   total = sum(one['weight'] for one in description.data.values())
   lines = [
     f'- {name}, {one["weight"] / total:.0%}: {one["terms"]}'

@@ -106,11 +106,9 @@ RULES: dict[str, rules.Rule] = {
   **{f'mesh.{name}': rules.whole(-1) for name in ('data', 'fsdp', 'tensor')},
   **dict.fromkeys(('precompile.topology', 'export.dir'), rules.text),
   'export.step': rules.whole(-1),
-  'export.program': rules.truth,
-  'export.dtype': rules.one_of(('', *DTYPES)),
+  **{'export.program': rules.truth, 'export.dtype': rules.one_of(('', *DTYPES))},
 }
-# Of an image; attention compares each with each.
-MOST_TOKENS = 2**14
+MOST_TOKENS = 2**14  # Of an image; attention compares each with each.
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
@@ -247,8 +245,8 @@ def default_config() -> ConfigDict:
       # For --mode=precompile: a TPU topology such as 'v5e:2x4'; '' is what is here.
       precompile=dict(topology=''),
       # For --mode=export: which checkpoint, -1 for the newest; where to, '' for
-      # DIR/export; whether to add the inference step as a `jax.export` artifact; the
-      # dtype to compute in, '' for that of training (float32 for config.init.rahf).
+      # DIR/export; whether to add a `jax.export` artifact of the inference step; what
+      # to compute in, '' for the dtype of training, for init.rahf as it is float32.
       export=dict(step=-1, dir='', program=False, dtype=''),
     )
   )

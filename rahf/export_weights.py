@@ -9,7 +9,6 @@ The config gives the lengths of texts, how keywords are decoded, and the number 
 ViT's attention heads, if that is not one of the released ViTs. No data are read.
 """
 
-import os
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,13 @@ def gather(config: ConfigDict, path: epath.Path) -> export.Content:
   Raises:
     InputError: see `export_weights`.
   """
-  source = loading.open_sources(config.init, _model(config).vit)['rahf']
+  vit = config_lib.model_config(config).vit
+  source = loading.open_sources(config.init, vit)['rahf']
+  if 'variant' not in source.settings:
+    raise InputError(
+      f'config.init.rahf = {path} is a {source.kind}, which has no heads for scores '
+      'and maps; only a whole model is exported without training'
+    )
   config = fit(config, source)
   model = export.exported_model(config)
   plan = loading.plan({'rahf': source}, by_path(abstract_params(RAHF(model))), model)
@@ -117,14 +122,11 @@ def fit(config: ConfigDict, source: Source) -> ConfigDict:
     config_lib.validate(config)
   except InputError as error:
     raise InputError(f'{source.path} has sizes that do not fit: {error}') from None
+  print(f'The model computes in {config.export.dtype} (config.export.dtype)')
   if changed := config_lib.differences(config.model.to_dict(), before, 'config.model'):
     print('Taken from the file ("there"), not from the config ("here"):')
     print('\n'.join(f'  {line}' for line in changed))
   return config
-
-
-def _model(config: ConfigDict) -> Any:
-  return config_lib.model_config(config)
 
 
 def _read(plan: loading.Plan) -> dict[str, Any]:
@@ -184,6 +186,6 @@ def _refuse_own(path: epath.Path) -> None:
     )
   if (path / 'checkpoints').exists():
     raise InputError(
-      f'config.init.rahf = {os.fspath(path)} is a work directory; to export its '
+      f'config.init.rahf = {path} is a work directory; to export its '
       f'checkpoint, give --workdir={path} and the config of that run'
     )

@@ -33,8 +33,9 @@ def model_card(model: RAHFConfig, plan: Plan) -> str:
 
 def weights_section(plan: Plan) -> str:
   """Returns Markdown: where weights that are used as they are came from, and terms."""
-  lines = ['## Weights', '', 'Converted by rahf and not trained further:', '']
-  lines += [*_sources(plan), *_licences(plan, 'The weights of {source} have terms:')]
+  lines = ['## Weights', '', 'Converted by rahf, not trained further:', '']
+  lines += [*_sources(plan), '', 'What they were trained on is not recorded here.']
+  lines += _licences(plan, 'These are the weights of {source} and under its terms:')
   return '\n'.join(lines)
 
 

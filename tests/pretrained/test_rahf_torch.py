@@ -1,10 +1,8 @@
 """The PyTorch RAHF: with its weights our model says what the original says."""
 
 import dataclasses
-import json
 import pathlib
 import re
-import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +12,7 @@ import pytest
 from flax import traverse_util
 
 from configs import rahf_torch
+from golden_torch import read_golden, tensors, texts, weight
 from rahf.config import default_config, model_config
 from rahf.errors import InputError
 from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
@@ -25,12 +24,6 @@ from torch_files import View, constant, contiguous, write_state_dict
 # The tanh GELU instead of the exact one is 1e-4 off; 1e-6 instead of 1e-12 in the
 # ViT's norms, 9e-6, is all that this does not tell from right.
 TOLERANCE = 2e-5
-SHARED = (
-  't5.shared.weight',
-  't5.encoder.embed_tokens.weight',
-  't5.decoder.embed_tokens.weight',
-  't5.lm_head.weight',
-)
 # From the names of transformers 4 to those of 5.
 NEWER = {
   r'vit\.encoder\.layer\.': 'vit.layers.',
@@ -40,56 +33,6 @@ NEWER = {
   r'(vit.*)intermediate\.dense': r'\1mlp.fc1',
   r'(vit.*)output\.dense': r'\1mlp.fc2',
 }
-
-
-class Golden(NamedTuple):
-  """The original at a tiny size.
-
-  Attributes:
-    shapes: of its weights, by name.
-    heads: of its ViT.
-    expected: its inputs and outputs.
-  """
-
-  shapes: dict[str, tuple[int, ...]]
-  heads: int
-  expected: dict[str, np.ndarray]
-
-
-def read_golden(assets: pathlib.Path, form: str) -> Golden:
-  folder = assets / 'golden' / f'rahf_torch_{form}'
-  spec = json.loads((folder / 'spec.json').read_text())
-  shapes = {name: tuple(shape) for name, shape in spec['parameters'].items()}
-  with np.load(folder / 'expected.npz') as file:
-    expected = dict(file)
-  return Golden(shapes, spec['vit']['num_attention_heads'], expected)
-
-
-def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns a weight of the golden models, which is a function of its name."""
-  name = SHARED[0] if name in SHARED else name
-  noise = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
-  if name == SHARED[0]:
-    return noise.astype(np.float32)
-  if name.endswith('scale') or (len(shape) == 1 and not name.endswith('bias')):
-    return (1 + 0.1 * noise).astype(np.float32)
-  if len(shape) == 1:
-    return (0.05 * noise).astype(np.float32)
-  gain = 1.0
-  if name.endswith(('SelfAttention.q.weight', 'EncDecAttention.q.weight')):
-    gain = 0.3
-  elif 'predictor' in name:
-    gain = 1.5
-  elif name.startswith('t5.decoder.') and name.endswith(('.o.weight', '.wo.weight')):
-    gain = 4.0
-  return (gain * np.sqrt(3 / np.prod(shape[1:])) * noise).astype(np.float32)
-
-
-def tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, View]:
-  """Returns the golden weights; the embedding's names share their values."""
-  views = {n: contiguous(weight(n, s)) for n, s in shapes.items() if n not in SHARED}
-  embedding = contiguous(weight(SHARED[0], shapes[SHARED[0]]))
-  return {name: views.get(name, embedding) for name in shapes}
 
 
 def newer(name: str) -> str:
@@ -127,17 +70,6 @@ def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
 
   params = traverse_util.unflatten_dict(params, sep='/')
   return jax.device_get(jax.jit(everything)({'params': params}, image, text, target))
-
-
-def texts(expected: dict[str, np.ndarray], variant: str) -> np.ndarray:
-  """Returns the texts in our order, the caption padded to the length of the others."""
-  caption = expected['ids/caption']
-  if variant == 'multi_head':
-    return caption[:, None]
-  tasks = [f'HEATMAP: {name}' for name in MAPS] + [f'SCORE: {name}' for name in SCORES]
-  rows = [expected[f'ids/{task}'] for task in tasks]
-  padding = rows[0].shape[1] - caption.shape[1]
-  return np.stack([*rows, np.pad(caption, ((0, 0), (0, padding)))], axis=1)
 
 
 # The captions of the golden are as long as each other, so that the original's lack
