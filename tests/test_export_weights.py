@@ -15,12 +15,12 @@ from etils import epath
 import rahf
 from configs import rahf_torch
 from golden_torch import Golden, read_golden, tensors, texts
-from rahf import export, export_weights, inference
+from rahf import export, export_weights
 from rahf.data.images import codec
 from rahf.data.pipeline.decoding import encode_prompt
 from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError
-from rahf.inference import model_directory
+from rahf.inference import model_directory, step
 from rahf.inference.model import Model
 from rahf.models.rahf import MAPS, RAHF, SCORES
 from rahf.pretrained.rahf_torch import LICENCE, TASKS
@@ -148,7 +148,7 @@ def test_scoring_an_image_is_what_the_network_says(model):
 
   @jax.jit
   def look(params, text):
-    return inference.look(module, params, signed, text)
+    return step.look(module, params, signed, text)
 
   texts = model.description.model.texts
   for task in (TASKS[0], TASKS[len(MAPS)]) if texts > 1 else ('',):
