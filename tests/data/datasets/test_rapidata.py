@@ -154,7 +154,7 @@ def test_a_map_with_a_channel(tmp_path):
     ({'word_scores': '[["A", 1], ["dog", 2]]'}, 'label_mismatch', "'dog' is not in"),
     ({'word_scores': 'The cat'}, 'invalid_label', 'The cat'),
     ({'word_scores': '[3]'}, 'invalid_label', r'\[3\]'),
-    ({'word_scores': '[["A", NaN]]'}, 'invalid_label', 'no number'),
+    ({'word_scores': '[["A", NaN]]'}, 'invalid_label', 'not a number'),
     ({'word_scores': '[["A", -1]]'}, 'invalid_label', 'below 0'),
     ({'style_score': 0.5}, 'invalid_score', 'aesthetics 0.5'),
     ({'alignment_heatmap': [[0.5, 2.0]]}, 'unreadable_map', 'not all in'),
