@@ -2,10 +2,16 @@
 
 The architecture is that of the checkpoint, which differs from the paper's (section
 4.2) in the sizes, in the score head, in what the decoder sees, and in details that
-only loading its weights makes necessary. Train on from it:
+only loading its weights makes necessary. Score images with it as it is, without data
+and training: the first command writes a model directory, for `rahf.load(DIR)`,
+`--mode=infer --model=DIR`, rewards and the service. `spiece.model` is T5's tokenizer.
+The second command trains on from it.
 
   python -m rahf.main --config=configs/rahf_torch.py \\
-    --config.init.rahf=…/rahf_model.pt --workdir=…
+    --config.init.rahf=rahf_model.pt --config.tokenizer=spiece.model \\
+    --mode=export --config.export.dir=DIR
+  python -m rahf.main --config=configs/rahf_torch.py \\
+    --config.init.rahf=rahf_model.pt --workdir=runs/rahf_torch
 
 Hardware: TPU or GPU nodes. Not yet run. The checkpoint is reported to reach on
 RichHF-18K test: plausibility PLCC .739, implausibility CC .525, keywords F1 47.5

@@ -9,6 +9,7 @@ from etils import epath
 
 from rahf.errors import InputError
 
+BLOCK = 2**20
 LFS_POINTER = b'version https://git-lfs'
 
 
@@ -27,9 +28,13 @@ class Digest:
 
 def digest(path: os.PathLike) -> Digest:
   """Reads a file once, local or in a bucket."""
+  size, sha256 = 0, hashlib.sha256()
+  # Not hashlib.file_digest: files in a bucket may have nothing but `read`.
   with epath.Path(path).open('rb') as file:
-    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-    return Digest(file.tell(), sha256)
+    while block := file.read(BLOCK):
+      size += len(block)
+      sha256.update(block)
+  return Digest(size, sha256.hexdigest())
 
 
 def describe(folder: epath.Path) -> dict[str, Digest]:
@@ -78,10 +83,10 @@ def check(
     raise InputError(
       f'{path} is a Git LFS pointer, not the file: run `git lfs pull` in its clone'
     )
-  what = f'its SHA-256 is {found.sha256}, not {expected[name].sha256}'
+  what = f'its SHA-256 is {found.sha256}, but was {expected[name].sha256}'
   if found.bytes != expected[name].bytes:
-    what = f'it has {found.bytes:,} bytes, not {expected[name].bytes:,}'
+    what = f'it has {found.bytes:,} bytes, but had {expected[name].bytes:,}'
   raise InputError(
-    f'{path} is damaged: {what}, as when it was exported; copy the file again, or '
-    'export the model again'
+    f'{path} is damaged: {what} when it was exported; copy the file again, or export '
+    'the model again'
   )

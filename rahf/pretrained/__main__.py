@@ -62,7 +62,13 @@ def describe(source: Source) -> str:
   lines += [f'ignored: {line}' for line in ignored_lines(source)] or ['ignored: none']
   if source.licence:
     lines.append(f'licence: {source.licence}')
-  lines.append(f'to train from it: --config.init.{_role(source)}={source.path}')
+  role = _role(source)
+  lines.append(f'to train from it: --config.init.{role}={source.path}')
+  if role == 'rahf':
+    lines.append(
+      f'to score with it as it is: --mode=export --config.init.rahf={source.path} '
+      '--config.export.dir=DIR --config.tokenizer=spiece.model'
+    )
   return '\n'.join(lines)
 
 

@@ -36,9 +36,12 @@ def test_a_large_file_is_read_whole(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'message'),
   [
-    (b'abd', f'a is damaged: its SHA-256 is [0-9a-f]+, not {ABC}.*copy the file again'),
-    (b'abcd', 'a is damaged: it has 4 bytes, not 3'),
-    (b'', 'a is damaged: it has 0 bytes, not 3'),
+    (
+      b'abd',
+      f'a is damaged: its SHA-256 is [0-9a-f]+, but was {ABC} .*copy the file again',
+    ),
+    (b'abcd', 'a is damaged: it has 4 bytes, but had 3'),
+    (b'', 'a is damaged: it has 0 bytes, but had 3'),
     (
       b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n',
       'a is a Git LFS pointer, not the file: run `git lfs pull`',
