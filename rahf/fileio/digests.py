@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from etils import epath
 
 from rahf.errors import InputError
+from rahf.fileio import lfs_pointer
 
 BLOCK = 2**20
-LFS_POINTER = b'version https://git-lfs'
+POINTER_BYTES = 2000  # A Git LFS pointer has fewer.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +78,8 @@ def check(
   found = digest(copy or path)
   if found == expected[name]:
     return
-  if found.bytes < 2000 and epath.Path(copy or path).read_bytes().startswith(
-    LFS_POINTER
-  ):
-    raise InputError(
-      f'{path} is a Git LFS pointer, not the file: run `git lfs pull` in its clone'
-    )
+  if found.bytes < POINTER_BYTES:
+    lfs_pointer.check(path, epath.Path(copy or path).read_bytes())
   what = f'its SHA-256 is {found.sha256}, but was {expected[name].sha256}'
   if found.bytes != expected[name].bytes:
     what = f'it has {found.bytes:,} bytes, but had {expected[name].bytes:,}'

@@ -44,7 +44,7 @@ def test_a_large_file_is_read_whole(tmp_path):
     (b'', 'a is damaged: it has 0 bytes, but had 3'),
     (
       b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n',
-      'a is a Git LFS pointer, not the file: run `git lfs pull`',
+      'a is a Git LFS pointer, not the data: run `git lfs pull`',
     ),
   ],
 )
