@@ -235,7 +235,7 @@ def test_mistakes(command, tmp_path, capsys):
     ('words', {'words': []}, 'selectedWords'),
     ('words', selected(('red', 17)), 'has no word 17'),
     ('words', selected(('red', -1)), 'has no word -1'),
-    ('implausibility', {'coordinates': [{'x': 25, 'y': 50}]}, 'no fractions'),
+    ('implausibility', {'coordinates': [{'x': 25, 'y': 50}]}, 'not fractions'),
     ('misalignment', {'coordinates': [[0.5, 0.5]]}, 'not as expected'),
   ],
 )

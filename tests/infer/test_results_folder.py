@@ -136,7 +136,10 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
   with pytest.raises(InputError, match='format was jsonl, is parquet'):
     run(job(folder, format='parquet'))
   other = shutil.copytree(directory, tmp_path / 'model')
-  (other / 'model.json').write_text((other / 'model.json').read_text() + ' ')
+  settings = json.loads((other / 'model.json').read_text())
+  settings['outputs']['keywords']['threshold'] = 0.75
+  del settings['sha256']  # Which says that it was meant to be changed.
+  (other / 'model.json').write_text(json.dumps(settings))
   with pytest.raises(InputError, match=r'model was [0-9a-f]{64}, is'):
     run(Job(str(other), str(folder), str(tmp_path / 'out'), batch_size=1))
   (folder / '999.png').write_bytes(image_of(1))
