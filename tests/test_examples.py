@@ -26,7 +26,7 @@ def run(example: str, *arguments: object) -> str:
     text=True,
   )
   assert found.returncode == 0, found.stderr
-  return printed_by_example
+  return found.stdout
 
 
 def test_own_annotations(tmp_path):
