@@ -101,12 +101,12 @@ settings = {
   'model.t5.encoder_layers': 1,
   'model.t5.decoder_layers': 1,
   'train.steps': 20,
-  'train.batch_size': 4,
+  'train.batch_size': 8,
   'train.checkpoint_every': 20,
   'optimizer.warmup_steps': 5,
   'optimizer.cooldown_steps': 5,
   'eval.every': 20,
-  'eval.batch_size': 4,
+  'eval.batch_size': 8,
 }
 flags = [f'--config.{name}={value}' for name, value in settings.items()]
 command = ('rahf.main', '--config=configs/quickstart.py', f'--workdir={folder / "run"}')

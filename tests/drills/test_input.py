@@ -176,7 +176,7 @@ def check_prompt(tokenizer, prompt):
   tokens = tuple(label_words.label_tokens(prompt))
   spans = label_words.label_spans(prompt)
   assert tokens == tuple(prompt[start:end] for start, end in spans)
-  shown = words.word_spans(prompt)
+  shown = label_words.word_spans(prompt)
   ends = tokenizer.encode(prompt, shown).word_ends
   assert len(ends) == len(shown)
   assert all(a < b for a, b in zip((0, *ends), ends, strict=False))

@@ -345,12 +345,11 @@ def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
   (code,) = (block for block in blocks if 'import rahf' in block)
   monkeypatch.chdir(tmp_path)
   shutil.copytree(directory, 'runs/quickstart/export')
-  for name in ('a.png', 'b.png'):
-    pathlib.Path(name).write_bytes(codec.encode_png(make_pixels()))
+  pathlib.Path('image.png').write_bytes(codec.encode_png(make_pixels()))
   exec(code, {})
   printed = capsys.readouterr().out
   assert "'plausibility': 0." in printed
-  assert "[('a', 0." in printed
+  assert "[('two', 0." in printed
   assert Image.open('overlay.png').size == (40, 24)
 
 

@@ -160,7 +160,7 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
 
 
 def test_a_directory_that_is_older_than_a_setting(workdir):
-  with claimed(workdir, default_config(), started=False):
+  with claim_workdir(workdir, default_config(), started=False):
     pass
   settings = json.loads((workdir / 'config.json').read_text())
   del settings['platform'], settings['train']['max_skipped']
