@@ -172,7 +172,7 @@ def test_task_strings_are_pieces_of_one_text(assets):
   """T5's tokenizer reads the original's text at once, we read it in two parts."""
   t5 = Tokenizer(assets / 'tokenizer/t5-base.spiece.model')
   assert t5.mark_ids == export_weights.T5_MARK
-  row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, TASKS)
+  row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, tasks=TASKS)
   for ids, task in zip(row.text, TASKS, strict=True):
     whole = [*t5.ids(f'{task}a red circle'), EOS]
     np.testing.assert_array_equal(ids, np.pad(whole, (0, 40 - len(whole))))
