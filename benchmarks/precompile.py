@@ -13,7 +13,7 @@ import multiprocessing
 from absl import app, flags
 from tqdm import tqdm
 
-from rahf.config import VARIANTS
+from rahf.models.rahf import VARIANTS
 
 TOPOLOGIES = ('v5e:2x4', 'v5e:4x4', 'v5p:2x2x2', 'v6e:2x4')
 HEADER = (

@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 
 from configs import rahf_torch
-from golden_torch import read_golden, tensors, texts, weight
+from golden_torch import SHARED, read_golden, tensors, texts, weight
 from rahf.config import default_config, model_config
 from rahf.errors import InputError
 from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
