@@ -82,7 +82,10 @@ class FeedbackEvaluator:
   ) -> tuple[dict[str, float], str]:
     """Evaluates a split and writes its reports; see `training.task.Evaluator`."""
     split = self._data.split(split_name)
-    threshold = self._read_threshold(workdir / 'eval', step, split_name)
+    threshold = None  # Chosen on the split itself.
+    if self.splits_before(split_name):
+      chosen_on = self._config.keywords.threshold_split
+      threshold = read_threshold(workdir / 'eval', chosen_on, step)
     gallery = self._gallery(len(split), board) if distributed.is_first() else None
     evaluation = self.measure(
       variables['params'], split, threshold=threshold, gallery=gallery, stop=stop
@@ -184,23 +187,6 @@ class FeedbackEvaluator:
         ),
       )
 
-  def _read_threshold(self, folder: epath.Path, step: int, split: str) -> float | None:
-    """Returns the threshold of constrained decoding for a split.
-
-    It was chosen where `splits_before` is evaluated; None if that is this split.
-    """
-    if not self.splits_before(split):
-      return None
-    threshold = None
-    if distributed.is_first():
-      path = folder / f'{self._config.keywords.threshold_split}-{step}.json'
-      kept = strict_json.read_own(
-        path, 'delete it, and evaluate again with --mode=eval'
-      )
-      # Missing if that split has no annotated words.
-      threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
-    return distributed.from_first(threshold)
-
   def _gallery(self, examples: int, board: TensorBoardWriter | None) -> Gallery:
     options = self._config.review
     if not board:
@@ -210,3 +196,22 @@ class FeedbackEvaluator:
     return Gallery(
       thumbnails=options.page, panels=panels[: options.examples], worst=options.worst
     )
+
+
+def read_threshold(folder: epath.Path, split: str, step: int) -> float:
+  """Returns the threshold of constrained decoding that was best on a split.
+
+  Args:
+    folder: `eval` in the work directory, where the first process reads it.
+    split: which has been evaluated at this step.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  threshold = 0.0
+  if distributed.is_first():
+    path = folder / f'{split}-{step}.json'
+    kept = strict_json.read_own(path, 'delete it, and evaluate again with --mode=eval')
+    # Missing if that split has no annotated words.
+    threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
+  return distributed.from_first(threshold)

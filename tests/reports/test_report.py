@@ -1,9 +1,8 @@
-"""What an evaluation leaves in its folder, and which threshold it takes."""
+"""What an evaluation leaves in its folder."""
 
 import json
 import math
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -85,41 +84,10 @@ def test_a_row_that_is_damaged_is_said(trained, tmp_path, text):
     write(trained, tmp_path, {'keywords/truncated': 0})
 
 
-def test_a_threshold_that_is_damaged_is_said(tmp_path):
-  (tmp_path / 'eval').mkdir()
-  (tmp_path / 'eval/dev-3.json').write_text('{')
-  options = types.SimpleNamespace(threshold_split='dev')
-  with pytest.raises(InputError, match=r'dev-3\.json is damaged .*evaluate again'):
-    report.tuned_threshold(epath.Path(tmp_path), options, 'test', 3, None)
-
-
 def test_without_thumbnails_there_is_no_page(trained, tmp_path):
   text = write(trained, tmp_path, {'keywords/truncated': 1})
   assert '1 of 1 prompts were cut' in text
   assert {path.suffix for path in tmp_path.glob('dev-7*')} == {'.md', '.json', '.jsonl'}
-
-
-def test_threshold_of_another_split(tmp_path):
-  options = types.SimpleNamespace(threshold_split='dev')
-  evaluated = []
-
-  def find(split, **metrics):
-    def evaluate(name):
-      evaluated.append(name)
-      (tmp_path / 'eval').mkdir(exist_ok=True)
-      (tmp_path / 'eval/dev-3.json').write_text(json.dumps(metrics))
-
-    return report.tuned_threshold(epath.Path(tmp_path), options, split, 3, evaluate)
-
-  # On its own split it is chosen there.
-  assert find('dev') is None
-  assert evaluated == []
-  assert find('test', **{report.THRESHOLD: 0.25}) == 0.25
-  assert find('test', **{report.THRESHOLD: 0.75}) == 0.25
-  assert evaluated == ['dev']
-  shutil.rmtree(tmp_path / 'eval')
-  # No word of it is annotated.
-  assert find('test') == 0.5
 
 
 def test_score_charts_leave_out_what_is_not_known():
