@@ -29,17 +29,25 @@ else:
 (folder / 'images').mkdir(parents=True, exist_ok=True)
 
 # %% Images and prompts: <uid>.png, and a table with the columns uid and prompt
+# Images of one prompt go into one split, so twelve images need several prompts.
 COLOURS = ('red', 'blue', 'green', 'yellow')
+SHAPES = {
+  'circle': lambda draw, colour: draw.ellipse((12, 12, 52, 52), colour),
+  'square': lambda draw, colour: draw.rectangle((12, 12, 52, 52), colour),
+  'triangle': lambda draw, colour: draw.polygon(((12, 52), (32, 12), (52, 52)), colour),
+}
+wanted = [(colour, shape) for shape in SHAPES for colour in COLOURS]
 prompts = {}
-for number in range(12):
-  colour, drawn = COLOURS[number % 4], COLOURS[(number + number // 4) % 4]
+for number, (colour, shape) in enumerate(wanted):
+  # The first four images show the colour of their prompt, the others another one.
+  drawn = COLOURS[(number + number // 4) % 4]
   image = Image.new('RGB', (64, 64), 'white')
   draw = ImageDraw.Draw(image)
-  draw.ellipse((12, 12, 52, 52), drawn)
+  SHAPES[shape](draw, drawn)
   if number % 3 == 0:
     draw.rectangle((40, 40, 56, 56), 'black')  # What annotators will complain about.
   image.save(folder / 'images' / f'{number:02}.png')
-  prompts[f'{number:02}'] = f'a {colour} circle'
+  prompts[f'{number:02}'] = f'a {colour} {shape}'
 
 with (folder / 'prompts.csv').open('w', newline='') as file:
   csv.writer(file).writerows([('uid', 'prompt'), *prompts.items()])
@@ -67,7 +75,7 @@ with (folder / 'annotations.jsonl').open('w') as file:
 # %% A vocabulary; with weights of T5 it is T5's own spiece.model
 with (folder / 'words.model').open('wb') as file:
   sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter([*prompts.values(), ' '.join(COLOURS)]),
+    sentence_iterator=iter(prompts.values()),
     model_writer=file,
     vocab_size=40,
     hard_vocab_limit=False,
