@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from rahf.service import origins, reading
 from rahf.service.engine import Engine
 
-# Seconds in which the rest of a refused body is read and thrown away: a client that is
-# still sending would find the connection closed and never read the answer.
+# Seconds spent discarding the rest of a refused body: a client that is still sending
+# would find the connection closed and never read the answer.
 DISCARD = 2.0
 RETRY = {'Retry-After': '1'}
 
@@ -21,9 +21,9 @@ class Limits(NamedTuple):
   """Limits beyond which requests are refused.
 
   Attributes:
-    queue: requests that wait or are computed at once; more get 429. Requests whose
-      bodies are still arriving do not count, so that slow senders keep nobody out.
-      Their bodies may together hold `queue` times `body` bytes.
+    queue: requests waiting or being computed; more get 429. Requests whose bodies are
+      still arriving do not count, so slow senders block nobody. Together, their bodies
+      may hold `queue` times `body` bytes.
     body: bytes in a request; larger ones get 413.
     seconds: time for a body to arrive; slower ones get 408.
   """
@@ -34,16 +34,16 @@ class Limits(NamedTuple):
 
 
 class Admission:
-  """Admits requests, up to the limits."""
+  """Admits requests within the limits."""
 
   def __init__(self, engine: Engine, limits: Limits):
     self._engine, self._limits = engine, limits
-    self._inside = self._reading = self._held = 0
-    engine.measures.in_work.set_function(lambda: self._inside + self._reading)
+    self._inside = self._reading = self._buffered_bytes = 0
+    engine.metrics.in_work.set_function(lambda: self._inside + self._reading)
 
   @contextlib.contextmanager
   def inside(self) -> Iterator[None]:
-    """Counts a request that has been read, for as long as it is worked on.
+    """Counts a request while it waits, is computed and is answered.
 
     Raises:
       HTTPException: 429.
@@ -57,7 +57,7 @@ class Admission:
       self._inside -= 1
 
   async def check(self, request: Request) -> None:
-    """Refuses what the headers alone show to be of no use.
+    """Refuses requests whose headers show that they cannot be answered.
 
     Raises:
       HTTPException: 403, 413, 415, 422, 429 or 503.
@@ -102,8 +102,8 @@ class Admission:
     """Reads the body.
 
     Raises:
-      HTTPException: 413 or 429 as soon as it is too much, 408 if it takes too long, 400
-        if it ends early.
+      HTTPException: 413 or 429 as soon as it is too large, 408 if it takes too long,
+        400 if it ends early.
     """
     body, stream = bytearray(), request.stream()
     self._reading += 1
@@ -111,7 +111,7 @@ class Admission:
       async with asyncio.timeout(self._limits.seconds):
         async for chunk in stream:
           body += chunk
-          self._held += len(chunk)
+          self._buffered_bytes += len(chunk)
           if problem := self._excess(len(body)):
             break
         else:
@@ -124,7 +124,7 @@ class Admission:
       raise HTTPException(400, 'the body ends early') from None
     finally:
       self._reading -= 1
-      self._held -= len(body)
+      self._buffered_bytes -= len(body)
       body.clear()
     await _discard(request, stream)
     raise problem
@@ -132,8 +132,8 @@ class Admission:
   def _excess(self, size: int) -> HTTPException | None:
     if size > self._limits.body:
       return self._too_large()
-    if self._held > self._limits.queue * self._limits.body:
-      return HTTPException(429, 'too much is being sent at once', RETRY)
+    if self._buffered_bytes > self._limits.queue * self._limits.body:
+      return HTTPException(429, 'too many bytes are being sent at once', RETRY)
     return None
 
 

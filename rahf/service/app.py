@@ -1,10 +1,10 @@
 """The service's routes.
 
 POST /score          scores an image and its prompt
-GET  /               a page for people
+GET  /               a page to score an image in the browser
 GET  /health         200 when ready, otherwise 503
 GET  /metrics        metrics for Prometheus
-GET  /docs           the reference, made from /openapi.json
+GET  /docs           the API reference, generated from /openapi.json
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from rahf.service import messages, pages, reading
 from rahf.service.admission import RETRY, Admission, Limits
 from rahf.service.engine import Engine
 from rahf.service.origins import LoopbackHosts
-from rahf.service.targets import Targets
+from rahf.service.request_targets import RequestTargets
 from rahf.version import __version__
 
 PROBLEMS = {
@@ -32,15 +32,15 @@ PROBLEMS = {
   408: 'the body did not arrive in time',
   413: 'the body is larger than the limit',
   415: 'the body is neither JSON nor a form, or is compressed',
-  421: 'the Host is not a name of this machine, to which the service is limited',
+  421: 'the Host does not name this machine, and the service answers no other',
   422: 'the image or the prompt cannot be used; the detail says why',
   429: 'too many requests are waiting; try again after Retry-After seconds',
   500: "the model's scores are not finite, or the service has a bug",
   503: 'the service is not ready yet, or is stopping',
 }
-LEFT = 499  # As nginx counts clients that left; nobody reads it.
-LONGEST_DETAIL = 300  # characters
-# For the reference alone: FastAPI itself would read the body before any check.
+CLIENT_CLOSED = 499  # nginx's status for clients that disconnected; only for metrics.
+MAX_DETAIL = 300  # characters
+# Only documents the body: FastAPI itself would read it before any check.
 BODY = {
   'required': True,
   'content': {
@@ -51,26 +51,26 @@ BODY = {
 
 
 def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastAPI:
-  """Returns the application, which refuses requests until the engine is warm.
+  """Returns the application; it refuses requests until the engine is warm.
 
   Args:
     engine: scores images.
-    limits: beyond which requests are refused.
-    loopback: whether to serve this machine alone, under its own names.
+    limits: limits beyond which requests are refused.
+    loopback: whether to serve only this machine, under its own names.
   """
   app = FastAPI(
     title='RAHF',
     version=__version__,
     description='Rich human feedback for generated images: scores, heatmaps and '
-    'misaligned words, for an image and the prompt it was made from.',
+    'misaligned words for an image and the prompt it was made from.',
     # FastAPI's own pages load scripts from other hosts.
     docs_url=None,
     redoc_url=None,
   )
   if loopback:
     app.add_middleware(LoopbackHosts)
-  # What is added last sees requests first.
-  app.add_middleware(Targets)
+  # The middleware added last sees requests first.
+  app.add_middleware(RequestTargets)
   _add_score(app, engine, Admission(engine, limits))
   _add_state(app, engine)
   _add_pages(app, engine, limits)
@@ -89,7 +89,7 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
     openapi_extra={'requestBody': BODY},
   )
   async def score(request: Request) -> Response:
-    """Scores one image. Requests that arrive together are computed together."""
+    """Scores one image. Requests that arrive together are scored as one batch."""
     with _measured(engine):
       await admission.check(request)
       read = functools.partial(
@@ -97,32 +97,34 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
       )
       with admission.inside():
         work = engine.score(read)
-        # So that the engine alone holds the body, and drops it once it is read.
+        # Then only the engine holds the body, and frees it once it is read.
         del read
         try:
-          found = await _unless_left(request, work)
+          found = await _until_disconnect(request, work)
         except InputError as error:
-          raise HTTPException(422, str(error)[:LONGEST_DETAIL]) from None
+          raise HTTPException(422, str(error)[:MAX_DETAIL]) from None
         except FloatingPointError as error:
           raise HTTPException(500, str(error)) from None
         return Response(found, media_type=reading.JSON)
 
-  # Few programs follow a redirect when they post.
+  # Few programs follow a redirect after a POST.
   app.add_api_route('/score/', score, methods=['POST'], include_in_schema=False)
 
 
-async def _unless_left(request: Request, work: Coroutine[None, None, bytes]) -> bytes:
+async def _until_disconnect(
+  request: Request, work: Coroutine[None, None, bytes]
+) -> bytes:
   """Returns the result of the work; cancels it if the client disconnects first."""
 
-  async def leave() -> None:
+  async def disconnect() -> None:
     while (await request.receive())['type'] != 'http.disconnect':
       pass
 
-  tasks = working, _ = asyncio.create_task(work), asyncio.create_task(leave())
+  tasks = working, _ = asyncio.create_task(work), asyncio.create_task(disconnect())
   try:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
-      raise HTTPException(LEFT, 'the client has disconnected')
+      raise HTTPException(CLIENT_CLOSED, 'the client has disconnected')
     return working.result()
   finally:
     for task in tasks:
@@ -135,17 +137,17 @@ def _measured(engine: Engine) -> Iterator[None]:
   try:
     yield
     status = 200
-    engine.measures.seconds.observe(time.perf_counter() - start)
+    engine.metrics.seconds.observe(time.perf_counter() - start)
   except HTTPException as error:
     status = error.status_code
     raise
   except asyncio.CancelledError:
-    # The server cancels what is not done when its time to stop is up.
+    # The server cancels unfinished requests when its grace period ends.
     status = 503
     engine.dropped += 1
     raise HTTPException(status, 'the service has stopped', RETRY) from None
   finally:
-    engine.measures.requests.labels(status).inc()
+    engine.metrics.requests.labels(status).inc()
 
 
 def _add_state(app: FastAPI, engine: Engine) -> None:
@@ -156,7 +158,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={503: {'model': messages.Health, 'description': PROBLEMS[503]}},
   )
   async def health() -> JSONResponse:
-    """Tells whether the service is ready."""
+    """Reports whether the service is ready."""
     found = messages.Health(
       status=engine.state,
       version=__version__,
@@ -174,8 +176,8 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={200: {'content': {'text/plain': {}}}},
   )
   async def metrics() -> Response:
-    """Returns the metrics in the format of Prometheus."""
-    return Response(engine.measures.exposition(), media_type=CONTENT_TYPE_LATEST)
+    """Returns the metrics in Prometheus's text format."""
+    return Response(engine.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_pages(app: FastAPI, engine: Engine, limits: Limits) -> None:

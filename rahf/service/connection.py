@@ -1,4 +1,4 @@
-"""HTTP connections that are closed when request headers do not arrive in time."""
+"""HTTP connections with a time limit for request headers."""
 
 import asyncio
 from typing import Any
@@ -8,11 +8,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-  """Uvicorn's connection with a time limit, where Uvicorn waits forever.
+  """Uvicorn's connection, closed when headers take too long; Uvicorn waits forever.
 
   Attributes:
-    seconds: from the connection, or from the first bytes of a later request, until the
-      headers are complete; after that the connection is closed.
+    seconds: time for the headers to arrive, from the start of the connection or from
+      the first bytes of a later request.
   """
 
   seconds = 30.0

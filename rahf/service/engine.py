@@ -1,4 +1,4 @@
-"""Decodes images, scores them in batches, and encodes the answers."""
+"""The engine: decodes images, scores them in batches, and encodes the answers."""
 
 import asyncio
 import concurrent.futures
@@ -17,34 +17,34 @@ from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.model import Example, Feedback, Model
 from rahf.service.batcher import Batcher
-from rahf.service.measures import Measures
-from rahf.service.reading import Asked
+from rahf.service.prometheus import ServiceMetrics
+from rahf.service.reading import ScoreInput
 
 State = Literal['compiling', 'ready', 'stopping']
 _log = logging.getLogger(__name__)
-# Any prompt compiles the same program.
+# Every prompt compiles to the same program.
 WARM_UP_PROMPT = 'a'
 
 
 class Engine:
-  """A model that answers single requests, in batches.
+  """Answers single requests by scoring them in batches.
 
   Attributes:
     model: the model.
     compiled: how many of `model.buckets` are compiled.
     dropped: requests that were admitted but not answered before the service stopped.
-    measures: the metrics.
+    metrics: the service's metrics.
   """
 
   def __init__(self, model: Model, *, wait: float = 0.0):
-    """Starts threads; for `wait`, in seconds, see `Batcher`."""
+    """Starts the threads; see `Batcher` for `wait`, in seconds."""
     self.model = model
     self.compiled = self.dropped = 0
     self._stopping = False
     self._batcher = Batcher(self._run, model.buckets, wait)
     self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), 'images')
-    self.measures = Measures(model.buckets, lambda: self._batcher.waiting)
-    self.measures.ready.set_function(lambda: self.state == 'ready')
+    self.metrics = ServiceMetrics(model.buckets, lambda: self._batcher.waiting)
+    self.metrics.ready.set_function(lambda: self.state == 'ready')
 
   @property
   def state(self) -> State:
@@ -54,7 +54,7 @@ class Engine:
     return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
 
   def warm_up(self, report: Callable[[str], None]) -> None:
-    """Runs a batch of each size, so that no request waits for a compilation."""
+    """Compiles every batch size, so that no request has to wait for it."""
     size = self.model.description.model.image_size
     pixels = np.zeros((size, size, 3), np.uint8)
     example = self.model.prepare(pixels, WARM_UP_PROMPT)
@@ -69,33 +69,33 @@ class Engine:
       if self.state == 'stopping':
         return
 
-  async def score(self, read: Callable[[], Asked]) -> bytes:
+  async def score(self, read: Callable[[], ScoreInput]) -> bytes:
     """Returns the answer as JSON.
 
     Args:
-      read: returns the request; called in a thread.
+      read: parses the request; called in a thread.
 
     Raises:
       InputError: the request cannot be used.
       FloatingPointError: the model's scores are not finite.
     """
     prepared = self._in_thread(self._prepare, read)
-    # It holds the body, which need not be kept while the image waits.
+    # It holds the body, which is not needed while the image waits.
     del read
     example, maps = await prepared
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
     return await self._in_thread(_encode, feedback, maps)
 
   def end_soon(self) -> None:
-    """Admits nothing new, and no longer waits for batches to fill.
+    """Refuses new requests, and no longer waits for batches to fill.
 
     May be called from a signal handler.
     """
     self._stopping = True
-    self._batcher.hurry()
+    self._batcher.stop_waiting()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Finishes what is queued; returns whether it was done in `timeout` seconds."""
+    """Finishes queued requests; returns whether `timeout` seconds were enough."""
     self.end_soon()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
@@ -105,16 +105,16 @@ class Engine:
     loop = asyncio.get_running_loop()
     return loop.run_in_executor(self._pool, function, *arguments)
 
-  def _prepare(self, read: Callable[[], Asked]) -> tuple[Example, bool]:
-    asked = read()
-    example = self.model.prepare(_decode(asked.image), asked.prompt)
-    return example._replace(image=None), asked.maps
+  def _prepare(self, read: Callable[[], ScoreInput]) -> tuple[Example, bool]:
+    request = read()
+    example = self.model.prepare(_decode(request.image), request.prompt)
+    return example._replace(image=None), request.maps
 
   def _run(self, examples: Sequence[Example]) -> list[Feedback]:
     start = time.perf_counter()
     found = self.model.score_examples(examples)
-    self.measures.compute_seconds.observe(time.perf_counter() - start)
-    self.measures.batch_size.observe(len(examples))
+    self.metrics.compute_seconds.observe(time.perf_counter() - start)
+    self.metrics.batch_size.observe(len(examples))
     return found
 
 
@@ -124,9 +124,9 @@ def _decode(image: bytes) -> UInt8[np.ndarray, 'H W 3']:
   except InputError as error:
     raise InputError(f'image: {error}') from None
   except MemoryError:
-    raise  # Another time the same image may do.
+    raise  # The same image may succeed another time.
   except Exception as error:
-    # Decoders meet files that nobody has thought of.
+    # Decoders fail on unforeseen files in unforeseen ways.
     _log.exception('The decoder failed on an image of %d bytes', len(image))
     name = type(error).__name__
     raise InputError(

@@ -1,4 +1,4 @@
-"""The fields of requests and answers, with their descriptions for the reference."""
+"""Fields of requests and answers, described for the reference."""
 
 from typing import Annotated
 
@@ -71,7 +71,7 @@ class Keyword(_Message):
 
 
 class Heatmaps(_Message):
-  """Two maps of the image's own size: grey PNG files in base64, where 255 means 1."""
+  """Two maps of the image's size: grey PNG files in base64, where 255 means 1."""
 
   implausibility: str = Field(
     description=f'{output_ranges.MAPS["implausibility"]}; {output_ranges.MAP}'
@@ -85,11 +85,11 @@ class ScoreReply(_Message):
   """The scores, words and heatmaps of an image."""
 
   prompt: str = Field(description='the prompt as it was read')
-  height: int = Field(description='height of the image in pixels')
-  width: int = Field(description='width of the image in pixels')
+  height: int = Field(description='height of the image, in pixels')
+  width: int = Field(description='width of the image, in pixels')
   scores: Scores
   keywords: list[Keyword] = Field(
-    description='the words of the prompt, in order; they end at white space and at '
+    description='the words of the prompt, in order, split at white space and at '
     ', . ? ! " : ;'
   )
   truncated: bool = Field(
@@ -104,9 +104,7 @@ class Health(_Message):
   status: str = Field(description='ready, compiling or stopping')
   version: str = Field(description='version of rahf')
   step: int = Field(description='training step at which the model was exported')
-  batch_sizes: list[int] = Field(
-    description='batch sizes that are compiled at the start'
-  )
+  batch_sizes: list[int] = Field(description='batch sizes, compiled at the start')
   compiled: int = Field(description='how many of them are compiled so far')
 
 

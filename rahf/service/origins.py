@@ -1,4 +1,4 @@
-"""Keeps other sites' pages out: a browser sends requests for any page it has open."""
+"""Refuses requests that browsers send on behalf of pages from other sites."""
 
 import re
 from urllib.parse import urlsplit
@@ -13,8 +13,8 @@ LOOPBACK = re.compile(r'(localhost|127(\.\d+){3}|\[::1\])(:\d+)?', re.IGNORECASE
 class LoopbackHosts:
   """Answers 421 unless the Host is this machine.
 
-  A page elsewhere can point its own name to this machine's address; to a browser, the
-  service is then of the page's origin (DNS rebinding).
+  This prevents DNS rebinding: another site can point its own name at this machine's
+  address, and a browser then takes the service for part of that site.
   """
 
   def __init__(self, app: ASGIApp):
@@ -25,7 +25,7 @@ class LoopbackHosts:
     answer = self._app
     if scope['type'] == 'http':
       host = Headers(scope=scope).get('host')
-      # HTTP/1.0 clients may leave it out; browsers never do.
+      # HTTP/1.0 clients may omit it; browsers never do.
       if host is not None and not LOOPBACK.fullmatch(host):
         detail = (
           f'Host is {host[:80]!r}; only localhost, 127.0.0.1 and [::1] are served'
@@ -37,8 +37,8 @@ class LoopbackHosts:
 def is_foreign(headers: Headers) -> bool:
   """Returns whether a page from another origin sent the request.
 
-  Sec-Fetch-Site decides where it is sent: proxies that change the Host leave it alone.
-  Otherwise the Origin must match the Host. Programs send neither.
+  Sec-Fetch-Site decides if it is present, since proxies that change the Host do not
+  touch it. Otherwise the Origin must match the Host. Programs send neither.
   """
   if site := headers.get('sec-fetch-site'):
     return site not in ('same-origin', 'none')

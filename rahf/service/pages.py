@@ -1,4 +1,4 @@
-"""The pages of the service: one to score an image, and the reference."""
+"""The service's pages: one to score an image, and the API reference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action
 
 
 def home(description: Description, limit: int) -> html_page.Page:
-  """Returns the page where a dropped image is scored.
+  """Returns the page that scores an image.
 
   Args:
     description: describes the model.
@@ -63,7 +63,7 @@ def reference(openapi: Mapping[str, Any]) -> html_page.Page:
 
 
 def _operation(name: str, operation: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what the template shows of one method of one path."""
+  """Returns the template's values for one method of one path."""
   body = operation.get('requestBody', {'content': {}})
   return {
     'name': name,

@@ -1,4 +1,4 @@
-"""Reads request bodies, JSON or multipart."""
+"""Parses request bodies, JSON or multipart."""
 
 import codecs
 import itertools
@@ -12,21 +12,21 @@ from rahf.fileio import strict_json
 from rahf.service import base64_text, forms
 from rahf.service.messages import ScoreForm, ScoreRequest
 
-# Strings, colons and brackets in the JSON: millions in a small body take gigabytes.
-MOST_TOKENS = 60
-# The end of a string may be missing, so that its rest is not searched repeatedly.
+# Limit on strings, colons and brackets in the JSON: parsing millions takes gigabytes.
+MAX_TOKENS = 60
+# A string may lack its end; otherwise the rest would be searched again and again.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{:]', re.DOTALL)
-# How PNG, JPEG and WEBP files begin in base64, and how URLs do.
+# The first characters of PNG, JPEG and WEBP files in base64, and of URLs.
 TEXT = re.compile(rb'iVBORw0KGgo|/9j/|UklGR|(?i:data:|https?://)')
 
 JSON, MULTIPART = 'application/json', 'multipart/form-data'
 
 
-class Asked(NamedTuple):
-  """What a request asks for.
+class ScoreInput(NamedTuple):
+  """The parsed body of a request for scores.
 
   Attributes:
-    image: bytes of a file.
+    image: bytes of an image file.
     prompt: the text the image was made from.
     maps: whether the heatmaps are wanted.
   """
@@ -36,22 +36,22 @@ class Asked(NamedTuple):
   maps: bool
 
 
-def read(content_type: str, body: bytes) -> Asked:
-  """Reads a body, JSON or multipart.
+def read(content_type: str, body: bytes) -> ScoreInput:
+  """Parses a body, JSON or multipart.
 
   Raises:
-    InputError: it is damaged, or a field is missing, unknown, given twice or of the
-      wrong type.
+    InputError: the body is damaged, or a field is missing, unknown, given twice or of
+      the wrong type.
   """
   if not body:
     raise InputError('the body is empty')
   try:
     if kind(content_type) == JSON:
-      asked = ScoreRequest.model_validate(_members(body))
-      found = Asked(_from_base64(asked.image), asked.prompt, asked.maps)
+      request = ScoreRequest.model_validate(_members(body))
+      found = ScoreInput(_from_base64(request.image), request.prompt, request.maps)
     else:
       form = ScoreForm.model_validate(_fields(content_type, body))
-      found = Asked(form.image, form.prompt, form.maps)
+      found = ScoreInput(form.image, form.prompt, form.maps)
   except pydantic.ValidationError as error:
     problems = error.errors(include_url=False, include_context=False)
     raise InputError('; '.join(map(_in_words, problems))) from None
@@ -65,16 +65,16 @@ def kind(content_type: str) -> str:
 
 
 def _members(body: bytes) -> dict[str, Any]:
-  """Reads flat JSON; nested or large objects are refused before they are built."""
+  """Parses flat JSON; refuses nested or large objects before they are built."""
   if b'\0' in body:
-    raise InputError('the body has NUL bytes, as UTF-16 has; send UTF-8')
+    raise InputError('the body has NUL bytes, perhaps as UTF-16; send UTF-8')
   starts = (body[token.start()] for token in TOKEN.finditer(body))
-  outline = bytes(itertools.islice(starts, MOST_TOKENS))
-  if len(outline) == MOST_TOKENS:
+  outline = bytes(itertools.islice(starts, MAX_TOKENS))
+  if len(outline) == MAX_TOKENS:
     raise InputError(f'too many fields; the fields are {_names(ScoreRequest)}')
   if b'[' in outline or outline.count(b'{') > 1:
     raise InputError(
-      'a list or an object where a plain value belongs; a request has one image'
+      'a list or an object where a plain value belongs; send one image per request'
     )
   try:
     found = strict_json.parse(body.decode('utf-8-sig'))
@@ -99,7 +99,7 @@ def _fields(content_type: str, body: bytes) -> dict[str, bytes]:
 
 def _check_name(name: str, message: type[pydantic.BaseModel]) -> None:
   if name not in message.model_fields:
-    shown = name[: forms.LONGEST_REPEATED]
+    shown = name[: forms.MAX_QUOTED]
     raise InputError(f'{shown!r} is not a field; the fields are {_names(message)}')
 
 
@@ -114,17 +114,17 @@ def _from_base64(text: str) -> bytes:
     raise InputError(f'image: {error}') from None
 
 
-def _check(asked: Asked) -> None:
-  """Refuses values that are well-formed but surely not what was meant."""
-  if TEXT.match(asked.image):
+def _check(request: ScoreInput) -> None:
+  """Refuses values that are well-formed but clearly mistakes."""
+  if TEXT.match(request.image):
     raise InputError(
-      f'image: text ({asked.image[:12]!r}…), not a file; in a form send the file '
+      f'image: text ({request.image[:12]!r}…), not a file; in a form send the file '
       'itself, in JSON its base64, encoded once'
     )
-  if not asked.prompt.strip():
+  if not request.prompt.strip():
     raise InputError('prompt: it is empty; send the text the image was made from')
-  if '\0' in asked.prompt:
-    raise InputError('prompt: it has NUL characters, as UTF-16 has; send UTF-8')
+  if '\0' in request.prompt:
+    raise InputError('prompt: it has NUL characters, perhaps as UTF-16; send UTF-8')
 
 
 def _in_words(problem: Any) -> str:

@@ -1,5 +1,5 @@
 let image = null; // The chosen file.
-let answer = null; // The answer of the service for it.
+let answer = null; // The service's answer for it.
 let asked = 0; // Counts requests, so that a late answer cannot replace a newer one.
 
 function say(text, problem = false) {
@@ -50,14 +50,14 @@ async function ask() {
   show();
 }
 
-/** Why there is no answer; errors of proxies, and those of bugs, are not JSON. */
+/** Explains a failed request; errors from proxies and from bugs are not JSON. */
 async function reason(response) {
   const failed = `The service failed (status ${response.status}).`;
   return response.json().then(({detail}) => detail ?? failed, () => failed);
 }
 
 function show() {
-  say(answer.truncated ? 'The prompt is too long for the model, which did not judge its last words.' : '');
+  say(answer.truncated ? 'The prompt is too long for the model; its last words were not judged.' : '');
   byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) =>
     element('div', {className: 'score'}, element('span', {}, name), track('value', value),
       element('span', {className: 'value'}, number(value)),
@@ -67,7 +67,7 @@ function show() {
   drawHeat();
 }
 
-/** The prompt with its words marked; they come in order, with other text in between. */
+/** Returns the prompt with its words marked; between them is other text. */
 function markedPrompt() {
   let end = 0;
   const pieces = answer.keywords.flatMap(({word, p_misaligned: p, misaligned}) => {
@@ -119,7 +119,7 @@ byId('picture').addEventListener('error', () => {
   byId('picture').parentElement.hidden = true;
   say('The browser cannot show this file; it may not be an image.', true);
 });
-// On the whole page: the browser would otherwise open the file instead of the page.
+// On the whole page: otherwise the browser would leave the page to open the file.
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
   byId('drop').classList.add('over');

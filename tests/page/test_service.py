@@ -215,7 +215,7 @@ def test_an_answer_that_is_not_json(opened, model, monkeypatch):
 
 def test_a_prompt_that_is_cut(opened):
   score(opened, make_image(), 'red ' * 40)
-  wait_for_message(opened, 'did not judge its last words')
+  wait_for_message(opened, 'its last words were not judged')
   last = opened.find_elements('css selector', '#prompt .word')[-1]
   assert last.get_attribute('data-p') == 'not judged'
 

@@ -54,7 +54,7 @@ def assert_same(found: dict, expected: dict) -> None:
     np.testing.assert_allclose(one, other, atol=1.01 / 255)
 
 
-def test_json_and_forms_give_what_score_gives(port, model):
+def test_json_and_forms_equal_score(port, model):
   image = make_image()
   (feedback,) = model.score(image, PROMPT)
   with_maps, without = (feedback.to_dict(maps=maps) for maps in (True, False))
@@ -70,7 +70,7 @@ def test_json_and_forms_give_what_score_gives(port, model):
     assert_same(answer.json, expected)
 
 
-def test_a_data_url_and_words_of_other_scripts(port, model):
+def test_a_data_url_and_words_in_other_scripts(port, model):
   image, prompt = make_image(), 'ein Käfer, 猫 <b>'
   (feedback,) = model.score(image, prompt)
   fields = {
@@ -84,10 +84,10 @@ def test_a_data_url_and_words_of_other_scripts(port, model):
   assert_same(ask_form(port, image, prompt=prompt).json, feedback.to_dict(maps=True))
 
 
-def test_requests_that_come_together_are_one_batch(port, engine, model, monkeypatch):
+def test_requests_that_arrive_together_are_one_batch(port, engine, model, monkeypatch):
   pixels = [make_image(number, 20 + number) for number in range(5)]
   prompts = [f'{"a red circle, " * number}a blue square' for number in range(5)]
-  alone = [model.score(*pair)[0] for pair in zip(pixels, prompts, strict=True)]
+  separate = [model.score(*pair)[0] for pair in zip(pixels, prompts, strict=True)]
   gate = Gate(engine, monkeypatch)
   calls = [
     functools.partial(ask_json, port, *pair)
@@ -98,22 +98,22 @@ def test_requests_that_come_together_are_one_batch(port, engine, model, monkeypa
   others = together(*calls[1:])
   wait_until(lambda: engine._batcher.waiting == 4)
   gate.open()
-  for future, expected in zip([first, *others], alone, strict=True):
+  for future, expected in zip([first, *others], separate, strict=True):
     assert_same(future.result(60).json, expected.to_dict(maps=True))
   assert gate.sizes == [1, 4]
-  # Nothing was compiled beyond the sizes of the warm-up.
+  # Only the sizes of the warm-up were compiled.
   assert model._infer_pixels._cache_size() == len(model.buckets) == 2
 
 
 def much_text(text: bytes = b'x' * 70_000_000) -> bytes:
-  """The image with 70 MB of text, packed into a few kilobytes."""
+  """Returns the image with 70 MB of text, compressed to a few kilobytes."""
   data = make_image()
   made = image_files.chunk(b'zTXt', b'a\0\0' + zlib.compress(text))
   return data[:33] + made + data[33:]
 
 
 def odd_exif(*tags: tuple[int, int, int, bytes]) -> bytes:
-  """The image with EXIF."""
+  """Returns the image with EXIF."""
   image = Image.open(io.BytesIO(make_image()))
   return image_files.encode(image, exif=b'Exif\0\0' + image_files.tiff(*tags))
 
@@ -150,7 +150,7 @@ def test_odd_metadata_does_not_matter(port, model, image, turned):
     (lambda: make_image()[:60] + b'x' + make_image()[61:], 'damaged: the checksum'),
   ],
 )
-def test_images_that_are_refused(port, image, message):
+def test_bad_images_are_refused(port, image, message):
   for answer in (ask_json(port, image()), ask_form(port, image(), prompt=PROMPT)):
     assert answer.status == 422
     assert answer.json['detail'].startswith(f'image: {message}')

@@ -1,4 +1,4 @@
-"""Connections whose headers do not come are closed."""
+"""Connections are closed when headers do not arrive in time."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ REQUEST = b'GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
 
 class Impatient(Connection):
-  """Waits no longer than tests do."""
+  """A connection with a short time limit."""
 
   seconds = 0.5
 
@@ -35,7 +35,7 @@ def connection(port):
 
 
 def trickle(connection: socket.socket) -> None:
-  """Sends headers that never end, until the connection is closed."""
+  """Sends endless headers until the connection is closed."""
   end = time.monotonic() + 10
   with contextlib.suppress(ConnectionError):
     while time.monotonic() < end:
@@ -44,7 +44,7 @@ def trickle(connection: socket.socket) -> None:
   assert time.monotonic() < end
 
 
-def test_nothing_comes(connection):
+def test_a_client_that_sends_nothing(connection):
   assert connection.recv(1) == b''
 
 

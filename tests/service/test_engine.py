@@ -1,4 +1,4 @@
-"""Images that no decoder is prepared for: refused alone, and logged."""
+"""Images on which a decoder fails: only they are refused, and logged."""
 
 import functools
 import io
@@ -16,10 +16,10 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SIGNED, DOUBLE = 1, 2, 3, 4, 5, 7
 
 
 def make_jpeg(*tags: tuple[int, int, int, bytes]) -> bytes:
-  """Returns a JPEG, 40 wide and 24 high, that is to be turned by a quarter.
+  """Returns a JPEG, 40 wide and 24 high, that EXIF turns by a quarter.
 
   Args:
-    tags: further ones of its EXIF: tag, type, count, and the value's bytes.
+    tags: more EXIF tags: tag, type, count, and the value's bytes.
   """
   entries = sorted([(ORIENTATION, SHORT, 1, struct.pack('<HH', 6, 0)), *tags])
   table, values = struct.pack('<H', len(entries)), b''
@@ -61,7 +61,7 @@ def test_the_jpeg_of_these_tests_is_turned(port):
     (0xFFFF, 99, 1, b'abcd'),
   ],
 )
-def test_odd_tags_are_no_error_of_the_service(port, tag):
+def test_odd_tags_do_not_fail_the_service(port, tag):
   for answer in (
     ask_json(port, make_jpeg(tag)),
     ask_form(port, make_jpeg(tag), prompt='a'),
@@ -73,7 +73,7 @@ def test_odd_tags_are_no_error_of_the_service(port, tag):
 
 
 def test_a_decoder_that_fails(port, engine, monkeypatch, caplog):
-  """Whatever it raises, other images of the same batch are scored."""
+  """Other images of the same batch are still scored."""
   spoilt, read_pixels = make_image(9), inputs.read_pixels
 
   def fail(image):

@@ -1,4 +1,4 @@
-"""Requests that a browser sends for pages of others."""
+"""Requests that a browser sends for pages of other sites."""
 
 import pytest
 from starlette.datastructures import Headers

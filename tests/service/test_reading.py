@@ -1,4 +1,4 @@
-"""Bodies that cannot be used, and what reading them costs."""
+"""Bodies that cannot be used, and the cost of reading them."""
 
 import json
 import time
@@ -62,7 +62,7 @@ def test_forms_that_are_refused(port):
   for answer, message in (
     (ask_form(port, image), 'prompt: Field required'),
     (ask_form(port, image, prompt=''), 'prompt: it is empty; send the text'),
-    (ask_form(port, image, prompt='a', image='b'), 'image: there twice'),
+    (ask_form(port, image, prompt='a', image='b'), 'image: given twice'),
     (ask_form(port, image, prompt='a', maps='perhaps'), 'maps: Input should be a val'),
     (ask_form(port, image, **{'b' * 500: ''}), f"'{'b' * 80}' is not a field; the"),
     (

@@ -1,4 +1,4 @@
-"""Requests in forms that routes do not know: absolute targets, and HEAD."""
+"""Middleware for requests that routes do not handle: absolute targets and HEAD."""
 
 import re
 from urllib.parse import unquote
@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _ABSOLUTE = re.compile(rb'https?://([^/]*)(/.*)?', re.IGNORECASE)
 
 
-class Targets:
+class RequestTargets:
   """Serves absolute-form targets, and HEAD wherever there is GET.
 
-  A client that takes the service for its proxy sends GET http://host/path. The host in
-  the target then replaces the Host header (RFC 9112, section 3.2.2). Answers to HEAD
-  are those to GET; the server leaves out the body.
+  A client that uses the service as a proxy sends GET http://host/path. The host in the
+  target then replaces the Host header (RFC 9112, section 3.2.2). HEAD gets the answer
+  to GET; the server leaves out the body.
   """
 
   def __init__(self, app: ASGIApp):

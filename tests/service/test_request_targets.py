@@ -1,4 +1,4 @@
-"""HEAD, and targets that name a host."""
+"""HEAD, and request targets that name a host."""
 
 import http.client
 import socket
@@ -10,7 +10,7 @@ from served import ask, make_image
 
 
 def exchange(port: int, request: str) -> tuple[int, bytes]:
-  """Sends a request as it is; returns the status and the body."""
+  """Sends a raw request; returns the status and the body."""
   with socket.create_connection(('127.0.0.1', port), timeout=30) as connection:
     connection.sendall(request.encode())
     response = http.client.HTTPResponse(connection)
@@ -24,11 +24,11 @@ def test_head_is_get_without_the_body(port, path):
   assert (got.status, head.status) == (200, 200)
   assert (len(got.body) > 0, len(head.body)) == (True, 0)
   assert head.headers['Content-Type'] == got.headers['Content-Type']
-  if path != '/metrics':  # Which differ from one to the next.
+  if path != '/metrics':  # These differ from request to request.
     assert int(head.headers['Content-Length']) == len(got.body)
 
 
-def test_head_where_there_is_no_get(port):
+def test_head_without_get_is_refused(port):
   answer = ask(port, 'HEAD', '/score')
   assert (answer.status, answer.headers['Allow']) == (405, 'POST')
 
@@ -51,7 +51,7 @@ def test_targets_that_name_another_host_are_refused(port, host):
 
 
 @pytest.mark.parametrize('target', ['http://localhost', 'http://localhost/'])
-def test_a_target_without_a_path_is_the_root(port, target):
+def test_a_target_without_a_path_means_the_root(port, target):
   status, body = exchange(port, f'GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n')
   assert (status, body[:15]) == (200, b'<!doctype html>')
 
@@ -66,8 +66,8 @@ def test_the_origin_must_be_the_host_of_the_target(port):
     assert answer.status == status
 
 
-def test_a_proxy_s_health_check_without_a_host(port):
-  """As HAProxy sends it by default."""
+def test_a_health_check_without_a_host(port):
+  """HAProxy sends one by default."""
   status, body = exchange(port, 'GET /metrics HTTP/1.0\r\n\r\n')
   assert status == 200
   assert [*text_string_to_metric_families(body.decode())]

@@ -1,4 +1,4 @@
-"""The metrics of the service, for Prometheus."""
+"""Prometheus metrics of the service."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,15 +14,15 @@ from prometheus_client import (
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Measures:
-  """The metrics of one service, in a registry of their own.
+class ServiceMetrics:
+  """The metrics of one service, in a separate registry.
 
   Attributes:
     requests: requests for a score, by status.
-    seconds: from request to answer, for requests that got a score.
+    seconds: time from request to answer, for requests that got a score.
     batch_size: images in a batch, without padding.
     compute_seconds: computing time of a batch.
-    in_work: requests that are being read, waiting, computed or answered.
+    in_work: requests being read, waiting, computed or answered.
     ready: 1 while requests are accepted.
   """
 
