@@ -1,15 +1,15 @@
-"""A reward inside a training loop: a small generator learns what RAHF likes.
+"""A reward in a training loop: a small generator learns to raise its RAHF score.
 
-A notebook of `# %%` cells, or a script, to be run from the project's root:
+Run it from the project's root, as a notebook of `# %%` cells or as a script:
 
   python examples/reward_in_training.py MODEL_DIRECTORY [DIR]
 
-MODEL_DIRECTORY is what --mode=export wrote, such as runs/quickstart/export. DIR keeps
-the pictures before and after; the default is the current directory. It takes less than
-a minute on two CPU cores.
+MODEL_DIRECTORY is written by --mode=export, such as runs/quickstart/export. The
+pictures before and after go to DIR, by default the current directory. It takes less
+than a minute on two CPU cores.
 
-The generator is a single layer from noise to pixels, so that the loop is all there is
-to read. It shows reward hacking too: what pleases a model need not please people.
+The generator is a single layer from noise to pixels, to keep the loop short. It also
+shows reward hacking: images that please a model need not please people.
 """
 
 # %% The reward, as a pure function of pixels in [0, 1]
@@ -62,7 +62,7 @@ opt_state = optimizer.init(params)
 @jax.jit
 @jax.value_and_grad
 def loss(params: dict[str, jax.Array], judge, noise: jax.Array) -> jax.Array:
-  # The reward's own parameters are an argument, so that they are not compiled in.
+  # As an argument, the reward's parameters are not compiled into the program.
   return -reward.differentiable(judge, generate(params, noise), text).mean()
 
 

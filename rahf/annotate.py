@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rahf.annotation.rapidata import Desk, collect, start
+from rahf.annotation.rapidata import RapidataSession, collect, start
 from rahf.errors import InputError, fail
 
 
@@ -53,12 +53,12 @@ def main(
       raise InputError(
         f'no file in {arguments.images} is named by a uid of {arguments.prompts}'
       )
-    desk = Desk(connect(), arguments.out, images, prompts)
+    session = RapidataSession(connect(), arguments.out, images, prompts)
     if not arguments.collect:
-      jobs = start(desk, responses=arguments.responses, audience=arguments.audience)
+      jobs = start(session, responses=arguments.responses, audience=arguments.audience)
       print(f'Asked for scores and words of {len(images)} images: {", ".join(jobs)}')
       print('Once they are answered: the same command with --collect')
-    elif path := collect(desk, low=arguments.low):
+    elif path := collect(session, low=arguments.low):
       print(f'Written: {path}')
     else:
       print('Asked for points; once they are answered: the same command again')

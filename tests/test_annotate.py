@@ -174,7 +174,7 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
 
 
 def test_words_of_a_prompt_with_other_white_space():
-  """Asked beside spaces; a label token is marked by any word that it holds."""
+  """Words are split at white space; any of its words marks a label token."""
   prompt = '\ufeffa\u00a0red \n circle,\r\nasleep\t'
   asked = rapidata.sentence(prompt)
   assert asked == f'a red circle, asleep {rapidata.NO_MISTAKE}'

@@ -3,17 +3,17 @@
   reward = rahf.reward('runs/quickstart/export', weights={'overall': 1, 'alignment': 1})
   values, info = reward(images, prompts, metadata)
 
-Images are a torch tensor NCHW in [0, 1] or a NumPy array NHWC of uint8, prompts a list
-or tuple, and values an array that torch.as_tensor takes. Trainers call it like this:
+Images are a torch tensor NCHW in [0, 1] or a NumPy array NHWC of uint8; prompts are a
+list or tuple; values are an array that torch.as_tensor accepts. Trainers call it so:
   ddpo-pytorch  reward(images, prompts, metadata), from a thread
   Flow-GRPO     the same, as a row of the table in `multi_score` (flow_grpo/rewards.py),
-                whose names are fixed there: 'rahf': lambda: reward
+                whose names the trainer fixes: 'rahf': lambda: reward
   verl          reward.custom_reward_function, for one image and its prompt:
                 compute_score(data_source, solution_image, ground_truth, extra_info)
                 returns float(reward(solution_image[None], ground_truth)[0][0])
   UniRL         compute_rewards_differentiable(images, prompts, records) of a
                 DifferentiableReward returns reward.with_gradient(images, prompts)[0]
-  TRL           until 0.24.0 removed them: DDPOTrainer(reward_function=reward),
+  TRL           before 0.24.0: DDPOTrainer(reward_function=reward),
                 AlignPropTrainer(reward_function=reward.with_gradient)
 
 Axis letters: N images, C 3 colours, H W their size, S the model's size, K texts,
@@ -39,16 +39,16 @@ from rahf.errors import InputError
 from rahf.inference.feedback import Feedback
 from rahf.inference.model import Model, as_list, load, one_each
 from rahf.inference.step import look
-from rahf.learning.shared_gpu import open_beside
+from rahf.learning.shared_gpu import open_shared
 from rahf.models.rahf import RAHF
 
-DEFAULT = {'overall': 1.0}
-# Of what is worse the higher it is: how a heatmap is made one number.
-OF_MAPS = {
+DEFAULT_WEIGHTS = {'overall': 1.0}
+# Penalties, by the heatmap and the way it is reduced to one number.
+MAP_PENALTIES = {
   f'{name}_{way}': (name, way) for name in schema.MAPS for way in ('mean', 'peak')
 }
 WORDS = 'misaligned_words'
-PENALTIES = (*OF_MAPS, WORDS)
+PENALTIES = (*MAP_PENALTIES, WORDS)
 
 
 def reward(
@@ -60,52 +60,52 @@ def reward(
   batch_size: int = 16,
   dtype: str | None = None,
 ) -> 'Reward':
-  """Opens a model directory as a reward, beside a trainer on the same GPU.
+  """Loads a model as a reward that can share a GPU with a trainer.
 
-  JAX is told not to reserve GPU memory and to take at most `memory_fraction` of it.
-  That works only before JAX has started in this process; afterwards a warning says
-  that it is too late (`devices.open_beside`).
+  JAX is set to reserve no GPU memory and to use at most `memory_fraction` of it. That
+  works only before JAX has started in this process; afterwards a warning says that it
+  is too late (`shared_gpu.open_shared`).
 
   Args:
     path: as for `rahf.load`.
-    weights: of the terms below; the reward is their weighted sum. None: the overall
-      score alone, which is in [0, 1].
+    weights: weights of the terms below; the reward is their weighted sum. None: only
+      the overall score, which is in [0, 1].
       plausibility, alignment, aesthetics, overall: scores, higher is better.
       implausibility_mean, implausibility_peak, misalignment_mean, misalignment_peak:
-        mean and highest value of a heatmap of the model's size; higher is worse.
-      misaligned_words: mean probability of the prompt's words to be misaligned, those
-        after a cut left out, 0 without any; higher is worse.
+        mean and highest value of a heatmap at the model's size; higher is worse.
+      misaligned_words: mean probability that a word of the prompt is misaligned,
+        without words cut off at the end; 0 if there are none; higher is worse.
       All are in [0, 1], so the reward is between the sum of the negative weights and
-      that of the positive ones; higher is better.
+      the sum of the positive ones; higher is better.
     device: where it computes: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None:
-      the first that JAX has. 'cpu' leaves the GPU alone: JAX, if it has not started,
-      will not see a GPU in this process. With a process for each GPU, give each its
-      own, 'cuda:0', 'cuda:1' and so on.
-    memory_fraction: of a GPU, in (0, 1].
+      the first that JAX has. With 'cpu', JAX will not use a GPU in this process, unless
+      it has already started. With one process per GPU, give 'cuda:0', 'cuda:1' and so
+      on.
+    memory_fraction: share of the GPU's memory, in (0, 1].
     batch_size, dtype: as for `rahf.load`.
 
   Raises:
-    InputError: what `rahf.load` raises; there is no such device; a weight is of no
-      term, not finite, or rewards what is worse.
+    InputError: as for `rahf.load`; there is no such device; a weight has an unknown
+      term, is not finite, or is positive for a penalty.
   """
-  weights = check_weights(DEFAULT if weights is None else weights)
-  devices = [open_beside(device, memory_fraction)]
+  weights = check_weights(DEFAULT_WEIGHTS if weights is None else weights)
+  devices = [open_shared(device, memory_fraction)]
   model = load(path, batch_size=batch_size, dtype=dtype, devices=devices)
   return Reward(model, weights)
 
 
 class Reward:
-  """A weighted sum of what a model says of an image; see `reward`.
+  """A weighted sum of a model's scores and penalties; see `reward`.
 
   Attributes:
     model: a loaded model.
-    weights: by term.
+    weights: weights by term.
   """
 
   def __init__(self, model: Model, weights: Mapping[str, float] | None = None):
-    """Makes a reward of a model that `rahf.load` opened."""
+    """Makes a reward from a model that `rahf.load` returned."""
     self.model = model
-    self.weights = check_weights(DEFAULT if weights is None else weights)
+    self.weights = check_weights(DEFAULT_WEIGHTS if weights is None else weights)
 
   @property
   def params(self) -> Any:
@@ -115,28 +115,28 @@ class Reward:
   def __call__(
     self, images: Any, prompts: str | Sequence[str], metadata: Any = None
   ) -> tuple[Float32[np.ndarray, 'N'], dict[str, Any]]:
-    """Scores a batch of any number of images, of any size.
+    """Scores any number of images of any size.
 
     Args:
-      images: NCHW or NHWC, floats in [0, 1], of which levels of 1/255 are seen, or
-        uint8; of PyTorch (any device, bfloat16 too), NumPy or JAX. Or a list of such
-        images, of PIL images, paths or bytes, which may differ in size.
+      images: an array NCHW or NHWC of PyTorch (any device, bfloat16 too), NumPy or JAX:
+        uint8, or floats in [0, 1], which are rounded to levels of 1/255. Or a list of
+        such images, PIL images, paths or bytes, which may differ in size.
       prompts: one for each image, or one for all.
       metadata: not used.
 
     Returns:
-      The reward of each image, higher is better, and what it comes from, for dense
-      rewards and logs:
+      The reward of each image, higher is better, and its parts, for dense rewards and
+      logs:
         scores: {name: float32[N]}, in [0, 1], higher is better.
         penalties: {name: float32[N]}, in [0, 1], higher is worse.
         heatmaps: {name: float32[N, S, S]}, in [0, 1], higher is worse, at the model's
           size; implausibility and misalignment.
-        keywords: for each image a list of (word, probability to be misaligned).
-        truncated: bool[N], whether the end of the prompt was not read.
+        keywords: for each image a list of (word, probability that it is misaligned).
+        truncated: bool[N], whether the end of the prompt was cut off.
 
     Raises:
-      InputError: pixels are NaN or out of range, the axis of the colours is unclear, a
-        prompt is missing; says which and what to do.
+      InputError: pixels are NaN or out of range, the axis of the colours is unclear, or
+        a prompt is missing.
     """
     del metadata
     found = self.model.score(_channels_last(images), prompts)
@@ -162,10 +162,10 @@ class Reward:
     return np.asarray(values, np.float32), info
 
   def encode(self, prompts: str | Sequence[str]) -> Int32[np.ndarray, 'N K L']:
-    """Tokenises prompts for `differentiable`; one string is one row, for all images.
+    """Tokenises prompts for `differentiable`; one string gives one row for all images.
 
     Raises:
-      InputError: a prompt is missing, or there is none.
+      InputError: a prompt is missing, or the list is empty.
     """
     if isinstance(prompts, str | None):
       prompts = [prompts]
@@ -177,11 +177,11 @@ class Reward:
   def differentiable(
     self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
   ) -> Float[Array, 'N']:
-    """Returns the reward as a pure function in JAX, for jit, grad and vmap.
+    """Computes the reward as a pure JAX function, for jit, grad and vmap.
 
-    Pixels are scaled to the model's size, bilinear with antialiasing, as those of files
-    are but without their rounding to levels of 1/255: rewards agree with those of the
-    call as far as that goes. Each new shape is compiled anew.
+    Pixels are scaled to the model's size, bilinear with antialiasing. Files are scaled
+    alike but rounded to levels of 1/255, so rewards differ by that much from those of
+    `__call__`. Each new shape is compiled.
 
       text = reward.encode(['a red circle'])
       def total(pixels):
@@ -192,22 +192,22 @@ class Reward:
       params: `reward.params`; an argument, so that jit does not copy them into the
         program.
       pixels: RGB in [0, 1], row 0 at the top; not checked.
-      text: of `encode`, for each image, or one row for all.
+      text: from `encode`: a row for each image, or one row for all.
 
     Raises:
-      InputError: misaligned words have a weight: whether a word is marked hangs on the
-        marks before it, which is not a smooth function.
+      InputError: misaligned words have a weight. They have no gradient, since marking a
+        word depends on the marks before it.
     """
     if self.weights.get(WORDS):
       raise InputError(
-        f'{WORDS} has a weight, but no gradient; take alignment or misalignment_mean'
+        f'{WORDS} has a weight, but no gradient; use alignment or misalignment_mean'
       )
     return self._weigh({**self.terms(params, pixels, text), WORDS: 0.0})
 
   def terms(
     self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
   ) -> dict[str, Float[Array, 'N']]:
-    """Returns all terms but the words' by name, as `differentiable` weighs them."""
+    """Returns the terms of `differentiable` by name: all except the words'."""
     config = self.model.description.model
     image = images_lib.to_signed(scale(pixels, config.image_size))
     text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
@@ -219,10 +219,10 @@ class Reward:
   def with_gradient(
     self, images: Any, prompts: str | Sequence[str], metadata: Any = None
   ) -> tuple[Any, dict[str, Any]]:
-    """Returns rewards through which PyTorch differentiates, and an empty dict.
+    """Returns rewards that PyTorch can differentiate, and an empty dict.
 
-    Value and gradient are computed at once, in JAX, and travel by way of the host.
-    Each size of images and each of the model's buckets is compiled once.
+    JAX computes value and gradient together; both are copied through the host. Each
+    image size and each of the model's buckets is compiled once.
 
     Args:
       images: a torch tensor, NCHW or NHWC, floats in [0, 1].
@@ -230,10 +230,10 @@ class Reward:
       metadata: not used.
 
     Raises:
-      InputError: as for the call and `differentiable`.
+      InputError: as for `__call__` and `differentiable`.
     """
     del metadata
-    # Nobody has a tensor without PyTorch: importing it costs nothing here.
+    # Whoever has a tensor has imported PyTorch; others need not install it.
     from rahf.learning import torch_bridge
 
     evaluate = functools.partial(self._values_and_gradients, prompts=prompts)
@@ -268,7 +268,7 @@ class Reward:
       values = self.differentiable(params, pixels, text)
       return values.sum(), values
 
-    # Rows do not see each other: the sum's gradient holds that of each.
+    # Rows are independent, so the sum's gradient contains the gradient of each row.
     both = jax.value_and_grad(total, has_aux=True)
 
     def value_and_gradient(params, pixels, text):
@@ -282,10 +282,10 @@ class Reward:
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-  """Returns the weights if each is a finite number of a term that there is.
+  """Returns the weights after checking their names and values.
 
   Raises:
-    InputError: one is not, or rewards what is worse; says which.
+    InputError: a name is unknown, a value is not finite, or a penalty's is positive.
   """
   names = (*schema.SCORES, *PENALTIES)
   if not isinstance(weights, Mapping):
@@ -301,7 +301,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
       raise InputError(f'weights: {name} = {weight!r} is not a finite number')
     if name in PENALTIES and weight > 0:
       raise InputError(
-        f'weights: {name} = {weight} would reward what is worse; give it a negative '
+        f'weights: {name} = {weight} would reward worse images; give it a negative '
         'weight'
       )
   return dict(weights)
@@ -310,7 +310,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
 def scale(
   pixels: Float[Array, 'N H W C'], size: int
 ) -> Float[Array, 'N {size} {size} C']:
-  """Scales as `images.resize` does, without its rounding to levels of 1/255."""
+  """Scales like `codec.resize`, without its rounding to levels of 1/255."""
   shape = (pixels.shape[0], size, size, pixels.shape[3])
   return jax.image.resize(pixels, shape, 'bilinear', antialias=True)
 
@@ -318,7 +318,7 @@ def scale(
 def summarise(maps: Mapping[str, Float[Any, 'N S S']]) -> dict[str, Float[Any, 'N']]:
   """Returns mean and peak of each map by name, for arrays of NumPy or JAX."""
   ways = {'mean': lambda m: m.mean((1, 2)), 'peak': lambda m: m.max((1, 2))}
-  return {name: ways[way](maps[of]) for name, (of, way) in OF_MAPS.items()}
+  return {name: ways[way](maps[of]) for name, (of, way) in MAP_PENALTIES.items()}
 
 
 def _mean_word(one: Feedback) -> float:
@@ -327,7 +327,7 @@ def _mean_word(one: Feedback) -> float:
 
 
 def _channels_last(images: Any) -> Any:
-  """Returns arrays with the colours in the last axis, tensors as arrays of NumPy."""
+  """Moves the colours to the last axis; converts tensors to NumPy."""
   if isinstance(images, list | tuple):
     return [_channels_last(one) for one in images]
   images = inputs.from_torch(images)

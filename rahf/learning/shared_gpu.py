@@ -1,8 +1,7 @@
 """Shares a GPU with another program, such as a trainer in PyTorch.
 
-JAX reserves three quarters of every GPU's memory when it starts, at the first
-computation of a process or when its devices are asked for. It can be told otherwise
-before, not after.
+JAX starts at a process's first computation or request for devices, and then reserves
+three quarters of every GPU's memory. This can be changed only before it starts.
 """
 
 import functools
@@ -18,33 +17,32 @@ from rahf.errors import InputError
 from rahf.runtime import accelerator
 
 PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
-# JAX refuses both at once; the second is the older name.
+# JAX refuses to have both set; the second is the older name.
 FRACTIONS = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
 TOO_LATE = (
-  'JAX had started before and may hold three quarters of the memory of every GPU '
-  f'already, which nothing gives back. Set {PREALLOCATE}=false in the environment, or '
-  'make the reward before anything else uses JAX'
+  'JAX has already started and may hold three quarters of the memory of every GPU '
+  f'until this process ends. Set {PREALLOCATE}=false in the environment, or make the '
+  'reward before anything else uses JAX'
 )
 
 
-def open_beside(device: Any, memory_fraction: float) -> jax.Device:
-  """Returns a device for a model that leaves memory and other GPUs to its neighbour.
+def open_shared(device: Any, memory_fraction: float) -> jax.Device:
+  """Returns a device, and limits what JAX takes of the GPUs.
 
-  Where JAX has not started, this process will not preallocate, and will take at most
-  `memory_fraction` of a GPU's memory, unless the environment has settings of its own
-  (XLA_PYTHON_CLIENT_PREALLOCATE, XLA_CLIENT_MEM_FRACTION). With 'cpu', JAX will not
-  open a GPU at all in this process; with 'cuda:1', that one only. Where JAX has
-  started, nothing of this can be changed: a warning says so if it has GPUs. The first
-  line on stderr says which device it is.
+  If JAX has not started, this process will not preallocate, and will use at most
+  `memory_fraction` of a GPU's memory, unless XLA_PYTHON_CLIENT_PREALLOCATE or
+  XLA_CLIENT_MEM_FRACTION are set in the environment. With 'cpu', JAX will open no GPU
+  in this process; with 'cuda:1', only that one. If JAX has started, none of this can
+  be changed; if it has GPUs, a warning says so. The device is printed once on stderr.
 
   Args:
     device: 'cpu', 'cuda', 'cuda:1', 'tpu', also as a torch.device, or None for the
-      first that JAX has; that is a CPU only where JAX was installed for nothing else,
-      or is set to it.
-    memory_fraction: of a GPU, in (0, 1].
+      first that JAX has. None gives a CPU only if JAX was installed for CPUs or is set
+      to use them.
+    memory_fraction: share of the GPU's memory, in (0, 1].
 
   Raises:
-    InputError: there is no such device, or no such fraction.
+    InputError: there is no such device, or the fraction is out of range.
     OSError: the GPU or TPU cannot be used now.
   """
   if not 0 < memory_fraction <= 1:
@@ -59,7 +57,7 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
     if platform == 'cpu':
       jax.config.update('jax_platforms', 'cpu')
     elif platform == 'cuda' and number is not None:
-      # Or every process of a trainer would open all GPUs.
+      # Otherwise every process of a trainer would open all GPUs.
       jax.config.update('jax_cuda_visible_devices', str(number))
   try:
     accelerator.start(accelerator.choose(required=platform is None))
@@ -72,13 +70,13 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
     memory = f', with at most {limit} of its memory'
   elif found.platform == 'cpu':
     name = 'the CPU'
-  _say_once(f'The reward is on {name}{memory}')
+  _print_once(f'The reward is on {name}{memory}')
   return found
 
 
 @functools.cache
-def _say_once(message: str) -> None:
-  # Into the trainer's log, whatever its loggers let through.
+def _print_once(message: str) -> None:
+  # Not logged: the trainer's loggers may be set to drop it.
   print(message, file=sys.stderr, flush=True)
 
 
@@ -95,8 +93,8 @@ def _parse(device: Any) -> tuple[str | None, int | None]:
 
 
 def _warn_if_preallocated() -> None:
-  told = os.environ.get(PREALLOCATE, '') in ('false', 'False', '0')
-  if jax.default_backend() == 'gpu' and not told:
+  disabled = os.environ.get(PREALLOCATE, '') in ('false', 'False', '0')
+  if jax.default_backend() == 'gpu' and not disabled:
     warnings.warn(TOO_LATE, stacklevel=4)
 
 
@@ -108,7 +106,7 @@ def _find(platform: str | None, number: int | None) -> jax.Device:
       f'JAX has no {platform} here, only {jax.default_backend()}; for NVIDIA GPUs '
       "install rahf[cuda], or compute with device='cpu'"
     ) from None
-  # Numbers of the machine, also where JAX sees some of its GPUs only.
+  # The machine's numbers, even if JAX sees only some of its GPUs.
   fitting = [d for d in devices if number in (None, d.local_hardware_id)]
   if not fitting:
     numbers = [d.local_hardware_id for d in devices]

@@ -1,4 +1,4 @@
-"""Lets PyTorch differentiate what JAX computes. Imports PyTorch."""
+"""Lets PyTorch differentiate values computed by JAX. Imports PyTorch."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ def apply(evaluate: Evaluate, inputs: torch.Tensor) -> torch.Tensor:
   """Returns float32[N], one value for each row of the inputs, on their device.
 
   Args:
-    evaluate: takes the inputs as float32 of NumPy to the values, and to the gradient of
-      each value by its own row.
+    evaluate: maps the inputs, as NumPy float32, to the values and to the gradient of
+      each value with respect to its row.
     inputs: [N, ...], floats.
   """
   return _Evaluated.apply(inputs, evaluate)

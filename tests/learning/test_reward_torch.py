@@ -1,4 +1,4 @@
-"""Rewards of PyTorch tensors, with gradients, and inside a diffusers pipeline.
+"""Rewards for PyTorch tensors, with gradients, and in a diffusers pipeline.
 
 Needs the extra `parity`.
 """
@@ -42,7 +42,7 @@ def pixels():
 
 @pytest.mark.parametrize(
   ('dtype', 'tolerance'),
-  # bfloat16 has 8 bits of a value, float16 11.
+  # bfloat16 has 8 significant bits, float16 has 11.
   [('uint8', 0), ('float64', 0), ('float32', 0), ('float16', 0), ('bfloat16', 0.01)],
 )
 def test_tensors_of_any_dtype(reward, pixels, dtype, tolerance):
@@ -64,7 +64,7 @@ def test_a_tensor_with_nan(reward):
 
 @pytest.mark.parametrize('last', [False, True])
 def test_gradients_of_pytorch(reward, pixels, last):
-  """Three images in buckets of two, upstream gradients that differ."""
+  """Three images in buckets of two, with different upstream gradients."""
   tensor = torch.from_numpy(pixels / 255).float()
   tensor = (tensor if last else tensor.permute(0, 3, 1, 2)).requires_grad_()
   values, info = reward.with_gradient(tensor, tuple(PROMPTS), [{}] * 3)
@@ -76,7 +76,7 @@ def test_gradients_of_pytorch(reward, pixels, last):
   text, value = reward.encode(PROMPTS), jax.jit(reward.differentiable)
   gradient = tensor.grad if last else tensor.grad.permute(0, 2, 3, 1)
   for row, upstream in enumerate([1.0, -2.0, 3.0]):
-    # A step along the gradient, by the function that JAX differentiates.
+    # A step along the gradient, with the function that JAX differentiates.
     length = gradient[row].norm()
     step = (1e-4 / length * gradient[row] / length).numpy()
     image = pixels[row] / np.float32(255)
@@ -95,7 +95,7 @@ def expected(reward, pixels):
 
 @pytest.fixture(scope='module')
 def tensor(pixels):
-  """What pipelines give with output_type='pt': float32[3, 3, 24, 40] in [0, 1]."""
+  """Images as pipelines return with output_type='pt': float32[3, 3, 24, 40]."""
   return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
@@ -113,8 +113,9 @@ def test_called_as_by_ddpo_pytorch_and_trl_0_23(reward, tensor, expected):
 
 
 def test_called_as_by_flow_grpo(reward, tensor, pixels, expected):
-  """A row of its table is made, with the device if it has such an argument, and called
-  for each weighted name; the weighted values of an image are added up one by one.
+  """Calls each weighted row of its table, made with a device if it takes one.
+
+  The weighted values of an image are added one by one.
   """
   table = {'rahf': lambda: reward, 'by_device': lambda device: reward}
   weights = {'rahf': 0.75, 'by_device': 0.25}
@@ -152,13 +153,13 @@ def test_called_as_by_verl(reward, tensor, pixels, expected):
         for image, prompt in zip(images, PROMPTS, strict=True)
       ]
       scores = [future.result()['score'] for future in futures]
-    # What its reward manager makes of them.
+    # Its reward manager makes such a tensor.
     found = torch.tensor(scores, dtype=torch.float32).unsqueeze(-1)
     np.testing.assert_allclose(found[:, 0], expected, atol=1e-6)
 
 
 def test_called_as_by_unirl(reward, tensor, expected):
-  """Its loss is minus the mean of rewards with gradients, of images from a decoder."""
+  """Its loss is minus the mean reward, with gradients, of a decoder's images."""
 
   class Scorer:
     def compute_rewards_differentiable(self, media_tensor, prompts, records=None):
@@ -241,7 +242,7 @@ def pipeline():
 
 
 def test_inside_a_diffusers_pipeline(pipeline, reward):
-  """Images as they come out, whichever way."""
+  """Images in each output type of the pipeline."""
   prompts = (*PROMPTS, 'two dogs')
 
   def sample(output_type):
@@ -258,14 +259,14 @@ def test_inside_a_diffusers_pipeline(pipeline, reward):
   assert len(set(values)) == 4
   words = [[word for word, _ in keywords] for keywords in info['keywords']]
   assert words[1:] == [['a', 'blue', 'square', 'red'], ['a', 'cat'], ['two', 'dogs']]
-  # The same as floats of NumPy, NHWC, and as PIL images.
+  # The same images as NumPy floats, NHWC, and as PIL images.
   for output_type in ('np', 'pil'):
     others, _ = reward(sample(output_type), prompts)
     np.testing.assert_allclose(others, values, atol=1e-6)
 
 
 def test_a_decoder_learns_from_the_gradient(pipeline, reward):
-  """The gradient goes through images into weights, as for DRaFT and AlignProp."""
+  """The gradient reaches the weights through the images, as in DRaFT and AlignProp."""
   latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
   weights = list(pipeline.vae.decoder.parameters())
   optimizer = torch.optim.SGD(weights, 0.01)
