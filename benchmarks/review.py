@@ -25,7 +25,7 @@ from PIL import Image
 from rahf.data import schema
 from rahf.data.images import codec
 from rahf.evaluation import samples
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
@@ -113,7 +113,7 @@ def measure_evaluation(folder: epath.Path) -> None:
   print(f'{"  its size":36}{path.stat().length / 1e6:10.4f} MB')
 
 
-def _example(number: int) -> tuple[schema.Record, Prediction]:
+def _example(number: int) -> tuple[schema.Record, ExampleLabels]:
   rng = np.random.default_rng(number)
   noise = rng.integers(0, 256, (SIDE // 16, SIDE // 16, 3), dtype=np.uint8)
   image = np.asarray(Image.fromarray(noise).resize((SIDE, SIDE)))
@@ -131,7 +131,7 @@ def _example(number: int) -> tuple[schema.Record, Prediction]:
     tuple(rng.random(4).tolist()),
     *true,
   )
-  return record, Prediction(
+  return record, ExampleLabels(
     np.array(maps[2:], np.float32),
     rng.random(4),
     labels,

@@ -154,7 +154,8 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
 
   def infer(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)
-    return *model.maps_and_scores(fused), model.decode_greedily(fused, length)
+    found = model.maps_and_scores(fused)
+    return found.maps, found.scores, model.decode_greedily(fused, length)
 
   def judge(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)
@@ -166,7 +167,8 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
       sequential=True,
       length=length,
     )
-    return *model.maps_and_scores(fused), words
+    found = model.maps_and_scores(fused)
+    return found.maps, found.scores, words
 
   def encode(model: RAHF, batch) -> Any:
     return model.encode(batch.image, batch.text, train=False)

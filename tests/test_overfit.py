@@ -135,16 +135,16 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
     evaluator = FeedbackEvaluator(setup, task.model, data)
     found = evaluator.measure(state.params, split).metrics
     (batch,) = eval_batches(split, data.tokenizer, data.options, batch_size=8)
-    predictions = evaluator.predict(state.params, batch)
+    result = evaluator.eval_step(state.params, batch)
 
   for name in ('total', 'heatmap', 'score', 'sequence'):
     first, last = (float(metrics[f'loss/{name}']) for metrics in history[:: STEPS - 1])
     assert last <= 0.1 * first, name
   assert not batch.truncated.any()
-  np.testing.assert_array_equal(predictions.keywords, batch.target)
+  np.testing.assert_array_equal(result.outputs.keywords, batch.target)
   assert found['keywords/f1'] == found['keywords_constrained/f1'] == 1
   # Where greedy decoding copies the prompt, word by word it chooses the same.
-  for index, p in zip(predictions.index, predictions.p_misaligned, strict=True):
+  for index, p in zip(result.index, result.outputs.p_misaligned, strict=True):
     record = split[int(index)]
     p_words = at_word_ends(np.asarray(p), data.tokenizer.encode(record.prompt))
     np.testing.assert_array_equal(p_words > 0.5, np.array(record.keyword_labels) == 0)

@@ -12,8 +12,8 @@ from rahf.data.storage import manifest
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
-from rahf.evaluation.samples import Sample
-from rahf.evaluation.score_example import Prediction, read_through, score
+from rahf.evaluation.samples import EvaluatedExample
+from rahf.evaluation.score_example import ExampleLabels, read_through, score
 
 
 def annotator_metrics(split: RecordSplit) -> dict[str, float] | None:
@@ -52,7 +52,7 @@ def _measure(
   annotations: Sequence[Annotation],
   left_out: int,
   draw: consolidate.Draw,
-) -> Sample:
+) -> EvaluatedExample:
   """Scores one annotator of an image as a prediction of the others' labels."""
   height, width = _map_size(record)
 
@@ -76,7 +76,7 @@ def _measure(
   )
   predicted = np.stack([mine for mine, _ in maps])
   return score(
-    truth, Prediction(predicted, np.nan_to_num(one.scores), one.keyword_labels)
+    truth, ExampleLabels(predicted, np.nan_to_num(one.scores), one.keyword_labels)
   )
 
 

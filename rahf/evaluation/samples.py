@@ -29,7 +29,7 @@ THRESHOLD = 'keywords_constrained/threshold'
 CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
 
 
-class Sample(NamedTuple):
+class EvaluatedExample(NamedTuple):
   """One evaluated example; NaN is what is not annotated or not defined.
 
   Attributes:
@@ -55,16 +55,16 @@ class Evaluation(NamedTuple):
   """All metrics of a split by name, and what they come from."""
 
   metrics: dict[str, float]
-  samples: list[Sample]
+  samples: list[EvaluatedExample]
 
 
-def score_error(sample: Sample) -> float:
+def score_error(sample: EvaluatedExample) -> float:
   """Returns the mean of |predicted - annotated| over the annotated scores, or NaN."""
   errors = np.abs(np.subtract(sample.predicted, sample.annotated))
   return float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan
 
 
-def keyword_f1(sample: Sample) -> float:
+def keyword_f1(sample: EvaluatedExample) -> float:
   """Returns the F1 of the decoded marks, NaN where words are not annotated."""
   if not sample.truth:
     return math.nan
@@ -73,7 +73,7 @@ def keyword_f1(sample: Sample) -> float:
 
 
 def statistics(
-  samples: Sequence[Sample], threshold: float | None = None
+  samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> tuple[dict[str, Statistic], float | None]:
   """Returns every metric by name, as a function of sample indices.
 
@@ -111,7 +111,7 @@ def statistics(
 
 
 def metrics(
-  samples: Sequence[Sample], threshold: float | None = None
+  samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> dict[str, float]:
   """Returns the value of every metric by name; NaN where nothing defines one.
 
@@ -127,7 +127,7 @@ def metrics(
 
 
 def intervals(
-  samples: Sequence[Sample],
+  samples: Sequence[EvaluatedExample],
   threshold: float | None = None,
 ) -> dict[str, Interval]:
   """Returns every metric by name with its interval, bootstrapped over the samples.
@@ -142,7 +142,7 @@ def intervals(
   return found
 
 
-def undefined(samples: Sequence[Sample]) -> dict[str, float]:
+def undefined(samples: Sequence[EvaluatedExample]) -> dict[str, float]:
   """Counts, by metric, the maps that are not empty in truth and yet do not define it.
 
   Returns:
@@ -160,14 +160,14 @@ def undefined(samples: Sequence[Sample]) -> dict[str, float]:
   return dict(sorted(counts.items()))
 
 
-def write(path: epath.Path, samples: Iterable[Sample]) -> None:
+def write(path: epath.Path, samples: Iterable[EvaluatedExample]) -> None:
   """Writes one JSON object a line; what is NaN is null."""
   rows = (_map_leaves(sample._asdict(), _to_json) for sample in samples)
   lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
   atomic_write.write(path, ''.join(lines))
 
 
-def read(path: epath.Path) -> list[Sample]:
+def read(path: epath.Path) -> list[EvaluatedExample]:
   """Returns what `write` wrote.
 
   Raises:
@@ -180,14 +180,14 @@ def read(path: epath.Path) -> list[Sample]:
   for number, line in enumerate(path.read_bytes().splitlines(), start=1):
     try:
       fields = _map_leaves(strict_json.parse(line), _from_json)
-      samples.append(Sample(**fields))
+      samples.append(EvaluatedExample(**fields))
       _check(samples[-1])
     except (ValueError, TypeError, AttributeError) as error:
       raise InputError(f'{path}:{number} is not a sample: {error!s:.300}') from error
   return samples
 
 
-def _scores(samples: Sequence[Sample]) -> dict[str, Statistic]:
+def _scores(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
   shape = len(samples), len(schema.SCORES)
   predicted, annotated = (
     np.reshape(np.array([getattr(s, side) for s in samples], np.float64), shape)
@@ -202,7 +202,7 @@ def _scores(samples: Sequence[Sample]) -> dict[str, Statistic]:
   }
 
 
-def _maps(samples: Sequence[Sample]) -> dict[str, Statistic]:
+def _maps(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
   return {
     f'{name}/{key}': functools.partial(
       _mean, np.array([s.maps.get(name, {}).get(key, math.nan) for s in samples])
@@ -244,13 +244,13 @@ def _pooled(
 
 
 def _average_precision(
-  samples: Sequence[Sample], indices: Int[np.ndarray, 'n']
+  samples: Sequence[EvaluatedExample], indices: Int[np.ndarray, 'n']
 ) -> float:
   judged = [samples[i] for i in indices if samples[i].truth and samples[i].p_misaligned]
   return sweep(*_joined(judged)).average_precision if judged else math.nan
 
 
-def _joined(judged: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(judged: Sequence[EvaluatedExample]) -> tuple[np.ndarray, np.ndarray]:
   labels = np.concatenate([s.truth for s in judged])
   return labels, np.concatenate([s.p_misaligned for s in judged])
 
@@ -264,7 +264,7 @@ def _map_leaves(value, function: Callable):
   return function(value)
 
 
-def _check(sample: Sample) -> None:
+def _check(sample: EvaluatedExample) -> None:
   """Raises ValueError, or TypeError, unless metrics can be computed of a sample."""
   for name in ('predicted', 'annotated'):
     if (count := len(getattr(sample, name))) != len(schema.SCORES):

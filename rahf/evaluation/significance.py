@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from rahf.errors import InputError
 from rahf.evaluation import samples as samples_lib
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Resampled
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
   """
 
   name: str
-  samples: list[Sample]
+  samples: list[EvaluatedExample]
   threshold: float | None
 
 
@@ -106,13 +106,15 @@ def compare(
   return Comparison(len(order), results, thresholds, undefined)
 
 
-def defined_in_all(runs: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+def defined_in_all(
+  runs: Sequence[Sequence[EvaluatedExample]],
+) -> list[list[EvaluatedExample]]:
   """Returns the samples of all runs, without what one of them leaves undefined.
 
   A run that answers the hard images with constant maps, with which nothing correlates,
   would otherwise be measured by the easy ones.
   """
-  kept: list[list[Sample]] = [[] for _ in runs]
+  kept: list[list[EvaluatedExample]] = [[] for _ in runs]
   for same in zip(*runs, strict=True):
     undefined = {
       (name, metric)

@@ -37,7 +37,9 @@ def write(
   """
 
   def step(params: Any, *inputs: jax.Array) -> dict[str, jax.Array]:
-    return infer(params, *inputs)._asdict()  # Types of ours cannot be stored.
+    # A plain dict, since an export cannot store our own types.
+    outputs = infer(params, *inputs)._asdict()
+    return {name: array for name, array in outputs.items() if array is not None}
 
   (rows,) = export.symbolic_shape('rows')
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)

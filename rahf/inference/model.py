@@ -35,8 +35,8 @@ from rahf.errors import InputError
 from rahf.inference import model_directory, model_files
 from rahf.inference.feedback import Feedback
 from rahf.inference.model_directory import Description
-from rahf.inference.step import ANY_THRESHOLD, Inference, from_pixels, make_infer
-from rahf.models.rahf import DTYPES, RAHF
+from rahf.inference.step import ANY_THRESHOLD, from_pixels, make_infer
+from rahf.models.rahf import DTYPES, RAHF, Outputs
 from rahf.runtime import accelerator
 
 
@@ -235,8 +235,8 @@ class Model:
       for example, found in zip(batch, self._run(batch), strict=False)
     ]
 
-  def _run(self, examples: Sequence[Example]) -> Iterator[Inference]:
-    """Yields what the model says of each row, padding included."""
+  def _run(self, examples: Sequence[Example]) -> Iterator[Outputs]:
+    """Yields the outputs of each row, without the batch axis, padding included."""
     filled = [examples[row] for row in self.fill(len(examples))]
     batch = (
       np.stack([example.pixels for example in filled]),
@@ -244,9 +244,13 @@ class Model:
       np.stack([example.row.word_end for example in filled]),
     )
     found = self._infer_pixels(self.params, *jax.device_put(batch, self._split))
-    return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
+    found = jax.device_get(found)
+    return (
+      jax.tree.map(lambda array, row=row: array[row], found)
+      for row in range(len(filled))
+    )
 
-  def _feedback(self, example: Example, found: Inference) -> Feedback:
+  def _feedback(self, example: Example, found: Outputs) -> Feedback:
     spans = label_words.word_spans(example.prompt)
     judged = self._judged(example.row, found.p_misaligned)
     threshold = self.description.threshold

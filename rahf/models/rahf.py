@@ -94,11 +94,22 @@ class Fused(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What the model says of a batch; the order is that of MAPS and SCORES."""
+  """Model outputs for a batch, on the device; None for what was not computed.
+
+  Attributes:
+    maps: in [0, 1], in the order of MAPS; row 0 at the top, higher is worse.
+    scores: in [0, 1], in the order of SCORES; higher is better.
+    logits: of the target tokens under teacher forcing.
+    keywords: token ids of the decoded prompt with its marks.
+    p_misaligned: the probability that a word is misaligned, in [0, 1], at the token
+      right after the word; 0 at all other tokens.
+  """
 
   maps: Float[Array, 'B 2 H W']
   scores: Float[Array, 'B 4']
-  logits: Float[Array, 'B T V']
+  logits: Float[Array, 'B T V'] | None = None
+  keywords: Int[Array, 'B T'] | None = None
+  p_misaligned: Float[Array, 'B L'] | None = None
 
 
 class RAHF(nn.Module):
@@ -141,9 +152,9 @@ class RAHF(nn.Module):
 
   def read(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
     """Runs all heads, and the decoder under teacher forcing."""
-    maps, scores = self.maps_and_scores(fused)
     tokens, mask = self._keyword_memory(fused)
-    return Outputs(maps, scores, self.t5.decode(tokens, mask, target, train=train))
+    logits = self.t5.decode(tokens, mask, target, train=train)
+    return self.maps_and_scores(fused)._replace(logits=logits)
 
   def encode(
     self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
@@ -167,10 +178,8 @@ class RAHF(nn.Module):
       tokens.reshape(batch, texts, *tokens.shape[1:]), mask.reshape(batch, texts, -1)
     )
 
-  def maps_and_scores(
-    self, fused: Fused
-  ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
-    """Reads both maps, at the image's size, and the four scores."""
+  def maps_and_scores(self, fused: Fused) -> Outputs:
+    """Runs the heads: both maps, at the image's size, and the four scores."""
     grid = self.config.grid
     first = int(self.config.vit.class_token and self.config.keep_class_token)
     image_tokens = fused.tokens[:, :, first : first + grid * grid]
@@ -181,7 +190,7 @@ class RAHF(nn.Module):
     else:
       maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
       scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
-    return self._to_image_size(maps), scores
+    return Outputs(self._to_image_size(maps), scores)
 
   def _all_heads(
     self, features: Float[Array, 'B h w D']

@@ -15,8 +15,8 @@ from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluation import samples
-from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.fileio import strict_json
 from rahf.inference.step import ANY_THRESHOLD
 from rahf.models.rahf import RAHF
@@ -28,7 +28,7 @@ from rahf.runtime.distributed import StopSignal
 from rahf.tasks.feedback_data import FeedbackData
 from rahf.training import losses
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import Predictions, make_predict
+from rahf.training.eval_step import EvalResult, make_eval_step
 from rahf.training.losses import LabelSums
 from rahf.training.setup import Setup
 from rahf.training.task import Variables
@@ -39,7 +39,7 @@ class FeedbackEvaluator:
 
   Attributes:
     headlines: the metrics to print; everything is in the reports.
-    predict: from (parameters, batch) to `Predictions`.
+    eval_step: from (parameters, batch) to `EvalResult`.
   """
 
   headlines = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
@@ -50,21 +50,21 @@ class FeedbackEvaluator:
     self._data = data
     self._batch_size = self._config.eval.batch_size
     sharding.check_batch_size('config.eval.batch_size', self._batch_size, setup.mesh)
-    predict = make_predict(
+    eval_step = make_eval_step(
       model,
       self._config.keywords,
       data.tokenizer.mark_ids,
       data.options.target_length,
       setup.gather,
     )
-    self.predict = jax.jit(predict, out_shardings=sharding.replicated(setup.mesh))
+    self.eval_step = jax.jit(eval_step, out_shardings=sharding.replicated(setup.mesh))
 
   def compile(self) -> None:
-    """Compiles `predict`, which its first call would do otherwise."""
+    """Compiles `eval_step`, which its first call would do otherwise."""
     rows = sharding.batch_sharding(self._setup.mesh)
     batch = batch_shapes(self._config, self._batch_size, rows)
     params = self._setup.states.abstract.params
-    self.predict = self.predict.lower(params, batch).compile()
+    self.eval_step = self.eval_step.lower(params, batch).compile()
 
   def splits_before(self, split: str) -> Sequence[str]:
     """Returns the split that the threshold of constrained decoding is chosen on."""
@@ -125,7 +125,7 @@ class FeedbackEvaluator:
     Raises:
       Interrupted: a signal came.
     """
-    scored: list[Sample] = []
+    scored: list[EvaluatedExample] = []
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     bar = tqdm(
@@ -139,7 +139,7 @@ class FeedbackEvaluator:
       for batch in batches:
         if stop:
           stop.check()
-        found = jax.tree.map(np.asarray, self.predict(params, batch))
+        found = jax.tree.map(np.asarray, self.eval_step(params, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
         truncated += int(found.truncated.sum())
@@ -166,24 +166,24 @@ class FeedbackEvaluator:
     return prefetch(batches, lambda batch: sharding.put_batch(batch, mesh))
 
   def _examples(
-    self, split: RecordSplit, found: Predictions
-  ) -> Iterator[tuple[schema.Record, Prediction]]:
+    self, split: RecordSplit, found: EvalResult
+  ) -> Iterator[tuple[schema.Record, ExampleLabels]]:
     """Pairs the records of a batch, without its padding, with their predictions."""
-    tokenizer = self._data.tokenizer
+    tokenizer, outputs = self._data.tokenizer, found.outputs
     for row, index in enumerate(found.index):
       if index < 0:
         continue
       record = split[int(index)]
       pieces = tokenizer.encode(record.prompt)
-      keywords = tokenizer.read_marks(pieces, found.keywords[row])
+      keywords = tokenizer.read_marks(pieces, outputs.keywords[row])
       yield (
         record,
-        Prediction(
-          found.maps[row],
-          found.scores[row],
+        ExampleLabels(
+          outputs.maps[row],
+          outputs.scores[row],
           keywords.labels,
           keywords.unplaced,
-          at_word_ends(found.p_misaligned[row], pieces),
+          at_word_ends(outputs.p_misaligned[row], pieces),
         ),
       )
 

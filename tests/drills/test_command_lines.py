@@ -17,7 +17,7 @@ from rahf.config import RULES, validate
 from rahf.errors import InputError
 from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 
 # Of one command, in seconds; it is busy with imports, not with what it was given.
 TIME = 60
@@ -78,7 +78,7 @@ def test_every_value_of_every_setting_is_taken_or_refused(field):
 def build(config) -> None:
   """Makes model, optimizer, mesh and steps of a config, of shapes alone."""
   setup = set_up_for_topology(config)
-  predict = make_predict(
+  eval_step = make_eval_step(
     setup.task.model,
     config.keywords,
     ANY_MARK_IDS,
@@ -91,7 +91,7 @@ def build(config) -> None:
     _, metrics = jax.eval_shape(setup.make_train_step(), state, batch, key)
     assert metrics['loss/total'].shape == ()
     batch = batch_shapes(config, config.eval.batch_size)
-    assert jax.eval_shape(predict, state.params, batch).scores.shape[1] == 4
+    assert jax.eval_shape(eval_step, state.params, batch).outputs.scores.shape[1] == 4
 
 
 def test_what_is_taken_can_be_used(long):

@@ -14,7 +14,7 @@ from rahf.data import schema
 from rahf.errors import InputError
 from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import paper_tables
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.evaluation.significance import BETTER, WORSE, Run
 from rahf.evaluation.significance import compare as compare_runs
 
@@ -24,7 +24,7 @@ WORDS = 6
 MISTAKES = {'good': 0.1, 'bad': 0.6}
 
 
-def make_run(name: str) -> list[Sample]:
+def make_run(name: str) -> list[EvaluatedExample]:
   """The same samples for all; the noise of what is predicted is the run's own."""
   truth = np.random.default_rng(0)
   noise = np.random.default_rng(1)
@@ -39,7 +39,7 @@ def make_run(name: str) -> list[Sample]:
     values = {'mse': error, 'mse_empty': np.nan, 'cc': 1 - error, 'kld': 2 * error}
     values |= {'sim': 1 - error, 'nss': 3.0, 'auc_judd': 1 - error / 2}
     found.append(
-      Sample(
+      EvaluatedExample(
         uid=f'{number:03}',
         predicted=tuple((scores + share * noise.normal(size=4)).tolist()),
         annotated=tuple(scores.tolist()),

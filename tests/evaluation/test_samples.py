@@ -10,7 +10,7 @@ from rahf.data import schema
 from rahf.errors import InputError
 from rahf.evaluation import samples
 from rahf.evaluation.paper_tables import KEYWORD_METRICS
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.metrics import bootstrap
 from rahf.metrics.correlation import kendall, plcc
 from rahf.metrics.keywords import KeywordMetrics
@@ -21,7 +21,7 @@ NAN = math.nan
 WORDS = 5
 
 
-def make_sample(number: int) -> Sample:
+def make_sample(number: int) -> EvaluatedExample:
   """Every third without misalignment map and words, every fourth without a score."""
   annotated = RNG.random(4)
   if number % 4 == 0:
@@ -33,7 +33,7 @@ def make_sample(number: int) -> Sample:
     predicted = np.ones((4, 4)) if number == 3 else RNG.random((4, 4))
     maps[name] = MapMetrics.of(predicted, truth).values()
   labels = () if number % 3 == 0 else tuple(RNG.integers(0, 2, WORDS).tolist())
-  return Sample(
+  return EvaluatedExample(
     uid=f'sample-{number}',
     predicted=tuple(RNG.random(4).tolist()),
     annotated=tuple(annotated.tolist()),
@@ -110,7 +110,7 @@ def test_every_metric_has_an_interval():
 
 
 def test_without_annotations_nothing_is_defined():
-  bare = Sample('a', (0.5,) * 4, (NAN,) * 4, {}, (), (1, 1))
+  bare = EvaluatedExample('a', (0.5,) * 4, (NAN,) * 4, {}, (), (1, 1))
   found = samples.metrics([bare, bare])
   assert np.isnan(list(found.values())).all()
   assert np.isnan(list(samples.metrics([]).values())).all()

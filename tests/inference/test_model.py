@@ -29,7 +29,7 @@ from rahf.errors import InputError
 from rahf.inference.model import Feedback, _buckets
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 from tiny_directory import LENGTH, TARGET
 
 PROMPT = 'a red circle, a blue square'
@@ -150,8 +150,8 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
     open_split(tmp_path / 'data', 'dev'), tokenizer, options, batch_size=4
   )
   words = ConfigDict(dict(decoder=decoder, beams=1))
-  predict = make_predict(RAHF(config), words, tokenizer.mark_ids, TARGET)
-  expected = jax.tree.map(np.asarray, jax.jit(predict)(model.params, batch))
+  eval_step = make_eval_step(RAHF(config), words, tokenizer.mark_ids, TARGET)
+  expected = jax.device_get(jax.jit(eval_step)(model.params, batch).outputs)
 
   found = model.score([record.image for record in records], prompts)
   for row, one in enumerate(found):

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,8 +114,8 @@ def test_padding_rows_change_nothing():
     score_mask=np.tile(mask[:, None], (1, 4)),
     keyword_mask=mask,
   )
-  noise = [np.full((2, *x.shape[1:]), 0.9, np.float32) for x in found]
-  more = Outputs(*(jnp.concatenate(pair) for pair in zip(found, noise, strict=True)))
+  noise = jax.tree.map(lambda x: np.full((2, *x.shape[1:]), 0.9, np.float32), found)
+  more = jax.tree.map(lambda *rows: jnp.concatenate(rows), found, noise)
   np.testing.assert_allclose(losses_of(padded, more), alone, rtol=1e-6)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.image_folder import ImageFolder
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.data.labels import raw
@@ -83,7 +83,7 @@ def prepare_annotated(
   writing.write(
     target,
     [
-      Sample(split, uid, source.prompts[uid], place)
+      AnnotatedImage(split, uid, source.prompts[uid], place)
       for uid, place in source.places.items()
       for split, found in splits.items()
       if uid in found
@@ -130,9 +130,9 @@ def _records(
   annotations: Mapping[str, list[Annotation]],
   source: ImageFolder,
   draw: Draw,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   note: parts.Note,
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_uid = {sample.uid: sample for sample in samples}
   for uid, image in source.read(by_uid):
     sample, record = by_uid[uid], None

@@ -33,7 +33,7 @@ from jaxtyping import Float
 
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.errors import InputError
@@ -101,7 +101,7 @@ def prepare_rapidata(
 
 def _plan(
   folder: pathlib.Path, dev: float, test: float, report: Report
-) -> Iterator[Sample]:
+) -> Iterator[AnnotatedImage]:
   """Yields what will be read; notes what becomes of the other rows."""
   paths = parquet.find(folder)
   if not paths:
@@ -124,7 +124,7 @@ def _plan(
       else:
         seen.add(uid)
         report.matched[split] += 1
-        yield Sample(split, uid, prompt, row)
+        yield AnnotatedImage(split, uid, prompt, row)
 
 
 def _columns(path: pathlib.Path) -> dict[str, str]:
@@ -150,8 +150,8 @@ def _columns(path: pathlib.Path) -> dict[str, str]:
 
 
 def _records(
-  threshold: float, samples: Sequence[Sample], note: parts.Note
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+  threshold: float, samples: Sequence[AnnotatedImage], note: parts.Note
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_row = {sample.place: sample for sample in samples}
   ours = {
     path: {name: ours for ours, name in _columns(path).items()}

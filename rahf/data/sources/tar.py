@@ -51,7 +51,7 @@ class Member(NamedTuple):
 
 
 @dataclasses.dataclass
-class Sample:
+class TarSample:
   """The files of one row; however many there are, few are held.
 
   Attributes:
@@ -112,16 +112,16 @@ class Tar:
           yield number, functools.partial(_load, sample, read)
 
 
-def _samples(members: Iterable[Member]) -> Iterator[Sample]:
+def _samples(members: Iterable[Member]) -> Iterator[TarSample]:
   for key, group in itertools.groupby(members, lambda member: member.key):
-    rest = Sample(key)
+    rest = TarSample(key)
     # A name with further dots belongs to the key, or is one itself.
     for inner, of_name in itertools.groupby(group, lambda member: member.inner):
       if not inner:
         for member in of_name:
           rest.add(member)
         continue
-      found = Sample(f'{key}.{inner}')
+      found = TarSample(f'{key}.{inner}')
       for member in of_name:
         found.add(member)
       if found.is_pair():
@@ -165,7 +165,7 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
   return tar.extractfile(info).read()
 
 
-def _load(sample: Sample, read: dict[str, bytes]) -> Item:
+def _load(sample: TarSample, read: dict[str, bytes]) -> Item:
   images = sample.images()
   try:
     prompt, error = _prompt(read), ''
@@ -175,7 +175,7 @@ def _load(sample: Sample, read: dict[str, bytes]) -> Item:
   return Item(sample.key, prompt, image, _fault(sample) or error)
 
 
-def _fault(sample: Sample) -> str:
+def _fault(sample: TarSample) -> str:
   """Returns what is wrong with the files of a sample, '' if nothing is."""
   fields = [member.field for member in sample.members]
   if twice := [field for field in fields if fields.count(field) > 1]:

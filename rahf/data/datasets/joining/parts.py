@@ -30,7 +30,7 @@ from rahf.version import __version__
 SAMPLES = 512
 
 
-class Sample(NamedTuple):
+class AnnotatedImage(NamedTuple):
   """An annotated image of which everything was found.
 
   Attributes:
@@ -43,10 +43,13 @@ class Sample(NamedTuple):
   place: tuple[Any, ...]
 
 
-Note = Callable[[Sample, str, str], None]
+Note = Callable[[AnnotatedImage, str, str], None]
 """Notes what became of a sample: reason, a key of `report`'s, and detail."""
 
-Make = Callable[[Sequence[Sample], Note], Iterator[tuple[Sample, schema.Record | None]]]
+Make = Callable[
+  [Sequence[AnnotatedImage], Note],
+  Iterator[tuple[AnnotatedImage, schema.Record | None]],
+]
 """Yields each of the samples with its record, or None if it has to be left out.
 
 Called by several threads at once.
@@ -77,7 +80,7 @@ def shard_path(folder: pathlib.Path, number: int, split: str) -> pathlib.Path:
 
 def make_all(
   folder: pathlib.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   make: Make,
   settings: Mapping[str, Any],
   inputs: Sequence[pathlib.Path],
@@ -129,7 +132,7 @@ class _Maker:
     if self.stopped.is_set():
       raise concurrent.futures.CancelledError
 
-  def part(self, number: int, samples: Sequence[Sample]) -> Part:
+  def part(self, number: int, samples: Sequence[AnnotatedImage]) -> Part:
     """Returns the part, from the folder if it is there."""
     self._go_on()
     path = self._folder / f'part-{number:05d}.json'
@@ -151,12 +154,14 @@ class _Maker:
       for split, path in paths.items()
     )
 
-  def _join(self, number: int, samples: Sequence[Sample], fingerprint: str) -> Part:
+  def _join(
+    self, number: int, samples: Sequence[AnnotatedImage], fingerprint: str
+  ) -> Part:
     lines: list[Line] = []
     uids: dict[str, list[str]] = {}
     writers: dict[str, tf.io.TFRecordWriter] = {}
 
-    def note(sample: Sample, reason: str, detail: str) -> None:
+    def note(sample: AnnotatedImage, reason: str, detail: str) -> None:
       lines.append(Line(sample.split, sample.uid, reason, detail))
 
     paths = {s: shard_path(self._folder, number, s) for s in schema.SPLITS}
@@ -185,7 +190,7 @@ class _Maker:
       self._bar.update(samples)
 
 
-def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
+def _fingerprint(common: Any, samples: Sequence[AnnotatedImage]) -> str:
   """Returns a digest of all that a part depends on."""
   files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
   content = [__version__, common, samples, [*map(version, files)]]

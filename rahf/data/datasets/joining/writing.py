@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from rahf.data import schema
 from rahf.data.datasets.joining import features, parts
-from rahf.data.datasets.joining.parts import Make, Part, Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage, Make, Part
 from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.errors import InputError
@@ -65,7 +65,7 @@ def split_of(prompt: str, dev: float, test: float) -> str:
 
 def write(
   folder: pathlib.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   make: Make,
   report: Report,
   *,

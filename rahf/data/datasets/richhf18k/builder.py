@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.image_folder import ImageFolder
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.datasets.richhf18k import label_files
 from rahf.data.datasets.richhf18k.label_files import Annotation
@@ -80,7 +80,7 @@ def prepare_richhf18k(
   writing.write(
     target,
     [
-      Sample(split, uid, source.prompts[uid], place)
+      AnnotatedImage(split, uid, source.prompts[uid], place)
       for uid, place in source.places.items()
       for split, found in samples.items()
       if uid in found
@@ -98,9 +98,9 @@ def prepare_richhf18k(
 def _records(
   annotated: Mapping[str, Mapping[str, Annotation]],
   source: Source,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   note: parts.Note,
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_uid = {sample.uid: sample for sample in samples}
   for uid, image in source.read(by_uid):
     sample = by_uid[uid]

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rahf.data import schema
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.datasets.richhf18k import builder, label_files
 from rahf.data.datasets.richhf18k.label_files import Annotation
@@ -89,9 +89,11 @@ def prepare_mirror(
   return target, report
 
 
-def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[Sample]:
+def _plan(
+  paths: Mapping[str, Sequence[pathlib.Path]], report: Report
+) -> list[AnnotatedImage]:
   """Returns what will be read; notes what becomes of the other rows."""
-  samples: dict[str, Sample] = {}
+  samples: dict[str, AnnotatedImage] = {}
   # As from the release: an evaluation image is not trained on.
   for split in reversed(schema.SPLITS):
     for path in paths.get(split, ()):
@@ -110,14 +112,14 @@ def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[S
           detail = 'the row has no file name or no caption'
           report.add(split, uid, 'missing_prompt', detail)
         else:
-          samples[uid] = Sample(split, uid, values['caption'], row)
+          samples[uid] = AnnotatedImage(split, uid, values['caption'], row)
           report.matched[split] += 1
   return sorted(samples.values(), key=lambda sample: sample.place)
 
 
 def _records(
-  samples: Sequence[Sample], note: parts.Note
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+  samples: Sequence[AnnotatedImage], note: parts.Note
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_row = {sample.place: sample for sample in samples}
   for row, values in parquet.read(by_row, lambda _: COLUMNS):
     values = {name: value.as_py() for name, value in values.items()}

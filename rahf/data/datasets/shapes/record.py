@@ -16,7 +16,7 @@ from rahf.errors import InputError
 MIN_IMAGE_SIZE = 64
 
 
-class Sample(NamedTuple):
+class GeneratedExample(NamedTuple):
   """A generated sample before it becomes a record."""
 
   scene: Scene
@@ -71,7 +71,7 @@ def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:
   return [make_record(seed, split, index, image_size) for index in indices]
 
 
-def make_sample(seed: int, split: str, index: int) -> Sample:
+def make_sample(seed: int, split: str, index: int) -> GeneratedExample:
   """Makes what `make_record` renders and consolidates; arguments as there."""
   if split not in schema.SPLITS:
     raise InputError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
@@ -86,7 +86,7 @@ def make_sample(seed: int, split: str, index: int) -> Sample:
   prompt = write_prompt(prompt_rng, scene.groups)
   tokens = tuple(label_words.label_tokens(prompt.text))
   annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
-  return Sample(scene, prompt, tokens, annotations, texture)
+  return GeneratedExample(scene, prompt, tokens, annotations, texture)
 
 
 def metric_ceilings(

@@ -13,7 +13,7 @@ import pytest
 from util import make_record
 
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.data.storage.records import open_split
@@ -40,7 +40,9 @@ def sources(tmp_path) -> list[pathlib.Path]:
 def plan(sources):
   """Every fifth sample is for evaluation."""
   return [
-    Sample('test' if i % 5 == 0 else 'train', uid, 'a cat', (sources[i // 8], i))
+    AnnotatedImage(
+      'test' if i % 5 == 0 else 'train', uid, 'a cat', (sources[i // 8], i)
+    )
     for uid, i in NUMBERS.items()
   ]
 
