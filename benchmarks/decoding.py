@@ -24,8 +24,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import constrained, decoding
 from rahf.models.beam import beam
-from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import KeyValue, T5Config
+from rahf.models.t5 import T5, DecoderCache, T5Config
+from rahf.models.t5_layers import KeyValue
 
 _BATCH = flags.DEFINE_integer('batch', 1, 'Prompts at a time.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Of which the median is printed.')

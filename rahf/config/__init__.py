@@ -18,7 +18,7 @@ from rahf.errors import InputError
 from rahf.fileio.validators import Rule
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
 
 # Attention compares each image token with each.

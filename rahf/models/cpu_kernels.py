@@ -27,9 +27,16 @@ LARGE_SIDE = 64
 WIDE = 128
 
 
-def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-  """Multiplies the last axis of x with the first of the kernel; for `nn.Dense`."""
-  return product(x, kernel)
+def dot_general(
+  x: Array, kernel: Array, dimension_numbers: Any, **options: Any
+) -> Array:
+  """Does what `jax.lax.dot_general` does; for `nn.Dense` and `nn.DenseGeneral`.
+
+  The last axes of x meet the first ones of the kernel.
+  """
+  del options
+  contracting, _ = dimension_numbers
+  return product(x, kernel, len(contracting[0]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -25,9 +25,21 @@ TAP_OF = np.zeros((2, 2, 3), np.float32)
 TAP_OF[0, 0, 1] = TAP_OF[0, 1, 0] = TAP_OF[1, 1, 2] = 1
 
 
+class Partitioned(nn.LogicallyPartitioned):
+  """A parameter with its logical axes, which `nn.DenseGeneral` may reshape.
+
+  While that layer makes a parameter, it holds it flat, with fewer axes than names.
+  Flax would then fail to constrain its sharding under a mesh.
+  """
+
+  def unbox(self, apply_constraint: bool = True) -> Any:
+    named = jnp.ndim(self.value) == len(self.names)
+    return super().unbox(apply_constraint and named)
+
+
 def partitioned(init: Initializer, *axes: str | None) -> Initializer:
   """Returns `init` with one logical axis name per dimension (see `sharding.py`)."""
-  return nn.with_logical_partitioning(init, axes)
+  return lambda *args, **kwargs: Partitioned(init(*args, **kwargs), axes)
 
 
 class RMSNorm(nn.Module):

@@ -34,8 +34,7 @@ from rahf.models.heads import (
   ScoreHeadConfig,
 )
 from rahf.models.sizes import Flag, Side
-from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5, DecoderCache, T5Config
 from rahf.models.vit import ViT, ViTConfig
 
 MAPS = ('implausibility', 'misalignment')

@@ -1,12 +1,11 @@
-"""The parts of a T5 layer: relative positions, attention, MLP.
+"""The parts of a T5 layer: attention, MLP, relative positions.
 
 Axis letters: B batch, L tokens, T queries, S keys, H heads, K head width, D width,
 I all heads' width.
 """
 
-import dataclasses
 import functools
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +13,12 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.fileio.validators import one_of, sequence, whole
 from rahf.models import layers
 from rahf.models.attention import attend
 from rahf.models.layers import partitioned
-from rahf.models.sizes import Flag, Layers, Width
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-  """Sizes of a T5; the defaults are v1.1 base.
-
-  Attributes:
-    head_dim: width of one head; heads x head_dim need not equal width.
-    activations: ('gelu', 'linear') is v1.1's gated MLP, ('relu',) is v1.0's.
-    tied_logits: v1.0 reads logits through the embedding, scaled by width^-0.5.
-  """
-
-  vocab_size: Annotated[int, whole(1, 2**22)] = 32128
-  width: Width = 768
-  heads: Width = 12
-  head_dim: Width = 64
-  mlp: Width = 2048
-  encoder_layers: Layers = 12
-  decoder_layers: Layers = 12
-  activations: Annotated[
-    tuple, sequence(one_of(tuple(layers.ACTIVATIONS)), "('gelu', 'linear')", least=1)
-  ] = ('gelu', 'linear')
-  tied_logits: Flag = False
 
 
 class KeyValue(NamedTuple):
@@ -61,6 +35,89 @@ class KeyValue(NamedTuple):
         for old, fresh in zip(self, new, strict=True)
       )
     )
+
+
+class Attention(nn.Module):
+  """Multi-head attention without biases; T5 puts the 1/sqrt(K) into the init."""
+
+  width: int
+  heads: int
+  head_dim: int
+  dtype: jnp.dtype
+
+  def setup(self):
+    inner = self.heads * self.head_dim
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    shrunk = nn.initializers.variance_scaling(1.0 / self.head_dim, 'fan_in', 'normal')
+    dense = functools.partial(layers.dense, dtype=self.dtype, bias_init=None)
+    self.query = dense(inner, 'embed', 'joined_kv', init=shrunk)
+    self.key = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.value = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.out = dense(self.width, 'joined_kv', 'embed', init=fan_in)
+
+  def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
+    return x.reshape(*x.shape[:2], self.heads, self.head_dim)
+
+  def keys_values(self, x: Float[Array, 'B S D']) -> KeyValue:
+    return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    memory: KeyValue,
+    *,
+    bias: Float[Array, '1 H T S'] | None,
+    mask: Bool[Array, '#B 1 #T S'],
+  ) -> Float[Array, 'B T D']:
+    query = self._split_heads(self.query(x))
+    if bias is not None:
+      bias = jnp.asarray(bias, self.dtype)
+    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
+    return self.out(y.reshape(*y.shape[:2], -1))
+
+
+class MLP(nn.Module):
+  """One dense layer per activation, multiplied together, and a way back."""
+
+  hidden: int
+  activations: tuple[str, ...]
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+    dense = functools.partial(
+      layers.dense, init=fan_in, dtype=self.dtype, bias_init=None
+    )
+    hidden = 1.0
+    for i, activation in enumerate(self.activations):
+      name = 'wi' if len(self.activations) == 1 else f'wi_{i}'
+      y = dense(self.hidden, 'embed', 'mlp', name=name)(x)
+      hidden = hidden * layers.activate(activation, y)
+    hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
+    return dense(x.shape[-1], 'mlp', 'embed', name='wo')(hidden)
+
+
+class RelativePositionBias(nn.Module):
+  """One learned bias per head and distance bucket, shared by all layers."""
+
+  heads: int
+  bidirectional: bool
+
+  @nn.compact
+  def __call__(self, length: int) -> Float[Array, '1 H L L']:
+    table = self.param(
+      'rel_embedding',
+      partitioned(
+        nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'), 'heads', None
+      ),
+      (self.heads, RELATIVE_BUCKETS),
+    )
+    distance = np.arange(1 - length, length)
+    bucket = relative_bucket(distance, bidirectional=self.bidirectional)
+    one_hot = jax.nn.one_hot(bucket, RELATIVE_BUCKETS, dtype=table.dtype)
+    return by_distance(jnp.einsum('hb,eb->he', table, one_hot))[None]
 
 
 def relative_bucket(
@@ -87,27 +144,6 @@ def relative_bucket(
   return offset + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
 
-class RelativePositionBias(nn.Module):
-  """One learned bias per head and distance bucket, shared by all layers."""
-
-  heads: int
-  bidirectional: bool
-
-  @nn.compact
-  def __call__(self, length: int) -> Float[Array, '1 H L L']:
-    table = self.param(
-      'rel_embedding',
-      partitioned(
-        nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'), 'heads', None
-      ),
-      (self.heads, RELATIVE_BUCKETS),
-    )
-    distance = np.arange(1 - length, length)
-    bucket = relative_bucket(distance, bidirectional=self.bidirectional)
-    one_hot = jax.nn.one_hot(bucket, RELATIVE_BUCKETS, dtype=table.dtype)
-    return by_distance(jnp.einsum('hb,eb->he', table, one_hot))[None]
-
-
 def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
   """Returns an array whose element t, s is the value of distance s - t.
 
@@ -121,66 +157,3 @@ def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
   repeated = jnp.tile(jnp.pad(values, ((0, 0), (0, 1))), length)
   rows = repeated[:, length - 1 :][:, : length * distances]
   return rows.reshape(heads, length, distances)[..., :length]
-
-
-class Attention(nn.Module):
-  """Multi-head attention without biases; T5 puts the 1/sqrt(K) into the init."""
-
-  config: T5Config
-  dtype: jnp.dtype
-
-  def setup(self):
-    inner = self.config.heads * self.config.head_dim
-    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-    shrunk = nn.initializers.variance_scaling(
-      1.0 / self.config.head_dim, 'fan_in', 'normal'
-    )
-
-    dense = functools.partial(layers.dense, dtype=self.dtype, bias_init=None)
-    self.query = dense(inner, 'embed', 'joined_kv', init=shrunk)
-    self.key = dense(inner, 'embed', 'joined_kv', init=fan_in)
-    self.value = dense(inner, 'embed', 'joined_kv', init=fan_in)
-    self.out = dense(self.config.width, 'joined_kv', 'embed', init=fan_in)
-
-  def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
-    return x.reshape(*x.shape[:2], self.config.heads, self.config.head_dim)
-
-  def keys_values(self, x: Float[Array, 'B S D']) -> KeyValue:
-    return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
-
-  def __call__(
-    self,
-    x: Float[Array, 'B T D'],
-    memory: KeyValue,
-    *,
-    bias: Float[Array, '1 H T S'] | None,
-    mask: Bool[Array, '#B 1 #T S'],
-  ) -> Float[Array, 'B T D']:
-    query = self._split_heads(self.query(x))
-    if bias is not None:
-      bias = jnp.asarray(bias, self.dtype)
-    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
-    return self.out(y.reshape(*y.shape[:2], -1))
-
-
-class MLP(nn.Module):
-  """One dense layer per activation, multiplied together, and a way back."""
-
-  config: T5Config
-  dropout_rate: float
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
-    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
-    dense = functools.partial(
-      layers.dense, init=fan_in, dtype=self.dtype, bias_init=None
-    )
-    names = self.config.activations
-    hidden = 1.0
-    for i, activation in enumerate(names):
-      name = 'wi' if len(names) == 1 else f'wi_{i}'
-      y = dense(self.config.mlp, 'embed', 'mlp', name=name)(x)
-      hidden = hidden * layers.activate(activation, y)
-    hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-    return dense(x.shape[-1], 'mlp', 'embed', name='wo')(hidden)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from rahf.fileio.validators import one_of, real
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.cpu_kernels import product
+from rahf.models.cpu_kernels import dot_general
 from rahf.models.layers import partitioned
 from rahf.models.sizes import Flag, Layers, Side, Width
 
@@ -178,41 +178,30 @@ class SelfAttention(nn.Module):
     width = x.shape[-1]
     head_width = width // self.heads
 
+    initializer = nn.initializers.xavier_uniform()
+
     def project(name: str) -> Float[Array, 'B N H K']:
-      shape = (width, self.heads, head_width)
-      axes = ('embed', 'heads', None)
-      return Projection(shape, axes, 1, self.dtype, name=name)(x)
+      return nn.DenseGeneral(
+        (self.heads, head_width),
+        dtype=self.dtype,
+        kernel_init=partitioned(initializer, 'embed', 'heads', None),
+        bias_init=partitioned(nn.initializers.zeros, 'heads', None),
+        dot_general=dot_general,
+        name=name,
+      )(x)
 
     y = attend(
       project('query'), project('key'), project('value'), scale=head_width**-0.5
     )
-    shape = (self.heads, head_width, width)
-    return Projection(shape, ('heads', None, 'embed'), 2, self.dtype, name='out')(y)
-
-
-class Projection(nn.Module):
-  """A dense layer from or to several axes, with the kernel kept in that shape.
-
-  Attributes:
-    shape: of the kernel: inputs, then outputs.
-    axes: its logical axes.
-    inputs: how many of them are inputs.
-  """
-
-  shape: tuple[int, ...]
-  axes: tuple[str | None, ...]
-  inputs: int
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B N *I']) -> Float[Array, 'B N *O']:
-    every = tuple(range(len(self.shape)))
-    xavier = nn.initializers.xavier_uniform(every[: self.inputs], every[self.inputs :])
-    kernel = self.param('kernel', partitioned(xavier, *self.axes), self.shape)
-    zeros = partitioned(nn.initializers.zeros, *self.axes[self.inputs :])
-    bias = self.param('bias', zeros, self.shape[self.inputs :])
-    x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
-    return product(x, kernel, self.inputs) + bias
+    return nn.DenseGeneral(
+      width,
+      axis=(-2, -1),
+      dtype=self.dtype,
+      kernel_init=partitioned(initializer, 'heads', None, 'embed'),
+      bias_init=partitioned(nn.initializers.zeros, 'embed'),
+      dot_general=dot_general,
+      name='out',
+    )(y)
 
 
 class MLP(nn.Module):

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import tiny_model
 from rahf.models.rahf import RAHF, RAHFConfig
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path

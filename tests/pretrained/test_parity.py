@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.t5 import T5
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5, T5Config
 from rahf.models.vit import ViT, ViTConfig
 from rahf.pretrained import hf_config, load, open_source
 
