@@ -10,7 +10,7 @@ V vocabulary.
 
 import dataclasses
 import functools
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,13 @@ from rahf.models.layers import (
   split_by_batch,
 )
 from rahf.models.sizes import Flag, Layers, Width
-from rahf.models.t5_layers import MLP, Attention, KeyValue, RelativePositionBias
+from rahf.models.t5_layers import (
+  MLP,
+  Attention,
+  DecoderCache,
+  KeyValue,
+  RelativePositionBias,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +41,9 @@ class T5Config:
   """Sizes of a T5; the defaults are v1.1 base.
 
   Attributes:
-    head_dim: width of one head; heads x head_dim need not equal width.
-    activations: ('gelu', 'linear') is v1.1's gated MLP, ('relu',) is v1.0's.
-    tied_logits: v1.0 reads logits through the embedding, scaled by width^-0.5.
+    head_dim: width of one head; heads x head_dim may differ from width.
+    activations: of the MLP: ('gelu', 'linear') for v1.1, gated, ('relu',) for v1.0.
+    tied_logits: whether the embedding also computes the logits, as in v1.0.
   """
 
   vocab_size: Annotated[int, whole(1, 2**22)] = 32128
@@ -53,28 +59,11 @@ class T5Config:
   tied_logits: Flag = False
 
 
-class DecoderCache(NamedTuple):
-  """State of step-by-step decoding: per layer, the past and the fused tokens."""
-
-  past: tuple[KeyValue, ...]
-  fused: tuple[KeyValue, ...]
-
-  @classmethod
-  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
-    """Returns the cache before the first of at most `length` steps."""
-
-    def empty(memory: Array) -> Array:
-      shape = memory.shape[0], length, *memory.shape[2:]
-      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
-
-    return cls(past=jax.tree.map(empty, fused), fused=fused)
-
-
 class T5(nn.Module):
-  """Token embedding, encoder and decoder, each callable alone.
+  """Token embedding, encoder and decoder, each callable separately.
 
   Attributes:
-    remat: compute the layers again for the gradient instead of keeping them.
+    remat: whether the backward pass computes the layers again.
   """
 
   config: T5Config
@@ -90,9 +79,8 @@ class T5(nn.Module):
       dtype=self.dtype,
       embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
     )
-    stack = config, self.dropout_rate, self.dtype, self.remat
-    self.encoder = Encoder(*stack)
-    self.decoder = Decoder(*stack)
+    self.encoder = Encoder(config, self.dropout_rate, self.dtype, self.remat)
+    self.decoder = Decoder(config, self.dropout_rate, self.dtype, self.remat)
 
   def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
     return self.token_embedder(tokens)
@@ -100,7 +88,7 @@ class T5(nn.Module):
   def encode(
     self, embedded: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
   ) -> Float[Array, 'B L D']:
-    """Fuses embedded tokens; `mask` is True where there is one."""
+    """Encodes embedded tokens; `mask` is False at padding."""
     return self.encoder(embedded, mask, train=train)
 
   def decode(
@@ -111,13 +99,13 @@ class T5(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, 'B T V']:
-    """Logits of each target token given those before it (teacher forcing)."""
+    """Returns logits of each target token given those before it (teacher forcing)."""
     x = self.embed(shift_right(target))
     x = self.decoder(x, self.keys_values(fused), fused_mask, train=train)
     return self._logits(x)
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what `DecoderCache.start` and `decode_at` take."""
+    """Returns each decoder layer's keys and values of the fused tokens."""
     return self.decoder.keys_values(fused)
 
   def decode_at(
@@ -128,10 +116,14 @@ class T5(nn.Module):
     place: Int[Array, 'B L'],
     tokens: Int[Array, 'B L C'],
   ) -> Float[Array, 'B L C']:
-    """`decode` without dropout, for some places in the target and tokens there.
+    """Returns logits of C candidate tokens at L places of the target, as `decode`.
 
-    Where a few tokens are in question, the logits of the whole vocabulary would be a
-    sixth of the work at the base size.
+    Leaves out the rest of the vocabulary, which is a sixth of the work at base size.
+
+    Args:
+      memory: of `keys_values`.
+      place: positions in the target.
+      tokens: the candidates at each place.
     """
     x = self.embed(shift_right(target))
     x = self.decoder(x, memory, fused_mask, train=False)
@@ -151,7 +143,7 @@ class T5(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B V'], DecoderCache]:
-    """Logits of the token after `token`, which stands at `position` of the input."""
+    """Returns logits of the token after `token`, the input at `position`."""
     x, cache = self.decoder.step(
       self.embed(token[:, None]), cache, fused_mask, position
     )
@@ -166,7 +158,7 @@ class T5(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Bidirectional layers over embedded tokens."""
+  """Layers of bidirectional attention over embedded tokens."""
 
   config: T5Config
   dropout_rate: float
@@ -194,7 +186,7 @@ class Encoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-  """Self-attention and an MLP, each after a norm and added to the stream."""
+  """Self-attention and an MLP, both pre-norm with a residual connection."""
 
   config: T5Config
   dropout_rate: float
@@ -234,9 +226,9 @@ class EncoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Causal layers over embedded target tokens.
+  """Layers of causal attention over embedded target tokens.
 
-  `logits_dense` reads their output, but for `tied_logits`, which the embedding reads.
+  `logits_dense` computes logits from its output; with `tied_logits` the embedding does.
   """
 
   config: T5Config
@@ -264,7 +256,7 @@ class Decoder(nn.Module):
       )
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what each layer looks at of the fused tokens."""
+    """Returns each layer's keys and values of the fused tokens."""
     return tuple(layer.keys_values(fused) for layer in self.layers)
 
   def __call__(
@@ -297,7 +289,7 @@ class Decoder(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B 1 D'], DecoderCache]:
-    """Decodes the token at `position`, given those before it in the cache."""
+    """Decodes the token at `position`; the cache has those before it."""
     length = cache.past[0].key.shape[1]
     bias = jax.lax.dynamic_slice_in_dim(self.relpos_bias(length), position, 1, axis=2)
     seen = jnp.arange(length) <= position
@@ -319,7 +311,7 @@ class Decoder(nn.Module):
     return self._norm(x, train=False), cache._replace(past=tuple(past))
 
   def logits_columns(self, tokens: Int[Array, '*B']) -> Float[Array, 'D *B']:
-    """Returns what the stream is multiplied with for some tokens' logits."""
+    """Returns the columns of the logits' kernel for some tokens."""
     kernel = nn.meta.unbox(self.logits_dense.variables)['params']['kernel']
     return jnp.take(kernel, tokens, axis=1).astype(self.dtype)
 
@@ -371,7 +363,7 @@ class DecoderLayer(nn.Module):
     position: Int[Array, ''] | int = 0,
     train: bool,
   ) -> tuple[Float[Array, 'B T D'], KeyValue]:
-    """Returns the new stream and the keys and values that it looked at."""
+    """Returns the layer's output, and the keys and values of its self-attention."""
 
     def drop(y: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
       return self.dropout(y, deterministic=not train)

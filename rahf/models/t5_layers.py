@@ -1,4 +1,4 @@
-"""The parts of a T5 layer: attention, MLP, relative positions.
+"""The parts of a T5 layer: decoding cache, attention, MLP, relative positions.
 
 Axis letters: B batch, L tokens, T queries, S keys, H heads, K head width, D width,
 I all heads' width.
@@ -15,14 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.layers import partitioned
+from rahf.models.layers import partitioned, split_by_batch
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
 
 
 class KeyValue(NamedTuple):
-  """What attention looks at; for self-attention in decoding, also the cache."""
+  """Keys and values of attention; in step-by-step decoding also the cache."""
 
   key: Float[Array, 'B S H K']
   value: Float[Array, 'B S H K']
@@ -37,8 +37,25 @@ class KeyValue(NamedTuple):
     )
 
 
+class DecoderCache(NamedTuple):
+  """Each layer's keys and values in step-by-step decoding: past and fused tokens."""
+
+  past: tuple[KeyValue, ...]
+  fused: tuple[KeyValue, ...]
+
+  @classmethod
+  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
+    """Returns the cache before the first of at most `length` steps."""
+
+    def empty(memory: Array) -> Array:
+      shape = memory.shape[0], length, *memory.shape[2:]
+      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
+
+    return cls(past=jax.tree.map(empty, fused), fused=fused)
+
+
 class Attention(nn.Module):
-  """Multi-head attention without biases; T5 puts the 1/sqrt(K) into the init."""
+  """Multi-head attention without biases; T5 has its 1/sqrt(K) in the initialiser."""
 
   width: int
   heads: int
@@ -77,7 +94,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-  """One dense layer per activation, multiplied together, and a way back."""
+  """A dense layer for each activation, their product, and a dense layer back."""
 
   hidden: int
   activations: tuple[str, ...]
@@ -126,8 +143,8 @@ def relative_bucket(
   """Maps key position minus query position to one of RELATIVE_BUCKETS.
 
   Half of the buckets are exact distances, the rest grow logarithmically up to
-  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets. On the
-  host, since an accelerator's logarithm may fall on the other side of a border.
+  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets. Computed on
+  the host, since an accelerator may round the logarithm into another bucket.
   """
   buckets = RELATIVE_BUCKETS
   offset = 0
@@ -138,22 +155,22 @@ def relative_bucket(
   else:
     distance = -np.minimum(distance, 0)
   exact = buckets // 2
-  # The 1 only guards the logarithm; those places take the exact branch.
+  # The maximum keeps the logarithm finite; distance 0 takes the exact branch.
   ratio = np.log(np.maximum(distance, 1) / exact) / np.log(MAX_DISTANCE / exact)
   far = exact + (ratio * (buckets - exact)).astype(np.int32)
   return offset + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
 
 def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
-  """Returns an array whose element t, s is the value of distance s - t.
+  """Returns an array whose element [t, s] is the value for the distance s - t.
 
   Args:
-    values: of the distances 1 - L to L - 1.
+    values: for the distances 1 - L to L - 1.
   """
   heads, distances = values.shape
   length = (distances + 1) // 2
-  # One more, repeated, and cut into rows without it: each begins one distance lower.
-  # So the gradient is a sum over rows, where a gather's would be a scatter.
+  # Pad by one, repeat, and cut into rows one shorter: each starts one distance lower.
+  # The gradient is then a sum over rows instead of a gather's scatter.
   repeated = jnp.tile(jnp.pad(values, ((0, 0), (0, 1))), length)
   rows = repeated[:, length - 1 :][:, : length * distances]
   return rows.reshape(heads, length, distances)[..., :length]

@@ -1,4 +1,4 @@
-"""Vision Transformer (Dosovitskiy et al., 2021), in the released checkpoints' names.
+"""Vision Transformer (Dosovitskiy et al., 2021), named as in the released checkpoints.
 
 Axis letters: B batch, N tokens (class token included where there is one), D width,
 H heads, K head width.
@@ -28,10 +28,10 @@ class ViTConfig:
 
   Attributes:
     patch: side of a patch in pixels.
-    class_token: prepend a learned token, as the released checkpoints do.
+    class_token: whether a learned token is prepended, as in the released checkpoints.
     norm_epsilon: of the layer norms; 1e-12 in Hugging Face's ViT.
-    gelu: 'tanh' is the approximation of the released models, 'exact' is Hugging
-      Face's.
+    gelu: 'tanh', the approximation of the released models, or 'exact', as in Hugging
+      Face's ViT.
   """
 
   patch: Side = 16
@@ -45,10 +45,10 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-  """Encodes an image to tokens, row by row after the class token.
+  """Encodes an image to tokens: the class token, then the patches row by row.
 
   Attributes:
-    remat: compute the blocks again for the gradient instead of keeping them.
+    remat: whether the backward pass computes the blocks again.
   """
 
   config: ViTConfig
@@ -108,10 +108,10 @@ class Transformer(nn.Module):
 
 
 class AddPositions(nn.Module):
-  """Adds a learned embedding to each token by its place.
+  """Adds a learned position embedding.
 
-  It starts as sines and cosines of row and column, from which a model that is not
-  pretrained learns places sooner than from noise (Beyer et al., 2022).
+  It starts as sines and cosines of row and column: a model without pretrained weights
+  learns positions faster from these than from noise (Beyer et al., 2022).
   """
 
   class_token: bool
@@ -132,10 +132,10 @@ class AddPositions(nn.Module):
 
 
 def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
-  """Returns waves of row and column for the tokens of a square grid, row by row.
+  """Returns sinusoidal embeddings for the tokens of a square grid, row by row.
 
   A quarter of the width each: sine and cosine of the column, then of the row, with
-  wavelengths in a geometric series up to 10,000 tokens; 0 in what is left over.
+  wavelengths in a geometric series up to 10,000 tokens. Remaining channels are 0.
   """
   quarter = width // 4
   frequencies = 10_000.0 ** -(np.arange(quarter) / max(quarter - 1, 1))
@@ -145,7 +145,7 @@ def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
 
 
 class Block(nn.Module):
-  """Self-attention and an MLP, each after a norm and added to the stream."""
+  """Self-attention and an MLP, both pre-norm with a residual connection."""
 
   config: ViTConfig
   dropout_rate: float
@@ -168,7 +168,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Every token attends to every token."""
+  """Multi-head attention of every token to every token."""
 
   heads: int
   dtype: jnp.dtype

@@ -58,7 +58,7 @@ def make_eval_step(
 
     with nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
       fused = run(RAHF.encode, batch.image, batch.text, train=False)
-      outputs = run(RAHF.read, fused, batch.target, train=False)
+      outputs = run(RAHF.predict, fused, batch.target, train=False)
       if options.decoder == 'beam':
         keywords = run(RAHF.decode_beam, fused, length, options.beams)
       else:

@@ -42,10 +42,10 @@ class Model:
     image, text = map(jnp.asarray, (self.batch.image, self.batch.text))
     return self.apply(variables, image, text, train=False, method='encode')
 
-  def read(self, fused: Fused, params=None, target=None) -> Outputs:
+  def predict(self, fused: Fused, params=None, target=None) -> Outputs:
     variables = {'params': self.params if params is None else params}
     target = jnp.asarray(self.batch.target if target is None else target)
-    return self.apply(variables, fused, target, train=False, method='read')
+    return self.apply(variables, fused, target, train=False, method='predict')
 
 
 @pytest.fixture(scope='module', params=VARIANTS)
@@ -168,7 +168,7 @@ def test_maps_keep_the_places_of_tokens():
   params = model.params | heads
 
   def maps(fused):
-    return model.read(fused, params).maps
+    return model.predict(fused, params).maps
 
   row, column = 3, 1
   place = row * model.config.grid + column
@@ -183,7 +183,7 @@ def test_the_decoder_sees_the_image_or_not():
     model = Model(decoder_sees_image=sees)
     fused = model.encode()
     blind = fused._replace(tokens=fused.tokens.at[:, :, :IMAGE_TOKENS].multiply(-1))
-    moved = changed(model.read(blind), model.read(fused))
+    moved = changed(model.predict(blind), model.predict(fused))
     assert ('logits' in moved) == sees
     assert set(rahf.MAPS) <= moved
 
@@ -193,11 +193,11 @@ def test_the_class_token_joins_the_fused_sequence():
   fused = model.encode()
   assert fused.tokens.shape[2] == 1 + IMAGE_TOKENS + 16
   assert Model().encode().tokens.shape[2] == IMAGE_TOKENS + 16
-  before = model.read(fused)
+  before = model.predict(fused)
 
   def without(*places: int) -> set[str]:
     tokens = fused.tokens.at[:, :, jnp.array(places)].multiply(-1)
-    return changed(model.read(fused._replace(tokens=tokens)), before)
+    return changed(model.predict(fused._replace(tokens=tokens)), before)
 
   everything = {*rahf.MAPS, *rahf.SCORES}
   # Heads and decoder pass it by; the tokens beside it are the image's and the text's.
@@ -215,7 +215,7 @@ def test_greedy_decoding_equals_the_argmax_of_teacher_forcing(model):
   tokens = np.zeros((BATCH, length), np.int32)
   ended = np.zeros(BATCH, bool)
   for i in range(length):
-    likeliest = model.read(fused, target=tokens).logits[:, i].argmax(-1)
+    likeliest = model.predict(fused, target=tokens).logits[:, i].argmax(-1)
     tokens[:, i] = np.where(ended, 0, likeliest)
     ended |= tokens[:, i] == 1
   np.testing.assert_array_equal(found, tokens)
