@@ -1,4 +1,4 @@
-"""The inference step: predictions for a batch of images and prompts, without labels.
+"""The inference step: outputs for a batch of images and prompts, without labels.
 
 Axis letters: B batch, K texts, L prompt tokens, S image size of the model.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from rahf.data.images import codec
 from rahf.models.rahf import RAHF, Fused, Outputs
 
-# Above it a word is misaligned, where no split says which is best.
+# A word with a higher probability is misaligned, where no split has chosen a threshold.
 ANY_THRESHOLD = 0.5
 
 
@@ -25,8 +25,8 @@ def make_infer(
 ) -> Infer:
   """Returns the step as a pure function of (params, image, text, word_end).
 
-  Its image is float32[B, S, S, 3] in [-1, 1], in which scores and maps can be
-  differentiated; text and word_end are those of schema.Batch.
+  `image` is float32[B, S, S, 3] in [-1, 1]; scores and maps are differentiable in it.
+  `text` and `word_end` are as in schema.Batch.
 
   Args:
     decoder, mark_ids, length: see `judge_words`.
@@ -64,7 +64,7 @@ def encode_and_score(
 
 
 def from_pixels(infer: Infer) -> Infer:
-  """Returns the step for images of uint8, which it takes to [-1, 1] first."""
+  """Returns the step for images of uint8, which it scales to [-1, 1] first."""
 
   def infer_pixels(
     params: Any, pixels: UInt8[Array, 'B S S 3'], text: Array, word_end: Array
@@ -86,13 +86,16 @@ def judge_words(
   mark_ids: tuple[int, ...],
   length: int,
 ) -> Float[Array, 'B L']:
-  """Returns how likely each word is misaligned, by the decoder that is configured.
+  """Returns the probability that each word is misaligned (`models/constrained.py`).
 
   Args:
     decoder: `config.keywords.decoder`; 'parallel' judges each word by itself, all
-      others given the marks before it (`models/constrained.py`).
-    mark_ids: the pieces of the mark.
-    length: of the prompt with its marks.
+      others judge it given the marks before it.
+    mark_ids: token ids of the mark.
+    length: tokens of the prompt with its marks.
+
+  Returns:
+    Probabilities at the token right after each word, 0 elsewhere.
   """
   return model.apply(
     {'params': params},

@@ -1,4 +1,4 @@
-"""Evaluates feedback models: every example of a split once, every metric."""
+"""Evaluates feedback models: computes every metric over a split, writes reports."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -35,10 +35,10 @@ from rahf.training.task import Variables
 
 
 class FeedbackEvaluator:
-  """Evaluates parameters of one model on splits of one data set.
+  """Evaluates a model on splits of a data set; a `training.task.Evaluator`.
 
   Attributes:
-    headlines: the metrics to print; everything is in the reports.
+    headlines: the metrics to print; the reports have all.
     eval_step: from (parameters, batch) to `EvalResult`.
   """
 
@@ -60,14 +60,14 @@ class FeedbackEvaluator:
     self.eval_step = jax.jit(eval_step, out_shardings=sharding.replicated(setup.mesh))
 
   def compile(self) -> None:
-    """Compiles `eval_step`, which its first call would do otherwise."""
+    """Compiles `eval_step` ahead of its first call."""
     rows = sharding.batch_sharding(self._setup.mesh)
     batch = batch_shapes(self._config, self._batch_size, rows)
     params = self._setup.states.abstract.params
     self.eval_step = self.eval_step.lower(params, batch).compile()
 
   def splits_before(self, split: str) -> Sequence[str]:
-    """Returns the split that the threshold of constrained decoding is chosen on."""
+    """Returns the split that the threshold for keywords is chosen on."""
     chosen_on = self._config.keywords.threshold_split
     return () if split == chosen_on else (chosen_on,)
 
@@ -82,7 +82,7 @@ class FeedbackEvaluator:
   ) -> tuple[dict[str, float], str]:
     """Evaluates a split and writes its reports; see `training.task.Evaluator`."""
     split = self._data.split(split_name)
-    threshold = None  # Chosen on the split itself.
+    threshold = None  # Chosen on this split.
     if self.splits_before(split_name):
       chosen_on = self._config.keywords.threshold_split
       threshold = read_threshold(workdir / 'eval', chosen_on, step)
@@ -118,9 +118,9 @@ class FeedbackEvaluator:
     """Evaluates every example of the split once; writes nothing.
 
     Args:
-      threshold: of constrained decoding; None takes the best on this split.
-      gallery: keeps the examples that people look at.
-      stop: polled for every batch.
+      threshold: of constrained decoding; None for the best on this split.
+      gallery: collects the examples for the reports.
+      stop: checked before every batch.
 
     Raises:
       Interrupted: a signal came.
@@ -168,7 +168,7 @@ class FeedbackEvaluator:
   def _examples(
     self, split: RecordSplit, found: EvalResult
   ) -> Iterator[tuple[schema.Record, ExampleLabels]]:
-    """Pairs the records of a batch, without its padding, with their predictions."""
+    """Yields the records of a batch, padding left out, with their predictions."""
     tokenizer, outputs = self._data.tokenizer, found.outputs
     for row, index in enumerate(found.index):
       if index < 0:
@@ -191,7 +191,7 @@ class FeedbackEvaluator:
     options = self._config.review
     if not board:
       return Gallery(thumbnails=options.page)
-    # At even distances: neighbours may have the same prompt.
+    # Evenly spaced, since neighbours may have the same prompt.
     panels = range(0, examples, max(1, examples // max(1, options.examples)))
     return Gallery(
       thumbnails=options.page, panels=panels[: options.examples], worst=options.worst
@@ -202,8 +202,8 @@ def read_threshold(folder: epath.Path, split: str, step: int) -> float:
   """Returns the threshold of constrained decoding that was best on a split.
 
   Args:
-    folder: `eval` in the work directory, where the first process reads it.
-    split: which has been evaluated at this step.
+    folder: `eval` in the work directory; only the first process reads it.
+    split: the split, which has been evaluated at this step.
 
   Raises:
     InputError: the file is damaged.
@@ -212,6 +212,6 @@ def read_threshold(folder: epath.Path, split: str, step: int) -> float:
   if distributed.is_first():
     path = folder / f'{split}-{step}.json'
     kept = strict_json.read_own(path, 'delete it, and evaluate again with --mode=eval')
-    # Missing if that split has no annotated words.
+    # Missing if the split has no annotated words.
     threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
   return distributed.from_first(threshold)

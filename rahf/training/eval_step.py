@@ -45,7 +45,7 @@ def make_eval_step(
 
   Args:
     options: `config.keywords`.
-    mark_ids: the pieces of the mark.
+    mark_ids: token ids of the mark.
     length: tokens of a target.
     gather: turns the state's parameters into those that the model is applied with.
   """
