@@ -50,7 +50,7 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     setup.check_train_batch()
     session = task.open(setup)
     evaluator = session.evaluator()
-    # Opens every split that will be evaluated: a missing one fails now, not after hours.
+    # Opens every split that will be evaluated: a missing one fails now, not in hours.
     print(session.describe(('train', *_evaluated_splits(config, evaluator))))
     # The first process decides: a shared folder may look different to the others.
     resumes = bool(distributed.from_first(ownership.is_started(workdir)))

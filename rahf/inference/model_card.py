@@ -1,4 +1,4 @@
-"""The model card of a model directory: what it is, how to use it, how good it is."""
+"""Writes the model card of a model directory: use, outputs, metrics, limits."""
 
 import math
 
@@ -45,10 +45,10 @@ any batch size: `jax.export.deserialize(bytes).call(params, pixels, text, word_e
 
 
 def model_card(description: Description, *, program: bool = False) -> str:
-  """Returns Markdown.
+  """Returns the model card in Markdown.
 
   Args:
-    program: whether there is `program.jaxexport`.
+    program: whether the directory has `program.jaxexport`.
   """
   sections = [
     ABOUT,
@@ -125,7 +125,7 @@ def _number(value: float | None) -> str:
 
 
 def _origin(description: Description) -> str:
-  """Says what it was trained on and started from; `weights` alone if it was not."""
+  """Describes training data and initial weights; only weights if it was not trained."""
   if not description.data:
     return description.weights
   total = sum(one['weight'] for one in description.data.values())
