@@ -1,7 +1,7 @@
-"""What an evaluation keeps of each example, and all metrics computed from it.
+"""Evaluated examples, their file, and all metrics computed from them.
 
-Each metric is defined once, for any choice of examples: all of them for the tables,
-those of a draw for intervals and comparisons (`metrics/bootstrap.py`).
+Each metric is defined once, for any selection of examples: all of them for the tables,
+random draws for intervals and comparisons (`metrics/bootstrap.py`).
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ from rahf.metrics.bootstrap import Interval, Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
 
-# Where metrics keep the threshold of constrained decoding.
+# The name under which metrics have the threshold of constrained decoding.
 THRESHOLD = 'keywords_constrained/threshold'
 CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
 
 
 class EvaluatedExample(NamedTuple):
-  """One evaluated example; NaN is what is not annotated or not defined.
+  """Scores, map metrics and words of one example; NaN if not annotated or undefined.
 
   Attributes:
     predicted, annotated: the scores, in the order of schema.SCORES.
-    maps: for each map of schema.MAPS the values of MAP_METRICS.
-    truth: of each word, 1 aligned, 0 misaligned; () if it is not annotated.
-    marked: the same as decoded.
-    unplaced: marks that follow no word of the prompt.
-    p_misaligned: of each word; () without constrained decoding.
+    maps: the values of MAP_METRICS for each annotated map of schema.MAPS.
+    truth: for each word, 1 aligned, 0 misaligned; () if not annotated.
+    marked: the decoded labels, likewise.
+    unplaced: decoded marks that do not follow a word of the prompt.
+    p_misaligned: for each word; () without constrained decoding.
   """
 
   uid: str
@@ -52,7 +52,7 @@ class EvaluatedExample(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """All metrics of a split by name, and what they come from."""
+  """All metrics of a split by name, and the examples that they are computed from."""
 
   metrics: dict[str, float]
   samples: list[EvaluatedExample]
@@ -65,7 +65,7 @@ def score_error(sample: EvaluatedExample) -> float:
 
 
 def keyword_f1(sample: EvaluatedExample) -> float:
-  """Returns the F1 of the decoded marks, NaN where words are not annotated."""
+  """Returns the F1 of the decoded marks, NaN if words are not annotated."""
   if not sample.truth:
     return math.nan
   found = KeywordMetrics.of(sample.truth, sample.marked, unplaced=sample.unplaced)
@@ -78,8 +78,8 @@ def statistics(
   """Returns every metric by name, as a function of sample indices.
 
   Args:
-    threshold: constrained decoding marks a word above it; None takes the one that is
-      best for these very samples.
+    threshold: constrained decoding marks a word with a higher probability; None takes
+      the best threshold on these samples.
 
   Returns:
     The functions, and the threshold; None without constrained decoding.
@@ -113,10 +113,10 @@ def statistics(
 def metrics(
   samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> dict[str, float]:
-  """Returns the value of every metric by name; NaN where nothing defines one.
+  """Returns the value of every metric by name, NaN if it is undefined.
 
-  Beside each metric of maps that is undefined for some samples, such as a correlation
-  with a constant map, `…/undefined` counts those samples.
+  If a map metric is undefined for some samples, such as a correlation with a constant
+  map, `…/undefined` counts those samples.
   """
   functions, threshold = statistics(samples, threshold)
   everything = np.arange(len(samples))
@@ -133,7 +133,7 @@ def intervals(
   """Returns every metric by name with its interval, bootstrapped over the samples.
 
   Args:
-    threshold: as of `statistics`.
+    threshold: as in `statistics`.
   """
   functions, _ = statistics(samples, threshold)
   found = {}
@@ -143,10 +143,10 @@ def intervals(
 
 
 def undefined(samples: Sequence[EvaluatedExample]) -> dict[str, float]:
-  """Counts, by metric, the maps that are not empty in truth and yet do not define it.
+  """Counts for each metric the maps that are annotated, not empty, and undefined.
 
   Returns:
-    Counts over 0, by names such as `implausibility/cc/undefined`.
+    Counts above 0, by names such as `implausibility/cc/undefined`.
   """
   counts: dict[str, float] = {}
   for sample in samples:
@@ -161,18 +161,18 @@ def undefined(samples: Sequence[EvaluatedExample]) -> dict[str, float]:
 
 
 def write(path: epath.Path, samples: Iterable[EvaluatedExample]) -> None:
-  """Writes one JSON object a line; what is NaN is null."""
+  """Writes one JSON object per line, with null for NaN."""
   rows = (_map_leaves(sample._asdict(), _to_json) for sample in samples)
   lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
   atomic_write.write(path, ''.join(lines))
 
 
 def read(path: epath.Path) -> list[EvaluatedExample]:
-  """Returns what `write` wrote.
+  """Reads the file that `write` wrote.
 
   Raises:
-    InputError: the file is not there, or a line is not a sample, or one whose
-      predictions are not all finite.
+    InputError: the file is missing, a line is not a sample, or a prediction is not
+      finite.
   """
   if not path.exists():
     raise InputError(f'{path} does not exist; evaluate first, with --mode=eval')
@@ -256,7 +256,7 @@ def _joined(judged: Sequence[EvaluatedExample]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _map_leaves(value, function: Callable):
-  """Applies a function to all that is neither a dict nor a list."""
+  """Applies a function to everything that is neither a dict nor a list."""
   if isinstance(value, dict):
     return {key: _map_leaves(item, function) for key, item in value.items()}
   if isinstance(value, list | tuple):
@@ -265,7 +265,7 @@ def _map_leaves(value, function: Callable):
 
 
 def _check(sample: EvaluatedExample) -> None:
-  """Raises ValueError, or TypeError, unless metrics can be computed of a sample."""
+  """Raises ValueError or TypeError unless metrics can be computed from a sample."""
   for name in ('predicted', 'annotated'):
     if (count := len(getattr(sample, name))) != len(schema.SCORES):
       raise ValueError(f'{name} has {count} scores, not {len(schema.SCORES)}')

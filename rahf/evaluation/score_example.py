@@ -1,4 +1,4 @@
-"""Metrics of a prediction for one example, and of a constant predictor.
+"""Scores one prediction against its annotation, and a constant predictor.
 
 Axis letters: H W map size.
 """
@@ -40,10 +40,10 @@ class ExampleLabels(NamedTuple):
 
 
 def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
-  """Returns the metrics of one example, maps at the annotation's own size.
+  """Compares a prediction with its annotation, maps at the annotation's own size.
 
   Raises:
-    InputError: something predicted is NaN or infinite, which a mean would hide.
+    InputError: a predicted value is NaN or infinite, which a mean would hide.
   """
   _check(record, prediction)
   maps = {}
@@ -67,20 +67,20 @@ def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
 def _check(record: schema.Record, prediction: ExampleLabels) -> None:
   parts = prediction.maps, prediction.scores, prediction.p_misaligned
   for name, values in zip(('maps', 'scores', 'words'), parts, strict=True):
-    # A sum is finite only if all values are, and takes no memory.
+    # A sum is finite only if all values are, and needs no memory.
     if values is not None and not np.isfinite(np.sum(values, dtype=np.float64)):
       raise InputError(
-        f'what the model predicts for the {name} of {record.uid} is NaN or infinite: '
+        f"the model's prediction for the {name} of {record.uid} is NaN or infinite: "
         'its parameters have diverged; train again with a lower '
         'config.optimizer.learning_rate, or evaluate another run'
       )
 
 
 def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]:
-  """Evaluates the predictor that always answers with the training means.
+  """Evaluates a predictor that returns the training means for every example.
 
-  Its maps are the pixelwise means of the training maps, its scores the mean scores;
-  its keywords are all aligned, as most words are.
+  Its maps are the pixelwise means of the training maps, its scores the mean scores; all
+  words are aligned, as most words are.
   """
   means = training_means(train)
   return samples.metrics(
@@ -108,13 +108,13 @@ def _encoded_maps(record: schema.Record) -> tuple[bytes, bytes]:
 def training_means(train: RecordSplit) -> ExampleLabels:
   """Returns the means of maps and scores over the annotated training examples.
 
-  Maps are averaged at the size of the first; others are resized to it. What no
-  example is annotated with is 0.
+  Maps are averaged at the size of the first one; the others are resized to it. Maps and
+  scores without any annotation are 0.
   """
   totals: dict[str, np.ndarray] = {}
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
-  # Training may have passed over the damaged ones.
+  # Skips damaged records, as training may have done.
   for _, record in _with_bar(train.undamaged(), 'training means', len(train)):
     try:
       maps = annotated_labels(record).maps
@@ -135,7 +135,7 @@ def training_means(train: RecordSplit) -> ExampleLabels:
 
 
 def read_through(split: RecordSplit, what: str) -> Iterable[schema.Record]:
-  """Returns every record, with a progress bar."""
+  """Yields every record, with a progress bar."""
   return _with_bar(split, what, len(split))
 
 

@@ -203,7 +203,7 @@ def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
     if content is not None:
       (tmp_path / 'test-100.json').write_text(content)
     with pytest.raises(
-      InputError, match=r'test-100\.json does not say which threshold'
+      InputError, match=r'test-100\.json has no threshold of constrained'
     ):
       compare_command.read_run(path, 'test')
 
@@ -219,7 +219,7 @@ def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
   ('option', 'message'),
   [
     ('--draws=99', '99 draws are too few'),
-    ('--out=none/x', 'there is not a folder none'),
+    ('--out=none/x', 'the folder none does not exist'),
   ],
 )
 def test_options_that_do_not_fit(folder, capsys, option, message):
