@@ -1,4 +1,4 @@
-"""Verdicts on runs that are known to differ, and the files that hold them."""
+"""Comparisons of runs that are known to differ, and the files that they write."""
 
 import csv
 import json
@@ -196,7 +196,7 @@ def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
   assert 'Maps without a metric' in compare_command.latex(found)
 
 
-def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
+def test_the_threshold_is_not_tuned_on_the_compared_samples(folder, tmp_path):
   path = epath.Path(tmp_path / 'test-100.samples.jsonl')
   samples.write(path, make_run('good'))
   for content in (None, '{"keywords_co', '{}'):
@@ -208,7 +208,7 @@ def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
       compare_command.read_run(path, 'test')
 
 
-def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
+def test_runs_with_one_file_name_get_distinct_names(folder, tmp_path, capsys):
   files = [str(folder / name / 'eval/test-100.samples.jsonl') for name in MISTAKES]
   arguments = ['compare', *files, '--draws=100', f'--out={tmp_path}/files']
   assert compare_command.main(arguments) == 0
@@ -232,7 +232,7 @@ def test_options_that_do_not_fit(folder, capsys, option, message):
   ('run', 'message'),
   [('none', "none has no evaluation of the split 'test'"), ('good', '--config.eval')],
 )
-def test_what_is_not_there(folder, capsys, run, message):
+def test_missing_evaluations(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'
   assert compare_command.main(['compare', str(folder / run), f'--split={split}']) == 2
   errors = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Metrics of any choice of samples, and the file that keeps them."""
+"""Metrics of any selection of samples, and the file of the samples."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_keywords_are_pooled():
   assert best['keywords_constrained/f1'] >= found['keywords_constrained/f1']
 
 
-def test_a_choice_of_samples_has_the_metrics_of_these_alone():
+def test_a_selection_of_samples_has_its_own_metrics():
   chosen = np.array([1, 2, 5, 5, 7, 10])
   functions, _ = samples.statistics(SAMPLES, 0.5)
   expected = samples.metrics([SAMPLES[i] for i in chosen], 0.5)
@@ -116,7 +116,7 @@ def test_without_annotations_nothing_is_defined():
   assert np.isnan(list(samples.metrics([]).values())).all()
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_samples_are_read_as_written(tmp_path):
   path = epath.Path(tmp_path / 'dev-4.samples.jsonl')
   samples.write(path, SAMPLES)
   found = samples.read(path)

@@ -1,4 +1,4 @@
-"""The program beside a model: any batch, any platform, checked as it is written."""
+"""The exported program: any batch size, any platform, compared with the model."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_program_for_any_batch(tmp_path, variant):
     np.testing.assert_allclose(value, getattr(expected, name), atol=1e-5)
 
 
-def test_a_program_that_differs_is_no_success(tmp_path):
+def test_a_program_that_differs_is_an_error(tmp_path):
   description = Description(tiny_model.tiny(), 1, 12, 16)
   calls = []
 

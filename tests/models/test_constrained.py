@@ -64,13 +64,13 @@ def judge_sequentially(prompt, word_end):
   return constrained.sequential(decode, prompt, word_end, MARK, longest)
 
 
-def test_the_stand_in_is_what_it_says():
+def test_the_stand_in_has_the_logits_of_its_table():
   for row, prompt in zip(all_logits(PROMPT), PROMPT.tolist(), strict=True):
     for t, logits in enumerate(row):
       np.testing.assert_array_equal(logits, logits_behind(prompt[:t]))
 
 
-def test_parallel_judges_each_word_behind_the_unmarked_prompt():
+def test_parallel_judges_each_word_after_the_unmarked_prompt():
   found = constrained.parallel(decode, PROMPT, WORD_END, MARK)
   for row, prompt, word_end in zip(found, PROMPT, WORD_END, strict=True):
     expected = word_by_word(prompt, word_end, given_marks=False)
@@ -79,7 +79,7 @@ def test_parallel_judges_each_word_behind_the_unmarked_prompt():
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_sequential_is_going_word_by_word(seed):
+def test_sequential_equals_decoding_word_by_word(seed):
   rng = np.random.default_rng(seed)
   prompt = rng.integers(2, 10, (3, 9))
   word_end = rng.random((3, 9)) < 0.6
@@ -92,7 +92,7 @@ def test_sequential_is_going_word_by_word(seed):
   assert 0 < (np.array(expected) > 0.5).sum() < word_end.sum()
 
 
-def test_a_word_behind_the_length_is_not_judged():
+def test_a_word_past_the_length_is_not_judged():
   everything = np.zeros((STATES, VOCABULARY), np.float32)
   everything[:, MARK[0]] = 1
 
@@ -105,7 +105,7 @@ def test_a_word_behind_the_length_is_not_judged():
   np.testing.assert_array_equal(np.asarray(found[0]) > 0.5, [1, 1, 1, 0, 0, 0])
 
 
-def test_marks_stand_in_front_of_their_tokens():
+def test_marks_are_inserted_before_their_tokens():
   marked = jnp.array([[0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0]], bool)
   target, place = constrained.insert_marks(PROMPT, marked, MARK, 11)
   np.testing.assert_array_equal(

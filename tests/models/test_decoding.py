@@ -1,4 +1,4 @@
-"""Greedy decoding of tables of logits whose best path is plain to see."""
+"""Greedy decoding of tables of logits whose best path is obvious."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The product of layers against einsum."""
+"""The matrix product of dense layers against einsum."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_values_and_gradients(axes, x, kernel, inputs):
   )
 
 
-def test_gradients_have_the_dtype_of_what_they_belong_to():
+def test_gradients_have_the_dtype_of_their_operands():
   x, kernel = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 4), jnp.bfloat16)
   gradients = jax.grad(lambda *arrays: product(*arrays).sum(), (0, 1))(x, kernel)
   assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16] * 2

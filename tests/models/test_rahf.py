@@ -101,7 +101,7 @@ def test_parameter_groups(model):
   assert 'vit/Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel' in names
 
 
-def test_alone_and_with_more_padding_a_row_stays_the_same(model, expected):
+def test_a_row_does_not_depend_on_batch_and_padding(model, expected):
   """The second row as a batch of its own, all lengths doubled."""
   row = {n: getattr(model.batch, n)[1:2] for n in ('image', 'text', 'target')}
   for name in ('text', 'target'):
@@ -152,13 +152,13 @@ def test_the_prompt_matters_for_everything_in_the_multi_head_variant():
 @pytest.mark.parametrize(
   ('task', 'name'), enumerate([*rahf.MAPS, *rahf.SCORES, 'logits'])
 )
-def test_a_tasks_text_matters_for_its_own_output_alone(augmented, task, name):
+def test_a_tasks_text_matters_for_its_own_output_only(augmented, task, name):
   text = augmented.batch.text.copy()
   text[:, task, 0] = np.where(text[:, task, 0] == 7, 8, 7)
   assert changed(augmented(text=text), augmented()) == {name}
 
 
-def test_maps_keep_the_places_of_tokens():
+def test_maps_keep_the_positions_of_tokens():
   """A token's trace in the map lies around its place in the grid, row by row."""
   model = Model()
   fused = model.encode()
@@ -222,7 +222,7 @@ def test_greedy_decoding_equals_the_argmax_of_teacher_forcing(model):
   assert len(np.unique(tokens)) > 3
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_is_for_training_only():
   model = Model(dropout_rate=0.5)
   still = model()
   assert changed(still, Model()()) == set()
@@ -233,7 +233,7 @@ def test_dropout_is_for_training_alone():
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_bfloat16_is_for_computation_alone(variant):
+def test_bfloat16_is_for_computation_only(variant):
   """Parameters and results are float32; what convolutions multiply is bfloat16."""
   config = tiny(variant, dtype='bfloat16')
   module = RAHF(config)

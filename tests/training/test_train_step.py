@@ -93,8 +93,8 @@ def test_eight_devices_give_what_one_gives(variant, mesh, capfd):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('remat', ['heads', 'blocks'])
-def test_what_is_computed_again_is_the_same(variant, remat):
-  """What is dropped, too."""
+def test_remat_does_not_change_the_step(variant, remat):
+  """Dropout included."""
   dropping = run_step(variant, dropout=0.5)
   check_same(run_step(variant, remat=remat, dropout=0.5), dropping)
   with pytest.raises(AssertionError):
@@ -176,7 +176,7 @@ class Dice:
     )
 
 
-def test_each_step_and_micro_batch_draws_anew():
+def test_each_step_and_micro_batch_has_its_own_dropout():
   def thrown(number: int, accumulate: int = 1, seed: int = 0) -> float:
     step = make_train_step(make_task(Dice()), OPTIMIZER, accumulate=accumulate)
     one = jnp.ones(())
@@ -197,7 +197,7 @@ def test_each_step_and_micro_batch_draws_anew():
   assert thrown(3, accumulate=4) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_is_dealt_out_row_by_row():
+def test_a_micro_batch_takes_every_nth_row():
   parts = split_batch({'x': np.arange(12).reshape(6, 2)}, 3)['x']
   np.testing.assert_array_equal(parts[0], [[0, 1], [6, 7]])
   np.testing.assert_array_equal(parts[2], [[4, 5], [10, 11]])
