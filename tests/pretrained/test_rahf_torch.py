@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from configs import rahf_torch
 from golden_torch import SHARED, read_golden, tensors, texts, weight
 from rahf.config import default_config, model_config
 from rahf.errors import InputError
-from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
+from rahf.models.rahf import MAPS, RAHF, SCORES, Outputs, RAHFConfig
 from rahf.pretrained import loading
 from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
 from rahf.pretrained.source import Source
@@ -49,15 +49,8 @@ def model_of(source: Source, **changes: Any) -> RAHFConfig:
   return dataclasses.replace(model, dtype='float32', dropout_rate=0.0, **changes)
 
 
-class Result(NamedTuple):
-  maps: np.ndarray
-  scores: np.ndarray
-  logits: np.ndarray
-  ids: np.ndarray
-
-
-def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
-  """Returns all that a model says, with greedy decoding of `length` tokens."""
+def run(model: RAHFConfig, params, image, text, target, length: int) -> Outputs:
+  """Returns all outputs of a model, with greedy decoding of `length` tokens."""
   module = RAHF(model)
 
   def everything(variables, image, text, target):
@@ -65,8 +58,8 @@ def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
       return module.apply(variables, *inputs, **options, method=method)
 
     fused = call(RAHF.encode, image, text, train=False)
-    outputs = call(RAHF.read, fused, target, train=False)
-    return Result(*outputs, call(RAHF.decode_greedily, fused, length))
+    outputs = call(RAHF.predict, fused, target, train=False)
+    return outputs._replace(keywords=call(RAHF.decode_greedily, fused, length))
 
   params = traverse_util.unflatten_dict(params, sep='/')
   return jax.device_get(jax.jit(everything)({'params': params}, image, text, target))
@@ -126,7 +119,7 @@ def test_logits_and_loss(case):
 def test_greedy_ids(case):
   expected, found = case
   # The start id is in front, and room for one more behind.
-  np.testing.assert_array_equal(found.ids, expected['generated'][:, 1:-1])
+  np.testing.assert_array_equal(found.keywords, expected['generated'][:, 1:-1])
 
 
 # From the sizes of the golden to those of the public checkpoint, by pattern of names.
