@@ -158,19 +158,13 @@ class RAHF(nn.Module):
     fused = self.encode(image, text, train=train)
     return self.predict(fused, target, train=train)
 
-  def predict(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
-    """Runs the heads, and the decoder under teacher forcing."""
-    tokens, mask = self._keyword_memory(fused)
-    logits = self.t5.decode(tokens, mask, target, train=train)
-    return self.maps_and_scores(fused)._replace(logits=logits)
-
   def encode(
     self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
   ) -> Fused:
     """Encodes the image once and fuses it with each of its texts."""
     batch, texts, _ = text.shape
     image_tokens = self.vit(image, train=train)
-    if self.config.vit.class_token and not self.config.class_tokens:
+    if self.config.vit.class_token and not self.config.keep_class_token:
       image_tokens = image_tokens[:, 1:]
     image_tokens = self.image_projection(image_tokens)
     image_tokens = jnp.repeat(image_tokens, texts, axis=0)
@@ -185,6 +179,13 @@ class RAHF(nn.Module):
     return Fused(
       tokens.reshape(batch, texts, *tokens.shape[1:]), mask.reshape(batch, texts, -1)
     )
+
+  def predict(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
+    """Runs the heads, and the decoder under teacher forcing."""
+    outputs = self.maps_and_scores(fused)
+    tokens, mask = self._keyword_memory(fused)
+    logits = self.t5.decode(tokens, mask, target, train=train)
+    return outputs._replace(logits=logits)
 
   def maps_and_scores(self, fused: Fused) -> Outputs:
     """Runs the heads: both maps, at the image's size, and the four scores."""

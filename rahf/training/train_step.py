@@ -40,7 +40,6 @@ def make_train_step(
     average: decay per step of the moving average of the parameters, if the state has
       one.
   """
-
   gradient = make_gradient(task, gather, accumulate)
 
   def train_step(
