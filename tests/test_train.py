@@ -1,4 +1,4 @@
-"""Training from end to end: what a stopped, killed or spoilt run leaves behind."""
+"""Training from end to end, with runs that are stopped, killed or damaged."""
 
 import json
 import math

@@ -176,7 +176,7 @@ def test_a_run_on_other_samples_is_refused(folder):
 
 
 def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
-  """With a constant map there is no correlation, which leaves the easy images."""
+  """A constant map has no correlation, which leaves only the easy images."""
   honest, lazy = (make_run('bad') for _ in range(2))
   for number, sample in enumerate(honest):
     hard = number % 2

@@ -97,7 +97,7 @@ def test_no_result_without_raw_annotations(tmp_path):
 
 
 def test_annotators_who_were_not_asked_are_not_measured(tmp_path):
-  """The second annotator gave overall scores alone, the third no words."""
+  """The second annotator gave only overall scores, the third no words."""
   blank = (None, None, None)
   annotations = {
     f'{score}': [

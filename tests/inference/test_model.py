@@ -91,8 +91,8 @@ def test_one_image_and_the_same_among_64(model):
   prompts = [f'{"a red circle, " * (i % 3)}a blue square' for i in range(64)]
   many = model.score(pixels, prompts)
   for i in (0, 1, 37):
-    (alone,) = model.score(pixels[i], prompts[i])
-    assert_same(alone, many[i], 1e-5)
+    (single,) = model.score(pixels[i], prompts[i])
+    assert_same(single, many[i], 1e-5)
   sizes = [one.heatmaps['misalignment'].shape for one in many]
   assert sizes == [one.shape[:2] for one in pixels]
   assert [one.prompt for one in many] == prompts
@@ -194,7 +194,7 @@ def test_a_truncated_prompt(model, tokenizer):
   (found,) = model.score(make_pixels(), prompt)
   assert found.truncated
   assert len(found.keywords) == 31
-  # A word is judged in front of the token behind it.
+  # A word is judged at the token right after it.
   ends = np.array(tokenizer.encode(prompt).word_ends)
   p = np.array([p for _, p in found.keywords])
   assert np.isnan(p[ends >= LENGTH]).all()

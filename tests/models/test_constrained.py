@@ -1,7 +1,7 @@
 """Constrained decoding with a causal stand-in for the decoder, whose logits are known.
 
 The stand-in looks its logits up by a running hash of all tokens before, so that every
-token changes all logits behind it, as a decoder's would.
+token changes all logits after it, as a decoder's would.
 """
 
 import jax
@@ -19,8 +19,8 @@ PROMPT = jnp.array([[5, 6, 3, 4, 7, 1], [8, 2, 9, 1, 0, 0]])
 WORD_END = jnp.array([[0, 1, 0, 1, 1, 1], [0, 1, 0, 1, 0, 0]], bool)
 
 
-def logits_behind(prefix: list[int]) -> np.ndarray:
-  """Logits of the token behind a prefix, by the definition."""
+def logits_after(prefix: list[int]) -> np.ndarray:
+  """Logits of the token after a prefix, by the definition."""
   state = 0
   for place, token in enumerate([0, *prefix]):
     state = (state + (token + 1) * (place + 3) ** 2) % STATES
@@ -50,7 +50,7 @@ def word_by_word(
   p, prefix = np.zeros(len(prompt)), []
   for t, token in enumerate(prompt):
     if word_end[t]:
-      logits = logits_behind(prefix)
+      logits = logits_after(prefix)
       p[t] = 1 / (1 + np.exp(logits[token] - logits[MARK[0]]))
       if given_marks and p[t] > 0.5:
         prefix += MARK
@@ -67,7 +67,7 @@ def judge_sequentially(prompt, word_end):
 def test_the_stand_in_has_the_logits_of_its_table():
   for row, prompt in zip(all_logits(PROMPT), PROMPT.tolist(), strict=True):
     for t, logits in enumerate(row):
-      np.testing.assert_array_equal(logits, logits_behind(prompt[:t]))
+      np.testing.assert_array_equal(logits, logits_after(prompt[:t]))
 
 
 def test_parallel_judges_each_word_after_the_unmarked_prompt():

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from rahf.models.cpu_kernels import product
+from rahf.models.cpu_kernels import dot_general, product
 
 RNG = np.random.default_rng(0)
 
@@ -36,6 +37,15 @@ def test_values_and_gradients(axes, x, kernel, inputs):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected
   )
+
+
+@pytest.mark.parametrize('axis', [-1, (-2, -1)])
+def test_dense_general_gives_what_it_gives_without(axis):
+  x = jnp.asarray(RNG.normal(size=(2, 5, 2, 4)), jnp.float32)
+  stock = nn.DenseGeneral((3, 2), axis)
+  expected, params = stock.init_with_output(jax.random.key(0), x)
+  layer = nn.DenseGeneral((3, 2), axis, dot_general=dot_general)
+  np.testing.assert_allclose(layer.apply(params, x), expected, atol=1e-6)
 
 
 def test_gradients_have_the_dtype_of_their_operands():

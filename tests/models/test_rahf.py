@@ -102,7 +102,7 @@ def test_parameter_groups(model):
 
 
 def test_a_row_does_not_depend_on_batch_and_padding(model, expected):
-  """The second row as a batch of its own, all lengths doubled."""
+  """The second row as a separate batch, with all lengths doubled."""
   row = {n: getattr(model.batch, n)[1:2] for n in ('image', 'text', 'target')}
   for name in ('text', 'target'):
     row[name] = np.concatenate([row[name], np.zeros_like(row[name])], axis=-1)
