@@ -110,7 +110,7 @@ def load(folder: pathlib.Path) -> None:
   init = {'vit': str(folder / 'vit.npz'), 't5': str(folder / 't5x'), 'rahf': ''}
   plan = loading.plan(loading.open_sources(init), abstract, model)
   _line('opened and matched', time.perf_counter() - start, 's')
-  params = jax.block_until_ready(states.fresh(0, plan.fresh))
+  params = jax.block_until_ready(states.fresh_params(0, plan.fresh))
   _line('fresh ones made', time.perf_counter() - start, 's')
   _line('  peak above before', memory('VmHWM') - before, 'GB')
   _line('  now above before', memory('VmRSS') - before, 'GB')

@@ -83,8 +83,8 @@ def fresh_state(setup: Setup, plan: Plan) -> TrainState:
   """Returns the state of a new run; parameters come from config.init, or are fresh."""
   seed = setup.config.seed
   # Fresh parameters first: making them takes more memory than they occupy.
-  params = setup.states.fresh(seed, plan.fresh) | plan.read()
-  return setup.states.start(params, seed)
+  params = setup.states.fresh_params(seed, plan.fresh) | plan.read()
+  return setup.states.from_params(params, seed)
 
 
 def restore(checkpoints: Checkpoints, setup: Setup) -> tuple[int, TrainState]:

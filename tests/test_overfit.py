@@ -81,7 +81,7 @@ def shortest(split, tokenizer):
 def imported_state(states, model, folder):
   """Returns the state of a run whose ViT and T5 come from files of other projects."""
   abstract = by_path(states.abstract.params)
-  given = {path: np.asarray(x) for path, x in states.fresh(0, abstract).items()}
+  given = {path: np.asarray(x) for path, x in states.fresh_params(0, abstract).items()}
 
   def below(prefix: str) -> dict[str, np.ndarray]:
     return {
@@ -100,7 +100,7 @@ def imported_state(states, model, folder):
     path.startswith(('image_projection', 'heatmap_head', 'score_head'))
     for path in plan.fresh
   )
-  return states.start(states.fresh(0, plan.fresh) | plan.read())
+  return states.from_params(states.fresh_params(0, plan.fresh) | plan.read())
 
 
 @pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])

@@ -113,9 +113,10 @@ class StateFactory:
 
   def make(self, seed: int) -> TrainState:
     """Returns a fresh state."""
-    return self.start(self.fresh(seed, by_path(self.shardings.params)), seed)
+    params = self.fresh_params(seed, by_path(self.shardings.params))
+    return self.from_params(params, seed)
 
-  def fresh(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
+  def fresh_params(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
     """Returns fresh parameters by path; each device makes only its own shards.
 
     Args:
@@ -133,7 +134,7 @@ class StateFactory:
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
-  def start(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
+  def from_params(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
     """Returns the state before the first step.
 
     Args:

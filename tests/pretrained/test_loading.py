@@ -93,7 +93,7 @@ def test_sharded_equals_unsharded(init, golden_model):
   with jax.set_mesh(sharding.make_mesh({'data': 1, 'fsdp': 8, 'tensor': 1})):
     params = by_path(factory.abstract.params)
     plan = loading.plan(loading.open_sources(init), params, golden_model)
-    state = factory.start(factory.fresh(3, plan.fresh) | plan.read())
+    state = factory.from_params(factory.fresh_params(3, plan.fresh) | plan.read())
     expected = factory.make(3)
   assert jax.tree.structure(state) == jax.tree.structure(expected)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
