@@ -15,7 +15,6 @@ from rahf.models.rahf import RAHF, Fused, Outputs
 # A word with a higher probability is misaligned, where no split has chosen a threshold.
 ANY_THRESHOLD = 0.5
 
-
 Infer = Callable[[Any, Array, Array, Array], Outputs]
 """From (params, image, text, word_end) to maps, scores and p_misaligned."""
 
