@@ -85,9 +85,9 @@ def test_unknown_fields_are_errors():
     ('model.heatmap_head.convs', (8, '['), r"has '\[', which must be a whole number"),
     ('model.t5.activations', ('tanh',), "has 'tanh', which is not one of gelu, relu"),
     ('model.vit.layers', 10**9, 'layers = 1000000000 must be at most 200'),
-    ('model.vit.patch', 2, r'gives 256 x 256 patches .* take larger patches'),
+    ('model.vit.patch', 2, r'give 256 x 256 patches, .* use larger patches'),
     ('optimizer.freeze', ('(',), r"has '\(', which is not a regular expression"),
-    ('tokenizer', 'a\0b', 'holds a zero byte'),
+    ('tokenizer', 'a\0b', 'contains a NUL character'),
     ('train', None, 'config.train.accumulate is missing'),
   ],
 )

@@ -90,7 +90,7 @@ def test_cut_label_file_is_one_line_without_traceback(release, tmp_path):
   assert done.stdout == ''
   assert done.stderr == (
     f'error: {path}: record 0 (counted from 0), at byte 0 of {path.stat().st_size}, '
-    'is cut or damaged; download the file again\n'
+    'is truncated or damaged; download the file again\n'
   )
 
 

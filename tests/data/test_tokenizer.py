@@ -169,5 +169,5 @@ def test_unusable_models_are_refused(tmp_path, assets):
       hard_vocab_limit=False,
       minloglevel=2,
     )
-  with pytest.raises(InputError, match='numbers padding, EOS and unknown'):
+  with pytest.raises(InputError, match='for padding, EOS and unknown'):
     Tokenizer(other)

@@ -242,7 +242,7 @@ MISTAKES = [
   ((*TINY, '--maps=png'), '--maps is for --mode=infer'),
   ((*INFER, '--model=x', '--input=T/none'), 'T/none: no such file'),
   ((*INFER, '--model=x', '--input=T/file'), 'T/file is of no known kind'),
-  ((*INFER, '--model=x', '--input=T/folder'), 'nothing that is known'),
+  ((*INFER, '--model=x', '--input=T/folder'), 'no known files'),
   ((*INFER, '--model=x', '--input=T'), 'one inside the other'),
   ((*INFER, '--model=x', '--input=x', '--batch_size=0'), '--batch_size=0'),
   ((*INFER, '--model=x', '--input=x', '--maps=gif'), 'gif'),

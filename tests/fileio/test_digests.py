@@ -58,6 +58,6 @@ def test_a_file_that_is_another(folder, content, message):
 
 def test_a_file_that_was_not_there(folder):
   expected = digests.describe(folder)
-  with pytest.raises(InputError, match='a was not there when the model was exported'):
+  with pytest.raises(InputError, match='a is not part of the exported model'):
     digests.check(folder / 'a', 'x', expected)
   digests.check(folder / 'a', 'x', {})  # Nothing is known.

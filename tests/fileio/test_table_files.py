@@ -36,9 +36,12 @@ def test_rows_and_the_lines_in_which_they_begin(tmp_path):
   [
     ('a,b\n1,x\n2,red, blue\n', 'line 3: 3 values, but 2 columns .* needs quotes'),
     ('a,b\n\n1,"x\ny"\n2, "red, blue"\n', 'line 5: 3 values, but 2 columns'),
-    ('a,b\n1,x\n2\n', 'line 3: 1 value, but 2 columns .* a comma for each value'),
+    ('a,b\n1,x\n2\n', 'line 3: 1 value, but 2 columns .* a comma for each empty value'),
     ('a\nx, y\n', 'line 2: 2 values, but 1 column in'),
-    ('a,b\n1,"x\n2,y\n3,z\n', """line 2: the quote that opens in '"x' has no end"""),
+    (
+      'a,b\n1,"x\n2,y\n3,z\n',
+      """line 2: the quote that opens in '"x' is never closed""",
+    ),
     ('a,b\n1,"x\n2,"y"\n3,z\n', """line 2: the quote that opens in '"x'"""),
     ('a,b\n1,"x" y\n', """line 2: the quote that opens in '"x" y'"""),
     ('a,b,c\n1,"x\n\ny","z\n2,y,x\n', """line 4: the quote that opens in '"z'"""),
@@ -61,7 +64,9 @@ def test_in_tsv_a_quote_is_a_character(tmp_path):
     (5, ['4', 'x, "y']),
     (6, ['5', '""']),
   ]
-  with pytest.raises(InputError, match=r'line 2: 1 value, .* neither tabs nor line '):
+  with pytest.raises(
+    InputError, match=r'line 2: 1 value, .* cannot contain tabs or line '
+  ):
     rows(tmp_path, 't.tsv', 'a\tb\n"1\n2"\tx\n')
   with pytest.raises(InputError, match=r'line 2: 3 values, .* neither tabs nor line'):
     rows(tmp_path, 't.tsv', 'a\tb\n1\t"x\ty"\n')
@@ -84,7 +89,7 @@ def test_tsv_that_is_quoted_as_csv(tmp_path, quoting):
   ('encoding', 'message'),
   [
     ('utf-16', r'line 1: it is UTF-16; save it as UTF-8'),
-    ('utf-16-le', 'line 1: it has NUL characters, as UTF-16 text has'),
+    ('utf-16-le', 'line 1: it has NUL characters, as in UTF-16'),
     ('utf-16-be', 'line 1: it has NUL characters'),
     ('latin-1', "line 2: byte 0xe4 after '1,a gr' is not UTF-8"),
   ],
@@ -120,7 +125,7 @@ def test_nan_is_read_and_other_faults_are_named():
   for line, message in (
     ('{"a": 1,}', r'not JSON \(.* at character'),
     ('[1]', 'not a JSON object'),
-    ('{"a": 1, "a": 2}', "'a' is there twice"),
+    ('{"a": 1, "a": 2}', "'a' occurs twice"),
     ('{"a": "\udcff"}', 'byte 0xff after .* is not UTF-8'),
     ('{\0"\0a\0', 'NUL characters'),
   ):
@@ -132,5 +137,5 @@ def test_a_column_that_is_looked_for_is_there_once():
   names = ['x', 'path', 'x', 'image']
   assert first_column('t', ('image', 'path'), names) == 'image'
   assert first_column('t', ('uid', 'id'), names) is None
-  with pytest.raises(InputError, match='t: the column x is there twice'):
+  with pytest.raises(InputError, match='t: the column x occurs twice'):
     first_column('t', ('x',), names)

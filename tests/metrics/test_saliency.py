@@ -305,7 +305,7 @@ def test_any_split_gives_the_same_means(pair):
 def test_a_diverged_prediction_is_an_error(bad):
   prediction = np.zeros((4, 4))
   prediction[1, 2] = bad
-  with pytest.raises(ValueError, match='prediction holds NaN or infinity'):
+  with pytest.raises(ValueError, match='prediction contains NaN or infinity'):
     saliency.MapMetrics.of(prediction, np.ones((4, 4)))
 
 

@@ -145,8 +145,8 @@ def test_an_empty_split_is_told(own):
   annotate(own, {'uid': 'a'} | TREE)
   _, report = prepare(own)
   assert [note.split(',')[0] for note in report.notes] == [
-    'there is no dev split',
-    'there is no test split',
+    'the dev split is empty',
+    'the test split is empty',
   ]
   with pytest.raises(InputError, match='no image is left to train on'):
     prepare(own, overwrite=True, test=0.999999)

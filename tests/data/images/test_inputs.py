@@ -123,7 +123,7 @@ def test_text_that_is_an_image():
   data = codec.encode_png(make_pixels())
   text = base64.b64encode(data).decode()
   for given in (text, f'data:image/png;base64,{text}'):
-    with pytest.raises(codec.ImageError, match='base64 is not a path') as caught:
+    with pytest.raises(codec.ImageError, match='base64 text is not a path') as caught:
       read_pixels(given)
     assert len(str(caught.value)) < 200
 

@@ -140,7 +140,7 @@ def test_scores_nobody_gave_are_nan():
       Annotation(misaligned_words=('dog',)),
       "misaligned word 'dog' .* 'a', 'red', 'cat'",
     ),
-    (Annotation(trust=0), 'trust 0 is not above 0'),
+    (Annotation(trust=0), 'trust 0 is not positive'),
     (Annotation(trust=math.nan), 'trust nan'),
     (Annotation(implausibility_points=[(0.5, 1.2)]), r'point \(0\.5, 1\.2\)'),
     (Annotation(misalignment_points=[(math.nan, 0)]), r'point \(nan, 0\)'),

@@ -45,7 +45,7 @@ def test_half_of_the_boxes_are_crops_of_80_to_100_percent(seeds):
   # Height and width are drawn apart: their correlation is that of noise.
   assert abs(np.corrcoef(sides[cropped].T)[0, 1]) < 0.2
   np.testing.assert_array_equal(
-    boxes[~cropped], np.tile(codec.WHOLE, ((~cropped).sum(), 1))
+    boxes[~cropped], np.tile(codec.WHOLE_IMAGE, ((~cropped).sum(), 1))
   )
 
 

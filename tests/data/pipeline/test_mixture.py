@@ -40,7 +40,7 @@ def test_shares(weights, expected):
 
 
 def test_a_share_of_nothing_is_refused():
-  with pytest.raises(InputError, match=r'leave nothing of number 1; .* 1/1024'):
+  with pytest.raises(InputError, match=r'leave no examples of data set 1 .* 1/1024'):
     mixture.shares((5000, 1, 3000))
 
 

@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 def _judge(**changes) -> tuple[float, bool, bool]:
   table = pa.Table.from_pylist([pair_files.row(**changes)], pair_files.SCHEMA)
-  labels = pairs.judge(table)
+  labels = pairs.parse_labels(table)
   return tuple(column.item() for column in labels)
 
 
@@ -210,7 +210,9 @@ def test_splits_by_name_or_folder(tmp_path, path, split):
 def test_files_of_no_split_are_refused(tmp_path, name):
   pair_files.write(tmp_path / 'train.parquet', [pair_files.row()])
   pair_files.write(tmp_path / name, [pair_files.row()])
-  with pytest.raises(InputError, match=rf'{name} is of no known split.*take it out'):
+  with pytest.raises(
+    InputError, match=rf'{name} belongs to no known split.*move it out'
+  ):
     pairs.open_pairs(tmp_path, 'train')
 
 
@@ -220,7 +222,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
   with pytest.raises(InputError, match=r'absent: no \.parquet file below it'):
     pairs.open_pairs(tmp_path / 'absent', 'train')
   pair_files.write(tmp_path / 'test.parquet', [])
-  with pytest.raises(InputError, match=r'split test of .* holds no pairs'):
+  with pytest.raises(InputError, match=r'split test of .* has no pairs'):
     pairs.open_pairs(tmp_path, 'test')
 
 
@@ -272,7 +274,7 @@ def test_without_images_all_but_pairs_is_read(folder):
   split = pairs.open_pairs(folder, 'validation')
   (table,) = split.tables(['caption', 'ranking_id'])
   assert table.to_pylist() == [{'caption': 'prompt 7', 'ranking_id': 1007}]
-  with pytest.raises(InputError, match=r'no column jpg_0, jpg_1; take .* with images'):
+  with pytest.raises(InputError, match=r'no column jpg_0, jpg_1; use .* with images'):
     split[0]
 
 
@@ -280,7 +282,7 @@ def test_missing_and_foreign_columns_are_named(folder):
   (path,) = folder.rglob('validation*')
   table = pq.read_table(path)
   pq.write_table(table.drop_columns(['model_1', 'user_id']), path)
-  with pytest.raises(InputError, match='no column user_id, model_1; take other files'):
+  with pytest.raises(InputError, match='no column user_id, model_1; move other files'):
     pairs.open_pairs(folder, 'validation')
   index = table.column_names.index('label_0')
   pq.write_table(table.set_column(index, 'label_0', pa.array(['first'])), path)
@@ -340,5 +342,5 @@ def test_a_column_that_is_there_twice(folder):
   (path,) = folder.rglob('validation*')
   table = pq.read_table(path)
   pq.write_table(table.append_column('caption', table.column('model_0')), path)
-  with pytest.raises(InputError, match='the column caption is there twice'):
+  with pytest.raises(InputError, match='the column caption occurs twice'):
     pairs.open_pairs(folder, 'validation')

@@ -49,13 +49,14 @@ def test_counts(folder):
   assert train.doubtful == {'invalid': [9], 'contradicted': [7]}
   path = folder / 'train-1.parquet'
   assert notes == [
-    'train has pairs: 10, in the release: 583,747; a sample, or files are missing',
-    'train has pairs without a preference for labels other than 1, 0 or 0, 1 or .5, .5:'
-    f' 1, first {path}, row group 1, row 1',
-    'train has pairs without a preference for labels that best_image_uid contradicts: '
-    f'1, first {path}, row group 0, row 1',
-    'validation_unique has pairs: 1, in the release: 500; a sample, or files are '
-    'missing',
+    'train has 10 pairs, the release 583,747; unless you use a subset on purpose, '
+    'files are missing',
+    'train has 1 pairs without a preference, because of labels other than 1, 0 or 0, 1 '
+    f'or .5, .5; first: {path}, row group 1, row 1',
+    'train has 1 pairs without a preference, because of labels that contradict '
+    f'best_image_uid; first: {path}, row group 0, row 1',
+    'validation_unique has 1 pairs, the release 500; unless you use a subset on '
+    'purpose, files are missing',
   ]
 
 
@@ -93,9 +94,9 @@ def test_command(folder, capfd):
   assert rows['with a preference'] == ['6', '1']
   assert rows['image 0'] == ['4', '(66.7%)', '1', '(100.0%)']
   assert rows['tie'] == ['1', '(16.7%)', '0', '(0.0%)']
-  assert rows['different prompts'] == ['8', '1']
+  assert rows['distinct prompts'] == ['8', '1']
   assert rows['missing images'] == ['2', '–']
-  assert 'Note: train has pairs: 10, in the release: 583,747;' in printed
+  assert 'Note: train has 10 pairs, the release 583,747;' in printed
 
   assert main(['pairs', str(folder), '--split', 'validation_unique']) == 0
   assert 'train' not in capfd.readouterr().out

@@ -113,7 +113,7 @@ def test_how_far_annotators_are_apart():
   np.testing.assert_array_equal(found, (1.0, 0.0, 0.25, np.nan))
   facts = [stats.measure(make_record(i), annotations[i:]) for i in range(2)]
   rows = stats.summarise(facts)
-  title = '{}: annotators agree / are one step apart at most'
+  title = '{}: annotators agree / differ by at most one step'
   # 1 and 3/4; 0 and 0; 1/4 and unknown; unknown.
   assert rows[title.format('plausibility')] == '0.0% / 0.0%'
   assert rows[title.format('alignment')] == '100.0% / 100.0%'
@@ -146,7 +146,7 @@ def test_what_one_split_does_not_know_is_no_zero():
   known = stats.measure(make_record(), [Annotation(scores=(1, 2, 3, 4))] * 2)
   unknown = stats.measure(make_record())
   _, rows = _rows(stats.table({'train': [known], 'test': [unknown]}))
-  title = 'overall: annotators agree / are one step apart at most'
+  title = 'overall: annotators agree / differ by at most one step'
   assert rows[title] == ['100.0% / 100.0%', '–']
 
 
@@ -161,7 +161,7 @@ def test_coverage_is_of_maps_that_are_not_empty():
   facts = [stats.measure(record) for record in records]
   np.testing.assert_array_equal([f.coverage[0] for f in facts], (0.5, 0, np.nan))
   rows = stats.summarise(facts)
-  assert rows['implausibility map covers, if not empty, mean'] == '50.0%'
+  assert rows['implausibility map coverage if not empty, mean'] == '50.0%'
   assert rows['implausibility map empty'] == '33.3%'
   assert rows['implausibility map missing'] == '33.3%'
 

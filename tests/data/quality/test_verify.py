@@ -82,7 +82,7 @@ def test_damage_is_found_and_the_rest_still_read(directory):
   path.write_bytes(data)
   counts, (shard, problem) = verify.verify(directory)
   assert counts == {'train': 2, 'dev': 1, 'test': 1}
-  assert shard == f'{path} is not as it was written (SHA-256); copy it again'
+  assert shard == f'{path} has a different SHA-256 checksum; copy it again'
   assert path.name in problem
   assert 'record 1 at byte' in problem
 
@@ -98,7 +98,7 @@ def test_cut_missing_and_repeated_shards_are_found(directory):
   assert 'dev.tfrecord' in problems[0]
   assert f'{train} has' in problems[1]
   assert train.name in problems[2]
-  assert 'is cut' in problems[2]
+  assert 'is truncated' in problems[2]
   assert problems[3].startswith("uid 'test-0' is not unique")
   train.unlink()
   _, problems = verify.verify(directory)
@@ -123,7 +123,7 @@ def test_what_is_too_much_is_found(directory):
   extra = directory / 'more-train.tfrecord-00000-of-00001'
   extra.write_bytes(b'')
   (problem,) = verify.verify(directory)[1]
-  assert problem == f'{extra} is not in manifest.json; take it out of the way'
+  assert problem == f'{extra} is not in manifest.json; move it away'
 
 
 def test_data_of_others_need_no_manifest(directory):
@@ -151,7 +151,7 @@ def test_number_of_records_is_compared(directory):
       split['shardLengths'] = ['4']
   path.write_text(json.dumps(info))
   _, (problem,) = verify.verify(directory)
-  assert 'holds 3 records, dataset_info.json says 4' in problem
+  assert 'has 3 records, but dataset_info.json lists 4' in problem
 
 
 def test_other_directories_are_refused(tmp_path, directory):

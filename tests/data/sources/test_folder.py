@@ -45,7 +45,9 @@ def test_linked_folders_are_told(tmp_path):
   tables = write(tmp_path / 'tables')
   tables.mkdir()
   (tables / 'away').symlink_to(tmp_path / 'other')
-  with pytest.raises(InputError, match=r'nothing .*linked folders, .*: .*tables/away'):
+  with pytest.raises(
+    InputError, match=r'no known files .*symlinked folders .*: .*tables/away'
+  ):
     open_source(str(tables))
 
 
@@ -57,7 +59,7 @@ def test_prompts_that_are_no_utf_8(tmp_path):
   (folder / 'e.txt').write_text('a gräy circle\n', 'utf-8-sig')
   found = read(folder)
   for name, message in (
-    ('a', 'NUL characters, as UTF-16 text has; save it as UTF-8'),
+    ('a', 'NUL characters, as in UTF-16; save it as UTF-8'),
     ('b', 'it is UTF-16; save it as UTF-8'),
     ('c', "byte 0xe4 after 'a gr' is not UTF-8"),
     ('d', 'Git LFS pointer: run `git lfs pull`'),
@@ -79,7 +81,7 @@ def test_a_table_names_images_of_one_folder(tmp_path):
     'm2/a.png': (None, 'no prompt in p.csv'),
   }
   table.write_text('uid,prompt\na,a red circle\na.png,a blue square\nb,green\n')
-  ambiguous = 'the table has several prompts for it, as a.png, a'
+  ambiguous = 'the table has several prompts for it: a.png, a'
   assert read(folder, table) == {
     'b.png': ('green', ''),
     **dict.fromkeys(
@@ -88,6 +90,7 @@ def test_a_table_names_images_of_one_folder(tmp_path):
   }
   table.write_text('path,prompt\nx/a.png,a red circle\n')
   with pytest.raises(
-    InputError, match=r"names 'x/a\.png' .* first image is 'b\.png'\. A path in the"
+    InputError,
+    match=r"starts with 'x/a\.png'; .* first image is 'b\.png'\. Paths in the",
   ):
     open_source(str(folder), str(table))

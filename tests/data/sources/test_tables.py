@@ -55,7 +55,7 @@ def test_a_mark_a_separator_and_nuls_in_lines(tmp_path):
   assert first == ('a.png', 'red\u2028blue\x85', '')
   assert second[2].startswith('its prompt cannot be read: it has NUL characters')
   path.write_text('{"image": "a.png", "prompt": "red"}\n', 'utf-16-le')
-  with pytest.raises(InputError, match='line 1: it has NUL characters, as UTF-16'):
+  with pytest.raises(InputError, match='line 1: it has NUL characters, as in UTF-16'):
     read(path)
 
 
@@ -89,7 +89,7 @@ def test_a_column_that_is_there_twice(tmp_path, name):
       pq.write_table(pa.Table.from_arrays(columns, list(names)), path)
 
   write('image', 'prompt', 'prompt', 'x')
-  with pytest.raises(InputError, match=rf'{name}: the column prompt is there twice'):
+  with pytest.raises(InputError, match=rf'{name}: the column prompt occurs twice'):
     read(path)
   # Of a column that nobody asks for there may be any number.
   write('image', 'prompt', 'x', 'x')

@@ -72,12 +72,12 @@ def test_other_fields_are_neither_image_nor_prompt(tmp_path):
 @pytest.mark.parametrize(
   ('names', 'error'),
   [
-    (('1.jpg', '1.png', '1.txt'), '2 images of this key, not one; .* in jpg, png'),
-    (('1.png', '1.png', '1.txt'), 'png is there twice with this key'),
-    (('1.png', '1.PNG', '1.txt'), 'png is there twice with this key'),
-    (('1.png', '1.txt', '1.txt'), 'txt is there twice with this key'),
-    (('1.seg.png', '1.txt'), '0 images of this key, not one; .* in seg.png'),
-    (('1.txt',), '0 images of this key, not one; .* in nothing that is known'),
+    (('1.jpg', '1.png', '1.txt'), '2 images for this key, not one; .* in jpg, png'),
+    (('1.png', '1.png', '1.txt'), 'png occurs twice for this key'),
+    (('1.png', '1.PNG', '1.txt'), 'png occurs twice for this key'),
+    (('1.png', '1.txt', '1.txt'), 'txt occurs twice for this key'),
+    (('1.seg.png', '1.txt'), '0 images for this key, not one; .* in seg.png'),
+    (('1.txt',), '0 images for this key, not one; .* in no known extension'),
     (
       tuple(f'1.{n}.png' for n in range(7)),
       r'0 images .* in 0\.png, 1\.png, 2\.png, 3\.png and 3 more',
@@ -103,7 +103,7 @@ def test_prompts_that_cannot_be_read(tmp_path):
     )
   )
   for uid, message in {
-    '1': 'its prompt cannot be read: it has NUL characters, as UTF-16',
+    '1': 'its prompt cannot be read: it has NUL characters, as in UTF-16',
     '2': 'its prompt is NaN',
     '3': 'its prompt cannot be read: not JSON',
     '4': 'it is a Git LFS pointer',

@@ -71,7 +71,9 @@ def shard(directory, number=0):
 def test_cut_inside_a_record(directory):
   file = shard(directory)
   file.write_bytes(file.read_bytes()[:-7])
-  with pytest.raises(InputError, match=r'00000-of-00003 is cut inside record 2 .*copy'):
+  with pytest.raises(
+    InputError, match=r'00000-of-00003 is truncated in record 2 .*copy'
+  ):
     records.open_split(directory, 'train')
 
 
@@ -80,7 +82,9 @@ def test_cut_between_records(directory):
   data = file.read_bytes()
   length = struct.unpack('<Q', data[:8])[0]
   file.write_bytes(data[: length + 16])
-  with pytest.raises(InputError, match=r'holds 1 records, dataset_info\.json says 3'):
+  with pytest.raises(
+    InputError, match=r'has 1 records, but dataset_info\.json lists 3'
+  ):
     records.open_split(directory, 'train')
 
 

@@ -56,7 +56,7 @@ def test_images_are_found_below_and_by_stem(tmp_path):
     (folder / name).write_bytes(name.encode())
   table = _write_table(tmp_path / 'prompts.csv')
   found = ImageFolder(tmp_path / 'images', table, ['a', 'b', 'absent'])
-  assert found.places.keys() == {'a', 'b'}
+  assert found.locations.keys() == {'a', 'b'}
   assert dict(found.read(['a', 'b'])) == {'a': b'a.JPG', 'b': b'b.webp'}
   assert list(found.repeated) == ['a']
   assert found.prompts == {'a': AWKWARD, 'b': 'plain'}
@@ -75,12 +75,12 @@ def test_first_of_differing_prompts_wins(tmp_path):
   ('name', 'content', 'message'),
   [
     ('t.csv', b'id,text\n1,x\n', r't\.csv, line 1: needs uid .* has id, text'),
-    ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
+    ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv cannot be read .*UTF-8'),
     ('t.jsonl', b'{"uid": "a", "prompt"', r"t\.jsonl, line 1: not JSON .*':'"),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
     ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'line 1: filename is 7, not text'),
     ('t.parquet', b'PAR1 but no more', r't\.parquet is not a complete parquet file'),
-    ('t.xlsx', b'', r'must end in \.csv'),
+    ('t.xlsx', b'', r'must end in one of \.csv'),
   ],
 )
 def test_bad_tables_are_named(tmp_path, name, content, message):
@@ -92,7 +92,7 @@ def test_bad_tables_are_named(tmp_path, name, content, message):
 def test_missing_table_and_folder_without_images(tmp_path):
   with pytest.raises(InputError, match=r'--prompts .*no such file'):
     list(read_prompts(tmp_path / 'absent.csv'))
-  with pytest.raises(InputError, match=r'--images .*no \.png.*leave --prompts out'):
+  with pytest.raises(InputError, match=r'--images .*no \.png.*omit --prompts'):
     ImageFolder(tmp_path, tmp_path / 'absent.csv', ['a'])
 
 
@@ -156,7 +156,7 @@ def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
   rows = [f'{uid},red' for uid in ('a', 'b', 'c', '.d')]
   found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', '.d'])
   expected = {'a': b'a.png', 'b': b'b.gif', 'c': b'c.jfif'}
-  assert dict(found.read(found.places)) == expected
+  assert dict(found.read(found.locations)) == expected
   assert found.repeated == {}
   assert found.linked == [tmp_path / 'linked']
 

@@ -25,7 +25,7 @@ NUMBERS = {f'uid-{number}': number for number in range(COUNT)}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-  monkeypatch.setattr(parts, 'SAMPLES', 4)
+  monkeypatch.setattr(parts, 'SAMPLES_PER_PART', 4)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path, sources):
 KILLED = """
 import os, pathlib, signal, sys
 from test_parts import make, parts, write
-parts.SAMPLES = 4
+parts.SAMPLES_PER_PART = 4
 def dying(samples, note):
   for sample, record in make(samples, note):
     yield sample, record

@@ -65,7 +65,7 @@ def test_an_extension_is_part_of_the_name(tmp_path):
   path = table(tmp_path / 't.jsonl', *rows)
   assert find(path, tmp_path, 'a.png', 'a.jpg', 'a.webp') == ['red', 'blue', None]
   path = table(tmp_path / 't.jsonl', *rows, {'path': 'a', 'prompt': 'green'})
-  with pytest.raises(ValueError, match=r'several prompts for it, as a\.png, a'):
+  with pytest.raises(ValueError, match=r'several prompts for it: a\.png, a'):
     find(path, tmp_path, 'a.png')
 
 
@@ -113,7 +113,7 @@ def test_two_prompts_of_one_name(tmp_path):
     ({'uid': 'a', 'prompt': 5}, 'line 1: prompt is 5, not text'),
     ({'uid': 'a', 'prompt': 'r\0e\0d'}, 'line 1: prompt .* NUL characters'),
     ({'uid': 'a', 'prompt': '\ud800'}, 'line 1: prompt .* surrogates not allowed'),
-    ({'uid': '', 'prompt': 'a'}, 'line 1: it names no image'),
+    ({'uid': '', 'prompt': 'a'}, 'line 1: the row does not name an image'),
     ({'prompt': 'a'}, r'line 1: needs uid \(or image, path, file_name, filename\)'),
   ],
 )
@@ -129,5 +129,5 @@ def test_a_column_that_is_there_twice(tmp_path):
   )
   (tmp_path / 't.csv').write_text('uid,prompt,prompt\na,red,blue\n')
   for name in ('t.parquet', 't.csv'):
-    with pytest.raises(InputError, match='the column prompt is there twice'):
+    with pytest.raises(InputError, match='the column prompt occurs twice'):
       [*read(tmp_path / name)]

@@ -258,7 +258,7 @@ def test_split_without_images_is_left_out(release, tmp_path):
   release.add('train', 'a').add('dev', 'd', image=None).add('test', 't')
   stored, report = _prepare(release.write(), tmp_path)
   assert stored.keys() == {'train', 'test'}
-  assert report.notes[-1] == 'dev is left out: none of its images was found'
+  assert report.notes[-1] == 'dev is left out: none of its images were found'
 
 
 def test_nothing_usable_is_an_error(release, tmp_path):
@@ -283,7 +283,7 @@ def test_existing_data_is_replaced_only_on_request(release, tmp_path):
   stored, _ = _prepare(release, tmp_path, overwrite=True)
   assert stored['train'].keys() == {'train-1', 'train-2'}
   (tmp_path / 'out/richhf18k/1.0.0/dataset_info.json').unlink()
-  with pytest.raises(InputError, match='not a prepared data set; take it out'):
+  with pytest.raises(InputError, match='not a prepared data set; move it away'):
     _prepare(release, tmp_path, overwrite=True)
 
 
