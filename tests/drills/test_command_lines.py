@@ -290,7 +290,7 @@ MISTAKES = [
   (('rahf.evaluate', 'x'), "invalid choice: 'x'"),
   (('rahf.pretrained',), 'source'),
   (('rahf.pretrained', ''), 'empty'),
-  (('rahf.pretrained', 'T/file'), 'T/file is nothing that can be read'),
+  (('rahf.pretrained', 'T/file'), 'T/file has an unknown format'),
   (('rahf.pretrained', 'T/folder'), 'T/folder is an empty directory'),
   (('rahf.pretrained', '/dev/zero'), '/dev/zero'),
   (('rahf.pretrained', 'http://x/y'), 'http://x/y'),

@@ -153,7 +153,10 @@ def check_description(model: pathlib.Path) -> None:
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda text: text.replace('"step": 7', '"step": 7, "step": 8'), 'step. is there'),
+    (
+      lambda text: text.replace('"step": 7', '"step": 7, "step": 8'),
+      'step. occurs twice',
+    ),
     (lambda text: text.replace('0.25', 'NaN'), 'NaN is not a valid JSON number'),
     (lambda text: text.replace('0.25', '1e999'), '1e999 is too large'),
     (lambda text: text.replace('"step": 7', '"step": 7.0'), 'step = 7.0 must be'),

@@ -34,7 +34,7 @@ def test_inputs_that_are_none(job, tmp_path):
   table = write_table(tmp_path / 'q.csv', twice)
   refused(folder, "two prompts for '000'", prompts=str(table))
   rows = write_table(tmp_path / 'r.csv', [{'image': 'a.png', 'prompt': 'a'}])
-  refused(rows, 'is for a folder of images', prompts=str(table))
+  refused(rows, 'only valid for a folder of images', prompts=str(table))
   refused(table, r'q\.csv needs a column .* it has uid, prompt')
   only_header = tmp_path / 's.csv'
   only_header.write_text('image,prompt\n')

@@ -54,20 +54,20 @@ def write_cut_npz(path: pathlib.Path) -> None:
   [
     (lambda path: None, r'does not exist; it should be a T5X checkpoint directory'),
     (lambda path: path.mkdir(), r'is an empty directory; it should be'),
-    (lambda path: (path / 'notes').mkdir(parents=True), r'holds notes, but should be'),
-    (lambda path: path.write_text('text'), r'is nothing that can be read'),
-    (lambda path: path.write_bytes(b''), r'is nothing that can be read'),
+    (lambda path: (path / 'notes').mkdir(parents=True), r'contains notes, but should be'),
+    (lambda path: path.write_text('text'), r'has an unknown format'),
+    (lambda path: path.write_bytes(b''), r'has an unknown format'),
     (
       lambda path: path.write_bytes(b'12345678{"a":'),
-      r'give its directory, which must hold config',
+      r'give its directory, which must also contain config',
     ),
-    (write_text_zip, r'a zip archive of neither NumPy nor PyTorch arrays'),
-    (write_cut_npz, r'is damaged, perhaps cut off'),
+    (write_text_zip, r'a zip archive, but not of NumPy or PyTorch arrays'),
+    (write_cut_npz, r'is damaged, perhaps truncated'),
     (
       lambda path: path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid'),
       r'weights is a Git LFS pointer, not the data: run `git lfs pull` in its clone',
     ),
-    (write_exported, r'is a model that rahf exported.*--mode=infer --model=.*weights'),
+    (write_exported, r'is a model exported by rahf.*--mode=infer --model=.*weights'),
   ],
 )
 def test_anything_else_is_refused(tmp_path, make, message):

@@ -41,13 +41,15 @@ def test_one_parameter_under_two_names_is_an_error(folder):
   arrays = t5_arrays()
   norm = 'encoder.final_layer_norm.weight'
   arrays[f'model.{norm}'] = arrays[norm] + 1
-  with pytest.raises(InputError, match=rf'holds both {norm} and model.{norm}, which'):
+  with pytest.raises(
+    InputError, match=rf'contains both {norm} and model.{norm}, which'
+  ):
     open_huggingface(write(folder, T5, arrays))
 
 
 def test_an_encoder_alone_is_refused(folder):
   arrays = {n: a for n, a in t5_arrays().items() if not n.startswith('decoder')}
-  with pytest.raises(InputError, match=r'an encoder alone.* T5ForConditionalGenerat'):
+  with pytest.raises(InputError, match=r'an encoder only.* T5ForConditionalGenerat'):
     open_huggingface(write(folder, T5, arrays))
 
 

@@ -80,7 +80,7 @@ def test_the_report_counts_everything(sources, golden_params, golden_model, init
   assert report.splitlines()[:5] == [
     f'init.vit: ViT release (.npz), {init["vit"]}',
     '  loaded:  38 arrays, 14,072 values',
-    '  ignored: 2 arrays: classifier of the pretraining',
+    '  ignored: 2 arrays: pretraining classifier',
     f'init.t5: T5X checkpoint, {init["t5"]}',
     # 2 x 384 x 24, 2 x 96, 12 norms, 6 x 4 attention and 4 x 3 MLP kernels.
     f'  loaded:  52 arrays, {18432 + 192 + 288 + 24 * 576 + 12 * 960:,} values',
@@ -158,7 +158,7 @@ def test_a_surplus_array_is_named(t5x, golden_params, golden_model):
       np.ones((1, 19, 24), np.float32),
       r'pos_embedding \[1, 19, 24\] should have the shape \[1, 17, 24\]',
     ),
-    (NORM, np.ones(24, np.int32), r'\[24\] holds int32, but .* must be of floats'),
+    (NORM, np.ones(24, np.int32), r'\[24\] has dtype int32, but .* must be floats'),
   ],
 )
 def test_another_shape_or_type_is_an_error(
@@ -199,7 +199,7 @@ def test_other_settings_are_errors_that_say_which_flags_to_give(
 
 def test_a_source_gives_its_own_part_only(sources, golden_params, golden_model):
   with pytest.raises(
-    ValueError, match=r'init.vit = .* is a T5X checkpoint and gives t5'
+    ValueError, match=r'init.vit = .* is a T5X checkpoint with t5'
   ):
     loading.plan({'vit': sources['t5']}, golden_params, golden_model)
 

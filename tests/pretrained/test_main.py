@@ -14,7 +14,7 @@ def test_it_says_what_a_file_is_and_what_would_be_used(assets, capsys):
   assert 'positions: 4 x 4, for 32 px; resampled for others' in lines
   assert 'used: 38 arrays, 14,072 values, float32' in lines
   assert '  vit/Transformer/encoderblock_*: 32 arrays, 8,960 values' in lines
-  assert 'ignored: 2 arrays: classifier of the pretraining' in lines
+  assert 'ignored: 2 arrays: pretraining classifier' in lines
   assert lines[-1] == f'to train from it: --config.init.vit={path}'
 
 

@@ -239,11 +239,11 @@ def test_the_embedding_is_found_under_any_of_its_names(assets, tmp_path, name):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    (dict.fromkeys(SHARED), r'does not hold a T5.*embedding: it is missing'),
-    ({'score_predictor.conv_layers.15.bias': None}, r'nothing named as score_predi'),
+    (dict.fromkeys(SHARED), r'does not contain a T5.*embedding: it is missing'),
+    ({'score_predictor.conv_layers.15.bias': None}, r'no name matches score_predi'),
     (
       {'vit.vit.layernorm.weight': constant((40,))},
-      r'holds both vit.layernorm.weight and vit.vit.layernorm.weight, which are the',
+      r'contains both vit.layernorm.weight and vit.vit.layernorm.weight, which are the',
     ),
     ({'extra.weight': constant((2,))}, r'extra.weight \[2\] has no place'),
     (
@@ -262,7 +262,7 @@ def test_other_models_are_refused(assets, tmp_path, changes, message):
 def test_no_other_model_at_all_is_taken(tmp_path):
   write_state_dict(tmp_path / 'other.pt', {'fc.weight': constant((2, 3))})
   with pytest.raises(
-    InputError, match=r'not a PyTorch RAHF.*it holds fc.weight, ….* give the dir'
+    InputError, match=r'not a PyTorch RAHF.*it contains fc.weight, ….* give the dir'
   ):
     open_rahf_torch(tmp_path / 'other.pt')
 
@@ -278,5 +278,5 @@ def test_shapes_are_compared_with_the_model(assets, tmp_path, describe_params):
 
 def test_heads_that_no_shape_tells_must_be_given(assets, tmp_path):
   path = change(assets, tmp_path / 'tiny.pt')
-  with pytest.raises(InputError, match=r'ViT of width 40.*give vit_heads'):
+  with pytest.raises(InputError, match=r'ViT of width 40.*pass vit_heads'):
     open_rahf_torch(path)

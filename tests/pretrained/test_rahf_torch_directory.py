@@ -117,7 +117,7 @@ def test_heads_come_from_the_config_of_the_same_width(arrays, tmp_path):
 def test_what_is_wrong_is_said(arrays, tmp_path):
   for name in ('a.pt', 'b.pt'):
     write_torch(tmp_path / name, {'x': np.ones(1, np.float32)})
-  with pytest.raises(InputError, match=r'holds a\.pt, b\.pt; name one'):
+  with pytest.raises(InputError, match=r'contains a\.pt, b\.pt; name one'):
     open_source(tmp_path)
   (tmp_path / 'b.pt').unlink()
   with pytest.raises(InputError, match='is not a PyTorch RAHF checkpoint: it holds x'):

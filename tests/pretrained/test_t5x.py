@@ -161,7 +161,7 @@ def test_arrays_in_many_chunks_are_read(chunked):
 def test_a_missing_chunk_is_an_error(chunked, chunk):
   (chunked / 'target.extra' / chunk).unlink()
   message = (
-    rf'target.extra/{chunk} is missing, which holds a part of .*target/extra; copy'
+    rf'target.extra/{chunk} is missing, which contains a part of .*target/extra; copy'
   )
   with pytest.raises(InputError, match=message):
     open_t5x(chunked)
@@ -221,7 +221,7 @@ def test_a_damaged_chunk_is_an_error(chunked, spoil, message):
 def test_a_missing_only_chunk_is_an_error(t5x):
   (t5x / 'target.encoder.encoder_norm.scale' / '0').unlink()
   with pytest.raises(
-    InputError, match=r'scale/0 is missing, which holds all of .*/enc'
+    InputError, match=r'scale/0 is missing, which contains all of .*/enc'
   ):
     open_t5x(t5x)
 
@@ -295,7 +295,7 @@ def test_an_array_of_another_form_than_the_index_says_is_an_error(
 )
 def test_an_array_that_is_not_described_as_t5x_does_is_an_error(t5x, changes):
   change_embedding(t5x, **changes)
-  with pytest.raises(InputError, match=r'embedding is not described as T5X does'):
+  with pytest.raises(InputError, match=r'embedding is not described as in T5X'):
     open_t5x(t5x)
 
 

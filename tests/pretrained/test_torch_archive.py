@@ -183,36 +183,36 @@ GOOD = tensor('0', VIEW)
 @pytest.mark.parametrize(
   ('code', 'message'),
   [
-    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends after data/0'),
-    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends after data/0'),
+    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends beyond data/0'),
+    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends beyond data/0'),
     (
       tensor('0', VIEW._replace(bits={'conj': True})),
       "has a tensor with the properties {'conj': True}: only dense tensors of",
     ),
     (tensor('0', VIEW._replace(bits={'odd': 3})), "the properties {'odd': 3}: only"),
     (tensor('0', VIEW._replace(bits='neg')), "the properties 'neg': only dense"),
-    (tensor('0', VIEW._replace(strides=(-1, 1))), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(strides=(1,))), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(shape=[2, 3])), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(offset=True)), 'not described as PyTorch does'),
+    (tensor('0', VIEW._replace(strides=(-1, 1))), 'with an invalid description'),
+    (tensor('0', VIEW._replace(strides=(1,))), 'with an invalid description'),
+    (tensor('0', VIEW._replace(shape=[2, 3])), 'with an invalid description'),
+    (tensor('0', VIEW._replace(offset=True)), 'with an invalid description'),
     (tensor('1', VIEW), 'lacks data/1'),
     (tensor('../../etc/passwd', VIEW), 'lacks data/../../etc/passwd'),
     (
       tensor('0', VIEW._replace(storage=np.ones(7, np.float32))),
-      'has 24 bytes in data/0, but should have 7 values of float32 there',
+      'has 24 bytes in data/0, which should have 7 values of float32',
     ),
     (GOOD + change_state('strides', (1 << 40, 1)), 'Tensor has no state'),
     (STORAGE + change_state('size', 1 << 40), 'Storage has no state'),
     (b'ctorch\nFloatStorage\n' + change_state('dtype', 'x'), 'StorageType has no st'),
     (nested(plain('float')), "refers to something that is not a storage: ('storage'"),
     (plain('0') + b'Q', "refers to something that is not a storage: '0'"),
-    (GOOD, 'holds Tensor, not a state dict'),
-    (b'}' + plain(3) + GOOD + b's', 'holds Tensor as 3, but a state dict is'),
-    (b'}' + plain('step') + plain(3) + b's', "holds int as 'step', but a state dict"),
-    (b'}' + plain('x'), 'holds str, not a state dict'),
-    (b'}' + plain('x') + b's', 'has a data.pkl that is damaged: '),
-    (b'R', 'has a data.pkl that is damaged: '),
-    (b'X\x01\x00\x00\x00\xff', 'has a data.pkl that is damaged: UnicodeDecodeError'),
+    (GOOD, 'contains Tensor, not a state dict'),
+    (b'}' + plain(3) + GOOD + b's', 'contains Tensor as 3, but a state dict has'),
+    (b'}' + plain('step') + plain(3) + b's', "contains int as 'step', but a state dict"),
+    (b'}' + plain('x'), 'contains str, not a state dict'),
+    (b'}' + plain('x') + b's', 'has a damaged data.pkl: '),
+    (b'R', 'has a damaged data.pkl: '),
+    (b'X\x01\x00\x00\x00\xff', 'has a damaged data.pkl: UnicodeDecodeError'),
   ],
 )
 def test_what_no_state_dict_says_is_refused(tmp_path, code, message):
@@ -236,7 +236,9 @@ def test_damaged_files_are_named(tmp_path):
   data = path.read_bytes()
   for size in (0, 3, len(data) // 2, len(data) - 10):
     path.write_bytes(data[:size])
-    with pytest.raises(InputError, match=r'x\.pt is not a PyTorch archive, or cut off'):
+    with pytest.raises(
+      InputError, match=r'x\.pt is not a PyTorch archive, or truncated'
+    ):
       open_torch(path)
 
 
@@ -302,14 +304,14 @@ def test_other_tensors_are_refused_by_name(tmp_path):
 def test_pickles_of_early_pytorch_are_refused(tmp_path, payload):
   path = tmp_path / 'x.pt'
   path.write_bytes(pickle.dumps(payload))
-  with pytest.raises(InputError, match=r'x\.pt is a pickle, as PyTorch before 1\.6'):
+  with pytest.raises(InputError, match=r'x\.pt is a pickle, as written by PyTorch before 1\.6'):
     open_torch(path)
 
 
 def test_other_archives_are_refused(tmp_path):
   path = tmp_path / 'x.pt'
   np.savez(path.open('wb'), a=ONE)
-  with pytest.raises(InputError, match=r'not of PyTorch: it has no data\.pkl'):
+  with pytest.raises(InputError, match=r'not from PyTorch: it has no data\.pkl'):
     open_torch(path)
   torch_files.write_state_dict(path, views(), order='middle')
   with pytest.raises(InputError, match="in 'middle' byte order"):
