@@ -1,4 +1,4 @@
-"""CSV, TSV and JSON lines as other programs write them; no row is lost unsaid."""
+"""CSV, TSV and JSON lines of other programs; no row is lost silently."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ def rows(tmp_path, name: str, text: str | bytes) -> list[tuple[int, list[str]]]:
   return [(line, [*values.values()]) for line, values in Delimited(path).rows()]
 
 
-def test_rows_and_the_lines_in_which_they_begin(tmp_path):
+def test_rows_and_their_line_numbers(tmp_path):
   text = 'a,b\r\n1,"x, ""y""\n\rz"\r\n\r\n2,5" wide\r\n3,'
-  # What stands in quotes has a line end and a carriage return, two lines more.
+  # The quoted value has a line end and a carriage return, which are two more lines.
   assert rows(tmp_path, 't.csv', text) == [
     (2, ['1', 'x, "y"\n\rz']),
     (6, ['2', '5" wide']),
@@ -55,7 +55,7 @@ def test_csv_is_read_strictly(tmp_path, text, message):
     rows(tmp_path, 't.csv', text)
 
 
-def test_in_tsv_a_quote_is_a_character(tmp_path):
+def test_quotes_in_tsv_are_ordinary_characters(tmp_path):
   text = 'a\tb\n1\t5" wide\n2\t"a blue\n3\t"a star"\n4\tx, "y\n5\t""\n'
   assert rows(tmp_path, 't.tsv', text) == [
     (2, ['1', '5" wide']),
@@ -75,10 +75,10 @@ def test_in_tsv_a_quote_is_a_character(tmp_path):
 
 
 @pytest.mark.parametrize('quoting', [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-def test_tsv_that_is_quoted_as_csv(tmp_path, quoting):
-  """As Python's csv and pandas write it."""
+def test_tsv_quoted_like_csv(tmp_path, quoting):
+  """As written by Python's csv and by pandas."""
   values = ['a sign "hello"', '"hello"', '"', 'plain', '5" x 6"']
-  # Of line ends and tabs only files are known that are quoted throughout.
+  # Line ends and tabs are only supported if every value is quoted.
   values += ['two\nlines', 'a\ttab'] * (quoting == csv.QUOTE_ALL)
   text = io.StringIO()
   writer = csv.writer(text, delimiter='\t', quoting=quoting)
@@ -120,7 +120,7 @@ def test_lines_of_json_end_at_newlines_only(tmp_path):
   assert found == [(1, {'a': value}), (3, {'a': 2})]
 
 
-def test_nan_is_read_and_other_faults_are_named():
+def test_nan_is_read_and_other_errors_are_named():
   found = parse_object('{"a": NaN, "b": -Infinity, "c": 1e999, "d": "x"}')
   assert math.isnan(found['a'])
   assert (found['b'], found['c'], found['d']) == (-math.inf, math.inf, 'x')
@@ -135,7 +135,7 @@ def test_nan_is_read_and_other_faults_are_named():
       parse_object(line)
 
 
-def test_a_column_that_is_looked_for_is_there_once():
+def test_duplicate_columns_are_refused():
   names = ['x', 'path', 'x', 'image']
   assert first_column('t', ('image', 'path'), names) == 'image'
   assert first_column('t', ('uid', 'id'), names) is None

@@ -35,7 +35,7 @@ def test_inputs_that_are_none(job, tmp_path):
   refused(folder, "two prompts for '000'", prompts=str(table))
   rows = write_table(tmp_path / 'r.csv', [{'image': 'a.png', 'prompt': 'a'}])
   refused(rows, 'only valid for a folder of images', prompts=str(table))
-  refused(table, r'q\.csv needs a column .* it has uid, prompt')
+  refused(table, r'q\.csv needs a prompt column.* it has uid, prompt')
   only_header = tmp_path / 's.csv'
   only_header.write_text('image,prompt\n')
   refused(only_header, 'is empty')
@@ -44,10 +44,10 @@ def test_inputs_that_are_none(job, tmp_path):
     damaged.write_bytes(b'not what the name says')
     refused(damaged, rf'damaged{suffix}')
   write_tar(folder / 't.tar', samples([1]))
-  refused(folder, r'holds images, \.tar; give a folder or pattern of one kind')
+  refused(folder, r'contains images, \.tar; give a folder or pattern of one kind')
   refused(tmp_path / 'x.zip', 'no such file')
   (tmp_path / 'x.zip').write_bytes(b'PK')
-  refused(tmp_path / 'x.zip', 'is of no known kind')
+  refused(tmp_path / 'x.zip', 'is not a known kind')
   refused(rows, '--maps=gif is not one of none, png, npz', maps='gif')
 
 

@@ -1,4 +1,4 @@
-"""The model card: sources, counts, and licences that are passed on."""
+"""The model card: sources, counts and licences."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def test_licences_are_passed_on(assets, describe_params, golden_model):
   assert f'`{path}`, are under its terms, too:\n\n{TERMS}\n' in licence
 
 
-def test_without_sources_there_is_no_licence(describe_params, golden_model):
+def test_no_licence_without_sources(describe_params, golden_model):
   plan = loading.plan({}, describe_params(golden_model), golden_model)
   card = model_card(golden_model, plan)
   assert 'Trained from scratch.' in card

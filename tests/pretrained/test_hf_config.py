@@ -1,4 +1,4 @@
-"""What config.json may say, and which one does not belong to the weights."""
+"""Values of config.json, and files that do not belong to the weights."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_squares_may_be_given_as_height_and_width(folder, fields):
     ({'num_attention_heads': 0}, r'num_attention_heads is 0, but should be a whole'),
   ],
 )
-def test_a_config_of_other_sizes_is_an_error(folder, fields, message):
+def test_a_config_with_other_sizes_is_an_error(folder, fields, message):
   with pytest.raises(InputError, match=message):
     open_huggingface(write(folder, VIT | fields, vit_arrays()))
 

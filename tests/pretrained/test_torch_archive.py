@@ -1,4 +1,4 @@
-"""Reading PyTorch's archives: values are right, and no file can make it run code."""
+"""Reading PyTorch's archives: correct values, and no file can run code."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ ONE = np.ones(6, np.float32)
 
 
 class Calls:
-  """Pickled, it makes who unpickles it call a function."""
+  """An object whose unpickling calls a function."""
 
   def __init__(self, function, *arguments):
     self.call = function, arguments
@@ -29,7 +29,7 @@ class Calls:
 
 
 def views() -> dict[str, View]:
-  """Tensors of all dtypes and layouts, and what they should be."""
+  """Tensors of all dtypes and layouts, and their expected values."""
   shared = np.arange(24, dtype=np.float32)
   return {
     'kernel': contiguous(RNG.standard_normal((3, 4)).astype(np.float32)),
@@ -74,7 +74,7 @@ def test_all_layouts_are_read(tmp_path, order, wrapper):
   assert found['kernel'].storage != found['half'].storage
 
 
-def test_pytorch_itself_writes_what_is_read(tmp_path):
+def test_files_written_by_pytorch_are_read(tmp_path):
   torch = pytest.importorskip('torch', reason='needs the extra rahf[parity]')
   torch.manual_seed(0)
   module = torch.nn.Sequential(
@@ -113,7 +113,7 @@ def test_pytorch_itself_writes_what_is_read(tmp_path):
     )
 
 
-def test_nothing_is_read_before_it_is_asked_for(tmp_path):
+def test_arrays_are_read_lazily(tmp_path):
   path = tmp_path / 'x.pt'
   torch_files.write_state_dict(path, {'a': contiguous(ONE), 'b': contiguous(2 * ONE)})
   data = path.read_bytes()
@@ -126,12 +126,12 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
 
 
 def nested(code: bytes) -> bytes:
-  """Returns instructions that refer to a storage which is described by others."""
+  """Returns pickle instructions that refer to a storage described by `code`."""
   return b'(' + plain('storage') + code + plain('0') + plain('cpu') + plain(6) + b'tQ'
 
 
 def attacks(trace: str) -> dict[str, bytes]:
-  """Pickles that leave a trace when they are run, and what they call."""
+  """Pickles that leave a trace when run, and the functions they call."""
   system = plain(Calls(os.system, f'touch {trace}'))
   evaluate = plain(Calls(eval, f"open({trace!r}, 'w')"))
   return {
@@ -171,7 +171,7 @@ def test_the_payloads_would_run(tmp_path, called):
 
 
 def change_state(name: str, value) -> bytes:
-  """Returns the instructions that set a field of what was made last."""
+  """Returns pickle instructions that set a field of the last object."""
   return b'}' + plain(name) + plain(value) + b'sb'
 
 
@@ -208,21 +208,24 @@ GOOD = tensor('0', VIEW)
     (plain('0') + b'Q', "refers to something that is not a storage: '0'"),
     (GOOD, 'contains Tensor, not a state dict'),
     (b'}' + plain(3) + GOOD + b's', 'contains Tensor as 3, but a state dict has'),
-    (b'}' + plain('step') + plain(3) + b's', "contains int as 'step', but a state dict"),
+    (
+      b'}' + plain('step') + plain(3) + b's',
+      "contains int as 'step', but a state dict",
+    ),
     (b'}' + plain('x'), 'contains str, not a state dict'),
     (b'}' + plain('x') + b's', 'has a damaged data.pkl: '),
     (b'R', 'has a damaged data.pkl: '),
     (b'X\x01\x00\x00\x00\xff', 'has a damaged data.pkl: UnicodeDecodeError'),
   ],
 )
-def test_what_no_state_dict_says_is_refused(tmp_path, code, message):
+def test_invalid_state_dicts_are_refused(tmp_path, code, message):
   torch_files.write_archive(tmp_path / 'x.pt', code, {'0': ONE})
   with pytest.raises(InputError, match=re.escape(message)) as error:
     open_torch(tmp_path / 'x.pt')
   assert str(error.value).startswith(f'{tmp_path}/x.pt ')
 
 
-def test_dicts_keep_nothing_but_their_items(tmp_path):
+def test_dicts_keep_only_their_items(tmp_path):
   code = ORDERED_DICT + plain('a') + GOOD + b's' + change_state('items', 3)
   torch_files.write_archive(tmp_path / 'x.pt', code, {'0': ONE})
   np.testing.assert_array_equal(
@@ -242,8 +245,8 @@ def test_damaged_files_are_named(tmp_path):
       open_torch(path)
 
 
-def test_damage_outside_of_a_tensor_is_found_too(tmp_path):
-  # One storage of several tensors, whose checksum is that of all its values.
+def test_damage_outside_a_tensor_is_found(tmp_path):
+  # Several tensors share one storage, whose checksum covers all of its values.
   values = np.arange(100_000, dtype=np.float32)
   views = {
     'first': View(values, (10,), (1,)),
@@ -304,7 +307,9 @@ def test_other_tensors_are_refused_by_name(tmp_path):
 def test_pickles_of_early_pytorch_are_refused(tmp_path, payload):
   path = tmp_path / 'x.pt'
   path.write_bytes(pickle.dumps(payload))
-  with pytest.raises(InputError, match=r'x\.pt is a pickle, as written by PyTorch before 1\.6'):
+  with pytest.raises(
+    InputError, match=r'x\.pt is a pickle, as written by PyTorch before 1\.6'
+  ):
     open_torch(path)
 
 

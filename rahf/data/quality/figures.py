@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rahf.data import schema
-from rahf.data.quality.stats import Facts
+from rahf.data.quality.stats import RecordStats
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
 
@@ -18,7 +18,9 @@ SHARE = 'share of known values'
 DIFFERENCE_EDGES = (np.arange(6) - 0.5) / 4
 
 
-def write(folder: pathlib.Path, facts: Mapping[str, Sequence[Facts]]) -> list[str]:
+def write(
+  folder: pathlib.Path, facts: Mapping[str, Sequence[RecordStats]]
+) -> list[str]:
   """Writes each chart of `draw` to <name>.png; returns the file names."""
   folder.mkdir(parents=True, exist_ok=True)
   names = []
@@ -29,7 +31,7 @@ def write(folder: pathlib.Path, facts: Mapping[str, Sequence[Facts]]) -> list[st
 
 
 def draw(
-  facts: Mapping[str, Sequence[Facts]],
+  facts: Mapping[str, Sequence[RecordStats]],
 ) -> dict[str, UInt8[np.ndarray, '_ _ 3']]:
   """Draws histograms by split.
 
@@ -74,7 +76,9 @@ def draw(
   return found
 
 
-def _columns(facts: Mapping[str, Sequence[Facts]], field: str) -> dict[str, np.ndarray]:
+def _columns(
+  facts: Mapping[str, Sequence[RecordStats]], field: str
+) -> dict[str, np.ndarray]:
   """Returns a field of all records by split, as an N x values array."""
   return {
     split: np.reshape([getattr(fact, field) for fact in found], (len(found), -1))

@@ -21,7 +21,7 @@ from rahf.errors import InputError
 SHARES = ('format ', 'size ')
 
 
-class Facts(NamedTuple):
+class RecordStats(NamedTuple):
   """Statistics of one record.
 
   Attributes:
@@ -51,7 +51,7 @@ class Facts(NamedTuple):
 
 def collect(
   path: os.PathLike | str, split: str | None = None
-) -> dict[str, list[Facts]]:
+) -> dict[str, list[RecordStats]]:
   """Reads a prepared directory, or one split, and returns the facts by split.
 
   Raises:
@@ -66,7 +66,7 @@ def collect(
     opened, file = records.open_split(directory, name), raw.path(directory, name)
     annotations = raw.read(file) if file.exists() else {}
 
-    def one(opened: RecordSplit, position: int, annotations=annotations) -> Facts:
+    def one(opened: RecordSplit, position: int, annotations=annotations) -> RecordStats:
       try:
         record = opened[position]
         return measure(record, annotations.get(record.uid, ()))
@@ -80,13 +80,15 @@ def collect(
   return found
 
 
-def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Facts:
+def measure(
+  record: schema.Record, annotations: Sequence[Annotation] = ()
+) -> RecordStats:
   """Returns the facts of one record; decodes its maps and the image's header."""
   image = codec.open_image(record.image)
   encoded = [getattr(record, f'{name}_map') for name in schema.MAPS]
   width, height = codec.upright_size(image)
   labels = record.keyword_labels
-  return Facts(
+  return RecordStats(
     scores=record.scores,
     ratings=tuple(
       tuple(np.nan if s is None else s for s in a.scores) for a in annotations
@@ -113,7 +115,7 @@ def _marks(words: Collection[int | str], tokens: Sequence[str]) -> tuple[int, ..
   return tuple(int(position in positions) for position, _ in enumerate(tokens))
 
 
-def summarise(facts: Sequence[Facts]) -> dict[str, str]:
+def summarise(facts: Sequence[RecordStats]) -> dict[str, str]:
   """Returns one column of the table, as row title -> text."""
   scores = np.array([fact.scores for fact in facts], np.float64)
   differences = np.array([fact.differences for fact in facts], np.float64)
@@ -189,7 +191,7 @@ def _padded(columns: Sequence[Sequence[float]]) -> Float[np.ndarray, 'A N']:
   return found
 
 
-def _words(facts: Sequence[Facts]) -> list[int]:
+def _words(facts: Sequence[RecordStats]) -> list[int]:
   return [fact.words for fact in facts if not np.isnan(fact.aligned)]
 
 
@@ -197,7 +199,7 @@ def _share(mask: np.ndarray) -> str:
   return f'{mask.mean():.1%}'
 
 
-def table(facts: Mapping[str, list[Facts]]) -> str:
+def table(facts: Mapping[str, list[RecordStats]]) -> str:
   """Returns the table to print, with a column per split."""
   columns = {name: summarise(found) for name, found in facts.items()}
   titles = list(dict.fromkeys(title for rows in columns.values() for title in rows))

@@ -1,4 +1,4 @@
-"""Counts of preference pairs, and what the command prints of them."""
+"""Counts of preference pairs and their printed table."""
 
 import pair_files
 import pyarrow.parquet as pq
@@ -10,7 +10,7 @@ from rahf.data.preferences import stats
 
 @pytest.fixture
 def folder(tmp_path):
-  """Ten pairs of train with one of each kind; one of validation_unique."""
+  """Ten pairs of train, one of each kind; one of validation_unique."""
   tie = {'label_0': 0.5, 'label_1': 0.5, 'best_image_uid': 'tie'}
   second = {'label_0': 0.0, 'label_1': 1.0}
   rows = [
@@ -20,7 +20,7 @@ def folder(tmp_path):
     pair_files.row(3),
     pair_files.row(4, has_label=False, **tie),
     pair_files.row(5, has_label=None, caption=None, num_example_per_prompt=None),
-    # Two that contradict themselves, both not the first of their row group.
+    # Two inconsistent ones, neither the first of its row group.
     pair_files.row(6),
     pair_files.row(7, best_image_uid='7-1'),
     pair_files.row(8, user_id=None, are_different=False, jpg_1=None),

@@ -1,4 +1,4 @@
-"""A folder of images and a table of prompts, in each kind of table."""
+"""Folders of images with each kind of prompt table."""
 
 import io
 import json
@@ -28,10 +28,10 @@ def _write_table(path, uid_column='uid', prompt_column='prompt'):
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
     quoted = AWKWARD.replace('"', '""')
-    # In quotes, since it says of TSV that values are.
+    # In TSV, a quoted header means that values are quoted, too.
     lines = [f'"{uid_column}"{comma}"{prompt_column}"']
     lines += [f'{rows[0][uid_column]}{comma}"{quoted}"', f'b{comma}plain']
-    # Spreadsheets begin UTF-8 with a byte order mark.
+    # Spreadsheets write a byte order mark.
     path.write_text('\n'.join(lines), encoding='utf-8-sig')
   return path
 
@@ -49,7 +49,7 @@ def test_uids_may_be_numbers(tmp_path):
   assert list(read_prompts(table)) == [('0', 'a'), ('1', 'b')]
 
 
-def test_images_are_found_below_and_by_stem(tmp_path):
+def test_images_are_found_in_subfolders_by_stem(tmp_path):
   folder = tmp_path / 'images' / 'deep'
   folder.mkdir(parents=True)
   for name in ('a.JPG', 'a.png', 'b.webp', 'b.txt', 'unwanted.png'):
@@ -97,7 +97,7 @@ def test_missing_table_and_folder_without_images(tmp_path):
 
 
 def test_images_in_a_tar_archive(tmp_path):
-  """Links and other files in it are passed over, and nothing is unpacked."""
+  """Links and other files in it are skipped, and nothing is unpacked."""
   archive = tmp_path / 'images.tar'
   with tarfile.open(archive, 'w') as tar:
     for name in ('deep/a.png', '../b.webp', 'readme.txt'):
@@ -123,13 +123,13 @@ def table(path, *rows: str):
   return path
 
 
-def test_a_path_in_the_table_is_of_that_folder(tmp_path):
+def test_a_path_in_the_table_means_one_folder(tmp_path):
   for name in ('m1/a.png', 'm2/b.jpg', 'c.png'):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(name.encode())
   rows = ('m2/a.png,red', 'm1/a.jpg,green', 'm1/b.png,blue', 'x/c.png,white')
   found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', 'd'])
-  # A uid is one image of whatever format.
+  # A uid is one image, whatever its format.
   assert found.prompts == {'a': 'green'}
   assert found.unprompted == {
     'a': f'the table has one for m2/a.png, not for {tmp_path}/m1/a.png',
@@ -138,7 +138,7 @@ def test_a_path_in_the_table_is_of_that_folder(tmp_path):
   }
 
 
-def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
+def test_a_path_in_the_table_means_one_folder_of_an_archive(tmp_path):
   with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
     for name in ('./m1/a.png', 'm2/b.png'):
       tar.addfile(tarfile.TarInfo(name))
@@ -148,7 +148,7 @@ def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
   assert [*found.unprompted] == ['b']
 
 
-def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
+def test_unsupported_formats_are_used_only_as_a_last_resort(tmp_path):
   for name in ('a.gif', 'a.png', 'b.gif', 'b.tiff', 'c.jfif', '.d.png'):
     (tmp_path / name).write_bytes(name.encode())
   (tmp_path / 'folder').mkdir()
@@ -161,7 +161,7 @@ def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
   assert found.linked == [tmp_path / 'linked']
 
 
-def test_an_archive_without_an_end(tmp_path):
+def test_a_truncated_archive(tmp_path):
   with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
     tar.addfile(tarfile.TarInfo('a.png'))
   path = tmp_path / 'x.tar'

@@ -1,4 +1,4 @@
-"""RichHF-18K: everything is joined as it should be, and nothing disappears silently."""
+"""RichHF-18K: samples are joined correctly, and none is dropped silently."""
 
 import collections
 import io
@@ -51,7 +51,7 @@ def sample(assets, tmp_path_factory):
   return _read(directory), report, directory
 
 
-def test_sample_holds_what_was_annotated(sample, assets):
+def test_sample_has_the_annotations(sample, assets):
   stored, _, _ = sample
   manifest = json.loads((assets / 'richhf_sample/manifest.json').read_text())
   expected = collections.Counter(entry['split'] for entry in manifest)
@@ -69,7 +69,7 @@ def test_sample_holds_what_was_annotated(sample, assets):
       ('misalignment', entry['misalignment_points']),
     ):
       peak = codec.decode_map(example[f'{name}_map']).max()
-      # JPEG noise aside, a map is empty exactly where nobody clicked.
+      # Up to JPEG noise, a map is empty exactly if nobody clicked.
       assert (peak > 0.1) == bool(points)
     if len(example['keyword_labels']):
       pairs = zip(tokens, example['keyword_labels'], strict=True)
@@ -79,7 +79,7 @@ def test_sample_holds_what_was_annotated(sample, assets):
   assert masked == 1
 
 
-def test_sample_bytes_are_kept_as_found(sample, assets):
+def test_sample_bytes_are_unchanged(sample, assets):
   stored, _, _ = sample
   folder = assets / 'richhf_sample'
   found = {}
@@ -142,7 +142,7 @@ def test_folder_and_table_give_the_same(sample, assets, tmp_path):
         np.testing.assert_array_equal(again[split][uid][name], value)
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def wide_png():
   return buffer.getvalue()
 
 
-def test_each_defect_has_its_line(release, tmp_path, picture, wide_png):
+def test_each_defect_is_reported(release, tmp_path, picture, wide_png):
   release.add('train', 'good').add('dev', 'd').add('test', 't')
   release.add('train', 'no-image', image=None)
   release.add('train', 'no-prompt', prompt=None)
@@ -229,7 +229,7 @@ def test_polarity_and_names(release, tmp_path):
 
 
 def test_maps_of_16_bits(release, tmp_path):
-  """A ramp from 0 to 1 is one, of 8 bits and of 16."""
+  """A ramp from 0 to 1 stays one, with 8 and with 16 bits."""
   deep = np.arange(0, 65536, 257).reshape(16, 16)
   maps = {
     'artifact_map': image_files.png(deep, 16, image_files.GREY),
@@ -244,7 +244,7 @@ def test_maps_of_16_bits(release, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_uid_in_two_splits_stays_for_evaluation(release, tmp_path):
+def test_uid_in_two_splits_stays_in_the_evaluation_split(release, tmp_path):
   release.add('train', 'a').add('train', 'both').add('dev', 'd').add('test', 'both')
   stored, report = _prepare(release.write(), tmp_path)
   assert 'both' in stored['test']
@@ -287,7 +287,7 @@ def test_existing_data_is_replaced_only_on_request(release, tmp_path):
     _prepare(release, tmp_path, overwrite=True)
 
 
-def test_label_file_cut_between_records_shows_in_the_counts(release, tmp_path):
+def test_label_file_truncated_between_records_shows_in_the_counts(release, tmp_path):
   for split in schema.SPLITS:
     release.add(split, f'{split}-1').add(split, f'{split}-2')
   path = release.write().labels / 'train.tfrecord'

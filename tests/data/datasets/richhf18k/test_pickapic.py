@@ -1,4 +1,4 @@
-"""Images and prompts are found by uid, and no more is read than is needed."""
+"""Images and prompts are found by uid, reading no more than needed."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +10,7 @@ from rahf.errors import InputError
 
 @pytest.fixture
 def folder(release):
-  """Six rows in row groups of two; `b` stands in three of them."""
+  """Six rows in row groups of two; `b` occurs in all three groups."""
   release.add_pair(('a', 'x0'), (b'A', b'x'), 'prompt a')
   release.add_pair(('x1', 'b'), (b'x', b'B'), 'prompt b')
   release.add_pair(('x2', 'x3'), (b'x', b'x'))
@@ -20,7 +20,7 @@ def folder(release):
   return release.write(row_group_size=2).images
 
 
-def test_either_side_is_found_and_the_first_place_wins(folder):
+def test_either_side_is_found_and_the_first_location_wins(folder):
   found = PickAPic(folder, {'a', 'b', 'c', 'absent'})
   assert found.locations.keys() == {'a', 'b', 'c'}
   assert found.prompts == {'a': 'prompt a', 'b': 'prompt b', 'c': 'prompt c'}
@@ -28,7 +28,7 @@ def test_either_side_is_found_and_the_first_place_wins(folder):
   assert list(found.read(['c'])) == [('c', b'C')]
 
 
-def test_repeats_and_differing_prompts_are_told(folder):
+def test_repeats_and_differing_prompts_are_reported(folder):
   found = PickAPic(folder, {'a', 'b', 'c'})
   assert found.repeated == {
     'b': '4 places, first used: part.parquet row group 0 row 1 jpg_1'
@@ -113,7 +113,7 @@ def rewritten(folder, **columns: pa.Array):
   return folder
 
 
-def test_images_as_hugging_face_saves_them(folder):
+def test_images_in_hugging_faces_format(folder):
   packed = {
     name: pa.array(
       [
