@@ -1,10 +1,10 @@
-"""How fast evaluation is: the network, the keyword decoder alone, the metrics.
+"""Times evaluation: the network, the keyword decoder alone, and the metrics.
 
   python benchmarks/evaluation.py [--config=configs/quickstart.py] [--batches=4]
 
-Reads batches of the config's test split; generated data are made if they are not
-there. The parameters are fresh, so the decoder hardly ever says that it is done and
-goes to the full length: a trained one stops sooner.
+Reads batches of the config's test split; generates the data if missing. The parameters
+are untrained, so the decoder hardly ever ends before the full length: a trained one
+stops sooner.
 """
 
 import itertools
@@ -36,7 +36,7 @@ from rahf.training.setup import set_up
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'
 )
-_BATCHES = flags.DEFINE_integer('batches', 4, 'Batches that are timed.')
+_BATCHES = flags.DEFINE_integer('batches', 4, 'Number of timed batches.')
 
 
 def main(argv: list[str]) -> None:
@@ -75,7 +75,7 @@ def measure(
   params: Any,
   options: ConfigDict,
 ) -> None:
-  """Prints a line for each part; `options` is config.keywords."""
+  """Prints a line per part; `options` is config.keywords."""
   model, length = session.model, session.data.options.target_length
   size = len(batches[0].index)
   on_device = [sharding.put_batch(batch, session.setup.mesh) for batch in batches]
@@ -128,7 +128,7 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[EvalResult]) -> 
 
 
 def _time(function: Callable, params: Any, inputs: list) -> tuple[float, list]:
-  """Returns the median seconds, compilation left out, and the results."""
+  """Returns the median seconds without compilation, and the results."""
   function = jax.jit(function)
   jax.block_until_ready(function(params, inputs[0]))
   seconds, results = [], []

@@ -35,7 +35,9 @@ def annotator_metrics(split: RecordSplit) -> dict[str, float] | None:
   annotations = raw.read(file)
   # Regions are drawn as in the data set's own labels.
   made = manifest.read(split.directory)
-  draw = consolidate.DRAWN[made.settings.get('drawn', 'discs') if made else 'discs']
+  draw = consolidate.DRAW_FUNCTIONS[
+    made.settings.get('drawn', 'discs') if made else 'discs'
+  ]
   measured = []
   for record in read_through(split, 'annotators'):
     several = annotations.get(record.uid, ())

@@ -159,7 +159,7 @@ def test_what_is_typed(commands, tmp_path, long):
     check(done)
     if 'has no checkpoint to export' in done.errors:
       taken += 1
-    elif 'nothing that can be opened' not in done.errors:
+    elif 'unknown kind of URL' not in done.errors:
       assert f'config.{field.rpartition(".")[0]}' in done.errors, done.errors
   print(f'{len(pairs)} typed, {taken} of them taken')
 
@@ -226,8 +226,8 @@ MISTAKES = [
   ((*TINY, '--config.=3'), "config has no field ''"),
   ((*TINY, '--config.train=3'), '--config.train=3'),
   ((*TINY, '--config.train.steps.x=3'), "has no field 'x'"),
-  ((*TINY, '--config.optimizer.freeze[0]=x'), 'given as a whole'),
-  ((*TINY, '--config.model.score_head.convs[9]=1'), 'given as a whole'),
+  ((*TINY, '--config.optimizer.freeze[0]=x'), 'give the whole sequence'),
+  ((*TINY, '--config.model.score_head.convs[9]=1'), 'give the whole sequence'),
   ((*TINY, '--noconfig.train.steps'), 'noconfig.train.steps'),
   ((*TINY, '--mode='), '--mode='),
   ((*TINY, '--workdir='), '--workdir is empty'),
@@ -241,8 +241,8 @@ MISTAKES = [
   ((*TINY, '--multihost'), '--multihost'),
   ((*TINY, '--maps=png'), '--maps is for --mode=infer'),
   ((*INFER, '--model=x', '--input=T/none'), 'T/none: no such file'),
-  ((*INFER, '--model=x', '--input=T/file'), 'T/file is of no known kind'),
-  ((*INFER, '--model=x', '--input=T/folder'), 'nothing that is known'),
+  ((*INFER, '--model=x', '--input=T/file'), 'T/file is not a known kind'),
+  ((*INFER, '--model=x', '--input=T/folder'), 'no known files'),
   ((*INFER, '--model=x', '--input=T'), 'one inside the other'),
   ((*INFER, '--model=x', '--input=x', '--batch_size=0'), '--batch_size=0'),
   ((*INFER, '--model=x', '--input=x', '--maps=gif'), 'gif'),
@@ -290,7 +290,7 @@ MISTAKES = [
   (('rahf.evaluate', 'x'), "invalid choice: 'x'"),
   (('rahf.pretrained',), 'source'),
   (('rahf.pretrained', ''), 'empty'),
-  (('rahf.pretrained', 'T/file'), 'T/file is nothing that can be read'),
+  (('rahf.pretrained', 'T/file'), 'T/file has an unknown format'),
   (('rahf.pretrained', 'T/folder'), 'T/folder is an empty directory'),
   (('rahf.pretrained', '/dev/zero'), '/dev/zero'),
   (('rahf.pretrained', 'http://x/y'), 'http://x/y'),

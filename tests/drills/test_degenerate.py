@@ -312,6 +312,8 @@ def test_what_is_no_json(tmp_path):
   assert samples.read(path) == [SAMPLE]
   for token in ('NaN', 'Infinity'):
     path.write_text(path.read_text().replace('0.25', token))
-    with pytest.raises(InputError, match=f':1 is not a sample: {token} is not a num'):
+    with pytest.raises(
+      InputError, match=f':1 is not a sample: {token} is not a valid JSON num'
+    ):
       samples.read(path)
     samples.write(path, [SAMPLE])

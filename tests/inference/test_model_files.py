@@ -145,7 +145,7 @@ def test_what_is_not_read_is_not_checked(copy):
     (
       ('sha256',),
       {'files': {'x': {'bytes': 1, 'sha256': ''}}},
-      'tokenizer.model was not there when the model was exported',
+      'tokenizer.model is not part of the exported model',
     ),
   ],
 )
