@@ -142,7 +142,7 @@ Model.score_examples = score_examples
   with started(directory, before=before) as process:
     assert process.wait(60) == 1
     found = process.stderr.read()
-    assert found == 'error: the model does not run: RuntimeError: out of memory\n'
+    assert found == 'error: the model failed: RuntimeError: out of memory\n'
 
 
 def test_ctrl_c_while_the_model_is_read(directory):
@@ -162,7 +162,7 @@ rahf.inference.model.load = load
 
 def test_a_signal_during_the_warm_up(directory):
   with started(directory, '--host=0.0.0.0') as process:
-    read_until(process, 'Anybody who can reach this address can use the model')
+    read_until(process, 'Warning: anyone who can reach this address can use the')
     lines = read_until(process, 'Listening')
     port = int(lines[0].split(';')[0].rpartition(':')[2])
     wait_until(lambda: connects(port))

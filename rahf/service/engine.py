@@ -48,7 +48,7 @@ class Engine:
 
   @property
   def state(self) -> State:
-    """'compiling' until `warm_up` is done, 'stopping' after `end_soon`."""
+    """'compiling' until `warm_up` is done, 'stopping' after `begin_shutdown`."""
     if self._stopping:
       return 'stopping'
     return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
@@ -86,7 +86,7 @@ class Engine:
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
     return await self._in_thread(_encode, feedback, maps)
 
-  def end_soon(self) -> None:
+  def begin_shutdown(self) -> None:
     """Admits nothing new, and no longer waits for batches to fill.
 
     May be called from a signal handler.
@@ -96,7 +96,7 @@ class Engine:
 
   def stop(self, timeout: float | None = None) -> bool:
     """Finishes what is queued; returns whether it was done in `timeout` seconds."""
-    self.end_soon()
+    self.begin_shutdown()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
     return done

@@ -45,7 +45,9 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   # What both read.
   arrays = tmp_path.glob(f'checkpoints/{newest}/default/ocdbt.process_*/d/*')
   max(arrays, key=lambda path: path.stat().st_size).unlink()
-  stop_in_the_middle(data_dir, tmp_path, f'Damaged, and moved to {tmp_path}/damaged')
+  stop_in_the_middle(
+    data_dir, tmp_path, f'Moved a damaged checkpoint to {tmp_path}/damaged'
+  )
 
   config = tiny.get_config(data_dir)
   config.mesh.update(data=2, fsdp=2, tensor=2)

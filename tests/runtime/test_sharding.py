@@ -41,12 +41,12 @@ def test_one_size_may_be_the_rest():
 @pytest.mark.parametrize(
   ('mesh', 'message'),
   [
-    (sizes(2, 2, 1), 'data=2, fsdp=2, tensor=1, which does not multiply to the 8 dev'),
-    (sizes(-1, 3), 'data=-1, fsdp=3, tensor=1, which does not multiply'),
-    (sizes(-1, 16), 'does not multiply to the 8 devices'),
-    (sizes(-1, -1), 'at most one is -1'),
-    (sizes(0, 8), 'sizes are positive'),
-    (sizes(-2, 8), 'sizes are positive'),
+    (sizes(2, 2, 1), 'data=2, fsdp=2, tensor=1, whose product is not 8, the'),
+    (sizes(-1, 3), 'data=-1, fsdp=3, tensor=1, whose product'),
+    (sizes(-1, 16), 'product is not 8, the number of devices'),
+    (sizes(-1, -1), 'at most one -1'),
+    (sizes(0, 8), 'sizes must be positive'),
+    (sizes(-2, 8), 'sizes must be positive'),
   ],
 )
 def test_sizes_that_make_no_mesh(mesh, message):

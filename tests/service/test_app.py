@@ -216,7 +216,7 @@ def test_health_before_and_after_the_warm_up(model):
       **{'batch_sizes': [1, 4], 'compiled': 2},
     }
     assert ask_json(port, make_image()).status == 200
-    engine.end_soon()
+    engine.begin_shutdown()
     assert ask(port, 'GET', '/health').json['status'] == 'stopping'
     assert ask_json(port, make_image()).status == 503
     assert engine.stop(30)
