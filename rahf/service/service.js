@@ -94,8 +94,8 @@ async function drawHeat() {
   fade(byId('picture'), canvas, opacity.value / 100);
   if (canvas.dataset.drawn === name && canvas.answer === mine) return;
   const source = 'data:image/png;base64,' + mine.heatmaps[name];
-  const wanted = () => answer === mine && map.value === name;
-  const highest = await drawMap(canvas, source, wanted);
+  const isCurrent = () => answer === mine && map.value === name;
+  const highest = await drawMap(canvas, source, isCurrent);
   if (highest === null) return;
   byId('peak').textContent = highest ? `max ${number(highest / 255)}` : 'nothing';
   canvas.dataset.drawn = name;

@@ -132,7 +132,7 @@ print(rahf.load({str(directory)!r}, devices=jax.devices()).buckets)
   found = run('-c', code, path=plugin)
   load, reward, keys, buckets = found.stdout.splitlines()
   assert load.startswith('JAX finds no GPU here, although')
-  assert reward.endswith("; or give the reward device='cpu'")
+  assert reward.endswith("; or create the reward with device='cpu'")
   assert 'vit' in keys
   assert buckets == '(1, 4, 16, 64)'
   assert found.stderr == 'The reward is on the CPU\n'

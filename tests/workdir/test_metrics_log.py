@@ -1,4 +1,4 @@
-"""metrics.jsonl when it is written, and when a run is resumed."""
+"""metrics.jsonl: writing it, and resuming a run."""
 
 import json
 import math
