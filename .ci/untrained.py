@@ -1,4 +1,4 @@
-"""Makes a work directory of an untrained model, without data and TensorFlow.
+"""Creates a work directory with an untrained model, without data or TensorFlow.
 
 python untrained.py CONFIG WORKDIR
 """

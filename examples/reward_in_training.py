@@ -1,15 +1,15 @@
-"""A reward inside a training loop: a small generator learns what RAHF likes.
+"""Trains a tiny image generator with RAHF's reward.
 
-A notebook of `# %%` cells, or a script, to be run from the project's root:
+Run it from the project's root, as a script or as a notebook of `# %%` cells:
 
   python examples/reward_in_training.py MODEL_DIRECTORY [DIR]
 
-MODEL_DIRECTORY is what --mode=export wrote, such as runs/quickstart/export. DIR keeps
-the pictures before and after; the default is the current directory. It takes less than
-a minute on two CPU cores.
+MODEL_DIRECTORY is written by --mode=export, such as runs/quickstart/export. Pictures
+from before and after training go to DIR, by default the current directory. It takes
+less than a minute on two CPU cores.
 
-The generator is a single layer from noise to pixels, so that the loop is all there is
-to read. It shows reward hacking too: what pleases a model need not please people.
+To keep the code short, the generator is a single layer from noise to pixels. It also
+shows reward hacking: images that please the model need not please people.
 """
 
 # %% The reward, as a pure function of pixels in [0, 1]
@@ -54,7 +54,7 @@ def save(name: str) -> None:
   )
 
 
-# %% The loop: the reward's gradient reaches the generator through its pixels
+# %% The loop: the reward's gradient flows through the pixels into the generator
 optimizer = optax.adam(0.05)
 opt_state = optimizer.init(params)
 
@@ -62,7 +62,7 @@ opt_state = optimizer.init(params)
 @jax.jit
 @jax.value_and_grad
 def loss(params: dict[str, jax.Array], judge, noise: jax.Array) -> jax.Array:
-  # The reward's own parameters are an argument, so that they are not compiled in.
+  # The reward's parameters are an argument so that they are not compiled in.
   return -reward.differentiable(judge, generate(params, noise), text).mean()
 
 

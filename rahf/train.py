@@ -21,13 +21,13 @@ from rahf.tasks import make_task
 from rahf.training.nan_guard import FiniteCheck
 from rahf.training.setup import Setup, set_up
 from rahf.training.state import TrainState
-from rahf.training.step_timer import Pace
+from rahf.training.step_timer import StepTimer
 from rahf.training.task import Evaluator, Session
 from rahf.training.train_step import Metrics
 from rahf.workdir import ownership
 from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.checksums import checksums
-from rahf.workdir.metrics_log import Journal
+from rahf.workdir.metrics_log import MetricsLog
 
 # In metrics.jsonl: the number of skipped steps so far, written at each skipped step.
 SKIPPED = 'skipped'
@@ -131,8 +131,10 @@ class Trainer:
     """Trains, evaluates and saves until the last step or an interruption."""
     self.step, self.state = step, state
     # Only one process reads and writes it; lines after the checkpoint are dropped.
-    self._journal = Journal(self._workdir, step) if distributed.is_first() else None
-    skipped = self._journal.count(SKIPPED) if self._journal else 0
+    self._metrics_log = (
+      MetricsLog(self._workdir, step) if distributed.is_first() else None
+    )
+    skipped = self._metrics_log.count(SKIPPED) if self._metrics_log else 0
     self._finite = FiniteCheck(
       self._config.train.max_skipped, int(distributed.from_first(skipped))
     )
@@ -175,10 +177,10 @@ class Trainer:
       disable=None,
     )
     with bar, contextlib.closing(batches):
-      first, pace = self.step, Pace(self.step)
+      first, timer = self.step, StepTimer(self.step)
       before: Metrics | None = None
       while self.step < config.steps and not self._stop.poll():
-        with pace.waiting():
+        with timer.waiting():
           batch = next(batches)
         self.state, metrics = train_step(self.state, batch, key)
         # The device works on this step while the host checks the previous one.
@@ -190,25 +192,25 @@ class Trainer:
         if self.step == first + 1:
           # Compilation does not count towards the speed.
           jax.block_until_ready(metrics)
-          pace.restart(self.step)
+          timer.restart(self.step)
         if self._is_due(config.log_every):
           self._check(metrics)
-          self._log(metrics, pace.read(self.step, config.batch_size), bar)
+          self._log(metrics, timer.read(self.step, config.batch_size), bar)
         if self._is_due(config.checkpoint_every):
           self._check(metrics)
-          with pace.paused():
+          with timer.paused():
             self._save()
         if self._is_due(self._config.eval.every):
           self._check(metrics)
-          with pace.paused():
+          with timer.paused():
             self._evaluate_if_due()
       if before is not None:
         self._check(before)
 
   def _check(self, metrics: Metrics) -> None:
     """Raises NonFiniteLossError at a step that is not finite, or logs the skip."""
-    if self._finite(self.step, metrics) and self._journal:
-      self._journal.append(self.step, 'train', {SKIPPED: self._finite.skipped})
+    if self._finite(self.step, metrics) and self._metrics_log:
+      self._metrics_log.append(self.step, 'train', {SKIPPED: self._finite.skipped})
 
   def _is_due(self, every: int) -> bool:
     """Returns whether this is one of every `every` steps, or the last step."""
@@ -223,7 +225,7 @@ class Trainer:
     if speed:
       shown = f'{speed["examples_per_second"]:.0f} examples/s, {shown}'
     values |= speed
-    self._journal.append(self.step, 'train', values)
+    self._metrics_log.append(self.step, 'train', values)
     self._board.scalars(self.step, 'train', values)
     bar.set_postfix_str(shown)
     if bar.disable:  # Not a terminal.
@@ -242,7 +244,7 @@ class Trainer:
     if not metric:
       return None
     lowest = metric.startswith('loss/')
-    return self._journal.best(self._config.eval.split, metric, lowest=lowest)
+    return self._metrics_log.best(self._config.eval.split, metric, lowest=lowest)
 
   def _evaluate_if_due(self) -> None:
     """Evaluates if that is due at this step, also right after a resume."""
@@ -269,7 +271,7 @@ class Trainer:
     """Evaluates one split and writes its reports, unless they exist already."""
     tables = self._workdir / 'eval' / f'{split}-{self.step}.md'
     done = distributed.is_first() and (
-      self._journal.has(self.step, split) and tables.exists()
+      self._metrics_log.has(self.step, split) and tables.exists()
     )
     if distributed.from_first(done):
       return tables.read_text() if done else ''
@@ -278,7 +280,7 @@ class Trainer:
     )
     if distributed.is_first():
       # Written last: a run that is killed before repeats the evaluation.
-      self._journal.append(self.step, split, metrics)
+      self._metrics_log.append(self.step, split, metrics)
       headlines = self._evaluator.headlines
       shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in headlines)
       if split == self._config.eval.split and self._best_step() == self.step:

@@ -1,4 +1,4 @@
-"""A service of a tiny model on a free port, and how to ask it."""
+"""Serves a tiny model on a free port, and sends requests to it."""
 
 import base64
 import concurrent.futures
@@ -28,7 +28,7 @@ ANY = Limits()
 
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
-  """Writes a model of random parameters."""
+  """Writes a model directory with random parameters."""
   data = {'<b>': {'weight': 1, 'terms': 'none'}}
   return tiny_directory.write(folder, threshold=0.25, data=data)
 
@@ -42,7 +42,7 @@ def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
 def running(
   engine: Engine, limits: Limits = ANY, http: type = Connection
 ) -> Iterator[int]:
-  """Serves on a port of this machine, from a thread; yields the port."""
+  """Serves from a thread; yields the local port."""
   app = make_app(engine, limits, loopback=True)
   config = uvicorn.Config(
     app, http=http, ws='none', log_level='warning', lifespan='off'
@@ -60,7 +60,7 @@ def running(
 
 
 class Answer(NamedTuple):
-  """What came back."""
+  """The answer to a request."""
 
   status: int
   headers: Any
@@ -72,7 +72,7 @@ class Answer(NamedTuple):
 
 
 def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-  """Sends one request; underscores in names of headers are hyphens."""
+  """Sends one request; underscores in header names become hyphens."""
   connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
   names = {name.replace('_', '-'): value for name, value in headers.items()}
   with contextlib.closing(connection):
@@ -104,7 +104,7 @@ def ask_form(
 
 
 def read_metrics(port: int) -> dict[str, float]:
-  """Returns the metrics, by name and labels."""
+  """Returns the metrics by name and label values."""
   text = ask(port, 'GET', '/metrics').body.decode()
   return {
     sample.name + ''.join(sample.labels.values()): sample.value
@@ -114,10 +114,10 @@ def read_metrics(port: int) -> dict[str, float]:
 
 
 class Gate:
-  """Stands before an engine's model and lets batches through when it is opened.
+  """Blocks an engine's batches until it is opened.
 
   Attributes:
-    sizes: of the batches that have come, padding not counted.
+    sizes: of the batches that have arrived, without padding.
   """
 
   def __init__(self, engine: Engine, monkeypatch: Any):
@@ -139,12 +139,12 @@ class Gate:
 def wait_until(condition: Any) -> None:
   end = time.monotonic() + 30
   while not condition():
-    assert time.monotonic() < end, 'did not come about'
+    assert time.monotonic() < end, 'timed out'
     time.sleep(0.01)
 
 
 def together(*calls: Any) -> list[concurrent.futures.Future]:
-  """Starts calls, each in a thread."""
+  """Starts each call in its own thread."""
   pool = concurrent.futures.ThreadPoolExecutor(len(calls))
   found = [pool.submit(call) for call in calls]
   pool.shutdown(wait=False)

@@ -139,4 +139,4 @@ def test_too_small_a_memory_is_no_bug(monkeypatch, capsys):
 
   monkeypatch.setattr(main, '_run', run)
   assert main.main(['']) == 1
-  assert 'the memory is too small: Unable to allocate' in capsys.readouterr().err
+  assert 'out of memory: Unable to allocate' in capsys.readouterr().err

@@ -18,7 +18,7 @@ from rahf.errors import InputError
 from rahf.reports.gallery import WORST
 from rahf.training.nan_guard import FiniteCheck, NonFiniteLossError
 from rahf.workdir.checkpoint import Checkpoints
-from rahf.workdir.metrics_log import Journal
+from rahf.workdir.metrics_log import MetricsLog
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
@@ -29,10 +29,10 @@ def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
       raise KeyboardInterrupt
     append(self, step, split, values)
 
-  append = Journal.append
+  append = MetricsLog.append
   config = tiny.get_config(data_dir)
   with monkeypatch.context() as patch:
-    patch.setattr(Journal, 'append', crash)
+    patch.setattr(MetricsLog, 'append', crash)
     with pytest.raises(KeyboardInterrupt):
       runs.run_training(config, tmp_path)
   assert Checkpoints(tmp_path).latest_step() == 2

@@ -1,1 +1,1 @@
-"""People who label images."""
+"""Human annotation of images through external services."""

@@ -1,15 +1,15 @@
-"""Annotation by Rapidata's service: the questions asked, and the answers read.
+"""Asks annotators questions through Rapidata's service and reads their answers.
 
-Scores, points where something is wrong, and the words of the prompt that the image
-misses are asked the way Rapidata's own rich feedback sets were made. Answers are
-anonymous, so each is a line of its own in the raw annotations (`rahf.data.labels.raw`),
-trusted as much as the service trusts who gave it.
+It asks for scores, points where something is wrong, and words of the prompt that the
+image misses, in the way in which Rapidata's own rich feedback sets were made. Answers
+are anonymous, so each becomes a line of its own in the raw annotations
+(`rahf.data.labels.raw`), weighted by the service's trust in the annotator.
 
-What of the service's results is documented: `results`, for each image its
+Part of the results format is documented: `results` has for each image its
 `originalFileName` and, for scores, `detailedResults` with `votedFor` and
-`userDetails.userScores.global`. That points are `coordinates` of {x, y} and words
-`selectedWords` of {word, wordIndex} in the same place is not; nor whether coordinates
-are fractions or percent. What looks different is an error, never guessed.
+`userDetails.userScores.global`. Not documented are points, assumed to be `coordinates`
+of {x, y} in the same place, as fractions of the image, and words, assumed to be
+`selectedWords` of {word, wordIndex}. Anything else is an error.
 """
 
 import json
@@ -28,14 +28,14 @@ LEVELS = ('1', '2', '3', '4', '5')
 
 
 class Scale(NamedTuple):
-  """A question with five answers; `inverted` where 5 is the worst."""
+  """A question with five answers; `inverted` if 5 is the worst."""
 
   instruction: str
   inverted: bool = False
 
 
 SCALES = {
-  # How much is wrong is easier to say than how much is right.
+  # People find it easier to judge how much is wrong than how much is right.
   'plausibility': Scale(
     'How many visual errors, such as distorted or impossible parts, does the image '
     'have? 1: none, 5: very many',
@@ -45,7 +45,7 @@ SCALES = {
   'aesthetics': Scale('How much do you like the look of the image? 1: not, 5: very'),
   'overall': Scale('How good is the image for the text? 1: very bad, 5: very good'),
 }
-# Points are asked where this score is low.
+# For each map: the score that must be low to ask for points, and the question.
 POINTS = {
   'implausibility': ('plausibility', 'Tap on every visual error in the image'),
   'misalignment': ('alignment', 'Tap on everything that does not match the text'),
@@ -56,12 +56,12 @@ WORDS = (
 )
 
 
-class Desk(NamedTuple):
-  """What one run of the command works with.
+class RapidataSession(NamedTuple):
+  """A client, the images to annotate, and the folder for jobs and results.
 
   Attributes:
-    client: of `rapidata.RapidataClient`.
-    folder: where `jobs.json` and the results are kept.
+    client: a `rapidata.RapidataClient`.
+    folder: holds `jobs.json` and the results.
     images: files by uid.
     prompts: by uid.
   """
@@ -72,96 +72,103 @@ class Desk(NamedTuple):
   prompts: Mapping[str, str]
 
 
-def start(desk: Desk, *, responses: int, audience: str) -> dict[str, str]:
-  """Asks for scores and words of all images; returns the jobs' ids by name.
+def start(session: RapidataSession, *, responses: int, audience: str) -> dict[str, str]:
+  """Starts the jobs for scores and words; returns their ids by name.
 
-  Points come later, by `collect`, since they are asked for images that scored low.
+  `collect` starts those for points later, for images that scored low.
 
   Raises:
-    InputError: jobs were started in this folder before.
+    InputError: all these jobs were already started in this folder.
   """
-  path = desk.folder / 'jobs.json'
-  if path.exists() and _kept(desk)['asked']:
-    raise InputError(f'{path} exists; collect its jobs, or take another --out')
+  path = session.folder / 'jobs.json'
+  if path.exists() and _read_jobs(session)['asked']:
+    raise InputError(
+      f'{path} exists; run with --collect to collect its jobs, or choose another --out'
+    )
   fresh = {'responses': responses, 'audience': audience, 'jobs': {}, 'asked': False}
-  kept = _kept(desk) if path.exists() else fresh
-  uids = list(desk.images)
-  files = [str(desk.images[uid]) for uid in uids]
+  saved = _read_jobs(session) if path.exists() else fresh
+  uids = list(session.images)
+  files = [str(session.images[uid]) for uid in uids]
   for name, scale in SCALES.items():
-    if name in kept['jobs']:
+    if name in saved['jobs']:
       continue
-    definition = desk.client.job.create_classification_job_definition(
+    definition = session.client.job.create_classification_job_definition(
       name=f'rahf {name}',
       instruction=scale.instruction,
       answer_options=list(LEVELS),
       datapoints=files,
-      contexts=[desk.prompts[uid] for uid in uids],
-      responses_per_datapoint=kept['responses'],
+      contexts=[session.prompts[uid] for uid in uids],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(desk, kept, name, definition)
-  if 'words' not in kept['jobs']:
-    definition = desk.client.job.create_select_words_job_definition(
+    _assign(session, saved, name, definition)
+  if 'words' not in saved['jobs']:
+    definition = session.client.job.create_select_words_job_definition(
       name='rahf words',
       instruction=WORDS,
       datapoints=files,
-      sentences=[sentence(desk.prompts[uid]) for uid in uids],
-      responses_per_datapoint=kept['responses'],
+      sentences=[sentence(session.prompts[uid]) for uid in uids],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(desk, kept, 'words', definition)
-  _keep(desk, kept | {'asked': True})
-  return kept['jobs']
+    _assign(session, saved, 'words', definition)
+  _write_jobs(session, saved | {'asked': True})
+  return saved['jobs']
 
 
-def collect(desk: Desk, *, low: float) -> pathlib.Path | None:
+def collect(session: RapidataSession, *, low: float) -> pathlib.Path | None:
   """Waits for the jobs and writes the answers as raw annotations.
 
-  The first time it also asks for points on images whose score is at most `low`, on
-  [0, 1]; then there is nothing to write yet.
+  The first call writes nothing if it starts jobs for points, on images whose score is
+  at most `low`, in [0, 1].
 
   Returns:
-    `annotations.jsonl`, or None if points were only asked for now.
+    The path of `annotations.jsonl`, or None if jobs for points were just started.
 
   Raises:
-    InputError: no job was started, or a result is not as expected.
+    InputError: not all jobs were started, or a result has an unexpected format.
   """
-  kept = _kept(desk)
-  if not kept['asked']:
+  saved = _read_jobs(session)
+  if not saved['asked']:
     raise InputError('not all jobs were started; run the command without --collect')
-  jobs = kept['jobs']
+  jobs = saved['jobs']
   found: list[tuple[str, Annotation]] = []
   for name in SCALES:
-    found += _answers(desk, jobs[name], _score_reader(name))
-  if 'points' not in kept:
-    asked = _ask_for_points(desk, kept, dict(_by_uid(found)), low)
-    _keep(desk, kept | {'points': asked})
+    found += _answers(session, jobs[name], _score_reader(name))
+  if 'points' not in saved:
+    asked = _ask_for_points(session, saved, dict(_by_uid(found)), low)
+    _write_jobs(session, saved | {'points': asked})
     if asked:
       return None
-  found += _answers(desk, jobs['words'], lambda uid, a: _words(desk.prompts[uid], a))
+  found += _answers(
+    session, jobs['words'], lambda uid, a: _words(session.prompts[uid], a)
+  )
   for name in POINTS:
     if name in jobs:
-      found += _answers(desk, jobs[name], _point_reader(name))
-  path = desk.folder / 'annotations.jsonl'
+      found += _answers(session, jobs[name], _point_reader(name))
+  path = session.folder / 'annotations.jsonl'
   raw.write(path, _by_uid(found))
   return path
 
 
 def sentence(prompt: str) -> str:
-  """Returns what words are selected from: the prompt and a word for no mistake."""
+  """Returns the text that annotators select words from: the prompt and NO_MISTAKE."""
   spans = label_words.spaced_spans(prompt)
   return ' '.join([*(prompt[start:end] for start, end in spans), NO_MISTAKE])
 
 
-def _assign(desk: Desk, kept: dict, name: str, definition: Any) -> None:
-  """Starts a job and notes it at once, since it costs money."""
-  audience = desk.client.audience.get_audience_by_id(kept['audience'])
-  kept['jobs'][name] = audience.assign_job(definition).id
-  _keep(desk, kept)
+def _assign(session: RapidataSession, saved: dict, name: str, definition: Any) -> None:
+  """Starts a job and saves its id at once, since it costs money."""
+  audience = session.client.audience.get_audience_by_id(saved['audience'])
+  saved['jobs'][name] = audience.assign_job(definition).id
+  _write_jobs(session, saved)
 
 
 def _ask_for_points(
-  desk: Desk, kept: dict, scored: Mapping[str, list[Annotation]], low: float
+  session: RapidataSession,
+  saved: dict,
+  scored: Mapping[str, list[Annotation]],
+  low: float,
 ) -> list[str]:
-  """Returns the names of the jobs, none where no image scored low."""
+  """Starts jobs for points on images that scored low; returns their names."""
   asked = []
   for name, (score, instruction) in POINTS.items():
     column = schema.SCORES.index(score)
@@ -173,43 +180,42 @@ def _ask_for_points(
     if not uids:
       continue
     asked.append(name)
-    if name in kept['jobs']:
+    if name in saved['jobs']:
       continue
-    definition = desk.client.job.create_locate_job_definition(
+    definition = session.client.job.create_locate_job_definition(
       name=f'rahf {name}',
       instruction=instruction,
-      datapoints=[str(desk.images[uid]) for uid in uids],
-      contexts=[desk.prompts[uid] for uid in uids],
-      responses_per_datapoint=kept['responses'],
+      datapoints=[str(session.images[uid]) for uid in uids],
+      contexts=[session.prompts[uid] for uid in uids],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(desk, kept, name, definition)
+    _assign(session, saved, name, definition)
   return asked
 
 
 def _answers(
-  desk: Desk, job: str, read: Callable[[str, dict], Annotation]
+  session: RapidataSession, job: str, read: Callable[[str, dict], Annotation]
 ) -> Iterator[tuple[str, Annotation]]:
-  """Yields uid and annotation of each answer of a job by a trusted annotator.
+  """Yields the uid and annotation of each answer by a trusted annotator.
 
   Raises:
-    InputError: an answer is not as expected.
+    InputError: an answer has an unexpected format.
   """
-  by_file = {path.name: uid for uid, path in desk.images.items()}
-  results = desk.client.job.get_job_by_id(job).get_results()
-  # As they came, since not all of their shape is documented.
-  (desk.folder / f'results-{job}.json').write_text(json.dumps(results, indent=2))
+  by_file = {path.name: uid for uid, path in session.images.items()}
+  results = session.client.job.get_job_by_id(job).get_results()
+  # Kept as received, since part of their format is not documented.
+  (session.folder / f'results-{job}.json').write_text(json.dumps(results, indent=2))
   for result in results['results']:
     try:
       uid = by_file[result['originalFileName']]
       for answer in result['detailedResults']:
         trust = float(answer['userDetails']['userScores']['global'])
-        # Nobody's word counts for nothing or less.
         if trust > 0:
           yield uid, read(uid, answer)._replace(trust=trust)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
       raise InputError(
-        f'job {job}: a result is not as expected ({error!r}): {str(result)[:300]}; '
-        f'they are kept in {desk.folder}; adapt rahf/annotation/rapidata.py'
+        f'job {job}: unexpected format of a result ({error!r}): {str(result)[:300]}; '
+        f'results are saved in {session.folder}; adapt rahf/annotation/rapidata.py'
       ) from None
 
 
@@ -241,7 +247,7 @@ def _point_reader(name: str) -> Callable[[str, dict], Annotation]:
 
 
 def _words(prompt: str, answer: dict) -> Annotation:
-  """Translates the words of the sentence to the prompt's label tokens."""
+  """Converts selected words of the sentence to label tokens of the prompt."""
   spans = label_words.spaced_spans(prompt)
   marked = set()
   for selected in answer['selectedWords']:
@@ -253,7 +259,7 @@ def _words(prompt: str, answer: dict) -> Annotation:
     start, end = spans[index]
     if selected['word'] != prompt[start:end]:
       raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
-    # A label token may hold white space other than the space, and several words.
+    # A label token may contain several words, joined by white space other than spaces.
     for number, (first, last) in enumerate(label_words.label_spans(prompt)):
       if first < end and start < last:
         marked.add(number)
@@ -269,15 +275,15 @@ def _by_uid(
   return list(found.items())
 
 
-def _keep(desk: Desk, values: dict) -> None:
-  desk.folder.mkdir(parents=True, exist_ok=True)
-  atomic_write.write(desk.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
+def _write_jobs(session: RapidataSession, values: dict) -> None:
+  session.folder.mkdir(parents=True, exist_ok=True)
+  atomic_write.write(session.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
 
 
-def _kept(desk: Desk) -> dict:
-  path = desk.folder / 'jobs.json'
+def _read_jobs(session: RapidataSession) -> dict:
+  path = session.folder / 'jobs.json'
   if not path.exists():
     raise InputError(f'{path} does not exist; start jobs first, without --collect')
   return strict_json.read_own(
-    path, 'it says which jobs were paid for: write their ids there again'
+    path, 'it records which jobs were paid for: add their ids again'
   )

@@ -1,8 +1,7 @@
-"""Shares a GPU with another program, such as a trainer in PyTorch.
+"""Lets JAX share a GPU with another program, such as a PyTorch trainer.
 
-JAX reserves three quarters of every GPU's memory when it starts, at the first
-computation of a process or when its devices are asked for. It can be told otherwise
-before, not after.
+When JAX starts, at the first computation of a process or when its devices are listed,
+it reserves three quarters of every GPU's memory. Settings must be made before that.
 """
 
 import functools
@@ -18,33 +17,32 @@ from rahf.errors import InputError
 from rahf.runtime import accelerator
 
 PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
-# JAX refuses both at once; the second is the older name.
+# JAX refuses to have both set; the second is the older name.
 FRACTIONS = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
 TOO_LATE = (
-  'JAX had started before and may hold three quarters of the memory of every GPU '
-  f'already, which nothing gives back. Set {PREALLOCATE}=false in the environment, or '
-  'make the reward before anything else uses JAX'
+  'JAX has already started and may have reserved three quarters of the memory of every '
+  f'GPU for good. Set {PREALLOCATE}=false in the environment, or create the reward '
+  'before anything else uses JAX'
 )
 
 
-def open_beside(device: Any, memory_fraction: float) -> jax.Device:
-  """Returns a device for a model that leaves memory and other GPUs to its neighbour.
+def open_shared(device: Any, memory_fraction: float) -> jax.Device:
+  """Returns a device for a model, leaving memory and other GPUs to other programs.
 
-  Where JAX has not started, this process will not preallocate, and will take at most
-  `memory_fraction` of a GPU's memory, unless the environment has settings of its own
+  If JAX has not started, it will not preallocate and will use at most
+  `memory_fraction` of a GPU's memory, unless the environment says otherwise
   (XLA_PYTHON_CLIENT_PREALLOCATE, XLA_CLIENT_MEM_FRACTION). With 'cpu', JAX will not
-  open a GPU at all in this process; with 'cuda:1', that one only. Where JAX has
-  started, nothing of this can be changed: a warning says so if it has GPUs. The first
-  line on stderr says which device it is.
+  open any GPU in this process; with 'cuda:1', only that one. If JAX has started, none
+  of this can be changed; if it has GPUs, there is a warning. The chosen device is
+  printed to stderr.
 
   Args:
-    device: 'cpu', 'cuda', 'cuda:1', 'tpu', also as a torch.device, or None for the
-      first that JAX has; that is a CPU only where JAX was installed for nothing else,
-      or is set to it.
+    device: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None: JAX's first device;
+      a CPU only if JAX was installed without other support, or is set to use it.
     memory_fraction: of a GPU, in (0, 1].
 
   Raises:
-    InputError: there is no such device, or no such fraction.
+    InputError: the device does not exist, or the fraction is out of range.
     OSError: the GPU or TPU cannot be used now.
   """
   if not 0 < memory_fraction <= 1:
@@ -59,12 +57,12 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
     if platform == 'cpu':
       jax.config.update('jax_platforms', 'cpu')
     elif platform == 'cuda' and number is not None:
-      # Or every process of a trainer would open all GPUs.
+      # Otherwise every process of a trainer would open all GPUs.
       jax.config.update('jax_cuda_visible_devices', str(number))
   try:
     accelerator.start(accelerator.choose(required=platform is None))
   except InputError as error:
-    raise InputError(f"{error}; or give the reward device='cpu'") from error
+    raise InputError(f"{error}; or create the reward with device='cpu'") from error
   found = _find(platform, number)
   memory, name = '', found
   if found.platform == 'gpu':
@@ -72,13 +70,13 @@ def open_beside(device: Any, memory_fraction: float) -> jax.Device:
     memory = f', with at most {limit} of its memory'
   elif found.platform == 'cpu':
     name = 'the CPU'
-  _say_once(f'The reward is on {name}{memory}')
+  _print_once(f'The reward is on {name}{memory}')
   return found
 
 
 @functools.cache
-def _say_once(message: str) -> None:
-  # Into the trainer's log, whatever its loggers let through.
+def _print_once(message: str) -> None:
+  # Printed, so that it reaches the trainer's log whatever its log level.
   print(message, file=sys.stderr, flush=True)
 
 
@@ -95,8 +93,8 @@ def _parse(device: Any) -> tuple[str | None, int | None]:
 
 
 def _warn_if_preallocated() -> None:
-  told = os.environ.get(PREALLOCATE, '') in ('false', 'False', '0')
-  if jax.default_backend() == 'gpu' and not told:
+  disabled = os.environ.get(PREALLOCATE, '') in ('false', 'False', '0')
+  if jax.default_backend() == 'gpu' and not disabled:
     warnings.warn(TOO_LATE, stacklevel=4)
 
 
@@ -106,9 +104,9 @@ def _find(platform: str | None, number: int | None) -> jax.Device:
   except RuntimeError:
     raise InputError(
       f'JAX has no {platform} here, only {jax.default_backend()}; for NVIDIA GPUs '
-      "install rahf[cuda], or compute with device='cpu'"
+      "install rahf[cuda], or use device='cpu'"
     ) from None
-  # Numbers of the machine, also where JAX sees some of its GPUs only.
+  # The machine's own numbering, even if JAX sees only some of its GPUs.
   fitting = [d for d in devices if number in (None, d.local_hardware_id)]
   if not fitting:
     numbers = [d.local_hardware_id for d in devices]

@@ -1,7 +1,7 @@
-"""Collects the examples of an evaluation to be looked at.
+"""Collects pictures of examples during an evaluation.
 
-Memory: some panels and worst cases whatever the split's size, and for the report page a
-thumbnail, some kB, of each example up to a limit.
+Memory: a fixed number of panels and worst cases, and for the report page one thumbnail
+of a few kB per example, up to a limit.
 """
 
 import heapq
@@ -27,7 +27,7 @@ def _map_metric(name: str, metric: str) -> Callable[[EvaluatedExample], float]:
   return lambda sample: sample.maps.get(name, {}).get(metric, math.nan)
 
 
-# What makes an example one of the worst, and whether that is a high value.
+# Criteria for the worst examples, and whether high values are bad.
 WORST: dict[str, tuple[Callable[[EvaluatedExample], float], bool]] = {
   'score error': (score_error, True),
   **{f'{name} CC': (_map_metric(name, 'cc'), False) for name in schema.MAPS},
@@ -36,18 +36,17 @@ WORST: dict[str, tuple[Callable[[EvaluatedExample], float], bool]] = {
 
 
 class SmallMap(NamedTuple):
-  """A small grey picture of a map, in WebP; 255 is 1. `peak` is of the map itself."""
+  """A small grey WebP picture of a map; 255 is 1. `peak` is that of the full map."""
 
   picture: bytes
   peak: float
 
 
 class Thumbnail(NamedTuple):
-  """A small picture of an example, in WebP.
+  """A prompt, and small WebP pictures of an example's image and maps.
 
   Attributes:
-    maps: by the names of schema.MAPS the annotated map, None where there is none, and
-      the predicted.
+    maps: for each name in schema.MAPS, the annotated map or None, and the predicted.
   """
 
   prompt: str
@@ -64,19 +63,19 @@ class Gallery:
   """Collects pictures, example by example.
 
   Attributes:
-    panels: of the examples asked for.
-    thumbnails: of the first examples, in the order of the evaluation's samples.
+    panels: of the requested examples.
+    thumbnails: of the first examples, in the order of the evaluation.
   """
 
   def __init__(
     self, *, panels: Collection[int] = (), worst: int = 0, thumbnails: int = 0
   ):
-    """Says what to keep.
+    """Chooses what to collect.
 
     Args:
-      panels: which examples to draw, by their numbers.
-      worst: how many for each of `WORST`.
-      thumbnails: how many of the first.
+      panels: numbers of the examples to draw.
+      worst: how many examples to keep for each criterion of `WORST`.
+      thumbnails: for how many of the first examples to keep a thumbnail.
     """
     self._panels, self._worst_limit, self._thumbnails = panels, worst, thumbnails
     self._worst: dict[str, list[tuple[float, int, _Case]]] = {
@@ -99,18 +98,18 @@ class Gallery:
       value = measure(sample)
       if math.isnan(value):
         continue
-      # The heap's least is what is dropped: the best, and of equals the later.
+      # The heap drops its minimum: the best example, or of equals the latest.
       rank = value if high else -value, -self._seen
       cases = self._worst[name]
       if len(cases) < worst or rank > cases[0][:2]:
-        # A copy, since what was predicted is a view of its whole batch.
+        # Copied, since the maps are a view of the whole batch.
         kept = prediction._replace(maps=prediction.maps.copy())
         keep = heapq.heappush if len(cases) < worst else heapq.heapreplace
         keep(cases, (*rank, _Case(record, kept)))
     self._seen += 1
 
   def worst_panels(self) -> dict[str, list[UInt8[np.ndarray, '_ _ 3']]]:
-    """Draws the worst cases by the names of `WORST`, the worst first."""
+    """Draws the worst examples for each criterion of `WORST`, the worst first."""
     return {
       name: [
         panel(*case, title=f'{name} {abs(value):.2f}, {case.record.uid}')
@@ -130,7 +129,7 @@ def panel(
 
 
 def thumbnail(record: schema.Record, prediction: ExampleLabels) -> Thumbnail:
-  """Returns a small copy of an example's image and maps."""
+  """Returns small copies of an example's image and maps."""
   image = Image.fromarray(codec.decode_image(record.image))
   image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
   truth = annotated_labels(record).maps
@@ -146,7 +145,7 @@ def thumbnail(record: schema.Record, prediction: ExampleLabels) -> Thumbnail:
 
 
 def _small_map(heatmap: Float[np.ndarray, 'h w']) -> SmallMap:
-  """Lossless in 64 levels: what WebP's compression adds shows where a map is empty."""
+  """Encodes a map losslessly, in 64 levels: lossy WebP spoils empty maps."""
   small = Image.fromarray(np.asarray(np.clip(heatmap, 0, 1), np.float32))
   small.thumbnail((MAP_SIDE, MAP_SIDE))
   levels = np.round(np.round(63 * np.clip(small, 0, 1)) * (255 / 63))

@@ -1,1 +1,1 @@
-"""The HTTP service: takes requests one by one and scores them in batches."""
+"""The HTTP service: accepts single requests and scores them in batches."""

@@ -1,4 +1,4 @@
-"""The service's routes.
+"""The service's HTTP routes.
 
 POST /score          scores an image and its prompt
 GET  /               a page for people
@@ -32,15 +32,15 @@ PROBLEMS = {
   408: 'the body did not arrive in time',
   413: 'the body is larger than the limit',
   415: 'the body is neither JSON nor a form, or is compressed',
-  421: 'the Host is not a name of this machine, to which the service is limited',
+  421: 'the Host is not a loopback name; the service only serves this machine',
   422: 'the image or the prompt cannot be used; the detail says why',
   429: 'too many requests are waiting; try again after Retry-After seconds',
   500: "the model's scores are not finite, or the service has a bug",
   503: 'the service is not ready yet, or is stopping',
 }
-LEFT = 499  # As nginx counts clients that left; nobody reads it.
+CLIENT_CLOSED = 499  # As nginx logs clients that disconnect; nobody reads it.
 LONGEST_DETAIL = 300  # characters
-# For the reference alone: FastAPI itself would read the body before any check.
+# Only for the reference: FastAPI itself would read the body before any check.
 BODY = {
   'required': True,
   'content': {
@@ -55,8 +55,8 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
 
   Args:
     engine: scores images.
-    limits: beyond which requests are refused.
-    loopback: whether to serve this machine alone, under its own names.
+    limits: requests beyond them are refused.
+    loopback: whether to serve only this machine, under its loopback names.
   """
   app = FastAPI(
     title='RAHF',
@@ -69,7 +69,7 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
   )
   if loopback:
     app.add_middleware(LoopbackHosts)
-  # What is added last sees requests first.
+  # The middleware added last sees requests first.
   app.add_middleware(Targets)
   _add_score(app, engine, Admission(engine, limits))
   _add_state(app, engine)
@@ -90,39 +90,41 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
   )
   async def score(request: Request) -> Response:
     """Scores one image. Requests that arrive together are computed together."""
-    with _measured(engine):
+    with _recorded(engine):
       await admission.check(request)
       read = functools.partial(
         reading.read, request.headers['content-type'], await admission.read(request)
       )
-      with admission.inside():
+      with admission.admitted():
         work = engine.score(read)
-        # So that the engine alone holds the body, and drops it once it is read.
+        # Drops the body here, so that the engine can free it once parsed.
         del read
         try:
-          found = await _unless_left(request, work)
+          found = await _cancel_on_disconnect(request, work)
         except InputError as error:
           raise HTTPException(422, str(error)[:LONGEST_DETAIL]) from None
         except FloatingPointError as error:
           raise HTTPException(500, str(error)) from None
         return Response(found, media_type=reading.JSON)
 
-  # Few programs follow a redirect when they post.
+  # Few clients follow redirects of POST requests.
   app.add_api_route('/score/', score, methods=['POST'], include_in_schema=False)
 
 
-async def _unless_left(request: Request, work: Coroutine[None, None, bytes]) -> bytes:
-  """Returns the result of the work; cancels it if the client disconnects first."""
+async def _cancel_on_disconnect(
+  request: Request, work: Coroutine[None, None, bytes]
+) -> bytes:
+  """Returns the result of `work`; cancels it if the client disconnects first."""
 
-  async def leave() -> None:
+  async def disconnect() -> None:
     while (await request.receive())['type'] != 'http.disconnect':
       pass
 
-  tasks = working, _ = asyncio.create_task(work), asyncio.create_task(leave())
+  tasks = working, _ = asyncio.create_task(work), asyncio.create_task(disconnect())
   try:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
-      raise HTTPException(LEFT, 'the client has disconnected')
+      raise HTTPException(CLIENT_CLOSED, 'the client has disconnected')
     return working.result()
   finally:
     for task in tasks:
@@ -130,22 +132,22 @@ async def _unless_left(request: Request, work: Coroutine[None, None, bytes]) -> 
 
 
 @contextlib.contextmanager
-def _measured(engine: Engine) -> Iterator[None]:
+def _recorded(engine: Engine) -> Iterator[None]:
   start, status = time.perf_counter(), 500
   try:
     yield
     status = 200
-    engine.measures.seconds.observe(time.perf_counter() - start)
+    engine.metrics.seconds.observe(time.perf_counter() - start)
   except HTTPException as error:
     status = error.status_code
     raise
   except asyncio.CancelledError:
-    # The server cancels what is not done when its time to stop is up.
+    # The server cancels unfinished requests at the end of its grace period.
     status = 503
     engine.dropped += 1
     raise HTTPException(status, 'the service has stopped', RETRY) from None
   finally:
-    engine.measures.requests.labels(status).inc()
+    engine.metrics.requests.labels(status).inc()
 
 
 def _add_state(app: FastAPI, engine: Engine) -> None:
@@ -156,7 +158,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={503: {'model': messages.Health, 'description': PROBLEMS[503]}},
   )
   async def health() -> JSONResponse:
-    """Tells whether the service is ready."""
+    """Reports whether the service is ready."""
     found = messages.Health(
       status=engine.state,
       version=__version__,
@@ -174,8 +176,8 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={200: {'content': {'text/plain': {}}}},
   )
   async def metrics() -> Response:
-    """Returns the metrics in the format of Prometheus."""
-    return Response(engine.measures.exposition(), media_type=CONTENT_TYPE_LATEST)
+    """Returns the metrics in Prometheus format."""
+    return Response(engine.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_pages(app: FastAPI, engine: Engine, limits: Limits) -> None:

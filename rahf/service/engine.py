@@ -17,8 +17,8 @@ from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.model import Example, Feedback, Model
 from rahf.service.batcher import Batcher
-from rahf.service.measures import Measures
-from rahf.service.reading import Asked
+from rahf.service.prometheus import ServiceMetrics
+from rahf.service.reading import ParsedRequest
 
 State = Literal['compiling', 'ready', 'stopping']
 _log = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ WARM_UP_PROMPT = 'a'
 
 
 class Engine:
-  """A model that answers single requests, in batches.
+  """Scores single requests with a model, in batches.
 
   Attributes:
     model: the model.
     compiled: how many of `model.buckets` are compiled.
-    dropped: requests that were admitted but not answered before the service stopped.
-    measures: the metrics.
+    dropped: admitted requests that were not answered before the service stopped.
+    metrics: the metrics for Prometheus.
   """
 
   def __init__(self, model: Model, *, wait: float = 0.0):
@@ -43,12 +43,12 @@ class Engine:
     self._stopping = False
     self._batcher = Batcher(self._run, model.buckets, wait)
     self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), 'images')
-    self.measures = Measures(model.buckets, lambda: self._batcher.waiting)
-    self.measures.ready.set_function(lambda: self.state == 'ready')
+    self.metrics = ServiceMetrics(model.buckets, lambda: self._batcher.waiting)
+    self.metrics.ready.set_function(lambda: self.state == 'ready')
 
   @property
   def state(self) -> State:
-    """'compiling' until `warm_up` is done, 'stopping' after `end_soon`."""
+    """'compiling' until `warm_up` is done, 'stopping' after `begin_shutdown`."""
     if self._stopping:
       return 'stopping'
     return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
@@ -69,7 +69,7 @@ class Engine:
       if self.state == 'stopping':
         return
 
-  async def score(self, read: Callable[[], Asked]) -> bytes:
+  async def score(self, read: Callable[[], ParsedRequest]) -> bytes:
     """Returns the answer as JSON.
 
     Args:
@@ -80,23 +80,23 @@ class Engine:
       FloatingPointError: the model's scores are not finite.
     """
     prepared = self._in_thread(self._prepare, read)
-    # It holds the body, which need not be kept while the image waits.
+    # It holds the body, which need not stay in memory while the image waits.
     del read
     example, maps = await prepared
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
     return await self._in_thread(_encode, feedback, maps)
 
-  def end_soon(self) -> None:
-    """Admits nothing new, and no longer waits for batches to fill.
+  def begin_shutdown(self) -> None:
+    """Stops admitting requests and waiting for batches to fill.
 
     May be called from a signal handler.
     """
     self._stopping = True
-    self._batcher.hurry()
+    self._batcher.stop_waiting()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Finishes what is queued; returns whether it was done in `timeout` seconds."""
-    self.end_soon()
+    """Finishes queued requests; returns whether that took at most `timeout` seconds."""
+    self.begin_shutdown()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
     return done
@@ -105,16 +105,16 @@ class Engine:
     loop = asyncio.get_running_loop()
     return loop.run_in_executor(self._pool, function, *arguments)
 
-  def _prepare(self, read: Callable[[], Asked]) -> tuple[Example, bool]:
-    asked = read()
-    example = self.model.prepare(_decode(asked.image), asked.prompt)
-    return example._replace(image=None), asked.maps
+  def _prepare(self, read: Callable[[], ParsedRequest]) -> tuple[Example, bool]:
+    request = read()
+    example = self.model.prepare(_decode(request.image), request.prompt)
+    return example._replace(image=None), request.maps
 
   def _run(self, examples: Sequence[Example]) -> list[Feedback]:
     start = time.perf_counter()
     found = self.model.score_examples(examples)
-    self.measures.compute_seconds.observe(time.perf_counter() - start)
-    self.measures.batch_size.observe(len(examples))
+    self.metrics.compute_seconds.observe(time.perf_counter() - start)
+    self.metrics.batch_size.observe(len(examples))
     return found
 
 
@@ -124,13 +124,13 @@ def _decode(image: bytes) -> UInt8[np.ndarray, 'H W 3']:
   except InputError as error:
     raise InputError(f'image: {error}') from None
   except MemoryError:
-    raise  # Another time the same image may do.
+    raise  # The same image may succeed later.
   except Exception as error:
-    # Decoders meet files that nobody has thought of.
+    # Decoders can fail on unusual files in unforeseen ways.
     _log.exception('The decoder failed on an image of %d bytes', len(image))
     name = type(error).__name__
     raise InputError(
-      f'image: the decoder failed on it ({name}); save the image again and retry'
+      f'image: the decoder failed ({name}); save the image again and retry'
     ) from None
 
 

@@ -10,7 +10,7 @@ from python_multipart.multipart import parse_options_header
 from rahf.errors import InputError
 from rahf.service import base64_text
 
-# Characters of what a client sent that a message repeats.
+# Most characters of client input to repeat in a message.
 LONGEST_REPEATED = 80
 
 
@@ -22,7 +22,7 @@ def read(
   Args:
     content_type: the header, with the boundary.
     body: the whole body.
-    check: called with each name before its value is read; may raise.
+    check: called with each field name before its value is read; may raise.
 
   Raises:
     InputError: the body is damaged or ends early, or a field is given twice.
@@ -37,7 +37,7 @@ def read(
     parser.finalize()
   except FormParserError as error:
     raise InputError(f'the multipart body is damaged: {error}') from None
-  if not form.whole:
+  if not form.complete:
     raise InputError('the multipart body ends before its final boundary')
   return form.fields
 
@@ -47,12 +47,12 @@ class _Form:
 
   Attributes:
     fields: the complete fields, by name.
-    whole: whether the final boundary was read.
+    complete: whether the final boundary was read.
   """
 
   def __init__(self, check: Callable[[str], None]):
     self.fields: dict[str, bytes] = {}
-    self.whole = False
+    self.complete = False
     self._check = check
 
   def callbacks(self) -> dict[str, Callable[..., None]]:
@@ -92,7 +92,7 @@ class _Form:
     self._name = name.decode('utf-8', 'replace')
     self._check(self._name)
     if self._name in self.fields:
-      raise InputError(f'{self._name}: there twice')
+      raise InputError(f'{self._name}: given twice')
 
   def _add_data(self, data: bytes, start: int, end: int) -> None:
     self._data += data[start:end]
@@ -103,11 +103,11 @@ class _Form:
     self._data.clear()
 
   def _end(self) -> None:
-    self.whole = True
+    self.complete = True
 
 
 def _decode(name: str, coding: bytes, data: bytes) -> bytes:
-  """Undoes a Content-Transfer-Encoding, which forms may still have."""
+  """Decodes a Content-Transfer-Encoding, which some clients still use."""
   if coding in (b'binary', b'8bit', b'7bit'):
     return data
   if coding == b'quoted-printable':
@@ -118,4 +118,4 @@ def _decode(name: str, coding: bytes, data: bytes) -> bytes:
     except ValueError as error:
       raise InputError(f'{name}: {error}') from None
   text = coding.decode('latin-1')[:LONGEST_REPEATED]
-  raise InputError(f'{name}: its Content-Transfer-Encoding {text!r} is not known')
+  raise InputError(f'{name}: unknown Content-Transfer-Encoding {text!r}')

@@ -1,4 +1,4 @@
-"""The fields of requests and answers, with their descriptions for the reference."""
+"""Schemas of requests and answers, with descriptions for the reference."""
 
 from typing import Annotated
 
@@ -71,7 +71,7 @@ class Keyword(_Message):
 
 
 class Heatmaps(_Message):
-  """Two maps of the image's own size: grey PNG files in base64, where 255 means 1."""
+  """Two maps of the image's size: grey PNG files in base64, where 255 means 1."""
 
   implausibility: str = Field(
     description=f'{output_ranges.MAPS["implausibility"]}; {output_ranges.MAP}'
@@ -89,13 +89,13 @@ class ScoreReply(_Message):
   width: int = Field(description='width of the image in pixels')
   scores: Scores
   keywords: list[Keyword] = Field(
-    description='the words of the prompt, in order; they end at white space and at '
+    description='the words of the prompt, in order, split at white space and '
     ', . ? ! " : ;'
   )
   truncated: bool = Field(
     description='whether the prompt was too long and its last words were not judged'
   )
-  heatmaps: Heatmaps | None = Field(None, description='left out if maps is false')
+  heatmaps: Heatmaps | None = Field(None, description='omitted if maps is false')
 
 
 class Health(_Message):
@@ -105,7 +105,7 @@ class Health(_Message):
   version: str = Field(description='version of rahf')
   step: int = Field(description='training step at which the model was exported')
   batch_sizes: list[int] = Field(
-    description='batch sizes that are compiled at the start'
+    description='batch sizes that are compiled at start-up'
   )
   compiled: int = Field(description='how many of them are compiled so far')
 

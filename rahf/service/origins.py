@@ -1,4 +1,4 @@
-"""Keeps other sites' pages out: a browser sends requests for any page it has open."""
+"""Blocks requests from pages of other sites, which browsers would send here too."""
 
 import re
 from urllib.parse import urlsplit
@@ -11,10 +11,10 @@ LOOPBACK = re.compile(r'(localhost|127(\.\d+){3}|\[::1\])(:\d+)?', re.IGNORECASE
 
 
 class LoopbackHosts:
-  """Answers 421 unless the Host is this machine.
+  """Answers 421 unless the Host is a loopback name.
 
-  A page elsewhere can point its own name to this machine's address; to a browser, the
-  service is then of the page's origin (DNS rebinding).
+  Prevents DNS rebinding: a site can point its own name to this machine, and browsers
+  then treat the service as part of that site's origin.
   """
 
   def __init__(self, app: ASGIApp):
@@ -25,7 +25,7 @@ class LoopbackHosts:
     answer = self._app
     if scope['type'] == 'http':
       host = Headers(scope=scope).get('host')
-      # HTTP/1.0 clients may leave it out; browsers never do.
+      # HTTP/1.0 clients may omit it; browsers never do.
       if host is not None and not LOOPBACK.fullmatch(host):
         detail = (
           f'Host is {host[:80]!r}; only localhost, 127.0.0.1 and [::1] are served'
@@ -37,8 +37,8 @@ class LoopbackHosts:
 def is_foreign(headers: Headers) -> bool:
   """Returns whether a page from another origin sent the request.
 
-  Sec-Fetch-Site decides where it is sent: proxies that change the Host leave it alone.
-  Otherwise the Origin must match the Host. Programs send neither.
+  If Sec-Fetch-Site is present it decides, since proxies that change the Host do not
+  change it. Otherwise the Origin must match the Host. Programs send neither.
   """
   if site := headers.get('sec-fetch-site'):
     return site not in ('same-origin', 'none')

@@ -1,4 +1,4 @@
-"""Reads request bodies, JSON or multipart."""
+"""Parses request bodies, JSON or multipart."""
 
 import codecs
 import itertools
@@ -12,23 +12,23 @@ from rahf.fileio import strict_json
 from rahf.service import base64_text, forms
 from rahf.service.messages import ScoreForm, ScoreRequest
 
-# Strings, colons and brackets in the JSON: millions in a small body take gigabytes.
+# Limit on strings, colons and brackets in the JSON: parsing millions takes gigabytes.
 MOST_TOKENS = 60
-# The end of a string may be missing, so that its rest is not searched repeatedly.
+# Also matches unterminated strings; otherwise their rest would be searched repeatedly.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{:]', re.DOTALL)
-# How PNG, JPEG and WEBP files begin in base64, and how URLs do.
+# How PNG, JPEG and WEBP files start in base64, and how URLs start.
 TEXT = re.compile(rb'iVBORw0KGgo|/9j/|UklGR|(?i:data:|https?://)')
 
 JSON, MULTIPART = 'application/json', 'multipart/form-data'
 
 
-class Asked(NamedTuple):
-  """What a request asks for.
+class ParsedRequest(NamedTuple):
+  """A parsed request.
 
   Attributes:
-    image: bytes of a file.
+    image: the bytes of a file.
     prompt: the text the image was made from.
-    maps: whether the heatmaps are wanted.
+    maps: whether to return heatmaps.
   """
 
   image: bytes
@@ -36,25 +36,25 @@ class Asked(NamedTuple):
   maps: bool
 
 
-def read(content_type: str, body: bytes) -> Asked:
-  """Reads a body, JSON or multipart.
+def read(content_type: str, body: bytes) -> ParsedRequest:
+  """Parses a body, JSON or multipart.
 
   Raises:
-    InputError: it is damaged, or a field is missing, unknown, given twice or of the
+    InputError: it is malformed, or a field is missing, unknown, given twice or of the
       wrong type.
   """
   if not body:
     raise InputError('the body is empty')
   try:
     if kind(content_type) == JSON:
-      asked = ScoreRequest.model_validate(_members(body))
-      found = Asked(_from_base64(asked.image), asked.prompt, asked.maps)
+      fields = ScoreRequest.model_validate(_json_fields(body))
+      found = ParsedRequest(_from_base64(fields.image), fields.prompt, fields.maps)
     else:
-      form = ScoreForm.model_validate(_fields(content_type, body))
-      found = Asked(form.image, form.prompt, form.maps)
+      form = ScoreForm.model_validate(_form_fields(content_type, body))
+      found = ParsedRequest(form.image, form.prompt, form.maps)
   except pydantic.ValidationError as error:
     problems = error.errors(include_url=False, include_context=False)
-    raise InputError('; '.join(map(_in_words, problems))) from None
+    raise InputError('; '.join(map(_describe, problems))) from None
   _check(found)
   return found
 
@@ -64,17 +64,17 @@ def kind(content_type: str) -> str:
   return content_type.partition(';')[0].strip().lower()
 
 
-def _members(body: bytes) -> dict[str, Any]:
-  """Reads flat JSON; nested or large objects are refused before they are built."""
+def _json_fields(body: bytes) -> dict[str, Any]:
+  """Parses flat JSON; refuses nested or large objects before building them."""
   if b'\0' in body:
-    raise InputError('the body has NUL bytes, as UTF-16 has; send UTF-8')
+    raise InputError('the body contains NUL bytes; send UTF-8, not UTF-16')
   starts = (body[token.start()] for token in TOKEN.finditer(body))
   outline = bytes(itertools.islice(starts, MOST_TOKENS))
   if len(outline) == MOST_TOKENS:
     raise InputError(f'too many fields; the fields are {_names(ScoreRequest)}')
   if b'[' in outline or outline.count(b'{') > 1:
     raise InputError(
-      'a list or an object where a plain value belongs; a request has one image'
+      'a list or an object instead of a plain value; send one image per request'
     )
   try:
     found = strict_json.parse(body.decode('utf-8-sig'))
@@ -89,10 +89,10 @@ def _members(body: bytes) -> dict[str, Any]:
   return found
 
 
-def _fields(content_type: str, body: bytes) -> dict[str, bytes]:
+def _form_fields(content_type: str, body: bytes) -> dict[str, bytes]:
   found = forms.read(content_type, body, lambda name: _check_name(name, ScoreForm))
   if 'prompt' in found:
-    # The prompt may have been sent as a file.
+    # The prompt may be a text file that starts with a byte order mark.
     found['prompt'] = found['prompt'].removeprefix(codecs.BOM_UTF8)
   return found
 
@@ -114,19 +114,19 @@ def _from_base64(text: str) -> bytes:
     raise InputError(f'image: {error}') from None
 
 
-def _check(asked: Asked) -> None:
-  """Refuses values that are well-formed but surely not what was meant."""
-  if TEXT.match(asked.image):
+def _check(request: ParsedRequest) -> None:
+  """Refuses values that are well-formed but obviously mistakes."""
+  if TEXT.match(request.image):
     raise InputError(
-      f'image: text ({asked.image[:12]!r}…), not a file; in a form send the file '
+      f'image: text ({request.image[:12]!r}…), not a file; in a form send the file '
       'itself, in JSON its base64, encoded once'
     )
-  if not asked.prompt.strip():
+  if not request.prompt.strip():
     raise InputError('prompt: it is empty; send the text the image was made from')
-  if '\0' in asked.prompt:
-    raise InputError('prompt: it has NUL characters, as UTF-16 has; send UTF-8')
+  if '\0' in request.prompt:
+    raise InputError('prompt: it contains NUL characters; send UTF-8, not UTF-16')
 
 
-def _in_words(problem: Any) -> str:
+def _describe(problem: Any) -> str:
   where = '.'.join(map(str, problem['loc']))
   return f'{where}: {problem["msg"]}' if where else problem['msg']

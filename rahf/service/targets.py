@@ -1,4 +1,4 @@
-"""Requests in forms that routes do not know: absolute targets, and HEAD."""
+"""Handles request forms that the router does not know: absolute targets and HEAD."""
 
 import re
 from urllib.parse import unquote
@@ -9,11 +9,11 @@ _ABSOLUTE = re.compile(rb'https?://([^/]*)(/.*)?', re.IGNORECASE)
 
 
 class Targets:
-  """Serves absolute-form targets, and HEAD wherever there is GET.
+  """Serves absolute-form targets, and HEAD for every GET route.
 
-  A client that takes the service for its proxy sends GET http://host/path. The host in
-  the target then replaces the Host header (RFC 9112, section 3.2.2). Answers to HEAD
-  are those to GET; the server leaves out the body.
+  A client that treats the service as a proxy sends GET http://host/path. The host in
+  the target then replaces the Host header (RFC 9112, section 3.2.2). HEAD is answered
+  like GET; the server omits the body.
   """
 
   def __init__(self, app: ASGIApp):

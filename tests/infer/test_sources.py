@@ -76,13 +76,13 @@ def test_a_file_that_changes_while_it_is_read(now, tmp_path):
 
 def test_an_input_of_as_many_rows_that_changed(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
-  run_work = infer._Work.run
+  run_work = infer._Worker.run
 
   def run_and_rename(self):
     run_work(self)
     (folder / '000.png').rename(folder / '999.png')
 
-  monkeypatch.setattr(infer._Work, 'run', run_and_rename)
+  monkeypatch.setattr(infer._Worker, 'run', run_and_rename)
   with pytest.raises(InputError, match='images changed while being read'):
     run(job(folder))
   assert not (tmp_path / 'out/results.jsonl').exists()
@@ -111,7 +111,7 @@ def test_parts_left_undone_are_not_waited_for(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
   monkeypatch.setattr(Source, 'read', lambda *_: iter(()))
   monkeypatch.setattr(infer, 'wait_until', no_wait)
-  with pytest.raises(AssertionError, match='a part was left undone'):
+  with pytest.raises(AssertionError, match='a part is missing'):
     run(job(folder))
 
 

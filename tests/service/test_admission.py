@@ -1,4 +1,4 @@
-"""Who is let in: large and slow bodies, full queues, senders that leave."""
+"""Admission: large and slow bodies, full queues, clients that disconnect."""
 
 import base64
 import functools
@@ -30,7 +30,7 @@ def test_a_large_body_is_refused_before_it_is_read(port):
     assert connection.recv(99).startswith(b'HTTP/1.1 413')
 
 
-def test_a_large_body_of_unknown_length_is_refused_on_the_way(port):
+def test_a_large_body_of_unknown_length_is_refused_while_it_arrives(port):
   def endless():
     for _ in range(40):
       yield b'x' * 10_000
@@ -59,7 +59,7 @@ def test_fields_in_the_query_are_refused(port):
   assert answer.json['detail'].startswith('the query is not read')
 
 
-def test_a_path_that_ends_in_a_slash(port):
+def test_a_trailing_slash(port):
   body = {'image': base64.b64encode(make_image()).decode(), 'prompt': 'a'}
   for path, status in (('/score/', 200), ('/health/', 307)):
     method = 'POST' if path == '/score/' else 'GET'
@@ -73,7 +73,7 @@ def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
     gate = Gate(engine, monkeypatch)
     call = functools.partial(ask_json, port, make_image())
     futures = together(call, call)
-    wait_until(lambda: engine.measures.exposition().count(b'requests_in_work 2.0'))
+    wait_until(lambda: engine.metrics.exposition().count(b'requests_in_work 2.0'))
     answer = call()
     assert answer.status == 429
     assert int(answer.headers['Retry-After']) > 0
@@ -89,7 +89,7 @@ def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
 
 
 def begin(port: int, text: bytes, length: int) -> socket.socket:
-  """Sends a request whose body does not end."""
+  """Sends a request whose body is incomplete."""
   connection = socket.create_connection(('127.0.0.1', port), timeout=30)
   connection.sendall(
     b'POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
@@ -99,10 +99,10 @@ def begin(port: int, text: bytes, length: int) -> socket.socket:
 
 
 def in_work(engine: Engine, number: int) -> bool:
-  return b'requests_in_work %.1f' % number in engine.measures.exposition()
+  return b'requests_in_work %.1f' % number in engine.metrics.exposition()
 
 
-def test_slow_senders_keep_nobody_out(engine):
+def test_slow_senders_block_nobody(engine):
   with running(engine, Limits(queue=1)) as port:
     slow = [begin(port, b'{', 10) for _ in range(5)]
     wait_until(lambda: in_work(engine, 5))
@@ -112,14 +112,14 @@ def test_slow_senders_keep_nobody_out(engine):
     wait_until(lambda: in_work(engine, 0))
 
 
-def test_bodies_that_are_coming_are_bounded(engine):
+def test_incoming_bodies_are_bounded(engine):
   with running(engine, Limits(queue=2, body=10_000)) as port:
     slow = [begin(port, b'x' * 9_000, 10_000) for _ in range(2)]
     wait_until(lambda: in_work(engine, 2))
     answer = ask_json(port, make_image())
     assert (answer.status, answer.json['detail']) == (
       429,
-      'too much is being sent at once',
+      'too much data is being sent at once',
     )
     for connection in slow:
       connection.close()
@@ -127,7 +127,7 @@ def test_bodies_that_are_coming_are_bounded(engine):
     assert ask_json(port, make_image()).status == 200
 
 
-def test_who_hangs_up_is_not_computed(engine, monkeypatch):
+def test_requests_of_disconnected_clients_are_dropped(engine, monkeypatch):
   with running(engine) as port:
     gate = Gate(engine, monkeypatch)
     (first,) = together(functools.partial(ask_json, port, make_image()))

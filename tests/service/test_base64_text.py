@@ -1,4 +1,4 @@
-"""Base64 in all forms in which programs write it, and what is not base64."""
+"""All common forms of base64, and invalid base64."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ LINES = textwrap.wrap(TEXT, 76)
     'data:image/png;base64,' + TEXT.replace('+', '%2B').replace('/', '%2F'),
   ],
 )
-def test_all_common_forms_are_taken(text):
+def test_all_common_forms_are_accepted(text):
   assert decode(text) == BYTES
 
 
@@ -48,14 +48,14 @@ def test_padding_may_be_missing(length):
     (TEXT[:10] + '☃', "'☃' is character 11"),
     (TEXT[:10] + '=' + TEXT[11:], "'=' is character 11"),
     (str(TEXT.encode()), '"\'" is character 2'),
-    (TEXT + '=', 'not whole base64: 342 characters and 3 of padding'),
-    ('YQ=', 'not whole base64: 2 characters and 1 of padding'),
-    ('YWFhY', 'not whole base64: 5 characters and 0 of padding'),
+    (TEXT + '=', 'incomplete base64: 342 characters and 3 of padding'),
+    ('YQ=', 'incomplete base64: 2 characters and 1 of padding'),
+    ('YWFhY', 'incomplete base64: 5 characters and 0 of padding'),
     ('data:image/png,abcd', "it is a data URL without ';base64,'"),
     ('data:abcd', "it is a data URL without ';base64,'"),
-    ('https://host.example/a.png', 'it is a URL, and the service fetches nothing'),
+    ('https://host.example/a.png', 'it is a URL, and the service does not fetch'),
   ],
 )
-def test_what_is_not_base64_is_named(text, message):
+def test_invalid_base64_is_explained(text, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     decode(text)

@@ -1,10 +1,10 @@
-"""Batches: what waits is taken together, in order, as far as it pays."""
+"""Waiting items are batched in order, without too much padding."""
 
 import threading
 
 import pytest
 
-from rahf.service.batcher import Batcher, take
+from rahf.service.batcher import Batcher, next_batch_size
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from rahf.service.batcher import Batcher, take
   ],
 )
 def test_no_batch_is_more_than_half_padding(waiting, taken):
-  assert take(waiting, (1, 2, 8, 32)) == taken
+  assert next_batch_size(waiting, (1, 2, 8, 32)) == taken
 
 
 def test_the_smallest_size_may_be_more_than_half_padding():
-  assert take(1, (8, 32)) == 1
+  assert next_batch_size(1, (8, 32)) == 1
 
 
 class Recorder:
-  """Doubles numbers; the first batch waits to be let go."""
+  """Doubles numbers; batches wait until `go` is set."""
 
   def __init__(self):
     self.batches, self.started, self.go = [], threading.Event(), threading.Event()
@@ -52,7 +52,7 @@ def recorder():
 
 @pytest.fixture
 def busy(recorder):
-  """A batcher that works on one item until the recorder is let go."""
+  """A batcher that is busy with one item until the recorder's `go` is set."""
   batcher = Batcher(recorder, (1, 4))
   first = batcher.submit(0)
   assert recorder.started.wait(30)
@@ -62,7 +62,7 @@ def busy(recorder):
   assert batcher.stop(30)
 
 
-def test_what_comes_meanwhile_is_joined_in_order(busy, recorder):
+def test_items_that_arrive_meanwhile_are_batched_in_order(busy, recorder):
   futures = [busy.submit(number) for number in range(1, 7)]
   assert busy.waiting == 6
   recorder.go.set()
@@ -70,7 +70,7 @@ def test_what_comes_meanwhile_is_joined_in_order(busy, recorder):
   assert recorder.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_who_gave_up_is_left_out(busy, recorder):
+def test_cancelled_items_are_left_out(busy, recorder):
   futures = [busy.submit(number) for number in range(1, 5)]
   assert futures[1].cancel()
   recorder.go.set()
@@ -78,7 +78,7 @@ def test_who_gave_up_is_left_out(busy, recorder):
   assert recorder.batches == [[0], [1, 3, 4]]
 
 
-def test_an_error_is_that_of_its_batch(busy, recorder):
+def test_an_error_affects_only_its_batch(busy, recorder):
   bad, beside = busy.submit('bad'), busy.submit(1)
   recorder.go.set()
   for future in (bad, beside):
@@ -87,7 +87,7 @@ def test_an_error_is_that_of_its_batch(busy, recorder):
   assert busy.submit(3).result(30) == 6
 
 
-def test_stop_finishes_what_waits(busy, recorder):
+def test_stop_finishes_waiting_items(busy, recorder):
   futures = [busy.submit(number) for number in range(1, 4)]
   assert not busy.stop(0)
   with pytest.raises(RuntimeError, match='stopped'):
@@ -108,11 +108,11 @@ def test_a_batch_may_wait_to_fill_up(recorder):
   assert last.result(0) == 6
 
 
-def test_in_a_hurry_no_batch_waits_to_fill_up(recorder):
+def test_after_stop_waiting_no_batch_waits_to_fill_up(recorder):
   recorder.go.set()
   batcher = Batcher(recorder, (1, 2), wait=30)
   before = batcher.submit(1)
-  batcher.hurry()
+  batcher.stop_waiting()
   assert before.result(20) == 2
   assert batcher.submit(2).result(20) == 4
   assert batcher.stop(20)

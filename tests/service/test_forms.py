@@ -1,4 +1,4 @@
-"""Multipart forms: encodings of parts, and forms that are cut short."""
+"""Multipart forms: encodings of parts, and truncated forms."""
 
 import base64
 import binascii
@@ -33,21 +33,21 @@ def read(*parts: bytes) -> dict[str, bytes]:
     ('quoted-printable', binascii.b2a_qp),
   ],
 )
-def test_transfer_encodings_are_undone(coding, encode):
+def test_transfer_encodings_are_decoded(coding, encode):
   header = f'Content-Transfer-Encoding: {coding}'
   assert read(part('image', encode(IMAGE), header)) == {'image': IMAGE}
 
 
 def test_other_transfer_encodings_are_refused():
   for coding, message in (
-    ('x-rot13', "prompt: its Content-Transfer-Encoding 'x-rot13' is not known"),
+    ('x-rot13', "prompt: unknown Content-Transfer-Encoding 'x-rot13'"),
     ('base64', "prompt: not base64: ' ' is character 2"),
   ):
     with pytest.raises(InputError, match=message):
       read(part('prompt', b'a red circle', f'Content-Transfer-Encoding: {coding}'))
 
 
-def test_names_of_files_do_not_matter():
+def test_file_names_do_not_matter():
   for name in ('猫.png', 'a"b".png', '../a.png', '', 'a' * 3000):
     escaped = name.replace('"', '\\"')
     disposition = f'form-data; name="image"; filename="{escaped}"'
@@ -55,8 +55,8 @@ def test_names_of_files_do_not_matter():
     assert read(head + IMAGE + b'\r\n') == {'image': IMAGE}
 
 
-def test_a_form_that_is_cut_short_is_refused():
-  """Wherever it ends: else a form without its last field would be a whole one."""
+def test_a_truncated_form_is_refused():
+  """Otherwise a form without its last field would look complete."""
   whole = part('image', b'abc') + part('prompt', b'a') + part('maps', b'0') + b'--x--'
   assert forms.read(KIND, whole, lambda name: None).keys() == {
     *('image', 'prompt', 'maps')
@@ -66,8 +66,8 @@ def test_a_form_that_is_cut_short_is_refused():
       forms.read(KIND, whole[:end], lambda name: None)
 
 
-def test_a_field_that_is_there_twice_is_refused():
-  with pytest.raises(InputError, match='prompt: there twice'):
+def test_a_repeated_field_is_refused():
+  with pytest.raises(InputError, match='prompt: given twice'):
     read(part('prompt', b'a'), part('image', b''), part('prompt', b'a'))
 
 
@@ -76,20 +76,20 @@ def test_a_part_without_a_name_is_refused():
     read(b'--x\r\nContent-Type: text/plain\r\n\r\na\r\n')
 
 
-def asked(image: bytes, prompt: bytes) -> reading.Asked:
+def parse(image: bytes, prompt: bytes) -> reading.ParsedRequest:
   body = part('image', image) + part('prompt', prompt) + b'--x--\r\n'
   return reading.read(KIND, body)
 
 
 def test_prompts_from_text_files():
-  """As Windows writes them: with a byte order mark, which is not of the prompt."""
-  assert asked(IMAGE, b'\xef\xbb\xbfa cat').prompt == 'a cat'
+  """Windows writes them with a byte order mark, which is not part of the prompt."""
+  assert parse(IMAGE, b'\xef\xbb\xbfa cat').prompt == 'a cat'
   for prompt, message in (
     ('a cat'.encode('utf-16'), 'prompt: Input should be a valid string'),
-    ('a cat'.encode('utf-16-le'), 'prompt: it has NUL characters'),
+    ('a cat'.encode('utf-16-le'), 'prompt: it contains NUL characters'),
   ):
     with pytest.raises(InputError, match=message):
-      asked(IMAGE, prompt)
+      parse(IMAGE, prompt)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_prompts_from_text_files():
     b'https://host.example/a.png',
   ],
 )
-def test_text_where_a_file_belongs_is_refused(image):
+def test_text_instead_of_a_file_is_refused(image):
   with pytest.raises(InputError, match=r'image: text .* not a file; in a form send'):
-    asked(image, b'a')
+    parse(image, b'a')

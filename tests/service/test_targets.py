@@ -1,4 +1,4 @@
-"""HEAD, and targets that name a host."""
+"""HEAD requests, and targets with a host."""
 
 import http.client
 import socket
@@ -10,7 +10,7 @@ from served import ask, make_image
 
 
 def exchange(port: int, request: str) -> tuple[int, bytes]:
-  """Sends a request as it is; returns the status and the body."""
+  """Sends a raw request; returns the status and the body."""
   with socket.create_connection(('127.0.0.1', port), timeout=30) as connection:
     connection.sendall(request.encode())
     response = http.client.HTTPResponse(connection)
@@ -24,7 +24,7 @@ def test_head_is_get_without_the_body(port, path):
   assert (got.status, head.status) == (200, 200)
   assert (len(got.body) > 0, len(head.body)) == (True, 0)
   assert head.headers['Content-Type'] == got.headers['Content-Type']
-  if path != '/metrics':  # Which differ from one to the next.
+  if path != '/metrics':  # They change between requests.
     assert int(head.headers['Content-Length']) == len(got.body)
 
 
@@ -35,7 +35,7 @@ def test_head_where_there_is_no_get(port):
 
 @pytest.mark.parametrize('target', ['http://{}/health', 'HTTP://{}/%68ealth?a=b'])
 @pytest.mark.parametrize('host', ['127.0.0.1', 'localhost:8000', '[::1]:1'])
-def test_targets_may_name_this_machine(port, target, host):
+def test_targets_with_a_loopback_host(port, target, host):
   request = f'GET {target.format(host)} HTTP/1.1\r\nHost: evil.example\r\n\r\n'
   status, body = exchange(port, request)
   assert (status, b'"ready"' in body) == (200, True)
@@ -44,7 +44,7 @@ def test_targets_may_name_this_machine(port, target, host):
 @pytest.mark.parametrize(
   'host', ['evil.example', 'localhost@evil.example', 'localhost.evil.example', '[', '']
 )
-def test_targets_that_name_another_host_are_refused(port, host):
+def test_targets_with_another_host_are_refused(port, host):
   request = f'GET http://{host}/health HTTP/1.1\r\nHost: localhost\r\n\r\n'
   status, body = exchange(port, request)
   assert (status, f'Host is {host!r}'.encode() in body) == (421, True)
@@ -67,7 +67,7 @@ def test_the_origin_must_be_the_host_of_the_target(port):
 
 
 def test_a_proxy_s_health_check_without_a_host(port):
-  """As HAProxy sends it by default."""
+  """HAProxy sends this by default."""
   status, body = exchange(port, 'GET /metrics HTTP/1.0\r\n\r\n')
   assert status == 200
   assert [*text_string_to_metric_families(body.decode())]
