@@ -20,8 +20,13 @@ OTHERS = (
   *('.tif', '.tiff'),
 )
 
+try:
+  from lzma import LZMAError
+except ImportError:  # Python may be built without; then it opens no .xz either.
+  LZMAError = tarfile.TarError
+
 # What a damaged tar archive raises.
-TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
+TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, LZMAError)
 # Of an image, and of its prompt; what is larger is neither.
 MOST_BYTES, MOST_TEXT = 2**28, 2**20
 
@@ -85,7 +90,7 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
   """Yields the members of a tar archive; the archive itself keeps none of them.
 
   Raises:
-    tarfile.ReadError: it has no end.
+    tarfile.ReadError: it has no end, or something follows it.
   """
   while member := tar.next():
     tar.members.clear()
@@ -94,6 +99,13 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
   tar.fileobj.seek(tar.offset)
   if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
     raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+  # Only zeros fill it up; of archives joined by cat, tarfile reads the first alone.
+  while rest := tar.fileobj.read(tarfile.RECORDSIZE):
+    if rest.strip(tarfile.NUL):
+      raise tarfile.ReadError(
+        f'more follows its end at byte {tar.offset}; cat does not join archives, tar '
+        '--concatenate does'
+      )
 
 
 class Folder:
