@@ -25,7 +25,12 @@ _BATCH_ROWS = 32
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+  return (
+    pa.types.is_binary(kind)
+    or pa.types.is_large_binary(kind)
+    or pa.types.is_binary_view(kind)
+    or pa.types.is_fixed_size_binary(kind)
+  )
 
 
 def _is_file(kind: pa.DataType) -> bool:
@@ -34,7 +39,11 @@ def _is_file(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-  return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+  return (
+    pa.types.is_string(kind)
+    or pa.types.is_large_string(kind)
+    or pa.types.is_string_view(kind)
+  )
 
 
 KINDS: dict[str, Callable[[pa.DataType], bool]] = {
@@ -45,6 +54,11 @@ KINDS: dict[str, Callable[[pa.DataType], bool]] = {
   'list': pa.types.is_nested,
   'file': _is_file,
 }
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+  """Returns the type of values, which a column may refer to by number."""
+  return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 class Row(NamedTuple):
@@ -116,9 +130,7 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
       )
     require(path, file, kinds, remedy)
   for name, kind in kinds.items():
-    there = fields[name]
-    if pa.types.is_dictionary(there):
-      there = there.value_type
+    there = _value_type(fields[name])
     # A column of which nothing is known has no type.
     if not (pa.types.is_null(there) or KINDS[kind](there)):
       raise InputError(f'{path}: column {name} is {there}, no {kind}; {remedy}')
@@ -181,7 +193,7 @@ def tables(
 
 def _decoded(schema: pa.Schema) -> pa.Schema:
   return pa.schema(
-    [f.with_type(pa.string()) if _is_bytes(f.type) else f for f in schema]
+    [f.with_type(pa.string()) if _is_bytes(_value_type(f.type)) else f for f in schema]
   )
 
 
