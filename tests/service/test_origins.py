@@ -59,6 +59,7 @@ def test_a_long_name_is_not_repeated(port):
     ({'Origin': 'http://localhost:81'}, True),
     ({'Origin': 'https://evil.example'}, True),
     ({'Origin': 'null'}, True),
+    ({'Origin': 'http://[::1'}, True),
     # Behind a proxy that gives its own Host.
     ({'Origin': 'https://own.example', 'Sec-Fetch-Site': 'same-origin'}, False),
   ],
