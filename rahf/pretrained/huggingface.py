@@ -22,7 +22,13 @@ from rahf.pretrained.torch_archive import open_torch
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
-DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+DTYPES = {
+  'F64': 'float64',
+  'F32': 'float32',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'I64': 'int64',
+}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 VIT_IGNORED = {
   'pooler.': 'pooler of the class token',
@@ -94,7 +100,7 @@ def read_tensors(directory: epath.Path) -> dict[str, Weight]:
     InputError: there are none, or they do not hold what the index says.
   """
   for single, index, read in (
-    (SINGLE, INDEX, _header),
+    (SINGLE, INDEX, read_safetensors),
     (PICKLE, PICKLE_INDEX, read_torch),
   ):
     if (directory / single).exists():
@@ -137,7 +143,12 @@ def _read_sharded(
   return tensors
 
 
-def _header(path: epath.Path) -> dict[str, Weight]:
+def read_safetensors(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a safetensors file.
+
+  Raises:
+    InputError: it is damaged, or holds arrays of other types than `DTYPES`.
+  """
   refuse_pointer(path)
   file, tensors = local_file(path), {}
   try:

@@ -39,6 +39,10 @@ RESCUE = (
   'with torch.save'
 )
 
+# Lists among the attributes of TorchScript modules, none of which are weights.
+SCRIPT_LISTS = ('build_intlist', 'build_doublelist', 'build_boollist')
+SCRIPT_DEPTH = 50  # Levels of modules.
+
 PIECE = 1 << 20  # Bytes that are read at a time where nothing is kept.
 
 
@@ -224,6 +228,31 @@ class _StorageType(_Note):
   dtype: np.dtype
 
 
+def _no_list(_: Any) -> None:
+  """Stands for a list of numbers."""
+
+
+class _ScriptModule:
+  """Stands for a module of TorchScript; its code, beside the pickle, is not read."""
+
+  attributes: dict[str, Any] | None = None
+
+  def __setstate__(self, state: Any) -> None:
+    if self.attributes is not None or not isinstance(state, dict):
+      raise TypeError('the state of a TorchScript module is one dict')
+    self.attributes = state
+
+  def tensors(self, prefix: str = '', depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yields all tensors below the module by their names in a state dict."""
+    if depth > SCRIPT_DEPTH:
+      raise ValueError('its modules are nested without end')
+    for name, value in (self.attributes or {}).items():
+      if isinstance(value, Tensor):
+        yield f'{prefix}{name}', value
+      elif isinstance(value, _ScriptModule):
+        yield from value.tensors(f'{prefix}{name}.', depth + 1)
+
+
 class _Unpickler(pickle.Unpickler):
   """Builds dicts, numbers, strings and `Tensor`; refuses everything else by name."""
 
@@ -240,6 +269,10 @@ class _Unpickler(pickle.Unpickler):
       return self._parameter
     if module == 'torch' and name in STORAGES:
       return _StorageType(jnp.dtype(STORAGES[name]))
+    if module == '__torch__' or module.startswith('__torch__.'):
+      return _ScriptModule
+    if module == 'torch.jit._pickle' and name in SCRIPT_LISTS:
+      return _no_list
     if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
       self._archive.fail(f'refers to {module}.{name}, which was not run: {DENSE}')
     self._archive.fail(
@@ -287,10 +320,11 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
   """Returns the tensors of a state dict by name, unread.
 
   The state dict may be all that was saved, or lie in a dict as 'model' or
-  'state_dict'.
+  'state_dict'. Of a TorchScript file, such as OpenAI's CLIP, only tensors are read.
 
   Args:
-    path: a file that `torch.save` of PyTorch 1.6 or newer wrote, local or gs://.
+    path: a file that `torch.save` of PyTorch 1.6 or newer wrote, or `torch.jit.save`;
+      local or gs://.
 
   Raises:
     ArchiveError: it is something else, damaged, or its pickle would do more than
@@ -298,6 +332,11 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
   """
   archive = Archive(path)
   state = archive.load()
+  if isinstance(state, _ScriptModule):
+    try:
+      return dict(state.tensors())
+    except ValueError as error:
+      archive.fail(f'is damaged: {error}')
   if isinstance(state, dict):
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state
