@@ -19,11 +19,7 @@ from rahf.models.clip import SIZES, CLIPConfig, TowerConfig, abstract_params
 from rahf.pretrained import hf_config
 from rahf.pretrained.clip_names import IGNORED, clip_table, split_fused
 from rahf.pretrained.hf_names import place
-from rahf.pretrained.huggingface import (
-  read_safetensors,
-  read_tensors,
-  read_torch,
-)
+from rahf.pretrained.huggingface import read_tensors, read_weights
 from rahf.pretrained.source import Source, Weight
 
 GELUS = {
@@ -69,7 +65,7 @@ def is_clip(path: epath.Path) -> bool:
   """Returns whether a file or directory looks like a CLIP of any of the three kinds."""
   if not path.is_dir():
     try:
-      return _tensors(path).keys() >= CLIP_ARRAYS
+      return read_weights(path).keys() >= CLIP_ARRAYS
     except InputError:  # Other readers say better what is wrong.
       return False
   if (path / 'config.json').exists():
@@ -143,7 +139,7 @@ def _check_size(config: hf_config.Config, field: str, default: int, found: int) 
 
 def _open_openai(path: epath.Path, file: epath.Path, given: Towers) -> Source:
   """Opens a file in OpenAI's names; `path` is what the user named."""
-  tensors = _tensors(file)
+  tensors = read_weights(file)
   if any(name.startswith('vision_model.') for name in tensors):
     raise InputError(
       f'{file} holds a CLIP in the names of Hugging Face; give its directory, which '
@@ -165,12 +161,6 @@ def _open_openai(path: epath.Path, file: epath.Path, given: Towers) -> Source:
     _check_known(path, name, getattr(sizes, name).width, tower)
   weights, ignored, sizes = _place(path, tensors, unseen)
   return _source(kind, path, weights, ignored, sizes)
-
-
-def _tensors(file: epath.Path) -> Mapping[str, Weight]:
-  with file.open('rb') as stream:
-    archive = stream.read(4) == b'PK\x03\x04'
-  return read_torch(file) if archive else read_safetensors(file)
 
 
 def _published(sizes: CLIPConfig) -> Towers:

@@ -13,14 +13,16 @@ from rahf.models.vit import ViTConfig
 from rahf.pretrained.clip import NOTHING_KNOWN, Towers, is_clip, open_clip
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
+from rahf.pretrained.resnet import is_resnet, open_resnet
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
   'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5, '
-  'ViT or CLIP (config.json and model.safetensors), a CLIP of OpenAI or OpenCLIP, or '
-  'the PyTorch RAHF checkpoint (a .pt file, or a directory of it)'
+  'ViT, CLIP or ResNet (config.json and model.safetensors), a CLIP of OpenAI or '
+  'OpenCLIP, a ResNet of torchvision or timm, or the PyTorch RAHF checkpoint (a .pt '
+  'file, or a directory of it)'
 )
 
 
@@ -70,6 +72,8 @@ def _open_directory(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> 
     return _open_rahf(found, vit)
   if is_clip(path):
     return open_clip(path, towers)
+  if is_resnet(path):
+    return open_resnet(path)
   if (path / 'config.json').exists():
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())
@@ -98,7 +102,9 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Sourc
         f'{path} is damaged, perhaps cut off: {error}; copy it again'
       ) from None
     if any(name.endswith('/data.pkl') for name in names):
-      return open_clip(path, towers) if is_clip(path) else _open_rahf(path, vit)
+      if is_clip(path):
+        return open_clip(path, towers)
+      return open_resnet(path) if is_resnet(path) else _open_rahf(path, vit)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
     raise InputError(
@@ -114,6 +120,8 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Sourc
   if start[8:9] == b'{':
     if is_clip(path):
       return open_clip(path, towers)
+    if is_resnet(path):
+      return open_resnet(path)
     raise InputError(
       f'{path} seems to be a safetensors file; give its directory, which must hold '
       'config.json too'

@@ -183,3 +183,10 @@ def read_torch(path: epath.PathLike) -> dict[str, Weight]:
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
     for name, tensor in open_torch(path).items()
   }
+
+
+def read_weights(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a file of either format, which its first bytes tell."""
+  with path.open('rb') as file:
+    archive = file.read(4) == b'PK\x03\x04'
+  return read_torch(path) if archive else read_safetensors(path)

@@ -39,6 +39,8 @@ class Source:
     tasks: what stood in front of the prompt in each text that the weights were trained
       with, where that differs from rahf's own.
     joined_words: whether prompts were read as their words, joined by single spaces.
+    collections: what is not a parameter, such as statistics of batch norms, by the
+      name of Flax's collection and our path in it.
   """
 
   kind: str
@@ -49,3 +51,4 @@ class Source:
   licence: str = ''
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
+  collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)
