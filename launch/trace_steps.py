@@ -2,8 +2,8 @@
 
   python launch/trace_steps.py --config=configs/augmented_prompt.py [--out=profile]
 
-Random data, so that the trace shows the devices' work and nothing of the input
-pipeline. Any field can be changed, as in --config.train.batch_size=8.
+The data are random, so that the trace shows the devices without the input pipeline.
+Flags can override any field, as in --config.train.batch_size=8.
 """
 
 import sys
@@ -20,7 +20,7 @@ from rahf.training.batch_spec import random_batch
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
 )
-_OUT = flags.DEFINE_string('out', 'profile', 'The folder that the trace goes to.')
+_OUT = flags.DEFINE_string('out', 'profile', 'The output folder.')
 _STEPS = flags.DEFINE_integer('steps', 5, 'Steps in the trace.', lower_bound=1)
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'As of rahf.main: run on all hosts.')
 

@@ -42,11 +42,11 @@ def main(
     prompts = source.prompts
     # In the table's order.
     images = {
-      uid: source.places[uid][0]
+      uid: source.locations[uid][0]
       for uid in uids
       if uid in prompts
-      and uid in source.places
-      and source.places[uid][0].suffix.lower() in SUFFIXES
+      and uid in source.locations
+      and source.locations[uid][0].suffix.lower() in SUFFIXES
     }
     _note_left_out(source, [uid for uid in uids if uid not in images])
     if not images:

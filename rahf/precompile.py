@@ -20,7 +20,7 @@ from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
 from rahf.runtime import sharding
 from rahf.tasks import make_task
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 from rahf.training.setup import Setup, set_up
 
 # Any two ids compile to the same program.
@@ -90,8 +90,10 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
 
   train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
   length = config.data.target_length
-  predict = jax.jit(
-    make_predict(setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather),
+  eval_step = jax.jit(
+    make_eval_step(
+      setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather
+    ),
     out_shardings=replicated,
   )
   with jax.set_mesh(mesh):
@@ -102,7 +104,7 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
       loop_trips=1,
     )
     inference = measure(
-      predict,
+      eval_step,
       (states.abstract.params, batch(config.eval.batch_size)),
       mesh,
       # The decoder's loop ends when all sequences have.

@@ -252,7 +252,7 @@ def test_a_kill_between_the_renames_loses_nothing(
     (['outputs', 'scores'], [{'name': 'beauty'}], r"has the scores \['beauty'\]"),
     (['preprocessing', 'text', 'tasks'], ['q: '], 'has the task strings'),
     (['outputs', 'keywords', 'decoder'], 'x', "has the decoder 'x'"),
-    (['architecture', 't5', 'vocab_size'], 16, 'pieces, the embedding table'),
+    (['architecture', 't5', 'vocab_size'], 16, 'pieces, but the embedding table'),
     (['architecture', 't5', 'width'], 24, r'F32\[16.* the model has F32\[.*24'),
     (['architecture', 'keep_class_token'], 3.5, 'is damaged'),
   ],

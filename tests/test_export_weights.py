@@ -147,14 +147,14 @@ def test_scoring_an_image_is_what_the_network_says(model):
   signed = jnp.asarray(codec.to_signed(image[None].astype(np.float32) / 255))
 
   @jax.jit
-  def look(params, text):
-    return step.look(module, params, signed, text)
+  def outputs(params, text):
+    return step.encode_and_score(module, params, signed, text)[1]
 
   texts = model.description.model.texts
   for task in (TASKS[0], TASKS[len(MAPS)]) if texts > 1 else ('',):
     # Each pass by itself, as the original's.
     row = jnp.array([*ids(task), *ids('a red circle'), EOS])
-    seen = look(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
+    seen = outputs(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
     if task != TASKS[len(MAPS)]:
       np.testing.assert_allclose(
         found.heatmaps[MAPS[0]], seen.maps[0, 0], rtol=0, atol=TOLERANCE

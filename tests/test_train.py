@@ -1,4 +1,4 @@
-"""Training from end to end: what a stopped, killed or spoilt run leaves behind."""
+"""Training from end to end, with runs that are stopped, killed or damaged."""
 
 import json
 import math
@@ -152,14 +152,14 @@ def test_non_finite_loss_stops_and_spares_the_checkpoint(data_dir, tmp_path):
   assert all(np.isfinite(x).all() for x in runs.read_checkpoint(tmp_path, 1).values())
 
 
-def test_an_infinite_gradient_is_not_finite_either():
+def test_an_infinite_gradient_stops_the_run():
   check = FiniteCheck(0)
   assert not check(2, {'loss/total': 1.0, 'gradient_norm': 2.0})
   with pytest.raises(NonFiniteLossError, match='step 3'):
     check(3, {'loss/total': 1.0, 'gradient_norm': math.inf})
 
 
-def test_lines_of_the_journal(trained):
+def test_lines_of_the_metrics_log(trained):
   rows = runs.read_journal(trained)
   assert [(row['step'], row['split']) for row in rows] == [
     (1, 'train'),
@@ -214,7 +214,7 @@ def test_tensorboard_files_can_be_read_back(trained):
   assert text == (trained / 'eval/dev-4.md').read_text()
 
 
-def test_incomplete_checkpoint_is_passed_over_and_replaced(trained, data_dir, tmp_path):
+def test_incomplete_checkpoint_is_skipped_and_replaced(trained, data_dir, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(trained, workdir)
   broken = workdir / 'checkpoints/4'

@@ -38,7 +38,7 @@ from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.feedback import Feedback
 from rahf.inference.model import Model, as_list, load, one_each
-from rahf.inference.step import look
+from rahf.inference.step import encode_and_score
 from rahf.learning.shared_gpu import open_beside
 from rahf.models.rahf import RAHF
 
@@ -211,7 +211,7 @@ class Reward:
     config = self.model.description.model
     image = images_lib.to_signed(scale(pixels, config.image_size))
     text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
-    found = look(RAHF(config), params, image, text)
+    _, found = encode_and_score(RAHF(config), params, image, text)
     scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
     maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
     return {**scores, **summarise(maps)}

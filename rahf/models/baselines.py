@@ -142,9 +142,7 @@ class ScoreLayers(nn.Module):
 
 
 def _readout_init() -> nn.initializers.Initializer:
-  return partitioned(
-    nn.initializers.normal(1e-3), None, None, 'conv_in', 'conv_out'
-  )
+  return partitioned(nn.initializers.normal(1e-3), None, None, 'conv_in', 'conv_out')
 
 
 def map_side(config: ResNetConfig, head: BaselineHeadConfig, image_size: int) -> int:

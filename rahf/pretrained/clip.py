@@ -18,7 +18,7 @@ from rahf.errors import InputError
 from rahf.models.clip import SIZES, CLIPConfig, TowerConfig, abstract_params
 from rahf.pretrained import hf_config
 from rahf.pretrained.clip_names import IGNORED, clip_table, split_fused
-from rahf.pretrained.hf_names import place
+from rahf.pretrained.hf_names import rename_arrays
 from rahf.pretrained.huggingface import read_tensors, read_weights
 from rahf.pretrained.source import Source, Weight
 
@@ -217,7 +217,7 @@ def _place(
   }
   used = {name: t for name, t in tensors.items() if name not in ignored}
   table = clip_table(*(unseen[name].heads for name in ('vision', 'text')))
-  weights = place(where, split_fused(where, used), table)
+  weights = rename_arrays(where, split_fused(where, used), table)
   return weights, ignored, _sizes(where, weights, unseen)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rahf.errors import InputError
-from rahf.pretrained.hf_names import Arrange, Table, conv, dense, keep
+from rahf.pretrained.hf_names import Arrange, Table, conv, dense, identity
 from rahf.pretrained.source import Weight
 
 FUSED = ('in_proj_weight', 'in_proj_bias')
@@ -31,11 +31,11 @@ def clip_table(vision_heads: int, text_heads: int) -> Table:
   ai_vision, ai_text = r'visual\.', r'(?:text\.)?'
   embeddings = r'embeddings\.'
   return [
-    (r'logit_scale', 'clip/logit_scale', keep),
+    (r'logit_scale', 'clip/logit_scale', identity),
     (
       rf'(?:{hf_vision}{embeddings}|{ai_vision})class_embedding',
       f'{vision}/cls',
-      keep,
+      identity,
     ),
     (
       rf'(?:{hf_vision}{embeddings}patch_embedding|{ai_vision}conv1)\.weight',
@@ -46,27 +46,27 @@ def clip_table(vision_heads: int, text_heads: int) -> Table:
       rf'{hf_vision}{embeddings}position_embedding\.weight|'
       rf'{ai_vision}positional_embedding',
       f'{vision}/positions',
-      keep,
+      identity,
     ),
     *_norm(rf'{hf_vision}pre_layrnorm|{ai_vision}ln_pre', f'{vision}/pre_norm'),
     *_norm(rf'{hf_vision}post_layernorm|{ai_vision}ln_post', f'{vision}/post_norm'),
     (r'visual_projection\.weight', f'{vision}/projection/kernel', dense),
-    (rf'{ai_vision}proj', f'{vision}/projection/kernel', keep),
+    (rf'{ai_vision}proj', f'{vision}/projection/kernel', identity),
     *_blocks(hf_vision, ai_vision, f'{vision}/block_', vision_heads),
     (
       rf'(?:{hf_text}{embeddings}|{ai_text})token_embedding\.weight',
       f'{text}/embedding',
-      keep,
+      identity,
     ),
     (
       rf'{hf_text}{embeddings}position_embedding\.weight|'
       rf'{ai_text}positional_embedding',
       f'{text}/positions',
-      keep,
+      identity,
     ),
     *_norm(rf'{hf_text}final_layer_norm|{ai_text}ln_final', f'{text}/final_norm'),
     (r'text_projection\.weight', f'{text}/projection/kernel', dense),
-    (rf'{ai_text}text_projection', f'{text}/projection/kernel', keep),
+    (rf'{ai_text}text_projection', f'{text}/projection/kernel', identity),
     *_blocks(hf_text, ai_text, f'{text}/block_', text_heads),
   ]
 
@@ -92,17 +92,17 @@ def _blocks(hf: str, openai: str, ours: str, heads: int) -> Iterator:
     yield rf'{there}\.bias', f'{attention}/{name}/bias', bias_to_heads
   there = rf'{block}(?:self_attn|attn)\.out_proj'
   yield rf'{there}\.weight', f'{attention}/out/kernel', from_heads
-  yield rf'{there}\.bias', f'{attention}/out/bias', keep
+  yield rf'{there}\.bias', f'{attention}/out/bias', identity
   for i, names in enumerate((r'fc1|mlp\.c_fc', r'fc2|mlp\.c_proj')):
     there, mlp = rf'{block}(?:mlp\.{names})', f'{ours}/MlpBlock_0/Dense_{i}'
     yield rf'{there}\.weight', f'{mlp}/kernel', dense
-    yield rf'{there}\.bias', f'{mlp}/bias', keep
+    yield rf'{there}\.bias', f'{mlp}/bias', identity
 
 
 def _norm(pattern: str, path: str) -> list[tuple[str, str, Arrange]]:
   return [
-    (rf'(?:{pattern})\.weight', f'{path}/scale', keep),
-    (rf'(?:{pattern})\.bias', f'{path}/bias', keep),
+    (rf'(?:{pattern})\.weight', f'{path}/scale', identity),
+    (rf'(?:{pattern})\.bias', f'{path}/bias', identity),
   ]
 
 

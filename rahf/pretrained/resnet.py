@@ -14,7 +14,7 @@ from flax import traverse_util
 from rahf.errors import InputError
 from rahf.models.resnet import ResNetConfig, init_variables
 from rahf.pretrained import hf_config
-from rahf.pretrained.hf_names import Table, bare_name, conv, keep, place
+from rahf.pretrained.hf_names import Table, bare_name, conv, identity, rename_arrays
 from rahf.pretrained.huggingface import read_tensors, read_weights
 from rahf.pretrained.source import Source, Weight
 
@@ -67,7 +67,7 @@ def open_resnet(path: epath.PathLike) -> Source:
   }
   arrays = ((bare_name(n).removeprefix('resnet.'), t) for n, t in tensors.items())
   used = ((name, t) for name, t in arrays if t.name not in ignored)
-  placed = place(where, used, table)
+  placed = rename_arrays(where, used, table)
   statistics = {p: w for p, w in placed.items() if p.startswith('batch_stats/')}
   weights = {p: w for p, w in placed.items() if p not in statistics}
   config = _sizes(where, weights)
@@ -121,10 +121,10 @@ def _unit(there_conv: str, there_norm: str, conv_path: str, norm_path: str) -> l
   """Returns the places of a convolution and the norm after it."""
   return [
     (rf'{there_conv}\.weight', f'resnet/{conv_path}/kernel', conv),
-    (rf'{there_norm}\.weight', f'resnet/{norm_path}/scale', keep),
-    (rf'{there_norm}\.bias', f'resnet/{norm_path}/bias', keep),
+    (rf'{there_norm}\.weight', f'resnet/{norm_path}/scale', identity),
+    (rf'{there_norm}\.bias', f'resnet/{norm_path}/bias', identity),
     *(
-      (rf'{there_norm}\.{theirs}', f'batch_stats/resnet/{norm_path}/{ours}', keep)
+      (rf'{there_norm}\.{theirs}', f'batch_stats/resnet/{norm_path}/{ours}', identity)
       for theirs, ours in STATISTICS.items()
     ),
   ]

@@ -16,19 +16,19 @@ from PIL import Image
 
 from rahf.data import schema
 from rahf.data.images import codec
-from rahf.evaluation.samples import Sample, keyword_f1, score_error
-from rahf.evaluation.score_example import Prediction, decoded_maps
-from rahf.reports.panels import Labels, review_panel
+from rahf.evaluation.samples import EvaluatedExample, keyword_f1, score_error
+from rahf.evaluation.score_example import ExampleLabels, annotated_labels
+from rahf.reports.panels import review_panel
 
 IMAGE_SIDE, MAP_SIDE = 160, 48  # of thumbnails, the longer one, in pixels
 
 
-def _map_metric(name: str, metric: str) -> Callable[[Sample], float]:
+def _map_metric(name: str, metric: str) -> Callable[[EvaluatedExample], float]:
   return lambda sample: sample.maps.get(name, {}).get(metric, math.nan)
 
 
 # What makes an example one of the worst, and whether that is a high value.
-WORST: dict[str, tuple[Callable[[Sample], float], bool]] = {
+WORST: dict[str, tuple[Callable[[EvaluatedExample], float], bool]] = {
   'score error': (score_error, True),
   **{f'{name} CC': (_map_metric(name, 'cc'), False) for name in schema.MAPS},
   'keyword F1': (keyword_f1, False),
@@ -57,7 +57,7 @@ class Thumbnail(NamedTuple):
 
 class _Case(NamedTuple):
   record: schema.Record
-  prediction: Prediction
+  prediction: ExampleLabels
 
 
 class Gallery:
@@ -86,7 +86,9 @@ class Gallery:
     self.panels: list[UInt8[np.ndarray, '_ _ 3']] = []
     self.thumbnails: list[Thumbnail] = []
 
-  def add(self, record: schema.Record, prediction: Prediction, sample: Sample) -> None:
+  def add(
+    self, record: schema.Record, prediction: ExampleLabels, sample: EvaluatedExample
+  ) -> None:
     """Keeps what is to be kept of the next example."""
     worst, thumbnails = self._worst_limit, self._thumbnails
     if self._seen in self._panels:
@@ -119,32 +121,23 @@ class Gallery:
 
 
 def panel(
-  record: schema.Record, prediction: Prediction, *, title: str
+  record: schema.Record, prediction: ExampleLabels, *, title: str
 ) -> UInt8[np.ndarray, '_ _ 3']:
   """Returns a picture of an example's annotation and prediction."""
-  truth = Labels(
-    decoded_maps(record),
-    dict(zip(schema.SCORES, record.scores, strict=True)),
-    record.keyword_labels or None,
-  )
-  predicted = Labels(
-    dict(zip(schema.MAPS, prediction.maps, strict=True)),
-    dict(zip(schema.SCORES, prediction.scores, strict=True)),
-    prediction.keyword_labels,
-    prediction.p_misaligned,
-  )
   image = codec.decode_image(record.image)
-  return review_panel(image, record.prompt, truth, predicted, title=title)
+  truth = annotated_labels(record)
+  return review_panel(image, record.prompt, truth, prediction, title=title)
 
 
-def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
+def thumbnail(record: schema.Record, prediction: ExampleLabels) -> Thumbnail:
   """Returns a small copy of an example's image and maps."""
   image = Image.fromarray(codec.decode_image(record.image))
   image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-  truth = decoded_maps(record)
+  truth = annotated_labels(record).maps
   maps = {}
-  for name, predicted in zip(schema.MAPS, prediction.maps, strict=True):
-    annotated = truth[name]
+  for name, annotated, predicted in zip(
+    schema.MAPS, truth, prediction.maps, strict=True
+  ):
     maps[name] = (
       None if annotated is None else _small_map(annotated),
       _small_map(predicted),

@@ -14,7 +14,7 @@ from etils import epath
 from rahf.data import label_words, schema
 from rahf.drawing import html_page
 from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
-from rahf.evaluation.samples import Sample, keyword_f1, score_error
+from rahf.evaluation.samples import EvaluatedExample, keyword_f1, score_error
 from rahf.fileio import atomic_write
 from rahf.metrics.bootstrap import Interval
 from rahf.reports.gallery import SmallMap, Thumbnail
@@ -31,7 +31,7 @@ SAMPLE_TITLES = {key: title for key, title in MAP_TITLES.items() if key != 'mse_
 
 def write(
   path: epath.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[EvaluatedExample],
   thumbnails: Sequence[Thumbnail],
   metrics: Mapping[str, float],
   intervals: Mapping[str, Interval],
@@ -82,7 +82,7 @@ def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
   return text
 
 
-def _sample(sample: Sample, thumbnail: Thumbnail) -> dict:
+def _sample(sample: EvaluatedExample, thumbnail: Thumbnail) -> dict:
   """Returns what the page shows of a sample; null is what is not defined."""
   return {
     'uid': sample.uid,

@@ -1,17 +1,17 @@
 """One picture of an example: annotation and prediction side by side."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from rahf.data import label_words, schema
 from rahf.drawing.heatmap import overlay
 from rahf.drawing.text_layout import cut, font, place
 from rahf.errors import InputError
+from rahf.evaluation.score_example import ExampleLabels
 
 # TensorBoard shows pictures 340 pixels wide at first: half of this.
 TILE, GAP, MARGIN = 320, 16, 12
@@ -26,29 +26,11 @@ INK, FAINT = '#1f2933', '#66727f'
 TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#d95f02', '#ffb46b'
 
 
-class Labels(NamedTuple):
-  """What annotators said of an image, or what a model predicts.
-
-  Attributes:
-    maps: values in [0, 1], of any size, by the names of `schema.MAPS`.
-    scores: values in [0, 1] by the names of `schema.SCORES`.
-    keyword_labels: 1 aligned, 0 misaligned for each of `words.label_spans`.
-    p_misaligned: a probability for each of them, where a model gives one.
-
-  A missing name, None or a NaN score is shown as not annotated or not predicted.
-  """
-
-  maps: Mapping[str, Float[np.ndarray, 'h w'] | None]
-  scores: Mapping[str, float]
-  keyword_labels: Sequence[int] | None
-  p_misaligned: Sequence[float] | None = None
-
-
 def review_panel(
   image: UInt8[np.ndarray, 'h w 3'],
   prompt: str,
-  truth: Labels,
-  prediction: Labels,
+  truth: ExampleLabels,
+  prediction: ExampleLabels,
   *,
   title: str = '',
 ) -> UInt8[np.ndarray, 'H W 3']:
@@ -86,7 +68,9 @@ def review_panel(
   return np.asarray(panel)
 
 
-def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:
+def _tiles(
+  image: np.ndarray, truth: ExampleLabels, prediction: ExampleLabels
+) -> Image.Image:
   """The image, and below it its heatmaps in pairs, each with a caption."""
   height = CAPTION + TILE + GAP
   block = Image.new('RGB', (WIDTH - 2 * MARGIN, 3 * height - GAP), PAPER)
@@ -95,11 +79,11 @@ def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:
   small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
   _paste_tile(block, 0, 0, 'image', '', INK, small)
   sides = (('annotated', truth, TRUE), ('predicted', prediction, PREDICTED))
-  for row, name in enumerate(schema.MAPS, start=1):
+  for index, name in enumerate(schema.MAPS):
     for column, (who, labels, colour) in enumerate(sides):
-      heatmap = labels.maps.get(name)
+      heatmap = labels.maps[index]
       peak = '' if heatmap is None else f'max {np.max(heatmap):.2f}'
-      left, top = column * (TILE + GAP), row * height
+      left, top = column * (TILE + GAP), (1 + index) * height
       # The pair has one name, over the left of the two.
       text = f'{name}, {who}' if column == 0 else who
       tile = _heat_tile(small, heatmap, who)
@@ -151,7 +135,7 @@ def _scale() -> Image.Image:
   return block
 
 
-def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Image.Image:
+def _scores(truth: Sequence[float], prediction: Sequence[float]) -> Image.Image:
   """A pair of bars for each score, over a track from 0 to 1."""
   row, bar = TILE // len(schema.SCORES), 19
   block = Image.new('RGB', (TILE, CAPTION + TILE), PAPER)
@@ -163,7 +147,7 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
     top = CAPTION + i * row
     draw.text((0, top + 24), name, INK, font(TEXT), anchor='ls')
     for j, (who, scores, colour) in enumerate(sides):
-      value, y = scores.get(name, math.nan), top + 32 + j * (bar + 2)
+      value, y = float(scores[i]), top + 32 + j * (bar + 2)
       draw.rectangle((0, y, right, y + bar - 1), TRACK)
       middle = y + bar / 2
       if math.isnan(value):
@@ -175,7 +159,9 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
   return block
 
 
-def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
+def _prompt(
+  prompt: str, truth: ExampleLabels, prediction: ExampleLabels
+) -> Image.Image:
   """The prompt with its misaligned words marked, wrapped to the width."""
   heading, line = 40, 40
   spans = label_words.label_spans(prompt)

@@ -14,7 +14,7 @@ from rahf.drawing.charts import Histogram
 from rahf.evaluation import samples
 from rahf.evaluation.human_agreement import annotator_metrics
 from rahf.evaluation.paper_tables import evaluation_tables
-from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
+from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
 from rahf.reports import html_report
@@ -90,7 +90,7 @@ def show(
   board.text(step, split, tables)
 
 
-def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
+def score_charts(found: Sequence[EvaluatedExample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
   """Draws predicted against annotated scores, and how both are distributed."""
   shape = len(found), len(schema.SCORES)
   predicted, annotated = (

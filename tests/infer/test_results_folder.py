@@ -147,7 +147,7 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
     run(job(folder))
   (tmp_path / 'notes').mkdir()
   (tmp_path / 'notes/a.txt').write_text('mine')
-  with pytest.raises(InputError, match=r'notes holds other files and no manifest'):
+  with pytest.raises(InputError, match=r'notes has other files and no manifest'):
     run(job(folder, output=tmp_path / 'notes'))
   assert (tmp_path / 'out/results.jsonl').read_bytes() == before
 

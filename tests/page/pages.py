@@ -7,7 +7,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data import label_words, schema
 from rahf.data.images import codec
-from rahf.evaluation.score_example import Prediction
+from rahf.evaluation.score_example import ExampleLabels
 
 HOSTILE = (
   '</script><script>document.title = "run"</script>'
@@ -35,8 +35,8 @@ def make_record(number: int) -> schema.Record:
   )
 
 
-def make_prediction(number: int, count: int) -> Prediction:
-  return Prediction(
+def make_prediction(number: int, count: int) -> ExampleLabels:
+  return ExampleLabels(
     np.stack([HEAT[::-1] / (number + 1), HEAT]),
     np.array([0.25, 0.5, 0.5, 0.5]) + 0.1 * number,
     (1,) * count,

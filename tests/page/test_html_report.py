@@ -19,7 +19,7 @@ from pages import (
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data.images import codec
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.evaluation.score_example import score
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
@@ -150,7 +150,7 @@ def test_light_and_dark(opened, scheme, dark):
 
 
 def test_only_those_with_a_picture_are_listed(tmp_path):
-  sample = Sample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
+  sample = EvaluatedExample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
   path = epath.Path(tmp_path) / 'x.html'
   html_report.write(path, [sample] * 1500, [], {}, {}, title='x')
   text = path.read_text()

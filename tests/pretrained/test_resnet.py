@@ -83,7 +83,9 @@ def write(path, state):
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-  return write(tmp_path_factory.mktemp('resnet') / 'resnet50.pth', arrays(ResNetConfig()))
+  return write(
+    tmp_path_factory.mktemp('resnet') / 'resnet50.pth', arrays(ResNetConfig())
+  )
 
 
 @pytest.mark.parametrize('mode', ['inference', 'training'])

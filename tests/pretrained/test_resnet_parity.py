@@ -65,4 +65,6 @@ def test_models_of_transformers(theirs, tmp_path, train):
   after = variables(open_source(tmp_path))['batch_stats']
   for path, array in by_path(changed['batch_stats']).items():
     np.testing.assert_allclose(array, by_path(after)[path], atol=1e-5, rtol=1e-5)
-    assert (np.asarray(array) != np.asarray(by_path(before['batch_stats'])[path])).any() == train
+    assert (
+      np.asarray(array) != np.asarray(by_path(before['batch_stats'])[path])
+    ).any() == train

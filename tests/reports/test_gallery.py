@@ -9,7 +9,7 @@ from PIL import Image
 
 from rahf.data import schema
 from rahf.data.images import codec
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.reports.gallery import MAP_SIDE, Gallery, thumbnail
 
 NAN = math.nan
@@ -35,7 +35,7 @@ def make_record(number: int, **changes) -> schema.Record:
 
 def make_prediction(error: float, labels=(1, 0, 1), maps=(SQUARE, SQUARE)):
   scores = np.array([0.5 + error] * 4, np.float32)
-  return Prediction(np.stack(maps), scores, labels, 0, np.array([0.1, 0.9, 0.2]))
+  return ExampleLabels(np.stack(maps), scores, labels, 0, np.array([0.1, 0.9, 0.2]))
 
 
 def fill(gallery: Gallery, *examples) -> Gallery:

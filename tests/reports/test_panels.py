@@ -8,6 +8,7 @@ from rahf.data import schema
 from rahf.drawing import text_layout
 from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
+from rahf.evaluation.score_example import ExampleLabels
 from rahf.reports import panels
 
 PROMPT = 'a yellow cat, "sitting" on a mat'
@@ -15,7 +16,11 @@ SCORES = dict.fromkeys(schema.SCORES, 0.5)
 
 
 def labels(maps=None, scores=SCORES, keyword_labels=(1,) * 7):
-  return panels.Labels(maps or {}, scores, keyword_labels)
+  return ExampleLabels(
+    [(maps or {}).get(name) for name in schema.MAPS],
+    [scores[name] for name in schema.SCORES],
+    keyword_labels,
+  )
 
 
 TOP = panels.MARGIN + 30 + panels.CAPTION  # of the image

@@ -11,7 +11,7 @@ from etils import epath
 from rahf.drawing import charts
 from rahf.errors import InputError
 from rahf.evaluation import paper_tables
-from rahf.evaluation.samples import Evaluation, Sample
+from rahf.evaluation.samples import EvaluatedExample, Evaluation
 from rahf.reports import report
 from rahf.reports.gallery import Gallery
 
@@ -57,7 +57,7 @@ def write(trained, tmp_path, metrics):
     name = f'dev-{row}.json'
     if not (tmp_path / name).exists():
       shutil.copy(trained / 'eval' / name, tmp_path / name)
-  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+  sample = EvaluatedExample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
   return report.write(
     epath.Path(tmp_path),
     Evaluation(metrics, [sample]),
@@ -91,7 +91,7 @@ def test_without_thumbnails_there_is_no_page(trained, tmp_path):
 
 
 def test_score_charts_leave_out_what_is_not_known():
-  known = Sample('x', (0.5,) * 4, (0.25, 0.5, 0.75, 1.0), {}, (), ())
+  known = EvaluatedExample('x', (0.5,) * 4, (0.25, 0.5, 0.75, 1.0), {}, (), ())
   unknown = known._replace(annotated=(NAN,) * 4, predicted=(0.9,) * 4)
   one, both = report.score_charts([known]), report.score_charts([known, unknown])
   assert [chart.shape[1] for chart in one] == [charts.WIDTH] * 2
@@ -102,5 +102,5 @@ def test_score_charts_leave_out_what_is_not_known():
 
 @pytest.mark.parametrize('count', [0, 1])
 def test_charts_of_nothing(count):
-  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+  sample = EvaluatedExample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
   assert len(report.score_charts([sample] * count)) == 2

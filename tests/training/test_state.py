@@ -1,4 +1,4 @@
-"""States are made in shards: no device ever holds a whole one."""
+"""Training states are created in shards: no device holds a whole one."""
 
 import dataclasses
 import functools
@@ -51,6 +51,14 @@ def test_parameters_lie_in_their_shards(state):
   assert shards == {(8, 12)}
   table = by_path(state.params)['t5/token_embedder/embedding']
   assert {shard.data.shape for shard in table.addressable_shards} == {(20, 8)}
+
+
+def test_parameters_are_the_same_if_they_are_made_under_a_mesh(factory, state):
+  """The ViT's attention makes its kernels flat, with fewer axes than names."""
+  with jax.set_mesh(factory.shardings.step.mesh):
+    found = by_path(factory.make(seed=0).params)
+  for path, leaf in by_path(state.params).items():
+    np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
 def test_moments_lie_where_their_parameters_do(state):
