@@ -202,14 +202,13 @@ class SelfAttention(nn.Module):
   ) -> Float[Array, 'B N D']:
     width = x.shape[-1]
     head_width = width // self.heads
-
-    initializer = nn.initializers.xavier_uniform()
+    xavier = nn.initializers.xavier_uniform()
 
     def project(name: str) -> Float[Array, 'B N H K']:
       return nn.DenseGeneral(
         (self.heads, head_width),
         dtype=self.dtype,
-        kernel_init=partitioned(initializer, 'embed', 'heads', None),
+        kernel_init=partitioned(xavier, 'embed', 'heads', None),
         bias_init=partitioned(nn.initializers.zeros, 'heads', None),
         dot_general=dot_general,
         name=name,
@@ -226,7 +225,7 @@ class SelfAttention(nn.Module):
       width,
       axis=(-2, -1),
       dtype=self.dtype,
-      kernel_init=partitioned(initializer, 'heads', None, 'embed'),
+      kernel_init=partitioned(xavier, 'heads', None, 'embed'),
       bias_init=partitioned(nn.initializers.zeros, 'embed'),
       dot_general=dot_general,
       name='out',
