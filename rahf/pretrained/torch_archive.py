@@ -39,8 +39,6 @@ RESAVE_HINT = (
   'torch.save'
 )
 
-# Lists of numbers in TorchScript modules; none of them are weights.
-SCRIPT_LISTS = ('build_intlist', 'build_doublelist', 'build_boollist')
 SCRIPT_DEPTH = 50  # Levels of modules.
 
 CHUNK_BYTES = 1 << 20  # read at a time when verifying checksums
@@ -230,10 +228,6 @@ class _StorageType(_Immutable):
   dtype: np.dtype
 
 
-def _no_list(_: Any) -> None:
-  """Stands for a list of numbers."""
-
-
 class _ScriptModule:
   """Stands for a module of TorchScript; its code, beside the pickle, is not read."""
 
@@ -273,8 +267,6 @@ class _Unpickler(pickle.Unpickler):
       return _StorageType(jnp.dtype(STORAGES[name]))
     if module == '__torch__' or module.startswith('__torch__.'):
       return _ScriptModule
-    if module == 'torch.jit._pickle' and name in SCRIPT_LISTS:
-      return _no_list
     if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
       self._archive.fail(
         f'refers to {module}.{name}, which was not run: {SUPPORTED_HINT}'
