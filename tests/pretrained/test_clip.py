@@ -10,10 +10,15 @@ import clip_files
 from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.errors import InputError
 from rahf.models.clip import CLIP, SIZES, abstract_params, normalised
+from rahf.pretrained.__main__ import main
 from rahf.pretrained.clip import Unseen, clip_config, open_clip
 from rahf.runtime.tree import by_path
 from torch_files import contiguous, write_state_dict
 
+OPENCLIP = {
+  'vision_cfg': {'width': 128, 'head_width': 32},
+  'text_cfg': {'width': 128, 'heads': 2},
+}
 GIVEN = {'vision': Unseen(2, 'quick'), 'text': Unseen(2, 'quick')}
 
 
@@ -106,24 +111,26 @@ def test_what_no_array_shows_must_be_given(archive):
     open_clip(archive, {'vision': Unseen(2), 'text': Unseen(2)})
 
 
-def test_openclip_says_heads_and_activation_beside_its_file(golden, tmp_path):
+def write_openclip(folder, golden):
+  """Writes a directory of OpenCLIP; returns the file that describes the model."""
   arrays = clip_files.arrays(golden)
   # The newer files name the text tower.
   arrays = {
     name if name.startswith(('visual.', 'logit_scale')) else f'text.{name}': a
     for name, a in arrays.items()
   }
-  safetensors.numpy.save_file(arrays, tmp_path / 'open_clip_model.safetensors')
-  model = {
-    'vision_cfg': {'width': 128, 'head_width': 32},
-    'text_cfg': {'width': 128, 'heads': 2},
-  }
-  described = tmp_path / 'open_clip_config.json'
-  described.write_text(json.dumps({'model_cfg': model}))
+  safetensors.numpy.save_file(arrays, folder / 'open_clip_model.safetensors')
+  described = folder / 'open_clip_config.json'
+  described.write_text(json.dumps({'model_cfg': OPENCLIP}))
+  return described
+
+
+def test_openclip_says_heads_and_activation_beside_its_file(golden, tmp_path):
+  described = write_openclip(tmp_path, golden)
   config = clip_config(open_clip(tmp_path))
   assert (config.vision.heads, config.text.heads) == (4, 2)
   assert config.vision.gelu == config.text.gelu == 'exact'
-  described.write_text(json.dumps({'model_cfg': model | {'quick_gelu': True}}))
+  described.write_text(json.dumps({'model_cfg': OPENCLIP | {'quick_gelu': True}}))
   assert clip_config(open_clip(tmp_path)).text.gelu == 'quick'
 
 
@@ -150,3 +157,13 @@ def test_other_architectures_are_refused_by_name(golden, tmp_path, change, messa
   write_state_dict(tmp_path / 'x.pt', {n: contiguous(a) for n, a in arrays.items()})
   with pytest.raises(InputError, match=message):
     open_clip(tmp_path / 'x.pt', GIVEN)
+
+
+def test_the_command_says_how_to_use_it(golden, tmp_path, capsys):
+  write_openclip(tmp_path, golden)
+  assert main([str(tmp_path)]) == 0
+  printed = capsys.readouterr().out
+  assert 'OpenCLIP' in printed
+  assert 'clip.vision.heads = 4' in printed
+  assert 'in Python: rahf.pretrained.load' in printed
+  assert 'config.init' not in printed
