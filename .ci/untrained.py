@@ -1,4 +1,4 @@
-"""Writes a work directory with an untrained model, without data or TensorFlow.
+"""Creates a work directory with an untrained model, without data or TensorFlow.
 
 python untrained.py CONFIG WORKDIR
 """

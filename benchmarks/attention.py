@@ -1,10 +1,10 @@
-"""Attention in parts beside attention at once: seconds here, bytes on a TPU.
+"""Compares chunked and full attention: run time here, or bytes moved on a TPU.
 
   python benchmarks/attention.py [--topology=v5e:2x2]
 
-For one T5 layer at base size: the result and the gradient by queries, keys, values and
-position biases. With a topology it is compiled for one of its chips (needs libtpu, no
-TPU), and bytes moved and kept are printed; else it is run here.
+For one T5 layer of base size: the result, and its gradient with respect to queries,
+keys, values and position biases. With a topology, it is compiled for one of its chips
+(needs libtpu, but no TPU) and bytes moved and stored are printed; otherwise it is run.
 """
 
 import jax
@@ -23,10 +23,10 @@ from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES
 
 _TOPOLOGY = flags.DEFINE_string('topology', '', 'TPU slice, such as v5e:2x2.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Of which the median is printed.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Repetitions; prints the median.')
 
 # Texts and tokens: an image of 256 px, two of 512, and a chip's share of the paper's
-# batch in eight micro-batches with seven texts an image.
+# batch in eight micro-batches with seven texts per image.
 SIZES_HERE = ((1, 384), (4, 384), (2, 1152))
 SIZES_ON_A_TPU = ((4, 1152), (28, 1152))
 HEADS, WIDTH = 12, 64
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 
 def make_gradient():
-  """Returns a new function, which JAX has not compiled in another way."""
+  """Returns a new function each time, so that JAX compiles it again."""
 
   def loss(query, key, value, bias, mask):
     y = attention.attend(query, key, value, scale=1.0, bias=bias, mask=mask)

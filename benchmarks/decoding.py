@@ -1,12 +1,12 @@
-"""How fast the keyword decoders are, the decoder alone, at T5 base's size.
+"""Times the keyword decoders, without the encoder, at the size of T5 base.
 
   python benchmarks/decoding.py [--batch=1] [--repeats=5]
 
-A prompt has 20 words in 27 pieces, the median of PartiPrompts of that length under
-T5's vocabulary, and some of its words are misaligned. The weights are random; so that
-every decoder copies the prompt and marks these words, the logits of the target's
-tokens are raised, which costs next to nothing. The keys and values of what they look
-at, 1,024 image tokens and the prompt, are the same for all and timed apart.
+A prompt has 20 words in 27 pieces (the median of PartiPrompts of that length with T5's
+vocabulary), some of which are misaligned. The weights are random; the logits of the
+target's tokens are raised, at negligible cost, so that every decoder copies the prompt
+and marks these words. The keys and values of the memory, 1,024 image tokens and the
+prompt, are shared by all decoders and timed separately.
 """
 
 import functools
@@ -24,11 +24,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import constrained, decoding
 from rahf.models.beam import beam
-from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import KeyValue, T5Config
+from rahf.models.t5 import T5, DecoderCache, T5Config
+from rahf.models.t5_layers import KeyValue
 
-_BATCH = flags.DEFINE_integer('batch', 1, 'Prompts at a time.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Of which the median is printed.')
+_BATCH = flags.DEFINE_integer('batch', 1, 'Prompts per batch.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Repetitions; prints the median.')
 
 CONFIG = T5Config()
 MARK_IDS = 834, 632
@@ -41,7 +41,7 @@ BEAMS = 4
 def main(argv: list[str]) -> None:
   del argv
   print(f'{machine.processor()}; {machine.accelerator()}')
-  print(f'{_BATCH.value} prompt(s) of {WORDS} words; seconds, and times faster')
+  print(f'{_BATCH.value} prompt(s) of {WORDS} words; seconds and speedup over greedy')
   model = T5(CONFIG, 0.0, jnp.dtype('float32'))
   params = jax.jit(functools.partial(model.init, method=_all_parts))(
     jax.random.key(0), jnp.ones((1, 2), jnp.int32)
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 class Prompts(NamedTuple):
-  """Prompts, where their words end, which are misaligned, and what is to be written."""
+  """Prompts with word ends, marks after misaligned words, and decoding targets."""
 
   ids: Int[Array, 'B L']
   word_end: Bool[Array, 'B L']
@@ -72,17 +72,18 @@ class Prompts(NamedTuple):
 
 
 def make_prompts(marked: int) -> Prompts:
-  """Returns prompts of which so many words, evenly spread, are misaligned."""
+  """Returns prompts with `marked` misaligned words, evenly spread."""
   shape = _BATCH.value, TEXT_LENGTH
   ids = jax.random.randint(jax.random.key(2), shape, 1000, CONFIG.vocab_size)
-  place = jnp.arange(TEXT_LENGTH)
-  ids = jnp.where(place < PIECES, ids, jnp.where(place == PIECES, decoding.EOS_ID, 0))
+  position = jnp.arange(TEXT_LENGTH)
+  after = jnp.where(position == PIECES, decoding.EOS_ID, 0)
+  ids = jnp.where(position < PIECES, ids, after)
   # Seven words have two pieces.
   ends = np.setdiff1d(np.arange(1, PIECES + 1), np.arange(2, PIECES, 4))
   chosen = ends[:: WORDS // max(marked, 1)][:marked]
   at_ends, at_marks = (
-    jnp.broadcast_to(jnp.isin(place, jnp.asarray(places)), shape)
-    for places in (ends, chosen)
+    jnp.broadcast_to(jnp.isin(position, jnp.asarray(positions)), shape)
+    for positions in (ends, chosen)
   )
   length = PIECES + 1 + len(MARK_IDS) * WORDS
   target, _ = constrained.insert_marks(ids, at_marks, MARK_IDS, length)
@@ -124,12 +125,12 @@ def beam_of_four(t5: T5, memory: tuple[KeyValue, ...], prompts: Prompts) -> Arra
 def teacher(
   t5: T5, memory: tuple[KeyValue, ...], prompts: Prompts
 ) -> constrained.Decode:
-  """Teacher forcing by a decoder that copies the prompt, whatever is marked so far."""
+  """Returns a teacher-forced decoder that copies the prompt regardless of marks."""
   mask = jnp.ones(memory[0].key.shape[:2], bool)
 
   def decode(given, place, tokens):
     is_mark = jnp.isin(given, jnp.asarray(MARK_IDS))
-    next_token = jnp.cumsum(~is_mark, axis=1) - ~is_mark  # Its place in the prompt.
+    next_token = jnp.cumsum(~is_mark, axis=1) - ~is_mark  # Its position in the prompt.
     copied, marked = (
       jnp.take_along_axis(x, next_token, axis=1, mode='clip')
       for x in (prompts.ids, prompts.marked)
@@ -161,7 +162,7 @@ DECODERS = {
 
 
 def median_seconds(run: Callable, *arguments) -> tuple[float, Any]:
-  """Returns the median seconds, compilation left out, and the result."""
+  """Returns the median seconds without compilation, and the result."""
   found = jax.block_until_ready(run(*arguments))
   seconds = []
   for _ in range(_REPEATS.value):
@@ -172,7 +173,7 @@ def median_seconds(run: Callable, *arguments) -> tuple[float, Any]:
 
 
 def check(name: str, found: np.ndarray, prompts: Prompts) -> None:
-  """Raises AssertionError unless a decoder did what it is timed for."""
+  """Raises AssertionError unless a decoder gave the expected output."""
   if name in ('sequential', 'parallel'):
     np.testing.assert_array_equal(found > 0.5, prompts.marked, name)
   else:

@@ -1,10 +1,10 @@
-"""How fast evaluation is: the network, the keyword decoder alone, the metrics.
+"""Times evaluation: the network, the keyword decoder alone, and the metrics.
 
   python benchmarks/evaluation.py [--config=configs/quickstart.py] [--batches=4]
 
-Reads batches of the config's test split; generated data are made if they are not
-there. The parameters are fresh, so the decoder hardly ever says that it is done and
-goes to the full length: a trained one stops sooner.
+Reads batches of the config's test split; generates the data if missing. The parameters
+are untrained, so the decoder hardly ever ends before the full length: a trained one
+stops sooner.
 """
 
 import itertools
@@ -24,19 +24,19 @@ from rahf.data.schema import Batch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.evaluation import samples
-from rahf.evaluation.score_example import Prediction
+from rahf.evaluation.score_example import ExampleLabels
 from rahf.evaluation.score_example import score as score_example
 from rahf.models.rahf import RAHF, Fused
 from rahf.runtime import sharding
 from rahf.tasks import make_task
 from rahf.tasks.feedback_session import FeedbackSession
-from rahf.training.eval_step import Predictions, make_predict
+from rahf.training.eval_step import EvalResult, make_eval_step
 from rahf.training.setup import set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to evaluate.'
 )
-_BATCHES = flags.DEFINE_integer('batches', 4, 'Batches that are timed.')
+_BATCHES = flags.DEFINE_integer('batches', 4, 'Number of timed batches.')
 
 
 def main(argv: list[str]) -> None:
@@ -75,7 +75,7 @@ def measure(
   params: Any,
   options: ConfigDict,
 ) -> None:
-  """Prints a line for each part; `options` is config.keywords."""
+  """Prints a line per part; `options` is config.keywords."""
   model, length = session.model, session.data.options.target_length
   size = len(batches[0].index)
   on_device = [sharding.put_batch(batch, session.setup.mesh) for batch in batches]
@@ -88,8 +88,8 @@ def measure(
     return model.apply({'params': params}, fused, length, method=RAHF.decode_greedily)
 
   mark_ids = session.data.tokenizer.mark_ids
-  predict = make_predict(model, options, mark_ids, length, session.setup.gather)
-  seconds, found = _time(predict, params, on_device)
+  eval_step = make_eval_step(model, options, mark_ids, length, session.setup.gather)
+  seconds, found = _time(eval_step, params, on_device)
   _line('inference step', seconds, size)
   seconds, fused = _time(encode, params, on_device)
   _line('  of it encoding', seconds, size)
@@ -102,7 +102,7 @@ def measure(
   _line('labels and metrics', time.perf_counter() - start, examples)
 
 
-def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) -> int:
+def score(tokenizer: Tokenizer, split: RecordSplit, found: list[EvalResult]) -> int:
   """Reads the labels, computes all metrics, and returns the number of examples."""
   scored = []
   examples = [
@@ -114,13 +114,13 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) ->
   for batch, row in examples:
     record = split[int(batch.index[row])]
     pieces = tokenizer.encode(record.prompt)
-    words = tokenizer.read_marks(pieces, batch.keywords[row])
-    prediction = Prediction(
-      batch.maps[row],
-      batch.scores[row],
+    words = tokenizer.read_marks(pieces, batch.outputs.keywords[row])
+    prediction = ExampleLabels(
+      batch.outputs.maps[row],
+      batch.outputs.scores[row],
       words.labels,
       words.unplaced,
-      at_word_ends(batch.p_misaligned[row], pieces),
+      at_word_ends(batch.outputs.p_misaligned[row], pieces),
     )
     scored.append(score_example(record, prediction))
   samples.metrics(scored)
@@ -128,7 +128,7 @@ def score(tokenizer: Tokenizer, split: RecordSplit, found: list[Predictions]) ->
 
 
 def _time(function: Callable, params: Any, inputs: list) -> tuple[float, list]:
-  """Returns the median seconds, compilation left out, and the results."""
+  """Returns the median seconds without compilation, and the results."""
   function = jax.jit(function)
   jax.block_until_ready(function(params, inputs[0]))
   seconds, results = [], []

@@ -1,10 +1,10 @@
-"""How fast --mode=infer is: decoding, the network, the whole command.
+"""Times --mode=infer: decoding, the network, and the whole command.
 
   python benchmarks/inference.py DIR [--images=4096] [--size=512] [--batch=32]
 
-Writes smooth random pictures as PNG files of `--size` pixels a side, with prompts, and
-scores them: from memory, and as `python -m rahf.main --mode=infer`, start and
-compilation included, without maps and with each kind of them.
+Writes smooth random images as square PNG files of `--size` pixels, with prompts, and
+scores them: from memory, and with `python -m rahf.main --mode=infer` (including startup
+and compilation), without maps and with each kind of maps.
 """
 
 import argparse
@@ -30,20 +30,20 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('model', help='a model directory')
-  parser.add_argument('--images', type=int, default=4096, help='how many')
-  parser.add_argument('--size', type=int, default=512, help='pixels a side')
-  parser.add_argument('--batch', type=int, default=32, help='computed together')
+  parser.add_argument('--images', type=int, default=4096, help='number of images')
+  parser.add_argument('--size', type=int, default=512, help='width in pixels')
+  parser.add_argument('--batch', type=int, default=32, help='images per batch')
   options = parser.parse_args()
   with tempfile.TemporaryDirectory(prefix='rahf-inference-') as scratch:
     folder = pathlib.Path(scratch)
     write(folder / 'images', options.images, options.size)
     from_memory(options.model, folder / 'images', options.batch)
     for maps in ('none', 'png', 'npz'):
-      whole(options.model, folder, maps, options.batch, options.images)
+      time_command(options.model, folder, maps, options.batch, options.images)
 
 
 def write(folder: pathlib.Path, count: int, size: int) -> None:
-  """Writes the pictures and their prompts."""
+  """Writes the images and their prompts."""
   folder.mkdir()
   for number in range(count):
     random = np.random.default_rng(number)
@@ -54,7 +54,7 @@ def write(folder: pathlib.Path, count: int, size: int) -> None:
 
 
 def from_memory(directory: str, folder: pathlib.Path, batch: int) -> None:
-  """Prints what one thread prepares a second, and what the devices then score."""
+  """Prints how fast one thread prepares images, and how fast the devices score them."""
   model = rahf.load(directory, batch_size=batch)
   print(f'{machine.processor()}; {machine.accelerator()}')
   paths = sorted(folder.glob('*.png'))[: 16 * batch]
@@ -67,16 +67,16 @@ def from_memory(directory: str, folder: pathlib.Path, batch: int) -> None:
   show('scored', start, len(examples) // batch * batch)
 
 
-def whole(
+def time_command(
   directory: str, folder: pathlib.Path, maps: str, batch: int, count: int
 ) -> None:
-  """Prints the images a second of the command."""
+  """Prints the images per second of the command."""
   command = [sys.executable, '-m', 'rahf.main', '--mode=infer', f'--model={directory}']
   command += [f'--input={folder / "images"}', f'--output={folder / maps}']
   command += [f'--maps={maps}', f'--batch_size={batch}']
   start = time.perf_counter()
   subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-  show(f'--mode=infer --maps={maps}, all of it', start, count)
+  show(f'--mode=infer --maps={maps}, in total', start, count)
 
 
 def show(name: str, start: float, count: int) -> None:

@@ -1,4 +1,4 @@
-"""How fast the input pipeline is, stage by stage, and how soon it resumes.
+"""Times the input pipeline, each stage, and resuming.
 
   python benchmarks/input_pipeline.py [--directory=PREPARED] [--tokenizer=MODEL]
 
@@ -28,14 +28,14 @@ _TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, "SentencePiece model; by default the directory's tokenizer.model."
 )
 _SPLIT = flags.DEFINE_string('split', 'train', 'Which split to read.')
-_IMAGE_SIZE = flags.DEFINE_integer('image_size', 64, 'Pixels a side.')
-_LENGTH = flags.DEFINE_integer('length', 64, 'Ids of text and target.')
-_BATCH = flags.DEFINE_integer('batch_size', 32, 'Rows of a batch.')
+_IMAGE_SIZE = flags.DEFINE_integer('image_size', 64, 'Image width in pixels.')
+_LENGTH = flags.DEFINE_integer('length', 64, 'Length of text and target, in tokens.')
+_BATCH = flags.DEFINE_integer('batch_size', 32, 'Examples per batch.')
 _REPEAT = flags.DEFINE_integer(
-  'repeat', 1, 'How often all shards stand there, to see how large sets start.'
+  'repeat', 1, 'Repeats all shards, to measure the startup of large data sets.'
 )
-_EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples the whole is timed over.')
-_SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long each stage is timed.')
+_EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples to time all stages with.')
+_SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long to time each stage.')
 
 
 def main(argv: list[str]) -> None:
@@ -89,7 +89,7 @@ def _stages(
   tokenizer: tokenizer_lib.Tokenizer,
   options: decoding.PipelineOptions,
 ) -> dict[str, Iterator[object]]:
-  """Returns, for each stage alone and in one thread, an endless run of examples."""
+  """Returns an endless iterator of examples per stage, each in a single thread."""
   loaded = [split[i] for i in range(min(len(split), 256))]
   pixels = [codec.decode_image(record.image) for record in loaded[:32]]
   size = options.image_size

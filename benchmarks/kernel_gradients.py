@@ -1,9 +1,9 @@
-"""Gradients of kernels on processors: the compiler's way beside ours.
+"""Compares XLA's kernel gradients on CPUs with ours.
 
   python benchmarks/kernel_gradients.py
 
-Convolutions: one image and a 3x3 kernel, at the sizes of the heatmap head for 256 and
-512 px. Dense layers: all gradients of an MLP with a GELU, at the sizes of the
+Convolutions: one image and a 3x3 kernel, with the sizes of the heatmap head for 256 and
+512 px. Dense layers: all gradients of an MLP with a GELU, with the sizes of the
 quickstart's ViT and of T5 base.
 """
 

@@ -1,11 +1,11 @@
-"""Time and memory of loading a full-size model from files of other projects.
+"""Measures time and memory of loading pretrained weights into a full-size model.
 
   python benchmarks/loading.py [--scratch=DIR]
 
-Writes random values in the true formats, about 2.3 GB, into a temporary folder:
-`t5_1_1_base` as T5X does (msgpack index, gzipped Zarr chunks, optimizer state left
-out) and a ViT-L/16 at 384 px as a release. Then a fresh process loads them into the
-multi-head model and prints by how much its memory grew at most.
+Writes random values in the original formats (about 2.3 GB) into a temporary folder:
+`t5_1_1_base` like T5X (msgpack index, gzipped Zarr chunks, without optimizer state) and
+a ViT-L/16 at 384 px like a release. Then a new process loads them into the multi-head
+model and prints its peak memory growth.
 """
 
 import pathlib
@@ -30,10 +30,10 @@ from rahf.tasks import make_task
 from rahf.training.setup import set_up
 from rahf.training.state import StateFactory
 
-_SCRATCH = flags.DEFINE_string('scratch', None, 'Where the files are put meanwhile.')
+_SCRATCH = flags.DEFINE_string('scratch', None, 'Parent of the temporary folder.')
 _LOAD = flags.DEFINE_string('load', None, 'Used internally: loads these files.')
 
-CHUNK = 2**20  # Values of a Zarr chunk at most, as T5X splits arrays among hosts.
+CHUNK = 2**20  # Most values of a Zarr chunk, as T5X splits arrays among hosts.
 
 
 def make_config():
@@ -82,7 +82,7 @@ def write(folder: pathlib.Path, params: dict[str, jax.ShapeDtypeStruct]) -> None
 
 
 def write_zarr(folder: pathlib.Path, name: str, array: np.ndarray) -> dict:
-  """Writes one array; returns what the index says of it."""
+  """Writes one array; returns its entry in the index."""
   path = f'target.{name.replace("/", ".")}'
   rows = max(1, CHUNK // (array.size // array.shape[0]))
   spec = {
@@ -100,17 +100,17 @@ def write_zarr(folder: pathlib.Path, name: str, array: np.ndarray) -> dict:
 
 
 def load(folder: pathlib.Path) -> None:
-  """Loads the files into a model, and compares its memory with before and with it."""
+  """Loads the files into a model and prints time and memory growth."""
   model, states = make_factory()
   abstract = by_path(states.abstract.params)
   needed = sum(leaf.size * leaf.dtype.itemsize for leaf in abstract.values()) / 1e9
-  # What is there in any case, whatever is loaded: JAX with its devices.
+  # JAX and its devices need memory in any case: exclude it.
   jax.block_until_ready(jax.jit(lambda x: x + 1)(0))
   before, start = memory('VmRSS'), time.perf_counter()
   init = {'vit': str(folder / 'vit.npz'), 't5': str(folder / 't5x'), 'rahf': ''}
   plan = loading.plan(loading.open_sources(init), abstract, model)
   _line('opened and matched', time.perf_counter() - start, 's')
-  params = jax.block_until_ready(states.fresh(0, plan.fresh))
+  params = jax.block_until_ready(states.fresh_params(0, plan.fresh))
   _line('fresh ones made', time.perf_counter() - start, 's')
   _line('  peak above before', memory('VmHWM') - before, 'GB')
   _line('  now above before', memory('VmRSS') - before, 'GB')
@@ -126,7 +126,7 @@ def load(folder: pathlib.Path) -> None:
 
 
 def memory(field: str) -> float:
-  """Returns what Linux says of this process in GB: VmRSS is now, VmHWM the peak."""
+  """Returns this process's memory in GB: VmRSS is the current value, VmHWM the peak."""
   status = pathlib.Path('/proc/self/status').read_text()
   return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) * 1024 / 1e9
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, in words."""
+"""Describes the machine that a benchmark runs on."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import platform
 
 
 def processor() -> str:
-  """Returns the number of cores, and the model's name where the system tells it."""
+  """Returns the number of cores, and the CPU's name if known."""
   information = pathlib.Path('/proc/cpuinfo')
   lines = information.read_text().splitlines() if information.exists() else []
   names = [line.split(':')[1].strip() for line in lines if 'model name' in line]

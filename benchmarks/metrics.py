@@ -1,9 +1,9 @@
-"""Time of the heatmap metrics for one pair of 512x512 maps, on the CPU.
+"""Times the heatmap metrics for one pair of 512x512 maps on the CPU.
 
   python benchmarks/metrics.py
 
-Prints the median over the repetitions for each metric and for all of them together,
-and for AUC-Judd by counting at every threshold, which sorting replaces.
+Prints medians for each metric and for all of them together, and for AUC-Judd by
+counting at every threshold, which sorting replaces.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from rahf.metrics import saliency
 
 SIDE = 512
-TEST_PAIRS = 2 * 955  # two maps for each image of RichHF-18K's test split
+TEST_PAIRS = 2 * 955  # two maps per image of RichHF-18K's test split
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
@@ -29,13 +29,13 @@ def example() -> tuple[np.ndarray, np.ndarray]:
     truth += disc.astype(np.float32) / 3
   noise = np.random.default_rng(0).normal(0, 0.05, truth.shape)
   prediction = gaussian_filter(truth + noise, 8)
-  # No two values are equal, as with a sigmoid's: the slowest case for sorting.
+  # No two values are equal, as with a sigmoid: the slowest case for sorting.
   prediction = (prediction - prediction.min()) / np.ptp(prediction)
   return prediction.astype(np.float32), truth
 
 
 def auc_judd_by_counting(prediction: np.ndarray, truth: np.ndarray) -> float:
-  """AUC-Judd as it is usually written: one pass over the map per threshold."""
+  """Computes AUC-Judd in the usual way: one pass over the map per threshold."""
   thresholds = np.sort(prediction[truth > 0])[::-1]
   n, pixels = thresholds.size, prediction.size
   tp, fp = np.zeros(n + 2), np.zeros(n + 2)

@@ -1,9 +1,9 @@
-"""What the paper's configs need on TPU slices, as the README's table.
+"""Compiles the paper's configs for TPU slices and prints their costs as a table.
 
   python benchmarks/precompile.py [--topologies=v5e:2x4] [--variants=multi_head]
 
-Needs libtpu (the extra `tpu`), 24 GiB of memory and some minutes for each row, but no
-TPU. Each row is a process of its own: compilers keep what they once took.
+Needs libtpu (the extra `tpu`), 24 GiB of memory and a few minutes per row, but no TPU.
+Each row runs in a separate process, as compilers do not release memory.
 """
 
 import concurrent.futures

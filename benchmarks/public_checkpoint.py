@@ -1,12 +1,12 @@
-"""Time and memory from the public checkpoint's format to the score of an image.
+"""Measures time and memory of exporting and using the public checkpoint.
 
   python benchmarks/public_checkpoint.py --tokenizer=spiece.model [--scratch=DIR]
 
-Writes archives of random values as `torch.save` does, with the names, shapes and sizes
-of the public checkpoint (ViT-L/16 at 384 px), and the same with a ViT-B/16: 2.6 and 1.7
-GB. Then come, each in a process of its own: the command that exports an archive, and
-loading and scoring an image of noise. Needs the extra `parity` (PyTorch), T5's
-tokenizer, and twice the archive's size on the disk.
+Writes archives of random values with `torch.save`, with the names, shapes and sizes of
+the public checkpoint (ViT-L/16 at 384 px), and the same with a ViT-B/16: 2.6 and 1.7
+GB. Then, in separate processes, exports each archive, and loads the model and scores an
+image of noise. Needs the extra `parity` (PyTorch), T5's tokenizer, and disk space of
+twice the archive's size.
 """
 
 import collections
@@ -25,8 +25,8 @@ from absl import app, flags
 from rahf.evaluation.paper_tables import markdown_table
 
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, "T5's spiece.model.")
-_SCRATCH = flags.DEFINE_string('scratch', None, 'Where the files are put meanwhile.')
-_VITS = flags.DEFINE_list('vits', ['L', 'B'], 'Which ViTs.')
+_SCRATCH = flags.DEFINE_string('scratch', None, 'Parent of the temporary folder.')
+_VITS = flags.DEFINE_list('vits', ['L', 'B'], 'Sizes of the ViTs.')
 _WRITE = flags.DEFINE_string('write', None, 'Used internally: writes this archive.')
 _SCORE = flags.DEFINE_string('score', None, 'Used internally: scores with this model.')
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(folder: pathlib.Path, vit: str) -> list[list[str]]:
-  """Returns rows of the table, of one archive."""
+  """Returns the table's rows of one archive."""
   archive, model, script = folder / 'rahf_model.pt', folder / 'model', __file__
   run(sys.executable, script, f'--write={archive}', f'--vits={vit}')
   name, size = f'ViT-{vit}/16', archive.stat().st_size / 1e9
@@ -78,10 +78,9 @@ def measure(folder: pathlib.Path, vit: str) -> list[list[str]]:
 
 
 def run(*command: str) -> list[str]:
-  """Runs a command; returns its seconds and the peak of its memory in GB.
+  """Runs a command; returns its seconds and its peak memory in GB.
 
-  Linux counts the memory of whoever starts a process as its own, so that this process
-  must stay small.
+  Linux includes the memory of the parent at the start, so this process must stay small.
   """
   start = time.perf_counter()
   process = subprocess.Popen(command, cwd=ROOT)
@@ -93,7 +92,7 @@ def run(*command: str) -> list[str]:
 
 
 def score(path: str) -> None:
-  """Loads a model and scores an image twice: with and without compilation."""
+  """Loads a model and scores an image twice, with and without compilation."""
   start = time.perf_counter()
   import rahf
 
@@ -109,7 +108,7 @@ def score(path: str) -> None:
 
 
 def write(path: pathlib.Path, vit: str) -> None:
-  """Writes an archive of random values small enough to stay finite."""
+  """Writes an archive of random values, small enough for finite outputs."""
   import torch
 
   torch.manual_seed(0)
@@ -126,7 +125,7 @@ def write(path: pathlib.Path, vit: str) -> None:
 
 
 def shapes(width: int, mlp: int, layers: int) -> Shapes:
-  """Yields names and shapes as in the public checkpoint; tied ones once."""
+  """Yields names and shapes of the public checkpoint; tied ones only once."""
   yield 'vit.embeddings.cls_token', (1, 1, width)
   yield 'vit.embeddings.position_embeddings', (1, SIDE**2 + 1, width)
   patches = 'vit.embeddings.patch_embeddings.projection'

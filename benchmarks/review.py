@@ -1,10 +1,10 @@
-"""What it costs to look at a run: norms and scalars in training, pictures afterwards.
+"""Times monitoring: norms and scalars in training, images and reports in evaluation.
 
   python benchmarks/review.py [--config=configs/quickstart.py] [--samples=955]
 
-Times the training step with and without the norms of its modules, in turn, and a
-writing of its scalars for TensorBoard, which comes every config.train.log_every steps.
-Then panels, thumbnails and the report page of an evaluation, on smooth noise at 512 px.
+Times the training step with and without module norms, alternately, and writing its
+scalars for TensorBoard, which happens every config.train.log_every steps. Then times
+panels, thumbnails and the report page of an evaluation, on smooth noise at 512 px.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ from PIL import Image
 from rahf.data import schema
 from rahf.data.images import codec
 from rahf.evaluation import samples
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
@@ -37,7 +37,7 @@ from rahf.training.setup import set_up
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
 )
-_STEPS = flags.DEFINE_integer('steps', 30, 'Steps of each kind that are timed.')
+_STEPS = flags.DEFINE_integer('steps', 30, 'Timed steps of each kind.')
 _SAMPLES = flags.DEFINE_integer('samples', 955, 'Samples on the report page.')
 SIDE = 512
 WORDS = ('a', 'red', 'cat', 'sits', 'on', 'two', 'chairs', 'in', 'the', 'sun')
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure_training(config: ConfigDict, folder: pathlib.Path) -> None:
-  """Prints what norms and scalars add to a step."""
+  """Prints the overhead of norms and scalars per step."""
   setup = set_up(make_task(config))
   batch = sharding.put_batch(random_batch(config, config.train.batch_size), setup.mesh)
   key = jax.random.key(0)
@@ -88,7 +88,7 @@ def measure_training(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def measure_evaluation(folder: epath.Path) -> None:
-  """Prints what pictures and the report page take."""
+  """Prints the time for panels, thumbnails, intervals and the report page."""
   examples = [_example(number) for number in range(16)]
   scored = [score(*example) for example in examples]
   count = _SAMPLES.value
@@ -113,7 +113,7 @@ def measure_evaluation(folder: epath.Path) -> None:
   print(f'{"  its size":36}{path.stat().length / 1e6:10.4f} MB')
 
 
-def _example(number: int) -> tuple[schema.Record, Prediction]:
+def _example(number: int) -> tuple[schema.Record, ExampleLabels]:
   rng = np.random.default_rng(number)
   noise = rng.integers(0, 256, (SIDE // 16, SIDE // 16, 3), dtype=np.uint8)
   image = np.asarray(Image.fromarray(noise).resize((SIDE, SIDE)))
@@ -131,7 +131,7 @@ def _example(number: int) -> tuple[schema.Record, Prediction]:
     tuple(rng.random(4).tolist()),
     *true,
   )
-  return record, Prediction(
+  return record, ExampleLabels(
     np.array(maps[2:], np.float32),
     rng.random(4),
     labels,

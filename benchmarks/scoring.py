@@ -1,4 +1,4 @@
-"""How fast images are scored in Python: import, load, first call, later calls.
+"""Times scoring images in Python: import, load, first call, later calls.
 
   python benchmarks/scoring.py runs/quickstart/export [--size=64] [--calls=20]
 
@@ -12,16 +12,16 @@ import time
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('directory', help='what --mode=export wrote')
-  parser.add_argument('--size', type=int, default=64, help='of the images, pixels')
-  parser.add_argument('--calls', type=int, default=20, help='later calls')
+  parser.add_argument('directory', help='model directory, from --mode=export')
+  parser.add_argument('--size', type=int, default=64, help='image width in pixels')
+  parser.add_argument('--calls', type=int, default=20, help='number of later calls')
   options = parser.parse_args()
-  # Imported here: that is timed, too.
+  # Imported here, as this is timed, too.
   start = time.perf_counter()
   import rahf
 
   imported = time.perf_counter()
-  rahf.load  # noqa: B018, what needs JAX is imported now
+  rahf.load  # noqa: B018, lazily imports everything that needs JAX
   needed = time.perf_counter()
   model = rahf.load(options.directory)
   loaded = time.perf_counter()

@@ -1,10 +1,11 @@
-"""Requests a second of the service, and what it does under too many of them.
+"""Measures the service's requests per second, also under overload.
 
   python benchmarks/serving.py --model=runs/quickstart/export [--seconds=10]
 
-Starts `python -m rahf.serve` with at most 1, 8 and 32 images a batch and asks it over
-the loopback, from the same cores: first over as many connections as fill it, then at
-half and at twice that rate, at random times (Poisson), however much is unanswered.
+Starts `python -m rahf.serve` with at most 1, 8 and 32 images per batch and sends
+requests over the loopback interface, from the same cores: first over as many
+connections as saturate it, then at half and at twice that rate, at random times
+(Poisson), without waiting for answers.
 """
 
 import asyncio
@@ -28,19 +29,19 @@ from rahf.data.images.codec import encode_png
 
 _MODEL = flags.DEFINE_string('model', None, 'Model directory.', required=True)
 _SECONDS = flags.DEFINE_float('seconds', 10, 'Length of each measurement.')
-_SIDE = flags.DEFINE_integer('side', 64, 'Pixels of an image, each way.')
-_MAPS = flags.DEFINE_boolean('maps', True, 'Whether heatmaps are asked for.')
+_SIDE = flags.DEFINE_integer('side', 64, 'Image width in pixels.')
+_MAPS = flags.DEFINE_boolean('maps', True, 'Whether to request heatmaps.')
 BATCHES = (1, 8, 32)
 PROMPT = 'two small red triangles at the top left, one cyan cross.'
 
 
 class Load(NamedTuple):
-  """What came of a measurement.
+  """The result of a measurement.
 
   Attributes:
-    statuses: how often each came; 0 is a connection that broke.
+    statuses: HTTP status -> number of responses; 0 is a broken connection.
     latencies: seconds from when a request was due to its score.
-    seconds: of all.
+    seconds: duration of the measurement.
   """
 
   statuses: collections.Counter
@@ -49,7 +50,7 @@ class Load(NamedTuple):
 
   @property
   def rate(self) -> float:
-    """Scores a second."""
+    """Scores per second."""
     return self.statuses[200] / self.seconds
 
   def milliseconds(self, percentile: float) -> float:
@@ -57,7 +58,7 @@ class Load(NamedTuple):
 
 
 class Client:
-  """Asks one address over connections that are kept."""
+  """Sends requests to one port over persistent connections."""
 
   def __init__(self, port: int, requests: list[bytes]):
     self._port, self._requests = port, requests
@@ -91,7 +92,7 @@ class Client:
 
 
 async def fill(client: Client, seconds: float, connections: int) -> None:
-  """Asks over each connection again as soon as it is answered."""
+  """Sends a request over each connection as soon as the previous one is answered."""
   end = time.perf_counter() + seconds
 
   async def one() -> None:
@@ -102,7 +103,7 @@ async def fill(client: Client, seconds: float, connections: int) -> None:
 
 
 async def arrive(client: Client, seconds: float, rate: float) -> None:
-  """Asks at random times, `rate` a second, without waiting for answers."""
+  """Sends `rate` requests per second at random times, without waiting for answers."""
   due = time.perf_counter()
   end, tasks = due + seconds, set()
   while (due := due + random.expovariate(rate)) < end:
@@ -122,7 +123,7 @@ def measure(run: Callable, port: int, requests: list[bytes], amount: float) -> L
 
 
 def make_requests() -> list[bytes]:
-  """Returns forms with images of smooth noise, as they go over the wire."""
+  """Returns raw HTTP requests: forms with images of smooth noise."""
   found = []
   for number in range(16):
     noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
@@ -165,7 +166,7 @@ def main(argv: list[str]) -> None:
     try:
       line = next(line for line in server.stdout if line.startswith('Ready'))
       port = int(line.rpartition(':')[2])
-      measure(arrive, port, requests, 20)  # What is only done once is done here.
+      measure(arrive, port, requests, 20)  # Warm-up.
       full = measure(fill, port, requests, max(4, 2 * batch))
       half = measure(arrive, port, requests, full.rate / 2)
       twice = measure(arrive, port, requests, full.rate * 2)

@@ -1,15 +1,14 @@
-"""Our model and its twin in PyTorch in turn: medians of seconds, and ratios.
+"""Compares the speed of our model with its twin in PyTorch.
 
   python benchmarks/side_by_side.py --config=configs/multi_head.py \\
     --config.model.image_size=256 --config.model.dtype=float32 \\
     --config.model.remat=none --config.train.batch_size=1 --config.train.accumulate=1
 
-Both are processes of this one, have the sizes of the config and get the same batch;
-one works while the other waits, on one device, and does a task again and again in its
-turn, as in use. On a GPU the twin uses autocast and torch.compile, but for
-transformers' `generate`, which is eager. On a processor it is eager unless
---torch_compile asks for more. Last comes AUC-Judd by sorting, as in
-rahf.metrics, beside a count at each threshold. Needs the extra `parity`.
+Both run in child processes with the config's sizes, the same batch and one device. They
+take turns, and repeat a task several times per turn. On a GPU, the twin uses autocast
+and torch.compile, except for transformers' `generate`, which is eager. On a CPU, it is
+eager unless --torch_compile is given. Finally compares AUC-Judd by sorting, as in
+rahf.metrics, with counting at each threshold. Needs the extra `parity`.
 """
 
 import contextlib
@@ -38,19 +37,19 @@ TRAINING, INFERENCE, JUDGED, KEYWORDS = TASKS = (
   'the same, but ours judges each word along the prompt',
   'greedy keywords alone',
 )
-# Threads of the one that is done look for more work for a while.
+# Seconds between turns: threads keep polling for work for a while.
 PAUSE = 0.5
-# A turn has so many seconds and times at least. The first time in a turn is slower, in
-# memory that the other has had.
+# The least seconds and repetitions of a turn. The first repetition is slower, as the
+# other process has used the caches.
 TURN, TIMES = 1.0, 3
 PRODUCT_SIDE = 4096
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/quickstart.py', 'What to build twice.'
+  'config', 'configs/quickstart.py', 'Config of both models.'
 )
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each at every task.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each model per task.')
 _COMPILE = flags.DEFINE_boolean(
-  'torch_compile', None, 'torch.compile for the twin; on GPUs unless told otherwise.'
+  'torch_compile', None, 'Use torch.compile for the twin (default: on GPUs only).'
 )
 
 
@@ -60,9 +59,9 @@ def main(argv: list[str]) -> None:
   if missing := [n for n in ('torch', 'transformers') if not find_spec(n)]:
     raise app.UsageError(f'{" and ".join(missing)} missing: pip install "rahf[parity]"')
   if config.train.accumulate != 1:
-    raise app.UsageError('config.train.accumulate is 1 for the twin')
+    raise app.UsageError('config.train.accumulate must be 1, as in the twin')
   print(machine.processor())
-  # JAX would take most of a GPU's memory for itself.
+  # By default, JAX would reserve most of a GPU's memory.
   os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
   with (
     worker(serve_ours, config) as ours,
@@ -94,12 +93,12 @@ def main(argv: list[str]) -> None:
 
 @contextlib.contextmanager
 def worker(serve: Callable, *arguments):
-  """A process that does tasks by name and answers in seconds; None ends it."""
+  """Yields a pipe to a process: task name -> its timings in seconds; None ends it."""
   context = multiprocessing.get_context('spawn')
   here, there = context.Pipe()
   process = context.Process(target=serve, args=(there, *arguments), daemon=True)
   process.start()
-  there.close()  # So that its death is the end of the pipe here.
+  there.close()  # So that the pipe ends here when the process dies.
   try:
     yield here
     here.send(None)
@@ -123,7 +122,7 @@ def answer(pipe: Connection, tasks: dict[str, Callable[[], None]]) -> None:
 def in_turn(
   task: str, ours: Connection, twin: Connection, repeats: int
 ) -> tuple[list[float], list[float]]:
-  """Returns the seconds of each time, after a turn that does not count."""
+  """Returns the seconds of each repetition, after a warm-up turn."""
   seconds = [], []
   for turn in range(1 + repeats):
     for pipe, found in zip((ours, twin), seconds, strict=True):
@@ -154,7 +153,8 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
 
   def infer(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)
-    return *model.maps_and_scores(fused), model.decode_greedily(fused, length)
+    found = model.maps_and_scores(fused)
+    return found.maps, found.scores, model.decode_greedily(fused, length)
 
   def judge(model: RAHF, batch) -> Any:
     fused = model.encode(batch.image, batch.text, train=False)
@@ -166,7 +166,8 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
       sequential=True,
       length=length,
     )
-    return *model.maps_and_scores(fused), words
+    found = model.maps_and_scores(fused)
+    return found.maps, found.scores, words
 
   def encode(model: RAHF, batch) -> Any:
     return model.encode(batch.image, batch.text, train=False)
@@ -250,7 +251,7 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
   encode = maybe_compiled(twin.encode)
   read = maybe_compiled(twin.maps_and_scores)
 
-  # Where the config says float32, XLA uses TF32 on GPUs.
+  # For float32, XLA uses TF32 on GPUs.
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
   synchronize = torch.cuda.synchronize if on_gpu else lambda: None
 
@@ -301,7 +302,7 @@ def serve_twin(pipe: Connection, config: ConfigDict, compiled: bool | None) -> N
 
 
 def time_metrics() -> tuple[float, float]:
-  """Returns the seconds of AUC-Judd by sorting, and by thresholds."""
+  """Returns the seconds of AUC-Judd by sorting and by thresholds."""
   pair = metrics.example()
   ours = metrics.median_ms(lambda: saliency.auc_judd(*pair), 20)
   by_thresholds = metrics.median_ms(lambda: metrics.auc_judd_by_counting(*pair), 3)

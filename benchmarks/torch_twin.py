@@ -1,7 +1,7 @@
-"""RAHF in PyTorch at the sizes of one of our configs, to be timed beside ours.
+"""RAHF in PyTorch with the sizes of one of our configs, for speed comparisons.
 
-transformers' ViT and T5, and the heads of the paper (section 4.1) as PyTorch users
-would write them: channels first, transposed convolutions. Needs the extra `parity`.
+Uses transformers' ViT and T5, and the paper's heads (section 4.1) written as usual in
+PyTorch: channels first, transposed convolutions. Needs the extra `parity`.
 
 Axis letters: B batch, K texts, H W image size, h w token grid, L text tokens,
 T target tokens, D width, C channels.
@@ -21,7 +21,7 @@ from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
 
 
 class Outputs(NamedTuple):
-  """As ours: B 2 H W, B 4, B T V."""
+  """Same as ours: B 2 H W, B 4, B T V."""
 
   maps: Tensor
   scores: Tensor
@@ -67,7 +67,7 @@ class UpsampleStage(nn.Module):
 
 
 class HeatmapHead(nn.Module):
-  """conv, deconv, sigmoid: B D h w to B H W."""
+  """Convolutions, transposed convolutions, sigmoid: B D h w to B H W."""
 
   def __init__(self, inputs: int, config: HeatmapHeadConfig):
     super().__init__()
@@ -91,7 +91,7 @@ class HeatmapHead(nn.Module):
 
 
 class ScoreHead(nn.Module):
-  """conv, linear, sigmoid: B D h w to B."""
+  """Convolutions, linear layers, sigmoid: B D h w to B."""
 
   def __init__(self, inputs: int, grid: int, config: ScoreHeadConfig):
     super().__init__()
@@ -120,7 +120,7 @@ class ScoreHead(nn.Module):
 
 
 class Twin(nn.Module):
-  """The model; its methods are the stages of `rahf.models.rahf.RAHF`."""
+  """The model; its methods match those of `rahf.models.rahf.RAHF`."""
 
   def __init__(self, config: RAHFConfig):
     super().__init__()
@@ -132,7 +132,7 @@ class Twin(nn.Module):
     self.t5 = transformers.T5ForConditionalGeneration(t5_config(config))
     for module in self.t5.modules():
       if isinstance(module, T5Attention):
-        module.dropout = 0.0  # Ours drops no attention.
+        module.dropout = 0.0  # Ours has no attention dropout.
     multi_head = config.variant == 'multi_head'
     self.heatmap_heads = nn.ModuleList(
       HeatmapHead(width, config.heatmap_head)
@@ -162,7 +162,7 @@ class Twin(nn.Module):
     return Outputs(maps, scores, logits)
 
   def encode(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the fused tokens, B K N+L D, and which there are, B K N+L."""
+    """Returns the fused tokens, B K N+L D, and their mask, B K N+L."""
     batch, texts, _ = text.shape
     seen = self.image_projection(self.vit(image).last_hidden_state[:, 1:])
     seen = seen.repeat_interleave(texts, 0)
@@ -175,7 +175,7 @@ class Twin(nn.Module):
     return tokens.unflatten(0, (batch, texts)), mask.unflatten(0, (batch, texts))
 
   def maps_and_scores(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Reads both maps and the four scores from the fused tokens."""
+    """Predicts both maps and the four scores from the fused tokens."""
     grid = self.config.grid
     features = tokens[:, :, : grid * grid].transpose(2, 3)
     features = features.unflatten(3, (grid, grid))
@@ -194,7 +194,7 @@ class Twin(nn.Module):
     return maps, scores
 
   def decode_greedily(self, tokens: Tensor, mask: Tensor, length: int) -> Tensor:
-    """Writes `length` tokens for each image, with a cache; no token ends them."""
+    """Generates exactly `length` tokens per image, with a cache."""
     memory, mask = self._keyword_memory(tokens, mask)
     written = self.t5.generate(
       encoder_outputs=transformers.modeling_outputs.BaseModelOutput(memory),
@@ -211,20 +211,20 @@ class Twin(nn.Module):
 
 
 def check(config: RAHFConfig) -> None:
-  """Raises ValueError if the config has what the twin does not."""
+  """Raises ValueError if the twin does not support the config."""
   twins = {
     'vit.class_token': (config.vit.class_token, [True]),
     'keep_class_token': (config.keep_class_token, [False]),
     'mask_padding': (config.mask_padding, [True]),
     'heatmap_head.relu_before_norm': (config.heatmap_head.relu_before_norm, [False]),
     't5.activations': (tuple(config.t5.activations), [('gelu', 'linear'), ('relu',)]),
-    # Theirs keeps all for the gradient.
+    # The twin does not recompute activations.
     'remat': (config.remat, ['none']),
   }
   for field, (value, known) in twins.items():
     if value not in known:
       raise ValueError(
-        f'config.model.{field} = {value!r}: the twin knows {known} alone'
+        f'config.model.{field} = {value!r}: the twin supports only {known}'
       )
 
 

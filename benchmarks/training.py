@@ -1,14 +1,14 @@
-"""What a training step costs in FLOPs and bytes, and how long it takes here.
+"""Measures a training step: FLOPs and bytes by part of the model, and its run time.
 
   python benchmarks/training.py [--config=configs/quickstart.py] [--steps=0]
 
-First counts the work of the model's parts from their shapes, which needs neither
-time nor memory, so that --steps=0 answers for models that do not fit this machine.
-Bytes are those that products and convolutions read and write, parameters included,
-each once: memory is the limit where there are fewer FLOPs a byte than the machine
-does in the time of a byte.
-Then times the step on one random batch: the input pipeline has its own benchmark.
-Any field can be changed, as in --config.train.batch_size=8.
+First counts the work of the model's parts from their shapes, which takes neither time
+nor memory: with --steps=0 it works for models that do not fit this machine. Bytes are
+those that matrix products and convolutions read and write, including parameters, each
+once. Parts with fewer FLOPs per byte than the machine can do in the time of a byte are
+limited by memory.
+Then times the step on one random batch; the input pipeline has its own benchmark.
+Flags can override any field, as in --config.train.batch_size=8.
 """
 
 import re
@@ -32,9 +32,9 @@ from rahf.training.setup import set_up
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
 )
-_STEPS = flags.DEFINE_integer('steps', 20, 'Steps that are timed; 0 only counts.')
-_WARM_UP = flags.DEFINE_integer('warm_up', 3, 'Steps before those.')
-# Parts of the model by the names of their modules; what is left comes last.
+_STEPS = flags.DEFINE_integer('steps', 20, 'Timed steps; 0 to only count work.')
+_WARM_UP = flags.DEFINE_integer('warm_up', 3, 'Warm-up steps.')
+# Parts of the model -> pattern of their modules' names; the rest comes last.
 PARTS = {
   'ViT': r'\bvit\b',
   'T5 encoder': r't5\.encode',
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 
 def work_table(counts: dict[str, Work], examples: int) -> str:
-  """Returns the work for one example by part, on the way forth and in all."""
+  """Returns a table of the work for one example by part: forward pass and total."""
   parts = {name: [work.NOTHING] * 2 for name in (*PARTS, 'all')}
   for scope, done in counts.items():
     names = [name for name, pattern in PARTS.items() if re.search(pattern, scope)]
@@ -97,7 +97,7 @@ def work_table(counts: dict[str, Work], examples: int) -> str:
 
 
 def time_steps(compiled, state, batch: Batch) -> float:
-  """Returns the median seconds of a step."""
+  """Returns the median seconds per step."""
   seconds = []
   for _ in range(_WARM_UP.value + _STEPS.value):
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """RAHF with an augmented prompt: the paper's better variant (section 4.2).
 
-A task string in front of the prompt asks for one map or score at a time; three
-heads serve all seven outputs. ViT-B/16 at 512 px, T5 1.1 base, batch 256.
+A task string before the prompt selects one map or score at a time; three heads serve
+all seven outputs. ViT-B/16 at 512 px, T5 1.1 base, batch 256.
 
   python -m rahf.main --config=configs/augmented_prompt.py --workdir=…
 
@@ -17,8 +17,8 @@ from rahf.config import T5_VOCABULARY, default_config
 def get_config() -> ConfigDict:
   config = default_config()
   config.tokenizer = T5_VOCABULARY
-  # Eight TPU v5e, of 16 GB each, are enough so: parameters in eighths, the batch in
-  # eighths, and blocks computed twice instead of kept for the gradient.
+  # Fits on eight TPU v5e of 16 GB: parameters sharded eight ways, eight micro-batches,
+  # and blocks recomputed for the gradient instead of stored.
   config.mesh.update(data=1, fsdp=-1)
   config.train.accumulate = 8
   config.model.remat = 'blocks'

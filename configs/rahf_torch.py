@@ -1,11 +1,10 @@
 """RAHF from the public PyTorch checkpoint: ViT-L/16 at 384 px, T5 1.0 base, 7 heads.
 
-The architecture is that of the checkpoint, which differs from the paper's (section
-4.2) in the sizes, in the score head, in what the decoder sees, and in details that
-only loading its weights makes necessary. Score images with it as it is, without data
-and training: the first command writes a model directory, for `rahf.load(DIR)`,
-`--mode=infer --model=DIR`, rewards and the service. `spiece.model` is T5's tokenizer.
-The second command trains on from it.
+The checkpoint's architecture differs from the paper's (section 4.2) in sizes, score
+head, decoder input and some details. The first command needs neither data nor training:
+it writes a model directory for `rahf.load(DIR)`, `--mode=infer --model=DIR`, rewards
+and the service. `spiece.model` is T5's tokenizer. The second command fine-tunes the
+checkpoint.
 
   python -m rahf.main --config=configs/rahf_torch.py \\
     --config.init.rahf=rahf_model.pt --config.tokenizer=spiece.model \\
@@ -13,9 +12,9 @@ The second command trains on from it.
   python -m rahf.main --config=configs/rahf_torch.py \\
     --config.init.rahf=rahf_model.pt --workdir=runs/rahf_torch
 
-Hardware: TPU or GPU nodes. Not yet run. The checkpoint is reported to reach on
+Hardware: TPU or GPU nodes. Not yet run. Reported results of the checkpoint on
 RichHF-18K test: plausibility PLCC .739, implausibility CC .525, keywords F1 47.5
-(averaged over prompts). Its licence, CC BY-NC 4.0, holds for what comes of it too.
+(averaged over prompts). Its licence, CC BY-NC 4.0, also applies to derived models.
 """
 
 from ml_collections import ConfigDict
@@ -35,9 +34,9 @@ def get_config() -> ConfigDict:
   model.heatmap_head.relu_before_norm = True
   model.score_head.update(convs=(768, 384, 192, 96, 48, 12), dense=(512, 128))
   model.score_head.update(size=3, stride=1, padding='SAME')
-  # The checkpoint saw padding, of a few tokens a batch. With all that there is in a
-  # fixed length, it is nearer to what it learned without.
+  # The checkpoint was trained with a few padding tokens per batch. Our fixed length has
+  # many more, so masking them is closer to its training.
   model.update(keep_class_token=True, decoder_sees_image=False, mask_padding=True)
-  # Where its own training ended.
+  # The values at the end of its training.
   config.optimizer.update(learning_rate=1e-5, weight_decay=2e-3)
   return config

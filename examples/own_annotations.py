@@ -1,15 +1,15 @@
-"""From your own annotations to a trained model: draw, annotate, prepare, train, score.
+"""Trains a model on your own annotations: draw, annotate, prepare, train, score.
 
-Run it from the project's root, as a notebook of `# %%` cells or as a script:
+Run it from the project's root, as a script or as a notebook of `# %%` cells:
 
   python examples/own_annotations.py [DIR]
 
-Its files go to DIR, by default a temporary directory. It takes a minute or two on two
-CPU cores. Twelve images are far too few to train a useful model: put your own in place
-of "Images and prompts" and "Annotations", and use the model sizes of a config.
+Output goes to DIR, by default a temporary directory. It takes a minute or two on two
+CPU cores. Twelve images are too few to learn anything useful: put your own in place of
+"Images and prompts" and "Annotations", and use the model sizes of a config.
 """
 
-# %% The output folder
+# %% Output folder
 import csv
 import json
 import pathlib
@@ -29,7 +29,7 @@ else:
 (folder / 'images').mkdir(parents=True, exist_ok=True)
 
 # %% Images and prompts: <uid>.png, and a table with the columns uid and prompt
-# Images with the same prompt go into the same split, so we need several prompts.
+# Images with the same prompt go to the same split, so several prompts are needed.
 COLOURS = ('red', 'blue', 'green', 'yellow')
 SHAPES = {
   'circle': lambda draw, colour: draw.ellipse((12, 12, 52, 52), colour),
@@ -39,24 +39,24 @@ SHAPES = {
 wanted = [(colour, shape) for shape in SHAPES for colour in COLOURS]
 prompts = {}
 for number, (colour, shape) in enumerate(wanted):
-  # The first four images show the colour in their prompt, the others a wrong one.
+  # The first four images have the colour of their prompt, the others a different one.
   drawn = COLOURS[(number + number // 4) % 4]
   image = Image.new('RGB', (64, 64), 'white')
   draw = ImageDraw.Draw(image)
   SHAPES[shape](draw, drawn)
   if number % 3 == 0:
-    draw.rectangle((40, 40, 56, 56), 'black')  # The error that annotators mark.
+    draw.rectangle((40, 40, 56, 56), 'black')  # The artefact to annotate.
   image.save(folder / 'images' / f'{number:02}.png')
   prompts[f'{number:02}'] = f'a {colour} {shape}'
 
 with (folder / 'prompts.csv').open('w', newline='') as file:
   csv.writer(file).writerows([('uid', 'prompt'), *prompts.items()])
 
-# %% Annotations: a line of JSON for each image and annotator
+# %% Annotations: one line of JSON per image and annotator
 with (folder / 'annotations.jsonl').open('w') as file:
   for uid, prompt in prompts.items():
     number = int(uid)
-    right = number < 4  # The image shows the colour in the prompt.
+    right = number < 4  # Whether the colour is that of the prompt.
     for annotator, severity in (('ann', 0), ('ben', 1)):
       answer = {
         'uid': uid,
@@ -72,7 +72,7 @@ with (folder / 'annotations.jsonl').open('w') as file:
       }
       file.write(json.dumps(answer) + '\n')
 
-# %% A vocabulary; with pretrained T5 weights, use T5's spiece.model
+# %% A vocabulary; pretrained T5 weights need T5's own spiece.model
 with (folder / 'words.model').open('wb') as file:
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(prompts.values()),
@@ -88,7 +88,7 @@ with (folder / 'words.model').open('wb') as file:
   )
 
 
-# %% Prepare and verify: points become maps, and answers are averaged
+# %% Prepare and verify: points become maps, answers are averaged
 def run(*command: str | pathlib.Path) -> None:
   subprocess.run([sys.executable, '-m', *map(str, command)], check=True)
 

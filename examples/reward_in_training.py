@@ -1,15 +1,15 @@
-"""A reward in a training loop: a small generator learns to raise its RAHF score.
+"""Trains a tiny image generator with RAHF's reward.
 
-Run it from the project's root, as a notebook of `# %%` cells or as a script:
+Run it from the project's root, as a script or as a notebook of `# %%` cells:
 
   python examples/reward_in_training.py MODEL_DIRECTORY [DIR]
 
-MODEL_DIRECTORY is written by --mode=export, such as runs/quickstart/export. The
-pictures before and after go to DIR, by default the current directory. It takes less
-than a minute on two CPU cores.
+MODEL_DIRECTORY is written by --mode=export, such as runs/quickstart/export. Pictures
+from before and after training go to DIR, by default the current directory. It takes
+less than a minute on two CPU cores.
 
-The generator is a single layer from noise to pixels, to keep the loop short. It also
-shows reward hacking: images that please a model need not please people.
+To keep the code short, the generator is a single layer from noise to pixels. It also
+shows reward hacking: images that please the model need not please people.
 """
 
 # %% The reward, as a pure function of pixels in [0, 1]
@@ -54,7 +54,7 @@ def save(name: str) -> None:
   )
 
 
-# %% The loop: the reward's gradient reaches the generator through its pixels
+# %% The loop: the reward's gradient flows through the pixels into the generator
 optimizer = optax.adam(0.05)
 opt_state = optimizer.init(params)
 
@@ -62,7 +62,7 @@ opt_state = optimizer.init(params)
 @jax.jit
 @jax.value_and_grad
 def loss(params: dict[str, jax.Array], judge, noise: jax.Array) -> jax.Array:
-  # As an argument, the reward's parameters are not compiled into the program.
+  # The reward's parameters are an argument so that they are not compiled in.
   return -reward.differentiable(judge, generate(params, noise), text).mean()
 
 

@@ -1,16 +1,16 @@
-"""From scratch to scored images: train a little, export, score, view, reward.
+"""Trains a model briefly, exports it, scores images and computes rewards.
 
 Run it from the project's root, as a script or as a notebook of `# %%` cells (VS Code,
 Spyder, jupytext):
 
   python examples/score_images.py [DIR]
 
-Its files go to DIR, by default a temporary directory. It takes a minute or two on two
-CPU cores. The model learns next to nothing in a few steps: for meaningful numbers,
-train `configs/quickstart.py` in full, as in the README, and begin at "Export".
+Output goes to DIR, by default a temporary directory. It takes a minute or two on two
+CPU cores. So few steps teach the model almost nothing: for meaningful numbers, train
+`configs/quickstart.py` in full, as in the README, and start at "Export".
 """
 
-# %% The output folder
+# %% Output folder
 import pathlib
 import subprocess
 import sys
@@ -29,7 +29,7 @@ else:
 workdir = folder / 'run'
 
 
-# %% Train the quickstart for a few steps, on a few hundred generated images
+# %% Train the quickstart for a few steps on a few hundred generated images
 def run(*arguments: str) -> None:
   command = [sys.executable, '-m', 'rahf.main', '--config=configs/quickstart.py']
   smaller = {
@@ -37,7 +37,7 @@ def run(*arguments: str) -> None:
     'data.shapes.train': 256,
     'data.shapes.dev': 16,
     'data.shapes.test': 16,
-    # One block of each kind: compiling takes most of the time.
+    # One block of each kind, since compilation takes most of the time.
     'model.vit.layers': 1,
     'model.t5.encoder_layers': 1,
     'model.t5.decoder_layers': 1,
@@ -55,11 +55,11 @@ def run(*arguments: str) -> None:
 
 run()
 
-# %% Export a model directory, which needs neither data nor TensorFlow
+# %% Export: a model directory, which needs neither data nor TensorFlow
 run('--mode=export')
 model = rahf.load(workdir / 'export')
 
-# %% Score three images from outside the training data
+# %% Score three images that were not in the training set
 records = [make_record(seed=0, split='test', index=i, image_size=64) for i in range(3)]
 feedback = model.score([r.image for r in records], [r.prompt for r in records])
 
@@ -70,14 +70,14 @@ for number, one in enumerate(feedback):
   # The probability that the image misses the word: 0 to 1, higher is worse.
   print('  ' + ', '.join(f'{word} {p:.2f}' for word, p in one.keywords))
 
-# %% View the heatmaps: where an image is implausible, and where it misses the prompt
+# %% Save overlays of the implausibility and misalignment maps
 for number, one in enumerate(feedback):
   for name in one.heatmaps:
     path = folder / f'{number}-{name}.png'
     one.overlay(name).save(path)
     print(path)
 
-# %% The model as a reward, called as trainers of image generators do
+# %% Compute rewards, as trainers of image generators do
 weights = {'overall': 1.0, 'alignment': 0.5, 'implausibility_mean': -1.0}
 reward = rahf.reward(workdir / 'export', weights=weights)
 pixels = np.random.default_rng(0).random((3, 3, 64, 64), np.float32)  # NCHW, noise

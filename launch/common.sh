@@ -1,6 +1,6 @@
-# Shared by the scripts of this folder, which source it.
+# Sourced by the scripts in this folder.
 #
-# It keeps to bash 3.2, which macOS has: there "${array[@]}" is an error when empty.
+# Must work in bash 3.2 (macOS), where "${array[@]}" is an error for an empty array.
 # shellcheck shell=bash disable=SC2034,SC2016
 set -euo pipefail
 
@@ -11,12 +11,12 @@ DATA=${DATA:-}
 WORKDIR=${WORKDIR:-}
 RESULTS=${RESULTS:-runs/fetched/$RUN}
 dry_run=
-# Commands are shown here, also from within $(…).
+# Commands are printed to this descriptor, even within $(…).
 exec 3>&1
 
 SETTINGS='  CONFIG       a file of configs/ (configs/augmented_prompt.py)
   RUN          name of the run (that of the config)
-  DATA         what `python -m rahf.data prepare --out` was given:'
+  DATA         the --out folder of `python -m rahf.data prepare`:'
 
 # Ends with status 2: a mistake in the command line or the settings.
 fail() {
@@ -47,7 +47,7 @@ require_bucket() {
   done
 }
 
-# Prints one word so that a shell reads it as one, --name= before the quotes.
+# Prints one word, quoted for a shell if necessary, with --name= before the quotes.
 quoted() {
   local flag=''
   if [[ $1 =~ ^--[A-Za-z0-9_.-]+= ]]; then flag=${BASH_REMATCH[0]}; fi
@@ -78,7 +78,7 @@ run() {
   fi
 }
 
-# Runs a command for what it prints; a dry run takes the first argument for that.
+# Runs a command and prints its output; a dry run prints the first argument instead.
 ask() {
   local answer=$1
   shift
@@ -86,8 +86,8 @@ ask() {
   [[ -z $dry_run ]] || printf '%s\n' "$answer"
 }
 
-# Reads the command line and calls do_VERB. $VERBS are those that there are, check says
-# what is missing. What follows -- are flags of the training.
+# Parses the command line and calls do_VERB. $VERBS lists the verbs; `check` validates
+# the settings. Training flags follow --.
 main() {
   local verb=''
   while (($#)); do
@@ -95,26 +95,26 @@ main() {
       --dry-run) dry_run=1 ;;
       -h | --help) usage && exit ;;
       --) shift && break ;;
-      -*) fail "unknown option $1 (flags of the training follow --)" ;;
+      -*) fail "unknown option $1 (training flags follow --)" ;;
       *)
-        [[ -z $verb ]] || fail "one verb at a time, not $verb and $1"
+        [[ -z $verb ]] || fail "give one verb, not both $verb and $1"
         verb=$1
         ;;
     esac
     shift
   done
-  [[ -n $verb ]] || fail "which verb? One of: $VERBS"
-  [[ " $VERBS " == *" $verb "* ]] || fail "unknown verb $verb; there are: $VERBS"
+  [[ -n $verb ]] || fail "give a verb, one of: $VERBS"
+  [[ " $VERBS " == *" $verb "* ]] || fail "unknown verb $verb; choose from: $VERBS"
   case $verb in
     run | resume | watch | profile) ;;
-    *) (($# == 0)) || fail "$verb takes no flags of the training" ;;
+    *) (($# == 0)) || fail "$verb takes no training flags" ;;
   esac
   check
   "do_$verb" "$@"
 }
 
-# Sets `flags`: those of the training, from the settings and the command line.
-#   set_flags FOLDER FLAG…    FOLDER/ is where the checkout is
+# Sets `flags` to the training flags, from the settings and the command line.
+#   set_flags FOLDER FLAG…    FOLDER/ contains the checkout
 set_flags() {
   local folder=$1
   shift

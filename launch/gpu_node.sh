@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a machine with NVIDIA GPUs that is reached by ssh: on one, some or all.
+# Trains on a machine with NVIDIA GPUs over ssh, on one, some or all of them.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
@@ -15,26 +15,26 @@ VERBS='install run status logs stop resume fetch profile'
 
 usage() {
   cat <<END_OF_USAGE
-Trains on a machine with NVIDIA GPUs that is reached by ssh: on one, some or all of
-them. The machine is yours: it is neither created nor deleted here.
+Trains on a machine with NVIDIA GPUs over ssh, on one, some or all of them. The machine
+must exist; it is neither created nor deleted here.
 
-  launch/gpu_node.sh [--dry-run] VERB [-- FLAG_OF_THE_TRAINING …]
+  launch/gpu_node.sh [--dry-run] VERB [-- TRAINING_FLAG …]
 
   install    copies this checkout there and installs it
-  run        starts training, which goes on when the connection ends
-  status     says how it is going;  logs: the end of its log
-  stop       saves a checkpoint and ends it
-  resume     goes on from the newest checkpoint; give it run's flags
+  run        starts training, which continues when the connection ends
+  status     shows the state of training;  logs: shows the end of its log
+  stop       saves a checkpoint and stops training
+  resume     continues from the newest checkpoint; give it the flags of run
   fetch      copies results here, without checkpoints
-  profile    runs a few steps on random data, and copies a trace of them here
+  profile    runs a few steps on random data and copies their trace here
 
 Settings, from the environment:
-  HOST         as ssh takes it: user@host, or a name from ~/.ssh/config (no default)
+  HOST         for ssh: user@host, or a name from ~/.ssh/config (no default)
   GPUS         their numbers, such as 0 or 0,1,2,3 (all)
 $SETTINGS
                on the machine or gs:// (no default)
-  WORKDIR      on the machine, from ~/rahf, or gs:// (runs/RUN)
-  RESULTS      where fetch copies to (runs/fetched/RUN)
+  WORKDIR      on the machine, relative to ~/rahf, or gs:// (runs/RUN)
+  RESULTS      local folder for fetch (runs/fetched/RUN)
 END_OF_USAGE
 }
 

@@ -1,10 +1,10 @@
-# Training on machines that are reached by ssh; sourced.
+# Verbs for training on machines reached by ssh; sourced.
 #
-# The script that sources it says how: on_first COMMAND and on_all COMMAND run a shell
-# command on the first or on all machines of a run; to_all FILE PATH and from_first PATH
-# FILE copy. It sets EXTRA, the extra to install, and may set MULTIHOST=--multihost and
-# PREFIX, which stands before each command that trains. What runs over there is
-# remote/job.sh; all is kept in ~/rahf, where relative paths begin.
+# The sourcing script defines on_first COMMAND and on_all COMMAND, which run a shell
+# command on the first or on all machines of a run, and to_all FILE PATH and from_first
+# PATH FILE, which copy. It sets EXTRA, the extra to install, and may set
+# MULTIHOST=--multihost and PREFIX, which precedes each training command. The machines
+# run remote/job.sh in ~/rahf, which relative paths refer to.
 # shellcheck shell=bash disable=SC2154
 
 MULTIHOST=
@@ -17,7 +17,7 @@ job() { words bash rahf/source/launch/remote/job.sh "$@"; }
 do_install() {
   run bash "$ROOT/launch/pack.sh" "$archive"
   to_all "$archive" rahf.tar.gz
-  # Beside the old checkout: job.sh puts it in place if no run is using that.
+  # Unpacked next to the old checkout, which job.sh replaces if no run uses it.
   local unpack='rm -rf rahf/new && mkdir -p rahf/new'
   unpack+=' && tar -xzf rahf.tar.gz -C rahf/new'
   on_all "$unpack && bash rahf/new/launch/remote/job.sh install $EXTRA"
@@ -54,7 +54,7 @@ do_profile() {
 }
 
 # Copies a folder of ~/rahf on the first machine, without checkpoints.
-#   fetch_folder THERE HERE
+#   fetch_folder REMOTE LOCAL
 fetch_folder() {
   on_first "$(job pack "$1")"
   from_first rahf/packed.tar.gz "$archive"

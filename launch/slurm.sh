@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Slurm cluster with NVIDIA GPUs; to be run on its login node.
+# Trains on a Slurm cluster with NVIDIA GPUs; run it on the login node.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
@@ -16,31 +16,31 @@ VERBS='install run status logs stop resume'
 
 usage() {
   cat <<END_OF_USAGE
-Trains on a Slurm cluster with NVIDIA GPUs. It is run on the login node, in a checkout
-that the nodes see. The cluster is yours and results lie in WORKDIR: there is nothing
-to create, delete or fetch.
+Trains on a Slurm cluster with NVIDIA GPUs. Run it on the login node, in a checkout that
+all nodes can read. There is nothing to create, delete or fetch: results are in WORKDIR.
 
-  launch/slurm.sh [--dry-run] VERB [-- FLAG_OF_THE_TRAINING …]
+  launch/slurm.sh [--dry-run] VERB [-- TRAINING_FLAG …]
 
-  install    installs this checkout into VENV; the login node needs the network
-  run        submits a job, which saves before its time limit and queues itself again
-             until training is finished
-  status     says whether it waits or runs;  logs: the end of its log
-  stop       cancels it; it has Slurm's KillWait to save
-  resume     submits it again, to go on from the newest checkpoint; give it run's flags
+  install    installs this checkout into VENV; the login node needs internet access
+  run        submits a job, which saves before its time limit and requeues itself until
+             training is finished
+  status     shows whether the job is waiting or running;  logs: shows the end of its log
+  stop       cancels the job, which has Slurm's KillWait to save
+  resume     submits the job again, to continue from the newest checkpoint; give it the
+             flags of run
 
 Settings, from the environment; sbatch reads more of them, such as SBATCH_PARTITION and
 SBATCH_ACCOUNT:
-  NODES        how many (1)
-  GPUS         of each node, one process each (8)
-  CPUS         of each process (8)
-  TIME         limit of each part (24:00:00)
-  RESTARTS     how often it queues itself again at most (50)
+  NODES        number of nodes (1)
+  GPUS         per node, with one process each (8)
+  CPUS         per process (8)
+  TIME         time limit of each part (24:00:00)
+  RESTARTS     how often the job may requeue itself (50)
 $SETTINGS
-               absolute, on a file system that all nodes see, or gs:// (no default)
+               absolute, on a file system that all nodes can read, or gs:// (no default)
   WORKDIR      likewise (runs/RUN in the checkout)
-  LOG          where output goes (runs/RUN.log in the checkout)
-  VENV         where it is installed (.venv in the checkout)
+  LOG          log file (runs/RUN.log in the checkout)
+  VENV         virtual environment (.venv in the checkout)
 END_OF_USAGE
 }
 
@@ -52,8 +52,8 @@ do_run() {
   require DATA
   set_flags '' "$@"
   run mkdir -p "$(dirname "$LOG")"
-  # One task for each GPU, as JAX expects under Slurm. Of two jobs of a name the second
-  # waits for the first: they would write to the same directory.
+  # One task per GPU, as JAX expects under Slurm. A second job of the same name waits for
+  # the first, as both would write to the same directory.
   run sbatch --job-name="rahf-$RUN" --dependency=singleton --chdir="$ROOT" \
     --nodes="$NODES" --gpus-per-node="$GPUS" --ntasks-per-node="$GPUS" \
     --cpus-per-task="$CPUS" --time="$TIME" --output="$LOG" \

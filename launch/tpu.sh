@@ -1,4 +1,4 @@
-# How the machines of a TPU are reached, for machine.sh; sourced.
+# Access to the machines of a TPU by gcloud, for machine.sh; sourced.
 # shellcheck shell=bash disable=SC2034
 
 PROJECT=${PROJECT:-}

@@ -14,26 +14,26 @@ RESTARTS=${RESTARTS:-20}
 MULTIHOST=--multihost
 VERBS='create install run status logs stop resume watch fetch profile delete'
 queue=(gcloud compute tpus queued-resources)
-# What a dry run takes for the state of the request.
+# The state of the request that a dry run assumes.
 assumed=SUSPENDED
 
 usage() {
   cat <<END_OF_USAGE
 Trains on a slice of a TPU pod, on all its hosts; spot capacity by default.
 
-  launch/tpu_pod.sh [--dry-run] VERB [-- FLAG_OF_THE_TRAINING …]
+  launch/tpu_pod.sh [--dry-run] VERB [-- TRAINING_FLAG …]
 
-  create     asks for the slice; status says when it is ACTIVE
+  create     requests the slice; status shows when it is ACTIVE
   install    copies this checkout to all hosts and installs it
-  run        starts training, which goes on when the connection ends
-  status     says how the request and the training are;  logs: the end of the log
-  stop       saves a checkpoint and ends it
-  resume     asks for the slice again if it was preempted, waits for it, installs, and
-             goes on from the newest checkpoint; give it run's flags
-  watch      does the same whenever needed, until training is finished: from the very
-             beginning if there is no slice yet
+  run        starts training, which continues when the connection ends
+  status     shows the state of request and training;  logs: shows the end of the log
+  stop       saves a checkpoint and stops training
+  resume     requests the slice again if it was preempted, waits for it, installs, and
+             continues from the newest checkpoint; give it the flags of run
+  watch      does the same whenever needed until training is finished; also creates the
+             slice if there is none
   fetch      copies results here, without checkpoints
-  profile    runs a few steps on random data, and copies the first host's trace here
+  profile    runs a few steps on random data and copies the first host's trace here
   delete     deletes the slice
 
 Settings, from the environment:
@@ -43,10 +43,10 @@ $TPU_SETTINGS
 $SETTINGS
                gs:// (no default)
   WORKDIR      gs:// (no default)
-  RESULTS      where fetch copies to (runs/fetched/RUN)
-  POLL         seconds between two looks of resume and watch (60)
-  HOURS        after which they give up (168)
-  RESTARTS     how often watch starts training at most (20)
+  RESULTS      local folder for fetch (runs/fetched/RUN)
+  POLL         seconds between checks of resume and watch (60)
+  HOURS        hours after which they give up (168)
+  RESTARTS     how often watch may start training (20)
 END_OF_USAGE
 }
 
@@ -65,7 +65,7 @@ do_create() {
     --accelerator-type="$ACCELERATOR" --runtime-version="$VERSION" ${tier:+"$tier"}
 }
 
-# No disk is common to the hosts, or outlives a preemption.
+# The hosts share no disk, and their disks do not outlive a preemption.
 check_paths() { require_bucket WORKDIR DATA; }
 
 do_status() {
@@ -99,21 +99,21 @@ do_watch() {
     say "$NAME: $found"
     case $found in
       finished) return ;;
-      'failed 2') break ;; # A mistake in the settings, which no restart mends.
+      'failed 2') break ;; # A mistake in the settings, which no restart can fix.
       running | waiting | unknown) ;;
       *)
         ((restarts++ < RESTARTS)) || break
-        # A process of its own: where a step of it fails, since the slice is preempted
-        # again, say, that alone ends.
+        # A separate process, so that a failing step (for example because the slice is
+        # preempted again) does not end this one.
         bash "$0" ${dry_run:+--dry-run} resume -- "$@" ||
-          say "$NAME: resume failed; to be tried again"
+          say "$NAME: resume failed; trying again"
         assumed=ACTIVE
         ;;
     esac
     run sleep "$POLL"
   done
   say "error: not finished after $restarts starts and $((SECONDS / 3600)) hours;" \
-    "launch/tpu_pod.sh logs may say why"
+    "see launch/tpu_pod.sh logs"
   return 1
 }
 
@@ -123,13 +123,13 @@ queue_state() {
     --format='value(state.state)'
 }
 
-# Prints finished, running, waiting, unknown (which may pass), or what asks for a start:
-# preempted, absent, stopped, failed STATUS.
+# Prints finished, running, waiting, unknown (which may be temporary), or a state that
+# needs a start: preempted, absent, stopped, failed STATUS.
 look() {
   local state
   state=$(queue_state) || state=UNKNOWN
   case $state in
-    # The first host's word counts: it is the one that writes.
+    # The first host's state counts, as it writes the results.
     ACTIVE) state_of_job || echo unknown ;;
     '' | SUSPENDED | FAILED) echo preempted ;;
     UNKNOWN) echo unknown ;;
@@ -144,7 +144,7 @@ state_of_job() {
 
 wait_until_active() {
   local state
-  # Quotas, networks and tokens fail now and then: asked again.
+  # Requests may fail temporarily because of quotas, networks or tokens: retry.
   while state=$(queue_state) || state=; [[ $state != ACTIVE ]]; do
     case $state in
       FAILED | SUSPENDING | SUSPENDED)
@@ -156,7 +156,7 @@ wait_until_active() {
       say "error: $NAME is not ACTIVE after $HOURS hours"
       return 1
     fi
-    say "$NAME: ${state:-not yet known}"
+    say "$NAME: ${state:-state unknown}"
     sleep "$POLL"
   done
 }

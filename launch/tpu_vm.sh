@@ -14,25 +14,25 @@ usage() {
   cat <<END_OF_USAGE
 Trains on a TPU VM: one host with its chips.
 
-  launch/tpu_vm.sh [--dry-run] VERB [-- FLAG_OF_THE_TRAINING …]
+  launch/tpu_vm.sh [--dry-run] VERB [-- TRAINING_FLAG …]
 
-  create     makes the machine, on demand; it costs from then on
+  create     creates the machine, on demand; it costs money from then on
   install    copies this checkout there and installs it
-  run        starts training, which goes on when the connection ends
-  status     says how it is going;  logs: the end of its log
-  stop       saves a checkpoint and ends it
-  resume     goes on from the newest checkpoint; give it run's flags
+  run        starts training, which continues when the connection ends
+  status     shows the state of training;  logs: shows the end of its log
+  stop       saves a checkpoint and stops training
+  resume     continues from the newest checkpoint; give it the flags of run
   fetch      copies results here, without checkpoints
-  profile    runs a few steps on random data, and copies a trace of them here
-  delete     deletes the machine and its disk, runs included
+  profile    runs a few steps on random data and copies their trace here
+  delete     deletes the machine and its disk, including runs
 
 Settings, from the environment:
 $TPU_SETTINGS
   ACCELERATOR  its type (v5litepod-8)
 $SETTINGS
                on the machine or gs:// (no default)
-  WORKDIR      on the machine, from ~/rahf, or gs:// (runs/RUN)
-  RESULTS      where fetch copies to (runs/fetched/RUN)
+  WORKDIR      on the machine, relative to ~/rahf, or gs:// (runs/RUN)
+  RESULTS      local folder for fetch (runs/fetched/RUN)
 END_OF_USAGE
 }
 

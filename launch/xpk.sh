@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on TPU slices of a GKE cluster, by XPK (pip install xpk).
+# Trains on TPU slices of a GKE cluster with XPK (pip install xpk).
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
@@ -17,17 +17,17 @@ place=(--project="$PROJECT" --zone="$ZONE" --cluster="$CLUSTER")
 
 usage() {
   cat <<END_OF_USAGE
-Trains on TPU slices of a GKE cluster, by XPK (pip install xpk). There is nothing to
-install: the checkout goes into the container image.
+Trains on TPU slices of a GKE cluster with XPK (pip install xpk). There is nothing to
+install: the checkout becomes part of the container image.
 
-  launch/xpk.sh [--dry-run] VERB [-- FLAG_OF_THE_TRAINING …]
+  launch/xpk.sh [--dry-run] VERB [-- TRAINING_FLAG …]
 
-  create     makes the cluster, with one slice; it costs from then on
-  run        starts training as a workload, which is restarted when it is preempted
-  status     says how the workload is;  logs: the end of its first host's log
+  create     creates the cluster with one slice; it costs money from then on
+  run        starts training as a workload, which is restarted after a preemption
+  status     shows the state of the workload;  logs: shows the end of its first host's log
   stop       saves a checkpoint and deletes the workload
-  resume     deletes the workload and starts it again, to go on from the newest
-             checkpoint; give it run's flags
+  resume     deletes the workload and starts it again, to continue from the newest
+             checkpoint; give it the flags of run
   fetch      copies results here, without checkpoints
   delete     deletes the cluster
 
@@ -37,14 +37,14 @@ Settings, from the environment:
   CLUSTER      its name (rahf)
   ACCELERATOR  type of the slice (v5litepod-16)
   CAPACITY     spot, on-demand, flex or reservation=NAME (spot)
-  IMAGE        what the checkout is laid upon, with Python 3.11 or newer and pip; one
-               that has the dependencies starts faster (python:3.12)
-  RESTARTS     how often the workload is restarted at most (20)
-  WORKLOAD     its name: small letters, digits, - (RUN)
+  IMAGE        base image with Python 3.11 or newer and pip; starts faster if it has the
+               dependencies (python:3.12)
+  RESTARTS     how often the workload may be restarted (20)
+  WORKLOAD     its name: lower-case letters, digits, - (RUN)
 $SETTINGS
                gs:// (no default)
   WORKDIR      gs:// (no default)
-  RESULTS      where fetch copies to (runs/fetched/RUN)
+  RESULTS      local folder for fetch (runs/fetched/RUN)
 END_OF_USAGE
 }
 
@@ -65,14 +65,14 @@ do_run() {
   local copy=${TMPDIR:-/tmp}/rahf-$RUN command
   require_bucket WORKDIR DATA
   set_flags '' --multihost "$@"
-  # exec: XPK passes SIGTERM to this process alone.
+  # exec: XPK sends SIGTERM to this process only.
   command="pip install --quiet '.[tpu]' && exec python launch/remote/attempt.py"
   run rm -rf "$copy"
   run mkdir -p "$copy"
   run bash "$ROOT/launch/pack.sh" "$copy.tar"
   run tar -xf "$copy.tar" -C "$copy"
-  # 42, stopped, restarts a workload anyway; 1 is how hosts may end when another is
-  # gone; 2 is a mistake, which ends it.
+  # Status 42 (stopped) always restarts a workload; hosts may end with 1 when another is
+  # gone; 2 is a mistake, which must not restart it.
   run xpk workload create "${place[@]}" --workload="$WORKLOAD" \
     --tpu-type="$ACCELERATOR" --base-docker-image="$IMAGE" --script-dir="$copy" \
     --max-restarts="$RESTARTS" --restart-on-exit-codes=1 \

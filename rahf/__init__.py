@@ -5,7 +5,7 @@
   reward = rahf.reward('runs/quickstart/export')
   values, info = reward(images, prompts)
 
-`rahf/inference/feedback.py` and `rahf/learning/reward.py` say what they return.
+See `rahf/inference/feedback.py` and `rahf/learning/reward.py` for what they return.
 """
 
 from rahf.version import __version__
@@ -14,7 +14,7 @@ __all__ = ['__version__', 'load', 'reward']
 
 
 def __getattr__(name: str):
-  """Imports what needs JAX when it is first asked for: `import rahf` stays quick."""
+  """Imports JAX code on first use, so that `import rahf` is fast."""
   if name == 'load':
     from rahf.inference.model import load
 

@@ -1,4 +1,7 @@
-"""Has people annotate images through Rapidata: python -m rahf.annotate --help."""
+"""Collects human annotations of images through Rapidata.
+
+python -m rahf.annotate --help
+"""
 
 import argparse
 import itertools
@@ -12,7 +15,7 @@ from rahf.errors import InputError, fail
 
 
 def open_client() -> Any:
-  """Returns Rapidata's client, which asks to log in where it has to.
+  """Returns Rapidata's client, which asks the user to log in if necessary.
 
   Raises:
     InputError: the client is not installed.
@@ -29,7 +32,7 @@ def open_client() -> Any:
 def main(
   argv: Sequence[str] | None = None, connect: Callable[[], Any] = open_client
 ) -> int:
-  """Runs the command; returns the exit status: 0, or 2 for a mistake."""
+  """Runs the command; returns the exit status: 0, or 2 for a user's mistake."""
   arguments = _parser().parse_args(argv)
   try:
     from rahf.data.datasets.joining.image_folder import ImageFolder, read_prompts
@@ -42,33 +45,33 @@ def main(
     prompts = source.prompts
     # In the table's order.
     images = {
-      uid: source.places[uid][0]
+      uid: source.locations[uid][0]
       for uid in uids
       if uid in prompts
-      and uid in source.places
-      and source.places[uid][0].suffix.lower() in SUFFIXES
+      and uid in source.locations
+      and source.locations[uid][0].suffix.lower() in SUFFIXES
     }
     _note_left_out(source, [uid for uid in uids if uid not in images])
     if not images:
       raise InputError(
-        f'no file in {arguments.images} is named by a uid of {arguments.prompts}'
+        f'no file in {arguments.images} is named after a uid in {arguments.prompts}'
       )
     session = RapidataSession(connect(), arguments.out, images, prompts)
     if not arguments.collect:
       jobs = start(session, responses=arguments.responses, audience=arguments.audience)
       print(f'Asked for scores and words of {len(images)} images: {", ".join(jobs)}')
-      print('Once they are answered: the same command with --collect')
+      print('Once people have answered, run the same command with --collect')
     elif path := collect(session, low=arguments.low):
       print(f'Written: {path}')
     else:
-      print('Asked for points; once they are answered: the same command again')
+      print('Asked for points; once people have answered, run the same command again')
   except (InputError, OSError) as error:
     return fail(error)
   return 0
 
 
 def _note_left_out(source: Any, uids: Sequence[str]) -> None:
-  """Prints what of the table and the images is not used."""
+  """Prints which rows of the table and which images are not used."""
   if uids:
     reason = source.unprompted.get(uids[0], 'it has no PNG, JPEG or WebP file')
     print(f'Left out: {len(uids)} uids; the first, {uids[0]}: {reason}')
@@ -79,7 +82,7 @@ def _note_left_out(source: Any, uids: Sequence[str]) -> None:
     for uid, detail in itertools.islice(found.items(), 1):
       print(f'{title}: {len(found)} uids; the first, {uid}: {detail}')
   if source.linked:
-    print(f'Left out, since they are links: {", ".join(map(str, source.linked))}')
+    print(f'Skipped links: {", ".join(map(str, source.linked))}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,19 +91,24 @@ def _parser() -> argparse.ArgumentParser:
   rapidata = services.add_parser(
     'rapidata',
     help='crowd annotation; costs money',
-    description='Starts jobs for scores and words; with --collect waits for them, '
-    'starts jobs for points on images that scored low, and the next time writes '
+    description='Starts jobs for scores and words. With --collect, waits for them and '
+    'starts jobs for points on images that scored low; with --collect again, writes '
     'annotations.jsonl for `python -m rahf.data prepare annotated`.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   add, path = rapidata.add_argument, pathlib.Path
   add('--images', type=path, required=True, help='folder of <uid>.<extension>')
-  add('--prompts', type=path, required=True, help='table of uid and prompt')
-  add('--out', type=path, required=True, help='where jobs and answers are kept')
+  add('--prompts', type=path, required=True, help='table with columns uid and prompt')
+  add('--out', type=path, required=True, help='folder for jobs and answers')
   add('--collect', action='store_true', help='wait for the answers and write them')
-  add('--responses', type=int, default=20, help='answers for each image and question')
-  add('--audience', default='global', help='id of who is asked')
-  add('--low', type=float, default=0.6, help='highest score, 0 to 1, to ask for points')
+  add('--responses', type=int, default=20, help='answers per image and question')
+  add('--audience', default='global', help='id of the audience to ask')
+  add(
+    '--low',
+    type=float,
+    default=0.6,
+    help='highest score to ask for points, 0 to 1',
+  )
   return parser
 
 

@@ -20,10 +20,10 @@ def evaluate(
 
   Raises:
     InputError: there is no checkpoint, it was trained with another config, or another
-      process evaluates in the directory.
+      process is evaluating in the directory.
     Interrupted: SIGTERM or Ctrl-C came.
   """
-  # Imported late: comparing needs neither JAX nor TensorFlow.
+  # Imported here because `compare` needs neither JAX nor TensorFlow.
   import jax
 
   from rahf.runtime import distributed
@@ -46,7 +46,7 @@ def evaluate(
     session = task.open(setup)
     evaluator = session.evaluator()
     split = config.eval.split
-    # Opened now, since a missing split should not show after the first.
+    # Opens every split now, so that a missing one fails before any evaluation.
     print(session.describe((*evaluator.splits_before(split), split)))
   tree = checkpoints.restore(step, setup.states.abstract.to_tree())
   checkpoints.close()
@@ -55,7 +55,7 @@ def evaluate(
 
   def evaluate_one(name: str) -> str:
     _, tables = evaluator.evaluate(variables, workdir, step, name, stop, None)
-    # Processes that leave meanwhile would take the first with them.
+    # A process that exits meanwhile would end the first one too.
     distributed.wait_for_all()
     return tables
 

@@ -1,12 +1,12 @@
-"""Makes a model directory of public weights of a whole RAHF, without training.
+"""Exports the public weights of a whole RAHF as a model directory, without training.
 
   python -m rahf.main --config=configs/rahf_torch.py \\
     --config.init.rahf=rahf_model.pt --config.tokenizer=spiece.model \\
     --mode=export --config.export.dir=DIR
 
-Sizes and options that the file tells are taken from there, whatever the config says.
-The config gives the lengths of texts, how keywords are decoded, and the number of the
-ViT's attention heads, if that is not one of the released ViTs. No data are read.
+Sizes and options stored in the file override the config. The config sets text lengths,
+keyword decoding and, unless the ViT is a released one, its number of attention heads.
+No data set is read.
 """
 
 from typing import Any
@@ -32,14 +32,14 @@ from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
 from rahf.workdir import ownership
 
-# What T5's tokenizer is called beside weights, in the order in which it is looked for.
+# File names of T5's tokenizer next to weights, in search order.
 TOKENIZERS = ('spiece.model', 'tokenizer.model')
-# Of T5's embedding, and how its tokenizer spells the mark.
+# Rows of T5's embedding, and how its tokenizer spells the mark.
 T5_ROWS, T5_MARK = 32128, (834, 632)
 WHERE_TOKENIZER = (
-  'the weights need the tokenizer that they were trained with, which their file does '
-  "not hold: give T5's with --config.tokenizer=spiece.model (the file of that name of "
-  't5-base on huggingface.co), or put it beside the weights'
+  'the weights need the tokenizer that they were trained with, which is not in their '
+  "file: give T5's with --config.tokenizer=spiece.model (from t5-base on "
+  'huggingface.co), or put it next to the weights'
 )
 
 
@@ -49,11 +49,11 @@ def export_weights(
   """Exports the weights that `config.init.rahf` names and prints how to use them.
 
   Args:
-    workdir: which is neither read nor written; only named, if it has a checkpoint.
+    workdir: neither read nor written; if it has a checkpoint, a hint mentions it.
 
   Raises:
-    InputError: the weights or their tokenizer cannot be read, are not a whole model,
-      or nothing says where to write.
+    InputError: the weights or their tokenizer cannot be read, the weights are not a
+      whole model, or config.export.dir is empty.
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
@@ -62,22 +62,22 @@ def export_weights(
   path = paths.find(config.init.rahf, 'config.init.rahf')
   if not config.export.dir:
     raise InputError(
-      f'config.export.dir is empty; say where the model of {path} should be written, '
-      f'with --config.export.dir=DIR{trained}'
+      f'config.export.dir is empty; set where to write the model of {path} with '
+      f'--config.export.dir=DIR{trained}'
     )
-  _refuse_own(path)
+  _refuse_rahf_output(path)
   print(f'Exporting {path} as it is, without training{trained}')
   folder = paths.find(config.export.dir, 'config.export.dir').absolute()
-  export.make(
+  export.export_content(
     folder,
-    lambda: gather(config, path),
+    lambda: read_content(config, path),
     interruption,
     program=config.export.program,
   )
 
 
-def gather(config: ConfigDict, path: epath.Path) -> export.Content:
-  """Reads weights and tokenizer, and describes the model.
+def read_content(config: ConfigDict, path: epath.Path) -> export.Content:
+  """Reads weights and tokenizer, and builds the model's description.
 
   Raises:
     InputError: see `export_weights`.
@@ -87,9 +87,9 @@ def gather(config: ConfigDict, path: epath.Path) -> export.Content:
   if 'variant' not in source.settings:
     raise InputError(
       f'config.init.rahf = {path} is a {source.kind}, which has no heads for scores '
-      'and maps; only a whole model is exported without training'
+      'and maps; only a whole model can be exported without training'
     )
-  config = fit(config, source)
+  config = apply_settings(config, source)
   model = export.exported_model(config)
   plan = loading.plan({'rahf': source}, by_path(abstract_params(RAHF(model))), model)
   tokenizer = find_tokenizer(config.tokenizer, path)
@@ -109,17 +109,17 @@ def gather(config: ConfigDict, path: epath.Path) -> export.Content:
   return export.Content(description, _read(plan), tokenizer)
 
 
-def fit(config: ConfigDict, source: Source) -> ConfigDict:
-  """Returns the config with what the file says of its model, and prints changes.
+def apply_settings(config: ConfigDict, source: Source) -> ConfigDict:
+  """Returns the config with the model settings of the file; prints what changes.
 
   Raises:
-    InputError: what it says is not a model that can be built.
+    InputError: the settings do not describe a model that can be built.
   """
   config = config.copy_and_resolve_references()
   before = config.model.to_dict()
   with config.unlocked():
     config.model.update_from_flattened_dict(source.settings)
-  # The original computes in it; training in bfloat16 is for speed.
+  # The original computes in float32; bfloat16 only speeds up training.
   config.export.dtype = config.export.dtype or 'float32'
   try:
     config_lib.validate(config)
@@ -133,23 +133,23 @@ def fit(config: ConfigDict, source: Source) -> ConfigDict:
 
 
 def _read(plan: loading.Plan) -> dict[str, Any]:
-  """Returns all parameters as arrays of NumPy, nested."""
-  # Rows in order: arrays of the file are transposed views.
+  """Returns all parameters as nested NumPy arrays."""
+  # Arrays of the file are transposed views; the copy is contiguous.
   arrays = {path: np.asarray(plan.read_one(path), order='C') for path in plan.params}
   return traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def find_tokenizer(setting: str, weights: epath.Path) -> Tokenizer:
-  """Opens the tokenizer of weights.
+  """Opens the tokenizer of the weights.
 
-  It is the file that the config names, or else one beside the weights, or else T5's
-  public one, which is in a bucket.
+  This is the file in `config.tokenizer`, or one next to the weights, or T5's public
+  one, which is in a bucket.
 
   Args:
     setting: `config.tokenizer`.
 
   Raises:
-    InputError: there is none, or it cannot be read; says what to do.
+    InputError: there is none, or it cannot be read.
   """
   if setting not in ('', config_lib.T5_VOCABULARY):
     return Tokenizer(setting)
@@ -160,32 +160,32 @@ def find_tokenizer(setting: str, weights: epath.Path) -> Tokenizer:
       return Tokenizer(folder / name)
   try:
     return Tokenizer(config_lib.T5_VOCABULARY)
-  except Exception as error:  # Each client of a bucket has errors of its own.
+  except Exception as error:  # Every bucket client raises its own errors.
     raise InputError(
       f'{WHERE_TOKENIZER}. {config_lib.T5_VOCABULARY} could not be reached: {error}'
     ) from None
 
 
 def check_tokenizer(tokenizer: Tokenizer, rows: int) -> None:
-  """Checks that a tokenizer is the one of the embedding, as far as one can know.
+  """Checks, as far as possible, that a tokenizer belongs to the embedding.
 
   Raises:
-    InputError: it is too large, or another one than T5's for T5's embedding.
+    InputError: it is too large, or the embedding is T5's and the tokenizer is not.
   """
   tokenizer.check_vocabulary(rows)
   if rows == T5_ROWS and tokenizer.mark_ids != T5_MARK:
     raise InputError(
-      f'the tokenizer has {tokenizer.size:,} pieces and is not that of T5, whose '
-      f'embedding of {rows:,} rows the weights have; {WHERE_TOKENIZER}'
+      f'the tokenizer has {tokenizer.size:,} pieces and is not that of T5, but the '
+      f"weights have T5's embedding of {rows:,} rows; {WHERE_TOKENIZER}"
     )
 
 
-def _refuse_own(path: epath.Path) -> None:
-  """Raises InputError where the path is of a model that rahf itself has written."""
+def _refuse_rahf_output(path: epath.Path) -> None:
+  """Raises InputError if rahf itself wrote the path."""
   if (path / model_directory.DESCRIPTION).exists():
     raise InputError(
-      f'config.init.rahf = {path} is a model directory already: rahf.load, '
-      '--mode=infer --model and rahf.serve read it as it is'
+      f'config.init.rahf = {path} is already a model directory: use it with rahf.load, '
+      '--mode=infer --model or rahf.serve'
     )
   if (path / 'checkpoints').exists():
     raise InputError(

@@ -2,26 +2,27 @@
 
   python -m rahf.main --mode=infer --model=DIR --input=images --output=results
 
-Threads read and prepare images while the devices work on those before; only a few
-batches are in memory at any time. Rows are written in parts: after a kill the same
-command continues after the last complete one (`inference/results_folder.py`). Several
+Threads read and prepare images while the devices work on earlier ones; only a few
+batches are in memory at any time. Rows are written in parts: after a kill, the same
+command continues after the last complete part (`inference/results_folder.py`). Several
 processes share the parts.
 
-Data format, of each row:
-  uid           text            of the input, else the file's name or the row's number
-  prompt        text            as it was read
-  height, width int             of the image, pixels
+Data format of each row:
+  uid           text            from the input, or the file's name or row number
+  prompt        text            as read
+  height, width int             image size in pixels
   plausibility, alignment, aesthetics, overall
                 float           in [0, 1], higher is better
   keywords      list            {"word", "p_misaligned"}: the words of the prompt, which
-                                end at white space and , . ? ! " : ; the probability in
-                                [0, 1], higher is worse, null for a word after the cut
-  misaligned    list of text    those words whose probability is above the threshold
-  truncated     bool            the prompt was too long and its end was not read
+                                end at white space and , . ? ! " : ; each with its
+                                probability in [0, 1], higher is worse, or null if the
+                                prompt was truncated before it
+  misaligned    list of text    words whose probability is above the threshold
+  truncated     bool            whether the prompt was too long and lost its end
   implausibility_map, misalignment_map
                 text            file, relative to the output; in [0, 1], higher is worse
   error         text            why there is no result; all but uid and prompt are null
-What does not exist is null.
+Missing values are null.
 """
 
 import collections
@@ -70,17 +71,17 @@ MAPS = ('none', 'png', 'npz')
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What to score, by which model, and where to.
+  """What to score, with which model, and where to write results.
 
   Attributes:
     model: a model directory.
     input: images and prompts, see `source.KINDS`.
-    output: a folder; one with results of the same job is gone on with.
+    output: a folder, new or with results of the same job, which is then continued.
     prompts: a table, for a folder of images without text files; '' for none.
-    maps: 'png', two grey files of 8 bits an image in which 255 is 1; 'npz', one file of
-      float16; both at the image's own size; or 'none'.
+    maps: 'png', two 8-bit grey files per image, where 255 means 1; 'npz', one float16
+      file; both at the image's own size; or 'none'.
     format: of the results, 'jsonl' or 'parquet'.
-    batch_size: images that one device computes together.
+    batch_size: images per device in a batch.
   """
 
   model: str
@@ -93,7 +94,7 @@ class Job:
 
 
 class Prepared(NamedTuple):
-  """An image that was read; `example` is None where it has an error."""
+  """An image that was read, or None and an error in place of `example`."""
 
   position: int
   item: Item
@@ -102,42 +103,42 @@ class Prepared(NamedTuple):
 
 
 def infer(job: Job, interruption: Interruption) -> int:
-  """Scores all images and prints where to.
+  """Scores all images and prints where the results are.
 
   Returns:
-    0, or 1 if images have no result: each has a row that says why; or if folders were
-    not looked into, since they are links.
+    0, or 1 if an image has no result (its row says why) or if linked folders were
+    skipped.
 
   Raises:
     InputError: model, input or output cannot be used, or the input changed.
-    Interrupted: SIGTERM or Ctrl-C came; complete parts stay.
+    Interrupted: SIGTERM or Ctrl-C came; complete parts are kept.
   """
   _check(job)
-  # Whatever a signal breaks off, what has its name is complete.
-  with interruption.raising(), contextlib.ExitStack() as held:
-    place = pathlib.Path(job.output).expanduser()
-    check_apart(job.input, place)
+  # Safe to interrupt anywhere: files get their final names only once complete.
+  with interruption.raising(), contextlib.ExitStack() as stack:
+    output_path = pathlib.Path(job.output).expanduser()
+    check_apart(job.input, output_path)
     source = open_source(job.input, job.prompts)
     folder = model_directory.find(job.model)
     description = model_directory.read_description(folder)
     step = description.step
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
-    check_place(place)
+    check_place(output_path)
     if distributed.is_first():
-      held.enter_context(locks.locked(place))
+      stack.enter_context(locks.locked(output_path))
     output = Output(
-      place,
+      output_path,
       _settings(job, folder, description, source),
       about=_about(job, step),
-      # Full batches, but for the last.
+      # A whole number of batches, so that only the last batch is not full.
       part_rows=batch * -(-PART_ROWS // batch),
       first=distributed.is_first(),
     )
     if not output.summary:
       print(f'Model: {folder}, step {step}; {source.rows:,} images', flush=True)
       model = load(folder, batch_size=batch, devices=devices)
-      _Work(model, source, output, job.maps).run()
+      _Worker(model, source, output, job.maps).run()
       _complete(source, output)
     if distributed.is_first():
       output.remove_parts()
@@ -147,13 +148,13 @@ def infer(job: Job, interruption: Interruption) -> int:
   )
   if summary['errors']:
     print(
-      f'{summary["errors"]:,} of them have no result; the column `error` of their rows '
-      'says why'
+      f'{summary["errors"]:,} of them have no result; see the column `error` of their '
+      'rows'
     )
   if source.linked:
     print(
-      f'Warning: folders that are links were not looked into: {len(source.linked):,}, '
-      f'the first {source.linked[0]}; give what it leads to as an --input of its own',
+      f'Warning: skipped {len(source.linked):,} linked folders, the first '
+      f'{source.linked[0]}; to score their images, give the target as --input',
       file=sys.stderr,
     )
   return 1 if summary['errors'] or source.linked else 0
@@ -166,8 +167,8 @@ def _check(job: Job) -> None:
         'write to a local folder and copy that' if name == 'output' else 'copy it'
       )
       raise InputError(
-        f'--{name}={value} is not a path of this machine; {advice}, or mount the '
-        'bucket (gcsfuse, s3fs) and give the path in it'
+        f'--{name}={value} is not a local path; {advice}, or mount the bucket '
+        '(gcsfuse, s3fs) and give the path in it'
       )
   for name, value, known in (
     ('maps', job.maps, MAPS),
@@ -203,7 +204,7 @@ def _about(job: Job, step: int) -> dict[str, Any]:
 
 
 def _complete(source: Source, output: Output) -> None:
-  """Waits for the parts of all processes; the first makes the results of them."""
+  """Waits for the parts of all processes; the first process joins them."""
   wait_until(lambda: output.summary or len(output.done()) == output.parts)
   if distributed.is_first():
     source.check_unchanged()
@@ -211,8 +212,8 @@ def _complete(source: Source, output: Output) -> None:
   wait_until(lambda: output.summary)
 
 
-class _Work:
-  """The parts of this process: neighbours, so that each file is read by few."""
+class _Worker:
+  """Scores the parts of this process: a contiguous range, so that few share a file."""
 
   def __init__(self, model: Model, source: Source, output: Output, maps: str):
     self._model, self._source, self._output = model, source, output
@@ -229,14 +230,14 @@ class _Work:
     self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
   def run(self) -> None:
-    """Scores what is left, with a progress bar."""
+    """Scores the remaining parts, with a progress bar."""
     left = sum(len(self._output.rows_of(part)) for part in self._left)
     self._bar = tqdm.tqdm(
       total=self._rows,
       initial=self._rows - left,
       desc='Scoring',
       unit='image',
-      mininterval=1,  # A log of days stays small.
+      mininterval=1,  # Keeps logs of long jobs small.
       disable=not distributed.is_first(),
       file=sys.stderr,
     )
@@ -251,13 +252,13 @@ class _Work:
             self._store(*waiting.popleft())
         while waiting:
           self._store(*waiting.popleft())
-      # Or all processes would wait for it for ever.
-      assert self._stored == self._left, 'a part was left undone'
+      # Otherwise all processes would wait for the missing part forever.
+      assert self._stored == self._left, 'a part is missing'
     finally:
       self._pool.shutdown(cancel_futures=True)
 
   def _batches(self) -> Iterator[list[tuple[int, Load]]]:
-    """Yields rows that are computed together, none of them of two parts."""
+    """Yields batches of rows; no batch spans two parts."""
     size, part_rows = self._model.buckets[-1], self._output.part_rows
     rows = self._source.read(lambda position: position // part_rows in self._left)
     for _, part in itertools.groupby(rows, lambda row: row[0] // part_rows):
@@ -277,12 +278,12 @@ class _Work:
     except InputError as error:
       return Prepared(position, item, None, str(error))
     except Exception as error:
-      # One odd file must not end a job of a million; decoders have many exceptions.
+      # One bad file must not end a job of a million; decoders raise many exceptions.
       return Prepared(position, item, None, f'{type(error).__name__}: {error}')
     return Prepared(position, item, example)
 
   def _score(self, batch: Sequence[Prepared]) -> list[concurrent.futures.Future]:
-    """Returns the rows, which threads finish."""
+    """Scores a batch; returns its rows as futures, which threads complete."""
     examples = [one.example for one in batch if one.example]
     found = iter(self._model.score_examples(examples))
     return [
@@ -291,7 +292,7 @@ class _Work:
     ]
 
   def _row(self, one: Prepared, feedback: Any) -> dict[str, Any]:
-    """Returns one row of the results, its maps written; NaN becomes null."""
+    """Writes the maps of an image and returns its row; NaN becomes null."""
     prompt = one.item.prompt
     if feedback and not all(map(math.isfinite, feedback.scores.values())):
       one, feedback = one._replace(error='its scores are not finite'), None
@@ -319,23 +320,23 @@ class _Work:
 
   def _write_maps(self, one: Prepared, feedback: Any) -> dict[str, str]:
     """Writes the maps and returns their columns."""
-    folder, place = self._output.folder, (one.position, one.item.uid)
+    folder, name_parts = self._output.folder, (one.position, one.item.uid)
     if self._maps == 'none':
       return {}
     if self._maps == 'npz':
-      path = self._output.map_path(*place, '.npz')
+      path = self._output.map_path(*name_parts, '.npz')
       maps = {name: m.astype(np.float16) for name, m in feedback.heatmaps.items()}
-      # Compressed, they would be a fifth smaller and take ten times as long.
+      # Compression saves a fifth of the size and takes ten times as long.
       np.savez(folder / path, **maps)
       return {f'{name}_map': path for name in maps}
     paths = {}
     for name, heatmap in feedback.heatmaps.items():
-      paths[f'{name}_map'] = path = self._output.map_path(*place, f'.{name}.png')
+      paths[f'{name}_map'] = path = self._output.map_path(*name_parts, f'.{name}.png')
       (folder / path).write_bytes(encode_map(heatmap))
     return paths
 
   def _store(self, position: int, rows: list[concurrent.futures.Future]) -> None:
-    """Writes the part if these are its last rows."""
+    """Adds rows to the current part, and writes it once complete."""
     part = position // self._output.part_rows
     found = [row.result() for row in rows]
     self._part_rows += found
@@ -350,5 +351,5 @@ class _Work:
 
 
 def _clean(text: str) -> str:
-  """Returns text with what UTF-8 cannot hold replaced."""
+  """Replaces characters that UTF-8 cannot encode."""
   return text.encode('utf-8', 'replace').decode()

@@ -3,113 +3,130 @@
   python -m rahf.main --config=configs/quickstart.py [--workdir=DIR] [--mode=train]
   python -m rahf.main --mode=infer --model=DIR --input=IMAGES --output=RESULTS
 
-Any field of the config can be changed: --config.train.steps=100
---config.model.heatmap_head.convs='(64, 32)'. The fields are in rahf/config/settings.py.
-Run the same command to continue a run that was stopped, also on other devices.
+Flags override any config field: --config.train.steps=100
+--config.model.heatmap_head.convs='(64, 32)'. rahf/config/settings.py lists them.
+If a run stops, run the same command to resume it, on the same devices or others.
 """
 
+import importlib
 import os
 import pathlib
 import signal
 import sys
 
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from rahf.errors import InputError, fail
 from rahf.fileio.config_file import check_overrides
 from rahf.runtime.preemption import Interrupted, Interruption
 
-_SMALLER = (
-  'Lower config.train.batch_size or raise config.train.accumulate; --mode=precompile '
-  'says what a config needs'
-)
-# Errors that the same command would only meet again.
-MISTAKES = (
+# The function that runs each mode. Imported only when needed: --help answers at once,
+# and data workers, which import this module again, start fast.
+MODES = {
+  'train': ('rahf.train', 'train'),
+  'eval': ('rahf.evaluate', 'evaluate'),
+  'infer': ('rahf.infer', 'infer'),
+  'export': ('rahf.export', 'export'),
+  'precompile': ('rahf.precompile', 'precompile'),
+}
+EXPORT_WEIGHTS = ('rahf.export_weights', 'export_weights')
+
+# Errors that a retry cannot fix.
+USER_ERRORS = (
   *(InputError, FileNotFoundError, FileExistsError, PermissionError),
   *(NotADirectoryError, IsADirectoryError),
+)
+_OUT_OF_MEMORY_ADVICE = (
+  'Lower config.train.batch_size or raise config.train.accumulate; --mode=precompile '
+  'reports how much memory a config needs'
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'A file of configs/; any field can be changed, as in --config.train.steps=100.',
+  'A file in configs/; override any field with, e.g., --config.train.steps=100.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Where checkpoints, metrics and reports go; a run that is there already is resumed. '
+  'Directory for checkpoints, metrics and reports; an existing run is resumed. '
   'Default: runs/NAME for configs/NAME.py.',
 )
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'eval', 'infer', 'export', 'precompile'],
-  'train: train, or go on; eval: evaluate the newest checkpoint on config.eval.split; '
-  'infer: score the images of --input with an exported model, into the folder '
-  '--output; run the same command to continue after a stop; '
-  'export: make a model directory of it, DIR/export or config.export.dir, or without '
-  '--workdir of the weights that config.init.rahf names, as they are, for '
-  'rahf.load(...).score(images, prompts), which gives plausibility, alignment, '
-  'aesthetics and overall in [0, 1], higher is better, maps of implausibility and '
-  'misalignment in [0, 1], higher is worse, and for each word the probability in '
-  '[0, 1] that the image misses it; '
-  'precompile: compile the steps and say what they need, also for a TPU that is not '
-  'here (config.precompile.topology).',
+  [*MODES],
+  'train: train, or resume. '
+  'eval: evaluate the newest checkpoint on config.eval.split. '
+  'infer: score the images in --input with an exported model and write the results to '
+  '--output; if interrupted, run the same command to continue. '
+  'export: write the newest checkpoint as a model directory, to DIR/export or '
+  'config.export.dir; without --workdir, export the weights in config.init.rahf as '
+  'they are. rahf.load(DIR).score(images, prompts) then gives plausibility, alignment, '
+  'aesthetics and overall scores (0 to 1, higher is better), implausibility and '
+  'misalignment maps, and for each word the probability that the image misses it (0 to '
+  '1, higher is worse). '
+  'precompile: compile the steps and report their memory and time, also for a TPU '
+  'that is not attached (config.precompile.topology).',
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost',
   False,
-  'Run together with other processes: on every host of a TPU slice, in every task '
+  'Run as one of several processes: on every host of a TPU slice, in every task '
   'under Slurm, Kubernetes or Open MPI, or wherever JAX_COORDINATOR_ADDRESS, '
   'JAX_NUM_PROCESSES and JAX_PROCESS_ID are set.',
 )
 _MODEL = flags.DEFINE_string(
   'model',
   None,
-  'For infer: a model directory. Default: WORKDIR/export, which --mode=export writes.',
+  'For infer: a model directory. Default: WORKDIR/export, written by --mode=export.',
 )
 _INPUT = flags.DEFINE_string(
   'input',
   None,
-  'For infer: a folder of images, with cat.txt beside cat.png or with --prompts; a '
-  'table (.csv, .tsv, .jsonl, .parquet) with a column `prompt` or `caption` and one '
-  '`image` or `path`, of paths from its own folder, or of bytes in parquet; a '
+  'For infer: a folder of images, with cat.txt next to cat.png, or with --prompts; a '
+  'table (.csv, .tsv, .jsonl, .parquet) with a column `prompt` or `caption` and a '
+  'column `image` or `path` (paths relative to the table, or bytes in parquet); a '
   "WebDataset .tar; TFRecords; a folder of such files, or a pattern: 'x/*-test*'.",
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'For infer: a folder, new or of the same command.'
+  'output', None, 'For infer: a new folder, or one written by the same command.'
 )
 _PROMPTS = flags.DEFINE_string(
   'prompts',
   '',
-  'For infer: the prompts of a folder of images, a table with the columns `prompt` or '
-  '`caption`, and `file_name`, `path`, `image` or `uid`. A name without a folder is '
-  'that of every such file; one with a folder is a path from --input or the table on.',
+  'For infer: the prompts for a folder of images: a table with a column `prompt` or '
+  '`caption`, and one of `file_name`, `path`, `image` or `uid`. A bare file name '
+  'matches every file of that name; a path is relative to --input or to the table.',
 )
 _MAPS = flags.DEFINE_string(
   'maps',
   'none',
-  'For infer: heatmaps beside the results, at the size of each image: png, two grey '
-  'files of 8 bits; npz, one file of float16; or none.',
+  "For infer: whether to write heatmaps, at each image's own size: png, two 8-bit "
+  'grey files; npz, one float16 file; or none.',
 )
 _FORMAT = flags.DEFINE_string(
-  'format', 'jsonl', 'For infer: of the results, jsonl or parquet.'
+  'format', 'jsonl', 'For infer: format of the results, jsonl or parquet.'
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 32, 'For infer: images that one device computes together.'
+  'batch_size', 32, 'For infer: images per device in a batch.'
 )
-_OF_INFER = (_MODEL, _INPUT, _OUTPUT, _PROMPTS, _MAPS, _FORMAT, _BATCH_SIZE)
+_INFER_FLAGS = (_MODEL, _INPUT, _OUTPUT, _PROMPTS, _MAPS, _FORMAT, _BATCH_SIZE)
 
 
 def main(argv: list[str]) -> int:
-  """Runs one mode; a user's mistake ends in one message and status 2.
+  """Runs one mode and returns the exit status.
 
-  Status 1 is what another attempt may get past, a full disk, a network that is away;
-  and results of infer in which images have none, or that are not complete.
+  Returns:
+    0: success, or training or evaluation was interrupted.
+    1: a retry may succeed (full disk, network down), or infer is not finished or has
+      images without results.
+    2: a user's mistake, reported in one message.
   """
   del argv
-  # From here on, not only in the loop: imports and data generation take a while.
+  # Covers imports and data generation too, which can take minutes.
   with Interruption() as interruption:
     try:
       return _run(interruption)
@@ -117,7 +134,7 @@ def main(argv: list[str]) -> int:
       if _MODE.value == 'infer':
         print('Interrupted; run the same command to continue.')
         return 1
-      print('Interrupted; run the same command to begin again.')
+      print('Interrupted; run the same command to start again.')
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
         raise
@@ -130,53 +147,37 @@ def main(argv: list[str]) -> int:
         raise
       if os.environ.get('RAHF_TRACEBACK'):
         raise
-      status = 2 if isinstance(error, MISTAKES) else 1
+      status = 2 if isinstance(error, USER_ERRORS) else 1
       if isinstance(error, MemoryError | RuntimeError):
-        error = f'the memory is too small: {error}\n{_SMALLER}'
-      return fail(f'{error}\n(RAHF_TRACEBACK=1 shows where it was raised)', status)
+        error = f'out of memory: {error}\n{_OUT_OF_MEMORY_ADVICE}'
+      return fail(f'{error}\n(set RAHF_TRACEBACK=1 to see the traceback)', status)
   return 0
 
 
 def _run(interruption: Interruption) -> int:
-  """Returns the exit status."""
-  # Imported late: the flags answer --help at once, and data worker processes, which
-  # import this module again, start fast.
+  """Runs the mode that the flags choose; returns the exit status."""
   from rahf.data import quiet_tensorflow
-  from rahf.fileio import paths
 
-  # Orbax and JAX note every step of theirs.
-  logging.set_verbosity(logging.WARNING)
-  workdir = _WORKDIR.value
-  if workdir is None and _CONFIG.value is not None:
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-    workdir = f'runs/{name}'
-  if _MODE.value not in ('infer', 'export'):  # Which need no data set, mostly.
+  mode, config = _MODE.value, _CONFIG.value
+  logging.set_verbosity(logging.WARNING)  # Orbax and JAX log every step.
+  if mode not in ('infer', 'export'):  # They rarely need a data set.
     quiet_tensorflow.import_tensorflow()
   _start_jax()
-  if _MODE.value == 'infer':
-    return _infer(workdir, interruption)
-  if _MODE.value == 'precompile':
-    from rahf.precompile import precompile
-
-    print(precompile(_CONFIG.value))
-    return 0
-  if _MODE.value == 'train':
-    from rahf.train import train as run
-  elif _MODE.value == 'export' and _WORKDIR.value is None and _CONFIG.value.init.rahf:
-    from rahf.export_weights import export_weights as run
-  elif _MODE.value == 'export':
-    from rahf.export import export as run
+  module, function = MODES[mode]
+  if mode == 'export' and _WORKDIR.value is None and config.init.rahf:
+    module, function = EXPORT_WEIGHTS
+  run = getattr(importlib.import_module(module), function)
+  if mode == 'infer':
+    return run(_infer_job(), interruption)
+  if mode == 'precompile':
+    print(run(config))
   else:
-    from rahf.evaluate import evaluate as run
-  place = paths.find(workdir, '--workdir').absolute()
-  if place.exists() and not place.is_dir():
-    raise InputError(f'--workdir={workdir} is a file; name a folder, new or of a run')
-  run(_CONFIG.value, place, interruption)
+    run(config, _workdir_path(), interruption)
   return 0
 
 
 def _start_jax() -> None:
-  """Starts JAX on what the command is meant for, and says what that is."""
+  """Starts JAX on the hardware that the command is meant for, and prints it."""
   from rahf import config as config_lib
   from rahf.runtime import accelerator, distributed
 
@@ -189,7 +190,7 @@ def _start_jax() -> None:
   if _MULTIHOST.value:
     distributed.join()
   if _MODE.value == 'precompile' and config.precompile.topology:
-    return  # It needs no device, and a TPU that is here may be in use.
+    return  # It needs no device, and another process may be using a local TPU.
   devices = accelerator.start(wanted)
   if _MULTIHOST.value:
     distributed.silence_others()
@@ -197,32 +198,44 @@ def _start_jax() -> None:
     print(f'Running on {devices}', flush=True)
 
 
-def _infer(workdir: str | None, interruption: Interruption) -> int:
+def _workdir() -> str | None:
+  """Returns --workdir, or by default runs/NAME for a config file NAME.py."""
+  if _WORKDIR.value is not None or _CONFIG.value is None:
+    return _WORKDIR.value
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  return f'runs/{name}'
+
+
+def _workdir_path() -> epath.Path:
   from rahf.fileio import paths
-  from rahf.infer import Job, infer
+
+  path = paths.find(_workdir(), '--workdir').absolute()
+  if path.exists() and not path.is_dir():
+    raise InputError(
+      f'--workdir={_workdir()} is a file; give a new directory, or that of a run'
+    )
+  return path
+
+
+def _infer_job():
+  """Returns the flags of --mode=infer as a `rahf.infer.Job`."""
+  from rahf.fileio import paths
+  from rahf.infer import Job
   from rahf.inference.model_directory import DESCRIPTION
 
   model = _MODEL.value
   if model is None:
+    workdir = _workdir()
     model = os.path.join(workdir, 'export')
     if not (paths.find(model, '--workdir') / DESCRIPTION).exists():
       raise InputError(
-        f'{workdir} has no exported model; make it with --mode=export, or give --model'
+        f'{workdir} has no exported model; run --mode=export first, or give --model'
       )
-  job = Job(
-    model,
-    _INPUT.value,
-    _OUTPUT.value,
-    prompts=_PROMPTS.value,
-    maps=_MAPS.value,
-    format=_FORMAT.value,
-    batch_size=_BATCH_SIZE.value,
-  )
-  return infer(job, interruption)
+  return Job(**{flag.name: flag.value for flag in _INFER_FLAGS} | {'model': model})
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags as absl does, but ends with status 2 and one message of ours."""
+  """Parses flags like absl, but exits with status 2 and one message on errors."""
   try:
     check_overrides(argv[1:])
     unexpected = flags.FLAGS(argv)[1:]
@@ -235,7 +248,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _check_flags() -> None:
-  """Raises flags.Error where flags are missing, or are for another mode."""
+  """Raises flags.Error if flags are missing or belong to another mode."""
   if _MODE.value == 'infer':
     for flag, example in ((_INPUT, 'images'), (_OUTPUT, 'results')):
       if not flag.value:
@@ -243,7 +256,7 @@ def _check_flags() -> None:
     if _MODEL.value or _WORKDIR.value or _CONFIG.value:
       return
     raise flags.Error('--model is missing, for example runs/quickstart/export')
-  for flag in _OF_INFER:
+  for flag in _INFER_FLAGS:
     if flag.present:
       raise flags.Error(f'--{flag.name} is for --mode=infer')
   if _CONFIG.value is None:
@@ -251,7 +264,7 @@ def _check_flags() -> None:
 
 
 def _main(argv: list[str]) -> int:
-  """`main`; after it SIGTERM has nothing to stop, and must not change the status."""
+  """Runs `main`; after it, SIGTERM must not change the exit status."""
   status = main(argv)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   return status

@@ -1,7 +1,7 @@
-"""Compiles the steps of a config and says what they need, without running them.
+"""Compiles the steps of a config and reports their costs, without running them.
 
-For the devices that are here, or with libtpu for a TPU slice that is not: XLA
-compiles the real programs from shapes alone.
+It compiles for the local devices or, with libtpu, for any TPU slice: XLA needs only
+shapes to compile the real programs.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
 from rahf.runtime import sharding
 from rahf.tasks import make_task
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 from rahf.training.setup import Setup, set_up
 
 # Any two ids compile to the same program.
@@ -31,7 +31,8 @@ def precompile(config: ConfigDict) -> str:
   """Returns a report on the training step and the inference step.
 
   Raises:
-    InputError: a setting does not fit, there is no such topology, or no libtpu.
+    InputError: a setting does not fit, the topology does not exist, or libtpu is not
+      installed.
   """
   setup = set_up_for_topology(config)
   return report(config, setup.mesh, *compile_steps(setup))
@@ -52,29 +53,29 @@ def set_up_for_topology(config: ConfigDict) -> Setup:
 
 
 def find_devices(topology: str) -> list[jax.Device]:
-  """Returns the devices of a TPU topology, or those that are here if it is ''.
+  """Returns the devices of a TPU topology, or the local ones if it is ''.
 
   Raises:
-    InputError: there is no such topology, or libtpu is not installed.
+    InputError: the topology does not exist, or libtpu is not installed.
   """
   if not topology:
     return jax.devices()
   if importlib.util.find_spec('libtpu') is None:
     raise InputError(
       f'config.precompile.topology = {topology!r} needs the TPU compiler: pip install '
-      '"rahf[tpu]", which works where there is no TPU too'
+      '"rahf[tpu]", which also works without a TPU'
     )
   # Otherwise libtpu asks the cloud's metadata server which machine this is.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  # Otherwise libtpu refuses to load while another process has it, be it to compile too.
+  # Otherwise libtpu refuses to load while another process uses it, even to compile.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   try:
     with captured_stderr():
       return topologies.get_topology_desc(topology, 'tpu').devices
   except jax.errors.JaxRuntimeError as error:
     raise InputError(
-      f'config.precompile.topology = {topology!r}: {error}; it is a generation and '
-      'its chips along each axis, such as v5e:2x4, v5p:2x2x2 or v6e:4x4'
+      f'config.precompile.topology = {topology!r}: {error}; give a generation and the '
+      'number of chips along each axis, such as v5e:2x4, v5p:2x2x2 or v6e:4x4'
     ) from error
 
 
@@ -90,8 +91,10 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
 
   train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
   length = config.data.target_length
-  predict = jax.jit(
-    make_predict(setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather),
+  eval_step = jax.jit(
+    make_eval_step(
+      setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather
+    ),
     out_shardings=replicated,
   )
   with jax.set_mesh(mesh):
@@ -102,10 +105,10 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
       loop_trips=1,
     )
     inference = measure(
-      predict,
+      eval_step,
       (states.abstract.params, batch(config.eval.batch_size)),
       mesh,
-      # The decoder's loop ends when all sequences have.
+      # The decoder's loop ends when all sequences have ended.
       loop_trips=length,
     )
   return training, inference
@@ -121,16 +124,16 @@ def report(config: ConfigDict, mesh: Mesh, training: Costs, inference: Costs) ->
   return (
     f'{model.variant}, {model.image_size} px, {model.dtype}, remat {model.remat!r}, on '
     f'{mesh.size} x {kind} ({axes})\n'
-    f'Training: {train.batch_size} images a step, micro-batches: {train.accumulate}. '
+    f'Training: {train.batch_size} images per step, {train.accumulate} micro-batches. '
     f'Inference: {config.eval.batch_size} images.\n\n'
-    f'{markdown_table(("each chip", "training step", "inference step"), rows)}\n\n'
+    f'{markdown_table(("per chip", "training step", "inference step"), rows)}\n\n'
     f'Training step: {_verdict(training, _advice(config, mesh))}.\n'
     f'Inference step: {_verdict(inference, "lower config.eval.batch_size")}.'
   )
 
 
 def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
-  """Returns names and values of a program's costs on a kind of chip."""
+  """Returns the costs of a program on a kind of chip, as name and text."""
   nothing = (math.nan,) * 3
   times = costs.times(CHIPS[kind]) if kind in CHIPS else nothing
   share = costs.exchanged / costs.bytes_moved if costs.bytes_moved else math.nan
@@ -139,7 +142,7 @@ def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
     'temporaries': _known(costs.temporaries / GIB, 'GiB'),
     'outputs': _known(costs.outputs / GIB, 'GiB'),
     'peak memory': _known(costs.peak / GIB, 'GiB'),
-    'memory of the chip': _known(costs.limit / GIB, 'GiB'),
+    'chip memory': _known(costs.limit / GIB, 'GiB'),
     'FLOPs': _known(costs.flops / 1e12, 'T'),
     'bytes moved': _known(costs.bytes_moved / GB, 'GB'),
     'bytes exchanged': _known(costs.exchanged / GB, 'GB')
@@ -160,7 +163,7 @@ def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
 
 
 def _side_by_side(one: dict[str, str], other: dict[str, str]) -> list[list[str]]:
-  """Joins two columns by the names of their rows, in an order that fits both."""
+  """Joins two columns by row name, in an order that respects both."""
   names, before = list(one), ''
   for name in other:
     if name not in names:
@@ -176,16 +179,16 @@ def _known(value: float, unit: str) -> str:
 def _verdict(costs: Costs, advice: str) -> str:
   if not costs.fits:
     return (
-      f'DOES NOT FIT, it needs {costs.peak / GIB:.2f} of {costs.limit / GIB:.2f} GiB; '
+      f'DOES NOT FIT: needs {costs.peak / GIB:.2f} of {costs.limit / GIB:.2f} GiB; '
       f'{advice}'
     )
   if math.isnan(costs.limit):
-    return 'compiles; how much memory such a device has is not known here'
+    return 'compiles; the memory of this device is unknown'
   return f'fits, {(costs.limit - costs.peak) / GIB:.2f} GiB to spare'
 
 
 def _advice(config: ConfigDict, mesh: Mesh) -> str:
-  """Says what to change first if the training step does not fit."""
+  """Returns what to change first if the training step does not fit."""
   shards = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
   if config.model.remat != 'blocks':
     return "set config.model.remat = 'blocks'"
@@ -193,4 +196,4 @@ def _advice(config: ConfigDict, mesh: Mesh) -> str:
     return f'set config.train.accumulate = {2 * config.train.accumulate}'
   if mesh.shape['data'] > 1:
     return 'shard the parameters: config.mesh.data = 1, config.mesh.fsdp = -1'
-  return 'take chips with more memory, or a smaller config.model.image_size'
+  return 'use chips with more memory, or lower config.model.image_size'

@@ -1,7 +1,7 @@
 """Scores images over HTTP: python -m rahf.serve MODEL_DIRECTORY.
 
-There is a page to try it at / and a reference at /docs. Scores are from 0 to 1, higher
-is better; maps and the probabilities of words are from 0 to 1, higher is worse.
+Open / for a page to try it, and /docs for the reference. Scores are from 0 to 1, higher
+is better; maps and word probabilities are from 0 to 1, higher is worse.
 """
 
 import argparse
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
   from rahf.service.engine import Engine
 
-# Seconds that an idle connection is kept. Longer than proxies keep one, usually 60: a
-# proxy could otherwise send a request just when the connection is closed.
+# Seconds until an idle connection is closed. Longer than the usual 60 of proxies, which
+# could otherwise send a request just as the connection closes.
 KEEP_ALIVE = 75
 HOST = '127.0.0.1'
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Serves until SIGTERM or Ctrl-C.
 
   Returns:
-    The exit status: 0; 1 if requests were dropped or the model does not run; 2 for a
+    The exit status: 0; 1 if requests were dropped or the model failed; 2 for a user's
     mistake; 130 for Ctrl-C before it listens.
   """
   arguments = _parser().parse_args(argv)
@@ -64,14 +64,14 @@ def _serve(arguments: argparse.Namespace) -> int:
   from rahf.inference.model import load
   from rahf.runtime import accelerator
 
-  # It logs every body it cannot read; the client is told anyway.
+  # It logs every malformed body; the client gets an error anyway.
   logging.getLogger('python_multipart').setLevel(logging.CRITICAL)
-  # Before the model is loaded, which takes time.
+  # Before loading the model, so that a port in use is reported at once.
   listener = _listen(arguments.host, arguments.port)
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
   )
-  _say(f'Running on {accelerator.describe(model.devices)}')
+  _print(f'Running on {accelerator.describe(model.devices)}')
   engine = Engine(model, wait=arguments.wait / 1e3)
   limits = Limits(arguments.queue, arguments.max_mb * 1024 * 1024)
   config = uvicorn.Config(
@@ -89,39 +89,39 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(
   server: 'uvicorn.Server', engine: 'Engine', listener: socket.socket, grace: float
 ) -> int:
-  """Warms up and answers until a signal comes; finishes the admitted requests."""
+  """Warms up and serves until a signal; then finishes the admitted requests."""
   address, failures, signals = _address(listener), [], []
 
   def warm_up() -> None:
     try:
-      engine.warm_up(_say)
+      engine.warm_up(_print)
     except Exception as error:
       failures.append(error)
       server.should_exit = True
     else:
       if engine.state == 'ready':
-        _say(f'Ready: {address}')
+        _print(f'Ready: {address}')
 
-  def end(number: int, frame: FrameType | None) -> None:
-    engine.end_soon()
-    # A second Ctrl-C is from somebody who does not want to wait.
+  def shut_down(number: int, frame: FrameType | None) -> None:
+    engine.begin_shutdown()
+    # A second Ctrl-C means that the user does not want to wait.
     server.force_exit = bool(signals) and number == signal.SIGINT
     server.should_exit = True
     signals.append(time.monotonic())
 
-  # Uvicorn installs its own handler while it runs.
-  server.handle_exit = end
+  # While it runs, Uvicorn installs this as its signal handler.
+  server.handle_exit = shut_down
   for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, end)
+    signal.signal(number, shut_down)
   if not _is_loopback(listener):
-    _say('Anybody who can reach this address can use the model')
+    _print('Warning: anyone who can reach this address can use the model')
   sizes = ', '.join(map(str, engine.model.buckets))
-  _say(f'Listening on {address}; compiling for batches of {sizes}')
+  _print(f'Listening on {address}; compiling for batches of {sizes}')
   warming = threading.Thread(target=warm_up, name='warm-up', daemon=True)
   warming.start()
   server.run(sockets=[listener])
   seconds = time.monotonic() - signals[0] if signals else 0.0
-  # By now, all requests are answered or given up.
+  # By now, all requests have been answered or dropped.
   done = engine.stop(1)
   status = _conclude(engine, failures, seconds)
   if warming.is_alive() or not done:
@@ -131,20 +131,20 @@ def _run(
 
 
 def _conclude(engine: 'Engine', failures: list[Exception], seconds: float) -> int:
-  """Reports how it ended; returns the exit status."""
+  """Prints how the service ended; returns the exit status."""
   for error in failures:
-    fail(f'the model does not run: {type(error).__name__}: {error}')
+    fail(f'the model failed: {type(error).__name__}: {error}')
   if engine.dropped:
-    _say(
-      f'Stopped; {engine.dropped} requests were dropped after {seconds:.0f} s; allow '
-      'more time with --grace'
+    _print(
+      f'Stopped; {engine.dropped} requests were dropped after {seconds:.0f} s; raise '
+      '--grace to allow more time'
     )
   elif not failures:
-    _say('Stopped')
+    _print('Stopped')
   return 1 if failures or engine.dropped else 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
   print(line, flush=True)
 
 
@@ -156,7 +156,7 @@ def _check(arguments: argparse.Namespace) -> None:
     ('grace', 0),
     ('batch_size', 1),
   ):
-    # In this order, so that NaN is refused too.
+    # Written this way round to reject NaN too.
     if not low <= (value := getattr(arguments, name)) < math.inf:
       raise InputError(f'--{name}={value} must be {low} or more')
 
@@ -167,8 +167,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
   except (OSError, OverflowError) as error:
     raise InputError(
-      f'cannot listen on {host} port {port} ({error}); choose others with --host and '
-      '--port'
+      f'cannot listen on {host} port {port} ({error}); choose another --host or --port'
     ) from None
 
 
@@ -188,35 +187,33 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   add = parser.add_argument
-  add('directory', help='directory of the model, written by --mode=export')
+  add('directory', help='model directory, written by --mode=export')
   add(
     '--host',
     default=HOST,
-    help='address to listen on; by default only this machine can connect, and '
-    'requests must name localhost, 127.0.0.1 or [::1] as their Host. There is no '
-    'authentication and no encryption: with another address, such as 0.0.0.0, anybody '
-    'who can reach it can use the model. Put a proxy in front that checks who asks',
+    help='address to listen on; by default only this machine can connect, and the '
+    'Host header must be localhost, 127.0.0.1 or [::1]. There is no authentication or '
+    'encryption: with another address, such as 0.0.0.0, anyone who can reach it can '
+    'use the model, so put an authenticating proxy in front',
   )
-  add('--port', type=int, default=8000, help='port to listen on; 0 means any free one')
-  add('--batch_size', type=int, default=32, help='most images in a batch')
+  add('--port', type=int, default=8000, help='port to listen on; 0 for any free port')
+  add('--batch_size', type=int, default=32, help='maximum images in a batch')
   add(
     '--wait',
     type=float,
     default=0,
-    help='milliseconds that a batch that is not full waits for more images',
+    help='milliseconds for which a batch that is not full waits for more images',
   )
-  add('--queue', type=int, default=128, help='most requests waiting; more get 429')
-  add(
-    '--max_mb', type=int, default=20, help='most MiB in a request; larger ones get 413'
-  )
+  add('--queue', type=int, default=128, help='maximum waiting requests; more get 429')
+  add('--max_mb', type=int, default=20, help='maximum MiB in a request; more get 413')
   add(
     '--grace',
     type=float,
     default=30,
     help='seconds after SIGTERM or Ctrl-C in which waiting requests are still '
-    'answered; the rest then get 503, and the exit status is 1',
+    'answered; then the rest get 503 and the exit status is 1',
   )
-  add('--dtype', help='float32 or bfloat16; as in training if not given')
+  add('--dtype', help='float32 or bfloat16; by default as in training')
   return parser
 
 

@@ -1,7 +1,7 @@
-"""The training loop: data, step, log, save, evaluate, in this order.
+"""The training loop: batch, step, log, save, evaluate, in this order.
 
-Steps are the clock. Step n draws its randomness from (seed, n) and its batch from
-(seed, n), so that a run that was stopped continues as if it had not been.
+Step n takes its batch and its randomness from (seed, n), so that a run that was stopped
+continues exactly as it would have without the stop.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from rahf.tasks import make_task
 from rahf.training.nan_guard import FiniteCheck
 from rahf.training.setup import Setup, set_up
 from rahf.training.state import TrainState
-from rahf.training.step_timer import Pace
+from rahf.training.step_timer import StepTimer
 from rahf.training.task import Evaluator, Session
 from rahf.training.train_step import Metrics
 from rahf.workdir import ownership
 from rahf.workdir.checkpoint import Checkpoints
 from rahf.workdir.checksums import checksums
-from rahf.workdir.metrics_log import Journal
+from rahf.workdir.metrics_log import MetricsLog
 
-# In metrics.jsonl: how many steps were left out so far, at each that is.
+# In metrics.jsonl: the number of skipped steps so far, written at each skipped step.
 SKIPPED = 'skipped'
 
 
 def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
   """Trains to `config.train.steps`, from the newest checkpoint if there is one.
 
-  On SIGTERM, to any of its processes, it saves a checkpoint and returns.
+  After SIGTERM to any of its processes it saves a checkpoint and returns.
 
   Raises:
     InputError: a setting does not fit, the directory holds another run, or the
@@ -50,11 +50,11 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     setup.check_train_batch()
     session = task.open(setup)
     evaluator = session.evaluator()
-    # Described now, since a missing split should not show after hours.
+    # Opens every split that will be evaluated: a missing one fails now, not in hours.
     print(session.describe(('train', *_evaluated_splits(config, evaluator))))
-    # As the first process sees it: a shared folder may look different to others.
+    # The first process decides: a shared folder may look different to the others.
     resumes = bool(distributed.from_first(ownership.is_started(workdir)))
-    # Before the directory is locked: a mistake in config.init can still be mended.
+    # Before the new run is recorded, so that a mistake in config.init can be corrected.
     plan = None if resumes else session.plan_weights()
     if plan and plan.sources:
       print(plan.report())
@@ -80,32 +80,32 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
 
 
 def fresh_state(setup: Setup, plan: Plan) -> TrainState:
-  """Makes the state of a new run, from the weights that config.init names if any."""
+  """Returns the state of a new run; parameters come from config.init, or are fresh."""
   seed = setup.config.seed
-  # Fresh ones first: making them takes more memory than they have.
-  params = setup.states.fresh(seed, plan.fresh) | plan.read()
-  return setup.states.start(params, seed)
+  # Fresh parameters first: making them takes more memory than they occupy.
+  params = setup.states.fresh_params(seed, plan.fresh) | plan.read()
+  return setup.states.from_params(params, seed)
 
 
 def restore(checkpoints: Checkpoints, setup: Setup) -> tuple[int, TrainState]:
-  """Reads the newest checkpoint that is whole; returns its step and the state."""
+  """Reads the newest complete checkpoint; returns its step and the state."""
   step, tree = checkpoints.restore_newest(setup.states.abstract.to_tree())
   return step, TrainState(**tree)
 
 
 def _evaluated_splits(config: ConfigDict, evaluator: Evaluator) -> list[str]:
-  """Returns every split that the run will evaluate, once each."""
+  """Returns the splits that the run will evaluate, each once."""
   splits = config.eval.split, config.eval.final_split
   every = (name for one in splits for name in (*evaluator.splits_before(one), one))
   return [*dict.fromkeys(every)]
 
 
 class Trainer:
-  """One run in one work directory.
+  """Runs the training loop of one work directory.
 
   Attributes:
     state: the training state after the last finished step.
-    step: how many steps are finished, on the host.
+    step: number of finished steps, on the host.
   """
 
   def __init__(
@@ -120,20 +120,21 @@ class Trainer:
   ):
     self._config = setup.config
     self._workdir = workdir
-    self._mesh = setup.mesh
+    self._setup = setup
     self._session = session
     self._evaluator = evaluator
     self._checkpoints = checkpoints
     self._stop = stop
     self._board = board
-    self._train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
 
   def run(self, step: int, state: TrainState) -> None:
     """Trains, evaluates and saves until the last step or an interruption."""
     self.step, self.state = step, state
-    # One reader and writer; lines after the checkpoint are dropped.
-    self._journal = Journal(self._workdir, step) if distributed.is_first() else None
-    skipped = self._journal.count(SKIPPED) if self._journal else 0
+    # Only one process reads and writes it; lines after the checkpoint are dropped.
+    self._metrics_log = (
+      MetricsLog(self._workdir, step) if distributed.is_first() else None
+    )
+    skipped = self._metrics_log.count(SKIPPED) if self._metrics_log else 0
     self._finite = FiniteCheck(
       self._config.train.max_skipped, int(distributed.from_first(skipped))
     )
@@ -152,21 +153,21 @@ class Trainer:
       print(f'Interrupted after step {self.step}; run the same command to continue.')
 
   def _compile_ahead(self) -> None:
-    """Compiles evaluation and checksums, so that no signal has to wait for them.
+    """Compiles evaluation and checksums, so that a signal need not wait for them later.
 
-    The training step is compiled by the first step, before which there is nothing to
-    save.
+    The first step compiles the train step; before it there is nothing to save.
     """
     self._evaluator.compile()
     checksums(self.state.to_tree())
 
   def _train(self) -> None:
-    """Runs the remaining steps; evaluates and saves on the way."""
-    config = self._config.train
+    """Runs the remaining steps, and logs, saves and evaluates when that is due."""
+    config, mesh = self._config.train, self._setup.mesh
+    train_step = jax.jit(self._setup.make_train_step(), **self._setup.jit_options)
     key = jax.random.key(self._config.seed + 1)
     batches = prefetch(
       self._session.train_batches(self.step),
-      lambda batch: sharding.put_batch(batch, self._mesh),
+      lambda batch: sharding.put_batch(batch, mesh),
     )
     bar = tqdm(
       total=config.steps,
@@ -176,47 +177,47 @@ class Trainer:
       disable=None,
     )
     with bar, contextlib.closing(batches):
-      first, pace = self.step, Pace(self.step)
+      first, timer = self.step, StepTimer(self.step)
       before: Metrics | None = None
       while self.step < config.steps and not self._stop.poll():
-        with pace.waiting():
+        with timer.waiting():
           batch = next(batches)
-        self.state, metrics = self._train_step(self.state, batch, key)
-        # The device works on this step while the host looks at the one before.
+        self.state, metrics = train_step(self.state, batch, key)
+        # The device works on this step while the host checks the previous one.
         if before is not None:
           self._check(before)
         before = metrics
         self.step += 1
         bar.update()
         if self.step == first + 1:
-          # The speed is without compilation.
+          # Compilation does not count towards the speed.
           jax.block_until_ready(metrics)
-          pace.restart(self.step)
+          timer.restart(self.step)
         if self._is_due(config.log_every):
           self._check(metrics)
-          self._log(metrics, pace.read(self.step, config.batch_size), bar)
+          self._log(metrics, timer.read(self.step, config.batch_size), bar)
         if self._is_due(config.checkpoint_every):
           self._check(metrics)
-          with pace.paused():
+          with timer.paused():
             self._save()
         if self._is_due(self._config.eval.every):
           self._check(metrics)
-          with pace.paused():
+          with timer.paused():
             self._evaluate_if_due()
       if before is not None:
         self._check(before)
 
   def _check(self, metrics: Metrics) -> None:
-    """Stops the run at a step that is not finite, or notes that it was left out."""
-    if self._finite(self.step, metrics) and self._journal:
-      self._journal.append(self.step, 'train', {SKIPPED: self._finite.skipped})
+    """Raises NonFiniteLossError at a step that is not finite, or logs the skip."""
+    if self._finite(self.step, metrics) and self._metrics_log:
+      self._metrics_log.append(self.step, 'train', {SKIPPED: self._finite.skipped})
 
   def _is_due(self, every: int) -> bool:
-    """Returns whether what happens every so many steps, and at the end, is due."""
+    """Returns whether this is one of every `every` steps, or the last step."""
     return self.step % every == 0 or self.step == self._config.train.steps
 
   def _log(self, metrics: Metrics, speed: dict[str, float], bar: tqdm) -> None:
-    """Writes the losses of this step, and the speed of those since the last time."""
+    """Logs the losses of this step, and the speed since the last log."""
     if not distributed.is_first():
       return
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -224,7 +225,7 @@ class Trainer:
     if speed:
       shown = f'{speed["examples_per_second"]:.0f} examples/s, {shown}'
     values |= speed
-    self._journal.append(self.step, 'train', values)
+    self._metrics_log.append(self.step, 'train', values)
     self._board.scalars(self.step, 'train', values)
     bar.set_postfix_str(shown)
     if bar.disable:  # Not a terminal.
@@ -238,15 +239,15 @@ class Trainer:
     )
 
   def _best_step(self) -> int | None:
-    """Returns the step whose evaluation was the best so far, if that is asked for."""
+    """Returns the step with the best evaluation so far; None without `keep_best`."""
     metric = self._config.train.keep_best
     if not metric:
       return None
     lowest = metric.startswith('loss/')
-    return self._journal.best(self._config.eval.split, metric, lowest=lowest)
+    return self._metrics_log.best(self._config.eval.split, metric, lowest=lowest)
 
   def _evaluate_if_due(self) -> None:
-    """Evaluates every so many steps, also when a resumed run had not got to it."""
+    """Evaluates if that is due at this step, also right after a resume."""
     options = self._config.eval
     if self.step and self.step % options.every == 0:
       self._evaluate(options.split)
@@ -257,20 +258,20 @@ class Trainer:
       print(f'\n{tables}\nWritten to {self._workdir}/eval.')
 
   def _evaluate(self, split: str) -> str:
-    """Evaluates a split, and first those that it needs; returns its tables.
+    """Evaluates a split, and first the splits that it needs; returns its tables.
 
     Raises:
-      Interrupted: SIGTERM came; what was computed is dropped.
+      Interrupted: SIGTERM came; nothing was written.
     """
     for before in self._evaluator.splits_before(split):
       self._evaluate_one(before)
     return self._evaluate_one(split)
 
   def _evaluate_one(self, split: str) -> str:
-    """Evaluates one split and writes every report of it, unless that was done."""
+    """Evaluates one split and writes its reports, unless they exist already."""
     tables = self._workdir / 'eval' / f'{split}-{self.step}.md'
     done = distributed.is_first() and (
-      self._journal.has(self.step, split) and tables.exists()
+      self._metrics_log.has(self.step, split) and tables.exists()
     )
     if distributed.from_first(done):
       return tables.read_text() if done else ''
@@ -278,20 +279,20 @@ class Trainer:
       self.state.variables, self._workdir, self.step, split, self._stop, self._board
     )
     if distributed.is_first():
-      # Last: a run that is killed before this line does it all again.
-      self._journal.append(self.step, split, metrics)
+      # Written last: a run that is killed before repeats the evaluation.
+      self._metrics_log.append(self.step, split, metrics)
       headlines = self._evaluator.headlines
       shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in headlines)
       if split == self._config.eval.split and self._best_step() == self.step:
         shown += f'; the best {self._config.train.keep_best} so far'
       tqdm.write(f'{split}, step {self.step}: {shown}')
-    # Processes that leave meanwhile would take the first with them.
+    # A process that exits meanwhile would end the first one too.
     distributed.wait_for_all()
     return text
 
 
 def _describe_losses(metrics: dict[str, float]) -> str:
-  """Returns the total loss, and in brackets what it is the sum of."""
+  """Returns the total loss, and in brackets its parts."""
   parts = {
     name.removeprefix('loss/'): value
     for name, value in metrics.items()

@@ -1,3 +1,3 @@
-"""The version of this package; imports nothing, so that everything may import it."""
+"""The package version. Imports nothing, so that any module can import it."""
 
 __version__ = '0.1.0'

@@ -1,4 +1,4 @@
-"""Starts the service with a tiny model on a free port, and sends requests to it."""
+"""Serves a tiny model on a free port, and sends requests to it."""
 
 import base64
 import concurrent.futures
@@ -28,7 +28,7 @@ ANY = Limits()
 
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
-  """Writes a model with random parameters."""
+  """Writes a model directory with random parameters."""
   data = {'<b>': {'weight': 1, 'terms': 'none'}}
   return tiny_directory.write(folder, threshold=0.25, data=data)
 
@@ -42,7 +42,7 @@ def make_image(number: int = 0, height: int = 24, width: int = 40) -> bytes:
 def running(
   engine: Engine, limits: Limits = ANY, http: type = Connection
 ) -> Iterator[int]:
-  """Serves from a thread on a free port; yields the port."""
+  """Serves from a thread; yields the local port."""
   app = make_app(engine, limits, loopback=True)
   config = uvicorn.Config(
     app, http=http, ws='none', log_level='warning', lifespan='off'
@@ -60,7 +60,7 @@ def running(
 
 
 class Answer(NamedTuple):
-  """A response of the service."""
+  """The answer to a request."""
 
   status: int
   headers: Any
@@ -104,7 +104,7 @@ def ask_form(
 
 
 def read_metrics(port: int) -> dict[str, float]:
-  """Returns the metrics, by name and labels."""
+  """Returns the metrics by name and label values."""
   text = ask(port, 'GET', '/metrics').body.decode()
   return {
     sample.name + ''.join(sample.labels.values()): sample.value
@@ -114,10 +114,10 @@ def read_metrics(port: int) -> dict[str, float]:
 
 
 class Gate:
-  """Holds back an engine's batches until it is opened.
+  """Blocks an engine's batches until it is opened.
 
   Attributes:
-    sizes: sizes of the batches so far, without padding.
+    sizes: of the batches that have arrived, without padding.
   """
 
   def __init__(self, engine: Engine, monkeypatch: Any):
@@ -139,12 +139,12 @@ class Gate:
 def wait_until(condition: Any) -> None:
   end = time.monotonic() + 30
   while not condition():
-    assert time.monotonic() < end, 'the condition did not become true'
+    assert time.monotonic() < end, 'timed out'
     time.sleep(0.01)
 
 
 def together(*calls: Any) -> list[concurrent.futures.Future]:
-  """Starts calls, each in a thread."""
+  """Starts each call in its own thread."""
   pool = concurrent.futures.ThreadPoolExecutor(len(calls))
   found = [pool.submit(call) for call in calls]
   pool.shutdown(wait=False)

@@ -1,7 +1,7 @@
-"""Annotation by a service, with a stand-in for its client.
+"""Annotation through Rapidata, with a fake client.
 
-The stand-in takes only what the real client's methods take, and gives results of the
-documented shape; where nothing is documented, of the shape that the module says.
+The fake accepts only the arguments of the real client's methods, and returns results
+in the documented format, or where there is none in the format that the module assumes.
 """
 
 import csv
@@ -33,7 +33,7 @@ class Job:
 
 
 class Service:
-  """Client, its job manager and its audience in one; answers by the job's name."""
+  """A fake client, job manager and audience in one; answers depend on the job name."""
 
   def __init__(self, answers):
     self.job = self.audience = self
@@ -88,7 +88,7 @@ def selected(*pairs):
 def service():
   return Service(
     {
-      # How much is wrong: much with a, nothing with b.
+      # Many errors in a, none in b.
       'plausibility': {'a': voted(5, 4), 'b': voted(1, 1)},
       'alignment': {'a': voted(2, 3), 'b': voted(5, 5)},
       'aesthetics': {'a': [*voted(3), ({'votedFor': '5'}, 0.0)], 'b': voted(4)},
@@ -150,7 +150,7 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
   assert len(service.asked) == 7
   annotations = raw.read(tmp_path / 'jobs/annotations.jsonl')
   a = consolidate(annotations['a'], ('a', 'red', 'cat', 'asleep'), 40, 60)
-  # 5 and 4 of 5 errors are 1 and 2 of 5; who is not trusted does not count.
+  # Error levels 5 and 4 become scores 1 and 2; untrusted annotators do not count.
   np.testing.assert_allclose(a.scores, (0.125, 0.375, 0.5, 0.25))
   np.testing.assert_allclose(a.misaligned, (0, 0.75, 0.75, 0))
   assert a.maps[0][20, 15] == 1
@@ -174,7 +174,7 @@ def test_from_questions_to_a_data_set(command, service, tmp_path, capsys):
 
 
 def test_words_of_a_prompt_with_other_white_space():
-  """Words are split at white space; any of its words marks a label token."""
+  """The sentence has spaces only; any selected word marks the label token it is in."""
   prompt = '\ufeffa\u00a0red \n circle,\r\nasleep\t'
   asked = rapidata.sentence(prompt)
   assert asked == f'a red circle, asleep {rapidata.NO_MISTAKE}'
@@ -187,8 +187,8 @@ def test_words_of_a_prompt_with_other_white_space():
   assert found == [[0], [0], [2], [3], []]
 
 
-def test_jobs_that_were_started_are_not_started_again(command, service, tmp_path):
-  """The connection breaks before the fourth job, and before the second for points."""
+def test_started_jobs_are_not_started_again(command, service, tmp_path):
+  """The connection fails before job 4, and before the second job for points."""
   assign, broken = service.assign_job, {3: True, 6: True}
 
   def flaky(job_definition):
@@ -214,7 +214,7 @@ def test_mistakes(command, tmp_path, capsys):
   assert 'start jobs first' in capsys.readouterr().err
   assert command() == 0
   assert command() == 2
-  assert 'collect its jobs' in capsys.readouterr().err
+  assert 'to collect its jobs' in capsys.readouterr().err
   jobs = tmp_path / 'jobs/jobs.json'
   whole = jobs.read_text()
   jobs.write_text(whole[:-5])
@@ -224,7 +224,7 @@ def test_mistakes(command, tmp_path, capsys):
   for file in (tmp_path / 'images').iterdir():
     file.rename(file.with_name(f'other-{file.name}'))
   assert command('--collect') == 2
-  assert 'is named by a uid' in capsys.readouterr().err
+  assert 'is named after a uid' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,10 @@ def test_mistakes(command, tmp_path, capsys):
     ('words', selected(('red', 17)), 'has no word 17'),
     ('words', selected(('red', -1)), 'has no word -1'),
     ('implausibility', {'coordinates': [{'x': 25, 'y': 50}]}, 'not fractions'),
-    ('misalignment', {'coordinates': [[0.5, 0.5]]}, 'not as expected'),
+    ('misalignment', {'coordinates': [[0.5, 0.5]]}, 'unexpected format'),
   ],
 )
-def test_what_is_not_as_expected_is_shown(
-  command, service, capsys, job, answer, complaint
-):
+def test_unexpected_results_are_shown(command, service, capsys, job, answer, complaint):
   service.answers[job]['a'] = [(answer, 0.5)]
   assert command() == 0
   statuses = [command('--collect') for _ in range(2)]
@@ -261,7 +259,7 @@ def test_without_the_client_the_extra_is_named(command, monkeypatch, capsys, tmp
   assert "pip install 'rahf[annotate]'" in capsys.readouterr().err
 
 
-def test_what_is_left_out_is_told(command, service, tmp_path, capsys):
+def test_left_out_rows_are_reported(command, service, tmp_path, capsys):
   rows = [
     'file_name,prompt',
     'a.png,"a red  cat, asleep"',

@@ -85,7 +85,7 @@ def test_truncated_shard(spoilt, tmp_path):
   (shard,) = spoilt.glob('*-train.tfrecord*')
   shard.write_bytes(shard.read_bytes()[:-100])
   run = runs.start_tiny(tmp_path / 'data', f'--workdir={tmp_path}/run')
-  assert_refused(run, str(shard), 'is cut inside record 11', 'copy it again')
+  assert_refused(run, str(shard), 'is truncated in record 11', 'copy it again')
 
 
 def test_bytes_that_are_no_image(spoilt, tmp_path):
@@ -139,4 +139,4 @@ def test_too_small_a_memory_is_no_bug(monkeypatch, capsys):
 
   monkeypatch.setattr(main, '_run', run)
   assert main.main(['']) == 1
-  assert 'the memory is too small: Unable to allocate' in capsys.readouterr().err
+  assert 'out of memory: Unable to allocate' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The configs: that they load, are notes, and which settings they refuse."""
+"""Config files load and are documented, and invalid settings are refused."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ def load(name: str):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_configs_are_notes_with_a_command(name):
+def test_configs_are_documented_with_a_command(name):
   module = importlib.import_module(f'configs.{name}')
   assert f'--config=configs/{name}.py' in module.__doc__
   assert load(name).is_locked
@@ -85,13 +85,13 @@ def test_unknown_fields_are_errors():
     ('model.heatmap_head.convs', (8, '['), r"has '\[', which must be a whole number"),
     ('model.t5.activations', ('tanh',), "has 'tanh', which is not one of gelu, relu"),
     ('model.vit.layers', 10**9, 'layers = 1000000000 must be at most 200'),
-    ('model.vit.patch', 2, r'gives 256 x 256 patches .* take larger patches'),
+    ('model.vit.patch', 2, r'give 256 x 256 patches, .* use larger patches'),
     ('optimizer.freeze', ('(',), r"has '\(', which is not a regular expression"),
-    ('tokenizer', 'a\0b', 'holds a zero byte'),
+    ('tokenizer', 'a\0b', 'contains a NUL character'),
     ('train', None, 'config.train.accumulate is missing'),
   ],
 )
-def test_settings_that_do_not_fit_are_refused(field, value, message):
+def test_invalid_settings_are_refused(field, value, message):
   config = default_config()
   validate(config)
   config.update_from_flattened_dict({field: value})
@@ -116,6 +116,6 @@ def test_differences_name_each_field():
   ]
 
 
-def test_json_holds_every_field():
+def test_json_has_every_field():
   assert json.loads(to_json(default_config()))['model']['vit']['patch'] == 16
   assert to_json(default_config()) == to_json(default_config())

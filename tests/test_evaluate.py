@@ -113,7 +113,7 @@ def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
     split, data.tokenizer, data.options, batch_size=len(split)
   )
   with jax.set_mesh(mesh):
-    found = alone.evaluator().predict(params, sharding.put_batch(batch, mesh))
+    found = alone.evaluator().eval_step(params, sharding.put_batch(batch, mesh))
   assert found.counts.scores.tolist() == [EXAMPLES] * 4
   expected = losses.weighted_losses(found.errors, found.counts, config.loss)
   for name, value in expected._asdict().items():

@@ -1,4 +1,4 @@
-"""The examples run from the project's root and leave what they promise."""
+"""The examples run from the project's root and write the expected files."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from rahf.data.datasets.shapes.record import make_record
 
 
 def run(example: str, *arguments: object) -> str:
-  """Returns what an example prints."""
+  """Runs an example and returns its output."""
   found = subprocess.run(
     [sys.executable, f'examples/{example}.py', *map(str, arguments)],
     cwd=runs.ROOT,

@@ -176,7 +176,7 @@ def test_a_work_directory_without_its_tokenizer(config, workdir, exported, tmp_p
   (older / 'model_card.md').unlink()
   export.export(config, older, Interruption())
   assert (older / 'export/tokenizer.model').read_bytes() == expected
-  assert 'the work directory does not say' in (older / 'export/README.md').read_text()
+  assert 'the work directory has no record' in (older / 'export/README.md').read_text()
 
 
 def test_licences_of_initial_weights_are_passed_on(workdir, tmp_path):
@@ -197,7 +197,7 @@ def test_what_is_no_model_directory_is_not_replaced(config, workdir, tmp_path):
   config = config.copy_and_resolve_references()
   config.export.dir = str(tmp_path)
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(InputError, match='is not a model directory; name another'):
+  with pytest.raises(InputError, match='is not a model directory; choose another'):
     export.export(config, workdir, Interruption())
   assert (tmp_path / 'thesis.tex').read_text() == 'x'
 
@@ -252,7 +252,7 @@ def test_a_kill_between_the_renames_loses_nothing(
     (['outputs', 'scores'], [{'name': 'beauty'}], r"has the scores \['beauty'\]"),
     (['preprocessing', 'text', 'tasks'], ['q: '], 'has the task strings'),
     (['outputs', 'keywords', 'decoder'], 'x', "has the decoder 'x'"),
-    (['architecture', 't5', 'vocab_size'], 16, 'pieces, the embedding table'),
+    (['architecture', 't5', 'vocab_size'], 16, 'pieces, but the embedding table'),
     (['architecture', 't5', 'width'], 24, r'F32\[16.* the model has F32\[.*24'),
     (['architecture', 'keep_class_token'], 3.5, 'is damaged'),
   ],

@@ -147,14 +147,14 @@ def test_scoring_an_image_is_what_the_network_says(model):
   signed = jnp.asarray(codec.to_signed(image[None].astype(np.float32) / 255))
 
   @jax.jit
-  def look(params, text):
-    return step.look(module, params, signed, text)
+  def outputs(params, text):
+    return step.encode_and_score(module, params, signed, text)[1]
 
   texts = model.description.model.texts
   for task in (TASKS[0], TASKS[len(MAPS)]) if texts > 1 else ('',):
     # Each pass by itself, as the original's.
     row = jnp.array([*ids(task), *ids('a red circle'), EOS])
-    seen = look(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
+    seen = outputs(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
     if task != TASKS[len(MAPS)]:
       np.testing.assert_allclose(
         found.heatmaps[MAPS[0]], seen.maps[0, 0], rtol=0, atol=TOLERANCE
@@ -251,14 +251,17 @@ def test_a_part_is_not_a_whole_model(assets, config):
 
 def test_where_to_write_must_be_said(config, monkeypatch):
   config.export.dir = ''
-  refuse(config, 'config.export.dir is empty; say where the model of .*rahf_model.pt')
+  refuse(
+    config,
+    'config.export.dir is empty; set where to write the model .*rahf_model.pt',
+  )
   monkeypatch.setattr(ownership, 'is_started', lambda workdir: True)
   refuse(config, '--workdir=run exports the checkpoint there')
 
 
 def test_what_rahf_itself_wrote_is_named(config, tmp_path, command):
   config.init.rahf = str(command[0] / 'model')
-  refuse(config, 'is a model directory already: rahf.load')
+  refuse(config, 'is already a model directory: use it with rahf.load')
   (tmp_path / 'run/checkpoints').mkdir(parents=True)
   config.init.rahf = str(tmp_path / 'run')
   refuse(config, 'is a work directory; to export its checkpoint, give --workdir=')
@@ -267,7 +270,7 @@ def test_what_rahf_itself_wrote_is_named(config, tmp_path, command):
 def test_a_named_work_directory_must_have_a_checkpoint(config, tmp_path):
   workdir = epath.Path(tmp_path / 'run')
   with pytest.raises(
-    InputError, match=r'to export .*rahf_model.pt as it is, leave --wo'
+    InputError, match=r'to export .*rahf_model.pt as it is, remove --wo'
   ):
     export.export(config, workdir, Interruption())
   config.init.update(rahf='', vit='vit.npz', t5='t5')

@@ -81,7 +81,7 @@ def shortest(split, tokenizer):
 def imported_state(states, model, folder):
   """Returns the state of a run whose ViT and T5 come from files of other projects."""
   abstract = by_path(states.abstract.params)
-  given = {path: np.asarray(x) for path, x in states.fresh(0, abstract).items()}
+  given = {path: np.asarray(x) for path, x in states.fresh_params(0, abstract).items()}
 
   def below(prefix: str) -> dict[str, np.ndarray]:
     return {
@@ -100,7 +100,7 @@ def imported_state(states, model, folder):
     path.startswith(('image_projection', 'heatmap_head', 'score_head'))
     for path in plan.fresh
   )
-  return states.start(states.fresh(0, plan.fresh) | plan.read())
+  return states.from_params(states.fresh_params(0, plan.fresh) | plan.read())
 
 
 @pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])
@@ -135,16 +135,16 @@ def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_pa
     evaluator = FeedbackEvaluator(setup, task.model, data)
     found = evaluator.measure(state.params, split).metrics
     (batch,) = eval_batches(split, data.tokenizer, data.options, batch_size=8)
-    predictions = evaluator.predict(state.params, batch)
+    result = evaluator.eval_step(state.params, batch)
 
   for name in ('total', 'heatmap', 'score', 'sequence'):
     first, last = (float(metrics[f'loss/{name}']) for metrics in history[:: STEPS - 1])
     assert last <= 0.1 * first, name
   assert not batch.truncated.any()
-  np.testing.assert_array_equal(predictions.keywords, batch.target)
+  np.testing.assert_array_equal(result.outputs.keywords, batch.target)
   assert found['keywords/f1'] == found['keywords_constrained/f1'] == 1
   # Where greedy decoding copies the prompt, word by word it chooses the same.
-  for index, p in zip(predictions.index, predictions.p_misaligned, strict=True):
+  for index, p in zip(result.index, result.outputs.p_misaligned, strict=True):
     record = split[int(index)]
     p_words = at_word_ends(np.asarray(p), data.tokenizer.encode(record.prompt))
     np.testing.assert_array_equal(p_words > 0.5, np.array(record.keyword_labels) == 0)

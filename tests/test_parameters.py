@@ -19,8 +19,7 @@ from flax import linen as nn
 
 from rahf.config import model_config
 from rahf.models.rahf import RAHF, VARIANTS
-from rahf.models.t5 import T5
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5, T5Config
 from rahf.models.vit import ViT, ViTConfig
 
 ROOT = pathlib.Path(__file__).parents[1]

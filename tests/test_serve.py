@@ -1,4 +1,4 @@
-"""python -m rahf.serve as a process: its mistakes, its warm-up, and how it ends."""
+"""python -m rahf.serve as a process: mistakes, warm-up and shutdown."""
 
 import contextlib
 import http.client
@@ -14,7 +14,7 @@ import pytest
 from rahf import serve
 from served import ask, ask_json, make_image, together, wait_until, write_model
 
-# Scoring needs none of them.
+# Scoring does not need these.
 BLOCKED = ('tensorflow', 'tensorflow_datasets', 'pyarrow', 'matplotlib')
 
 
@@ -50,10 +50,10 @@ def read_until(process: subprocess.Popen, start: str) -> list[str]:
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
+def test_admitted_requests_are_answered_after_a_signal(directory, number):
   with started(directory, '--batch_size=4', '--wait=60000', '--grace=9') as process:
     lines = read_until(process, 'Ready')
-    # Of this process's eight devices it takes the first.
+    # It uses the first of this process's eight devices.
     assert lines.pop(0) == 'Running on 1 CPU device'
     assert [line.split(' in ')[0] for line in lines[1:3]] == [
       'Compiled batch size 1, 1 of 2,',
@@ -61,10 +61,10 @@ def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
     ]
     port = int(lines[0].split(';')[0].rpartition(':')[2])
     assert lines[-1] == f'Ready: http://127.0.0.1:{port}'
-    # It is the sender who is told.
+    # Malformed bodies are reported to the client only.
     kind = 'multipart/form-data'
     assert ask(port, 'POST', '/score', b'', Content_Type=kind).status == 422
-    # They wait for others to fill up the batch, which a signal ends.
+    # They wait for the batch to fill up, until the signal comes.
     futures = together(*[lambda: ask_json(port, make_image())] * 2)
     waiting = b'rahf_images_waiting 2.0'
     wait_until(lambda: waiting in ask(port, 'GET', '/metrics').body)
@@ -75,7 +75,7 @@ def test_a_signal_ends_it_when_what_was_let_in_is_answered(directory, number):
     assert process.stderr.read() == ''
 
 
-# A batch that takes longer than anybody waits, after the one of the warm-up.
+# Every batch after the warm-up takes very long.
 SLOW = """
 import time
 from rahf.inference.model import Model
@@ -88,7 +88,7 @@ Model.score_examples = score_slowly
 """
 
 
-def test_what_is_not_done_in_time_is_dropped(directory):
+def test_requests_that_take_too_long_are_dropped(directory):
   arguments = (directory, '--batch_size=1', '--grace=2')
   with started(*arguments, before=SLOW) as process:
     port = int(read_until(process, 'Ready')[-1].rpartition(':')[2])
@@ -109,8 +109,8 @@ def test_what_is_not_done_in_time_is_dropped(directory):
     assert 'Traceback' not in process.stderr.read()
 
 
-def test_new_requests_are_refused_as_soon_as_the_signal_comes(directory):
-  # The signal comes while nothing but its handler can act on it.
+def test_new_requests_are_refused_right_after_the_signal(directory):
+  # The main loop ignores the signal, so only its handler can act.
   before = """
 import signal, uvicorn
 async def main_loop(server):
@@ -132,7 +132,7 @@ uvicorn.Server.main_loop = main_loop
     assert process.wait(10) == 0
 
 
-def test_a_model_that_does_not_run(directory):
+def test_a_model_that_fails(directory):
   before = """
 from rahf.inference.model import Model
 def score_examples(self, examples):
@@ -142,17 +142,17 @@ Model.score_examples = score_examples
   with started(directory, before=before) as process:
     assert process.wait(60) == 1
     found = process.stderr.read()
-    assert found == 'error: the model does not run: RuntimeError: out of memory\n'
+    assert found == 'error: the model failed: RuntimeError: out of memory\n'
 
 
-def test_ctrl_c_while_the_model_is_read(directory):
+def test_ctrl_c_while_the_model_loads(directory):
   before = """
 import os, signal, time, rahf.inference.model
-# As from a terminal; what a shell starts in the background ignores it.
+# As in a terminal; processes that a shell starts in the background ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def load(*arguments, **named):
   os.kill(os.getpid(), signal.SIGINT)
-  time.sleep(60)  # It comes as soon as another thread lets it.
+  time.sleep(60)  # Lets the signal arrive.
 rahf.inference.model.load = load
 """
   with started(directory, before=before) as process:
@@ -162,7 +162,7 @@ rahf.inference.model.load = load
 
 def test_a_signal_during_the_warm_up(directory):
   with started(directory, '--host=0.0.0.0') as process:
-    read_until(process, 'Anybody who can reach this address can use the model')
+    read_until(process, 'Warning: anyone who can reach this address can use the')
     lines = read_until(process, 'Listening')
     port = int(lines[0].split(';')[0].rpartition(':')[2])
     wait_until(lambda: connects(port))
@@ -199,7 +199,7 @@ def test_mistakes(arguments, message, capsys):
   assert message in found
 
 
-def test_a_port_that_is_taken(capsys):
+def test_a_port_in_use(capsys):
   with socket.create_server(('127.0.0.1', 0)) as other:
     port = other.getsockname()[1]
     assert serve.main(['.', f'--port={port}']) == 2
@@ -217,7 +217,7 @@ def test_without_the_extra(name, monkeypatch, capsys):
   assert "pip install 'rahf[serve]'" in found
 
 
-def test_help_says_what_another_address_means(capsys):
+def test_help_warns_about_other_addresses(capsys):
   with pytest.raises(SystemExit):
     serve.main(['--help'])
   found = ' '.join(capsys.readouterr().out.split())

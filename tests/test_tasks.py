@@ -1,4 +1,4 @@
-"""The trainer trains, kills and resumes a task that it has never heard of."""
+"""The trainer trains, kills and resumes a task that it does not know."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_another_task_is_trained(unbroken):
   ]
 
 
-def test_what_is_no_parameter_is_in_the_checkpoint(unbroken):
+def test_other_collections_are_in_the_checkpoint(unbroken):
   found = runs.read_checkpoint(unbroken, 8)
   mean = found['collections/batch_stats/BatchNorm_0/mean']
   assert np.any(mean != 0)
@@ -57,7 +57,7 @@ def test_the_average_is_that_of_the_parameters(unbroken):
   assert np.all((low - slack <= rest) & (rest <= high + slack))
 
 
-def test_it_is_killed_and_resumes_bit_for_bit(unbroken, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(unbroken, tmp_path):
   process = runs.start(CONFIG, f'--workdir={tmp_path}')
   runs.wait_for(process, 'step 5/8')
   process.kill()

@@ -1,4 +1,4 @@
-"""Training from end to end: what a stopped, killed or spoilt run leaves behind."""
+"""Training from end to end, with runs that are stopped, killed or damaged."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from rahf.errors import InputError
 from rahf.reports.gallery import WORST
 from rahf.training.nan_guard import FiniteCheck, NonFiniteLossError
 from rahf.workdir.checkpoint import Checkpoints
-from rahf.workdir.metrics_log import Journal
+from rahf.workdir.metrics_log import MetricsLog
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
@@ -29,10 +29,10 @@ def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
       raise KeyboardInterrupt
     append(self, step, split, values)
 
-  append = Journal.append
+  append = MetricsLog.append
   config = tiny.get_config(data_dir)
   with monkeypatch.context() as patch:
-    patch.setattr(Journal, 'append', crash)
+    patch.setattr(MetricsLog, 'append', crash)
     with pytest.raises(KeyboardInterrupt):
       runs.run_training(config, tmp_path)
   assert Checkpoints(tmp_path).latest_step() == 2
@@ -152,14 +152,14 @@ def test_non_finite_loss_stops_and_spares_the_checkpoint(data_dir, tmp_path):
   assert all(np.isfinite(x).all() for x in runs.read_checkpoint(tmp_path, 1).values())
 
 
-def test_an_infinite_gradient_is_not_finite_either():
+def test_an_infinite_gradient_stops_the_run():
   check = FiniteCheck(0)
   assert not check(2, {'loss/total': 1.0, 'gradient_norm': 2.0})
   with pytest.raises(NonFiniteLossError, match='step 3'):
     check(3, {'loss/total': 1.0, 'gradient_norm': math.inf})
 
 
-def test_lines_of_the_journal(trained):
+def test_lines_of_the_metrics_log(trained):
   rows = runs.read_journal(trained)
   assert [(row['step'], row['split']) for row in rows] == [
     (1, 'train'),
@@ -214,7 +214,7 @@ def test_tensorboard_files_can_be_read_back(trained):
   assert text == (trained / 'eval/dev-4.md').read_text()
 
 
-def test_incomplete_checkpoint_is_passed_over_and_replaced(trained, data_dir, tmp_path):
+def test_incomplete_checkpoint_is_skipped_and_replaced(trained, data_dir, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(trained, workdir)
   broken = workdir / 'checkpoints/4'

@@ -14,7 +14,7 @@ from flax import linen as nn
 from rahf.data.schema import Batch
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHF, RAHFConfig
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
 
 TINY = RAHFConfig(

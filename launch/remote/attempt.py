@@ -1,9 +1,9 @@
-"""Trains, and says by its exit status how that ended.
+"""Trains, and reports in its exit status how training ended.
 
   python launch/remote/attempt.py --workdir=DIR FLAG…
 
 The flags are those of rahf.main. 0: the run is finished. 42: it was stopped before
-that; the same command goes on. 2: a mistake, as rahf.main says. Others: a crash.
+that; run the same command to continue. 2: a mistake, as in rahf.main. Others: a crash.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 
 from finished import finished
 
-# XPK restarts a workload that ends with it.
+# XPK restarts a workload that ends with this status.
 STOPPED = 42
 
 
@@ -28,19 +28,19 @@ def main(flags: list[str]) -> int:
   def stop(number, frame) -> None:
     nonlocal asked
     asked = True
-    # As SIGINT, which rahf.main takes for the same request. Where the system has sent
-    # SIGTERM to all processes, a second one would end it at once.
+    # Forwarded as SIGINT, which rahf.main treats the same. If the system has sent
+    # SIGTERM to all processes, a second one would kill it immediately.
     if training is None:
       sys.exit(STOPPED)
     training.send_signal(signal.SIGINT)
 
   signal.signal(signal.SIGTERM, stop)
-  # A shell starts what it puts in the background with SIGINT ignored, and so would
-  # this start the training. Ctrl-C goes to both already.
+  # Shells start background processes with SIGINT ignored, which training would inherit.
+  # Ctrl-C reaches both processes anyway.
   signal.signal(signal.SIGINT, lambda *_: None)
   training = subprocess.Popen(command)
   status = training.wait()
-  # It may be asked before it listens.
+  # The signal may arrive before training has installed its handler.
   unheard = asked and status == -signal.SIGINT
   if unheard or (status == 0 and not finished(workdir)):
     return STOPPED

@@ -1,4 +1,4 @@
-"""Whether a run is finished: exit status 0 if it is, 1 if not.
+"""Tells whether a run is finished: exit status 0 if it is, 1 if not.
 
 python launch/remote/finished.py WORKDIR
 """
@@ -12,25 +12,25 @@ from etils import epath
 def finished(workdir: str) -> bool:
   """Returns whether the last step has its final evaluation.
 
-  Its line in metrics.jsonl is the last thing that a training writes. An exit status
-  of 0 alone does not tell: SIGTERM ends with it too.
+  Training writes its line to metrics.jsonl last. An exit status of 0 is not enough, as
+  SIGTERM leads to it as well.
 
   Args:
     workdir: a local directory or one in a bucket.
   """
-  settings, journal = (
+  settings, metrics = (
     epath.Path(workdir) / name for name in ('config.json', 'metrics.jsonl')
   )
-  if not (settings.exists() and journal.exists()):
+  if not (settings.exists() and metrics.exists()):
     return False
   config = json.loads(settings.read_text())
   last = config['train']['steps'], config['eval']['final_split']
-  rows = map(_parse, journal.read_text().splitlines())
+  rows = map(_parse, metrics.read_text().splitlines())
   return any((row.get('step'), row.get('split')) == last for row in rows)
 
 
 def _parse(line: str) -> dict:
-  """Returns a line's values; none of a line that a crash cut off."""
+  """Returns a line's values; none if a crash truncated it."""
   try:
     return json.loads(line)
   except json.JSONDecodeError:

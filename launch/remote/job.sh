@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs on the machine that trains; the scripts of launch/ call it. In ~/rahf:
+# Runs on the training machine; called by the scripts in launch/. It uses ~/rahf:
 #
-#   source/  the checkout        venv/  where it is installed
+#   source/  the checkout        venv/  its virtual environment
 #   jobs/RUN/{pid,log,status}    the newest attempt of a run
 #
-# Relative paths in the flags of the training begin there too.
+# Relative paths in training flags are relative to ~/rahf.
 set -euo pipefail
 
 die() {
@@ -12,8 +12,8 @@ die() {
   exit 1
 }
 
-# Makes or updates an environment. Machines may have a Python that is too old: then uv
-# brings one along.
+# Creates or updates a virtual environment; uv installs Python if the machine's own is
+# too old.
 #   venv FOLDER CHECKOUT EXTRA
 venv() {
   local uv checkout
@@ -24,12 +24,12 @@ venv() {
       env UV_UNMANAGED_INSTALL="$HOME/.local/bin" sh
   fi
   "$uv" venv --python='>=3.11,<3.13' --allow-existing "$1"
-  # Its version may be the same while its code is not.
+  # The code may have changed without a new version number.
   "$uv" pip install --python="$1/bin/python" --reinstall-package=rahf \
     "${checkout}[$3]"
 }
 
-# Puts the checkout that was copied to new/ in place.
+# Replaces the checkout by the one that was copied to new/.
 #   install EXTRA
 install() {
   local job
@@ -48,8 +48,8 @@ start() {
   ! alive "$run" || die "$run is running"
   mkdir -p "$job"
   rm -f "$job/status"
-  # In a session of its own it outlives the connection. A system that shuts down sends
-  # SIGTERM to all processes: the shell only waits for the one in it.
+  # In its own session, it outlives the connection. A system that shuts down sends SIGTERM
+  # to all processes: the shell ignores it and waits for training to end.
   # shellcheck disable=SC2016
   PYTHONUNBUFFERED=1 setsid nohup bash -c '
     trap : TERM
@@ -73,7 +73,7 @@ state() {
   elif [[ ! -e jobs/$1/pid ]]; then
     echo absent
   elif [[ ! -s $status ]]; then
-    echo stopped # With the machine.
+    echo stopped # The machine went down.
   else
     case $(<"$status") in
       0) echo finished ;;
@@ -91,13 +91,13 @@ status() {
 
 logs() { tail -n 100 "jobs/$1/log"; }
 
-# Asks a run to save and end; ends it if it does not, as where another host is gone.
+# Asks a run to save and exit; kills it if it does not, for example if a host is gone.
 #   stop RUN
 stop() {
   local pid waited=0
   if alive "$1"; then
     pid=$(<"jobs/$1/pid")
-    pkill -TERM -P "$pid" || true # It may be ending by itself.
+    pkill -TERM -P "$pid" || true # It may have just ended.
     while alive "$1" && ((waited++ < ${STOP_SECONDS:-300})); do sleep 1; done
     ! alive "$1" || pkill -KILL -s "$pid" || true
   fi
@@ -110,7 +110,7 @@ pack() { tar -czf packed.tar.gz --exclude=./checkpoints -C "$1" .; }
 profile() { venv/bin/python source/launch/trace_steps.py "$@"; }
 
 case ${1-} in
-  venv) ;; # Where it is called: the paths are the caller's.
+  venv) ;; # Runs in the caller's folder, to which its paths refer.
   install | start | state | status | logs | stop | pack | profile)
     mkdir -p "$HOME/rahf"
     cd "$HOME/rahf"

@@ -1,1 +1,1 @@
-"""Human annotation of images."""
+"""Human annotation of images through external services."""

@@ -1,15 +1,15 @@
-"""Annotation by Rapidata's service: asks the questions and reads the answers.
+"""Asks annotators questions through Rapidata's service and reads their answers.
 
-Annotators give scores, points where something is wrong, and the words of the prompt
-that the image misses, as in Rapidata's rich feedback data sets. Answers are anonymous:
-each becomes a separate line of the raw annotations (`rahf.data.labels.raw`), with the
-trust that the service has in its annotator.
+It asks for scores, points where something is wrong, and words of the prompt that the
+image misses, in the way in which Rapidata's own rich feedback sets were made. Answers
+are anonymous, so each becomes a line of its own in the raw annotations
+(`rahf.data.labels.raw`), weighted by the service's trust in the annotator.
 
-The service documents these parts of its results: `results`, with the
-`originalFileName` of each image and, for scores, `detailedResults` with `votedFor` and
-`userDetails.userScores.global`. It does not document that `detailedResults` has points
-as `coordinates` of {x, y} and words as `selectedWords` of {word, wordIndex}, nor
-whether coordinates are fractions or percent. Any other form is an error.
+Part of the results format is documented: `results` has for each image its
+`originalFileName` and, for scores, `detailedResults` with `votedFor` and
+`userDetails.userScores.global`. Not documented are points, assumed to be `coordinates`
+of {x, y} in the same place, as fractions of the image, and words, assumed to be
+`selectedWords` of {word, wordIndex}. Anything else is an error.
 """
 
 import json
@@ -35,7 +35,7 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-  # Errors are easier to judge than their absence.
+  # People find it easier to judge how much is wrong than how much is right.
   'plausibility': Scale(
     'How many visual errors, such as distorted or impossible parts, does the image '
     'have? 1: none, 5: very many',
@@ -45,7 +45,7 @@ SCALES = {
   'aesthetics': Scale('How much do you like the look of the image? 1: not, 5: very'),
   'overall': Scale('How good is the image for the text? 1: very bad, 5: very good'),
 }
-# Points are asked for images where this score is low.
+# For each map: the score that must be low to ask for points, and the question.
 POINTS = {
   'implausibility': ('plausibility', 'Tap on every visual error in the image'),
   'misalignment': ('alignment', 'Tap on everything that does not match the text'),
@@ -57,13 +57,13 @@ WORDS = (
 
 
 class RapidataSession(NamedTuple):
-  """A client, and the images and prompts to annotate.
+  """A client, the images to annotate, and the folder for jobs and results.
 
   Attributes:
     client: a `rapidata.RapidataClient`.
-    folder: folder of `jobs.json` and the results.
-    images: image files by uid.
-    prompts: prompts by uid.
+    folder: holds `jobs.json` and the results.
+    images: files by uid.
+    prompts: by uid.
   """
 
   client: Any
@@ -73,22 +73,24 @@ class RapidataSession(NamedTuple):
 
 
 def start(session: RapidataSession, *, responses: int, audience: str) -> dict[str, str]:
-  """Asks for scores and words for all images; returns the jobs' ids by name.
+  """Starts the jobs for scores and words; returns their ids by name.
 
-  `collect` asks for points later, since only images with low scores need them.
+  `collect` starts those for points later, for images that scored low.
 
   Raises:
-    InputError: jobs were started in this folder before.
+    InputError: all these jobs were already started in this folder.
   """
   path = session.folder / 'jobs.json'
-  if path.exists() and _read_state(session)['asked']:
-    raise InputError(f'{path} exists; collect its jobs, or choose another --out')
+  if path.exists() and _read_jobs(session)['asked']:
+    raise InputError(
+      f'{path} exists; run with --collect to collect its jobs, or choose another --out'
+    )
   fresh = {'responses': responses, 'audience': audience, 'jobs': {}, 'asked': False}
-  state = _read_state(session) if path.exists() else fresh
+  saved = _read_jobs(session) if path.exists() else fresh
   uids = list(session.images)
   files = [str(session.images[uid]) for uid in uids]
   for name, scale in SCALES.items():
-    if name in state['jobs']:
+    if name in saved['jobs']:
       continue
     definition = session.client.job.create_classification_job_definition(
       name=f'rahf {name}',
@@ -96,44 +98,44 @@ def start(session: RapidataSession, *, responses: int, audience: str) -> dict[st
       answer_options=list(LEVELS),
       datapoints=files,
       contexts=[session.prompts[uid] for uid in uids],
-      responses_per_datapoint=state['responses'],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(session, state, name, definition)
-  if 'words' not in state['jobs']:
+    _assign(session, saved, name, definition)
+  if 'words' not in saved['jobs']:
     definition = session.client.job.create_select_words_job_definition(
       name='rahf words',
       instruction=WORDS,
       datapoints=files,
       sentences=[sentence(session.prompts[uid]) for uid in uids],
-      responses_per_datapoint=state['responses'],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(session, state, 'words', definition)
-  _write_state(session, state | {'asked': True})
-  return state['jobs']
+    _assign(session, saved, 'words', definition)
+  _write_jobs(session, saved | {'asked': True})
+  return saved['jobs']
 
 
 def collect(session: RapidataSession, *, low: float) -> pathlib.Path | None:
   """Waits for the jobs and writes the answers as raw annotations.
 
-  The first call asks for points on images whose score, in [0, 1], is at most `low`; it
-  writes nothing unless there are none.
+  The first call writes nothing if it starts jobs for points, on images whose score is
+  at most `low`, in [0, 1].
 
   Returns:
-    The path of `annotations.jsonl`, or None if this call asked for points.
+    The path of `annotations.jsonl`, or None if jobs for points were just started.
 
   Raises:
-    InputError: not all jobs were started, or a result is not as expected.
+    InputError: not all jobs were started, or a result has an unexpected format.
   """
-  state = _read_state(session)
-  if not state['asked']:
+  saved = _read_jobs(session)
+  if not saved['asked']:
     raise InputError('not all jobs were started; run the command without --collect')
-  jobs = state['jobs']
+  jobs = saved['jobs']
   found: list[tuple[str, Annotation]] = []
   for name in SCALES:
     found += _answers(session, jobs[name], _score_reader(name))
-  if 'points' not in state:
-    asked = _ask_for_points(session, state, dict(_by_uid(found)), low)
-    _write_state(session, state | {'points': asked})
+  if 'points' not in saved:
+    asked = _ask_for_points(session, saved, dict(_by_uid(found)), low)
+    _write_jobs(session, saved | {'points': asked})
     if asked:
       return None
   found += _answers(
@@ -148,25 +150,25 @@ def collect(session: RapidataSession, *, low: float) -> pathlib.Path | None:
 
 
 def sentence(prompt: str) -> str:
-  """Returns the prompt's words, and one more to select if nothing is wrong."""
+  """Returns the text that annotators select words from: the prompt and NO_MISTAKE."""
   spans = label_words.spaced_spans(prompt)
   return ' '.join([*(prompt[start:end] for start, end in spans), NO_MISTAKE])
 
 
-def _assign(session: RapidataSession, state: dict, name: str, definition: Any) -> None:
+def _assign(session: RapidataSession, saved: dict, name: str, definition: Any) -> None:
   """Starts a job and saves its id at once, since it costs money."""
-  audience = session.client.audience.get_audience_by_id(state['audience'])
-  state['jobs'][name] = audience.assign_job(definition).id
-  _write_state(session, state)
+  audience = session.client.audience.get_audience_by_id(saved['audience'])
+  saved['jobs'][name] = audience.assign_job(definition).id
+  _write_jobs(session, saved)
 
 
 def _ask_for_points(
   session: RapidataSession,
-  state: dict,
+  saved: dict,
   scored: Mapping[str, list[Annotation]],
   low: float,
 ) -> list[str]:
-  """Asks for points; returns the jobs' names, none if no image scored low."""
+  """Starts jobs for points on images that scored low; returns their names."""
   asked = []
   for name, (score, instruction) in POINTS.items():
     column = schema.SCORES.index(score)
@@ -178,43 +180,42 @@ def _ask_for_points(
     if not uids:
       continue
     asked.append(name)
-    if name in state['jobs']:
+    if name in saved['jobs']:
       continue
     definition = session.client.job.create_locate_job_definition(
       name=f'rahf {name}',
       instruction=instruction,
       datapoints=[str(session.images[uid]) for uid in uids],
       contexts=[session.prompts[uid] for uid in uids],
-      responses_per_datapoint=state['responses'],
+      responses_per_datapoint=saved['responses'],
     )
-    _assign(session, state, name, definition)
+    _assign(session, saved, name, definition)
   return asked
 
 
 def _answers(
   session: RapidataSession, job: str, read: Callable[[str, dict], Annotation]
 ) -> Iterator[tuple[str, Annotation]]:
-  """Yields the uid and annotation of each answer from a trusted annotator.
+  """Yields the uid and annotation of each answer by a trusted annotator.
 
   Raises:
-    InputError: an answer is not as expected.
+    InputError: an answer has an unexpected format.
   """
   by_file = {path.name: uid for uid, path in session.images.items()}
   results = session.client.job.get_job_by_id(job).get_results()
-  # Saved unchanged, since not all of their format is documented.
+  # Kept as received, since part of their format is not documented.
   (session.folder / f'results-{job}.json').write_text(json.dumps(results, indent=2))
   for result in results['results']:
     try:
       uid = by_file[result['originalFileName']]
       for answer in result['detailedResults']:
         trust = float(answer['userDetails']['userScores']['global'])
-        # Answers without trust are left out.
         if trust > 0:
           yield uid, read(uid, answer)._replace(trust=trust)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
       raise InputError(
-        f'job {job}: a result is not as expected ({error!r}): {str(result)[:300]}; '
-        f'all results are in {session.folder}; adapt rahf/annotation/rapidata.py'
+        f'job {job}: unexpected format of a result ({error!r}): {str(result)[:300]}; '
+        f'results are saved in {session.folder}; adapt rahf/annotation/rapidata.py'
       ) from None
 
 
@@ -258,7 +259,7 @@ def _words(prompt: str, answer: dict) -> Annotation:
     start, end = spans[index]
     if selected['word'] != prompt[start:end]:
       raise ValueError(f'word {index} of {prompt!r} is not {selected["word"]!r}')
-    # A label token may contain white space other than spaces, and so several words.
+    # A label token may contain several words, joined by white space other than spaces.
     for number, (first, last) in enumerate(label_words.label_spans(prompt)):
       if first < end and start < last:
         marked.add(number)
@@ -274,15 +275,15 @@ def _by_uid(
   return list(found.items())
 
 
-def _write_state(session: RapidataSession, values: dict) -> None:
+def _write_jobs(session: RapidataSession, values: dict) -> None:
   session.folder.mkdir(parents=True, exist_ok=True)
   atomic_write.write(session.folder / 'jobs.json', json.dumps(values, indent=2) + '\n')
 
 
-def _read_state(session: RapidataSession) -> dict:
+def _read_jobs(session: RapidataSession) -> dict:
   path = session.folder / 'jobs.json'
   if not path.exists():
     raise InputError(f'{path} does not exist; start jobs first, without --collect')
   return strict_json.read_own(
-    path, 'it lists the jobs that were paid for: write their ids there again'
+    path, 'it records which jobs were paid for: add their ids again'
   )

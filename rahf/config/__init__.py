@@ -1,8 +1,8 @@
-"""Configs: the defaults of all settings, and checks that say what to change.
+"""Configs: defaults of all settings, and their validation.
 
-A config file starts from `default_config()`, changes what it is about, and returns the
-result; flags such as --config.train.steps=100 change it once more. `settings.py`
-describes every setting.
+A config file starts from `default_config()`, changes some settings, and returns the
+result; flags such as --config.train.steps=100 override it. `settings.py` documents
+every setting.
 """
 
 import dataclasses
@@ -18,35 +18,35 @@ from rahf.errors import InputError
 from rahf.fileio.validators import Rule
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import RAHFConfig
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
 
-# Attention compares each image token with each.
-MOST_TOKENS = 2**14
+# Attention is quadratic in the number of image tokens.
+MAX_TOKENS = 2**14
 # T5's public vocabulary, readable without an account.
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
 
-def _rules(section: type, prefix: str = '') -> Iterator[tuple[str, Rule]]:
-  """Yields the path of each setting, and the rule that its type is annotated with."""
+def _iter_rules(section: type, prefix: str = '') -> Iterator[tuple[str, Rule]]:
+  """Yields the path of each setting and the rule that annotates its type."""
   for name, hint in typing.get_type_hints(section, include_extras=True).items():
     if dataclasses.is_dataclass(hint):
-      yield from _rules(hint, f'{prefix}{name}.')
+      yield from _iter_rules(hint, f'{prefix}{name}.')
     else:
       yield prefix + name, hint.__metadata__[0]
 
 
-# Of every setting, by its path.
-RULES: dict[str, Rule] = dict(_rules(Settings))
+# The path of every setting -> its rule.
+RULES: dict[str, Rule] = dict(_iter_rules(Settings))
 
 
 def default_config() -> ConfigDict:
-  """Returns the paper's sizes and the supplement's recipe; all fields are locked."""
+  """Returns the paper's sizes and the supplement's recipe as a locked ConfigDict."""
   return ConfigDict(dataclasses.asdict(Settings())).lock()
 
 
 def model_config(config: ConfigDict) -> RAHFConfig:
-  """Returns the model's sizes as the modules take them."""
+  """Returns the model's settings as the dataclass that its modules take."""
   fields = config.model.to_dict()
   return RAHFConfig(
     **fields
@@ -60,18 +60,18 @@ def model_config(config: ConfigDict) -> RAHFConfig:
 
 
 def validate(config: ConfigDict) -> None:
-  """Checks the settings against each other, before anything is loaded.
+  """Checks all settings, and the model's against each other.
 
   Raises:
-    InputError: the first problem, with its field, value and a way out.
+    InputError: the first problem, with field, value and remedy.
   """
   settings = dict(_flattened(config))
   missing = sorted(RULES.keys() - settings.keys())
   for field in [*missing, *sorted(settings.keys() - RULES.keys())]:
     problem = 'is missing' if field in missing else 'is not a setting'
     raise InputError(
-      f'config.{field} {problem}; get_config() changes what rahf.config.'
-      'default_config() returns, and returns it'
+      f'config.{field} {problem}; get_config() must start from '
+      'rahf.config.default_config() and return it'
     )
   for field, rule in RULES.items():
     if problem := rule(settings[field]):
@@ -101,11 +101,11 @@ def _check_shapes(model: ConfigDict) -> None:
       f'config.model.vit.heads = {model.vit.heads}'
     )
   grid = model.image_size // model.vit.patch
-  if grid**2 > MOST_TOKENS:
+  if grid**2 > MAX_TOKENS:
     raise InputError(
-      f'config.model.image_size = {model.image_size} gives {grid} x {grid} patches of '
-      f'config.model.vit.patch = {model.vit.patch}, more than {MOST_TOKENS}; take '
-      'larger patches, or a smaller image'
+      f'config.model.image_size = {model.image_size} and config.model.vit.patch = '
+      f'{model.vit.patch} give {grid} x {grid} patches, more than {MAX_TOKENS}; use '
+      'larger patches or smaller images'
     )
   head = model.score_head
   for i, _ in enumerate(head.convs):
@@ -113,20 +113,20 @@ def _check_shapes(model: ConfigDict) -> None:
     grid = (grid - lost) // head.stride + 1
     if grid < 1:
       raise InputError(
-        f'config.model.score_head has {len(head.convs)} convolutions, '
-        f'but nothing is left of the token grid after {i}; take fewer, or a larger '
+        f'config.model.score_head has {len(head.convs)} convolutions, but nothing is '
+        f'left of the token grid after {i}; use fewer, or a larger '
         'config.model.image_size'
       )
   if 2 ** len(model.heatmap_head.deconvs) > model.vit.patch:
     raise InputError(
       f'config.model.heatmap_head.deconvs has {len(model.heatmap_head.deconvs)} '
-      f'widths, which makes maps larger than the image; log2(patch) of them are '
-      f'enough for config.model.vit.patch = {model.vit.patch}'
+      f'widths, which makes maps larger than the image; use at most log2(patch) for '
+      f'config.model.vit.patch = {model.vit.patch}'
     )
 
 
 def to_json(config: ConfigDict) -> str:
-  """Returns all settings, sorted, for people and for `differences`."""
+  """Returns all settings as sorted JSON, for people and for `differences`."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 

@@ -1,7 +1,7 @@
-"""Every setting: its default, its type and range, and what it does.
+"""Every setting: its default, type, range and meaning.
 
-A flag such as --config.train.steps=100 changes `Train.steps`. The settings of the model
-stand beside its modules, in `RAHFConfig` and what that is made of.
+A flag such as --config.train.steps=100 sets `Train.steps`. The model's settings are
+defined next to its modules, in `RAHFConfig` and its parts.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from rahf.models.rahf import DTYPES, RAHFConfig
 from rahf.runtime.accelerator import PLATFORMS
 
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
-# What train.keep_best may name; the lowest loss is the best.
+# Valid values of train.keep_best; losses are minimised, metrics maximised.
 CRITERIA = (
   '',
   *(f'loss/{name}' for name in ('total', 'heatmap', 'score', 'sequence')),
@@ -53,12 +53,12 @@ Mixture = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-  """Weights of other projects to start from; paths, local or gs://, '' for none.
+  """Pretrained weights to start from: paths, local or gs://; '' for none.
 
   Attributes:
-    vit: a ViT.
-    t5: a T5.
-    rahf: a whole RAHF, instead of both.
+    vit: weights of a ViT.
+    t5: weights of a T5.
+    rahf: weights of a whole RAHF, instead of both.
   """
 
   vit: Text = ''
@@ -68,12 +68,12 @@ class InitialWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """The generated data set; read only where `data.name` is 'shapes'.
+  """The generated data set; used only if `data.name` is 'shapes'.
 
   Attributes:
     image_size: in pixels.
-    train, dev, test: how many images.
-    seed: of all that is drawn.
+    train, dev, test: number of images.
+    seed: random seed of the generator.
   """
 
   image_size: Annotated[int, whole(64, 8192)] = 64
@@ -85,20 +85,20 @@ class Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What is trained on and evaluated.
+  """The data for training and evaluation.
 
   Attributes:
     name: a prepared data set below `dir`, or 'shapes', which is generated.
-    dir: where `python -m rahf.data prepare` wrote it.
-    mixture: what is trained on instead of `name` alone: pairs of a name and a weight.
-      Evaluations are always of `name`.
-    text_length: tokens of a prompt, and of its task string.
+    dir: the output folder of `python -m rahf.data prepare`.
+    mixture: pairs of a data set's name and its weight, to train on instead of `name`
+      alone. Evaluations always use `name`.
+    text_length: tokens of a prompt including its task string.
     target_length: tokens of the prompt with its marks.
     augment: crop images at random and change their colours.
-    min_words, max_words: training prompts with fewer or more words are left out; -1 is
+    min_words, max_words: leave out training prompts with fewer or more words; -1 means
       no limit.
-    max_skipped: damaged records that a process may pass over in training since it
-      started; with 0 it stops at the first.
+    max_skipped: how many damaged records a training process may skip; with 0 it stops
+      at the first.
   """
 
   name: Text = 'richhf18k'
@@ -127,22 +127,22 @@ class Optimizer:
   """AdamW and its schedule.
 
   Attributes:
-    learning_rate: after the warm-up.
-    warmup_steps: in which it rises from 0.
-    cooldown_steps: the last steps, in which it falls to 0.
-    weight_decay: of kernels; norms, biases and embeddings are not decayed.
-    clip_norm: of the whole gradient.
-    b1, b2: decay of the moments.
-    freeze: regular expressions over parameter paths, such as '^vit/'.
-    rate_factors: pairs of such an expression, and a factor on the rate of what it
-      matches.
+    learning_rate: after warm-up.
+    warmup_steps: over which it rises from 0.
+    cooldown_steps: the last steps, over which it falls to 0.
+    weight_decay: for kernels; norms, biases and embeddings are not decayed.
+    clip_norm: maximum global norm of the gradient.
+    b1, b2: decay rates of the moments.
+    freeze: regular expressions of parameter paths to freeze, such as '^vit/'.
+    rate_factors: pairs of such an expression and a factor on the learning rate of the
+      parameters that it matches.
   """
 
   learning_rate: Factor = 1e-3
   warmup_steps: Count = 2000
   cooldown_steps: Count = 0
   weight_decay: Factor = 1e-3
-  # No gradient would be left of one that is clipped to 0.
+  # Clipping to 0 would leave no gradient.
   clip_norm: Annotated[float, real(1e-9)] = 1.0
   b1: Annotated[float, real(0, 0.999999)] = 0.9
   b2: Annotated[float, real(0, 0.999999)] = 0.999
@@ -157,16 +157,16 @@ class Train:
   """The training loop.
 
   Attributes:
-    batch_size: images, whatever the number of texts each is read with.
+    batch_size: number of images, regardless of the number of texts per image.
     accumulate: micro-batches per step.
     log_every, checkpoint_every: in steps.
-    keep_checkpoints: the newest so many, None for all.
-    keep_best: the metric of `eval.split`, such as 'overall/srcc', by which the best
-      checkpoint is kept too; '' for none.
-    max_skipped: steps whose loss or gradient is not finite that are left out, their
-      batches unused; one more ends the run.
+    keep_checkpoints: how many of the newest to keep; None for all.
+    keep_best: also keep the best checkpoint by this metric of `eval.split`, such as
+      'overall/srcc'; '' for none.
+    max_skipped: how many steps with a loss or gradient that is not finite to skip
+      before the run stops.
     average: decay per step of a moving average of the parameters, such as 0.9999, which
-      is evaluated and exported in their place; 0 for none.
+      is evaluated and exported instead of them; 0 for none.
   """
 
   steps: Positive = 20000
@@ -186,8 +186,8 @@ class Eval:
 
   Attributes:
     every: in steps.
-    split: evaluated while training.
-    final_split: evaluated once more when training is done.
+    split: evaluated during training.
+    final_split: evaluated at the end of training.
   """
 
   every: Positive = 2000
@@ -198,12 +198,12 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-  """What is drawn of each evaluation.
+  """Examples shown for each evaluation.
 
   Attributes:
-    examples: for TensorBoard, at even distances in the split.
-    worst: the worst of each kind, for TensorBoard.
-    page: samples that the report page lists.
+    examples: number in TensorBoard, evenly spaced in the split.
+    worst: number of worst examples of each kind in TensorBoard.
+    page: number of samples on the report page.
   """
 
   examples: Count = 4
@@ -213,13 +213,14 @@ class Review:
 
 @dataclasses.dataclass(frozen=True)
 class Keywords:
-  """How misaligned words are read from the decoder.
+  """How misaligned words are decoded.
 
   Attributes:
-    decoder: 'greedy' or 'beam', or along the prompt, 'sequential' or 'parallel'
-      (`models/constrained.py`). Evaluations report free and constrained decoding side
-      by side: greedy unless this is 'beam', sequential unless it is 'parallel'.
-    threshold_split: where the threshold of constrained decoding is chosen.
+    decoder: 'greedy' or 'beam' (free decoding), or 'sequential' or 'parallel'
+      (constrained to the prompt, see `models/constrained.py`). Evaluations report one
+      of each: greedy unless this is 'beam', and sequential unless it is 'parallel'.
+    beams: number of beams of 'beam'.
+    threshold_split: the split on which constrained decoding's threshold is chosen.
   """
 
   decoder: Annotated[str, one_of(DECODERS)] = 'sequential'
@@ -229,7 +230,7 @@ class Keywords:
 
 @dataclasses.dataclass(frozen=True)
 class MeshAxes:
-  """Devices along each axis of the mesh; at most one is -1, the rest."""
+  """Devices along each axis of the mesh; one may be -1, for all remaining devices."""
 
   data: Limit = -1
   fsdp: Limit = 1
@@ -238,7 +239,7 @@ class MeshAxes:
 
 @dataclasses.dataclass(frozen=True)
 class Precompile:
-  """--mode=precompile: a TPU topology such as 'v5e:2x4'; '' is this machine."""
+  """--mode=precompile: a TPU topology such as 'v5e:2x4'; '' for this machine."""
 
   topology: Text = ''
 
@@ -248,10 +249,10 @@ class Export:
   """--mode=export.
 
   Attributes:
-    step: which checkpoint, -1 for the newest.
-    dir: where to, '' for DIR/export.
-    program: whether to add the inference step as a `jax.export` artifact.
-    dtype: to compute in, '' for that of training (float32 for config.init.rahf).
+    step: of the checkpoint; -1 for the newest.
+    dir: output folder; '' for WORKDIR/export.
+    program: also export the inference step as a `jax.export` artifact.
+    dtype: for computation; '' for that of training (float32 for config.init.rahf).
   """
 
   step: Limit = -1
@@ -265,12 +266,11 @@ class Settings:
   """All settings; the defaults are the paper's sizes and the supplement's recipe.
 
   Attributes:
-    task: what is trained, a key of `rahf.tasks.TASKS`.
+    task: what to train, a key of `rahf.tasks.TASKS`.
     seed: of parameters, order, augmentation and dropout.
-    platform: 'cpu', 'gpu' or 'tpu'; it is an error if JAX has no such device. '' leaves
-      the choice to JAX_PLATFORMS and to what JAX was installed for
-      (`runtime/accelerator.py`).
-    tokenizer: a SentencePiece model; '' is the one beside the data set.
+    platform: 'cpu', 'gpu' or 'tpu', which JAX must have; '' leaves the choice to
+      JAX_PLATFORMS and the installed JAX (`runtime/accelerator.py`).
+    tokenizer: path of a SentencePiece model; '' for the one next to the data set.
   """
 
   task: Text = 'feedback'

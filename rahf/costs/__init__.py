@@ -1,1 +1,1 @@
-"""What a compiled program costs: FLOPs, bytes and collectives, on which chips."""
+"""Cost analysis of compiled programs: FLOPs, bytes and collectives, by chip."""

@@ -1,4 +1,4 @@
-"""Peak rates and memory of chips, from their vendors' data sheets."""
+"""Peak rates and memory of accelerators, from their vendors' data sheets."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """Rates of one chip, as JAX counts devices.
+  """Peak rates of one chip, meaning one JAX device.
 
   Attributes:
     memory: bytes of high-bandwidth memory.
-    flops: bfloat16 operations a second of the matrix units.
-    bandwidth: bytes a second between memory and compute units.
-    interconnect: bytes a second to the other chips, all links together.
+    flops: bfloat16 operations per second of the matrix units.
+    bandwidth: bytes per second between memory and compute units.
+    interconnect: bytes per second to other chips, over all links.
   """
 
   memory: int
@@ -23,7 +23,7 @@ class Chip(NamedTuple):
 
 
 # By JAX's `device_kind`. TPU: cloud.google.com/tpu/docs, system architecture; GPU:
-# NVIDIA's data sheets of the SXM modules, dense rates.
+# NVIDIA's data sheets for the SXM modules, rates without sparsity.
 CHIPS = {
   'TPU v5 lite': Chip(16 * GIB, 197e12, 819 * GB, 200 * GB),
   'TPU v5': Chip(95 * GIB, 459e12, 2765 * GB, 600 * GB),

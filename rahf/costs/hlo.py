@@ -1,7 +1,7 @@
-"""Reads a compiled program's text: bytes moved and collectives, with loops.
+"""Counts bytes moved and collectives in a compiled program's HLO text.
 
-XLA's own analysis counts a loop's body once, however often it runs; with gradient
-accumulation that is most of the step.
+XLA's own analysis counts a loop's body only once, however often it runs; with gradient
+accumulation, the loop is most of the step.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ COLLECTIVES = (
   *('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute'),
   *('ragged-all-to-all', 'collective-broadcast'),
 )
-# They name or regroup what others have moved, or move it inside.
+# They move no data themselves: they rename or regroup, or their parts are counted.
 _FREE = frozenset(
   (
     *('parameter', 'constant', 'iota', 'partition-id', 'replica-id', 'after-all'),
@@ -27,7 +27,7 @@ _FREE = frozenset(
     *('copy-start', 'slice-start', *(f'{kind}-done' for kind in COLLECTIVES)),
   )
 )
-# They read as much as they make.
+# They read as many bytes as they write.
 _SLICES = frozenset(('dynamic-slice', 'slice', 'gather'))
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\](\{[^}]*\})?')
 _ON_CHIP = re.compile(r'S\([1-9]\d*\)')
@@ -42,7 +42,7 @@ _TRIPS = re.compile(r'known_trip_count[^\d]*(\d+)')
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line: what it makes, of what, and the rest of the line."""
+  """One line: result, opcode, operands, and the rest of the line."""
 
   name: str
   shape: str
@@ -53,12 +53,11 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """All collectives of a kind in a program.
+  """All collectives of one kind in a program.
 
   Attributes:
     count: how many run.
-    bytes: what they exchange, for each the larger of what a chip puts in and gets
-      out, on one chip.
+    bytes: exchanged by one chip: for each collective, the larger of input and output.
   """
 
   kind: str
@@ -67,7 +66,7 @@ class Collective:
 
 
 class Program:
-  """A compiled program, from `compiled.as_text()`; one chip's share of it."""
+  """One chip's share of a compiled program, from `compiled.as_text()`."""
 
   def __init__(self, text: str):
     self._lines: dict[str, str] = {}
@@ -88,11 +87,11 @@ class Program:
     }
 
   def bytes_moved(self) -> int:
-    """Returns what all instructions read from and write to the chip's memory.
+    """Returns the bytes that all instructions read from and write to the chip's memory.
 
-    What a fusion makes and uses inside it does not count, nor what the compiler
-    placed in on-chip memory, nor what is beside a slice that is read or replaced. A
-    loop that ends by itself counts as run to its limit.
+    Excludes values within a fusion, arrays in on-chip memory, and the rest of an array
+    of which only a slice is read or replaced. Loops that may end early count as run to
+    their limit.
     """
     return sum(
       times * self._moved(i)
@@ -101,24 +100,24 @@ class Program:
     )
 
   def collectives(self) -> list[Collective]:
-    """Returns what is exchanged with other chips, by kind."""
+    """Returns the collectives by kind, largest first."""
     found = {}
     for times, i in self._walk(self._entry, 1, into_fusions=True):
       kind = i.opcode.removesuffix('-start')
       if kind not in COLLECTIVES:
         continue
-      given = sum(map(self._payload, i.operands))
-      gotten = payload_bytes(i.shape)
-      if i.opcode.endswith('-start') and gotten > given:
-        gotten -= given  # It returns its operands too.
+      sent = sum(map(self._payload, i.operands))
+      received = payload_bytes(i.shape)
+      if i.opcode.endswith('-start') and received > sent:
+        received -= sent  # Its result includes its operands.
       before = found.get(kind, Collective(kind, 0, 0))
       found[kind] = Collective(
-        kind, before.count + times, before.bytes + times * max(given, gotten)
+        kind, before.count + times, before.bytes + times * max(sent, received)
       )
     return sorted(found.values(), key=lambda collective: -collective.bytes)
 
   def _moved(self, instruction: Instruction) -> int:
-    """Returns what one instruction reads and writes."""
+    """Returns the bytes that one instruction reads and writes."""
     if instruction.opcode in _SLICES:
       return 2 * self._bytes(instruction.shape)
     if instruction.opcode == 'dynamic-update-slice':
@@ -126,7 +125,7 @@ class Program:
     if instruction.opcode in ('copy-done', 'slice-done'):
       (start,) = instruction.operands
       (source,) = self._instructions[start].operands
-      # Of the source as much as it makes.
+      # It reads no more of the source than it writes.
       read = min(self._operand_bytes(source), payload_bytes(instruction.shape))
       return read + self._bytes(instruction.shape)
     if instruction.opcode == 'fusion':
@@ -140,14 +139,14 @@ class Program:
       whole = self._operand_bytes(operand)
       users = [user for user in inside if name in user.operands]
       if whole and users and all(_replaces(user, name) for user in users):
-        # Replaced where it lies: neither read nor, as the result, written in full.
+        # Updated in place: neither read nor, as the result, written in full.
         moved += 2 * self._payload(users[0].operands[1]) - whole
       else:
         moved += min(whole, self._read(inside, name))
     return moved
 
   def _read(self, inside: list[Instruction], name: str) -> float:
-    """Returns how many bytes of an array are read in a fusion; infinity: all."""
+    """Returns how many bytes of an array a fusion reads; infinity means all."""
     users = [user for user in inside if name in user.operands]
     return sum(self._read_by(user, inside, name) for user in users) or math.inf
 
@@ -165,7 +164,7 @@ class Program:
   def _entrances(
     self, fusion: Instruction
   ) -> Iterator[tuple[str, tuple[list[Instruction], str]]]:
-    """Yields each operand, with the computation inside and its name there."""
+    """Yields each operand with the fused computation and its name there."""
     inside = self._computations[_CALLED.search(fusion.attributes)[1]]
     parameters = {int(i.attributes): i.name for i in inside if i.opcode == 'parameter'}
     for number, operand in enumerate(fusion.operands):
@@ -174,7 +173,7 @@ class Program:
   def _walk(
     self, computation: str, times: int, *, into_fusions: bool
   ) -> Iterator[tuple[int, Instruction]]:
-    """Yields every instruction that runs, with how often."""
+    """Yields (number of runs, instruction) for every instruction that runs."""
     for instruction in self._computations.get(computation, ()):
       yield times, instruction
       opcode, attributes = instruction.opcode, instruction.attributes
@@ -189,7 +188,7 @@ class Program:
         yield from self._walk(name, times * trips, into_fusions=into_fusions)
 
   def _trips(self, loop: Instruction) -> int:
-    """Returns how often a loop's body runs, at most; 1 if nothing says it."""
+    """Returns the maximum number of runs of a loop's body; 1 if unknown."""
     if known := _TRIPS.search(loop.attributes):
       return int(known[1])
     # A counted loop compares its counter with a constant.
@@ -218,7 +217,7 @@ def payload_bytes(shape: str, *, on_chip: bool = True) -> int:
   """Returns the bytes of a shape such as 'bf16[8,16]{1,0:T(8,128)}', or of a tuple.
 
   Args:
-    on_chip: also count arrays that the layout places outside of the main memory.
+    on_chip: also count arrays that the layout places in on-chip memory.
   """
   total = 0
   for dtype, dimensions, layout in _ARRAY.findall(shape):
@@ -230,12 +229,12 @@ def payload_bytes(shape: str, *, on_chip: bool = True) -> int:
 
 
 def _replaces(user: Instruction, name: str) -> bool:
-  """Whether an instruction replaces a slice of an array."""
+  """Returns whether an instruction replaces a slice of an array."""
   return user.opcode == 'dynamic-update-slice' and name not in user.operands[1:]
 
 
 def _parse(name: str, text: str) -> Instruction:
-  """Takes apart 'shape opcode(operands), attributes'."""
+  """Parses 'shape opcode(operands), attributes'."""
   end = _closing(text, 0) if text.startswith('(') else text.index(' ')
   opcode = _OPCODE.match(text, end)
   close = _closing(text, opcode.end() - 1)
@@ -251,8 +250,8 @@ def _parse(name: str, text: str) -> Instruction:
 def _closing(text: str, start: int) -> int:
   """Returns the position after the bracket that closes the one at `start`."""
   depth = 0
-  for place in range(start, len(text)):
-    depth += (text[place] == '(') - (text[place] == ')')
+  for position in range(start, len(text)):
+    depth += (text[position] == '(') - (text[position] == ')')
     if not depth:
-      return place + 1
+      return position + 1
   return len(text)

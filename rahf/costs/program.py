@@ -1,4 +1,4 @@
-"""Compiles a program and reports its costs on each chip, without running it."""
+"""Compiles a program and measures its costs per chip without running it."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from rahf.costs import work
 from rahf.costs.chips import CHIPS, Chip
 from rahf.costs.hlo import Collective, Program
 
-# What XLA warns of, and what it says when memory does not suffice.
+# XLA's warning about resharding, and its error messages for insufficient memory.
 _RESHARDING = 'nvoluntary full rematerialization'
 _OVERFLOW = re.compile(
   r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG])'
@@ -28,20 +28,20 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What one program costs on each chip; NaN is what is not known.
+  """Costs of one program per chip; NaN where unknown.
 
   Attributes:
-    peak: bytes of memory: arguments, temporaries, and outputs that do not take the
-      place of arguments. If there is not as much, what would be needed.
-    limit: bytes of memory there are.
-    flops: of products and convolutions, split evenly over the chips.
-    resharding: how often the compiler found no better way from one sharding to
-      another than to copy the whole array to every chip.
-    seconds: that compiling took.
-    arguments, temporaries, outputs: the parts of the peak, in bytes. They and what
-      follows are not known of a program that does not fit.
+    peak: bytes of memory needed for arguments, temporaries, and outputs that do not
+      reuse the arguments' memory.
+    limit: bytes of memory available.
+    flops: of matrix products and convolutions, split evenly over the chips.
+    resharding: how often the compiler could change a sharding only by copying the whole
+      array to every chip.
+    seconds: compile time.
+    arguments, temporaries, outputs: the parts of the peak, in bytes. These and the
+      following are unknown for a program that does not fit.
     bytes_moved: between memory and compute units.
-    collectives: what is exchanged with other chips.
+    collectives: exchanges with other chips.
   """
 
   peak: float
@@ -57,13 +57,13 @@ class Costs:
 
   @property
   def exchanged(self) -> float:
-    """Bytes that a chip exchanges with others."""
+    """Bytes that a chip exchanges with others, NaN if unknown."""
     known = not math.isnan(self.bytes_moved)
     return sum(c.bytes for c in self.collectives) if known else math.nan
 
   @property
   def fits(self) -> bool:
-    """Whether memory suffices, as far as it is known."""
+    """Whether the program fits into memory; True if unknown."""
     return not self.peak > self.limit
 
   def times(self, chip: Chip) -> tuple[float, float, float]:
@@ -76,11 +76,11 @@ class Costs:
 
 
 def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> Costs:
-  """Compiles a jitted function for a mesh, whose devices need not be here.
+  """Compiles a jitted function for a mesh, whose devices need not be present.
 
   Args:
-    args: shapes, with their shardings.
-    loop_trips: how often the body of a loop counts that ends by itself.
+    args: shapes with their shardings.
+    loop_trips: assumed number of iterations of `while_loop`s.
   """
   device = mesh.devices.flat[0]
   total = work.total(work.count(function, *args, loop_trips=loop_trips))
@@ -90,7 +90,7 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
     with captured_stderr() as log:
       compiled, overflow = _compile(lowered)
   except jax.errors.JaxRuntimeError as error:
-    error.add_note(''.join(log))  # It may say why.
+    error.add_note(''.join(log))  # It may explain the error.
     raise
   common = {
     'flops': total.flops / mesh.size,
@@ -116,9 +116,9 @@ def measure(function: Callable, args: tuple, mesh: Mesh, *, loop_trips: int) -> 
 
 
 def memory_limit(device: jax.Device) -> float:
-  """Returns how many bytes of a device's memory a program can have; NaN if unknown.
+  """Returns the bytes of device memory available to a program; NaN if unknown.
 
-  JAX leaves a part of a GPU's memory to others (XLA_PYTHON_CLIENT_MEM_FRACTION).
+  On GPUs, JAX reserves only a part (XLA_PYTHON_CLIENT_MEM_FRACTION).
   """
   if device in jax.devices():
     return (device.memory_stats() or {}).get('bytes_limit', math.nan)
@@ -127,7 +127,7 @@ def memory_limit(device: jax.Device) -> float:
 
 
 def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
-  """Returns the program, or None and the bytes needed and there if it does not fit."""
+  """Returns the program, or None and (bytes needed, limit) if it does not fit."""
   try:
     return lowered.compile(), (math.nan, math.nan)
   except jax.errors.JaxRuntimeError as error:
@@ -139,16 +139,16 @@ def _compile(lowered) -> tuple[jax.stages.Compiled | None, tuple[float, float]]:
 
 @contextlib.contextmanager
 def captured_stderr() -> Iterator[list[str]]:
-  """Collects what compilers, which are not Python, write to stderr."""
+  """Collects what is written to stderr, including by native code such as compilers."""
   log: list[str] = []
   sys.stderr.flush()
-  kept = os.dup(2)
+  original = os.dup(2)
   with tempfile.TemporaryFile('w+', errors='replace') as file:
     os.dup2(file.fileno(), 2)
     try:
       yield log
     finally:
-      os.dup2(kept, 2)
-      os.close(kept)
+      os.dup2(original, 2)
+      os.close(original)
       file.seek(0)
       log.append(file.read())

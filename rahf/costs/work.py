@@ -1,8 +1,8 @@
-"""Counts a function's products and convolutions from its jaxpr.
+"""Counts a function's matrix products and convolutions from its jaxpr.
 
-Unlike XLA's own count it multiplies a loop's body by how often it runs, and it can
-say which part of a model the work belongs to. What is element by element does not
-count: a compiler fuses it with what makes or takes its values.
+Unlike XLA's own count, it multiplies a loop's body by its number of iterations, and
+attributes the work to parts of the model. Element-wise operations do not count, as
+compilers fuse them with their producers or consumers.
 """
 
 import collections
@@ -15,13 +15,13 @@ from jax.extend import core
 
 
 class Work(NamedTuple):
-  """Of products and convolutions.
+  """FLOPs and bytes of matrix products and convolutions.
 
   Attributes:
     flops: multiplications and additions.
-    bytes: of their operands and results, each read or written once. What functions
-      make inside that are jitted under a name that begins with `on_chip` does not
-      count.
+    bytes: of their operands and results, each read or written once. Values inside
+    jitted
+      functions whose names start with `on_chip` do not count.
   """
 
   flops: float
@@ -40,8 +40,8 @@ def count(function: Callable, *args: Any, loop_trips: int = 1) -> dict[str, Work
 
   Args:
     args: arrays, or their shapes.
-    loop_trips: how often the body of a `while_loop` runs, which a program does not
-      say; a `scan` does.
+    loop_trips: assumed number of iterations of `while_loop`s, which programs do not
+      specify; those of a `scan` are known.
   """
   found: dict[str, Work] = collections.defaultdict(lambda: NOTHING)
   _add(jax.make_jaxpr(function)(*args).jaxpr, '', 1, loop_trips, found)
@@ -68,15 +68,15 @@ def _add(
       flops = _FLOPS[primitive](equation) if primitive in _FLOPS else 0
       found[inner] += Work(times * flops, 0 if on_chip else times * _bytes(equation))
     parts = inner_jaxprs(equation)
-    # Of branches one runs. The last counts: where each platform has a branch, it is
-    # that of those without one of their own.
+    # Only one branch runs. Count the last: where branches are per platform, it is the
+    # default.
     for part in parts[-1:] if primitive == 'cond' else parts:
       repeats = times * _repeats(equation, loop_trips)
       _add(part, inner, repeats, loop_trips, found, on_chip or enters)
 
 
 def _repeats(equation: core.JaxprEqn, loop_trips: int) -> int:
-  """Returns how often what an equation calls runs, on all devices together."""
+  """Returns how often an equation's inner function runs, over all devices."""
   match equation.primitive.name:
     case 'scan':
       return equation.params['length']
@@ -104,14 +104,14 @@ def _product_flops(equation) -> int:
 
 
 def _convolution_flops(equation) -> float:
-  """Counts the products that padding and dilation do not turn into zeros."""
+  """Counts multiplications, except those by zeros from padding and dilation."""
   parameters = equation.params
   numbers = parameters['dimension_numbers']
   image, kernel = (variable.aval.shape for variable in equation.invars)
   out = equation.outvars[0].aval.shape
   pairs = 1
   for axis in range(len(parameters['window_strides'])):
-    pairs *= _meetings(
+    pairs *= _nonzero_pairs(
       image[numbers.lhs_spec[2 + axis]],
       kernel[numbers.rhs_spec[2 + axis]],
       out[numbers.out_spec[2 + axis]],
@@ -121,12 +121,12 @@ def _convolution_flops(equation) -> float:
       kernel_step=parameters['rhs_dilation'][axis],
     )
   rows, channels = (out[numbers.out_spec[axis]] for axis in range(2))
-  # The kernel's input channels are those of one group.
+  # A kernel has the input channels of one group only.
   rows //= parameters['batch_group_count']
   return 2 * rows * channels * kernel[numbers.rhs_spec[1]] * pairs
 
 
-def _meetings(
+def _nonzero_pairs(
   image: int,
   kernel: int,
   out: int,
@@ -136,14 +136,14 @@ def _meetings(
   image_step: int,
   kernel_step: int,
 ) -> int:
-  """Returns how many pairs of output and tap fall on a pixel, along one axis."""
-  places = (
+  """Returns how many pairs of output and tap use an actual pixel, along one axis."""
+  positions = (
     position * stride - before + tap * kernel_step
     for position in range(out)
     for tap in range(kernel)
   )
   last = (image - 1) * image_step
-  return sum(0 <= place <= last and place % image_step == 0 for place in places)
+  return sum(0 <= p <= last and p % image_step == 0 for p in positions)
 
 
 def _bytes(equation) -> int:

@@ -1,1 +1,1 @@
-"""Data: records, data sets, the tf.data pipeline. TensorFlow is imported below here."""
+"""Records, data sets and the tf.data pipeline; only this package needs TensorFlow."""

@@ -1,4 +1,4 @@
-"""Prepares, checks and describes data sets: python -m rahf.data --help."""
+"""Prepares, verifies and summarises data sets: python -m rahf.data --help."""
 
 import argparse
 import pathlib
@@ -13,39 +13,42 @@ _RICHHF18K = """\
 Join the labels of the RichHF-18K release with images and prompts by uid, and write
 TFRecords for the splits train, dev and test.
 
-The release holds labels only. The images and prompts are Pick-a-Pic v1's:
+The release contains labels only. The images and prompts come from Pick-a-Pic v1:
   --images DIR                  its parquet files (about 190 GB; searched recursively)
   --images DIR --prompts TABLE  or image files named <uid>.png (.jpg, .jpeg, .webp), in
                                 a folder or a tar archive, and a table with the
                                 columns uid and prompt
-Instead of both:
-  --mirror DIR                  parquet files that hold labels and images, as
+Instead of --labels and --images:
+  --mirror DIR                  parquet files with labels and images, named
                                 {train,validation,test}-….parquet
 
-Writes OUT/richhf18k/<version>/ with report.json, which names by uid every sample
-that was dropped and every label that was masked; about 18 GB for the whole release.
-After a stop, run the same command to continue; until everything is made, it lies in
+Writes OUT/richhf18k/<version>/ (about 18 GB for the whole release). Its report.json
+lists, by uid, every dropped sample and every masked label. If interrupted, run the
+same command to continue; unfinished output is kept in
 OUT/.richhf18k-<version>.partial.
 """
 
 _ANNOTATED = """\
-Consolidate what annotators said of one's own images and write TFRecords for the splits
-train, dev and test. A line of --annotations is one annotator of one image:
+Consolidate raw annotations of your own images and write TFRecords for the splits
+train, dev and test. A line of --annotations is one annotator's answers for one image:
 
   {"uid": "0001", "annotator": "ann", "scores": {"plausibility": 4, "overall": 3},
    "implausibility_points": [[0.31, 0.6]], "misaligned_words": ["red"]}
 
-Scores are 1 to 5, points fractions of width and height. What is left out was not
-asked; an empty list was asked, and nothing was marked. Points become maps, a word is
-misaligned that more than half marked, scores are averaged on 0 to 1. An annotator's
-"trust" is their weight.
+Scores are 1 to 5, points are fractions of width and height. A missing field means the
+question was not asked; an empty list means that nothing was marked. Points become maps,
+a word is misaligned if more than half of the annotators marked it, and scores are
+averaged on a scale of 0 to 1. An annotator's "trust" is their weight.
 
-Writes OUT/NAME/<version>/ with report.json, which names every image that was left out.
+Writes OUT/NAME/<version>/ with report.json, which lists every image that was left out.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one command; returns the exit status: 0, 1 problems found, 2 a mistake."""
+  """Runs one command and returns its exit status.
+
+  0 is success, 1 means that `verify` found problems, 2 is an error.
+  """
   arguments = _parser().parse_args(argv)
   try:
     quiet_tensorflow.import_tensorflow()
@@ -95,21 +98,21 @@ def _parser() -> argparse.ArgumentParser:
   verify = commands.add_parser(
     'verify', help='read every record of a prepared directory and list problems'
   )
-  verify.add_argument('dir', type=path, help='what prepare wrote')
+  verify.add_argument('dir', type=path, help='prepared directory')
   verify.set_defaults(run=_verify)
 
   stats = commands.add_parser(
     'stats',
-    help='scores, labels, maps, prompts and images of a prepared directory, as a table '
-    'and as pictures',
+    help='summarise scores, labels, maps, prompts and images of a prepared directory '
+    'in a table and charts',
   )
-  stats.add_argument('dir', type=path, help='what prepare wrote')
-  stats.add_argument('--split', help='train, dev or test; all by default')
+  stats.add_argument('dir', type=path, help='prepared directory')
+  stats.add_argument('--split', help='train, dev or test (default: all)')
   stats.add_argument(
     '--out',
     type=path,
     metavar='FOLDER',
-    help='where to write the pictures (default: `stats` in the prepared directory)',
+    help='where to write the charts (default: `stats` in the prepared directory)',
   )
   stats.set_defaults(run=_stats)
   _add_pairs(commands)
@@ -118,10 +121,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_pairs(commands) -> None:
   pairs = commands.add_parser(
-    'pairs', help='count the preference pairs of Pick-a-Pic v1; reads no image'
+    'pairs', help='count the preference pairs of Pick-a-Pic v1, without reading images'
   )
-  pairs.add_argument('folder', type=pathlib.Path, help='of its parquet files')
-  pairs.add_argument('--split', help='one split; all that are there by default')
+  pairs.add_argument('folder', type=pathlib.Path, help='folder of its parquet files')
+  pairs.add_argument('--split', help='count one split only (default: all found)')
 
   def run(arguments: argparse.Namespace) -> int:
     from rahf.data.preferences.stats import collect, table
@@ -138,43 +141,44 @@ def _add_pairs(commands) -> None:
 def _add_shapes(names) -> None:
   shapes = names.add_parser(
     'shapes',
-    help='generated pictures of shapes with exact labels, for tests and first runs',
+    help='generated images of shapes with exact labels, for tests and first runs',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   shapes.add_argument('--out', type=pathlib.Path, required=True, help='where to write')
-  shapes.add_argument('--image-size', type=int, default=64, help='pixels a side')
-  shapes.add_argument('--train', type=int, default=40_000, help='records')
-  shapes.add_argument('--dev', type=int, default=500, help='records')
-  shapes.add_argument('--test', type=int, default=1_000, help='records')
-  shapes.add_argument('--seed', type=int, default=0, help='of the pictures')
+  shapes.add_argument('--image-size', type=int, default=64, help='width in pixels')
+  shapes.add_argument('--train', type=int, default=40_000, help='number of records')
+  shapes.add_argument('--dev', type=int, default=500, help='number of records')
+  shapes.add_argument('--test', type=int, default=1_000, help='number of records')
+  shapes.add_argument('--seed', type=int, default=0, help='random seed')
   shapes.set_defaults(run=_prepare_shapes)
 
 
 def _add_annotated(names) -> None:
   annotated = names.add_parser(
     'annotated',
-    help="one's own images with raw annotations",
+    help='your own images with raw annotations',
     description=_ANNOTATED,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add, path = annotated.add_argument, pathlib.Path
-  add('--name', required=True, help='of the data set, for config.data.name')
+  add('--name', required=True, help='data set name, for config.data.name')
   add('--annotations', type=path, required=True, help='JSON lines')
   add(
     '--images',
     type=path,
     required=True,
-    help='folder or tar archive of <uid>.<extension>',
+    help='folder or tar archive of image files named <uid>.<extension>',
   )
   _add_prompts(annotated, required=True)
   add('--dev', type=_share, default=0.05, help='share of the prompts (default: 0.05)')
-  add('--test', type=_share, default=0.05, help='likewise')
+  add('--test', type=_share, default=0.05, help='share of the prompts (default: 0.05)')
   add(
     '--drawn',
     choices=('discs', 'gaussians'),
     default='discs',
-    help="what points become: discs of 1/20 of the height, as the paper's, or "
-    "Gaussians of 1/20 of the shorter side, as Rapidata's (default: discs)",
+    help='how points become maps: discs with a radius of 1/20 of the height, as in the '
+    'paper, or Gaussians with a sigma of 1/20 of the shorter side, as in '
+    "Rapidata's sets (default: discs)",
   )
   _add_output(annotated)
   annotated.set_defaults(run=_prepare_annotated)
@@ -187,11 +191,16 @@ def _add_rapidata(names) -> None:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   add, path = rapidata.add_argument, pathlib.Path
-  add('--name', required=True, help='of the data set, for config.data.name')
+  add('--name', required=True, help='data set name, for config.data.name')
   add('--files', type=path, required=True, help='folder of its parquet files')
-  add('--threshold', type=_share, default=0.5, help='share above which a word is wrong')
+  add(
+    '--threshold',
+    type=_share,
+    default=0.5,
+    help='share of annotators above which a word is misaligned',
+  )
   add('--dev', type=_share, default=0.05, help='share of the prompts')
-  add('--test', type=_share, default=0.05, help='likewise')
+  add('--test', type=_share, default=0.05, help='share of the prompts')
   _add_output(rapidata)
   rapidata.set_defaults(run=_prepare_rapidata)
 
@@ -209,20 +218,20 @@ def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> 
 def _add_output(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--out', type=pathlib.Path, required=True, help='where to write')
-  add('--workers', type=_positive, help='threads that join (default: one a core)')
-  add('--overwrite', action='store_true', help='replace what is prepared there')
+  add('--workers', type=_positive, help='number of threads (default: one per core)')
+  add('--overwrite', action='store_true', help='replace an existing data set')
 
 
 def _positive(text: str) -> int:
   if (number := int(text)) < 1:
-    raise argparse.ArgumentTypeError(f'{number} is not above 0')
+    raise argparse.ArgumentTypeError(f'{number} is not positive')
   return number
 
 
 def _share(text: str) -> float:
-  # Not the other way round: NaN is not a share.
+  # Written with `not` so that NaN fails too.
   if not 0 <= (number := float(text)) <= 1:
-    raise argparse.ArgumentTypeError(f'{number} is not from 0 to 1')
+    raise argparse.ArgumentTypeError(f'{number} is not between 0 and 1')
   return number
 
 
@@ -239,7 +248,7 @@ def _prepare_annotated(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-  """Returns all but the first argument of the function that prepares."""
+  """Returns the keyword arguments for the `prepare_…` functions."""
   return {k: v for k, v in vars(arguments).items() if k not in ('run', 'out')}
 
 

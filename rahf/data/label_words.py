@@ -1,11 +1,11 @@
-"""The words of a prompt: those that labels are for, and those that feedback names."""
+"""Splits prompts into words: those that carry labels and those that feedback names."""
 
 import re
 
-# RichHF-18K splits prompts at these eight characters and drops what is empty.
+# RichHF-18K splits prompts at these eight characters and drops empty words.
 _LABEL_TOKEN = re.compile(r'[^,.?!":; ]+')
-# White space, and the marks without a width that T5's tokenizer reads as a space. A
-# joiner between the parts of an emoji or a Persian word is not among them.
+# White space and the zero-width characters that T5's tokenizer reads as a space. The
+# zero-width joiner of emojis and Persian words is not one of them.
 _SPACE = r'\s\u200b\u200e\u200f\ufeff'
 _WORD = re.compile(rf'[^,.?!":;{_SPACE}]+')
 _SPACED = re.compile(rf'[^{_SPACE}]+')
@@ -14,9 +14,9 @@ _SPACED = re.compile(rf'[^{_SPACE}]+')
 def label_spans(prompt: str) -> list[tuple[int, int]]:
   """Returns the (start, end) character range of each word that has a label.
 
-  These are RichHF-18K's words, in every data set. `str.split` counts differently for
-  one real prompt in ten: punctuation separates words here, and of white space only the
-  space does, so that a word may hold a line break, or be nothing else.
+  All data sets use RichHF-18K's words. `str.split` gives another count for one real
+  prompt in ten: here punctuation separates words, and the only white space that does
+  is the space, so a word may contain a line break, or consist of one.
   """
   return _spans(_LABEL_TOKEN, prompt)
 
@@ -27,9 +27,9 @@ def label_tokens(prompt: str) -> list[str]:
 
 
 def word_spans(prompt: str) -> list[tuple[int, int]]:
-  """Returns the range of each word that feedback names; none holds white space.
+  """Returns the range of each word that feedback names; none contains white space.
 
-  Each is a part of one of `label_spans`, nearly always all of it.
+  Each lies within one of `label_spans` and nearly always equals it.
   """
   return _spans(_WORD, prompt)
 

@@ -10,9 +10,9 @@ TOKENIZER_FILE = 'tokenizer.model'
 
 
 def prepared_directory(options, name: str) -> epath.Path:
-  """Returns the directory of a data set, the newest version below `options.dir`.
+  """Returns the directory of the newest version of a data set below `options.dir`.
 
-  Shapes are generated if they are not there yet; others are prepared by
+  Shapes are generated if missing; other data sets must have been prepared with
   `python -m rahf.data prepare`.
 
   Args:
@@ -29,27 +29,27 @@ def prepared_directory(options, name: str) -> epath.Path:
   prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))
   versions = {path.parent.name: path for path in sorted(prepared)}
   if name not in versions:
-    there = f'there are {", ".join(versions)}' if versions else 'there is none at all'
+    found = ', '.join(versions) or 'none'
     raise InputError(
-      f'{folder / name} holds no prepared data set, {there}; run '
-      f'`python -m rahf.data prepare … --out {options.dir}`, or point config.data.dir '
-      'to where that was done'
+      f'{folder / name} has no prepared data set (found below {folder}: {found}); run '
+      f'`python -m rahf.data prepare … --out {options.dir}`, or set config.data.dir to '
+      'the folder given as --out'
     )
   return versions[name]
 
 
 def open_tokenizer(path: str, directory: epath.Path) -> Tokenizer:
-  """Opens `config.tokenizer`, or if that is '' the one beside the data.
+  """Opens `config.tokenizer`, or the data set's own if that is ''.
 
   Raises:
     InputError: there is no readable SentencePiece model.
   """
   if path:
     return Tokenizer(path)
-  beside = directory / TOKENIZER_FILE
-  if not beside.exists():
+  own = directory / TOKENIZER_FILE
+  if not own.exists():
     raise InputError(
       f'config.tokenizer is empty and {directory} has no {TOKENIZER_FILE}; set '
       'config.tokenizer to a SentencePiece model such as T5\'s "spiece.model"'
     )
-  return Tokenizer(beside)
+  return Tokenizer(own)

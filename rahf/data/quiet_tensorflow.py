@@ -4,9 +4,10 @@ import os
 
 
 def import_tensorflow() -> None:
-  """Imports TensorFlow with its notes on CPU and GPU silenced, not its errors.
+  """Imports TensorFlow without its CPU and GPU notices; exceptions still surface.
 
-  It prints them before any setting of its own can keep it from doing so.
+  They are printed before TF_CPP_MIN_LOG_LEVEL takes effect, so stderr is redirected
+  during the import.
 
   Raises:
     ModuleNotFoundError: TensorFlow is not installed.

@@ -1,16 +1,16 @@
-"""What one annotated image is on disk, and what one batch is in memory.
+"""Records on disk and batches in memory.
 
 Data format, on disk (one `tf.train.Example` in the shards of a prepared data set):
   uid                bytes                 unique within the data set
-  image              bytes                 PNG, JPEG or WEBP as found
+  image              bytes                 PNG, JPEG or WEBP, unchanged
   prompt             bytes (UTF-8)         as given to the image generator
-  tokens             bytes[T]              the prompt's words, `words.label_spans`
+  tokens             bytes[T]              the prompt's `label_words.label_tokens`
   keyword_labels     int64[T] or []        1 aligned, 0 misaligned; [] not annotated
   scores             float32[4]            order of SCORES, [0, 1]; NaN not annotated
   implausibility_map bytes                 8-bit grey PNG or JPEG; b'' not annotated
   misalignment_map   bytes                 likewise
-  keyword_shares     float32[T] or []      share of the annotators to whom the word is
-                                           misaligned, [0, 1]; [] not known
+  keyword_shares     float32[T] or []      share of annotators who marked the word as
+                                           misaligned, [0, 1]; [] unknown
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ SPLITS = ('train', 'dev', 'test')
 
 
 class Record(NamedTuple):
-  """One annotated image as stored; the fields are those of the module's table."""
+  """One annotated image as stored; the module docstring describes the fields."""
 
   uid: str
   image: bytes
@@ -38,18 +38,18 @@ class Record(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """A batch of B examples as the model takes it; arrays of NumPy or JAX.
+  """A batch of B examples as the model takes it; NumPy or JAX arrays.
 
-  K is the number of texts an image is read with: 1 for the multi-head variant,
-  7 for the augmented prompt (one per map, per score, and the keywords).
+  K is the number of texts per image: 1 for the multi-head variant, 7 for the augmented
+  prompt (one per map and score, and one for the keywords).
 
   Attributes:
     index: position of the example in its split, -1 for a padding row.
     image: RGB in [-1, 1], row 0 at the top.
-    text: token ids of the prompt, with a task string in front where K is 7;
-      ends with EOS, 0 is padding. The last of the K is the plain prompt.
-    word_end: True at the tokens of the plain prompt in front of which a word ends.
-    target: token ids of the prompt with its misaligned words marked, ends with
+    text: token ids of the prompt, after a task string where K is 7; ends with EOS,
+      0 is padding. The last of the K is the plain prompt.
+    word_end: True at the token right after each word of the plain prompt.
+    target: token ids of the prompt with its misaligned words marked; ends with
       EOS, 0 is padding.
     maps: order of MAPS, [0, 1], higher is worse.
     scores: order of SCORES, [0, 1], higher is better.

@@ -1,10 +1,10 @@
-"""Prompts to token ids and back, keeping words and pieces aligned.
+"""Converts prompts to token ids and back, keeping words and pieces aligned.
 
 The keyword target is the prompt with `_0` after each misaligned word (paper,
 section 4.1: `a yellow_0 cat`). Searching for `_0` in decoded text would fail for
-one real prompt in fifty: decoding does not give the prompt back, some words have
-no piece, and prompts may hold `_0` themselves. So the ids of the mark are put
-between the prompt's own pieces, and read from there.
+one real prompt in fifty: decoding may not restore the prompt, some words have no
+piece, and prompts may contain `_0` themselves. Instead, the ids of the mark are
+inserted between the prompt's pieces, and searched for among the generated ids.
 """
 
 import bisect
@@ -30,8 +30,8 @@ MARK = '_0'
 Ids = Sequence[int] | Int[np.ndarray, 'length']
 Variant = Literal['augmented_prompt', 'multi_head']
 
-# What stands in front of the prompt in each of the texts of the augmented-prompt
-# variant: one per map, one per score, and the plain prompt for the keywords.
+# The prefix of each text of the augmented-prompt variant: one per map, one per score,
+# and none for the keywords.
 TASKS = (
   *(f'{name} heatmap: ' for name in schema.MAPS),
   *(f'{name} score: ' for name in schema.SCORES),
@@ -40,14 +40,14 @@ TASKS = (
 
 
 class PromptPieces(NamedTuple):
-  """A prompt's pieces and the places where its words end.
+  """A prompt's pieces and where its words end.
 
   Attributes:
-    ids: piece ids, no EOS. As SentencePiece gives them, save that a piece that
-      reaches over the end of a word is split there, and that a word without a
-      piece of its own (U+200B at the end of a prompt) gets an empty one.
-    word_ends: for each word of the prompt, how many pieces stand up to and including
-      its last. Strictly increasing, from 1.
+    ids: piece ids without EOS. As from SentencePiece, except that a piece that extends
+      past the end of a word is split there, and that a word without any piece (U+200B
+      at the end of a prompt) gets an empty one.
+    word_ends: for each word, the number of pieces up to and including its last.
+      Strictly increasing, from 1.
   """
 
   ids: tuple[int, ...]
@@ -55,11 +55,11 @@ class PromptPieces(NamedTuple):
 
 
 class Keywords(NamedTuple):
-  """What a generated sequence says about the words of its prompt.
+  """Word labels read from a generated sequence.
 
   Attributes:
     labels: per word, 1 aligned, 0 misaligned.
-    unplaced: how many marks followed no word of the prompt.
+    unplaced: number of marks that do not follow a word of the prompt.
   """
 
   labels: tuple[int, ...]
@@ -78,8 +78,8 @@ class Tokenizer:
     """Reads the model.
 
     Raises:
-      InputError: it is not a SentencePiece model, has other special ids than T5's, or
-        has no pieces to spell the mark with.
+      InputError: it is not a SentencePiece model, its special ids differ from T5's, or
+        it has no pieces for the mark.
     """
     self._path = path
     try:
@@ -94,9 +94,9 @@ class Tokenizer:
     special = self._model.pad_id(), self._model.eos_id(), self._model.unk_id()
     if special != (PAD, EOS, 2):
       raise InputError(
-        f"{path} numbers padding, EOS and unknown {special}, but T5's models number "
-        'them (0, 1, 2); use such a model, or train one with pad_id=0, eos_id=1, '
-        'unk_id=2, bos_id=-1'
+        f'{path} has the ids {special} for padding, EOS and unknown, but T5 has '
+        '(0, 1, 2); use a T5 model, or train one with pad_id=0, eos_id=1, unk_id=2, '
+        'bos_id=-1'
       )
     self.size = self._model.get_piece_size()
     bare = self.ids('a')
@@ -104,40 +104,40 @@ class Tokenizer:
     if not self.mark_ids or self._model.unk_id() in self.mark_ids:
       raise InputError(
         f'{path} has no pieces for the mark {MARK!r}; train the model with '
-        f'user_defined_symbols=[{MARK!r}] or with text that holds it'
+        f'user_defined_symbols=[{MARK!r}] or on text that contains it'
       )
 
   def check_vocabulary(self, vocab_size: int) -> None:
     """Raises InputError if an embedding table is too small for the pieces."""
     if vocab_size < self.size:
       raise InputError(
-        f'the tokenizer {self._path} has {self.size} pieces, the embedding table '
+        f'the tokenizer {self._path} has {self.size} pieces, but the embedding table '
         f"only {vocab_size} rows; set config.tokenizer to the model's own tokenizer "
         f'or config.model.t5.vocab_size to at least {self.size} (T5: 32128)'
       )
 
   def to_bytes(self) -> bytes:
-    """Returns the model as a file holds it."""
+    """Returns the serialised model."""
     return self._model.serialized_model_proto()
 
   def ids(self, text: str) -> list[int]:
-    """Returns the ids of a text as SentencePiece encodes it, no EOS."""
+    """Returns the ids of a text as SentencePiece encodes it, without EOS."""
     return self._model.encode(text)
 
   def decode(self, ids: Ids) -> str:
-    """Returns the text of generated ids up to EOS, for people to read."""
+    """Returns the human-readable text of generated ids up to EOS."""
     return self._model.decode(_until_end(ids))
 
   def encode(
     self, prompt: str, spans: Sequence[tuple[int, int]] | None = None
   ) -> PromptPieces:
-    """Returns the prompt's pieces, with every word ending at the end of a piece.
+    """Returns the prompt's pieces; every word ends at the end of a piece.
 
     Args:
-      spans: of the words; None for those that have labels, `words.label_spans`.
+      spans: character ranges of the words; None for `label_words.label_spans`.
     """
     spans = label_words.label_spans(prompt) if spans is None else spans
-    # offsets[k] is where in the prompt character k of the normalised text begins.
+    # offsets[k] is the position in the prompt of character k of the normalised text.
     _, offsets = self._model.normalize(prompt, with_offsets=True)
     ends = [bisect.bisect_left(offsets, end, hi=len(offsets) - 1) for _, end in spans]
     ids, starts = self._split_at(self._model.encode(prompt, out_type=str), ends)
@@ -146,8 +146,8 @@ class Tokenizer:
     for begin, end in itertools.pairwise([0, *ends]):
       own = ids[bisect.bisect_left(starts, begin) : bisect.bisect_left(starts, end)]
       if not self._unmarked(own).tokens:
-        # Without a piece of its own that is not a mark, a mark after this word
-        # could not be told from one after the word before, or from the word.
+        # If a word had no pieces, or only marks, a mark after it could not be told
+        # from one after the previous word or from the word itself.
         result.append(self._model.piece_to_id('▁'))
       result += own
       word_ends.append(len(result))
@@ -155,10 +155,10 @@ class Tokenizer:
     return PromptPieces((*result, *ids[tail:]), tuple(word_ends))
 
   def mark(self, pieces: PromptPieces, labels: Sequence[int]) -> list[int]:
-    """Returns the prompt's ids with the mark after each word labelled 0, no EOS.
+    """Returns the prompt's ids with the mark after each word labelled 0, without EOS.
 
     Raises:
-      InputError: there are not as many labels as words.
+      InputError: the numbers of labels and words differ.
     """
     if len(labels) != len(pieces.word_ends):
       raise InputError(
@@ -174,25 +174,25 @@ class Tokenizer:
     return [*target, *pieces.ids[begin:]]
 
   def read_marks(self, pieces: PromptPieces, generated: Ids) -> Keywords:
-    """Reads a decoder's output back to labels; the inverse of `mark`.
+    """Converts a decoder's output to word labels; the inverse of `mark`.
 
-    Where the output is not the prompt with marks, its pieces are aligned to the
-    prompt's, and a mark counts for the word whose last piece it follows.
+    If the output is not the prompt with marks, its pieces are aligned to the prompt's,
+    and a mark counts for the word whose last piece it follows.
 
     Args:
       generated: ids, read up to the first EOS or padding.
     """
     expected = self._unmarked(pieces.ids)
     found = self._unmarked(_until_end(generated))
-    place = {0: 0}  # Position among the found tokens to that among the expected.
+    aligned = {0: 0}  # Position among the found tokens -> among the expected.
     if found.tokens == expected.tokens:
-      place = {end: end for end in range(len(found.tokens) + 1)}
+      aligned = {end: end for end in range(len(found.tokens) + 1)}
     else:
       matcher = difflib.SequenceMatcher(
         None, expected.tokens, found.tokens, autojunk=False
       )
       for ours, theirs, size in matcher.get_matching_blocks():
-        place |= {theirs + k: ours + k for k in range(1, size + 1)}
+        aligned |= {theirs + k: ours + k for k in range(1, size + 1)}
     word_at = {
       len(self._unmarked(pieces.ids[:end]).tokens): word
       for word, end in enumerate(pieces.word_ends)
@@ -200,8 +200,8 @@ class Tokenizer:
     labels = [1] * len(pieces.word_ends)
     unplaced = 0
     for position, count in found.marks.items():
-      position = place.get(position)
-      # Marks that the prompt itself holds are part of its text.
+      position = aligned.get(position)
+      # Marks in the prompt itself are part of its text.
       extra = count - expected.marks[position]
       if extra > 0 and position in word_at:
         labels[word_at[position]] = 0
@@ -212,7 +212,7 @@ class Tokenizer:
   def _split_at(
     self, pieces: list[str], cuts: list[int]
   ) -> tuple[list[int], list[int]]:
-    """Returns ids of the pieces cut at the given characters, and where each begins."""
+    """Cuts pieces at the given characters; returns ids and where each piece begins."""
     starts = [0, *itertools.accumulate(len(piece) for piece in pieces)]
     inside = sorted(set(cuts) - set(starts))
     if not inside:
@@ -232,7 +232,7 @@ class Tokenizer:
     return self._model.piece_to_id(piece) != self._model.unk_id()
 
   def _unmarked(self, ids: Sequence[int]) -> '_Unmarked':
-    """Takes the marks out of a sequence, remembering where they stood."""
+    """Removes the marks from a sequence and records their positions."""
     tokens: list[int] = []
     marks: collections.Counter[int] = collections.Counter()
     position, width = 0, len(self.mark_ids)
@@ -248,11 +248,11 @@ class Tokenizer:
 
 class _Unmarked(NamedTuple):
   tokens: list[int]
-  marks: collections.Counter  # Number of tokens in front to number of marks.
+  marks: collections.Counter  # Number of preceding tokens -> number of marks.
 
 
 class Texts(NamedTuple):
-  """The K texts that one prompt is read with.
+  """The K texts of one prompt.
 
   Attributes:
     ids: each text ends with EOS; 0 is padding.
@@ -264,7 +264,7 @@ class Texts(NamedTuple):
 
 
 def tasks(variant: Variant) -> tuple[str, ...]:
-  """Returns what stands in front of the prompt in each of a variant's K texts."""
+  """Returns the prefixes of a variant's K texts."""
   return TASKS if variant == 'augmented_prompt' else ('',)
 
 
@@ -278,7 +278,7 @@ def prompt_texts(
   """Returns the ids of a prompt after each of the task strings.
 
   Args:
-    prefixes: the task strings, None for the variant's own.
+    prefixes: the task strings; None for `tasks(variant)`.
   """
   prefixes = tasks(variant) if prefixes is None else prefixes
   rows = [[*tokenizer.ids(task), *pieces.ids] for task in prefixes]
@@ -287,9 +287,9 @@ def prompt_texts(
 
 
 def word_end_mask(pieces: PromptPieces, length: int) -> Bool[np.ndarray, 'length']:
-  """Marks the tokens in front of which a word ends, the places of a mark.
+  """Returns True at the token right after each word, where a mark would go.
 
-  A word that ends after the cut at `length` has none.
+  Words cut off at `length` have none.
   """
   mask = np.zeros(length, bool)
   mask[[end for end in pieces.word_ends if end < length]] = True
@@ -299,14 +299,14 @@ def word_end_mask(pieces: PromptPieces, length: int) -> Bool[np.ndarray, 'length
 def at_word_ends(
   values: Float[np.ndarray, 'length'], pieces: PromptPieces
 ) -> Float[np.ndarray, 'words']:
-  """Picks a value per word; 0 for a word that ends after the cut."""
+  """Returns the value after each word; 0 for words that were cut off."""
   ends = np.array(pieces.word_ends, int)
   inside = ends < len(values)
   return np.where(inside, values[np.where(inside, ends, 0)], 0.0)
 
 
 def pad(ids: Ids, length: int) -> Int32[np.ndarray, 'length']:
-  """Ends ids with EOS and fills up with padding; cuts so that EOS stays last."""
+  """Appends EOS and pads to `length`; cuts longer ids, so that EOS is always last."""
   row = np.full(length, PAD, np.int32)
   kept = ids[: length - 1]
   row[: len(kept)] = kept
@@ -315,5 +315,5 @@ def pad(ids: Ids, length: int) -> Int32[np.ndarray, 'length']:
 
 
 def _until_end(ids: Ids) -> list[int]:
-  """Returns the ids in front of the first EOS or padding."""
+  """Returns the ids before the first EOS or padding."""
   return list(itertools.takewhile(lambda token: token not in (PAD, EOS), map(int, ids)))

@@ -1,1 +1,1 @@
-"""Arrays and text to pictures, HTML and Markdown; knows nothing of the model."""
+"""Draws arrays and text as pictures, HTML and Markdown; independent of the model."""

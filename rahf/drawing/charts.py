@@ -1,6 +1,6 @@
-"""Charts as RGB pictures, drawn with matplotlib, which the extra `train` brings.
+"""Draws charts as RGB arrays with matplotlib (extra `train`).
 
-They are 680 pixels wide with letters of 20: TensorBoard shows them at half that size.
+They are 680 pixels wide with large fonts, since TensorBoard shows them at half size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ BLUE, ORANGE, GREY, TRACK = '#1c5fc4', '#d95f02', '#66727f', '#e4e7eb'
 
 
 class Histogram(NamedTuple):
-  """What one panel of `histograms` shows: shares of the values that are known.
+  """The values of one panel of `histograms`.
 
   Attributes:
-    values: by the names of the legend; NaN is left out.
+    values: by legend label; NaN is ignored.
     edges: of the bins.
   """
 
@@ -30,11 +30,11 @@ def scatters(
   horizontal: str,
   vertical: str,
 ) -> UInt8[np.ndarray, 'h w 3']:
-  """Draws values in [0, 1] against each other, a panel for each name.
+  """Draws scatter plots of values in [0, 1], one panel per name.
 
   Args:
-    points: by name x and y; pairs with a NaN are left out.
-    horizontal, vertical: what x and y are.
+    points: x and y by name; pairs with a NaN are ignored.
+    horizontal, vertical: axis labels.
   """
   figure, axes = _panels(len(points))
   for axis, (name, (x, y)) in zip(axes, points.items(), strict=True):
@@ -49,7 +49,7 @@ def scatters(
 def histograms(
   panels: Mapping[str, Histogram], horizontal: str, vertical: str
 ) -> UInt8[np.ndarray, 'h w 3']:
-  """Draws the shares of values by bin, a panel for each name."""
+  """Draws histograms of the share of values in each bin, one panel per name."""
   figure, axes = _panels(len(panels))
   for axis, (name, (values, edges)) in zip(axes, panels.items(), strict=True):
     for colour, (label, column) in zip(_colours(values), values.items(), strict=True):
@@ -69,7 +69,7 @@ def _colours(values: Mapping) -> list[str]:
 
 
 def _panels(count: int):
-  """Returns a figure and its panels, two in a row."""
+  """Returns a figure and its axes, two per row."""
   try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 'use strict';
 
-// What Python wrote. Prompts are only ever set as text, never as HTML.
+// The data from Python. Prompts are only ever set as text, never as HTML.
 const data = JSON.parse(document.getElementById('data').textContent);
 const byId = (id) => document.getElementById(id);
 
@@ -14,7 +14,7 @@ function number(value, digits = 2) {
   return value === null ? '–' : value.toFixed(digits).replace('-', '−');
 }
 
-/** A word of a prompt, the more coloured the likelier it is misaligned. */
+/** Returns a word, coloured by its probability of misalignment. */
 function wordSpan(text, p) {
   const span = element('span', {className: 'word'}, text);
   if (p !== null) {
@@ -24,28 +24,28 @@ function wordSpan(text, p) {
   return span;
 }
 
-/** A bar that is filled from 0 to a value in [0, 1]. */
+/** Returns a bar that is filled up to a value in [0, 1]. */
 function track(className, value) {
   const filled = element('div', {className});
   filled.style.width = `${100 * Math.min(Math.max(value ?? 0, 0), 1)}%`;
   return element('div', {className: 'track'}, filled);
 }
 
-/** Shows a map over the picture, in grey the more the map is seen; null is no map. */
-function fade(picture, canvas, share) {
-  picture.style.filter = share === null ? '' : `grayscale(${share}) contrast(${1 - share / 3})`;
-  canvas.style.opacity = share ?? 0;
+/** Sets the opacity of the map, and greys the picture accordingly; null hides the map. */
+function fade(picture, canvas, opacity) {
+  picture.style.filter = opacity === null ? '' : `grayscale(${opacity}) contrast(${1 - opacity / 3})`;
+  canvas.style.opacity = opacity ?? 0;
 }
 
 /**
- * Draws a grey picture in the colours of maps; `wanted` says whether it is, by then.
- * Returns the highest value, 0 to 255, or null if it was not.
+ * Draws a grey picture in the colours of maps, if `isCurrent()` once it has loaded.
+ * Returns the highest value, 0 to 255, or null if it was not drawn.
  */
-async function drawMap(canvas, source, wanted) {
+async function drawMap(canvas, source, isCurrent) {
   const image = new Image();
   image.src = source;
   await image.decode();
-  if (!wanted()) return null;
+  if (!isCurrent()) return null;
   [canvas.width, canvas.height] = [image.width, image.height];
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(image, 0, 0);
@@ -64,13 +64,13 @@ function drawScale() {
   context.putImageData(new ImageData(Uint8ClampedArray.from(data.colours.flat()), 256, 1), 0, 0);
 }
 
-/** Chooses the next of some radio buttons. */
+/** Selects the next radio button of a group. */
 function chooseNext(radios) {
   const options = [...radios];
   options[(options.findIndex((radio) => radio.checked) + 1) % options.length].checked = true;
 }
 
-/** What keys do to the map: m takes the next, 0 to 9 set its opacity. */
+/** Handles keys: m switches the map, 0 to 9 set its opacity. */
 function onMapKey(key) {
   const {map, opacity} = byId('controls').elements;
   if (key === 'm') chooseNext(map);
@@ -79,7 +79,7 @@ function onMapKey(key) {
   drawHeat();
 }
 
-// `drawHeat` is each page's own.
+// Each page defines its own `drawHeat`.
 byId('controls').addEventListener('input', drawHeat);
 byId('picture').addEventListener('load', ({target}) => {
   const ratio = target.naturalWidth / target.naturalHeight;

@@ -1,10 +1,10 @@
-"""Heatmaps as colours, and laid over an image."""
+"""Colours heatmaps and overlays them on images."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-# Ten equidistant colours of matplotlib's inferno: lightness grows with the value.
+# Ten evenly spaced colours of matplotlib's inferno; lightness grows with the value.
 INFERNO = np.array(
   [
     (0, 0, 4),
@@ -25,7 +25,7 @@ INFERNO = np.array(
 def overlay(
   image: UInt8[np.ndarray, 'h w 3'], heatmap: Float[np.ndarray, 'h w']
 ) -> UInt8[np.ndarray, 'h w 3']:
-  """Lays a heatmap in [0, 1] over the image in grey; more opaque where higher."""
+  """Overlays a heatmap in [0, 1] on the greyed image; higher values are more opaque."""
   grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
   colours, alpha = heat(heatmap)
   alpha = alpha[..., None]
@@ -37,10 +37,10 @@ def heat(
 ) -> tuple[Float[np.ndarray, '*shape 3'], Float[np.ndarray, '*shape']]:
   """Returns the colours of values in [0, 1], RGB in [0, 255], and their opacity.
 
-  The scale is fixed: a value has its colour whatever the other values are.
+  The scale is fixed, so a value always has the same colour.
   """
   values = np.clip(values, 0, 1)
-  # The darkest colours would read as shade in the image.
+  # The darkest colours would look like shadows in the image.
   position = 0.3 + 0.7 * values
   knots = np.linspace(0, 1, len(INFERNO))
   colours = [np.interp(position, knots, channel) for channel in INFERNO.T]

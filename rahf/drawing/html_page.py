@@ -1,7 +1,7 @@
-"""HTML pages in one file, with their style, script and content security policy.
+"""Renders self-contained HTML pages with style, script and content security policy.
 
-Templates are Jinja's, with everything that is filled in escaped. They include
-`head.html`, and get `style`, `script` and `policy` beside their own values.
+Templates are Jinja's, with autoescaping. They include `head.html`, and get `style`,
+`script` and `policy` in addition to their own values.
 """
 
 import base64
@@ -16,17 +16,17 @@ from markupsafe import Markup
 
 from rahf.drawing import heatmap
 
-# The folder of what all pages share.
-HERE = 'rahf.drawing'
+# Holds the files that all pages share.
+SHARED = 'rahf.drawing'
 
 
 class Page(NamedTuple):
-  """A page in one piece.
+  """A self-contained page.
 
   Attributes:
-    html: all of it, style and script included.
-    policy: its content security policy: style and script by their hashes, and what
-      `render` was told.
+    html: the whole page, including style and script.
+    policy: its content security policy: style and script by hash, and the `allowed` of
+      `render`.
   """
 
   html: str
@@ -41,14 +41,14 @@ def render(
   scripted: bool = True,
   **values: Any,
 ) -> Page:
-  """Fills in a template, and puts its style and script inside.
+  """Renders a template with its style and script.
 
   Args:
-    package: which holds the files <name>.html, .css and .js.
-    name: of these.
-    allowed: by the policy, beside style and script.
+    package: contains the files <name>.html, .css and .js.
+    name: the stem of these files.
+    allowed: policy directives in addition to style and script.
     scripted: whether the page has a script.
-    values: what the template names; `title` too.
+    values: the variables of the template, including `title`.
   """
   style = _code(package, name, 'css')
   script = _code(package, name, 'js') if scripted else ''
@@ -56,7 +56,7 @@ def render(
   policy = f"default-src 'none'; {allowed}; style-src {styles}; script-src {scripts}"
   environment = jinja2.Environment(
     loader=jinja2.FunctionLoader(
-      lambda file: _read(HERE if file == 'head.html' else package, file)
+      lambda file: _read(SHARED if file == 'head.html' else package, file)
     ),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -69,12 +69,12 @@ def render(
 
 
 def embed(data: Any) -> Markup:
-  """Returns data as JSON in which no tag can begin, for a script element."""
+  """Returns data as JSON without `<`, safe inside a script element."""
   return Markup(json.dumps(data, allow_nan=False).replace('<', '\\u003c'))
 
 
 def colours() -> list[list[int]]:
-  """Red, green, blue and opacity for each of 256 values of a map, from 0 to 1."""
+  """Returns red, green, blue and opacity for 256 map values from 0 to 1."""
   rgb, alpha = heatmap.heat(np.linspace(0, 1, 256))
   both = np.concatenate([rgb, 255 * alpha[:, None]], axis=1)
   return np.round(both).astype(int).tolist()
@@ -85,7 +85,7 @@ def _read(package: str, file: str) -> str:
 
 
 def _code(package: str, name: str, end: str) -> str:
-  return _read(HERE, f'common.{end}') + _read(package, f'{name}.{end}')
+  return _read(SHARED, f'common.{end}') + _read(package, f'{name}.{end}')
 
 
 def _hash(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Returns a Markdown table, labels to the left and numbers to the right."""
+  """Returns a Markdown table: first column left-aligned, the others right-aligned."""
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
   rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
   lines = [header, rule, *rows]

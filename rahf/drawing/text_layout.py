@@ -1,6 +1,6 @@
-"""Text in pictures: wrapped into lines, or cut.
+"""Lays out text in pictures: wraps it into lines or truncates it.
 
-Pillow's built-in font has Latin letters only; other characters show as boxes.
+Pillow's built-in font has only Latin letters; other characters are drawn as boxes.
 """
 
 import bisect
@@ -12,7 +12,7 @@ from PIL import ImageFont
 
 
 class Piece(NamedTuple):
-  """Text set at `left` pixels of a line; `word` is -1 between words."""
+  """Text at `left` pixels in a line; `word` is its number, or -1 between words."""
 
   text: str
   word: int
@@ -20,13 +20,13 @@ class Piece(NamedTuple):
   left: float
 
 
-def place(
+def wrap(
   prompt: str,
   spans: Sequence[tuple[int, int]],
   width: int,
   font: ImageFont.FreeTypeFont,
 ) -> list[Piece]:
-  """Breaks the prompt into lines before words, and within words too long for one."""
+  """Breaks a prompt into lines, before words or inside words too long for a line."""
   pieces, line, left, position = [], 0, 2.0, 0
   spaced = ''.join(' ' if char.isspace() else char for char in prompt)
   for word, (start, end) in enumerate([*spans, (len(prompt), len(prompt))]):
@@ -38,7 +38,7 @@ def place(
         fits = bisect.bisect_right(
           lengths, width - left, key=lambda n, t=text: font.getlength(t[:n].rstrip())
         )
-        # At least one character a line, or this would not end.
+        # At least one character per line, or this would never end.
         fits = max(fits, 1)
         pieces.append(Piece(text[:fits], number, line, left))
         left += font.getlength(text[:fits])
@@ -49,8 +49,8 @@ def place(
   return pieces
 
 
-def cut(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-  """Shortens a text to a width in pixels."""
+def truncate(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+  """Truncates text to a width in pixels."""
   if font.getlength(text) <= width:
     return text
   lengths = range(len(text))

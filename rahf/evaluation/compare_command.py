@@ -1,4 +1,4 @@
-"""The command that compares runs: arguments, tables and files."""
+"""The command `python -m rahf.evaluate compare`: arguments, tables and files."""
 
 import argparse
 import csv
@@ -29,8 +29,8 @@ from rahf.metrics.bootstrap import Difference, Interval
 
 LEGEND = (
   f'{BETTER} better and {WORSE} worse than the first run: the {bootstrap.LEVEL:.0%} '
-  'interval of the difference, bootstrapped over the samples, leaves out 0. One in '
-  'twenty metrics of equal runs does so too.'
+  'interval of the difference, bootstrapped over the samples, excludes 0. This also '
+  'happens for one in twenty metrics of equal runs.'
 )
 
 
@@ -58,21 +58,21 @@ def _newest(workdir: epath.Path, split: str) -> epath.Path:
       steps[int(found[1])] = file
   if not steps:
     raise InputError(
-      f'{workdir} has no evaluation of the split {split!r} that keeps samples; make '
-      f'one with --mode=eval --config.eval.split={split}'
+      f'{workdir} has no evaluation of the split {split!r} with samples; make one with '
+      f'--mode=eval --config.eval.split={split}'
     )
   return steps[max(steps)]
 
 
 def _read_threshold(path: epath.Path) -> float:
-  """Returns the threshold that an evaluation took, from the metrics beside it."""
+  """Returns the threshold that an evaluation used, from the metrics file beside it."""
   metrics = path.parent / f'{path.name.removesuffix(".samples.jsonl")}.json'
   try:
     return float(strict_json.read(metrics)['keywords_constrained/threshold'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
-      f'{metrics} does not say which threshold constrained decoding took; {path.name} '
-      'is read with the file that was written beside it'
+      f'{metrics} has no threshold of constrained decoding; {path.name} needs the file '
+      'that the evaluation wrote beside it'
     ) from error
 
 
@@ -88,13 +88,13 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-  """Returns the same for LaTeX, with the packages booktabs and amssymb."""
+  """Returns the same in LaTeX, for the packages booktabs and amssymb."""
   notes = [to_latex_text(note) for note in (LEGEND, PUBLISHED_NOTE)]
   return '\n\n'.join([*map(to_latex, _tables(comparison)), *notes]) + '\n'
 
 
 def comma_separated(comparison: Comparison) -> str:
-  """Returns a line for each run and metric; empty is what is not defined."""
+  """Returns CSV with a line for each run and metric; undefined values are empty."""
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
   writer.writerow(
@@ -137,8 +137,8 @@ def _undefined(comparison: Comparison) -> Table:
     for name in names
   ]
   note = (
-    'A constant map correlates with nothing. What one run leaves undefined is left out '
-    'of the means of all of them.'
+    'A correlation with a constant map is undefined. Maps for which any run leaves a '
+    'metric undefined are excluded from the means of all runs.'
   )
   return Table('Maps without a metric', note, ['', *counts], rows)
 
@@ -168,7 +168,7 @@ def _shown(interval: Interval, digits: int) -> str:
   if math.isnan(interval.value):
     return '–'
   value, low, high = (f'{number:.{digits}f}' for number in interval)
-  # Of one sample there is no interval.
+  # One sample has no interval.
   return value if math.isnan(interval.low) else f'{value} [{low}, {high}]'
 
 
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     out = find(arguments.out, '--out')
     if not out.parent.is_dir():
-      raise InputError(f'--out={out}: there is not a folder {out.parent}')
+      raise InputError(f'--out={out}: the folder {out.parent} does not exist')
     runs = [read_run(find(run, 'RUN'), arguments.split) for run in arguments.runs]
     found = compare(_shortly_named(runs), draws=arguments.draws)
     text = markdown(found)
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _shortly_named(runs: Sequence[Run]) -> list[Run]:
-  """Names runs by the last parts of their paths, as many as tell them apart."""
+  """Names runs by as many last parts of their paths as make the names distinct."""
   paths = [pathlib.PurePath(os.path.abspath(run.name)).parts for run in runs]
   for length in range(1, max(map(len, paths))):
     names = ['/'.join(parts[-length:]) for parts in paths]
@@ -208,12 +208,12 @@ def _shortly_named(runs: Sequence[Run]) -> list[Run]:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m rahf.evaluate',
-    description='What to do with what python -m rahf.main --mode=eval has written.',
+    description='Works on the evaluations that python -m rahf.main --mode=eval wrote.',
   )
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   comparison = commands.add_parser(
     'compare',
-    help='say which run is better, and how sure that is',
+    help='compare runs, with confidence intervals',
     description="Prints the paper's tables with the runs' rows, and every metric with "
     'its interval and its difference from the first run.',
   )
@@ -221,12 +221,12 @@ def _parser() -> argparse.ArgumentParser:
   add(
     'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
   )
-  add('--split', default='test', help='what was evaluated (default: test)')
+  add('--split', default='test', help='the evaluated split (default: test)')
   add(
     '--draws',
     type=int,
     default=bootstrap.DRAWS,
-    help='of the bootstrap (default: %(default)s)',
+    help='draws of the bootstrap (default: %(default)s)',
   )
   add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
   return parser

@@ -1,4 +1,4 @@
-"""How well annotators agree: each one measured like a model against the others."""
+"""Agreement of the annotators: each is measured like a model against the others."""
 
 from collections.abc import Sequence
 
@@ -12,30 +12,32 @@ from rahf.data.storage import manifest
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
-from rahf.evaluation.samples import Sample
-from rahf.evaluation.score_example import Prediction, read_through, score
+from rahf.evaluation.samples import EvaluatedExample
+from rahf.evaluation.score_example import ExampleLabels, read_through, score
 
 
 def annotator_metrics(split: RecordSplit) -> dict[str, float] | None:
-  """Returns the metrics of one annotator, the consolidated others being the truth.
+  """Returns the metrics of one annotator, with the consolidated others as the truth.
 
-  Each annotator of each image in turn is left out of the truth and measured by it; all
-  these are pooled. It is what a person reaches, not a bound: who predicts the mean
-  opinion is nearer to others than any one of them.
+  Each annotator of each image is left out of the truth in turn and measured against it;
+  the results are pooled. This is what a person reaches, not an upper bound: predicting
+  the mean opinion comes closer to the others than any annotator does.
 
   Returns:
-    None where the raw annotations are not there, or no image has two.
+    None without raw annotations, or if no image has two of them.
 
   Raises:
-    InputError: they are there and cannot be read, or do not fit the records.
+    InputError: the raw annotations cannot be read, or do not fit the records.
   """
   file = raw.path(split.directory, split.name)
   if not file.exists():
     return None
   annotations = raw.read(file)
-  # As the truth was drawn.
+  # Regions are drawn as in the data set's own labels.
   made = manifest.read(split.directory)
-  draw = consolidate.DRAWN[made.settings.get('drawn', 'discs') if made else 'discs']
+  draw = consolidate.DRAW_FUNCTIONS[
+    made.settings.get('drawn', 'discs') if made else 'discs'
+  ]
   measured = []
   for record in read_through(split, 'annotators'):
     several = annotations.get(record.uid, ())
@@ -52,7 +54,7 @@ def _measure(
   annotations: Sequence[Annotation],
   left_out: int,
   draw: consolidate.Draw,
-) -> Sample:
+) -> EvaluatedExample:
   """Scores one annotator of an image as a prediction of the others' labels."""
   height, width = _map_size(record)
 
@@ -61,7 +63,7 @@ def _measure(
 
   one = labels([annotations[left_out]])
   others = labels([*annotations[:left_out], *annotations[left_out + 1 :]])
-  # What this annotator was not asked is taken out of the truth.
+  # Remove from the truth what this annotator was not asked.
   maps = [
     (np.zeros((height, width)), b'')
     if mine is None or theirs is None
@@ -76,7 +78,7 @@ def _measure(
   )
   predicted = np.stack([mine for mine, _ in maps])
   return score(
-    truth, Prediction(predicted, np.nan_to_num(one.scores), one.keyword_labels)
+    truth, ExampleLabels(predicted, np.nan_to_num(one.scores), one.keyword_labels)
   )
 
 

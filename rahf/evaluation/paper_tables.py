@@ -1,8 +1,8 @@
-"""The paper's four evaluation tables in Markdown, with our rows under its own.
+"""The paper's four evaluation tables, with our rows below the published ones.
 
-Published rows are as printed in the paper for RichHF-18K's test split, PickScore and
-CLIP without fine-tuning unless it says so, and for the first author's PyTorch
-re-implementation as its repository states them.
+Published rows are as printed in the paper for RichHF-18K's test split, with PickScore
+and CLIP not fine-tuned unless the row says so. Those of the first author's PyTorch
+re-implementation are as stated in its repository.
 """
 
 import math
@@ -30,7 +30,7 @@ KEYWORD_TITLES = {
 }
 MAP_METRICS, KEYWORD_METRICS = tuple(MAP_TITLES), tuple(KEYWORD_TITLES)
 
-# The paper's figures; each score's are PLCC, SRCC.
+# Published scores: PLCC and SRCC for each score of SCORE_ORDER.
 SCORE_ORDER = ('plausibility', 'aesthetics', 'alignment', 'overall')
 PUBLISHED_SCORES = {
   'ResNet-50': (0.495, 0.487, 0.370, 0.363, 0.108, 0.119, 0.337, 0.308),
@@ -41,7 +41,7 @@ PUBLISHED_SCORES = {
   'RAHF, augmented prompt': (0.693, 0.681, 0.600, 0.589, 0.474, 0.496, 0.580, 0.562),
   'RAHF in PyTorch¹': (0.739, 0.726, 0.629, 0.621, 0.565, 0.564, 0.642, 0.634),
 }
-# Order of MAP_METRICS.
+# In the order of MAP_METRICS.
 PUBLISHED_MAPS = {
   'implausibility': {
     'ResNet-50': (0.00996, 0.00093, 0.506, 1.669, 0.338, 2.924, 0.909),
@@ -56,7 +56,7 @@ PUBLISHED_MAPS = {
     'RAHF in PyTorch¹': (0.00324, 0.00035, 0.232, 2.848, 0.104, 1.256, 0.797),
   },
 }
-# Order of KEYWORD_METRICS.
+# In the order of KEYWORD_METRICS.
 PUBLISHED_KEYWORDS = {
   'RAHF, multi-head': (0.629, 0.330, 0.433, NAN),
   'RAHF, augmented prompt': (0.613, 0.341, 0.439, NAN),
@@ -77,23 +77,23 @@ ANNOTATOR = 'one annotator, against the others'
 PUBLISHED_NOTE = """\
 The rows above ours are published figures for the test split of RichHF-18K (995
 samples in the paper; 955 in the release). Rows on other data are not comparable
-with them. A dash stands for what is not reported or not defined.
+with them. A dash means not reported or not defined.
 
 ¹ The first author's re-implementation, with a larger image encoder (ViT-L/16) and at
-  384 pixels. Its NSS and AUC-Judd take every pixel over 0 as fixated, as ours do;
-  the paper does not say what it takes.
+  384 pixels. Its NSS and AUC-Judd take every pixel above 0 as fixated, as ours do;
+  the paper does not state its choice.
 ² Precision, recall and F1 are means over the samples; the paper's are pooled."""
 CONSTANT_NOTE = """\
-The constant predictor answers every example with the training means and gives the
-scale."""
+The constant predictor returns the training means for every example: the score
+without looking at the image."""
 ANNOTATOR_NOTE = """\
-Each annotator in turn is measured like a model, by the labels that the others make
-without them. Their maps are nearly all 0: where they miss a region, KLD is large, and
-AUC-Judd, which has no jitter, counts their ties as wrong."""
+Each annotator in turn is measured like a model against the labels of the others.
+Their maps are nearly all 0: where they miss a region, KLD is large, and AUC-Judd,
+which has no jitter, counts their ties as wrong."""
 
 
 class Table(NamedTuple):
-  """A table as text: what stands above it, column heads, rows of cells."""
+  """A table as text: title, note above it, column heads, rows of cells."""
 
   title: str
   note: str
@@ -101,7 +101,7 @@ class Table(NamedTuple):
   rows: Sequence[Sequence[str]]
 
 
-# By row and metric, the mark after a number.
+# Marks after a number, by row and metric.
 Marks = Mapping[str, Mapping[str, str]]
 
 
@@ -117,10 +117,10 @@ def evaluation_tables(
 
   Args:
     metrics: values by name, as for `paper_tables`.
-    constant: the same for predicting the training means, left out if None.
-    annotator: the same for one annotator against the others, likewise.
+    constant: the constant predictor's metrics; None for no row.
+    annotator: the metrics of one annotator against the others; None for no row.
     title: heading, for example the data set, split and step.
-    row: what to call the evaluated model.
+    row: name of the evaluated model's row.
   """
   compared = (
     (CONSTANT, constant, CONSTANT_NOTE),
@@ -139,9 +139,9 @@ def paper_tables(
   """Returns the paper's tables 1 to 4, with our rows under the published ones.
 
   Args:
-    ours: by row the values by name, such as `overall/srcc`, `misalignment/nss`,
-      `keywords/f1`; a row for constrained decoding appears if there are
-      `keywords_constrained/…`. What is missing or NaN is printed as a dash.
+    ours: for each row the values by name, such as `overall/srcc`, `misalignment/nss`,
+      `keywords/f1`. With `keywords_constrained/…` there is another row for constrained
+      decoding. Missing values and NaN are printed as a dash.
     marks: the marks after our numbers.
   """
   marks = marks or {}
@@ -166,7 +166,7 @@ def _maps(name: str, ours: Mapping[str, Mapping[str, float]], marks: Marks) -> T
   names = [f'{name}/{metric}' for metric in MAP_METRICS]
   digits = [5, 5, 3, 3, 3, 3, 3]
   note = (
-    f'"Empty" are the samples with no annotated region, {EMPTY_MAPS[name]} in the '
+    f'"Empty" are the samples without an annotated region, {EMPTY_MAPS[name]} in the '
     'paper; CC to AUC-Judd are over the others.'
   )
   rows = _rows(PUBLISHED_MAPS[name], ours, marks, names, digits)
@@ -201,7 +201,7 @@ def _keywords(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
 
 
 def _renamed(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-  """Returns what constrained decoding has under the names of free decoding."""
+  """Returns the metrics of constrained decoding under the names of free decoding."""
   return {
     name.replace(prefix, 'keywords/'): value
     for name, value in values.items()
@@ -216,7 +216,7 @@ def _rows(
   names: Sequence[str],
   digits: Sequence[int],
 ) -> list[list[str]]:
-  """Returns labels and cells, ours in bold under those that are published."""
+  """Returns labels and cells: published rows, then ours in bold."""
   rows = [
     [label, *(_number(*cell) for cell in zip(values, digits, strict=True))]
     for label, values in published.items()
@@ -264,7 +264,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def to_latex_text(text: str) -> str:
-  """Escapes what LaTeX reads as commands, and writes our signs in its own."""
+  """Escapes special characters of LaTeX, and replaces our signs by its commands."""
   bold = text.startswith('**') and text.endswith('**')
   text = text.strip('*')
   text = ''.join(LATEX.get(character, character) for character in text)

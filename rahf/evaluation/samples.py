@@ -1,7 +1,7 @@
-"""What an evaluation keeps of each example, and all metrics computed from it.
+"""Evaluated examples, their file, and all metrics computed from them.
 
-Each metric is defined once, for any choice of examples: all of them for the tables,
-those of a draw for intervals and comparisons (`metrics/bootstrap.py`).
+Each metric is defined once, for any selection of examples: all of them for the tables,
+random draws for intervals and comparisons (`metrics/bootstrap.py`).
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ from rahf.metrics.bootstrap import Interval, Statistic
 from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
 
-# Where metrics keep the threshold of constrained decoding.
+# The name under which metrics have the threshold of constrained decoding.
 THRESHOLD = 'keywords_constrained/threshold'
 CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
 
 
-class Sample(NamedTuple):
-  """One evaluated example; NaN is what is not annotated or not defined.
+class EvaluatedExample(NamedTuple):
+  """Scores, map metrics and words of one example; NaN if not annotated or undefined.
 
   Attributes:
     predicted, annotated: the scores, in the order of schema.SCORES.
-    maps: for each map of schema.MAPS the values of MAP_METRICS.
-    truth: of each word, 1 aligned, 0 misaligned; () if it is not annotated.
-    marked: the same as decoded.
-    unplaced: marks that follow no word of the prompt.
-    p_misaligned: of each word; () without constrained decoding.
+    maps: the values of MAP_METRICS for each annotated map of schema.MAPS.
+    truth: for each word, 1 aligned, 0 misaligned; () if not annotated.
+    marked: the decoded labels, likewise.
+    unplaced: decoded marks that do not follow a word of the prompt.
+    p_misaligned: for each word; () without constrained decoding.
   """
 
   uid: str
@@ -52,20 +52,20 @@ class Sample(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """All metrics of a split by name, and what they come from."""
+  """All metrics of a split by name, and the examples that they are computed from."""
 
   metrics: dict[str, float]
-  samples: list[Sample]
+  samples: list[EvaluatedExample]
 
 
-def score_error(sample: Sample) -> float:
+def score_error(sample: EvaluatedExample) -> float:
   """Returns the mean of |predicted - annotated| over the annotated scores, or NaN."""
   errors = np.abs(np.subtract(sample.predicted, sample.annotated))
   return float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan
 
 
-def keyword_f1(sample: Sample) -> float:
-  """Returns the F1 of the decoded marks, NaN where words are not annotated."""
+def keyword_f1(sample: EvaluatedExample) -> float:
+  """Returns the F1 of the decoded marks, NaN if words are not annotated."""
   if not sample.truth:
     return math.nan
   found = KeywordMetrics.of(sample.truth, sample.marked, unplaced=sample.unplaced)
@@ -73,13 +73,13 @@ def keyword_f1(sample: Sample) -> float:
 
 
 def statistics(
-  samples: Sequence[Sample], threshold: float | None = None
+  samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> tuple[dict[str, Statistic], float | None]:
   """Returns every metric by name, as a function of sample indices.
 
   Args:
-    threshold: constrained decoding marks a word above it; None takes the one that is
-      best for these very samples.
+    threshold: constrained decoding marks a word with a higher probability; None takes
+      the best threshold on these samples.
 
   Returns:
     The functions, and the threshold; None without constrained decoding.
@@ -111,12 +111,12 @@ def statistics(
 
 
 def metrics(
-  samples: Sequence[Sample], threshold: float | None = None
+  samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> dict[str, float]:
-  """Returns the value of every metric by name; NaN where nothing defines one.
+  """Returns the value of every metric by name, NaN if it is undefined.
 
-  Beside each metric of maps that is undefined for some samples, such as a correlation
-  with a constant map, `…/undefined` counts those samples.
+  If a map metric is undefined for some samples, such as a correlation with a constant
+  map, `…/undefined` counts those samples.
   """
   functions, threshold = statistics(samples, threshold)
   everything = np.arange(len(samples))
@@ -127,13 +127,13 @@ def metrics(
 
 
 def intervals(
-  samples: Sequence[Sample],
+  samples: Sequence[EvaluatedExample],
   threshold: float | None = None,
 ) -> dict[str, Interval]:
   """Returns every metric by name with its interval, bootstrapped over the samples.
 
   Args:
-    threshold: as of `statistics`.
+    threshold: as in `statistics`.
   """
   functions, _ = statistics(samples, threshold)
   found = {}
@@ -142,11 +142,11 @@ def intervals(
   return found
 
 
-def undefined(samples: Sequence[Sample]) -> dict[str, float]:
-  """Counts, by metric, the maps that are not empty in truth and yet do not define it.
+def undefined(samples: Sequence[EvaluatedExample]) -> dict[str, float]:
+  """Counts for each metric the maps that are annotated, not empty, and undefined.
 
   Returns:
-    Counts over 0, by names such as `implausibility/cc/undefined`.
+    Counts above 0, by names such as `implausibility/cc/undefined`.
   """
   counts: dict[str, float] = {}
   for sample in samples:
@@ -160,19 +160,19 @@ def undefined(samples: Sequence[Sample]) -> dict[str, float]:
   return dict(sorted(counts.items()))
 
 
-def write(path: epath.Path, samples: Iterable[Sample]) -> None:
-  """Writes one JSON object a line; what is NaN is null."""
+def write(path: epath.Path, samples: Iterable[EvaluatedExample]) -> None:
+  """Writes one JSON object per line, with null for NaN."""
   rows = (_map_leaves(sample._asdict(), _to_json) for sample in samples)
   lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
   atomic_write.write(path, ''.join(lines))
 
 
-def read(path: epath.Path) -> list[Sample]:
-  """Returns what `write` wrote.
+def read(path: epath.Path) -> list[EvaluatedExample]:
+  """Reads the file that `write` wrote.
 
   Raises:
-    InputError: the file is not there, or a line is not a sample, or one whose
-      predictions are not all finite.
+    InputError: the file is missing, a line is not a sample, or a prediction is not
+      finite.
   """
   if not path.exists():
     raise InputError(f'{path} does not exist; evaluate first, with --mode=eval')
@@ -180,14 +180,14 @@ def read(path: epath.Path) -> list[Sample]:
   for number, line in enumerate(path.read_bytes().splitlines(), start=1):
     try:
       fields = _map_leaves(strict_json.parse(line), _from_json)
-      samples.append(Sample(**fields))
+      samples.append(EvaluatedExample(**fields))
       _check(samples[-1])
     except (ValueError, TypeError, AttributeError) as error:
       raise InputError(f'{path}:{number} is not a sample: {error!s:.300}') from error
   return samples
 
 
-def _scores(samples: Sequence[Sample]) -> dict[str, Statistic]:
+def _scores(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
   shape = len(samples), len(schema.SCORES)
   predicted, annotated = (
     np.reshape(np.array([getattr(s, side) for s in samples], np.float64), shape)
@@ -202,7 +202,7 @@ def _scores(samples: Sequence[Sample]) -> dict[str, Statistic]:
   }
 
 
-def _maps(samples: Sequence[Sample]) -> dict[str, Statistic]:
+def _maps(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
   return {
     f'{name}/{key}': functools.partial(
       _mean, np.array([s.maps.get(name, {}).get(key, math.nan) for s in samples])
@@ -244,19 +244,19 @@ def _pooled(
 
 
 def _average_precision(
-  samples: Sequence[Sample], indices: Int[np.ndarray, 'n']
+  samples: Sequence[EvaluatedExample], indices: Int[np.ndarray, 'n']
 ) -> float:
   judged = [samples[i] for i in indices if samples[i].truth and samples[i].p_misaligned]
   return sweep(*_joined(judged)).average_precision if judged else math.nan
 
 
-def _joined(judged: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(judged: Sequence[EvaluatedExample]) -> tuple[np.ndarray, np.ndarray]:
   labels = np.concatenate([s.truth for s in judged])
   return labels, np.concatenate([s.p_misaligned for s in judged])
 
 
 def _map_leaves(value, function: Callable):
-  """Applies a function to all that is neither a dict nor a list."""
+  """Applies a function to everything that is neither a dict nor a list."""
   if isinstance(value, dict):
     return {key: _map_leaves(item, function) for key, item in value.items()}
   if isinstance(value, list | tuple):
@@ -264,8 +264,8 @@ def _map_leaves(value, function: Callable):
   return function(value)
 
 
-def _check(sample: Sample) -> None:
-  """Raises ValueError, or TypeError, unless metrics can be computed of a sample."""
+def _check(sample: EvaluatedExample) -> None:
+  """Raises ValueError or TypeError unless metrics can be computed from a sample."""
   for name in ('predicted', 'annotated'):
     if (count := len(getattr(sample, name))) != len(schema.SCORES):
       raise ValueError(f'{name} has {count} scores, not {len(schema.SCORES)}')

@@ -1,9 +1,9 @@
-"""Metrics of a prediction for one example, and of a constant predictor.
+"""Scores one prediction against its annotation, and a constant predictor.
 
 Axis letters: H W map size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -15,42 +15,44 @@ from rahf.data.images import codec
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 from rahf.evaluation import samples
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.metrics.saliency import MapMetrics, resize_map
 
 _Item = TypeVar('_Item')
 
 
-class Prediction(NamedTuple):
-  """What is predicted for one example.
+class ExampleLabels(NamedTuple):
+  """Labels of one example, annotated or predicted, on the host.
 
   Attributes:
-    maps, scores: in the order of schema.MAPS and schema.SCORES.
-    keyword_labels: per word, 1 aligned, 0 misaligned.
-    unplaced: marks that follow no word of the prompt.
-    p_misaligned: per word, from constrained decoding; None without it.
+    maps: in the order of schema.MAPS, values in [0, 1]; None where not annotated.
+    scores: in the order of schema.SCORES, in [0, 1]; NaN where not annotated.
+    keyword_labels: for each word, 1 aligned, 0 misaligned; None if not annotated.
+    unplaced: decoded marks that do not follow a word of the prompt.
+    p_misaligned: for each word, from constrained decoding; None without it.
   """
 
-  maps: Float[np.ndarray, '2 H W']
-  scores: Float[np.ndarray, '4']
-  keyword_labels: tuple[int, ...]
+  maps: Sequence[Float[np.ndarray, 'H W'] | None]
+  scores: Sequence[float]
+  keyword_labels: Sequence[int] | None
   unplaced: int = 0
-  p_misaligned: Float[np.ndarray, 'words'] | None = None
+  p_misaligned: Sequence[float] | None = None
 
 
-def score(record: schema.Record, prediction: Prediction) -> Sample:
-  """Returns the metrics of one example, maps at the annotation's own size.
+def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
+  """Compares a prediction with its annotation, maps at the annotation's own size.
 
   Raises:
-    InputError: something predicted is NaN or infinite, which a mean would hide.
+    InputError: a predicted value is NaN or infinite, which a mean would hide.
   """
   _check(record, prediction)
   maps = {}
-  for name, predicted_map in zip(schema.MAPS, prediction.maps, strict=True):
-    if data := getattr(record, f'{name}_map'):
-      maps[name] = MapMetrics.of(predicted_map, codec.decode_map(data)).values()
+  encoded = _encoded_maps(record)
+  for name, predicted, data in zip(schema.MAPS, prediction.maps, encoded, strict=True):
+    if data:
+      maps[name] = MapMetrics.of(predicted, codec.decode_map(data)).values()
   p_misaligned = prediction.p_misaligned
-  return Sample(
+  return EvaluatedExample(
     record.uid,
     predicted=tuple(map(float, prediction.scores)),
     annotated=tuple(map(float, record.scores)),
@@ -62,23 +64,23 @@ def score(record: schema.Record, prediction: Prediction) -> Sample:
   )
 
 
-def _check(record: schema.Record, prediction: Prediction) -> None:
+def _check(record: schema.Record, prediction: ExampleLabels) -> None:
   parts = prediction.maps, prediction.scores, prediction.p_misaligned
   for name, values in zip(('maps', 'scores', 'words'), parts, strict=True):
-    # A sum is finite only if all values are, and takes no memory.
+    # A sum is finite only if all values are, and needs no memory.
     if values is not None and not np.isfinite(np.sum(values, dtype=np.float64)):
       raise InputError(
-        f'what the model predicts for the {name} of {record.uid} is NaN or infinite: '
+        f"the model's prediction for the {name} of {record.uid} is NaN or infinite: "
         'its parameters have diverged; train again with a lower '
         'config.optimizer.learning_rate, or evaluate another run'
       )
 
 
 def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]:
-  """Evaluates the predictor that always answers with the training means.
+  """Evaluates a predictor that returns the training means for every example.
 
-  Its maps are the pixelwise means of the training maps, its scores the mean scores;
-  its keywords are all aligned, as most words are.
+  Its maps are the pixelwise means of the training maps, its scores the mean scores; all
+  words are aligned, as most words are.
   """
   means = training_means(train)
   return samples.metrics(
@@ -89,29 +91,37 @@ def constant_metrics(train: RecordSplit, split: RecordSplit) -> dict[str, float]
   )
 
 
-def decoded_maps(record: schema.Record) -> dict[str, Float[np.ndarray, 'h w'] | None]:
-  """Returns the annotated maps by name, None where there is none."""
-  encoded = {name: getattr(record, f'{name}_map') for name in schema.MAPS}
-  return {name: codec.decode_map(d) if d else None for name, d in encoded.items()}
+def annotated_labels(record: schema.Record) -> ExampleLabels:
+  """Returns the labels of a record, its maps decoded."""
+  return ExampleLabels(
+    [codec.decode_map(data) if data else None for data in _encoded_maps(record)],
+    record.scores,
+    record.keyword_labels or None,
+  )
 
 
-def training_means(train: RecordSplit) -> Prediction:
+def _encoded_maps(record: schema.Record) -> tuple[bytes, bytes]:
+  """Returns the maps in the order of schema.MAPS; empty where not annotated."""
+  return record.implausibility_map, record.misalignment_map
+
+
+def training_means(train: RecordSplit) -> ExampleLabels:
   """Returns the means of maps and scores over the annotated training examples.
 
-  Maps are averaged at the size of the first; others are resized to it. What no
-  example is annotated with is 0.
+  Maps are averaged at the size of the first one; the others are resized to it. Maps and
+  scores without any annotation are 0.
   """
   totals: dict[str, np.ndarray] = {}
   counts = dict.fromkeys(schema.MAPS, 0)
   scores = []
-  # Training may have passed over the damaged ones.
+  # Skips damaged records, as training may have done.
   for _, record in _with_bar(train.undamaged(), 'training means', len(train)):
     try:
-      maps = decoded_maps(record)
+      maps = annotated_labels(record).maps
     except codec.ImageError:
       continue
     scores.append(record.scores)
-    for name, values in maps.items():
+    for name, values in zip(schema.MAPS, maps, strict=True):
       if values is None:
         continue
       if totals:
@@ -121,11 +131,11 @@ def training_means(train: RecordSplit) -> Prediction:
   size = next(iter(totals.values())).shape if totals else (1, 1)
   maps = [totals.get(name, np.zeros(size)) / max(counts[name], 1) for name in counts]
   annotated = np.maximum(np.sum(~np.isnan(scores), axis=0), 1)
-  return Prediction(np.stack(maps), np.nansum(scores, axis=0) / annotated, ())
+  return ExampleLabels(np.stack(maps), np.nansum(scores, axis=0) / annotated, ())
 
 
 def read_through(split: RecordSplit, what: str) -> Iterable[schema.Record]:
-  """Returns every record, with a progress bar."""
+  """Yields every record, with a progress bar."""
   return _with_bar(split, what, len(split))
 
 

@@ -1,7 +1,7 @@
-"""Compares runs: which is better, and with what confidence.
+"""Compares runs, with confidence intervals for the differences.
 
-Runs are compared on the same samples and the same draws of them, metric by metric, each
-with the first (`metrics/bootstrap.py`).
+Every run is compared with the first, metric by metric, on the same samples and the same
+random draws of them (`metrics/bootstrap.py`).
 """
 
 import math
@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from rahf.errors import InputError
 from rahf.evaluation import samples as samples_lib
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Difference, Resampled
 
 BETTER, WORSE = '▲', '▼'
-# With fewer, the ends of an interval are chance.
+# With fewer draws, the ends of an interval are mostly chance.
 FEWEST_DRAWS = 100
 
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
   """
 
   name: str
-  samples: list[Sample]
+  samples: list[EvaluatedExample]
   threshold: float | None
 
 
@@ -38,11 +38,11 @@ class Comparison(NamedTuple):
   """Every metric of every run, over the same draws.
 
   Attributes:
-    size: how many samples there are.
+    size: number of samples.
     results: by run, then by metric.
     thresholds: of constrained decoding, by run.
-    undefined: by run, then by metric, for how many maps that run leaves it undefined.
-      They are left out of the means of all runs.
+    undefined: by run, then by metric, the number of maps for which the run leaves the
+      metric undefined. The means of all runs leave these maps out.
   """
 
   size: int
@@ -55,13 +55,13 @@ class Comparison(NamedTuple):
     return next(iter(self.results))
 
   def difference(self, run: str, metric: str) -> Difference:
-    """Returns how much larger a metric is than in the first run."""
+    """Returns a run's value of a metric minus that of the first run."""
     return bootstrap.difference(
       self.results[self.first][metric], self.results[run][metric]
     )
 
   def mark(self, run: str, metric: str) -> str:
-    """Returns BETTER or WORSE where a run differs significantly from the first."""
+    """Returns BETTER or WORSE if a run differs significantly from the first, or ''."""
     found = self.difference(run, metric)
     if run == self.first or not found.significant:
       return ''
@@ -74,8 +74,8 @@ def compare(
   """Resamples every metric of every run.
 
   Raises:
-    InputError: two runs have one name, are not of the same annotated samples, or do
-      not have the same metrics; or there are too few draws.
+    InputError: two runs have the same name, different annotated samples or different
+      metrics; or there are too few draws.
   """
   names = [run.name for run in runs]
   if len(set(names)) < len(names):
@@ -94,7 +94,7 @@ def compare(
     functions[run.name], _ = samples_lib.statistics(samples, run.threshold)
     if missing := functions[run.name].keys() ^ functions[names[0]].keys():
       raise InputError(
-        f'not both of {names[0]} and {run.name} have {min(missing)}; evaluate both anew'
+        f'only one of {names[0]} and {run.name} has {min(missing)}; evaluate both again'
       )
   results: dict[str, dict[str, Resampled]] = {name: {} for name in names}
   work = [(name, metric) for name in names for metric in functions[name]]
@@ -106,13 +106,15 @@ def compare(
   return Comparison(len(order), results, thresholds, undefined)
 
 
-def defined_in_all(runs: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
-  """Returns the samples of all runs, without what one of them leaves undefined.
+def defined_in_all(
+  runs: Sequence[Sequence[EvaluatedExample]],
+) -> list[list[EvaluatedExample]]:
+  """Returns the samples of all runs without values that are undefined in any run.
 
-  A run that answers the hard images with constant maps, with which nothing correlates,
-  would otherwise be measured by the easy ones.
+  Otherwise a run that predicts constant maps for the hard images, which leaves their
+  correlations undefined, would be measured on the easy images only.
   """
-  kept: list[list[Sample]] = [[] for _ in runs]
+  kept: list[list[EvaluatedExample]] = [[] for _ in runs]
   for same in zip(*runs, strict=True):
     undefined = {
       (name, metric)
@@ -134,7 +136,7 @@ def defined_in_all(runs: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
 
 
 def check_same_samples(first: Run, other: Run) -> None:
-  """Raises InputError unless both runs are of the same annotated samples."""
+  """Raises InputError unless both runs have the same annotated samples."""
   one, two = ({s.uid: s for s in run.samples} for run in (first, other))
   if differing := sorted(one.keys() ^ two.keys()):
     raise InputError(

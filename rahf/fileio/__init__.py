@@ -1,1 +1,1 @@
-"""Values and files that come from outside: paths, JSON, locks, atomic writes."""
+"""File access and validation of outside input: paths, JSON, tables, locks, writes."""

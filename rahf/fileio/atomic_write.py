@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is complete, or not there at all."""
+"""Atomic file writes: a file is either complete or does not exist."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from etils import epath
 
 
 def write(path: epath.PathLike, content: str | bytes) -> None:
-  """Writes a file, text as UTF-8, in place of an older one if there is one.
+  """Writes a file, text as UTF-8, and replaces an existing one.
 
   Raises:
-    OSError: it cannot be written; what was there stays. Each client of a bucket has
-      errors of its own.
+    OSError: it cannot be written; an existing file stays unchanged. Bucket clients
+      raise their own exceptions.
   """
   with temp_then_rename(path) as partial:
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -21,10 +21,10 @@ def write(path: epath.PathLike, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def temp_then_rename(path: epath.PathLike) -> Iterator[epath.Path]:
-  """Yields where to write what takes the path's place at the end, unless it fails.
+  """Yields a temporary path, which is renamed to `path` if the block succeeds.
 
-  The name begins with a dot and the path's own, and is of this process alone: others
-  may be writing the same. What a kill leaves under it is in nobody's way.
+  The temporary name is hidden and unique to this process, as others may write the same
+  file. A file left over after a kill does no harm.
   """
   path = epath.Path(path)
   partial = path.with_name(f'.{path.name}.{platform.node()}.{os.getpid()}')
@@ -34,14 +34,14 @@ def temp_then_rename(path: epath.PathLike) -> Iterator[epath.Path]:
       _flush(partial)
     partial.replace(path)
   except BaseException:
-    # The first error is the one to know of, of buckets' many kinds too.
+    # An exception from unlinking must not hide the original one.
     with contextlib.suppress(Exception):
       partial.unlink(missing_ok=True)
     raise
 
 
 def _flush(path: epath.Path) -> None:
-  """Waits for the disk: after a power failure the new name might hold nothing."""
+  """Flushes to disk, as otherwise a power failure might leave the file empty."""
   file = os.open(path, os.O_RDONLY)
   try:
     os.fsync(file)

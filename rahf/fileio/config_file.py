@@ -1,7 +1,7 @@
-"""Checks a config file and the flags that change it, before ml_collections reads them.
+"""Checks a config file and its override flags before ml_collections reads them.
 
-ml_collections answers a missing file, a mistake in it, or an unknown field with a
-traceback; here each is one message.
+ml_collections shows a traceback for a missing file, an error in it, or an unknown
+field; here, each gives a one-line message.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rahf.errors import InputError
 
 
 def check_overrides(argv: list[str]) -> None:
-  """Checks that the config file exists and has the fields that flags change.
+  """Checks that the config file exists and has the fields that flags override.
 
   Raises:
     flags.Error: the file or a field does not exist.
@@ -36,13 +36,13 @@ def check_overrides(argv: list[str]) -> None:
 
 
 def _load_config(given: str) -> ConfigDict:
-  """Runs a config file, as ml_collections will once more.
+  """Runs a config file; ml_collections will run it again.
 
   Args:
-    given: its path, and after a colon the argument of its get_config.
+    given: its path, optionally followed by a colon and the argument of get_config.
 
   Raises:
-    flags.Error: there is none, or it does not give a config; says where.
+    flags.Error: the file does not exist or does not return a config.
   """
   path, *argument = given.split(':', 1)
   if not os.path.isfile(path):
@@ -53,10 +53,10 @@ def _load_config(given: str) -> ConfigDict:
   try:
     loader.exec_module(module)
     if not hasattr(module, 'get_config'):
-      raise InputError('it has no function get_config')
+      raise InputError('it has no function get_config()')
     config = module.get_config(*argument)
     if not isinstance(config, ConfigDict):
-      raise InputError(f'get_config() gives {type(config).__name__}, not ConfigDict')
+      raise InputError(f'get_config() returns {type(config).__name__}, not ConfigDict')
   except Exception as error:
     if os.environ.get('RAHF_TRACEBACK'):
       raise
@@ -65,15 +65,15 @@ def _load_config(given: str) -> ConfigDict:
 
 
 def _explain(error: Exception, path: str) -> str:
-  """Says what went wrong in a config file, and where."""
+  """Returns what went wrong in a config file, and in which line."""
   if isinstance(error, InputError):
     return str(error)
   frames = traceback.extract_tb(error.__traceback__)
   lines = [frame.lineno for frame in frames if frame.filename == path]
   where = f'line {lines[-1]}: ' if lines else ''
   return (
-    f'{where}{type(error).__name__}: {error}\n(RAHF_TRACEBACK=1 shows how it came '
-    'there)'
+    f'{where}{type(error).__name__}: {error}\n(RAHF_TRACEBACK=1 shows the full '
+    'traceback)'
   )
 
 
@@ -89,7 +89,7 @@ def _check_field(config: ConfigDict, path: str) -> None:
       raise flags.Error(f'--config.{path}: {where} has no field {name!r}; {hint}')
     if bracket:
       raise flags.Error(
-        f'--config.{path}: a sequence is given as a whole, such as '
+        f'--config.{path}: give the whole sequence, such as '
         "--config.model.heatmap_head.convs='(64, 32)'"
       )
     section = section[name]

@@ -1,4 +1,4 @@
-"""SHA-256 sums of the files of a folder, written with them and checked when read."""
+"""SHA-256 digests of a folder's files, stored with them and checked when reading."""
 
 import dataclasses
 import hashlib
@@ -16,11 +16,11 @@ POINTER_BYTES = 2000  # A Git LFS pointer has fewer.
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-  """What tells a file from others.
+  """Size and checksum of a file.
 
   Attributes:
     bytes: its size.
-    sha256: of its content, hexadecimal.
+    sha256: hexadecimal SHA-256 digest of its content.
   """
 
   bytes: int
@@ -28,9 +28,9 @@ class Digest:
 
 
 def digest(path: os.PathLike) -> Digest:
-  """Reads a file once, local or in a bucket."""
+  """Returns the digest of a file, local or in a bucket."""
   size, sha256 = 0, hashlib.sha256()
-  # Not hashlib.file_digest: files in a bucket may have nothing but `read`.
+  # Not hashlib.file_digest: files in a bucket may have no method but `read`.
   with epath.Path(path).open('rb') as file:
     while block := file.read(BLOCK):
       size += len(block)
@@ -39,7 +39,7 @@ def digest(path: os.PathLike) -> Digest:
 
 
 def describe(folder: epath.Path) -> dict[str, Digest]:
-  """Returns the digest of every file below a folder, by its path from there."""
+  """Returns the digest of every file below a folder, by relative path."""
   return {name: digest(folder / name) for name in sorted(_names(folder))}
 
 
@@ -58,32 +58,32 @@ def check(
   expected: Mapping[str, Digest],
   copy: os.PathLike | None = None,
 ) -> None:
-  """Checks that a file is the one that was written.
+  """Checks that a file has not changed since it was written.
 
   Args:
     path: of the file, for errors.
-    name: its name among the expected ones.
-    expected: digests by name; without any nothing is known, and nothing is checked.
-    copy: where the file is on this machine, if not at `path`.
+    name: its key in `expected`.
+    expected: digests by name; if empty, nothing is checked.
+    copy: a local copy of the file, if it is not at `path`.
 
   Raises:
-    InputError: the file has changed, or is not among the expected ones.
+    InputError: the file has changed, or is not expected.
   """
   if not expected:
     return
   if name not in expected:
     raise InputError(
-      f'{path} was not there when the model was exported; export it again'
+      f'{path} is not part of the exported model; export the model again'
     )
   found = digest(copy or path)
   if found == expected[name]:
     return
   if found.bytes < POINTER_BYTES:
     lfs_pointer.check(path, epath.Path(copy or path).read_bytes())
-  what = f'its SHA-256 is {found.sha256}, but was {expected[name].sha256}'
+  problem = f'its SHA-256 is {found.sha256}, but was {expected[name].sha256}'
   if found.bytes != expected[name].bytes:
-    what = f'it has {found.bytes:,} bytes, but had {expected[name].bytes:,}'
+    problem = f'it has {found.bytes:,} bytes, but had {expected[name].bytes:,}'
   raise InputError(
-    f'{path} is damaged: {what} when it was exported; copy the file again, or export '
-    'the model again'
+    f'{path} is damaged: {problem} when it was exported; copy the file again, or '
+    'export the model again'
   )

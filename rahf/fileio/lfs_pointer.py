@@ -1,20 +1,20 @@
-"""Tells the pointers that Git LFS leaves in a clone from the files they stand for."""
+"""Detects Git LFS pointers, which a clone without LFS has in place of the data."""
 
 import os
 
 from rahf.errors import InputError
 
-# How every pointer begins, and so what has to be read of a file to know it.
+# The first bytes of every pointer, as many as are needed to recognise one.
 START = b'version https://git-lfs.github.com/spec/'
 
 
 def is_pointer(head: bytes) -> bool:
-  """Returns whether a file that begins with these bytes is a Git LFS pointer."""
+  """Returns whether a file that starts with these bytes is a Git LFS pointer."""
   return head.startswith(START)
 
 
 def check(path: str | os.PathLike, head: bytes) -> None:
-  """Raises InputError if a file that begins with these bytes is a Git LFS pointer.
+  """Raises InputError if a file that starts with these bytes is a Git LFS pointer.
 
   Args:
     path: names the file in the error.

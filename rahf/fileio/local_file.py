@@ -1,4 +1,4 @@
-"""Opens files of weights: local copies of what is in a bucket, and Git LFS pointers."""
+"""Makes files available locally, including copies of files in buckets."""
 
 import dataclasses
 import os
@@ -14,8 +14,8 @@ class LocalFile:
   """A file on this machine.
 
   Attributes:
-    path: where it is.
-    folder: what deletes the copy, once nothing refers to it any longer.
+    path: its path.
+    folder: the copy's folder, deleted once nothing refers to it; None if not a copy.
   """
 
   path: str
@@ -23,7 +23,7 @@ class LocalFile:
 
 
 def is_local(path: epath.Path) -> bool:
-  """Returns whether a path is on this machine and not in a bucket."""
+  """Returns whether a path is on this machine, not in a bucket."""
   return '://' not in os.fspath(path)
 
 

@@ -1,4 +1,4 @@
-"""Locks a folder so that one process at a time writes to it."""
+"""Locks a folder so that only one process at a time writes to it."""
 
 import contextlib
 import errno
@@ -11,18 +11,16 @@ from etils import epath
 
 from rahf.errors import InputError
 
-# What file systems without locks answer.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def locked(folder: os.PathLike | str) -> Iterator[None]:
-  """Keeps other processes out of a folder until this one is done, or ends.
-
-  Buckets have no locks: there it does nothing.
+  """Locks a folder against other processes; does nothing in buckets.
 
   Args:
-    folder: made if it does not exist; it may be removed while it is locked.
+    folder: created if it does not exist; may be removed while locked.
 
   Raises:
     InputError: another process has locked it.
@@ -37,14 +35,15 @@ def locked(folder: os.PathLike | str) -> Iterator[None]:
     lock.acquire(blocking=False)
   except filelock.Timeout:
     raise InputError(
-      f'another process is writing to {folder}; wait for it, or choose another folder'
+      f'another process is writing to {folder}; wait until it is done, or choose '
+      'another folder'
     ) from None
   except OSError as error:
     if error.errno not in _NO_LOCKS:
       raise
     logging.warning(
-      'The file system of %s has no locks (%s): make sure that only one process at a '
-      'time writes there.',
+      'The file system of %s does not support locks (%s): make sure that only one '
+      'process at a time writes there.',
       *(folder, error.strerror),
     )
   try:

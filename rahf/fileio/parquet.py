@@ -1,7 +1,4 @@
-"""Reads parquet files larger than memory: row groups, and only some columns.
-
-What is wrong with a file is said with a remedy.
-"""
+"""Reads parquet files larger than memory, by row group and selected columns."""
 
 import itertools
 import os
@@ -16,16 +13,21 @@ import pyarrow.parquet as pq
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
-# What reading raises: of Arrow and of the file system.
+# Raised by reading: errors of Arrow and of the file system.
 ERRORS = (pa.ArrowException, OSError)
-# A column is otherwise held whole beside what is decoded from it.
+# Without a buffer size, whole encoded columns stay in memory while being decoded.
 _BUFFER = 1 << 20
 # Rows decoded at once.
 _BATCH_ROWS = 32
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+  return (
+    pa.types.is_binary(kind)
+    or pa.types.is_large_binary(kind)
+    or pa.types.is_binary_view(kind)
+    or pa.types.is_fixed_size_binary(kind)
+  )
 
 
 def _is_file(kind: pa.DataType) -> bool:
@@ -34,12 +36,16 @@ def _is_file(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-  return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+  return (
+    pa.types.is_string(kind)
+    or pa.types.is_large_string(kind)
+    or pa.types.is_string_view(kind)
+  )
 
 
 KINDS: dict[str, Callable[[pa.DataType], bool]] = {
   'text': _is_text,
-  # Some programs store text without saying so; `tables` decodes it.
+  # Some programs store text as untyped bytes; `tables` decodes it.
   'text or bytes': lambda kind: _is_text(kind) or _is_bytes(kind),
   'number': lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind),
   'list': pa.types.is_nested,
@@ -47,29 +53,34 @@ KINDS: dict[str, Callable[[pa.DataType], bool]] = {
 }
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+  """Returns the type of values, which a column may refer to by number."""
+  return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 class Row(NamedTuple):
-  """Where a row stands; ordered as the files are read."""
+  """The position of a row; sorts in reading order."""
 
   file: pathlib.Path
   group: int
-  number: int  # In its row group.
+  number: int  # in its row group
 
   def __str__(self) -> str:
     return f'{self.file.name} row group {self.group} row {self.number}'
 
 
 def find(folder: os.PathLike | str) -> list[pathlib.Path]:
-  """Returns the parquet files at or below a folder, sorted."""
+  """Returns the parquet files below a folder, sorted."""
   return sorted(pathlib.Path(folder).rglob('*.parquet'))
 
 
 def open_file(
   path: pathlib.Path, footer: pq.FileMetaData | None = None
 ) -> pq.ParquetFile:
-  """Opens a file; reads its footer unless it is given.
+  """Opens a file; reads its footer unless given.
 
   Raises:
-    InputError: it is cut, a Git LFS pointer, or not a parquet file.
+    InputError: it is truncated, a Git LFS pointer, or not a parquet file.
   """
   try:
     return pq.ParquetFile(
@@ -98,14 +109,15 @@ def columns(path: pathlib.Path) -> set[str]:
 
 
 def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
-  """Checks that a file has columns of these kinds, before any row is read.
+  """Checks that a file has columns of the given kinds, without reading rows.
 
   Args:
-    kinds: by column, of KINDS.
+    kinds: column -> key of KINDS.
+    remedy: what the user should do, for errors.
 
   Raises:
-    InputError: it is not a complete parquet file; or, with the remedy, a column is
-      missing, there twice, or of another kind.
+    InputError: it is not a complete parquet file, or a column is missing, duplicated,
+      or of another kind.
   """
   with open_file(path) as file:
     fields = {field.name: field.type for field in file.schema_arrow}
@@ -116,37 +128,35 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
       )
     require(path, file, kinds, remedy)
   for name, kind in kinds.items():
-    there = fields[name]
-    if pa.types.is_dictionary(there):
-      there = there.value_type
-    # A column of which nothing is known has no type.
-    if not (pa.types.is_null(there) or KINDS[kind](there)):
-      raise InputError(f'{path}: column {name} is {there}, no {kind}; {remedy}')
+    found = _value_type(fields[name])
+    # A column of nulls only has no type.
+    if not (pa.types.is_null(found) or KINDS[kind](found)):
+      raise InputError(f'{path}: column {name} is {found}, not {kind}; {remedy}')
 
 
 def require(
   path: pathlib.Path, file: pq.ParquetFile, names: Collection[str], remedy: str
 ) -> None:
-  """Raises InputError, with the remedy, if columns are missing or there twice."""
-  there = file.schema_arrow.names
-  if missing := [name for name in names if name not in there]:
+  """Raises InputError, with the remedy, if columns are missing or duplicated."""
+  found = file.schema_arrow.names
+  if missing := [name for name in names if name not in found]:
     raise InputError(f'{path}: no column {", ".join(missing)}; {remedy}')
-  if twice := [name for name in names if there.count(name) > 1]:
-    raise InputError(f'{path}: the column {twice[0]} is there twice; leave one')
+  if twice := [name for name in names if found.count(name) > 1]:
+    raise InputError(f'{path}: the column {twice[0]} occurs twice; keep only one')
 
 
 def encoded_images(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-  """Returns the bytes of images; of structs {bytes, path}, as Hugging Face has them."""
+  """Returns images as bytes; extracts them from Hugging Face's structs."""
   if pa.types.is_struct(column.type) and column.type.get_field_index('bytes') >= 0:
     return pc.struct_field(column, 'bytes')
   return column
 
 
 def cast(table: pa.Table, types: pa.Schema, path: pathlib.Path) -> pa.Table:
-  """Returns the table with the types of the columns of these names.
+  """Casts a table's columns to the types of the same names.
 
   Raises:
-    InputError: a column holds something else.
+    InputError: a column cannot be cast.
   """
   for name in table.column_names:
     index, field = table.column_names.index(name), types.field(name)
@@ -155,7 +165,7 @@ def cast(table: pa.Table, types: pa.Schema, path: pathlib.Path) -> pa.Table:
     except ERRORS as error:
       raise InputError(
         f'{path}: column {name} is {table.column(name).type}, not {field.type} '
-        f'({error}); take other files out of the folder'
+        f'({error}); move other files out of the folder'
       ) from None
   return table
 
@@ -163,7 +173,7 @@ def cast(table: pa.Table, types: pa.Schema, path: pathlib.Path) -> pa.Table:
 def tables(
   path: pathlib.Path, names: Collection[str]
 ) -> Iterator[tuple[int, pa.Table]]:
-  """Yields number and content of each row group; of light columns, it is whole.
+  """Yields the number and content of each row group; only for small columns.
 
   Columns of bytes are decoded to text.
 
@@ -181,14 +191,14 @@ def tables(
 
 def _decoded(schema: pa.Schema) -> pa.Schema:
   return pa.schema(
-    [f.with_type(pa.string()) if _is_bytes(f.type) else f for f in schema]
+    [f.with_type(pa.string()) if _is_bytes(_value_type(f.type)) else f for f in schema]
   )
 
 
 def light_rows(
   path: pathlib.Path, names: Collection[str]
 ) -> Iterator[tuple[Row, dict[str, Any]]]:
-  """Yields every row, of light columns, as Python's values by column."""
+  """Yields every row as Python values by column; only for small columns."""
   for group, table in tables(path, names):
     for number, values in enumerate(table.to_pylist()):
       yield Row(path, group, number), values
@@ -197,10 +207,10 @@ def light_rows(
 def read(
   rows: Collection[Row], names: Callable[[pathlib.Path], Collection[str]]
 ) -> Iterator[tuple[Row, dict[str, pa.Scalar]]]:
-  """Yields the rows asked for, in the order of the files, by column.
+  """Yields the requested rows in the order of the files, as scalars by column.
 
   Args:
-    names: the columns to read of a file.
+    names: returns the columns to read from a file.
 
   Raises:
     InputError: a row group is damaged.
@@ -215,14 +225,14 @@ def read(
 def read_group(
   path: pathlib.Path, group: int, numbers: Collection[int], names: Collection[str]
 ) -> Iterator[tuple[int, dict[str, pa.Scalar]]]:
-  """Yields the rows of a row group that are asked for, in their order, by column.
+  """Yields the requested rows of a row group in order, as scalars by column.
 
   Raises:
     InputError: the row group is damaged.
   """
   numbers, first, last = set(numbers), 0, max(numbers)
   with open_file(path) as file:
-    # With more threads the columns of the file are held beside what is decoded.
+    # With threads, encoded columns would stay in memory next to the decoded ones.
     batches = file.iter_batches(
       _BATCH_ROWS, row_groups=[group], columns=list(names), use_threads=False
     )
@@ -237,7 +247,7 @@ def read_group(
 
 
 def damaged(path: pathlib.Path, group: int, error: Exception) -> InputError:
-  """Returns the error to raise for a row group that cannot be read."""
+  """Returns the error to raise for an unreadable row group."""
   reason = ' '.join(str(error).split())
   return InputError(
     f'{path}: row group {group} cannot be read ({reason}); download the file again'

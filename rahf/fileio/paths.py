@@ -1,4 +1,4 @@
-"""Paths given by users, local or in a bucket."""
+"""Resolves paths given by users, local or in a bucket."""
 
 import os
 
@@ -8,20 +8,20 @@ from rahf.errors import InputError
 
 
 def find(path: str | os.PathLike, name: str) -> epath.Path:
-  """Returns a path as etils opens it.
+  """Returns the path, with ~ expanded.
 
   Args:
-    name: of the flag or setting that gives it, for errors.
+    name: of the flag or setting, for errors.
 
   Raises:
-    InputError: it is empty, or of a kind that nobody knows.
+    InputError: it is empty, or has an unknown scheme.
   """
   if not os.fspath(path):
     raise InputError(f'{name} is empty; give a path')
   try:
     return epath.Path(path).expanduser()
-  except KeyError:  # So etils says that it has no such scheme.
+  except KeyError:  # etils raises this for unknown schemes.
     raise InputError(
-      f'{name} = {path}: nothing that can be opened begins like this; give a local '
-      'path, or one in a bucket (gs://…, s3://…)'
+      f'{name} = {path}: unknown kind of URL; give a local path, or one in a bucket '
+      '(gs://…, s3://…)'
     ) from None

@@ -1,10 +1,10 @@
-"""Rows of CSV, TSV and JSON lines files, and the columns that are looked for in them.
+"""Reads CSV, TSV and JSON lines files, and finds their image, prompt and uid columns.
 
-CSV is read strictly: a value with a comma, a quote or a line end is in quotes, and a
-quote in it is doubled. In TSV a quote is a character like any other, and a value has
-neither tabs nor line ends. Two things are written by programs that quote TSV as CSV,
-and are read so: a file whose header is in quotes, and a value that is in quotes and has
-its own quotes doubled.
+CSV is parsed strictly: values with a comma, a quote or a line end must be in quotes,
+with inner quotes doubled. In TSV, quotes are ordinary characters, and values contain
+neither tabs nor line ends. Two exceptions are for programs that quote TSV like CSV: a
+file whose header is in quotes, and a value that is in quotes and has doubled inner
+quotes.
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from rahf.errors import InputError
 from rahf.fileio import strict_json, text_files
 
-# The names that a column may have; the first that is there is taken.
+# The names that a column may have, in order of preference.
 IMAGES = ('image', 'path', 'file_name', 'filename')
 PROMPTS = ('prompt', 'caption')
 UIDS = ('uid', 'id')
@@ -33,14 +33,14 @@ _COMPLETE_FIELD = {
 
 
 def first_column(where: str, known: Sequence[str], names: Sequence[str]) -> str | None:
-  """Returns the first known name that is among the names of the columns, or None.
+  """Returns the first known name that is a column, or None.
 
   Raises:
-    InputError: that column is there twice.
+    InputError: that column occurs twice.
   """
   found = next((name for name in known if name in names), None)
   if found is not None and names.count(found) > 1:
-    raise InputError(f'{where}: the column {found} is there twice; leave one')
+    raise InputError(f'{where}: the column {found} occurs twice; keep only one')
   return found
 
 
@@ -52,7 +52,7 @@ class Delimited:
     self._delimiter = '\t' if path.suffix.lower() == '.tsv' else ','
 
   def header(self) -> list[str]:
-    """Returns the names of the columns, [] of an empty file.
+    """Returns the names of the columns, [] for an empty file.
 
     Raises:
       InputError: it cannot be read.
@@ -60,7 +60,7 @@ class Delimited:
     return next(self._records(), (1, []))[1]
 
   def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields the line in which each row begins, and its values by column.
+    """Yields the number of each row's first line, and its values by column.
 
     Raises:
       InputError: a row has more or fewer values than the header, or a quote is never
@@ -75,39 +75,39 @@ class Delimited:
 
   def _uneven(self, line: int, found: int, expected: int) -> InputError:
     if self._delimiter == '\t':
-      hint = 'in TSV a value has neither tabs nor line ends; CSV has them in quotes'
+      hint = 'TSV values cannot contain tabs or line ends; use CSV with quotes for them'
     elif found > expected:
       hint = 'a value with a comma needs quotes: "a red circle, on blue"'
     else:
-      hint = 'write a comma for each value that is left empty'
+      hint = 'write a comma for each empty value'
     return InputError(
       f'{self._path}, line {line}: {found} value{"s"[: found != 1]}, but {expected} '
       f'column{"s"[: expected != 1]} in the header; {hint}'
     )
 
   def _records(self) -> Iterator[tuple[int, list[str]]]:
-    """Yields every row that is not empty, the header too."""
+    """Yields every non-empty row, including the header."""
     lines = self._lines()
     first = next(lines, None)
     if first is None:
       return
     quoted = self._delimiter == ',' or all(map(_is_quoted, _split(first)))
-    kept: list[str] = []  # The lines of the row that is read, for errors.
+    row_lines: list[str] = []  # The lines of the current row, for errors.
     reader = csv.reader(
-      _keeping(itertools.chain([first], lines), kept),
+      _recording(itertools.chain([first], lines), row_lines),
       delimiter=self._delimiter,
       quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
       strict=True,
     )
     while True:
       line = reader.line_num + 1
-      kept.clear()
+      row_lines.clear()
       try:
         values = next(reader)
       except StopIteration:
         return
       except csv.Error as error:
-        raise self._damaged(line, ''.join(kept), error) from None
+        raise self._damaged(line, ''.join(row_lines), error) from None
       if values:
         yield line, values if quoted else [*map(_unquoted, values)]
 
@@ -119,12 +119,12 @@ class Delimited:
           text_files.check(line)
         except ValueError as error:
           raise InputError(
-            f'{self._path}: cannot be read (line {number}: {error})'
+            f'{self._path} cannot be read (line {number}: {error})'
           ) from None
         yield line
 
   def _damaged(self, line: int, row: str, error: csv.Error) -> InputError:
-    """Returns the error to raise for a row that begins in a line."""
+    """Returns the error to raise for a row that starts in the given line."""
     end, field = 0, _COMPLETE_FIELD[self._delimiter]
     while (found := field.match(row, end)) and found.end() > end:
       end = found.end()
@@ -133,15 +133,15 @@ class Delimited:
     line += len(re.findall('\r\n|\r|\n', row[:end]))
     opened = re.match('[^\r\n]*', row[end:])[0]
     return InputError(
-      f'{self._path}, line {line}: the quote that opens in {opened[:60]!r} has no end; '
-      'close it before the comma or line end, and double the quotes in a value: '
-      '"a ""red"" circle"'
+      f'{self._path}, line {line}: the quote that opens in {opened[:60]!r} is never '
+      'closed; close it before the comma or line end, and double the quotes inside a '
+      'value: "a ""red"" circle"'
     )
 
 
-def _keeping(lines: Iterator[str], kept: list[str]) -> Iterator[str]:
+def _recording(lines: Iterator[str], record: list[str]) -> Iterator[str]:
   for line in lines:
-    kept.append(line)
+    record.append(line)
     yield line
 
 
@@ -154,7 +154,7 @@ def _is_quoted(value: str) -> bool:
 
 
 def _unquoted(value: str) -> str:
-  """Returns a value of a TSV file, without the quotes of a program that adds them."""
+  """Removes the quotes from a TSV value that was quoted like CSV."""
   inner = value[1:-1]
   doubled = '""' in inner and '"' not in inner.replace('""', '')
   return inner.replace('""', '"') if _is_quoted(value) and doubled else value
@@ -163,10 +163,10 @@ def _unquoted(value: str) -> str:
 def json_lines(
   path: os.PathLike, file: BinaryIO | None = None
 ) -> Iterator[tuple[int, str]]:
-  """Yields number and text of each line that is not empty; see `parse_object`.
+  """Yields the number and text of each non-empty line, for `parse_object`.
 
   Args:
-    file: what is read, if it is not the local file at that path.
+    file: the stream to read; None opens the local file at that path.
 
   Raises:
     InputError: the file is a Git LFS pointer.
@@ -178,16 +178,16 @@ def json_lines(
 
 
 def parse_object(line: str) -> dict[str, Any]:
-  """Returns the object in a line; NaN, which JSON lacks, becomes NaN.
+  """Parses a line as a JSON object; NaN, though not valid JSON, is accepted.
 
   Raises:
-    ValueError: it is not one; says why.
+    ValueError: it is not a JSON object.
   """
   text_files.check(line)
   try:
     values = strict_json.parse(line, constants=True)
   except json.JSONDecodeError as error:
-    # It counts lines of its own.
+    # The error's own message has a misleading line number.
     reason = f'{error.msg} at character {error.pos + 1}'
     raise ValueError(f'not JSON ({reason})') from None
   if not isinstance(values, dict):
@@ -196,12 +196,12 @@ def parse_object(line: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-  """Returns a value for an error, NaN as JSON and pandas write it."""
+  """Formats a value for an error message, NaN as in JSON and pandas."""
   return 'NaN' if isinstance(value, float) and value != value else f'{value!r:.80}'
 
 
 def check_pyarrow() -> None:
-  """Raises InputError if parquet files can be neither read nor written."""
+  """Raises InputError if pyarrow, which parquet needs, is not installed."""
   try:
     import pyarrow.parquet  # noqa: F401
   except ModuleNotFoundError:

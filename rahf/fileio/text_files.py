@@ -1,4 +1,4 @@
-"""Reads text that other programs wrote: UTF-8, with or without a byte order mark."""
+"""Decodes text files: UTF-8, with or without a byte order mark."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from rahf.fileio import lfs_pointer
 
-# What bytes that are not UTF-8 become under `surrogateescape`.
+# `surrogateescape` maps bytes that are not UTF-8 to these.
 _UNDECODED = re.compile('[\udc80-\udcff]')
 _UTF_16_MARKS = ('\udcff\udcfe', '\udcfe\udcff')
 
@@ -17,7 +17,7 @@ def decode(data: bytes) -> str:
   """Returns the text, without a byte order mark.
 
   Raises:
-    ValueError: it is not UTF-8, or a Git LFS pointer; says what to do.
+    ValueError: it is not UTF-8, or is a Git LFS pointer.
   """
   if lfs_pointer.is_pointer(data):
     raise ValueError('it is a Git LFS pointer: run `git lfs pull` in its clone')
@@ -27,17 +27,17 @@ def decode(data: bytes) -> str:
 
 
 def check(text: str) -> None:
-  """Checks text that was decoded with `surrogateescape`, or elsewhere.
+  """Checks decoded text, including text decoded with `surrogateescape`.
 
-  UTF-16 without a byte order mark can be valid UTF-8, but with many NULs.
+  UTF-16 without a byte order mark can be valid UTF-8, but contains many NULs.
 
   Raises:
-    ValueError: it is not UTF-8; says what to do.
+    ValueError: it is not UTF-8.
   """
   if text.startswith(_UTF_16_MARKS):
     raise ValueError('it is UTF-16; save it as UTF-8')
   if '\0' in text:
-    raise ValueError('it has NUL characters, as UTF-16 text has; save it as UTF-8')
+    raise ValueError('it has NUL characters, as in UTF-16; save it as UTF-8')
   if found := _UNDECODED.search(text):
     byte = ord(found[0]) - 0xDC00
     raise ValueError(
@@ -47,14 +47,13 @@ def check(text: str) -> None:
 
 
 def lines(file: BinaryIO, path: str | os.PathLike, *, newline: str) -> Iterator[str]:
-  """Yields the lines of a file, not yet checked, each with its end.
+  """Yields the lines of a file, unchecked, including line ends.
 
   Args:
     file: opened at its start.
     path: names it in the error.
-    newline: as of `open`: a newline character alone, or '' for any line end. Other
-      characters that Python's `splitlines` takes for line ends, such as U+2028, are
-      part of a line.
+    newline: as for `open`: a newline character only, or '' for any line end. Other line
+      ends of `str.splitlines`, such as U+2028, are part of a line.
 
   Raises:
     InputError: the file is a Git LFS pointer.

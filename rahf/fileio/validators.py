@@ -1,6 +1,6 @@
-"""Validators of settings: each returns what is wrong with a value, or None.
+"""Validators of settings: each returns the problem with a value, or None.
 
-A rule completes 'config.x = value …', as in 'must be at least 1'.
+A problem completes 'config.x = value …', as in 'must be at least 1'.
 """
 
 import difflib
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Rule = Callable[[Any], str | None]
-# Devices count in 32 bits.
+# Devices use 32-bit integers.
 INT32_MAX = 2**31 - 1
 
 
 def whole(low: int, high: int = INT32_MAX) -> Rule:
-  """A whole number from `low` to `high`."""
+  """An integer from `low` to `high`."""
 
   def check(value: Any) -> str | None:
     if not isinstance(value, int) or isinstance(value, bool):
@@ -38,12 +38,12 @@ def real(low: float, high: float = math.inf) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-  """What the rule says, or None."""
+  """None, or a valid value of another rule."""
   return lambda value: None if value is None else rule(value)
 
 
 def one_of(choices: tuple[str, ...]) -> Rule:
-  """One of some words."""
+  """One of the given strings."""
 
   def check(value: Any) -> str | None:
     if value in choices:
@@ -57,7 +57,7 @@ def one_of(choices: tuple[str, ...]) -> Rule:
 
 
 def sequence(rule: Rule, example: str, least: int = 0) -> Rule:
-  """At least so many of what another rule is for."""
+  """A sequence of at least `least` valid values of another rule."""
 
   def check(value: Any) -> str | None:
     if not isinstance(value, tuple | list) or len(value) < least:
@@ -69,7 +69,7 @@ def sequence(rule: Rule, example: str, least: int = 0) -> Rule:
 
 
 def pair(first: Rule, second: Rule) -> Rule:
-  """Two values."""
+  """A pair of values, each with its own rule."""
 
   def check(value: Any) -> str | None:
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -80,7 +80,7 @@ def pair(first: Rule, second: Rule) -> Rule:
 
 
 def mapping(rule: Rule) -> Rule:
-  """Names, and behind each what another rule is for."""
+  """A mapping whose values are valid for another rule."""
 
   def check(value: Any) -> str | None:
     if not isinstance(value, Mapping):
@@ -91,7 +91,7 @@ def mapping(rule: Rule) -> Rule:
 
 
 def fields(**named: Rule) -> Rule:
-  """These names, and behind each what its rule is for."""
+  """A mapping with exactly these names, each with its own rule."""
 
   def check(value: Any) -> str | None:
     if not isinstance(value, Mapping) or value.keys() != named.keys():
@@ -110,7 +110,7 @@ def text(value: Any) -> str | None:
   """Text, such as a path."""
   if not isinstance(value, str):
     return 'must be text'
-  return 'holds a zero byte, which no path may' if '\0' in value else None
+  return 'contains a NUL character, which paths cannot' if '\0' in value else None
 
 
 def pattern(value: Any) -> str | None:
@@ -119,7 +119,7 @@ def pattern(value: Any) -> str | None:
     re.compile(value)
   except (re.error, TypeError, RecursionError, OverflowError) as error:
     return f'is not a regular expression ({error})'
-  return None if isinstance(value, str) else 'is not a regular expression of text'
+  return None if isinstance(value, str) else 'is not a text regular expression'
 
 
 def _limit(value: float, low: float, high: float) -> str | None:

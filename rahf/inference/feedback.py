@@ -1,4 +1,4 @@
-"""What a model predicts for one image: scores, heatmaps and words, and their pictures.
+"""The feedback for one image: scores, heatmaps and misaligned words.
 
 Axis letters: H W size of an image, S that of the model.
 """
@@ -22,20 +22,20 @@ from rahf.metrics.saliency import resize_map
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Feedback:
-  """What a model says of one image and its prompt.
+  """A model's feedback for one image and its prompt.
 
   Attributes:
-    prompt: as it was given.
-    size: height and width of the image, pixels.
+    prompt: the prompt as it was given.
+    size: height and width of the image in pixels.
     scores: by name, in [0, 1], higher is better: plausibility, alignment, aesthetics,
       overall.
     keywords: the words of the prompt in order, each with the probability in [0, 1] that
-      the image misses it, higher is worse; NaN for a word after the cut. Words end at
-      white space of any kind and at , . ? ! " : ; so that none holds any of these.
-    threshold: of these probabilities, above which a word counts as misaligned.
+      the image misses it; higher is worse. NaN for a word after the cut. Words end at
+      any white space and at , . ? ! " : ; which belong to no word.
+    threshold: a word with a higher probability counts as misaligned.
     truncated: whether the prompt was too long and its end was not read.
     small_maps: the heatmaps by name, at the model's size.
-    image: as it was given, for `overlay`.
+    image: the image as it was given, for `overlay`.
   """
 
   prompt: str
@@ -61,15 +61,15 @@ class Feedback:
     return [word for word, p in self.keywords if p > self.threshold]
 
   def overlay(self, name: str) -> Image.Image:
-    """Returns the image in grey with a heatmap over it; its colours run from 0 to 1.
+    """Returns the image in grey under a heatmap, whose colours range from 0 to 1.
 
-    A path that was given is read again.
+    An image that was given as a path is read again.
 
     Args:
       name: of the map, 'implausibility' or 'misalignment'.
 
     Raises:
-      InputError: there is no such map, or the file is no longer there.
+      InputError: there is no such map, or the file no longer exists.
     """
     if name not in self.small_maps:
       raise InputError(f'{name!r} is not a map; there are {", ".join(self.small_maps)}')
@@ -77,11 +77,11 @@ class Feedback:
     return Image.fromarray(overlay(pixels, self.heatmaps[name]))
 
   def to_dict(self, *, maps: bool = False) -> dict[str, Any]:
-    """Returns what JSON can hold; a NaN is None.
+    """Returns a dict for JSON, with None for NaN.
 
     Args:
-      maps: also the heatmaps, at the image's own size, as base64 of grey PNG files in
-        which 255 is 1.
+      maps: whether to include the heatmaps, at the image's own size, as base64 of grey
+        PNG files in which 255 stands for 1.
     """
     found = {
       'prompt': self.prompt,

@@ -1,4 +1,4 @@
-"""The inference step as one `jax.export` file, for use without this code."""
+"""Exports the inference step to one `jax.export` file, for use without this code."""
 
 from typing import Any
 
@@ -15,29 +15,31 @@ from rahf.inference.model_directory import PROGRAM, Description
 from rahf.inference.step import Infer
 
 PLATFORMS = ('cpu', 'tpu', 'cuda')
-# Rows of the comparison; any would do but the one that was traced.
+# Rows of the batch with which the exported program is compared.
 ROWS = 3
-# Of outputs in [0, 1]: the same program but for its compilation.
+# For outputs in [0, 1]; only the compilation differs.
 TOLERANCE = {'float32': 1e-5, 'bfloat16': 2e-2}
 
 
 def write(
   path: epath.Path, description: Description, params: Any, infer: Infer
 ) -> float:
-  """Writes the step for all of PLATFORMS and any batch size, reloads and compares it.
+  """Exports the step for all of PLATFORMS and any batch size; reloads and compares it.
 
   Args:
-    infer: takes (params, pixels, text, word_end), see `inference.from_pixels`.
+    infer: from (params, pixels, text, word_end); see `step.from_pixels`.
 
   Returns:
-    The largest difference from the step itself, on the platform that is here.
+    The largest difference from the step itself, on the current platform.
 
   Raises:
     RuntimeError: the outputs differ by more than rounding.
   """
 
   def step(params: Any, *inputs: jax.Array) -> dict[str, jax.Array]:
-    return infer(params, *inputs)._asdict()  # Types of ours cannot be stored.
+    # A plain dict, since an export cannot store our own types.
+    outputs = infer(params, *inputs)._asdict()
+    return {name: array for name, array in outputs.items() if array is not None}
 
   (rows,) = export.symbolic_shape('rows')
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
@@ -52,10 +54,10 @@ def write(
   difference = max(
     float(jnp.abs(found[name] - expected[name]).max()) for name in expected
   )
-  # Not the other way round: a NaN differs too.
+  # `not <=` rather than `>`, so that NaN counts as a difference.
   if not difference <= TOLERANCE[description.model.dtype]:
     raise RuntimeError(
-      f'{path}: what was exported differs from the model by {difference:.3g}'
+      f'{path}: the exported program differs from the model by {difference:.3g}'
     )
   return difference
 
@@ -64,7 +66,7 @@ def read(folder: epath.Path, description: Description) -> export.Exported:
   """Opens the program of a model directory; `.call` runs it.
 
   Raises:
-    InputError: there is none, or it has changed since it was exported.
+    InputError: the file is missing, or has changed since it was exported.
   """
   path = folder / PROGRAM
   if not path.exists():
@@ -93,7 +95,7 @@ def input_shapes(
 
 
 def random_inputs(description: Description) -> tuple[np.ndarray, ...]:
-  """Returns pixels, text and word_end of some rows."""
+  """Returns random pixels, text and word_end of ROWS rows."""
   random = np.random.default_rng(0)
   pixels, text, word_end = input_shapes(description, ROWS)
   tokens = random.integers(3, description.model.t5.vocab_size, text.shape, np.int32)

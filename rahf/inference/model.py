@@ -8,7 +8,7 @@
 Scores are in [0, 1], higher is better: plausibility, alignment, aesthetics, overall.
 Maps are in [0, 1], higher is worse: implausibility, misalignment. Keywords are words of
 the prompt with the probability in [0, 1] that the image misses them, higher is worse;
-words end at white space of any kind and at , . ? ! " : ;
+words end at any white space and at , . ? ! " : ;
 
 Axis letters: B batch, L tokens, H W size of an image, S that of the model.
 """
@@ -35,8 +35,8 @@ from rahf.errors import InputError
 from rahf.inference import model_directory, model_files
 from rahf.inference.feedback import Feedback
 from rahf.inference.model_directory import Description
-from rahf.inference.step import ANY_THRESHOLD, Inference, from_pixels, make_infer
-from rahf.models.rahf import DTYPES, RAHF
+from rahf.inference.step import ANY_THRESHOLD, from_pixels, make_infer
+from rahf.models.rahf import DTYPES, RAHF, Outputs
 from rahf.runtime import accelerator
 
 
@@ -47,23 +47,22 @@ def load(
   dtype: str | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> 'Model':
-  """Opens a model directory, which `--mode=export` wrote; reads all parameters.
+  """Loads a model from a model directory, which `--mode=export` writes.
 
   Nothing in it is run as code, and TensorFlow is not needed.
 
   Args:
     path: of a local directory, or of one in a bucket (gs://…, s3://…), for which the
       client that etils.epath asks for must be installed.
-    batch_size: images that are computed together at most. Fewer are filled up to a
-      quarter of it, a sixteenth and so on, or 1; each of these sizes is compiled once.
-    dtype: of the computation, 'float32' or 'bfloat16'; None is that of training.
-    devices: over which batches are split, None for the first of this process.
+    batch_size: the largest number of images computed together. Smaller batches are
+      padded to a quarter of it, a sixteenth and so on, or 1. Each size compiles once.
+    dtype: compute dtype, 'float32' or 'bfloat16'; None for that of training.
+    devices: to split batches over; None for the first device of this process.
 
   Raises:
-    InputError: there is no such directory, or it is damaged (its files are compared
-      with their SHA-256), or was written by a version that this one cannot read; or
-      JAX was installed or set to use a GPU or TPU, finds none, and no devices are
-      given. It says what to do.
+    InputError: there is no such directory, it is damaged (its files are compared with
+      their SHA-256), or this version cannot read it; or JAX was installed or set to use
+      a GPU or TPU, finds none, and no devices are given.
     OSError: the GPU or TPU cannot be used now.
   """
   if devices is None:
@@ -81,12 +80,11 @@ def load(
 
 
 class Example(NamedTuple):
-  """One image and its prompt, made ready on the host.
+  """One image and its prompt, preprocessed on the host.
 
   Attributes:
-    image: as it was given.
-    prompt: as it was given.
-    height, width: of the image, pixels.
+    image, prompt: as they were given.
+    height, width: of the image in pixels.
     pixels: RGB, at the model's size.
     row: the prompt's tokens.
   """
@@ -100,15 +98,15 @@ class Example(NamedTuple):
 
 
 class Model:
-  """A trained model, in the memory of its devices.
+  """A trained model with its parameters on the devices.
 
   Attributes:
-    description: what its directory says of it.
-    params: its parameters, on the devices.
-    tokenizer: of its prompts.
-    devices: over which batches are split.
+    description: the contents of model.json.
+    params: the parameters, on the devices.
+    tokenizer: for the prompts.
+    devices: that batches are split over.
     infer: the step as a pure function of (params, image in [-1, 1], text, word_end),
-      not compiled (`inference.make_infer`).
+      not compiled (`step.make_infer`).
     buckets: the batch sizes that are compiled, ascending.
   """
 
@@ -147,17 +145,17 @@ class Model:
     """Scores images, each with the prompt that it was made from.
 
     Args:
-      images: one, or a list. An image is a path, bytes of a PNG, JPEG or WEBP file, a
-        PIL image, or an array of NumPy, JAX or PyTorch, [H, W, 3], uint8 or floats in
-        [0, 1]; an array [N, H, W, 3] is N images. Kinds and sizes may be mixed.
-      prompts: one for each image, in their order, or one for all.
+      images: one image or a list. An image is a path, the bytes of a PNG, JPEG or WEBP
+        file, a PIL image, or an array of NumPy, JAX or PyTorch, [H, W, 3], uint8 or
+        floats in [0, 1]; an array [N, H, W, 3] is N images. Kinds and sizes may differ.
+      prompts: one for each image, in the same order, or one for all.
 
     Returns:
-      Feedback in the order of the images, a list also for a single one. Each holds its
-      maps at the model's size: score many thousand images in parts.
+      Feedback in the order of the images; a list even for a single image. Each holds
+      its maps at the model's size, so score many thousands of images in parts.
 
     Raises:
-      InputError: an image cannot be read or a prompt is missing; says which.
+      InputError: an image cannot be read or a prompt is missing.
     """
     given = inputs.split_images(images)
     prompts = one_each(prompts, len(given))
@@ -173,7 +171,7 @@ class Model:
       parts = _parts(range(len(given)), self.buckets[-1])
       ahead = pool.map(prepare, next(parts, ()))
       while ready := list(ahead):
-        # Threads work on the next batch while the device works on this one.
+        # Threads prepare the next batch while the device works on this one.
         ahead = pool.map(prepare, next(parts, ()))
         found += self.score_examples(ready)
     return found
@@ -181,7 +179,7 @@ class Model:
   def prepare(self, image: Any, prompt: str) -> Example:
     """Decodes and scales one image as in training, and tokenises its prompt.
 
-    Threads may do so at once.
+    Thread-safe.
 
     Raises:
       InputError: the image cannot be read, or the prompt is missing.
@@ -192,10 +190,10 @@ class Model:
     return Example(image, prompt, *pixels.shape[:2], scaled, row)
 
   def encode(self, prompt: str) -> PromptRow:
-    """Tokenises one prompt, to the text and word_end that `infer` takes.
+    """Tokenises one prompt to the `text` and `word_end` that `infer` takes.
 
     Raises:
-      InputError: the prompt is missing, or no valid Unicode.
+      InputError: the prompt is missing, or is not valid Unicode.
     """
     if not isinstance(prompt, str) or not prompt.strip():
       raise InputError(
@@ -228,15 +226,15 @@ class Model:
     return np.resize(np.arange(count), bucket)
 
   def score_examples(self, examples: Sequence[Example]) -> list[Feedback]:
-    """Scores what `prepare` returned, in any number."""
+    """Scores any number of examples that `prepare` returned."""
     return [
       self._feedback(example, found)
       for batch in _parts(examples, self.buckets[-1])
       for example, found in zip(batch, self._run(batch), strict=False)
     ]
 
-  def _run(self, examples: Sequence[Example]) -> Iterator[Inference]:
-    """Yields what the model says of each row, padding included."""
+  def _run(self, examples: Sequence[Example]) -> Iterator[Outputs]:
+    """Yields the outputs of each row, without the batch axis, padding included."""
     filled = [examples[row] for row in self.fill(len(examples))]
     batch = (
       np.stack([example.pixels for example in filled]),
@@ -244,9 +242,13 @@ class Model:
       np.stack([example.row.word_end for example in filled]),
     )
     found = self._infer_pixels(self.params, *jax.device_put(batch, self._split))
-    return (Inference(*row) for row in zip(*jax.device_get(found), strict=True))
+    found = jax.device_get(found)
+    return (
+      jax.tree.map(lambda array, row=row: array[row], found)
+      for row in range(len(filled))
+    )
 
-  def _feedback(self, example: Example, found: Inference) -> Feedback:
+  def _feedback(self, example: Example, found: Outputs) -> Feedback:
     spans = label_words.word_spans(example.prompt)
     judged = self._judged(example.row, found.p_misaligned)
     threshold = self.description.threshold
@@ -266,9 +268,9 @@ class Model:
     )
 
   def _judged(self, row: PromptRow, p: Float[np.ndarray, 'L']) -> list[float]:
-    """Returns p of each word, NaN for those after a cut.
+    """Returns p of each word, NaN for words after a cut.
 
-    The decoder that sees the marks it makes may have no room left for the last words.
+    The sequential decoder also has no room for the last words if it makes many marks.
     """
     room, mark = math.inf, 0
     if self.description.decoder != 'parallel':
@@ -282,14 +284,14 @@ class Model:
 
 
 def one_each(prompts: Any, count: int) -> list[Any]:
-  """Returns a prompt for each of `count` images, of a list, or of one for all.
+  """Returns a list of `count` prompts, given one for each image or one for all.
 
   Raises:
-    InputError: these are not as many, have no order, or are not prompts.
+    InputError: their number differs, they have no order, or they are not prompts.
   """
   if isinstance(prompts, str | None):
     return [prompts] * count
-  # One more shows that there are too many, of an endless generator too.
+  # One more shows that there are too many, even in an endless generator.
   found = as_list(prompts, count + 1)
   if len(found) != count:
     number = len(prompts) if isinstance(prompts, Sized) else len(found)
@@ -302,10 +304,10 @@ def one_each(prompts: Any, count: int) -> list[Any]:
 
 
 def as_list(prompts: Any, most: int | None = None) -> list[Any]:
-  """Returns prompts as a list, of `most` at most; what they are is not checked.
+  """Returns the first `most` prompts as a list, without checking each of them.
 
   Raises:
-    InputError: they have no order, or are not a sequence of strings at all.
+    InputError: they have no order, or are not a sequence.
   """
   if isinstance(prompts, Set | Mapping):
     raise InputError(
@@ -326,7 +328,7 @@ def as_list(prompts: Any, most: int | None = None) -> list[Any]:
 
 
 def _parts(items: Sequence, size: int) -> Iterator[Sequence]:
-  """Cuts a sequence into parts of this size, the last perhaps smaller."""
+  """Splits a sequence into parts of this size; the last may be smaller."""
   return (items[start : start + size] for start in range(0, len(items), size))
 
 

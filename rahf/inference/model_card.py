@@ -1,4 +1,4 @@
-"""The model card of a model directory: what it is, how to use it, how good it is."""
+"""Writes the model card of a model directory: use, outputs, metrics, limits."""
 
 import math
 
@@ -38,17 +38,17 @@ FILES = """## Files
 
 `model.json` describes everything, `model.safetensors` and `params/` (Orbax) hold the
 same parameters, `tokenizer.model` is SentencePiece's. `model.json` has the SHA-256 of
-all others but this one, and `rahf.load` compares what it reads. Nothing here is run as
-code. The directory refers to nothing outside and can be moved."""
+all files but this one, and `rahf.load` compares the files that it reads. Nothing here
+is run as code. The directory does not refer to other files and can be moved."""
 PROGRAM_NOTE = """`program.jaxexport` is the inference step for cpu, tpu and cuda, of
 any batch size: `jax.export.deserialize(bytes).call(params, pixels, text, word_end)`."""
 
 
 def model_card(description: Description, *, program: bool = False) -> str:
-  """Returns Markdown.
+  """Returns the model card in Markdown.
 
   Args:
-    program: whether there is `program.jaxexport`.
+    program: whether the directory has `program.jaxexport`.
   """
   sections = [
     ABOUT,
@@ -125,7 +125,7 @@ def _number(value: float | None) -> str:
 
 
 def _origin(description: Description) -> str:
-  """Says what it was trained on and started from; `weights` alone if it was not."""
+  """Describes training data and initial weights; only weights if it was not trained."""
   if not description.data:
     return description.weights
   total = sum(one['weight'] for one in description.data.values())
@@ -141,12 +141,11 @@ def _limits(description: Description) -> str:
   size, length = description.model.image_size, description.text_length
   cut = '`.truncated` says that the end was cut.'
   if description.joined_words:
-    cut += ' Its words alone are read, without punctuation, as in training.'
+    cut += ' Only its words are read, without punctuation, as in training.'
   return f"""## Limits
 
-- Images are scaled to {size} x {size} px whatever their shape; what is lost then is not
-  seen.
+- Images are scaled to {size} x {size} px whatever their shape; finer detail is lost.
 - Of a prompt {length - 1} tokens are read; {cut}
-- It repeats the opinions of the annotators of its data, on the generators that made its
-  images. On other images scores may rank well and yet be too high or too low.
+- It reproduces the opinions of the annotators of its data, on images of particular
+  generators. On other images scores may rank well and yet be too high or too low.
 - It was not made to find unsafe images or text, or to judge people."""

@@ -1,4 +1,4 @@
-"""A model directory: everything that scoring needs, and nothing that can run code.
+"""A model directory: everything that scoring needs, and nothing that is run as code.
 
   model.json          format, architecture, preprocessing, outputs, data, metrics, and
                       the size and SHA-256 of every other file but the card
@@ -6,10 +6,10 @@
   params/             the same for Orbax
   tokenizer.model     SentencePiece
   README.md           model card
+  program.jaxexport   the inference step, optional
 
-It refers to nothing outside and can be moved. `program.jaxexport` is there by option.
-Whoever reads a file compares it with its SHA-256, if model.json has any: versions
-before did not write them.
+It does not refer to other files and can be moved. Files are compared with their SHA-256
+when they are read; older versions wrote a model.json without them.
 """
 
 import dataclasses
@@ -35,17 +35,17 @@ from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.rahf_torch import TASKS as TORCH_TASKS
 from rahf.version import __version__
 
-# Counted up where older code could no longer read a directory rightly: in 2, prompts
+# The format is raised where older code would read a directory wrongly: in 2, prompts
 # may be read as joined words. What older code can read is still written as 1.
 FORMAT, JOINED_WORDS_FORMAT = 1, 2
 DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
 TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
 SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
-# How the text of a prompt is made; whether of its words alone.
+# How a prompt is read, by its name in model.json: whether as joined words.
 PROMPTS = {'as written': False, 'its words, joined by single spaces': True}
-# The field of model.json with the SHA-256 of all others.
+# The field of model.json with the SHA-256 of all other fields.
 SEAL = 'sha256'
-# Of a description's fields, the architecture excepted.
+# Valid values of a description's fields, except the architecture.
 RULES: dict[str, validators.Rule] = {
   'step': validators.whole(0),
   **dict.fromkeys(('text_length', 'target_length'), validators.whole(1, 2**14)),
@@ -66,20 +66,20 @@ _FILE = validators.fields(bytes=validators.whole(0, 2**63), sha256=validators.te
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What model.json says of a model.
+  """The contents of model.json.
 
   Attributes:
-    model: its sizes.
-    step: of training.
+    model: the architecture.
+    step: the training step.
     text_length, target_length: tokens of a text, and of the prompt with its marks.
     decoder: of keywords, as `config.keywords.decoder`.
-    threshold: a word is misaligned above it; chosen on `threshold_split`. None where
-      no evaluation has left one.
-    data: what it was trained on, by name: weight, and terms as far as known.
-    weights: what training started from: paths and terms, in words.
+    threshold: a word with a higher probability is misaligned; chosen on
+      `threshold_split`. None if no evaluation has chosen one.
+    data: data sets of training by name: weight, and terms as far as known.
+    weights: paths and terms of the weights that training started from, as text.
     metrics: of this step, by split and name; see `rahf/evaluation/samples.py`.
-    version: of rahf, that wrote the directory.
-    tasks: what stands in front of the prompt in each of its texts; None for rahf's own.
+    version: the version of rahf that wrote the directory.
+    tasks: the string before the prompt in each text; None for rahf's own.
     joined_words: whether the prompt is read without punctuation, as its words joined
       by single spaces.
     files: digests of the other files; empty if an older version wrote the directory.
@@ -104,9 +104,9 @@ class Description:
 
   @property
   def fingerprint(self) -> str:
-    """SHA-256 of all that results depend on; '' if an older version left no digests.
+    """SHA-256 of everything that results depend on; '' without digests of the files.
 
-    Exported again, a checkpoint has the same one.
+    Stays the same if a checkpoint is exported again.
     """
     if not self.files:
       return ''
@@ -115,7 +115,7 @@ class Description:
 
 
 def to_json(description: Description) -> str:
-  """Returns model.json, complete for readers without this code."""
+  """Returns the text of model.json, complete for readers without this code."""
   config = dataclasses.asdict(description)
   model = config.pop('model')
   variant, joined = model['variant'], config.pop('joined_words')
@@ -163,7 +163,7 @@ def _sealed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sha256(settings: Any) -> str:
-  """Returns the same for the same values, however JSON spells them."""
+  """Returns a digest of the values, independent of how JSON spells them."""
   return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -176,10 +176,10 @@ def _outputs(
 
 
 def find(path: str | os.PathLike) -> epath.Path:
-  """Returns where a model directory is.
+  """Returns the path of a model directory.
 
   Raises:
-    InputError: there is none, or it cannot be reached; says what there is.
+    InputError: there is no model directory, or it cannot be reached.
   """
   if not isinstance(path, str | os.PathLike):
     raise InputError(f'{path!r} is not the path of a model directory; give {SUPPORTED}')
@@ -189,7 +189,7 @@ def find(path: str | os.PathLike) -> epath.Path:
   folder = epath.Path(path).expanduser()
   try:
     found = (folder / DESCRIPTION).exists()
-  except Exception as error:  # Each client of a bucket has errors of its own.
+  except Exception as error:  # Each bucket client has its own errors.
     if '://' not in name:
       raise
     raise InputError(f'{name} cannot be reached: {error}') from error
@@ -215,8 +215,8 @@ def read_description(folder: epath.Path) -> Description:
   """Reads model.json.
 
   Raises:
-    InputError: it is damaged or was changed, is of another format, or names settings
-      or outputs that this version does not have.
+    InputError: it is damaged, was changed, has another format, or names settings or
+      outputs that this version does not have.
   """
   path = folder / DESCRIPTION
   try:
@@ -263,7 +263,7 @@ def _read_files(settings: dict[str, Any]) -> dict[str, Digest]:
 
 
 def _check_seal(path: epath.Path, settings: dict[str, Any]) -> None:
-  """Raises InputError if a value is not the one that was written."""
+  """Raises InputError if a value has changed since model.json was written."""
   seal = settings.pop(SEAL, None)
   if seal not in (None, _sha256(settings)):
     raise InputError(
@@ -287,7 +287,7 @@ def check_format(path: epath.Path, found: Any, version: Any) -> None:
 
 
 def _read_architecture(path: epath.Path, settings: dict) -> RAHFConfig:
-  """Returns the sizes; a field that was not there yet has its default."""
+  """Returns the architecture; fields that older versions did not have get defaults."""
   config = config_lib.default_config()
   unknown = _unknown(config.model.to_dict(), settings)
   if unknown:
@@ -315,7 +315,7 @@ def _unknown(known: dict, given: dict, prefix: str = '') -> str:
 
 
 def _check_meaning(path: epath.Path, settings: dict, model: RAHFConfig) -> None:
-  """Checks that scores, maps and texts mean what this code takes them for."""
+  """Raises InputError unless scores, maps and decoder are those of this version."""
   outputs = settings['outputs']
   for what, found, here in (
     ('scores', [one['name'] for one in outputs['scores']], schema.SCORES),

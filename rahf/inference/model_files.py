@@ -1,4 +1,4 @@
-"""Reads and writes the files beside model.json: parameters and tokenizer."""
+"""Reads and writes parameters and tokenizer of a model directory."""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def read_tokenizer(folder: epath.Path, description: Description) -> Tokenizer:
   """Opens the directory's tokenizer.
 
   Raises:
-    InputError: it cannot be read or has changed, or has more pieces than the model.
+    InputError: it cannot be read, has changed, or has more pieces than the model.
   """
   path = folder / TOKENIZER
   try:
@@ -42,22 +42,22 @@ def read_tokenizer(folder: epath.Path, description: Description) -> Tokenizer:
 
 
 def write_params(path: epath.Path, params: Any) -> None:
-  """Writes nested arrays of NumPy, of any strides."""
+  """Writes a tree of NumPy arrays as safetensors."""
   arrays = {
     name: np.asarray(array, order='C') for name, array in by_path(params).items()
   }
   if '://' in os.fspath(path):
     path.write_bytes(safetensors.numpy.save(arrays))
-  else:  # Straight from their memory.
+  else:  # Without a copy in memory.
     safetensors.numpy.save_file(arrays, path)
 
 
 def read_params(folder: epath.Path, description: Description) -> dict[str, Any]:
-  """Reads all parameters, one array after the other, as arrays of NumPy.
+  """Reads all parameters as a tree of NumPy arrays.
 
   Raises:
-    InputError: the file is missing or damaged or has changed, or names, shapes or
-      dtypes are not those of the model; says which.
+    InputError: the file is missing, damaged or has changed, or its names, shapes or
+      dtypes are not those of the model.
   """
   path = folder / WEIGHTS
   if not path.exists():
@@ -101,5 +101,5 @@ def _check_arrays(
 
 
 def _dtype_name(dtype: np.dtype) -> str:
-  """Returns what safetensors calls a dtype of floats."""
+  """Returns the name of a float dtype in safetensors."""
   return f'F{8 * np.dtype(dtype).itemsize}'

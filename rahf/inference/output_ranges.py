@@ -1,14 +1,14 @@
-"""Meaning, range and direction of each output, in words for people."""
+"""Meaning, range and direction of each output, as text for people."""
 
 from typing import Any, NamedTuple
 
 
 class Scale(NamedTuple):
-  """The numbers of one kind of output.
+  """Range and direction of one kind of output.
 
   Attributes:
-    range: the lowest and the highest.
-    direction: which end is the better one.
+    range: lowest and highest value.
+    direction: which end is better.
   """
 
   range: tuple[float, float]
@@ -29,7 +29,7 @@ class Scale(NamedTuple):
 SCORE = Scale((0.0, 1.0), 'higher is better')
 MAP = Scale((0.0, 1.0), 'higher is worse')
 KEYWORD = Scale((0.0, 1.0), 'higher is worse')
-# One line below results.
+# The line below results.
 RANGES = f'Scores are from {SCORE}; maps from {MAP}; p_misaligned from {KEYWORD}'
 
 SCORES = {

@@ -1,14 +1,13 @@
-"""The folder that `--mode=infer` writes; kills and other jobs do not damage it.
+"""The folder that `--mode=infer` writes; safe from kills and concurrent jobs.
 
-  manifest.json       what made it; at the end the number of rows, and of those with an
-                      error
-  results.jsonl       or results.parquet: a row an image, in the order of the input
+  manifest.json       settings; at the end the number of rows, and of rows with an error
+  results.jsonl       or results.parquet: a row for each image, in the input's order
   maps/00000/…        heatmaps, by option, in a folder for each part
-  parts/00000.jsonl   rows that are done; they become the results and are removed
-  .lock               held by the job that is at work
+  parts/00000.jsonl   finished rows; they become the results and are removed
+  .lock               held by the running job
 
-A part is there as soon as it has its name, complete. Names are made of numbers, and of
-letters of the uid: nothing of an input can lead outside.
+A part gets its name once it is complete. Names consist of numbers and of letters of the
+uid, so that no input can lead outside the folder.
 """
 
 import dataclasses
@@ -29,19 +28,19 @@ from rahf.version import __version__
 
 MANIFEST = 'manifest.json'
 FORMATS = ('jsonl', 'parquet')
-# What a kill loses at most, for each process.
+# The most rows that a kill loses, for each process.
 PART_ROWS = 128
 _POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What results depend on; an output folder is of one of them.
+  """What results depend on; equal for all results of an output folder.
 
   Attributes:
     model, input: digests.
-    rows: of the input.
-    maps, format: as of `infer.Job`.
+    rows: number of rows of the input.
+    maps, format: as in `infer.Job`.
     rahf: the version.
   """
 
@@ -57,10 +56,10 @@ class Output:
   """An output folder, opened by one of the processes that share the work.
 
   Attributes:
-    folder: where it is.
-    part_rows: rows of a part, the last perhaps excepted.
-    parts: how many there are.
-    summary: rows and errors, once all is done; else None.
+    folder: its path.
+    part_rows: rows of a part; the last part may have fewer.
+    parts: number of parts.
+    summary: rows and errors once everything is done, else None.
   """
 
   def __init__(
@@ -72,15 +71,15 @@ class Output:
     part_rows: int = PART_ROWS,
     first: bool = True,
   ):
-    """Continues in the folder; begins it if there is no manifest.
+    """Opens the folder to continue it; begins it if there is no manifest.
 
     Args:
-      about: what else the manifest tells people.
-      part_rows: for a new folder; an older one keeps its own.
-      first: whether this is the process that begins it and has locked it; others wait.
+      about: more entries of the manifest, for people.
+      part_rows: for a new folder; an existing one keeps its own.
+      first: whether this process has locked the folder and begins it; others wait.
 
     Raises:
-      InputError: there are results of other settings, or their file is gone.
+      InputError: it has results of other settings, or their file is gone.
     """
     self.folder, self._settings = folder, settings
     self._parts = folder / 'parts'
@@ -93,7 +92,7 @@ class Output:
     manifest = self._manifest()
     if 'summary' in manifest and not self.results.exists():
       raise InputError(
-        f'{self.results} is gone, though {folder / MANIFEST} says that all is done; '
+        f'{self.results} is gone, though {folder / MANIFEST} says that it is complete; '
         f'delete {folder} and run the same command again, or give another --output'
       )
     self.part_rows = manifest['part_rows']
@@ -109,7 +108,7 @@ class Output:
     return self.folder / f'results.{self._settings.format}'
 
   def done(self) -> set[int]:
-    """Returns the numbers of the parts that are complete."""
+    """Returns the numbers of the complete parts."""
     names = os.listdir(self._parts) if self._parts.exists() else []
     return {int(name[:-6]) for name in names if re.fullmatch(r'\d+\.jsonl', name)}
 
@@ -119,22 +118,22 @@ class Output:
     return range(start, min(start + self.part_rows, self._settings.rows))
 
   def map_path(self, position: int, uid: str, ending: str) -> str:
-    """Returns where a row's map belongs, relative to the folder, which is made."""
+    """Returns the path of a row's map relative to the folder; makes its directory."""
     letters = re.sub(r'[^A-Za-z0-9_-]+', '_', uid)[-60:].strip('_')
     folder = pathlib.PurePosixPath('maps', f'{position // self.part_rows:05d}')
     (self.folder / folder).mkdir(parents=True, exist_ok=True)
     return str(folder / f'{position:08d}-{letters}{ending}')
 
   def write_part(self, part: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a part, complete or not at all."""
+    """Writes a part atomically."""
     assert len(rows) == len(self.rows_of(part)), (part, len(rows))
     self._parts.mkdir(exist_ok=True)
     lines = (json.dumps(row, allow_nan=False) + '\n' for row in rows)
     atomic_write.write(self._part_path(part), ''.join(lines))
 
   def finish(self) -> None:
-    """Makes the results of the parts, of which none is missing."""
-    # What kills have left may be as large as the results.
+    """Joins the parts, all of which must exist, to the results."""
+    # Files left by kills may be as large as the results.
     for left in self.folder.glob(f'.{self.results.name}.*'):
       left.unlink()
     write = _write_parquet if self._settings.format == 'parquet' else _write_lines
@@ -144,7 +143,7 @@ class Output:
     _write_json(self.folder / MANIFEST, self._manifest() | {'summary': summary})
 
   def remove_parts(self) -> None:
-    """Removes what `finish` has made results of."""
+    """Removes the parts, which `finish` has joined."""
     if self._parts.exists():
       shutil.rmtree(self._parts)
 
@@ -158,7 +157,7 @@ class Output:
       yield [json.loads(line) for line in lines]
 
   def _manifest(self) -> dict[str, Any]:
-    """Reads the manifest; raises InputError where it is of other settings."""
+    """Reads the manifest; raises InputError if its settings differ."""
     path = self.folder / MANIFEST
     try:
       manifest = strict_json.read(path)
@@ -175,29 +174,29 @@ class Output:
     ]
     if other:
       raise InputError(
-        f'{self.folder} holds results of something else: {"; ".join(other)}. Give '
+        f'{self.folder} has results of other settings: {"; ".join(other)}. Give '
         'another --output, or delete it'
       )
     return manifest
 
 
 def check_place(folder: pathlib.Path) -> None:
-  """Raises InputError if a folder holds something else than results."""
+  """Raises InputError if a folder has files that are not results."""
   if not folder.exists() or (folder / MANIFEST).exists():
     return
-  # What a job that was killed at its start leaves.
+  # A job that was killed at its start leaves these.
   left = ('.lock', f'.{MANIFEST}')
   if not all(path.name.startswith(left) for path in folder.iterdir()):
     raise InputError(
-      f'{folder} holds other files and no {MANIFEST}; give another --output'
+      f'{folder} has other files and no {MANIFEST}; give another --output'
     )
 
 
 def check_apart(given: str, folder: pathlib.Path) -> None:
-  """Raises InputError if an input would meet what is written, or the other way round.
+  """Raises InputError if input and output contain one another.
 
   Args:
-    given: a folder, a file, or a pattern, of which '**' may mean any folder below.
+    given: the input: a folder, a file, or a pattern, in which '**' matches any depth.
     folder: of the output.
   """
   start, any_depth, _ = given.partition('**')
@@ -211,7 +210,7 @@ def check_apart(given: str, folder: pathlib.Path) -> None:
 
 
 def digest_files(paths: Iterable[Any]) -> str:
-  """Returns the SHA-256 of files' contents, of etils' or Python's paths."""
+  """Returns one SHA-256 of the contents of files, given as pathlib or etils paths."""
   state = hashlib.sha256()
   for path in paths:
     with path.open('rb') as file:
@@ -221,7 +220,7 @@ def digest_files(paths: Iterable[Any]) -> str:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-  """Returns as soon as other processes have made the condition true."""
+  """Waits until other processes have made the condition true."""
   while not condition():
     time.sleep(_POLL_SECONDS)
 
@@ -241,7 +240,7 @@ def _write_lines(path: pathlib.Path, parts: Iterable[list[dict[str, Any]]]) -> i
 
 
 def _write_parquet(path: pathlib.Path, parts: Iterable[list[dict[str, Any]]]) -> int:
-  """As `_write_lines`."""
+  """Writes all rows and returns how many have an error."""
   import pyarrow as pa
   import pyarrow.parquet as pq
 

@@ -1,45 +1,22 @@
-"""The inference step: predictions for a batch of images and prompts, without labels.
+"""The inference step: outputs for a batch of images and prompts, without labels.
 
 Axis letters: B batch, K texts, L prompt tokens, S image size of the model.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from rahf.data.images import codec
-from rahf.models.rahf import RAHF, Fused
+from rahf.models.rahf import RAHF, Fused, Outputs
 
-# Above it a word is misaligned, where no split says which is best.
+# A word with a higher probability is misaligned, where no split has chosen a threshold.
 ANY_THRESHOLD = 0.5
 
-
-class Inference(NamedTuple):
-  """What the model says of a batch, all in [0, 1].
-
-  Attributes:
-    maps: order of schema.MAPS, row 0 at the top, higher is worse.
-    scores: order of schema.SCORES, higher is better.
-    p_misaligned: at the tokens in front of which a word ends, 0 elsewhere; higher is
-      worse.
-  """
-
-  maps: Float[Array, 'B 2 S S']
-  scores: Float[Array, 'B 4']
-  p_misaligned: Float[Array, 'B L']
-
-
-class Look(NamedTuple):
-  """What a model makes of images and texts: see `Inference`, and `RAHF.encode`."""
-
-  fused: Fused
-  maps: Float[Array, 'B 2 S S']
-  scores: Float[Array, 'B 4']
-
-
-Infer = Callable[[Any, Array, Array, Array], Inference]
+Infer = Callable[[Any, Array, Array, Array], Outputs]
+"""From (params, image, text, word_end) to maps, scores and p_misaligned."""
 
 
 def make_infer(
@@ -47,8 +24,8 @@ def make_infer(
 ) -> Infer:
   """Returns the step as a pure function of (params, image, text, word_end).
 
-  Its image is float32[B, S, S, 3] in [-1, 1], in which scores and maps can be
-  differentiated; text and word_end are those of schema.Batch.
+  `image` is float32[B, S, S, 3] in [-1, 1]; scores and maps are differentiable in it.
+  `text` and `word_end` are as in schema.Batch.
 
   Args:
     decoder, mark_ids, length: see `judge_words`.
@@ -59,39 +36,38 @@ def make_infer(
     image: Float[Array, 'B S S 3'],
     text: Int[Array, 'B K L'],
     word_end: Bool[Array, 'B L'],
-  ) -> Inference:
-    found = look(model, params, image, text)
+  ) -> Outputs:
+    fused, outputs = encode_and_score(model, params, image, text)
     p_misaligned = judge_words(
       model,
       params,
-      found.fused,
+      fused,
       text,
       word_end,
       decoder=decoder,
       mark_ids=mark_ids,
       length=length,
     )
-    return Inference(found.maps, found.scores, p_misaligned)
+    return outputs._replace(p_misaligned=p_misaligned)
 
   return infer
 
 
-def look(
+def encode_and_score(
   model: RAHF, params: Any, image: Float[Array, 'B S S 3'], text: Int[Array, 'B K L']
-) -> Look:
-  """Encodes once and reads maps and scores; differentiable in the image."""
+) -> tuple[Fused, Outputs]:
+  """Returns the encoder's output, and maps and scores; differentiable in the image."""
   variables = {'params': params}
   fused = model.apply(variables, image, text, train=False, method=RAHF.encode)
-  maps, scores = model.apply(variables, fused, method=RAHF.maps_and_scores)
-  return Look(fused, maps, scores)
+  return fused, model.apply(variables, fused, method=RAHF.maps_and_scores)
 
 
 def from_pixels(infer: Infer) -> Infer:
-  """Returns the step for images of uint8, which it takes to [-1, 1] first."""
+  """Returns the step for images of uint8, which it scales to [-1, 1] first."""
 
   def infer_pixels(
     params: Any, pixels: UInt8[Array, 'B S S 3'], text: Array, word_end: Array
-  ) -> Inference:
+  ) -> Outputs:
     image = codec.to_signed(pixels.astype(jnp.float32) / 255)
     return infer(params, image, text, word_end)
 
@@ -109,13 +85,16 @@ def judge_words(
   mark_ids: tuple[int, ...],
   length: int,
 ) -> Float[Array, 'B L']:
-  """Returns how likely each word is misaligned, by the decoder that is configured.
+  """Returns the probability that each word is misaligned (`models/constrained.py`).
 
   Args:
     decoder: `config.keywords.decoder`; 'parallel' judges each word by itself, all
-      others given the marks before it (`models/constrained.py`).
-    mark_ids: the pieces of the mark.
-    length: of the prompt with its marks.
+      others judge it given the marks before it.
+    mark_ids: token ids of the mark.
+    length: tokens of the prompt with its marks.
+
+  Returns:
+    Probabilities at the token right after each word, 0 elsewhere.
   """
   return model.apply(
     {'params': params},

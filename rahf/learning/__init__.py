@@ -1,1 +1,1 @@
-"""Learning from feedback: rewards for trainers of image generators."""
+"""Rewards for training image generators."""

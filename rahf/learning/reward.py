@@ -3,17 +3,17 @@
   reward = rahf.reward('runs/quickstart/export', weights={'overall': 1, 'alignment': 1})
   values, info = reward(images, prompts, metadata)
 
-Images are a torch tensor NCHW in [0, 1] or a NumPy array NHWC of uint8; prompts are a
-list or tuple; values are an array that torch.as_tensor accepts. Trainers call it so:
+Images are a torch tensor (NCHW, in [0, 1]) or a NumPy array (NHWC, uint8), prompts a
+list or tuple, and values an array that torch.as_tensor accepts. Trainers call it so:
   ddpo-pytorch  reward(images, prompts, metadata), from a thread
-  Flow-GRPO     the same, as a row of the table in `multi_score` (flow_grpo/rewards.py),
-                whose names the trainer fixes: 'rahf': lambda: reward
+  Flow-GRPO     the same; add 'rahf': lambda: reward to the table in `multi_score`
+                (flow_grpo/rewards.py)
   verl          reward.custom_reward_function, for one image and its prompt:
                 compute_score(data_source, solution_image, ground_truth, extra_info)
                 returns float(reward(solution_image[None], ground_truth)[0][0])
   UniRL         compute_rewards_differentiable(images, prompts, records) of a
                 DifferentiableReward returns reward.with_gradient(images, prompts)[0]
-  TRL           before 0.24.0: DDPOTrainer(reward_function=reward),
+  TRL           until 0.24.0 removed them: DDPOTrainer(reward_function=reward),
                 AlignPropTrainer(reward_function=reward.with_gradient)
 
 Axis letters: N images, C 3 colours, H W their size, S the model's size, K texts,
@@ -38,17 +38,19 @@ from rahf.data.images import inputs
 from rahf.errors import InputError
 from rahf.inference.feedback import Feedback
 from rahf.inference.model import Model, as_list, load, one_each
-from rahf.inference.step import look
+from rahf.inference.step import encode_and_score
 from rahf.learning.shared_gpu import open_shared
 from rahf.models.rahf import RAHF
 
-DEFAULT_WEIGHTS = {'overall': 1.0}
-# Penalties, by the heatmap and the way it is reduced to one number.
-MAP_PENALTIES = {
-  f'{name}_{way}': (name, way) for name in schema.MAPS for way in ('mean', 'peak')
+DEFAULT = {'overall': 1.0}
+# Terms where higher is worse; the first ones reduce a heatmap to one number.
+MAP_TERMS = {
+  f'{name}_{reduction}': (name, reduction)
+  for name in schema.MAPS
+  for reduction in ('mean', 'peak')
 }
 WORDS = 'misaligned_words'
-PENALTIES = (*MAP_PENALTIES, WORDS)
+PENALTIES = (*MAP_TERMS, WORDS)
 
 
 def reward(
@@ -60,35 +62,34 @@ def reward(
   batch_size: int = 16,
   dtype: str | None = None,
 ) -> 'Reward':
-  """Loads a model as a reward that can share a GPU with a trainer.
+  """Opens a model directory as a reward that can share a GPU with a trainer.
 
-  JAX is set to reserve no GPU memory and to use at most `memory_fraction` of it. That
-  works only before JAX has started in this process; afterwards a warning says that it
-  is too late (`shared_gpu.open_shared`).
+  JAX will not preallocate GPU memory and will use at most `memory_fraction` of it. This
+  must be set before JAX starts in this process; afterwards there is only a warning
+  (`shared_gpu.open_shared`).
 
   Args:
     path: as for `rahf.load`.
-    weights: weights of the terms below; the reward is their weighted sum. None: only
-      the overall score, which is in [0, 1].
+    weights: of the terms below; the reward is their weighted sum. None: the overall
+      score, which is in [0, 1].
       plausibility, alignment, aesthetics, overall: scores, higher is better.
       implausibility_mean, implausibility_peak, misalignment_mean, misalignment_peak:
-        mean and highest value of a heatmap at the model's size; higher is worse.
-      misaligned_words: mean probability that a word of the prompt is misaligned,
-        without words cut off at the end; 0 if there are none; higher is worse.
+        mean and maximum of a heatmap at the model's size; higher is worse.
+      misaligned_words: mean probability that a word is misaligned, without truncated
+        words; 0 if there are no words; higher is worse.
       All are in [0, 1], so the reward is between the sum of the negative weights and
-      the sum of the positive ones; higher is better.
-    device: where it computes: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None:
-      the first that JAX has. With 'cpu', JAX will not use a GPU in this process, unless
-      it has already started. With one process per GPU, give 'cuda:0', 'cuda:1' and so
-      on.
-    memory_fraction: share of the GPU's memory, in (0, 1].
+      that of the positive ones; higher is better.
+    device: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None: JAX's first device.
+      With 'cpu', JAX will not use a GPU in this process, unless it has already started.
+      With one process per GPU, give each its own: 'cuda:0', 'cuda:1' and so on.
+    memory_fraction: of a GPU, in (0, 1].
     batch_size, dtype: as for `rahf.load`.
 
   Raises:
-    InputError: as for `rahf.load`; there is no such device; a weight has an unknown
-      term, is not finite, or is positive for a penalty.
+    InputError: as in `rahf.load`; the device does not exist; or a weight has an unknown
+      name, is not finite, or rewards a penalty.
   """
-  weights = check_weights(DEFAULT_WEIGHTS if weights is None else weights)
+  weights = check_weights(DEFAULT if weights is None else weights)
   devices = [open_shared(device, memory_fraction)]
   model = load(path, batch_size=batch_size, dtype=dtype, devices=devices)
   return Reward(model, weights)
@@ -99,13 +100,13 @@ class Reward:
 
   Attributes:
     model: a loaded model.
-    weights: weights by term.
+    weights: by term.
   """
 
   def __init__(self, model: Model, weights: Mapping[str, float] | None = None):
-    """Makes a reward from a model that `rahf.load` returned."""
+    """Wraps a model that `rahf.load` opened."""
     self.model = model
-    self.weights = check_weights(DEFAULT_WEIGHTS if weights is None else weights)
+    self.weights = check_weights(DEFAULT if weights is None else weights)
 
   @property
   def params(self) -> Any:
@@ -115,13 +116,13 @@ class Reward:
   def __call__(
     self, images: Any, prompts: str | Sequence[str], metadata: Any = None
   ) -> tuple[Float32[np.ndarray, 'N'], dict[str, Any]]:
-    """Scores any number of images of any size.
+    """Scores a batch of any number of images, of any size.
 
     Args:
-      images: an array NCHW or NHWC of PyTorch (any device, bfloat16 too), NumPy or JAX:
-        uint8, or floats in [0, 1], which are rounded to levels of 1/255. Or a list of
-        such images, PIL images, paths or bytes, which may differ in size.
-      prompts: one for each image, or one for all.
+      images: NCHW or NHWC, uint8, or floats in [0, 1], which are rounded to 1/255; from
+        PyTorch (any device, bfloat16 too), NumPy or JAX. Or a list of such images, PIL
+        images, paths or bytes, which may differ in size.
+      prompts: one per image, or one for all.
       metadata: not used.
 
     Returns:
@@ -131,12 +132,12 @@ class Reward:
         penalties: {name: float32[N]}, in [0, 1], higher is worse.
         heatmaps: {name: float32[N, S, S]}, in [0, 1], higher is worse, at the model's
           size; implausibility and misalignment.
-        keywords: for each image a list of (word, probability that it is misaligned).
-        truncated: bool[N], whether the end of the prompt was cut off.
+        keywords: for each image a list of (word, probability of misalignment).
+        truncated: bool[N], whether the prompt was too long and lost its end.
 
     Raises:
-      InputError: pixels are NaN or out of range, the axis of the colours is unclear, or
-        a prompt is missing.
+      InputError: pixels are NaN or out of range, the colour axis is ambiguous, or a
+        prompt is missing.
     """
     del metadata
     found = self.model.score(_channels_last(images), prompts)
@@ -149,8 +150,8 @@ class Reward:
       name: np.array([one.small_maps[name] for one in found]).reshape(-1, size, size)
       for name in schema.MAPS
     }
-    penalties = summarise(heatmaps)
-    penalties[WORDS] = np.array([_mean_word(one) for one in found], np.float32)
+    penalties = map_terms(heatmaps)
+    penalties[WORDS] = np.array([_mean_p_misaligned(one) for one in found], np.float32)
     info = {
       'scores': scores,
       'penalties': penalties,
@@ -162,10 +163,10 @@ class Reward:
     return np.asarray(values, np.float32), info
 
   def encode(self, prompts: str | Sequence[str]) -> Int32[np.ndarray, 'N K L']:
-    """Tokenises prompts for `differentiable`; one string gives one row for all images.
+    """Tokenises prompts for `differentiable`; a single string gives one row.
 
     Raises:
-      InputError: a prompt is missing, or the list is empty.
+      InputError: there are no prompts, or one is missing.
     """
     if isinstance(prompts, str | None):
       prompts = [prompts]
@@ -179,9 +180,9 @@ class Reward:
   ) -> Float[Array, 'N']:
     """Computes the reward as a pure JAX function, for jit, grad and vmap.
 
-    Pixels are scaled to the model's size, bilinear with antialiasing. Files are scaled
-    alike but rounded to levels of 1/255, so rewards differ by that much from those of
-    `__call__`. Each new shape is compiled.
+    Pixels are scaled to the model's size as in `__call__` (bilinear, antialiased), but
+    not rounded to levels of 1/255, so rewards may differ slightly. Each new shape is
+    compiled again.
 
       text = reward.encode(['a red circle'])
       def total(pixels):
@@ -192,11 +193,11 @@ class Reward:
       params: `reward.params`; an argument, so that jit does not copy them into the
         program.
       pixels: RGB in [0, 1], row 0 at the top; not checked.
-      text: from `encode`: a row for each image, or one row for all.
+      text: from `encode`, one row per image, or one for all.
 
     Raises:
-      InputError: misaligned words have a weight. They have no gradient, since marking a
-        word depends on the marks before it.
+      InputError: misaligned_words has a weight. Each word's probability depends on the
+        discrete marks of the words before it, so there is no gradient.
     """
     if self.weights.get(WORDS):
       raise InputError(
@@ -207,22 +208,22 @@ class Reward:
   def terms(
     self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
   ) -> dict[str, Float[Array, 'N']]:
-    """Returns the terms of `differentiable` by name: all except the words'."""
+    """Returns the differentiable terms by name."""
     config = self.model.description.model
     image = images_lib.to_signed(scale(pixels, config.image_size))
     text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
-    found = look(RAHF(config), params, image, text)
+    _, found = encode_and_score(RAHF(config), params, image, text)
     scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
     maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
-    return {**scores, **summarise(maps)}
+    return {**scores, **map_terms(maps)}
 
   def with_gradient(
     self, images: Any, prompts: str | Sequence[str], metadata: Any = None
   ) -> tuple[Any, dict[str, Any]]:
     """Returns rewards that PyTorch can differentiate, and an empty dict.
 
-    JAX computes value and gradient together; both are copied through the host. Each
-    image size and each of the model's buckets is compiled once.
+    JAX computes values and gradients together; they pass through host memory. Each
+    image size and each of the model's batch sizes is compiled once.
 
     Args:
       images: a torch tensor, NCHW or NHWC, floats in [0, 1].
@@ -230,10 +231,10 @@ class Reward:
       metadata: not used.
 
     Raises:
-      InputError: as for `__call__` and `differentiable`.
+      InputError: as for the call and `differentiable`.
     """
     del metadata
-    # Whoever has a tensor has imported PyTorch; others need not install it.
+    # A caller with a tensor has already imported PyTorch.
     from rahf.learning import torch_bridge
 
     evaluate = functools.partial(self._values_and_gradients, prompts=prompts)
@@ -268,7 +269,7 @@ class Reward:
       values = self.differentiable(params, pixels, text)
       return values.sum(), values
 
-    # Rows are independent, so the sum's gradient contains the gradient of each row.
+    # Rows are independent, so the gradient of the sum contains that of each row.
     both = jax.value_and_grad(total, has_aux=True)
 
     def value_and_gradient(params, pixels, text):
@@ -282,18 +283,18 @@ class Reward:
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-  """Returns the weights after checking their names and values.
+  """Checks names and values of weights and returns them.
 
   Raises:
-    InputError: a name is unknown, a value is not finite, or a penalty's is positive.
+    InputError: a name is unknown, or a value is not finite or rewards a penalty.
   """
   names = (*schema.SCORES, *PENALTIES)
   if not isinstance(weights, Mapping):
     raise InputError(
-      f"weights = {weights!r} are not numbers by name; give them as in {{'overall': 1}}"
+      f"weights = {weights!r} is not a dict of numbers; give, e.g., {{'overall': 1}}"
     )
   if not weights:
-    raise InputError(f'weights is empty; give a number for some of {", ".join(names)}')
+    raise InputError(f'weights is empty; give one or more of {", ".join(names)}')
   for name, weight in weights.items():
     if name not in names:
       raise InputError(f'weights: {name!r} is not one of {", ".join(names)}')
@@ -301,8 +302,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
       raise InputError(f'weights: {name} = {weight!r} is not a finite number')
     if name in PENALTIES and weight > 0:
       raise InputError(
-        f'weights: {name} = {weight} would reward worse images; give it a negative '
-        'weight'
+        f'weights: {name} = {weight} would reward a penalty; give it a negative weight'
       )
   return dict(weights)
 
@@ -310,24 +310,25 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
 def scale(
   pixels: Float[Array, 'N H W C'], size: int
 ) -> Float[Array, 'N {size} {size} C']:
-  """Scales like `codec.resize`, without its rounding to levels of 1/255."""
+  """Resizes like `codec.resize`, but without rounding to levels of 1/255."""
   shape = (pixels.shape[0], size, size, pixels.shape[3])
   return jax.image.resize(pixels, shape, 'bilinear', antialias=True)
 
 
-def summarise(maps: Mapping[str, Float[Any, 'N S S']]) -> dict[str, Float[Any, 'N']]:
-  """Returns mean and peak of each map by name, for arrays of NumPy or JAX."""
-  ways = {'mean': lambda m: m.mean((1, 2)), 'peak': lambda m: m.max((1, 2))}
-  return {name: ways[way](maps[of]) for name, (of, way) in MAP_PENALTIES.items()}
+def map_terms(maps: Mapping[str, Float[Any, 'N S S']]) -> dict[str, Float[Any, 'N']]:
+  """Returns the mean and peak of each map by name, for NumPy or JAX arrays."""
+  reduce = {'mean': lambda m: m.mean((1, 2)), 'peak': lambda m: m.max((1, 2))}
+  return {term: reduce[how](maps[name]) for term, (name, how) in MAP_TERMS.items()}
 
 
-def _mean_word(one: Feedback) -> float:
-  read = [p for _, p in one.keywords if not math.isnan(p)]
-  return sum(read) / len(read) if read else 0.0
+def _mean_p_misaligned(feedback: Feedback) -> float:
+  """Returns the mean probability over words that were not truncated."""
+  values = [p for _, p in feedback.keywords if not math.isnan(p)]
+  return sum(values) / len(values) if values else 0.0
 
 
 def _channels_last(images: Any) -> Any:
-  """Moves the colours to the last axis; converts tensors to NumPy."""
+  """Returns images with colours in the last axis, and tensors as NumPy arrays."""
   if isinstance(images, list | tuple):
     return [_channels_last(one) for one in images]
   images = inputs.from_torch(images)
@@ -339,7 +340,7 @@ def _channels_last(images: Any) -> Any:
     return images
   if last or not first:
     raise InputError(
-      f'images of shape {list(shape)}: which axis has the 3 colours is unclear; give '
+      f'images of shape {list(shape)}: cannot tell which axis has the 3 colours; give '
       '[images, 3, height, width] or [images, height, width, 3]'
     )
   return np.moveaxis(np.asarray(images), -3, -1)

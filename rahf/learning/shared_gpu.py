@@ -1,7 +1,7 @@
-"""Shares a GPU with another program, such as a trainer in PyTorch.
+"""Lets JAX share a GPU with another program, such as a PyTorch trainer.
 
-JAX starts at a process's first computation or request for devices, and then reserves
-three quarters of every GPU's memory. This can be changed only before it starts.
+When JAX starts, at the first computation of a process or when its devices are listed,
+it reserves three quarters of every GPU's memory. Settings must be made before that.
 """
 
 import functools
@@ -20,29 +20,29 @@ PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
 # JAX refuses to have both set; the second is the older name.
 FRACTIONS = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
 TOO_LATE = (
-  'JAX has already started and may hold three quarters of the memory of every GPU '
-  f'until this process ends. Set {PREALLOCATE}=false in the environment, or make the '
-  'reward before anything else uses JAX'
+  'JAX has already started and may have reserved three quarters of the memory of every '
+  f'GPU for good. Set {PREALLOCATE}=false in the environment, or create the reward '
+  'before anything else uses JAX'
 )
 
 
 def open_shared(device: Any, memory_fraction: float) -> jax.Device:
-  """Returns a device, and limits what JAX takes of the GPUs.
+  """Returns a device for a model, leaving memory and other GPUs to other programs.
 
-  If JAX has not started, this process will not preallocate, and will use at most
-  `memory_fraction` of a GPU's memory, unless XLA_PYTHON_CLIENT_PREALLOCATE or
-  XLA_CLIENT_MEM_FRACTION are set in the environment. With 'cpu', JAX will open no GPU
-  in this process; with 'cuda:1', only that one. If JAX has started, none of this can
-  be changed; if it has GPUs, a warning says so. The device is printed once on stderr.
+  If JAX has not started, it will not preallocate and will use at most
+  `memory_fraction` of a GPU's memory, unless the environment says otherwise
+  (XLA_PYTHON_CLIENT_PREALLOCATE, XLA_CLIENT_MEM_FRACTION). With 'cpu', JAX will not
+  open any GPU in this process; with 'cuda:1', only that one. If JAX has started, none
+  of this can be changed; if it has GPUs, there is a warning. The chosen device is
+  printed to stderr.
 
   Args:
-    device: 'cpu', 'cuda', 'cuda:1', 'tpu', also as a torch.device, or None for the
-      first that JAX has. None gives a CPU only if JAX was installed for CPUs or is set
-      to use them.
-    memory_fraction: share of the GPU's memory, in (0, 1].
+    device: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None: JAX's first device;
+      a CPU only if JAX was installed without other support, or is set to use it.
+    memory_fraction: of a GPU, in (0, 1].
 
   Raises:
-    InputError: there is no such device, or the fraction is out of range.
+    InputError: the device does not exist, or the fraction is out of range.
     OSError: the GPU or TPU cannot be used now.
   """
   if not 0 < memory_fraction <= 1:
@@ -62,7 +62,7 @@ def open_shared(device: Any, memory_fraction: float) -> jax.Device:
   try:
     accelerator.start(accelerator.choose(required=platform is None))
   except InputError as error:
-    raise InputError(f"{error}; or give the reward device='cpu'") from error
+    raise InputError(f"{error}; or create the reward with device='cpu'") from error
   found = _find(platform, number)
   memory, name = '', found
   if found.platform == 'gpu':
@@ -76,7 +76,7 @@ def open_shared(device: Any, memory_fraction: float) -> jax.Device:
 
 @functools.cache
 def _print_once(message: str) -> None:
-  # Not logged: the trainer's loggers may be set to drop it.
+  # Printed, so that it reaches the trainer's log whatever its log level.
   print(message, file=sys.stderr, flush=True)
 
 
@@ -104,9 +104,9 @@ def _find(platform: str | None, number: int | None) -> jax.Device:
   except RuntimeError:
     raise InputError(
       f'JAX has no {platform} here, only {jax.default_backend()}; for NVIDIA GPUs '
-      "install rahf[cuda], or compute with device='cpu'"
+      "install rahf[cuda], or use device='cpu'"
     ) from None
-  # The machine's numbers, even if JAX sees only some of its GPUs.
+  # The machine's own numbering, even if JAX sees only some of its GPUs.
   fitting = [d for d in devices if number in (None, d.local_hardware_id)]
   if not fitting:
     numbers = [d.local_hardware_id for d in devices]

@@ -1,4 +1,4 @@
-"""Lets PyTorch differentiate values computed by JAX. Imports PyTorch."""
+"""Lets PyTorch differentiate functions that JAX computes. Imports PyTorch."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ Evaluate = Callable[
 
 
 def apply(evaluate: Evaluate, inputs: torch.Tensor) -> torch.Tensor:
-  """Returns float32[N], one value for each row of the inputs, on their device.
+  """Returns one value per row of the inputs, float32[N], on their device.
 
   Args:
-    evaluate: maps the inputs, as NumPy float32, to the values and to the gradient of
-      each value with respect to its row.
+    evaluate: maps the inputs, as float32 NumPy arrays, to the values and to the
+      gradient of each value with respect to its row.
     inputs: [N, ...], floats.
   """
   return _Evaluated.apply(inputs, evaluate)

@@ -1,9 +1,9 @@
-"""Confidence intervals and significance by resampling the samples.
+"""Bootstrap confidence intervals and significance tests.
 
-A statistic is a function of sample indices: correlations and pooled counts are not
-means of what single samples have. The percentile bootstrap (Efron and Tibshirani, 1993,
-chapter 13) draws as many samples as there are, with replacement, again and again; two
-runs are compared on the same draws (paired).
+A statistic is a function of sample indices, since correlations and pooled counts are
+not means over samples. The percentile bootstrap (Efron and Tibshirani, 1993, chapter
+13) repeatedly draws as many samples as there are, with replacement; two runs are
+compared on the same draws (paired).
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-  """A value and what it could have been, had other samples been drawn.
+  """A value with its confidence interval.
 
   Attributes:
-    value: of all samples.
-    low, high: what leaves out half of 1 - LEVEL of the draws on either side; NaN if
-      no draw defines the statistic.
+    value: on all samples.
+    low, high: the quantiles (1 - LEVEL) / 2 and (1 + LEVEL) / 2 of the draws; NaN if no
+      draw defines the statistic.
   """
 
   value: float
@@ -33,11 +33,11 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-  """How much a statistic grows from one run to another.
+  """The difference of a statistic between two runs.
 
   Attributes:
     value, low, high: as in `Interval`.
-    p: the chance of a difference like this, or larger, between equals (two-sided).
+    p: two-sided p-value of the difference.
   """
 
   value: float
@@ -47,12 +47,12 @@ class Difference(NamedTuple):
 
   @property
   def significant(self) -> bool:
-    """Whether all of the interval lies on one side of 0."""
+    """Whether the interval excludes 0."""
     return self.low > 0 or self.high < 0
 
 
 class Resampled(NamedTuple):
-  """A statistic of all samples and of every draw; NaN where they do not define it."""
+  """A statistic on all samples and on every draw; NaN where it is undefined."""
 
   value: float
   drawn: Float[np.ndarray, 'D']
@@ -65,13 +65,13 @@ class Resampled(NamedTuple):
 def resample(
   statistic: Statistic, samples: int, *, draws: int = DRAWS, seed: int = 0
 ) -> Resampled:
-  """Computes a statistic again and again.
+  """Computes a statistic on many bootstrap draws.
 
   Args:
-    statistic: of the samples with the given indices, which may repeat; NaN where they
-      do not define it.
-    samples: how many there are; of one, or none, all draws would be alike, and there
-      is no interval.
+    statistic: of the samples with the given indices, which may repeat; NaN where it is
+      undefined.
+    samples: their number; with fewer than two, all draws would be equal, and there is
+      no interval.
     seed: of the draws; the same seed draws the same samples.
   """
   value = statistic(np.arange(samples))
@@ -83,12 +83,12 @@ def resample(
 
 
 def difference(first: Resampled, second: Resampled) -> Difference:
-  """Returns how much larger the second is; both are of the same samples and draws."""
+  """Returns second minus first; both must use the same samples and draws."""
   value, drawn = second.value - first.value, second.drawn - first.drawn
   drawn = drawn[~np.isnan(drawn)]
   if not drawn.size:
     return Difference(value, *_bounds(drawn), float('nan'))
-  # The difference itself counts as a draw, so that p is never 0.
+  # The observed difference counts as a draw, so that p is never 0.
   tails = np.sum(drawn <= 0), np.sum(drawn >= 0)
   p = min(1.0, 2 * (min(tails) + 1) / (drawn.size + 1))
   return Difference(value, *_bounds(drawn), float(p))

@@ -1,4 +1,4 @@
-"""The choices in which published saliency metrics differ, by name."""
+"""Named conventions for choices in which published saliency metrics differ."""
 
 from typing import Literal, NamedTuple
 
@@ -9,18 +9,18 @@ class Convention(NamedTuple):
   """The choices in which published saliency metrics differ.
 
   Attributes:
-    nss_ddof: 1 divides the variance in NSS by the pixels less one, 0 by the pixels.
-    judd_ties: what AUC-Judd does where pixels have the same value as a fixated one.
-      'spread' is what breaking ties at random gives on average; 'counted' counts all of
-      them as above the threshold at each of the tied fixations, so that fixated ones
-      are taken for false positives and the area may leave [0, 1]; 'merged' makes equal
-      fixated values one step of the curve.
-    judd_first: what 'counted' takes off `above` for the highest fixated value, 1 being
-      that value itself; 0 is the off-by-one of a widely used Python port.
+    nss_ddof: NSS divides the variance by the number of pixels minus this.
+    judd_ties: how AUC-Judd treats pixels with the same value as a fixated one. 'spread'
+      is the average over random tie-breaking; 'counted' counts all of them as above the
+      threshold at each of the tied fixations, so that fixated pixels become false
+      positives and the area may leave [0, 1]; 'merged' makes equal fixated values one
+      step of the curve.
+    judd_first: what 'counted' subtracts from `above` for the highest fixated value: 1
+      for that pixel itself; 0 is the off-by-one error of a widely used Python port.
     kld_epsilon: keeps the ratio in KLD finite where the prediction is 0.
-    kld_floor: added to both maps of KLD before they are normalised.
-    kld_sum_epsilon: added to the sums by which both maps of KLD are divided.
-    sim_stretch: SIM stretches both maps to [0, 1] before they are normalised.
+    kld_floor: added to both maps before KLD normalises them.
+    kld_sum_epsilon: added to the sums by which KLD divides both maps.
+    sim_stretch: whether SIM stretches both maps to [0, 1] before normalising them.
     constant_cc: CC if a map is constant.
     constant_auc: AUC-Judd of a constant prediction.
   """
@@ -58,7 +58,9 @@ CONVENTIONS = {
 
 
 def find_convention(name: str) -> Convention:
-  """Raises ValueError unless there is a convention of this name."""
+  """Returns the convention of this name; raises ValueError if there is none."""
   if name not in CONVENTIONS:
-    raise ValueError(f'no convention {name!r}; choose from {", ".join(CONVENTIONS)}')
+    raise ValueError(
+      f'unknown convention {name!r}; choose from {", ".join(CONVENTIONS)}'
+    )
   return CONVENTIONS[name]

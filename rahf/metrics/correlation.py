@@ -1,6 +1,6 @@
-"""Correlation of predicted scores with the annotators' (paper, section 4.2).
+"""Correlation of predicted and annotated scores (paper, section 4.2).
 
-Rank statistics do not add up over batches: gather every score first.
+Rank statistics cannot be merged over batches: gather all scores first.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def plcc(
   Args:
     prediction: predicted scores.
     truth: annotated scores.
-    mask: True where the score is annotated; all are without it.
+    mask: True where the score is annotated; None if all are.
 
   Returns:
     The coefficient; NaN for fewer than two scores or if either side is constant.
@@ -54,8 +54,9 @@ def kendall(
 ) -> float:
   """Kendall's rank correlation tau-b, in [-1, 1], higher is better.
 
-  Pairs in order less pairs out of order, over the geometric mean of the pairs that
-  are not tied in either. Arguments, undefined cases and errors are those of `plcc`.
+  Concordant minus discordant pairs, divided by the geometric mean of the numbers of
+  pairs not tied on either side. Arguments, undefined cases and errors are those of
+  `plcc`.
   """
   prediction, truth = _annotated(prediction, truth, mask)
   if _undefined(prediction, truth):
@@ -64,7 +65,7 @@ def kendall(
 
 
 def _annotated(prediction, truth, mask) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the scores under the mask in float64, checked."""
+  """Checks the scores and returns those under the mask as float64."""
   mask = np.ones(np.shape(truth), bool) if mask is None else np.asarray(mask)
   if not np.shape(prediction) == np.shape(truth) == mask.shape or mask.ndim != 1:
     raise ValueError(
@@ -77,8 +78,8 @@ def _annotated(prediction, truth, mask) -> tuple[np.ndarray, np.ndarray]:
     bad = np.count_nonzero(~np.isfinite(values))
     if bad:
       raise ValueError(
-        f'{bad} of {values.size} scores of the {name} are not finite; '
-        'mask what is not annotated'
+        f'{bad} of {values.size} scores of the {name} are not finite; mask scores that '
+        'are not annotated'
       )
     scores.append(values)
   return scores[0], scores[1]

@@ -1,7 +1,7 @@
-"""Precision, recall and F1 of the words marked as misaligned (paper, section 4.2).
+"""Precision, recall and F1 of misaligned words (paper, section 4.2).
 
-A word is positive where its label is 0, misaligned. The paper's figures are pooled:
-the counts of all samples are added up before anything is divided.
+A word is positive if its label is 0 (misaligned). The paper's figures are pooled:
+counts are summed over all samples before dividing.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ class KeywordMetrics:
   """Word counts over samples; merging is `+`, `KeywordMetrics()` is neutral.
 
   Attributes:
-    hits: words rightly marked as misaligned.
-    marked: all words marked as misaligned by the prediction.
-    misaligned: all words that are misaligned in truth.
-    f1_total: sum of the samples' own F1.
+    hits: words correctly marked as misaligned.
+    marked: words that the prediction marks as misaligned.
+    misaligned: words that are misaligned in truth.
+    f1_total: sum of the samples' F1.
     samples: number of samples.
   """
 
@@ -43,8 +43,8 @@ class KeywordMetrics:
     Args:
       truth: label of each word of the prompt, 1 aligned, 0 misaligned.
       predicted: label of each word as predicted.
-      unplaced: marks that the decoder put on words that the prompt does not have.
-        They count as marked, and are wrong.
+      unplaced: marks of the decoder on words that the prompt does not have. They count
+        as false positives.
 
     Raises:
       ValueError: the lengths differ, a label is neither 0 nor 1, or `unplaced` is
@@ -77,19 +77,19 @@ class KeywordMetrics:
 
   @property
   def precision(self) -> float:
-    """Share of the marked words that are misaligned, NaN if none is marked."""
+    """Share of marked words that are misaligned; NaN if none is marked."""
     return _ratio(self.hits, self.marked)
 
   @property
   def recall(self) -> float:
-    """Share of the misaligned words that are marked, NaN if none is misaligned."""
+    """Share of misaligned words that are marked; NaN if none is misaligned."""
     return _ratio(self.hits, self.misaligned)
 
   @property
   def f1(self) -> float:
     """Harmonic mean of precision and recall, pooled over the samples.
 
-    0 if words are marked or misaligned but none rightly; NaN if there is neither.
+    0 if no marked word is misaligned; NaN if no word is marked or misaligned.
     """
     return _ratio(2 * self.hits, self.marked + self.misaligned)
 
@@ -97,8 +97,8 @@ class KeywordMetrics:
   def f1_per_sample(self) -> float:
     """Mean over the samples of each sample's F1.
 
-    A sample with no misaligned word and no mark counts 1: nothing was to be found
-    and nothing was. The paper does not define this figure; the definition is ours.
+    A sample without misaligned words and without marks counts as 1. The paper does not
+    define this figure.
     """
     return _ratio(self.f1_total, self.samples)
 
@@ -109,11 +109,11 @@ class KeywordMetrics:
 
 
 class Sweep(NamedTuple):
-  """What marking the words with p > threshold gives, pooled over all samples.
+  """Pooled metrics of marking words with p > threshold, for every threshold.
 
   Attributes:
-    threshold: descending, each halfway between two probabilities that occur; the last
-      halfway to 0, or below it if a probability is 0.
+    threshold: descending midpoints between probabilities that occur; the last is the
+      midpoint to 0, or below 0 if a probability is 0.
     precision, recall, f1: in [0, 1], higher is better.
   """
 
@@ -124,10 +124,10 @@ class Sweep(NamedTuple):
 
   @property
   def average_precision(self) -> float:
-    """Mean of the precision over the recall gained, in [0, 1], higher is better.
+    """Average precision, in [0, 1], higher is better.
 
-    The sum over the thresholds of precision times gain in recall, without
-    interpolation. NaN if no word is misaligned.
+    The sum over thresholds of precision times gain in recall, without interpolation.
+    NaN if no word is misaligned.
     """
     if not len(self.threshold):
       return float('nan')
@@ -135,23 +135,23 @@ class Sweep(NamedTuple):
 
 
 def sweep(labels: Int[np.ndarray, 'T'], p_misaligned: Float[np.ndarray, 'T']) -> Sweep:
-  """Returns precision and recall at every threshold that makes a difference.
+  """Returns precision, recall and F1 at every distinct threshold.
 
   Args:
     labels: of the words of all samples, 1 aligned, 0 misaligned.
     p_misaligned: in [0, 1].
 
   Returns:
-    A threshold for every different probability; none if no word is misaligned.
+    One threshold per distinct probability; none if no word is misaligned.
   """
   misaligned = np.asarray(labels) == 0
   if not misaligned.any():
     return Sweep(*[np.zeros(0)] * 4)
   order = np.argsort(-np.asarray(p_misaligned), kind='stable')
   p, hits = np.asarray(p_misaligned)[order], np.cumsum(misaligned[order])
-  # Below the last, all words are marked.
+  # Below the last threshold, all words are marked.
   below = np.append(p[1:], 0.0 if p[-1] > 0 else -1.0)
-  # Words of equal probability are marked all or none.
+  # Words of equal probability are marked together.
   last = np.flatnonzero(below < p)
   hits, marked, total = hits[last], last + 1, misaligned.sum()
   return Sweep(
@@ -165,10 +165,10 @@ def sweep(labels: Int[np.ndarray, 'T'], p_misaligned: Float[np.ndarray, 'T']) ->
 def best_threshold(
   labels: Int[np.ndarray, 'T'], p_misaligned: Float[np.ndarray, 'T']
 ) -> float:
-  """Returns the t for which marking the words with p > t has the highest pooled F1.
+  """Returns the threshold t for which marking words with p > t has the best pooled F1.
 
-  It is one of `sweep`, but not below 0; of equally good ones the highest. 0.5 if no
-  word is misaligned. For the arguments see `sweep`.
+  A threshold of `sweep` that is not below 0, the highest if several are equally good;
+  0.5 if no word is misaligned. Arguments are those of `sweep`.
   """
   found = sweep(labels, p_misaligned)
   f1 = np.where(found.threshold >= 0, found.f1, -1.0)

@@ -1,22 +1,21 @@
-"""Saliency metrics: how close a predicted heatmap is to the annotated one.
+"""Saliency metrics: compare predicted heatmaps with annotated ones.
 
-The names CC, KLD, SIM, NSS and AUC-Judd are shared by published evaluations, their
-definitions are not. Conventions by name (`conventions.py`) hold the choices:
+Published evaluations share the names CC, KLD, SIM, NSS and AUC-Judd, but not their
+definitions. Named conventions (`conventions.py`) define the choices:
 
-  rahf          what this project reports: the MIT saliency benchmark's NSS and KLD,
-                its AUC-Judd as its random jitter makes it on average, and SIM of maps
-                that are normalised to their sum only
-  mit           the MIT saliency benchmark's MATLAB code (Bylinskii et al., 2016), with
-                the jitter switched off: it also stretches both maps to [0, 1] for SIM
+  rahf          reported by this project: NSS and KLD of the MIT saliency benchmark, its
+                AUC-Judd averaged over its random jitter, and SIM of maps that are only
+                normalised to their sum
+  mit           the MIT saliency benchmark's MATLAB code (Bylinskii et al., 2016),
+                without jitter; also stretches both maps to [0, 1] for SIM
   pysaliency    the Python package pysaliency
   richhf_torch  the first author's PyTorch model of RAHF
 
-All but `mse` take the convention by name. Maps come one at a time, height x width, for
-which a float is returned, or as a batch, for which an array is; `MapMetrics` adds up a
-stream. Predictions are resized to the truth's size; all is computed in float64. What is
-undefined, such as the correlation with a constant map, is NaN. A convention is followed
-in its formula; what its code makes of empty and constant maps, only where the metric
-says so.
+All metrics but `mse` take the name of a convention. A single map, height x width, gives
+a float; a batch gives an array; `MapMetrics` accumulates a stream. Predictions are
+resized to the truth's size; computations are in float64. Undefined values, such as the
+correlation with a constant map, are NaN. Conventions define the formula; their code's
+results for empty and constant maps are reproduced only where a metric says so.
 """
 
 import dataclasses
@@ -31,14 +30,14 @@ from rahf.metrics.conventions import Convention, find_convention
 
 # One map, or a batch of them.
 Maps = Float[np.ndarray, '*B H W']
-# Predictions may come at another size than the truth.
+# Predictions may differ in size from the truth.
 Predictions = Float[np.ndarray, '*B h w']
 Map = Float[np.ndarray, 'H W']
 Prediction = Float[np.ndarray, 'h w']
 
 
 def for_each_pair(metric: Callable[..., float]) -> Callable[..., float | np.ndarray]:
-  """Lets a metric of two checked maps take a pair of them or a batch of pairs."""
+  """Decorates a metric of two maps to check them, and to accept batches."""
 
   @functools.wraps(metric)
   def of_pairs(prediction: Predictions, truth: Maps, **options):
@@ -52,7 +51,7 @@ def for_each_pair(metric: Callable[..., float]) -> Callable[..., float | np.ndar
 
 
 def resize_map(values: Prediction, height: int, width: int) -> Map:
-  """Resizes a map bilinearly (smoothed when it shrinks); the same size is a no-op."""
+  """Resizes a map bilinearly, with antialiasing; the same size is a no-op."""
   if values.shape == (height, width):
     return values
   image = Image.fromarray(np.asarray(values, np.float32))
@@ -63,9 +62,9 @@ def resize_map(values: Prediction, height: int, width: int) -> Map:
 def mse(prediction: Map, truth: Map) -> float:
   """Mean squared error per pixel, mean((p - t)^2), in [0, 1] for maps in [0, 1].
 
-  Lower is better; 0 is perfect. Defined for constant and empty maps too.
+  Lower is better; 0 is perfect. Also defined for constant and empty maps.
   """
-  # One temporary and a dot product: a second large temporary costs more than both.
+  # A dot product avoids a second large temporary array.
   error = (prediction - truth).ravel()
   return float(error @ error / error.size)
 
@@ -82,7 +81,7 @@ def cc(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   p, t = _stretched(prediction), _stretched(truth)
   # Centring one map is enough for the covariance.
   covariance = (p - p.mean()).ravel() @ t.ravel() / t.size
-  # Rounding may lead a little beyond.
+  # Rounding may exceed the range slightly.
   return float(np.clip(covariance / (p.std() * t.std()), -1, 1))
 
 
@@ -90,11 +89,11 @@ def cc(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
 def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """Kullback-Leibler divergence of the prediction from the truth, in nats.
 
-  sum(t log(e + t / (p + e))) over maps normalised to the sum 1, with e = 2.2e-16 in
-  `rahf` and `mit`, and 1e-8 in `richhf_torch`, which also adds it to the sums; in
-  `pysaliency` e is 0, and 1e-20 is added to both maps before they are normalised. Lower
-  is better; 0 is perfect, up to e. If either map sums to 0: NaN in `rahf` and `mit`,
-  while that map is uniform in `pysaliency` and stays 0 in `richhf_torch`. NaN if either
+  sum(t log(e + t / (p + e))) over maps normalised to sum 1, with e = 2.2e-16 in `rahf`
+  and `mit`, and 1e-8 in `richhf_torch`, which also adds it to the sums; in `pysaliency`
+  e is 0, and 1e-20 is added to both maps before normalising. Lower is better; 0 is
+  perfect, up to e. If a map sums to 0, the result is NaN in `rahf` and `mit`, while the
+  map is taken as uniform in `pysaliency` and stays 0 in `richhf_torch`. NaN if either
   has negative values. Bylinskii et al. (2016).
   """
   choices = find_convention(convention)
@@ -102,9 +101,9 @@ def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   p_sum, t_sum = (values.sum() + choices.kld_sum_epsilon for values in (p, t))
   if min(p_sum, t_sum) <= 0 or min(p.min(), t.min()) < 0:
     return float('nan')
-  # Where there is no truth, nothing is added.
-  there = t > 0
-  p, t = p[there] / p_sum, t[there] / t_sum
+  # Pixels where the truth is 0 contribute nothing.
+  positive = t > 0
+  p, t = p[positive] / p_sum, t[positive] / t_sum
   epsilon = choices.kld_epsilon
   return float(t @ np.log(epsilon + t / (p + epsilon)))
 
@@ -113,18 +112,18 @@ def kld(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
 def sim(prediction: Map, truth: Map, *, convention: str = 'rahf') -> float:
   """Similarity: histogram intersection, sum(min(p, t)) of maps normalised to sum 1.
 
-  In [0, 1], higher is better. `mit` stretches both maps to [0, 1] first. NaN if what is
-  normalised sums to 0: an empty map, and under `mit` any constant one; or has negative
+  In [0, 1], higher is better. `mit` stretches both maps to [0, 1] first. NaN if a map
+  to normalise sums to 0 (an empty map, or under `mit` any constant one) or has negative
   values. Judd et al. (2012).
   """
   if find_convention(convention).sim_stretch:
-    # The range does not matter to what is normalised.
+    # Dividing by the range would cancel in the normalisation.
     prediction, truth = prediction - prediction.min(), truth - truth.min()
   p_sum, t_sum = prediction.sum(), truth.sum()
   if min(p_sum, t_sum) <= 0 or min(prediction.min(), truth.min()) < 0:
     return float('nan')
-  there = truth > 0
-  common = np.minimum(prediction[there] / p_sum, truth[there] / t_sum).sum()
+  positive = truth > 0
+  common = np.minimum(prediction[positive] / p_sum, truth[positive] / t_sum).sum()
   return float(min(common, 1.0))
 
 
@@ -134,14 +133,14 @@ def nss(
 ) -> float:
   """Normalised scanpath saliency: mean z-score of the prediction at the fixations.
 
-  (mean of p where t > threshold - mean(p)) / std(p), with the sample's standard
-  deviation (n - 1), in `pysaliency` the population's (n). 0 is chance, higher is
-  better, without a bound. NaN without fixations or for a constant prediction. Peters et
-  al. (2005).
+  (mean of p where t > threshold - mean(p)) / std(p), with the sample standard deviation
+  (n - 1), or in `pysaliency` that of the population (n). 0 is chance, higher is better,
+  without bound. NaN without fixations or for a constant prediction. Peters et al.
+  (2005).
 
   Args:
-    threshold: fixations are the pixels with truth > threshold; 0 takes all that any
-      annotator marked, 0.5 those of a majority.
+    threshold: fixations are the pixels with truth > threshold: with 0, those that any
+      annotator marked, with 0.5, those that a majority marked.
   """
   fixations = truth > threshold
   if not fixations.any() or _constant(prediction):
@@ -159,16 +158,15 @@ def auc_judd(
 
   At the i-th highest fixated value, i from 1, tp = i / n and fp =
   (above - i) / (N - n), with n fixations, N pixels and `above` of them at or over the
-  value. Pixels of equal values have no order. MIT's code draws one at random (jitter);
-  `rahf` draws nothing and gives the mean over all orders, in which the pixels without a
-  fixation are spread evenly among the fixated ones. `pysaliency` takes equal values as
-  one step. `mit` and `richhf_torch`, which counts i from 0 in fp, count all of them as
-  `above`, and so take fixations for false positives: with ties, these two can leave
-  [0, 1].
+  value. Ties must be broken: MIT's code orders them at random (jitter), while `rahf`
+  gives the expectation over all orders, in which the pixels without a fixation are
+  spread evenly among the fixated ones. `pysaliency` takes equal values as one step.
+  `mit` and `richhf_torch` (which counts i from 0 in fp) count all of them as `above`,
+  and so count fixations as false positives: with ties, these two can leave [0, 1].
 
   Otherwise in [0, 1], higher is better; chance is 0.5 + 1 / (2n + 2). NaN if no pixel
-  or every pixel is fixated, and for a constant prediction, but for `pysaliency`, where
-  that is 0.5. Judd et al. (2009).
+  or every pixel is fixated, and for a constant prediction, except in `pysaliency`,
+  where that is 0.5. Judd et al. (2009).
 
   Args:
     threshold: as in `nss`.
@@ -185,11 +183,11 @@ def auc_judd(
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-  """A mean in the making: merging two of them is `+`.
+  """A running mean; merging is `+`.
 
   Attributes:
     total, weight: the sum of the values and their number.
-    undefined: how many values were NaN; they are in neither sum.
+    undefined: number of NaN values, which are excluded from both.
   """
 
   total: float = 0.0
@@ -210,7 +208,7 @@ class Mean:
 
   @property
   def value(self) -> float:
-    """The mean, NaN if there is nothing to average."""
+    """The mean; NaN if there are no values."""
     return self.total / self.weight if self.weight else float('nan')
 
 
@@ -218,8 +216,8 @@ class Mean:
 class MapMetrics:
   """All metrics of one kind of heatmap over a data set (paper, section 4.2).
 
-  `mse` is over all pairs and `mse_empty` over those whose truth is 0 everywhere;
-  the others are over pairs whose truth is not. `MapMetrics()` is the neutral element:
+  `mse` covers all pairs, `mse_empty` those whose truth is 0 everywhere, and the others
+  the remaining pairs. `MapMetrics()` is the neutral element:
 
     total = sum((MapMetrics.of(p, t) for p, t in pairs), MapMetrics())
   """
@@ -250,7 +248,7 @@ class MapMetrics:
       convention: one of CONVENTIONS.
 
     Raises:
-      ValueError: a map is not two-dimensional or holds NaN or infinity.
+      ValueError: a map is not two-dimensional, or contains NaN or infinity.
     """
     find_convention(convention)
     prediction, truth = _pair(prediction, truth)
@@ -272,11 +270,11 @@ class MapMetrics:
     return MapMetrics(*(getattr(self, name) + getattr(other, name) for name in names))
 
   def values(self) -> dict[str, float]:
-    """Returns the mean of each metric by name, NaN where no pair defines it."""
+    """Returns the mean of each metric by name; NaN if it is undefined for all pairs."""
     return {f.name: getattr(self, f.name).value for f in dataclasses.fields(self)}
 
   def undefined(self) -> dict[str, int]:
-    """Returns how many pairs each metric left out as undefined, by name."""
+    """Returns the number of pairs for which each metric is undefined, by name."""
     return {f.name: getattr(self, f.name).undefined for f in dataclasses.fields(self)}
 
 
@@ -287,26 +285,26 @@ def _pair(prediction: Prediction, truth: Map) -> tuple[np.ndarray, np.ndarray]:
       raise ValueError(
         f'the {name} has shape {values.shape}; pass one map, height x width'
       )
-    # The sum is finite only if every value is, and cheaper than asking each.
+    # The sum is finite only if every value is, and cheaper than checking each.
     if not np.isfinite(values.sum(dtype=np.float64)):
       raise ValueError(
-        f'the {name} holds NaN or infinity; a map that is not annotated is to be '
-        'left out, and a prediction like this means that the model has diverged'
+        f'the {name} contains NaN or infinity; leave out maps that are not annotated; '
+        'for a prediction, this means that the model has diverged'
       )
   prediction = resize_map(prediction, *truth.shape)
   return np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
 
 
 def _constant(values: Map) -> bool:
-  # A standard deviation of 0 would miss constants that are not exact in binary.
+  # Due to rounding, the standard deviation of a constant map may not be 0.
   return bool(values.min() == values.max())
 
 
 def _stretched(values: Map) -> Map:
-  """Returns a map that is not constant, stretched to [0, 1].
+  """Returns a non-constant map stretched to [0, 1].
 
-  Changes no correlation and no z-score, but rounding: values that differ in their last
-  digits alone, or are so small that their squares are 0, would drown in it.
+  Does not change correlations and z-scores, but avoids rounding errors for values that
+  differ only in their last digits or whose squares underflow.
   """
   values = values - values.min()
   return values / values.max()
@@ -317,10 +315,10 @@ def _judd_area(
   fixated: Float[np.ndarray, 'n'],
   convention: Convention,
 ) -> float:
-  """The area of `auc_judd`, by sorting once instead of counting per threshold."""
+  """Computes `auc_judd` by sorting once instead of counting at each threshold."""
   values, fixated = np.sort(values, axis=None), np.sort(fixated)
   pixels, n = values.size, fixated.size
-  # Of each fixated value: pixels, and fixated ones, that have it or a higher one.
+  # For each fixated value, the number of pixels and of fixations at or above it.
   above = pixels - np.searchsorted(values, fixated)
   hits = n - np.searchsorted(fixated, fixated)
   rank = np.arange(n, 0, -1)
@@ -329,13 +327,13 @@ def _judd_area(
   elif convention.judd_ties == 'counted':
     false = above - rank + 1 - convention.judd_first
   else:
-    # Only of higher values; the others are equal.
+    # Strictly above it; the rest are ties.
     over = pixels - np.searchsorted(values, fixated, side='right')
     over_hits = n - np.searchsorted(fixated, fixated, side='right')
     equal = above - over - (hits - over_hits)
     share = (rank - over_hits) / (hits - over_hits + 1)
     false = over - over_hits + equal * share
-  # From (1, 1) down to (0, 0), as the thresholds rise.
+  # From (1, 1) down to (0, 0), by rising threshold.
   tp, fp = (
     np.concatenate([[1.0], counts / total, [0.0]])
     for counts, total in ((rank, n), (false, pixels - n))

@@ -1,10 +1,12 @@
-"""Attention that keeps its logits in fast memory.
+"""Scaled dot-product attention for ViT and T5.
 
-Logits and softmax are float32 and many: at 512 px a T5 layer makes 64 MB of them for
-each text, and plain attention writes and reads them some ten times for a gradient.
-Here they exist for one head and a few examples at a time, which on-chip memory holds,
-and are computed again on the way back, as in FlashAttention (Dao et al., 2022); but in
-plain JAX, since the compilers for TPUs and processors keep in fast memory what fits.
+`attend` calls JAX's own attention unless the logits are large. The rest of this file is
+for large logits: at 512 px a T5 layer makes 64 MB of float32 logits per text, and plain
+attention writes and reads them about ten times for a gradient. The functions here
+compute them for one head and a few examples at a time, so that they fit into on-chip
+memory, and compute them again in the backward pass, as FlashAttention does (Dao et al.,
+2022). They are plain JAX: the compilers for TPUs and CPUs keep what fits in fast
+memory.
 
 Axis letters: B batch, G groups, R examples of a group, T query tokens, S key tokens,
 H heads, K head width.
@@ -20,10 +22,10 @@ from jax import export
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-# Bytes of one device's logits, from which they are computed in parts. A TPU v5e has
-# 128 MiB on the chip, in which there are several arrays like them.
+# Logits of more bytes per device than this are computed in parts. A TPU v5e has 128 MiB
+# on the chip, which must hold several arrays of this size.
 LARGE = 2**24
-# Examples of one part: fewer steps than with one; four would be too large at 512 px.
+# Examples in one part. Two take fewer steps than one; four are too large at 512 px.
 EXAMPLES = 2
 _MASKED = -1e30
 
@@ -42,7 +44,7 @@ def attend(
   Args:
     scale: multiplies the logits: 1 in T5, 1/sqrt(K) in the ViT.
     bias: added to the logits.
-    mask: True where a query may look.
+    mask: True where a query may attend.
   """
 
   def at_once(query, key, value, bias, mask):
@@ -54,21 +56,21 @@ def attend(
   mesh = jax.sharding.get_abstract_mesh()
   devices = 1 if mesh.empty else mesh.size
   operands = query, key, value, bias, mask
-  # A batch of any size, which `jax.export` traces, cannot be compared.
-  any_size = export.is_symbolic_dim(batch)
-  if any_size or 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
+  # `jax.export` traces a batch of unknown size, which cannot be compared.
+  unknown_size = export.is_symbolic_dim(batch)
+  if unknown_size or 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
     return at_once(*operands)
-  by_head = functools.partial(_attend_by_head, scale)
+  in_parts = functools.partial(_attend_in_parts, scale)
   if devices > 1:
-    by_head = _on_each_device(by_head, operands)
-  # On a GPU each part would be several small kernels.
+    in_parts = _on_each_device(in_parts, operands)
+  # On a GPU each part would run as several small kernels.
   return jax.lax.platform_dependent(
-    *operands, cuda=at_once, rocm=at_once, default=by_head
+    *operands, cuda=at_once, rocm=at_once, default=in_parts
   )
 
 
 def _on_each_device(function, operands: tuple[Array | None, ...]):
-  """Lets every device work on its own examples and heads."""
+  """Maps a function over the mesh; each device takes its own examples and heads."""
   names = (
     *[('batch', None, 'heads', None)] * 3,
     (None, 'heads', None, None),
@@ -87,7 +89,7 @@ def _on_each_device(function, operands: tuple[Array | None, ...]):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_by_head(scale: float, *operands: Array | None) -> Array:
+def _attend_in_parts(scale: float, *operands: Array | None) -> Array:
   return _join(on_chip_attention(scale, *operands)[0])
 
 
@@ -100,46 +102,46 @@ def on_chip_attention(
   bias: Array | None,
   mask: Array | None,
 ) -> tuple[Float[Array, 'H G R T K'], Float[Array, 'H G R T'], Float[Array, 'H G R T']]:
-  """Returns the result, and of the logits the maximum and the sum of exponentials."""
+  """Returns the result, and per query the logits' maximum and sum of exponentials."""
 
   def part(bias, operands):
-    query, key, value, barrier = operands
-    logits = _logits(scale, query, key, bias, barrier)
+    query, key, value, mask = operands
+    logits = _logits(scale, query, key, bias, mask)
     top = logits.max(-1)
     weights = jnp.exp(logits - top[..., None])
     total = weights.sum(-1)
     y = _product('rts,rsk->rtk', weights.astype(value.dtype), value)
     return (y / total[..., None]).astype(value.dtype), top, total
 
-  barriers = _barriers(mask, len(query))
+  masks = _additive_masks(mask, len(query))
 
   def head(operands):
     bias, *operands = operands
-    return jax.lax.map(functools.partial(part, bias), (*operands, barriers))
+    return jax.lax.map(functools.partial(part, bias), (*operands, masks))
 
-  return jax.lax.map(head, (_of_heads(bias), *map(_split, (query, key, value))))
+  return jax.lax.map(head, (_by_head(bias), *map(_split, (query, key, value))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def on_chip_attention_gradient(
   scale: float, operands: tuple, results: tuple, dy: Float[Array, 'B T H K']
 ) -> tuple[Array | None, ...]:
-  """Returns the gradients by query, key, value and bias.
+  """Returns the gradients with respect to query, key, value and bias.
 
   Args:
-    operands: of `on_chip_attention`.
-    results: of `on_chip_attention`.
-    dy: the gradient by the result.
+    operands: the arguments of `on_chip_attention`.
+    results: what `on_chip_attention` returned.
+    dy: the gradient with respect to its first result.
   """
   query, key, value, bias, mask = operands
   y, top, total = results
   dy = _split(dy)
-  # What softmax subtracts from the gradient by its weights, by query token.
+  # Per query token, the term that softmax subtracts from its weights' gradient.
   shift = _product('hgrtk,hgrtk->hgrt', y, dy)
 
   def part(bias, dbias, operands):
-    query, key, value, barrier, top, total, dy, shift = operands
-    logits = _logits(scale, query, key, bias, barrier)
+    query, key, value, mask, top, total, dy, shift = operands
+    logits = _logits(scale, query, key, bias, mask)
     weights = jnp.exp(logits - top[..., None]) / total[..., None]
     dvalue = _product('rts,rtk->rsk', weights.astype(value.dtype), dy)
     dweights = _product('rtk,rsk->rts', dy, value)
@@ -151,16 +153,16 @@ def on_chip_attention_gradient(
     dkey = scale * _product('rts,rtk->rsk', dlogits, query)
     return dbias, tuple(d.astype(query.dtype) for d in (dquery, dkey, dvalue))
 
-  barriers = _barriers(mask, len(query))
+  masks = _additive_masks(mask, len(query))
 
   def head(operands):
     bias, query, key, value, *others = operands
     start = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
-    parts = query, key, value, barriers, *others
+    parts = query, key, value, masks, *others
     return jax.lax.scan(functools.partial(part, bias), start, parts)
 
   parts = *map(_split, (query, key, value)), top, total, dy, shift
-  dbias, gradients = jax.lax.map(head, (_of_heads(bias), *parts))
+  dbias, gradients = jax.lax.map(head, (_by_head(bias), *parts))
   dbias = None if bias is None else dbias[None].astype(bias.dtype)
   return *map(_join, gradients), dbias
 
@@ -174,7 +176,7 @@ def _backward(scale: float, saved: tuple, dy: Array):
   return *on_chip_attention_gradient(scale, *saved, dy), None
 
 
-_attend_by_head.defvjp(_forward, _backward)
+_attend_in_parts.defvjp(_forward, _backward)
 
 
 def _logits(
@@ -182,19 +184,19 @@ def _logits(
   query: Float[Array, 'R T K'],
   key: Float[Array, 'R S K'],
   bias: Float[Array, 'T S'] | None,
-  barrier: Float[Array, 'R #T S'] | None,
+  mask: Float[Array, 'R #T S'] | None,
 ) -> Float[Array, 'R T S']:
   logits = scale * _product('rtk,rsk->rts', query, key)
   if bias is not None:
     logits += bias
-  return logits if barrier is None else logits + barrier
+  return logits if mask is None else logits + mask
 
 
 def _product(axes: str, a: Array, b: Array) -> Float[Array, '...']:
   return jnp.einsum(axes, a, b, preferred_element_type=jnp.float32)
 
 
-def _of_heads(bias: Float[Array, '1 H T S'] | None) -> Float[Array, 'H T S'] | None:
+def _by_head(bias: Float[Array, '1 H T S'] | None) -> Float[Array, 'H T S'] | None:
   return None if bias is None else bias[0]
 
 
@@ -209,12 +211,12 @@ def _join(x: Float[Array, 'H G R T K']) -> Float[Array, 'B T H K']:
   return x.reshape(-1, *x.shape[2:])
 
 
-def _barriers(
+def _additive_masks(
   mask: Bool[Array, '#B 1 #T S'] | None, batch: int
 ) -> Float[Array, 'G R #T S'] | None:
-  """Returns what to add to the logits instead of choosing by the mask.
+  """Returns the mask as numbers to add to the logits: 0, or _MASKED.
 
-  A choice would be prepared for all logits at once, outside of the loops.
+  For a `where` the compiler would expand the mask to all logits, outside of the loops.
   """
   if mask is None:
     return None

@@ -18,7 +18,7 @@ NEVER = -1e9
 
 
 class Beams(NamedTuple):
-  """Sequences with their scores, best first once sorted; NEVER where there is none."""
+  """Sequences with their scores; the score is NEVER where there is no sequence."""
 
   scores: Float[Array, 'B K']
   tokens: Int[Array, 'B K T']
@@ -34,24 +34,24 @@ class _State(NamedTuple):
 def beam(
   step: DecodeStep, cache: Cache, *, batch: int, length: int, beams: int
 ) -> Int[Array, 'B T']:
-  """Finds a likely sequence by following the `beams` best beginnings of each.
+  """Returns a likely sequence for each row, following its K best beginnings.
 
   Args:
-    step: (token before, cache, position) to (logits, cache), for B x K rows.
-    cache: the state before the first step, its arrays with B x K rows.
-    batch: B, sequences.
-    length: steps at most.
+    step: from (previous token, cache, position) to (logits, cache), for B x K rows.
+    cache: the cache before the first step; its arrays have B x K rows.
+    batch: B, number of sequences.
+    length: T, number of steps at most.
     beams: K; 1 is greedy decoding.
 
   Returns:
-    Token ids of the best ended sequence, or of the best begun one where none ended,
-    EOS included; 0 after it.
+    Token ids of the best finished sequence, or of the best unfinished one if none
+    finished; EOS included, 0 after it.
   """
   empty = split_by_batch(jnp.zeros((batch, beams, length), jnp.int32))
   nothing = split_by_batch(jnp.full((batch, beams), NEVER))
   state = _State(
     jnp.zeros((), jnp.int32),
-    # One beam at the start: equal ones would stay equal.
+    # Start with one beam: equal beams would stay equal.
     Beams(nothing.at[:, 0].set(0.0), empty),
     Beams(nothing, empty),
     cache,
@@ -59,8 +59,8 @@ def beam(
 
   def unfinished(state: _State) -> Array:
     # Log-probabilities only fall, and the penalty is largest at the full length.
-    hope = state.alive.scores[:, 0] / length_penalty(length)
-    better = hope > state.ended.scores[:, 0]
+    best_possible = state.alive.scores[:, 0] / length_penalty(length)
+    better = best_possible > state.ended.scores[:, 0]
     return (state.position < length) & jnp.any(better)
 
   def advance(state: _State) -> _State:
@@ -72,7 +72,7 @@ def beam(
     logits, cache = step(token.reshape(-1), state.cache, position)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     scores = state.alive.scores[:, :, None] + log_probs.reshape(batch, beams, -1)
-    # Twice the beams, so that as many stay alive even if that many end here.
+    # Twice the beams, so that enough stay alive even if K of them end here.
     best, place = jax.lax.top_k(scores.reshape(batch, -1), 2 * beams)
     parent, token = jnp.divmod(place, logits.shape[-1])
     tokens = jnp.take_along_axis(state.alive.tokens, parent[:, :, None], axis=1)
@@ -95,7 +95,7 @@ def beam(
 
 
 def length_penalty(length: Array | int) -> Array | float:
-  """Divides log-probabilities, so that long sequences are not at a disadvantage."""
+  """Returns the divisor of log-probabilities that offsets their fall with length."""
   return ((5.0 + length) / 6.0) ** LENGTH_EXPONENT
 
 
@@ -104,14 +104,14 @@ def _follow(cache: Cache, parent: Int[Array, 'B K']) -> Cache:
 
   def follow(x: Array) -> Array:
     beams = x.reshape(*parent.shape, *x.shape[1:])
-    # Row by row, or the compiler would look for the parents in all rows of the mesh.
+    # By row: otherwise the compiler would gather the parents from all devices.
     return jax.vmap(lambda beams, parent: beams[parent])(beams, parent).reshape(x.shape)
 
   return jax.tree.map(follow, cache)
 
 
 def _best(beams: Beams, count: int) -> tuple[Beams, Int[Array, 'B K']]:
-  """Returns the `count` best in order, and where they stood."""
+  """Returns the `count` best beams, best first, and their previous positions."""
   scores, chosen = jax.lax.top_k(beams.scores, count)
   tokens = jnp.take_along_axis(beams.tokens, chosen[:, :, None], axis=1)
   return Beams(scores, tokens), chosen

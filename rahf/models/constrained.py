@@ -1,19 +1,19 @@
-"""Keyword decoding along the prompt: only marks are predicted.
+"""Constrained keyword decoding: the prompt is given, only the marks are predicted.
 
-The target is the prompt with a mark after each misaligned word. So the decoder is
-free only where a word ends: to begin the mark or to continue the prompt. p, the
-probability of misalignment, is the softmax over these two logits. There is one p per
-word, whatever the decoder would have written by itself.
+The target is the prompt with a mark after each misaligned word. The decoder therefore
+has a choice only after a word: start the mark or continue the prompt. p, the
+probability that the word is misaligned, is the softmax over these two logits. Each word
+has one p, whatever the decoder would write without the constraint.
 
   parallel    one pass over the unmarked prompt: every word is judged as if all
               words before it were aligned
   sequential  every word is judged given the marks chosen (p > 1/2) before it
 
-Going word by word would leave an accelerator idle, so `sequential` iterates: it
-passes over the prompt with the marks of the pass before, until they no longer change.
-A choice depends on the marks in front of it alone, so after pass i the first i
-choices are final, and the end is exactly what going word by word gives, mostly after
-two or three passes instead of one step per word.
+Decoding word by word would leave an accelerator idle. `sequential` iterates instead:
+each pass decodes the prompt with the marks of the previous pass, until they no longer
+change. A choice depends only on the marks before it, so the first i choices are final
+after i passes, and the result is that of decoding word by word. It mostly takes two or
+three passes instead of one step per word.
 
 Axis letters: B batch, L prompt tokens, T target tokens, C candidates.
 """
@@ -26,8 +26,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models.layers import split_by_batch
 
-# Target under teacher forcing, places in it and candidates for each place, to the
-# candidates' logits: two tokens matter, not the vocabulary.
+# From a target (teacher forcing), places in it and candidate tokens for each place to
+# the candidates' logits, as `T5.decode_at`.
 Decode = Callable[
   [Int[Array, 'B T'], Int[Array, 'B L'], Int[Array, 'B L C']], Float[Array, 'B L C']
 ]
@@ -42,13 +42,12 @@ def parallel(
   """Judges all words at once.
 
   Args:
-    decode: teacher forcing, as `T5.decode_at`.
     prompt: token ids, EOS included.
-    word_end: True at the tokens in front of which a word ends.
-    mark_ids: the pieces of the mark.
+    word_end: True at the token right after each word.
+    mark_ids: token ids of the mark.
 
   Returns:
-    p at the tokens in front of which a word ends, 0 elsewhere.
+    p at the token right after each word, 0 elsewhere.
   """
   place = jnp.broadcast_to(jnp.arange(prompt.shape[1]), prompt.shape)
   p = choose(decode, prompt, place, prompt, mark_ids[0])
@@ -65,8 +64,8 @@ def sequential(
   """Judges each word given the marks before it; see `parallel`.
 
   Args:
-    length: T, of the prompt with its marks. A word whose end moves past it is not
-      judged, p is 0.
+    length: T, of the prompt with its marks. A word that the marks push past it is not
+      judged; its p is 0.
   """
 
   def unsettled(state):
@@ -91,11 +90,11 @@ def insert_marks(
   mark_ids: tuple[int, ...],
   length: int,
 ) -> tuple[Int[Array, 'B T'], Int[Array, 'B L']]:
-  """Puts a mark in front of each token where `marked`.
+  """Inserts a mark before each token where `marked` is True.
 
   Returns:
-    The target, cut at `length`, and for each prompt token where the choice in front
-    of it is made: its own place, or that of the mark.
+    The target, cut at `length`, and for each prompt token the place in the target where
+    the choice before it is made: the place of the mark, or its own.
   """
 
   def insert(prompt, marked):
@@ -108,7 +107,7 @@ def insert_marks(
     place = choice + len(mark_ids) * marked
     return target.at[place].set(prompt, mode='drop'), choice
 
-  # Row by row, or the compiler would look for each place in all rows of the mesh.
+  # By row: otherwise the compiler would gather rows from all devices.
   return jax.vmap(insert)(prompt, marked)
 
 
@@ -122,7 +121,7 @@ def choose(
   """Returns the probability of the mark against the prompt's next token.
 
   Args:
-    place: where in T the choice in front of each prompt token is made.
+    place: in T, where the choice before each prompt token is made.
   """
   candidates = jnp.stack([jnp.full_like(prompt, mark_id), prompt], axis=-1)
   logits = decode(target, jnp.minimum(place, target.shape[1] - 1), candidates)

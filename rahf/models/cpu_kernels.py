@@ -1,8 +1,8 @@
 """Gradients of dense layers and convolutions that are also fast on CPUs.
 
-Flax's own layers use them: `nn.Dense` takes `dot_general`, `nn.Conv` takes
-`convolve`. On GPUs and TPUs, XLA's own gradients of convolutions are used, and those of
-products are the same matrix products in another order.
+They go into Flax's own layers: `nn.Dense(dot_general=dot_general)` and
+`nn.Conv(conv_general_dilated=convolve)`. On GPUs and TPUs nothing changes but the order
+of the operands of a matrix product; convolutions use XLA's own gradients there.
 
 Axis letters: N leading axes, I inputs, O outputs; B batch, H W map size, C D channels,
 K L kernel size.
@@ -20,33 +20,40 @@ from jaxtyping import Array, Float
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Rows of the map in one product.
+# Rows of the map in one matrix product.
 ROWS = 4
-# Smaller maps, and those of fewer channels, are left to XLA, which is as fast there.
+# Smaller maps, and maps of fewer channels, use XLA's gradient, which is as fast there.
 LARGE_SIDE = 64
 WIDE = 128
 
 
-def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-  """Multiplies the last axis of x with the first of the kernel; for `nn.Dense`."""
-  return product(x, kernel)
+def dot_general(
+  x: Array, kernel: Array, dimension_numbers: Any, **options: Any
+) -> Array:
+  """Replaces `jax.lax.dot_general` in `nn.Dense` and `nn.DenseGeneral`.
+
+  They contract the last axes of x with the first axes of the kernel.
+  """
+  del options
+  contracting, _ = dimension_numbers
+  return product(x, kernel, len(contracting[0]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(
   x: Float[Array, '...'], kernel: Float[Array, '...'], inputs: int = 1
 ) -> Float[Array, '...']:
-  """Multiplies the last axes of x with the first of the kernel, and adds up.
+  """Contracts the last axes of x with the first axes of the kernel.
 
-  The gradient by the kernel is the product of x and dy over all examples. XLA's
-  compiler for CPUs transposes the first of them, and computes again what made it. JAX
-  puts dy first and transposes the result; here the one with fewer columns comes first.
-  The gradient of an MLP then takes half to two thirds of the time.
+  The kernel's gradient is the product of x and dy over all examples. XLA's compiler for
+  CPUs transposes the first operand and computes again what produced it. JAX puts dy
+  first and transposes the result; here the operand with fewer columns comes first. The
+  gradient of an MLP then takes half to two thirds of the time.
 
   Args:
     x: N I.
     kernel: I O.
-    inputs: how many axes I are.
+    inputs: number of axes I.
 
   Returns:
     N O.
@@ -69,7 +76,7 @@ def _product_backward(inputs: int, saved: tuple[Array, Array], dy: Array):
   if x.shape[1] <= dy.shape[1]:
     dkernel = _over_examples(x, dy)
   else:
-    # Without the barrier the compiler would put x first again.
+    # Without the barrier the compiler would put x first.
     dkernel = jax.lax.optimization_barrier(_over_examples(dy, x)).T
   return dx, dkernel.reshape(kernel.shape)
 
@@ -88,15 +95,15 @@ def convolve(
   padding: str | Sequence[tuple[int, int]],
   **options: Any,
 ) -> Float[Array, 'B h w D']:
-  """Does what `jax.lax.conv_general_dilated` does; for `nn.Conv`.
+  """Replaces `jax.lax.conv_general_dilated` in `nn.Conv`.
 
-  XLA's compiler for CPUs is as fast as a matrix product in a convolution and in the
-  gradient by its input, but up to ten times slower in the gradient by its kernel when
-  maps are large. That gradient is one matrix product per tap of the kernel; over a few
-  rows of the map at a time, what they read stays in the cache.
+  On CPUs, XLA's convolution and its gradient with respect to the input are as fast as
+  matrix products, but the gradient with respect to the kernel is up to ten times slower
+  on large maps. That gradient is one matrix product per tap of the kernel; over a few
+  rows of the map at a time, its operands stay in the cache.
 
   Args:
-    options: those of `jax.lax.conv_general_dilated`, for channels last.
+    options: of `jax.lax.conv_general_dilated`, for channels last.
   """
   size, taps = x.shape[1:3], kernel.shape[:2]
   large = min(size) >= LARGE_SIDE and min(kernel.shape[2:]) >= WIDE
@@ -144,10 +151,10 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 def kernel_gradient(
   x: Float[Array, 'B H W C'], dy: Float[Array, 'B h w D'], padding: Padding
 ) -> Float[Array, 'K L C D']:
-  """Returns the gradient by the kernel of a convolution of stride 1.
+  """Returns the kernel's gradient for a convolution of stride 1.
 
   Args:
-    dy: the gradient by the convolution's result.
+    dy: the gradient with respect to the convolution's result.
     padding: of the convolution, before and after, for height and width.
   """
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))

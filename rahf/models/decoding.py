@@ -1,4 +1,4 @@
-"""Decoders for the keyword sequence.
+"""Greedy decoding, and the types that it shares with beam search.
 
 Axis letters: B batch, T target tokens, V vocabulary.
 """
@@ -23,13 +23,13 @@ DecodeStep = Callable[
 def greedy(
   step: DecodeStep, cache: Cache, *, batch: int, length: int
 ) -> Int[Array, 'B T']:
-  """Takes the likeliest token each step until every sequence has ended.
+  """Takes the most likely token at each step until every sequence has ended.
 
   Args:
-    step: (token before, cache, position) to (logits, cache).
-    cache: the state before the first step.
-    batch: sequences.
-    length: steps at most.
+    step: from (previous token, cache, position) to (logits, cache).
+    cache: the cache before the first step.
+    batch: B, number of sequences.
+    length: T, number of steps at most.
 
   Returns:
     Token ids, EOS included; 0 after it.

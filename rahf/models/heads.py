@@ -1,4 +1,4 @@
-"""Heads that read a map or a score from fused image tokens (paper section 4.1).
+"""Heads that predict a map or a score from fused image tokens (paper section 4.1).
 
 Axis letters: B batch, h w token grid, H W map size, C channels.
 """
@@ -23,8 +23,8 @@ from rahf.models.layers import (
 from rahf.models.sizes import Flag, Side, Width, Widths
 
 NORM_EPSILON = 1e-8
-# Maps are nearly empty: starting from sigmoid(-4) = 0.02 instead of 0.5 keeps the
-# first steps from being about nothing else.
+# Maps are nearly empty. Starting at sigmoid(-4) = 0.02 instead of 0.5 keeps the first
+# steps from only learning that.
 READOUT_BIAS = -4.0
 
 
@@ -35,9 +35,10 @@ class HeatmapHeadConfig:
   Attributes:
     convs: 3x3 convolutions on the token grid.
     deconvs: stride-2 transposed convolutions, each followed by a residual pair of
-      convolutions of its width. log2(patch) of them reach the image's size.
+      convolutions of the same width. log2(patch) of them reach the image's size.
     readout: the last hidden convolution.
-    relu_before_norm: of `convs`; the other norms always come before their ReLU.
+    relu_before_norm: whether `convs` apply the ReLU before the norm; the other layers
+      always apply the norm first.
   """
 
   convs: Widths = (768, 384)
@@ -53,9 +54,9 @@ class ScoreHeadConfig:
   Attributes:
     convs: channels of the convolutions over the token grid.
     size: side of their kernels.
-    stride: of both directions.
-    padding: 'VALID' shrinks the grid, 'SAME' does so by the stride alone.
-    dense: hidden dense layers after them.
+    stride: in both directions.
+    padding: 'VALID', or 'SAME', where only the stride shrinks the grid.
+    dense: the hidden dense layers after the convolutions.
   """
 
   convs: Widths = (768, 384, 128, 64)
@@ -69,7 +70,7 @@ class HeatmapHead(nn.Module):
   """conv, deconv, sigmoid: a token grid to a map in [0, 1].
 
   Attributes:
-    remat: compute the stages again for the gradient instead of keeping them.
+    remat: whether the backward pass computes the stages again.
   """
 
   config: HeatmapHeadConfig
@@ -135,8 +136,8 @@ class ScoreHead(nn.Module):
         stride=config.stride,
         padding=config.padding,
       )(x)
-      # Left to itself, XLA gets some gradients of small convolutions wrong where data,
-      # fsdp and tensor all have several devices.
+      # Without this constraint, XLA gets some gradients of small convolutions wrong if
+      # data, fsdp and tensor all have several devices.
       x = split_by_batch(nn.relu(norm(f'conv_{i}_norm', self.dtype)(x)))
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(config.dense):

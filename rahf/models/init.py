@@ -1,4 +1,4 @@
-"""The model's variables, fresh or described."""
+"""Initialises a model's variables, or returns only their shapes."""
 
 import functools
 from typing import Any
@@ -12,12 +12,12 @@ from rahf.models.rahf import RAHF
 
 
 def init_variables(model: RAHF, key: Array) -> Any:
-  """Makes a model's variables, boxed with their logical axes.
+  """Returns fresh variables, boxed with their logical axes.
 
-  Under `jax.eval_shape` it says what a model has, without making it.
+  Under `jax.eval_shape` it makes no arrays.
   """
   size = model.config.image_size
-  # Lengths do not enter the shapes of parameters.
+  # Parameters do not depend on the lengths of texts and target.
   return model.init(
     key,
     jnp.zeros((1, size, size, 3)),

@@ -1,15 +1,15 @@
 """RAHF: ViT and T5 fused by concatenation, with heads for maps, scores and keywords.
 
-One set of modules serves both variants of the paper (section 4.2). They differ in
-the number K of texts that an image is read with, and in who reads the result:
+The same modules serve both variants of the paper (section 4.2). The variants differ
+in K, the number of texts that are encoded with an image, and in their heads:
 
-  multi_head        K = 1  the prompt; every map and score has a head of its own
+  multi_head        K = 1  the prompt; each map and each score has its own head
   augmented_prompt  K = 7  a task string and the prompt for each of 2 maps and
-                           4 scores, then the plain prompt for the keywords; one
-                           head serves all maps, one all scores
+                           4 scores, then the plain prompt for the keywords; all
+                           maps share one head, all scores another
 
-The ViT sees the image once. The K texts are folded into the batch, so that the
-encoder runs once.
+The ViT encodes the image once. The K texts are folded into the batch for one call of
+the T5 encoder.
 
 Axis letters: B batch, K texts, H W image size, h w token grid, N image tokens,
 L text tokens, T target tokens, D width, V vocabulary.
@@ -34,8 +34,7 @@ from rahf.models.heads import (
   ScoreHeadConfig,
 )
 from rahf.models.sizes import Flag, Side
-from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5, DecoderCache, T5Config
 from rahf.models.vit import ViT, ViTConfig
 
 MAPS = ('implausibility', 'misalignment')
@@ -51,15 +50,16 @@ class RAHFConfig:
 
   Attributes:
     image_size: side of the square input in pixels, a multiple of the patch.
-    keep_class_token: the ViT's class token joins the fused sequence.
-    decoder_sees_image: the decoder attends to all fused tokens, not only to text.
-    mask_padding: nothing attends to padding. Without it, what the model says of an
-      image depends on the length that the texts of its batch are padded to.
-    remat: what is computed again for the gradient instead of being kept: 'none',
-      'heads' (the upsampling stages), or 'blocks' (those, and all blocks of ViT and
-      T5). Only memory and time depend on it.
-    dropout_rate: of the residual branches and MLPs of ViT and T5.
-    dtype: of the computation; parameters, softmax, norms, sigmoids are float32.
+    keep_class_token: whether the ViT's class token joins the fused sequence.
+    decoder_sees_image: whether the decoder attends to the image tokens too, not only
+      to the text tokens.
+    mask_padding: whether padding is masked in attention. Without the mask, predictions
+      depend on the length that the texts of a batch are padded to.
+    remat: what the backward pass computes again instead of keeping it: 'none', 'heads'
+      (the upsampling stages), or 'blocks' (these and all blocks of ViT and T5). It
+      affects memory and time only.
+    dropout_rate: in the residual branches and MLPs of ViT and T5.
+    dtype: compute dtype; parameters, softmax, norms and sigmoids are float32.
   """
 
   variant: Annotated[str, one_of(VARIANTS)] = 'augmented_prompt'
@@ -81,6 +81,11 @@ class RAHFConfig:
     return self.image_size // self.vit.patch
 
   @property
+  def class_tokens(self) -> int:
+    """Fused tokens before those of the grid: 1 with a class token that is kept."""
+    return int(self.vit.class_token and self.keep_class_token)
+
+  @property
   def texts(self) -> int:
     """K, the number of texts per image."""
     return 1 if self.variant == 'multi_head' else len(MAPS) + len(SCORES) + 1
@@ -94,28 +99,41 @@ class Fused(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What the model says of a batch; the order is that of MAPS and SCORES."""
+  """Model outputs for a batch, on the device; None for what was not computed.
+
+  Attributes:
+    maps: in [0, 1], in the order of MAPS; row 0 at the top, higher is worse.
+    scores: in [0, 1], in the order of SCORES; higher is better.
+    logits: of the target tokens under teacher forcing.
+    keywords: token ids of the decoded prompt with its marks.
+    p_misaligned: the probability that a word is misaligned, in [0, 1], at the token
+      right after the word; 0 at all other tokens.
+  """
 
   maps: Float[Array, 'B 2 H W']
   scores: Float[Array, 'B 4']
-  logits: Float[Array, 'B T V']
+  logits: Float[Array, 'B T V'] | None = None
+  keywords: Int[Array, 'B T'] | None = None
+  p_misaligned: Float[Array, 'B L'] | None = None
 
 
 class RAHF(nn.Module):
-  """The model; methods are the stages, `__call__` is the training pass."""
+  """The model. `__call__` is the training pass; the other methods are its stages."""
 
   config: RAHFConfig
 
   def setup(self):
     config = self.config
     dtype = jnp.dtype(config.dtype)
-    blocks, stages = config.remat == 'blocks', config.remat != 'none'
-    self.vit = ViT(config.vit, config.dropout_rate, dtype, blocks)
+    remat_blocks, remat_heads = config.remat == 'blocks', config.remat != 'none'
+    self.vit = ViT(config.vit, config.dropout_rate, dtype, remat=remat_blocks)
     self.image_projection = layers.dense(
       config.t5.width, None, 'embed', init=nn.initializers.lecun_normal(), dtype=dtype
     )
-    self.t5 = T5(config.t5, config.dropout_rate, dtype, blocks)
-    heatmap_head = functools.partial(HeatmapHead, config.heatmap_head, dtype, stages)
+    self.t5 = T5(config.t5, config.dropout_rate, dtype, remat=remat_blocks)
+    heatmap_head = functools.partial(
+      HeatmapHead, config.heatmap_head, dtype, remat=remat_heads
+    )
     score_head = functools.partial(ScoreHead, config.score_head, dtype)
     if config.variant == 'multi_head':
       self.heatmap_head_implausibility = heatmap_head()
@@ -137,13 +155,8 @@ class RAHF(nn.Module):
     train: bool,
   ) -> Outputs:
     """Predicts maps and scores, and the target's logits under teacher forcing."""
-    return self.read(self.encode(image, text, train=train), target, train=train)
-
-  def read(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
-    """Runs all heads, and the decoder under teacher forcing."""
-    maps, scores = self.maps_and_scores(fused)
-    tokens, mask = self._keyword_memory(fused)
-    return Outputs(maps, scores, self.t5.decode(tokens, mask, target, train=train))
+    fused = self.encode(image, text, train=train)
+    return self.predict(fused, target, train=train)
 
   def encode(
     self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
@@ -167,12 +180,16 @@ class RAHF(nn.Module):
       tokens.reshape(batch, texts, *tokens.shape[1:]), mask.reshape(batch, texts, -1)
     )
 
-  def maps_and_scores(
-    self, fused: Fused
-  ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
-    """Reads both maps, at the image's size, and the four scores."""
-    grid = self.config.grid
-    first = int(self.config.vit.class_token and self.config.keep_class_token)
+  def predict(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
+    """Runs the heads, and the decoder under teacher forcing."""
+    outputs = self.maps_and_scores(fused)
+    tokens, mask = self._keyword_memory(fused)
+    logits = self.t5.decode(tokens, mask, target, train=train)
+    return outputs._replace(logits=logits)
+
+  def maps_and_scores(self, fused: Fused) -> Outputs:
+    """Runs the heads: both maps, at the image's size, and the four scores."""
+    grid, first = self.config.grid, self.config.class_tokens
     image_tokens = fused.tokens[:, :, first : first + grid * grid]
     batch, texts, _, width = image_tokens.shape
     features = image_tokens.reshape(batch, texts, grid, grid, width)
@@ -181,12 +198,12 @@ class RAHF(nn.Module):
     else:
       maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
       scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
-    return self._to_image_size(maps), scores
+    return Outputs(self._to_image_size(maps), scores)
 
   def _all_heads(
     self, features: Float[Array, 'B h w D']
   ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
-    """Applies the six heads of multi-head, in the order of MAPS and SCORES."""
+    """Runs the six heads of the multi-head variant, in the order of MAPS, SCORES."""
     maps = (
       self.heatmap_head_implausibility(features),
       self.heatmap_head_misalignment(features),
@@ -200,7 +217,7 @@ class RAHF(nn.Module):
     return jnp.stack(maps, axis=1), jnp.stack(scores, axis=1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
-    """Writes the marked prompt, at most `length` tokens; 0 after EOS."""
+    """Decodes the prompt with its marks, at most `length` tokens; 0 after EOS."""
     tokens, mask = self._keyword_memory(fused)
     return decoding.greedy(
       lambda token, cache, position: self.t5.decode_step(token, cache, mask, position),
@@ -210,9 +227,9 @@ class RAHF(nn.Module):
     )
 
   def decode_beam(self, fused: Fused, length: int, beams: int) -> Int[Array, 'B T']:
-    """Writes the marked prompt by beam search; 0 after EOS."""
+    """Decodes the prompt with its marks by beam search; 0 after EOS."""
     tokens, mask = self._keyword_memory(fused)
-    # Each beam is a row of its own; what it looks at stays, its past moves.
+    # Each beam is a row. Beams swap their past; the encoded tokens stay in place.
     memory, mask = jax.tree.map(
       lambda x: jnp.repeat(x, beams, axis=0), (self.t5.keys_values(tokens), mask)
     )
@@ -235,21 +252,20 @@ class RAHF(nn.Module):
     sequential: bool,
     length: int,
   ) -> Float[Array, 'B L']:
-    """Returns how likely each word is misaligned (`models/constrained.py`).
+    """Returns the probability that each word is misaligned (`constrained.py`).
 
     Args:
       prompt: the plain prompt, the last of the texts.
-      word_end: True at the tokens in front of which a word ends.
-      mark_ids: the pieces of the mark.
-      sequential: judge a word given the marks before it, not by itself.
-      length: of the prompt with its marks, for `sequential`.
+      word_end: True at the token right after each word.
+      mark_ids: token ids of the mark.
+      sequential: whether to judge a word given the marks before it.
+      length: tokens of the prompt with its marks; used if `sequential`.
 
     Returns:
-      Probabilities at the tokens in front of which a word ends, 0 elsewhere.
+      Probabilities at the token right after each word, 0 elsewhere.
     """
     tokens, mask = self._keyword_memory(fused)
     memory = self.t5.keys_values(tokens)
-
     decode = functools.partial(self.t5.decode_at, memory, mask)
     if sequential:
       return constrained.sequential(decode, prompt, word_end, mark_ids, length)
@@ -258,14 +274,12 @@ class RAHF(nn.Module):
   def _keyword_memory(
     self, fused: Fused
   ) -> tuple[Float[Array, 'B S D'], Bool[Array, 'B S']]:
-    """The fused tokens of the plain prompt, which is the last text."""
+    """Returns what the decoder attends to: the fused tokens of the last text."""
     tokens, mask = fused.tokens[:, -1], fused.mask[:, -1]
     if self.config.decoder_sees_image:
       return tokens, mask
-    images = self.config.grid**2 + int(
-      self.config.vit.class_token and self.config.keep_class_token
-    )
-    return tokens[:, images:], mask[:, images:]
+    image_tokens = self.config.class_tokens + self.config.grid**2
+    return tokens[:, image_tokens:], mask[:, image_tokens:]
 
   def _to_image_size(self, maps: Float[Array, 'B 2 h w']) -> Float[Array, 'B 2 H W']:
     """Enlarges maps of a head that has fewer deconvolutions than log2(patch)."""

@@ -1,10 +1,10 @@
-"""What the sizes of a network may be; a dataclass annotates its fields with these."""
+"""Ranges for the sizes of a network, with which the configs annotate their fields."""
 
 from typing import Annotated
 
 from rahf.fileio.validators import sequence, truth, whole
 
-# No model has more; what is made of a wrong number would fill every memory.
+# Far more than any model has. A mistyped size is refused before it fills the memory.
 Width = Annotated[int, whole(1, 2**17)]
 Widths = Annotated[tuple, sequence(whole(1, 2**17), '(64, 32)')]
 Layers = Annotated[int, whole(1, 200)]

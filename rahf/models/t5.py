@@ -1,80 +1,164 @@
 """T5 encoder-decoder (Raffel et al., 2020), v1.0 and v1.1, in T5X's parameter tree.
 
-The encoder takes embedded inputs, so that image tokens can stand in front of text.
+Read from the top: sizes, the model, encoder, decoder; `t5_layers.py` has the parts of
+a layer. The encoder takes embedded inputs, so that image tokens can stand in front of
+text.
 
 Axis letters: B batch, L encoder tokens, T decoder tokens, S keys, H heads, D width,
 V vocabulary.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from rahf.fileio.validators import one_of, sequence, whole
 from rahf.models.layers import (
+  ACTIVATIONS,
   RMSNorm,
   dense,
   partitioned,
   rematerialized,
   split_by_batch,
 )
+from rahf.models.sizes import Flag, Layers, Width
 from rahf.models.t5_layers import (
   MLP,
   Attention,
+  DecoderCache,
   KeyValue,
   RelativePositionBias,
-  T5Config,
 )
 
 
-class DecoderCache(NamedTuple):
-  """State of step-by-step decoding: per layer, the past and the fused tokens."""
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """Sizes of a T5; the defaults are v1.1 base.
 
-  past: tuple[KeyValue, ...]
-  fused: tuple[KeyValue, ...]
+  Attributes:
+    head_dim: width of one head; heads x head_dim may differ from width.
+    activations: of the MLP: ('gelu', 'linear') for v1.1, gated, ('relu',) for v1.0.
+    tied_logits: whether the embedding also computes the logits, as in v1.0.
+  """
 
-  @classmethod
-  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
-    """Returns the cache before the first of at most `length` steps."""
+  vocab_size: Annotated[int, whole(1, 2**22)] = 32128
+  width: Width = 768
+  heads: Width = 12
+  head_dim: Width = 64
+  mlp: Width = 2048
+  encoder_layers: Layers = 12
+  decoder_layers: Layers = 12
+  activations: Annotated[
+    tuple, sequence(one_of(tuple(ACTIVATIONS)), "('gelu', 'linear')", least=1)
+  ] = ('gelu', 'linear')
+  tied_logits: Flag = False
 
-    def empty(memory: Array) -> Array:
-      shape = memory.shape[0], length, *memory.shape[2:]
-      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
 
-    return cls(past=jax.tree.map(empty, fused), fused=fused)
+class T5(nn.Module):
+  """Token embedding, encoder and decoder, each callable separately.
 
-
-class EncoderLayer(nn.Module):
-  """Self-attention and an MLP, each after a norm and added to the stream."""
+  Attributes:
+    remat: whether the backward pass computes the layers again.
+  """
 
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
+  remat: bool = False
 
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, 'B L D'],
-    *,
-    bias: Float[Array, '1 H L L'],
-    mask: Bool[Array, 'B 1 1 L'],
-    train: bool,
+  def setup(self):
+    config = self.config
+    self.token_embedder = nn.Embed(
+      config.vocab_size,
+      config.width,
+      dtype=self.dtype,
+      embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
+    )
+    self.encoder = Encoder(config, self.dropout_rate, self.dtype, self.remat)
+    self.decoder = Decoder(config, self.dropout_rate, self.dtype, self.remat)
+
+  def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
+    return self.token_embedder(tokens)
+
+  def encode(
+    self, embedded: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
   ) -> Float[Array, 'B L D']:
-    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-    attention = Attention(self.config, self.dtype, name='attention')
+    """Encodes embedded tokens; `mask` is False at padding."""
+    return self.encoder(embedded, mask, train=train)
 
-    y = RMSNorm(dtype=self.dtype, name='pre_attention_layer_norm')(x)
-    x = x + dropout(attention(y, attention.keys_values(y), bias=bias, mask=mask))
+  def decode(
+    self,
+    fused: Float[Array, 'B L D'],
+    fused_mask: Bool[Array, 'B L'],
+    target: Int[Array, 'B T'],
+    *,
+    train: bool,
+  ) -> Float[Array, 'B T V']:
+    """Returns logits of each target token given those before it (teacher forcing)."""
+    x = self.embed(shift_right(target))
+    x = self.decoder(x, self.keys_values(fused), fused_mask, train=train)
+    return self._logits(x)
 
-    y = RMSNorm(dtype=self.dtype, name='pre_mlp_layer_norm')(x)
-    y = MLP(self.config, self.dropout_rate, self.dtype, name='mlp')(y, train=train)
-    return x + dropout(y)
+  def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
+    """Returns each decoder layer's keys and values of the fused tokens."""
+    return self.decoder.keys_values(fused)
+
+  def decode_at(
+    self,
+    memory: tuple[KeyValue, ...],
+    fused_mask: Bool[Array, 'B S'],
+    target: Int[Array, 'B T'],
+    place: Int[Array, 'B L'],
+    tokens: Int[Array, 'B L C'],
+  ) -> Float[Array, 'B L C']:
+    """Returns logits of C candidate tokens at L places of the target, as `decode`.
+
+    Leaves out the rest of the vocabulary, which is a sixth of the work at base size.
+
+    Args:
+      memory: of `keys_values`.
+      place: positions in the target.
+      tokens: the candidates at each place.
+    """
+    x = self.embed(shift_right(target))
+    x = self.decoder(x, memory, fused_mask, train=False)
+    x = jnp.take_along_axis(x, place[..., None], axis=1)
+    if self.config.tied_logits:
+      x = x * self.config.width**-0.5
+      logits = jnp.einsum('bld,blcd->blc', x, self.embed(tokens))
+    else:
+      columns = self.decoder.logits_columns(tokens)
+      logits = jnp.einsum('bld,dblc->blc', x, columns)
+    return jnp.asarray(logits, jnp.float32)
+
+  def decode_step(
+    self,
+    token: Int[Array, 'B'],
+    cache: DecoderCache,
+    fused_mask: Bool[Array, 'B L'],
+    position: Int[Array, ''],
+  ) -> tuple[Float[Array, 'B V'], DecoderCache]:
+    """Returns logits of the token after `token`, the input at `position`."""
+    x, cache = self.decoder.step(
+      self.embed(token[:, None]), cache, fused_mask, position
+    )
+    return self._logits(x)[:, 0], cache
+
+  def _logits(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+    if self.config.tied_logits:
+      logits = self.token_embedder.attend(x * self.config.width**-0.5)
+    else:
+      logits = self.decoder.logits_dense(x)
+    return jnp.asarray(logits, jnp.float32)
 
 
 class Encoder(nn.Module):
-  """Bidirectional layers over embedded tokens."""
+  """Layers of bidirectional attention over embedded tokens."""
 
   config: T5Config
   dropout_rate: float
@@ -101,59 +185,50 @@ class Encoder(nn.Module):
     return dropout(RMSNorm(dtype=self.dtype, name='encoder_norm')(x))
 
 
-class DecoderLayer(nn.Module):
-  """Causal self-attention, attention to the fused tokens, and an MLP."""
+class EncoderLayer(nn.Module):
+  """Self-attention and an MLP, both pre-norm with a residual connection."""
 
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
 
-  def setup(self):
-    self.pre_self_attention_layer_norm = RMSNorm(dtype=self.dtype)
-    self.self_attention = Attention(self.config, self.dtype)
-    self.pre_cross_attention_layer_norm = RMSNorm(dtype=self.dtype)
-    self.encoder_decoder_attention = Attention(self.config, self.dtype)
-    self.pre_mlp_layer_norm = RMSNorm(dtype=self.dtype)
-    self.mlp = MLP(self.config, self.dropout_rate, self.dtype)
-    self.dropout = nn.Dropout(self.dropout_rate)
-
-  def keys_values(self, fused: Float[Array, 'B L D']) -> KeyValue:
-    return self.encoder_decoder_attention.keys_values(fused)
-
+  @nn.compact
   def __call__(
     self,
-    x: Float[Array, 'B T D'],
-    fused: KeyValue,
+    x: Float[Array, 'B L D'],
     *,
-    bias: Float[Array, '1 H T S'],
-    mask: Bool[Array, '1 1 T S'],
-    fused_mask: Bool[Array, 'B 1 1 L'],
-    past: KeyValue | None = None,
-    position: Int[Array, ''] | int = 0,
+    bias: Float[Array, '1 H L L'],
+    mask: Bool[Array, 'B 1 1 L'],
     train: bool,
-  ) -> tuple[Float[Array, 'B T D'], KeyValue]:
-    """Returns the new stream and the keys and values that it looked at."""
+  ) -> Float[Array, 'B L D']:
+    config = self.config
+    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+    attention = Attention(
+      width=config.width,
+      heads=config.heads,
+      head_dim=config.head_dim,
+      dtype=self.dtype,
+      name='attention',
+    )
 
-    def drop(y: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-      return self.dropout(y, deterministic=not train)
+    y = RMSNorm(dtype=self.dtype, name='pre_attention_layer_norm')(x)
+    x = x + dropout(attention(y, attention.keys_values(y), bias=bias, mask=mask))
 
-    y = self.pre_self_attention_layer_norm(x)
-    memory = self.self_attention.keys_values(y)
-    if past is not None:
-      memory = past.insert(memory, position)
-    x = x + drop(self.self_attention(y, memory, bias=bias, mask=mask))
-
-    y = self.pre_cross_attention_layer_norm(x)
-    x = x + drop(self.encoder_decoder_attention(y, fused, bias=None, mask=fused_mask))
-
-    y = self.pre_mlp_layer_norm(x)
-    return x + drop(self.mlp(y, train=train)), memory
+    y = RMSNorm(dtype=self.dtype, name='pre_mlp_layer_norm')(x)
+    mlp = MLP(
+      hidden=config.mlp,
+      activations=config.activations,
+      dropout_rate=self.dropout_rate,
+      dtype=self.dtype,
+      name='mlp',
+    )
+    return x + dropout(mlp(y, train=train))
 
 
 class Decoder(nn.Module):
-  """Causal layers over embedded target tokens.
+  """Layers of causal attention over embedded target tokens.
 
-  `logits_dense` reads their output, but for `tied_logits`, which the embedding reads.
+  `logits_dense` computes logits from its output; with `tied_logits` the embedding does.
   """
 
   config: T5Config
@@ -181,7 +256,7 @@ class Decoder(nn.Module):
       )
 
   def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what each layer looks at of the fused tokens."""
+    """Returns each layer's keys and values of the fused tokens."""
     return tuple(layer.keys_values(fused) for layer in self.layers)
 
   def __call__(
@@ -214,7 +289,7 @@ class Decoder(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B 1 D'], DecoderCache]:
-    """Decodes the token at `position`, given those before it in the cache."""
+    """Decodes the token at `position`; the cache has those before it."""
     length = cache.past[0].key.shape[1]
     bias = jax.lax.dynamic_slice_in_dim(self.relpos_bias(length), position, 1, axis=2)
     seen = jnp.arange(length) <= position
@@ -236,7 +311,7 @@ class Decoder(nn.Module):
     return self._norm(x, train=False), cache._replace(past=tuple(past))
 
   def logits_columns(self, tokens: Int[Array, '*B']) -> Float[Array, 'D *B']:
-    """Returns what the stream is multiplied with for some tokens' logits."""
+    """Returns the columns of the logits' kernel for some tokens."""
     kernel = nn.meta.unbox(self.logits_dense.variables)['params']['kernel']
     return jnp.take(kernel, tokens, axis=1).astype(self.dtype)
 
@@ -244,99 +319,66 @@ class Decoder(nn.Module):
     return self.dropout(self.decoder_norm(x), deterministic=not train)
 
 
-class T5(nn.Module):
-  """Token embedding, encoder and decoder, each callable alone.
-
-  Attributes:
-    remat: compute the layers again for the gradient instead of keeping them.
-  """
+class DecoderLayer(nn.Module):
+  """Causal self-attention, attention to the fused tokens, and an MLP."""
 
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
-  remat: bool = False
 
   def setup(self):
     config = self.config
-    self.token_embedder = nn.Embed(
-      config.vocab_size,
-      config.width,
+    attention = functools.partial(
+      Attention,
+      width=config.width,
+      heads=config.heads,
+      head_dim=config.head_dim,
       dtype=self.dtype,
-      embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
     )
-    stack = config, self.dropout_rate, self.dtype, self.remat
-    self.encoder = Encoder(*stack)
-    self.decoder = Decoder(*stack)
+    self.pre_self_attention_layer_norm = RMSNorm(dtype=self.dtype)
+    self.self_attention = attention()
+    self.pre_cross_attention_layer_norm = RMSNorm(dtype=self.dtype)
+    self.encoder_decoder_attention = attention()
+    self.pre_mlp_layer_norm = RMSNorm(dtype=self.dtype)
+    self.mlp = MLP(
+      hidden=config.mlp,
+      activations=config.activations,
+      dropout_rate=self.dropout_rate,
+      dtype=self.dtype,
+    )
+    self.dropout = nn.Dropout(self.dropout_rate)
 
-  def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
-    return self.token_embedder(tokens)
+  def keys_values(self, fused: Float[Array, 'B L D']) -> KeyValue:
+    return self.encoder_decoder_attention.keys_values(fused)
 
-  def encode(
-    self, embedded: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
-  ) -> Float[Array, 'B L D']:
-    """Fuses embedded tokens; `mask` is True where there is one."""
-    return self.encoder(embedded, mask, train=train)
-
-  def decode(
+  def __call__(
     self,
-    fused: Float[Array, 'B L D'],
-    fused_mask: Bool[Array, 'B L'],
-    target: Int[Array, 'B T'],
+    x: Float[Array, 'B T D'],
+    fused: KeyValue,
     *,
+    bias: Float[Array, '1 H T S'],
+    mask: Bool[Array, '1 1 T S'],
+    fused_mask: Bool[Array, 'B 1 1 L'],
+    past: KeyValue | None = None,
+    position: Int[Array, ''] | int = 0,
     train: bool,
-  ) -> Float[Array, 'B T V']:
-    """Logits of each target token given those before it (teacher forcing)."""
-    x = self.embed(shift_right(target))
-    x = self.decoder(x, self.keys_values(fused), fused_mask, train=train)
-    return self._logits(x)
+  ) -> tuple[Float[Array, 'B T D'], KeyValue]:
+    """Returns the layer's output, and the keys and values of its self-attention."""
 
-  def keys_values(self, fused: Float[Array, 'B L D']) -> tuple[KeyValue, ...]:
-    """Returns what `DecoderCache.start` and `decode_at` take."""
-    return self.decoder.keys_values(fused)
+    def drop(y: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+      return self.dropout(y, deterministic=not train)
 
-  def decode_at(
-    self,
-    memory: tuple[KeyValue, ...],
-    fused_mask: Bool[Array, 'B S'],
-    target: Int[Array, 'B T'],
-    place: Int[Array, 'B L'],
-    tokens: Int[Array, 'B L C'],
-  ) -> Float[Array, 'B L C']:
-    """`decode` without dropout, for some places in the target and tokens there.
+    y = self.pre_self_attention_layer_norm(x)
+    memory = self.self_attention.keys_values(y)
+    if past is not None:
+      memory = past.insert(memory, position)
+    x = x + drop(self.self_attention(y, memory, bias=bias, mask=mask))
 
-    Where a few tokens are in question, the logits of the whole vocabulary would be a
-    sixth of the work at the base size.
-    """
-    x = self.embed(shift_right(target))
-    x = self.decoder(x, memory, fused_mask, train=False)
-    x = jnp.take_along_axis(x, place[..., None], axis=1)
-    if self.config.tied_logits:
-      x = x * self.config.width**-0.5
-      logits = jnp.einsum('bld,blcd->blc', x, self.embed(tokens))
-    else:
-      columns = self.decoder.logits_columns(tokens)
-      logits = jnp.einsum('bld,dblc->blc', x, columns)
-    return jnp.asarray(logits, jnp.float32)
+    y = self.pre_cross_attention_layer_norm(x)
+    x = x + drop(self.encoder_decoder_attention(y, fused, bias=None, mask=fused_mask))
 
-  def decode_step(
-    self,
-    token: Int[Array, 'B'],
-    cache: DecoderCache,
-    fused_mask: Bool[Array, 'B L'],
-    position: Int[Array, ''],
-  ) -> tuple[Float[Array, 'B V'], DecoderCache]:
-    """Logits of the token after `token`, which stands at `position` of the input."""
-    x, cache = self.decoder.step(
-      self.embed(token[:, None]), cache, fused_mask, position
-    )
-    return self._logits(x)[:, 0], cache
-
-  def _logits(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
-    if self.config.tied_logits:
-      logits = self.token_embedder.attend(x * self.config.width**-0.5)
-    else:
-      logits = self.decoder.logits_dense(x)
-    return jnp.asarray(logits, jnp.float32)
+    y = self.pre_mlp_layer_norm(x)
+    return x + drop(self.mlp(y, train=train)), memory
 
 
 def shift_right(target: Int[Array, 'B T']) -> Int[Array, 'B T']:

@@ -1,12 +1,11 @@
-"""The parts of a T5 layer: relative positions, attention, MLP.
+"""The parts of a T5 layer: decoding cache, attention, MLP, relative positions.
 
 Axis letters: B batch, L tokens, T queries, S keys, H heads, K head width, D width,
 I all heads' width.
 """
 
-import dataclasses
 import functools
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,41 +13,16 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.fileio.validators import one_of, sequence, whole
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.layers import partitioned
-from rahf.models.sizes import Flag, Layers, Width
+from rahf.models.layers import partitioned, split_by_batch
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-  """Sizes of a T5; the defaults are v1.1 base.
-
-  Attributes:
-    head_dim: width of one head; heads x head_dim need not equal width.
-    activations: ('gelu', 'linear') is v1.1's gated MLP, ('relu',) is v1.0's.
-    tied_logits: v1.0 reads logits through the embedding, scaled by width^-0.5.
-  """
-
-  vocab_size: Annotated[int, whole(1, 2**22)] = 32128
-  width: Width = 768
-  heads: Width = 12
-  head_dim: Width = 64
-  mlp: Width = 2048
-  encoder_layers: Layers = 12
-  decoder_layers: Layers = 12
-  activations: Annotated[
-    tuple, sequence(one_of(tuple(layers.ACTIVATIONS)), "('gelu', 'linear')", least=1)
-  ] = ('gelu', 'linear')
-  tied_logits: Flag = False
-
-
 class KeyValue(NamedTuple):
-  """What attention looks at; for self-attention in decoding, also the cache."""
+  """Keys and values of attention; in step-by-step decoding also the cache."""
 
   key: Float[Array, 'B S H K']
   value: Float[Array, 'B S H K']
@@ -63,28 +37,83 @@ class KeyValue(NamedTuple):
     )
 
 
-def relative_bucket(
-  distance: Int[np.ndarray, '*N'], *, bidirectional: bool
-) -> Int[np.ndarray, '*N']:
-  """Maps key position minus query position to one of RELATIVE_BUCKETS.
+class DecoderCache(NamedTuple):
+  """Each layer's keys and values in step-by-step decoding: past and fused tokens."""
 
-  Half of the buckets are exact distances, the rest grow logarithmically up to
-  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets. On the
-  host, since an accelerator's logarithm may fall on the other side of a border.
-  """
-  buckets = RELATIVE_BUCKETS
-  offset = 0
-  if bidirectional:
-    buckets //= 2
-    offset = (distance > 0) * buckets
-    distance = np.abs(distance)
-  else:
-    distance = -np.minimum(distance, 0)
-  exact = buckets // 2
-  # The 1 only guards the logarithm; those places take the exact branch.
-  ratio = np.log(np.maximum(distance, 1) / exact) / np.log(MAX_DISTANCE / exact)
-  far = exact + (ratio * (buckets - exact)).astype(np.int32)
-  return offset + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
+  past: tuple[KeyValue, ...]
+  fused: tuple[KeyValue, ...]
+
+  @classmethod
+  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
+    """Returns the cache before the first of at most `length` steps."""
+
+    def empty(memory: Array) -> Array:
+      shape = memory.shape[0], length, *memory.shape[2:]
+      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
+
+    return cls(past=jax.tree.map(empty, fused), fused=fused)
+
+
+class Attention(nn.Module):
+  """Multi-head attention without biases; T5 has its 1/sqrt(K) in the initialiser."""
+
+  width: int
+  heads: int
+  head_dim: int
+  dtype: jnp.dtype
+
+  def setup(self):
+    inner = self.heads * self.head_dim
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    shrunk = nn.initializers.variance_scaling(1.0 / self.head_dim, 'fan_in', 'normal')
+    dense = functools.partial(layers.dense, dtype=self.dtype, bias_init=None)
+    self.query = dense(inner, 'embed', 'joined_kv', init=shrunk)
+    self.key = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.value = dense(inner, 'embed', 'joined_kv', init=fan_in)
+    self.out = dense(self.width, 'joined_kv', 'embed', init=fan_in)
+
+  def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
+    return x.reshape(*x.shape[:2], self.heads, self.head_dim)
+
+  def keys_values(self, x: Float[Array, 'B S D']) -> KeyValue:
+    return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    memory: KeyValue,
+    *,
+    bias: Float[Array, '1 H T S'] | None,
+    mask: Bool[Array, '#B 1 #T S'],
+  ) -> Float[Array, 'B T D']:
+    query = self._split_heads(self.query(x))
+    if bias is not None:
+      bias = jnp.asarray(bias, self.dtype)
+    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
+    return self.out(y.reshape(*y.shape[:2], -1))
+
+
+class MLP(nn.Module):
+  """A dense layer for each activation, their product, and a dense layer back."""
+
+  hidden: int
+  activations: tuple[str, ...]
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
+    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+    dense = functools.partial(
+      layers.dense, init=fan_in, dtype=self.dtype, bias_init=None
+    )
+    hidden = 1.0
+    for i, activation in enumerate(self.activations):
+      name = 'wi' if len(self.activations) == 1 else f'wi_{i}'
+      y = dense(self.hidden, 'embed', 'mlp', name=name)(x)
+      hidden = hidden * layers.activate(activation, y)
+    hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
+    return dense(x.shape[-1], 'mlp', 'embed', name='wo')(hidden)
 
 
 class RelativePositionBias(nn.Module):
@@ -108,79 +137,40 @@ class RelativePositionBias(nn.Module):
     return by_distance(jnp.einsum('hb,eb->he', table, one_hot))[None]
 
 
+def relative_bucket(
+  distance: Int[np.ndarray, '*N'], *, bidirectional: bool
+) -> Int[np.ndarray, '*N']:
+  """Maps key position minus query position to one of RELATIVE_BUCKETS.
+
+  Half of the buckets are exact distances, the rest grow logarithmically up to
+  MAX_DISTANCE; with `bidirectional` each direction has half of all buckets. Computed on
+  the host, since an accelerator may round the logarithm into another bucket.
+  """
+  buckets = RELATIVE_BUCKETS
+  offset = 0
+  if bidirectional:
+    buckets //= 2
+    offset = (distance > 0) * buckets
+    distance = np.abs(distance)
+  else:
+    distance = -np.minimum(distance, 0)
+  exact = buckets // 2
+  # The maximum keeps the logarithm finite; distance 0 takes the exact branch.
+  ratio = np.log(np.maximum(distance, 1) / exact) / np.log(MAX_DISTANCE / exact)
+  far = exact + (ratio * (buckets - exact)).astype(np.int32)
+  return offset + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
+
+
 def by_distance(values: Float[Array, 'H E']) -> Float[Array, 'H L L']:
-  """Returns an array whose element t, s is the value of distance s - t.
+  """Returns an array whose element [t, s] is the value for the distance s - t.
 
   Args:
-    values: of the distances 1 - L to L - 1.
+    values: for the distances 1 - L to L - 1.
   """
   heads, distances = values.shape
   length = (distances + 1) // 2
-  # One more, repeated, and cut into rows without it: each begins one distance lower.
-  # So the gradient is a sum over rows, where a gather's would be a scatter.
+  # Pad by one, repeat, and cut into rows one shorter: each starts one distance lower.
+  # The gradient is then a sum over rows instead of a gather's scatter.
   repeated = jnp.tile(jnp.pad(values, ((0, 0), (0, 1))), length)
   rows = repeated[:, length - 1 :][:, : length * distances]
   return rows.reshape(heads, length, distances)[..., :length]
-
-
-class Attention(nn.Module):
-  """Multi-head attention without biases; T5 puts the 1/sqrt(K) into the init."""
-
-  config: T5Config
-  dtype: jnp.dtype
-
-  def setup(self):
-    inner = self.config.heads * self.config.head_dim
-    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-    shrunk = nn.initializers.variance_scaling(
-      1.0 / self.config.head_dim, 'fan_in', 'normal'
-    )
-
-    dense = functools.partial(layers.dense, dtype=self.dtype, bias_init=None)
-    self.query = dense(inner, 'embed', 'joined_kv', init=shrunk)
-    self.key = dense(inner, 'embed', 'joined_kv', init=fan_in)
-    self.value = dense(inner, 'embed', 'joined_kv', init=fan_in)
-    self.out = dense(self.config.width, 'joined_kv', 'embed', init=fan_in)
-
-  def _split_heads(self, x: Float[Array, 'B S I']) -> Float[Array, 'B S H K']:
-    return x.reshape(*x.shape[:2], self.config.heads, self.config.head_dim)
-
-  def keys_values(self, x: Float[Array, 'B S D']) -> KeyValue:
-    return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
-
-  def __call__(
-    self,
-    x: Float[Array, 'B T D'],
-    memory: KeyValue,
-    *,
-    bias: Float[Array, '1 H T S'] | None,
-    mask: Bool[Array, '#B 1 #T S'],
-  ) -> Float[Array, 'B T D']:
-    query = self._split_heads(self.query(x))
-    if bias is not None:
-      bias = jnp.asarray(bias, self.dtype)
-    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
-    return self.out(y.reshape(*y.shape[:2], -1))
-
-
-class MLP(nn.Module):
-  """One dense layer per activation, multiplied together, and a way back."""
-
-  config: T5Config
-  dropout_rate: float
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B L D'], *, train: bool) -> Float[Array, 'B L D']:
-    fan_in = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
-    dense = functools.partial(
-      layers.dense, init=fan_in, dtype=self.dtype, bias_init=None
-    )
-    names = self.config.activations
-    hidden = 1.0
-    for i, activation in enumerate(names):
-      name = 'wi' if len(names) == 1 else f'wi_{i}'
-      y = dense(self.config.mlp, 'embed', 'mlp', name=name)(x)
-      hidden = hidden * layers.activate(activation, y)
-    hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-    return dense(x.shape[-1], 'mlp', 'embed', name='wo')(hidden)

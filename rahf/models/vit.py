@@ -1,4 +1,4 @@
-"""Vision Transformer (Dosovitskiy et al., 2021), in the released checkpoints' names.
+"""Vision Transformer (Dosovitskiy et al., 2021), named as in the released checkpoints.
 
 Axis letters: B batch, N tokens (class token included where there is one), D width,
 H heads, K head width.
@@ -7,19 +7,36 @@ H heads, K head width.
 import dataclasses
 import functools
 import math
+import typing
 from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rahf.fileio.validators import one_of, real
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.cpu_kernels import product
+from rahf.models.cpu_kernels import dot_general
 from rahf.models.layers import partitioned
 from rahf.models.sizes import Flag, Layers, Side, Width
+
+GELUS = {
+  'tanh': nn.gelu,
+  'exact': functools.partial(nn.gelu, approximate=False),
+  'quick': lambda x: x * nn.sigmoid(1.702 * x),
+}
+
+
+@typing.runtime_checkable
+class BlockConfig(typing.Protocol):
+  """What a block has to know: sizes, and details that no array shows."""
+
+  heads: int
+  mlp: int
+  norm_epsilon: float
+  gelu: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +45,10 @@ class ViTConfig:
 
   Attributes:
     patch: side of a patch in pixels.
-    class_token: prepend a learned token, as the released checkpoints do.
+    class_token: whether a learned token is prepended, as in the released checkpoints.
     norm_epsilon: of the layer norms; 1e-12 in Hugging Face's ViT.
-    gelu: 'tanh' is the approximation of the released models, 'exact' is Hugging
-      Face's.
+    gelu: 'tanh', the approximation of the released models, or 'exact', as in Hugging
+      Face's ViT.
   """
 
   patch: Side = 16
@@ -45,10 +62,10 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-  """Encodes an image to tokens, row by row after the class token.
+  """Encodes an image to tokens: the class token, then the patches row by row.
 
   Attributes:
-    remat: compute the blocks again for the gradient instead of keeping them.
+    remat: whether the backward pass computes the blocks again.
   """
 
   config: ViTConfig
@@ -108,10 +125,10 @@ class Transformer(nn.Module):
 
 
 class AddPositions(nn.Module):
-  """Adds a learned embedding to each token by its place.
+  """Adds a learned position embedding.
 
-  It starts as sines and cosines of row and column, from which a model that is not
-  pretrained learns places sooner than from noise (Beyer et al., 2022).
+  It starts as sines and cosines of row and column: a model without pretrained weights
+  learns positions faster from these than from noise (Beyer et al., 2022).
   """
 
   class_token: bool
@@ -132,10 +149,10 @@ class AddPositions(nn.Module):
 
 
 def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
-  """Returns waves of row and column for the tokens of a square grid, row by row.
+  """Returns sinusoidal embeddings for the tokens of a square grid, row by row.
 
   A quarter of the width each: sine and cosine of the column, then of the row, with
-  wavelengths in a geometric series up to 10,000 tokens; 0 in what is left over.
+  wavelengths in a geometric series up to 10,000 tokens. Remaining channels are 0.
   """
   quarter = width // 4
   frequencies = 10_000.0 ** -(np.arange(quarter) / max(quarter - 1, 1))
@@ -145,22 +162,28 @@ def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
 
 
 class Block(nn.Module):
-  """Self-attention and an MLP, each after a norm and added to the stream."""
+  """Self-attention and an MLP, both pre-norm with a residual connection."""
 
-  config: ViTConfig
+  config: BlockConfig
   dropout_rate: float
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
+  def __call__(
+    self,
+    x: Float[Array, 'B N D'],
+    *,
+    train: bool,
+    mask: Bool[Array, '#B 1 N N'] | None = None,
+  ) -> Float[Array, 'B N D']:
     config = self.config
     dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
 
     y = layer_norm(config, self.dtype, 'LayerNorm_0')(x)
-    y = SelfAttention(config.heads, self.dtype, name='MultiHeadDotProductAttention_0')(
-      y
+    attention = SelfAttention(
+      config.heads, self.dtype, name='MultiHeadDotProductAttention_0'
     )
-    x = x + dropout(y)
+    x = x + dropout(attention(y, mask))
 
     y = layer_norm(config, self.dtype, 'LayerNorm_1')(x)
     y = MLP(config, self.dtype, name='MlpBlock_0')(y)
@@ -168,57 +191,51 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Every token attends to every token."""
+  """Multi-head attention of every token to every token, or to those of the mask."""
 
   heads: int
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+  def __call__(
+    self, x: Float[Array, 'B N D'], mask: Bool[Array, '#B 1 N N'] | None = None
+  ) -> Float[Array, 'B N D']:
     width = x.shape[-1]
     head_width = width // self.heads
+    xavier = nn.initializers.xavier_uniform()
 
     def project(name: str) -> Float[Array, 'B N H K']:
-      shape = (width, self.heads, head_width)
-      axes = ('embed', 'heads', None)
-      return Projection(shape, axes, 1, self.dtype, name=name)(x)
+      return nn.DenseGeneral(
+        (self.heads, head_width),
+        dtype=self.dtype,
+        kernel_init=partitioned(xavier, 'embed', 'heads', None),
+        bias_init=partitioned(nn.initializers.zeros, 'heads', None),
+        dot_general=dot_general,
+        name=name,
+      )(x)
 
     y = attend(
-      project('query'), project('key'), project('value'), scale=head_width**-0.5
+      project('query'),
+      project('key'),
+      project('value'),
+      scale=head_width**-0.5,
+      mask=mask,
     )
-    shape = (self.heads, head_width, width)
-    return Projection(shape, ('heads', None, 'embed'), 2, self.dtype, name='out')(y)
-
-
-class Projection(nn.Module):
-  """A dense layer from or to several axes, with the kernel kept in that shape.
-
-  Attributes:
-    shape: of the kernel: inputs, then outputs.
-    axes: its logical axes.
-    inputs: how many of them are inputs.
-  """
-
-  shape: tuple[int, ...]
-  axes: tuple[str | None, ...]
-  inputs: int
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B N *I']) -> Float[Array, 'B N *O']:
-    every = tuple(range(len(self.shape)))
-    xavier = nn.initializers.xavier_uniform(every[: self.inputs], every[self.inputs :])
-    kernel = self.param('kernel', partitioned(xavier, *self.axes), self.shape)
-    zeros = partitioned(nn.initializers.zeros, *self.axes[self.inputs :])
-    bias = self.param('bias', zeros, self.shape[self.inputs :])
-    x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
-    return product(x, kernel, self.inputs) + bias
+    return nn.DenseGeneral(
+      width,
+      axis=(-2, -1),
+      dtype=self.dtype,
+      kernel_init=partitioned(xavier, 'heads', None, 'embed'),
+      bias_init=partitioned(nn.initializers.zeros, 'embed'),
+      dot_general=dot_general,
+      name='out',
+    )(y)
 
 
 class MLP(nn.Module):
   """Two dense layers with a GELU between them."""
 
-  config: ViTConfig
+  config: BlockConfig
   dtype: jnp.dtype
 
   @nn.compact
@@ -230,11 +247,11 @@ class MLP(nn.Module):
       dtype=self.dtype,
     )
     hidden = dense(self.config.mlp, 'embed', 'mlp', name='Dense_0')(x)
-    hidden = nn.gelu(hidden, approximate=self.config.gelu == 'tanh')
+    hidden = GELUS[self.config.gelu](hidden)
     return dense(x.shape[-1], 'mlp', 'embed', name='Dense_1')(hidden)
 
 
-def layer_norm(config: ViTConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def layer_norm(config: BlockConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
   """Returns a layer norm over the width; its statistics are float32."""
   return nn.LayerNorm(
     epsilon=config.norm_epsilon,

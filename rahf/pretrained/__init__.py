@@ -1,11 +1,11 @@
-"""Weights of other projects: T5X, ViT releases, Hugging Face, the PyTorch RAHF.
+"""Reads pretrained weights: T5X, ViT releases, Hugging Face, the PyTorch RAHF.
 
-A training run names them in `config.init`. Alone:
+Training runs name them in `config.init`. Standalone use:
 
   source = open_source('gs://bucket/ViT-B_16.npz')  # Names, shapes, settings.
   params = load('gs://bucket/ViT-B_16.npz')  # {'vit': {'cls': …, 'Transformer': …}}
 
-`python -m rahf.pretrained SOURCE` says what a file is.
+`python -m rahf.pretrained SOURCE` describes a file.
 """
 
 from rahf.pretrained.formats import load, open_source

@@ -1,4 +1,4 @@
-"""Describes a file of weights: what it is, and which arrays would be used.
+"""Describes a file of pretrained weights, and which of its arrays would be used.
 
 python -m rahf.pretrained SOURCE [--arrays] [--read]
 """
@@ -14,18 +14,21 @@ from rahf.pretrained.loading import POSITIONS, ROLES, count, ignored_lines
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.source import Source
 
+# Parameters of models that can be loaded, but that no run trains.
+ONLY_IN_PYTHON = ('clip/', 'resnet/')
+
 
 def main(arguments: list[str] | None = None) -> int:
-  """Describes one source; a file that cannot be read is one message and status 2."""
+  """Describes one source; returns 2 after an error message if it cannot be read."""
   parser = argparse.ArgumentParser(
     prog='python -m rahf.pretrained',
-    description='Describes a file of weights: what it is, and which arrays would be '
-    'used.',
+    description='Describes a file of pretrained weights, and which of its arrays would '
+    'be used.',
   )
   parser.add_argument('source', help='a file or directory, local or gs://')
   parser.add_argument('--arrays', action='store_true', help='list every array')
   parser.add_argument(
-    '--read', action='store_true', help='read every array, which finds damage'
+    '--read', action='store_true', help='read every array, to detect damage'
   )
   options = parser.parse_args(arguments)
   try:
@@ -43,8 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(source: Source) -> str:
-  """Returns kind, settings, what is used and what is not, line by line."""
-  lines = [f'{source.kind}: {source.path}', 'config.model must say:']
+  """Returns a description: kind, settings, used and ignored arrays."""
+  role = _role(source)
+  says = 'config.model must say:' if role else 'sizes:'
+  lines = [f'{source.kind}: {source.path}', says]
   lines += [f'  {field} = {value!r}' for field, value in source.settings.items()]
   if (positions := source.weights.get(POSITIONS)) and (
     grid := grid_of(positions.shape[1])
@@ -62,18 +67,20 @@ def describe(source: Source) -> str:
   lines += [f'ignored: {line}' for line in ignored_lines(source)] or ['ignored: none']
   if source.licence:
     lines.append(f'licence: {source.licence}')
-  role = _role(source)
+  if not role:
+    lines.append(f"to use it in Python: rahf.pretrained.load('{source.path}')")
+    return '\n'.join(lines)
   lines.append(f'to train from it: --config.init.{role}={source.path}')
   if role == 'rahf':
     lines.append(
-      f'to score with it as it is: --mode=export --config.init.rahf={source.path} '
+      f'to score with it directly: --mode=export --config.init.rahf={source.path} '
       '--config.export.dir=DIR --config.tokenizer=spiece.model'
     )
   return '\n'.join(lines)
 
 
 def array_lines(source: Source) -> list[str]:
-  """Returns a line for each array: our path, shape, dtype, and its name there."""
+  """Returns a line per array: our path, shape, dtype, and its name in the file."""
   used = [
     f'{path} {list(weight.shape)} {weight.dtype} <- {weight.name}'
     for path, weight in source.weights.items()
@@ -82,14 +89,16 @@ def array_lines(source: Source) -> list[str]:
 
 
 def _group(path: str) -> str:
-  """Returns the first parts of a path, all layers as one."""
+  """Returns the start of a path, with layer numbers replaced by *."""
   parts = path.split('/')
   depth = 3 if parts[0] in ('vit', 't5') else 1
   return re.sub(r'_\d+$', '_*', '/'.join(parts[:depth]))
 
 
 def _role(source: Source) -> str:
-  """Returns the field of config.init that the source is for."""
+  """Returns the field of config.init that the source is for, '' if there is none."""
+  if all(path.startswith(ONLY_IN_PYTHON) for path in source.weights):
+    return ''
   return next(
     role
     for role, prefix in ROLES.items()

@@ -1,4 +1,4 @@
-"""The model card of a work directory: what the model is and started from."""
+"""Writes the model card: sizes, initial weights and licences."""
 
 from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.loading import ROLES, Plan, count, ignored_lines
@@ -13,7 +13,7 @@ misses. Liang et al., Rich Human Feedback for Text-to-Image Generation, CVPR 202
 
 
 def model_card(model: RAHFConfig, plan: Plan) -> str:
-  """Returns Markdown: sizes, sources of the initial weights, licences passed on."""
+  """Returns Markdown: sizes, sources of the initial weights, and their licences."""
   parameters = count(leaf.shape for leaf in plan.params.values())
   lines = [
     ABOUT,
@@ -27,15 +27,15 @@ def model_card(model: RAHFConfig, plan: Plan) -> str:
     lines += [*_sources(plan), f'- Random at the start: {plan.count(plan.fresh)}']
   else:
     lines.append('Trained from scratch.')
-  lines += _licences(plan, 'What is trained from {source} is under its terms too:')
+  lines += _licences(plan, 'Models trained from {source} are under its terms, too:')
   return '\n'.join(lines) + '\n'
 
 
 def weights_section(plan: Plan) -> str:
-  """Returns Markdown: where weights that are used as they are came from, and terms."""
+  """Returns Markdown: sources and licences of weights that are not trained further."""
   lines = ['## Weights', '', 'Converted by rahf, not trained further:', '']
-  lines += [*_sources(plan), '', 'What they were trained on is not recorded here.']
-  lines += _licences(plan, 'These are the weights of {source} and under its terms:')
+  lines += [*_sources(plan), '', 'Their training data are not recorded here.']
+  lines += _licences(plan, 'These are the weights of {source}, under its terms:')
   return '\n'.join(lines)
 
 

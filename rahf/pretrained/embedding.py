@@ -1,4 +1,4 @@
-"""T5's token embedding, which Hugging Face's files hold under one to four names."""
+"""Finds T5's token embedding, which has up to four names in Hugging Face's files."""
 
 import dataclasses
 import functools
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rahf.errors import InputError
-from rahf.pretrained.hf_names import arranged, dense
+from rahf.pretrained.hf_names import dense, rearranged
 from rahf.pretrained.source import Weight
 
 HEAD = 'lm_head.weight'
-# Where several are in a file, the first is used; transformers does likewise.
+# If a file has several, the first is used, as in transformers.
 NAMES = (
   'shared.weight',
   'encoder.embed_tokens.weight',
@@ -24,11 +24,11 @@ LOGITS = 't5/decoder/logits_dense/kernel'
 
 
 class Found(NamedTuple):
-  """What the arrays named in NAMES are.
+  """The arrays named in NAMES.
 
   Attributes:
-    weights: by our path: the embedding, and the kernel of the logits unless tied.
-    ignored: copies of the embedding; name to reason.
+    weights: by our path: the embedding, and the logits' kernel unless tied.
+    ignored: copies of the embedding: name -> reason.
   """
 
   weights: dict[str, Weight]
@@ -38,16 +38,16 @@ class Found(NamedTuple):
 def find_embedding(
   where: str, arrays: Iterable[tuple[str, Weight]], *, tied: bool
 ) -> Found:
-  """Finds the token embedding and the kernel of the logits.
+  """Finds the token embedding and the logits' kernel.
 
-  Reading the embedding raises InputError where a copy of it differs, since our T5 has
-  one embedding for the encoder and the decoder.
+  Reading the embedding raises InputError if a copy of it differs, since our T5 has one
+  embedding for the encoder and the decoder.
 
   Args:
     where: the file or directory, for errors.
-    arrays: pairs of a name without prefixes and the array, as the file has it.
-    tied: whether the logits are those of the embedding. If not, but there is no kernel
-      of their own, they are computed with the same values, unscaled.
+    arrays: pairs of a name without prefixes and the array, in the file's layout.
+    tied: whether the logits use the embedding. If not, but there is no separate kernel,
+      they use the same values without scaling.
   """
   named = [(name, weight) for name, weight in arrays if name in NAMES]
   named.sort(key=lambda pair: NAMES.index(pair[0]))
@@ -60,20 +60,20 @@ def find_embedding(
   if not tied:
     name, last = named[-1]
     logits = last if name == HEAD else copies[0]
-    weights[LOGITS] = arranged(where, logits, dense)
+    weights[LOGITS] = rearranged(where, logits, dense)
   return Found(
     weights, {w.name: 'the token embedding under another name' for w in copies[1:]}
   )
 
 
 def _read_equal(where: str, copies: Sequence[Weight]) -> np.ndarray:
-  """Returns the first of several copies; raises InputError where another differs."""
+  """Returns the first of several copies; raises InputError if another differs."""
   first, *others = copies
   array = first.read()
   for other in others:
     if not np.array_equal(other.read(), array, equal_nan=True):
       raise InputError(
-        f'{where}: {other.name} should be the same as {first.name}, but has other '
-        'values; only a T5 with one token embedding can be read'
+        f'{where}: {other.name} should be the same as {first.name}, but has different '
+        'values; only a T5 with a single token embedding can be read'
       )
   return array

@@ -1,8 +1,7 @@
 """Reads the config.json of Hugging Face's T5 and ViT as transformers does.
 
-A field that is absent or null has the default of transformers. What the arrays show as
-well must agree with them: a config.json of another model would give the weights another
-meaning without an error.
+Fields that are absent or null have the defaults of transformers. Sizes must agree with
+the arrays: the config.json of another model would silently change the weights' meaning.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ VIT_GELU = {
 }
 # Hugging Face's "gated-gelu" is T5X's tanh GELU, not the exact one.
 T5_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
-# Our setting, their field, and their default, of sizes that the arrays show as well.
+# Sizes that the arrays also determine: our setting -> their field and its default.
 VIT_SIZES = {
   'vit.width': ('hidden_size', 768),
   'vit.layers': ('num_hidden_layers', 12),
@@ -40,19 +39,39 @@ T5_SIZES = {
 
 
 class Config:
-  """The fields of a config.json, each checked when it is asked for."""
+  """The fields of a config.json, each validated on access."""
 
-  def __init__(self, path: epath.Path):
+  def __init__(self, path: epath.Path, fields: Mapping[str, Any] | None = None):
     """Reads the file.
 
+    Args:
+      fields: of a section of it, already read.
+
     Raises:
-      InputError: it does not hold named fields in JSON.
+      InputError: it is not a JSON object.
     """
     self.path = path
-    self._fields = read_json(path)
+    self._fields = read_json(path) if fields is None else fields
+
+  def section(self, *names: str) -> 'Config':
+    """Returns the fields inside of a field; those of later names overrule."""
+    fields = {}
+    for name in names:
+      found = self.get(name, {})
+      if not isinstance(found, dict):
+        self.fail(f'{name} is {found!r:.80}, but should hold named fields')
+      fields |= {key: value for key, value in found.items() if value is not None}
+    return Config(self.path, fields)
+
+  def number(self, field: str, default: float) -> float:
+    """Returns a field that must be a number."""
+    value = self.get(field, default)
+    if type(value) not in (int, float):
+      self.fail(f'{field} is {value!r:.80}, but should be a number')
+    return value
 
   def get(self, field: str, default: Any) -> Any:
-    """Returns a field, the default where it is absent or null."""
+    """Returns a field, or the default if it is absent or null."""
     value = self._fields.get(field)
     return default if value is None else value
 
@@ -60,10 +79,10 @@ class Config:
     raise InputError(f'{self.path}: {problem}')
 
   def count(self, field: str, default: int) -> int:
-    """Returns a field that must be a whole number, at least 1."""
+    """Returns a field that must be an integer of at least 1."""
     value = self.get(field, default)
     if type(value) is not int or value < 1:
-      self.fail(f'{field} is {value!r:.80}, but should be a whole number from 1')
+      self.fail(f'{field} is {value!r:.80}, but should be a whole number above 0')
     return value
 
   def flag(self, field: str, default: bool) -> bool:
@@ -84,14 +103,14 @@ class Config:
     return sides[0]
 
   def choice(self, field: str, default: str, known: Mapping[str, Any]) -> Any:
-    """Returns what the text in a field stands for."""
+    """Returns the value in `known` that a text field selects."""
     value = self.get(field, default)
     if not isinstance(value, str) or value not in known:
       self.fail(f'{field} is {value!r:.80}; only {" and ".join(known)} can be read')
     return known[value]
 
   def only(self, field: str, value: Any) -> None:
-    """Raises InputError if a field is something else than the only readable value."""
+    """Raises InputError if a field is not the only supported value."""
     if (found := self.get(field, value)) != value:
       self.fail(f'{field} is {found!r:.80}; only {value!r} can be read')
 
@@ -105,29 +124,26 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   local_file.refuse_pointer(path)
   try:
     fields = strict_json.read(path)
-  except ValueError as error:  # Of JSON or of UTF-8.
+  except ValueError as error:  # Not JSON or not UTF-8.
     raise InputError(f'{path} is not JSON: {error}; download it again') from None
   if not isinstance(fields, dict):
-    raise InputError(f'{path} holds {type(fields).__name__}, not named fields')
+    raise InputError(f'{path} contains {type(fields).__name__}, not a JSON object')
   return fields
 
 
 def vit_settings(config: Config) -> dict[str, Any]:
-  """Returns what `config.model` must say for a ViT.
+  """Returns the settings of `config.model` for a ViT.
 
   Raises:
-    InputError: our ViT does not have one of the settings.
+    InputError: our ViT does not support one of the settings.
   """
   config.only('qkv_bias', True)
   config.only('num_channels', 3)
-  epsilon = config.get('layer_norm_eps', 1e-12)
-  if type(epsilon) not in (int, float):
-    config.fail(f'layer_norm_eps is {epsilon!r:.80}, but should be a number')
   return {
     'vit.patch': config.side('patch_size', 16),
     **{ours: config.count(*theirs) for ours, theirs in VIT_SIZES.items()},
     'vit.class_token': True,
-    'vit.norm_epsilon': epsilon,
+    'vit.norm_epsilon': config.number('layer_norm_eps', 1e-12),
     'vit.gelu': config.choice('hidden_act', 'gelu', VIT_GELU),
   }
 
@@ -135,11 +151,11 @@ def vit_settings(config: Config) -> dict[str, Any]:
 def check_vit(
   config: Config, settings: Mapping[str, Any], found: Mapping[str, Any], tokens: int
 ) -> None:
-  """Raises InputError if the arrays are of other sizes than config.json says.
+  """Raises InputError if the sizes in config.json differ from those of the arrays.
 
   Args:
-    found: the settings that the arrays show.
-    tokens: the length of the table of positions; 0 if there is none.
+    found: the settings that the arrays determine.
+    tokens: the length of the position embedding; 0 if there is none.
   """
   _check_sizes(config, VIT_SIZES, settings, found)
   patch, side = settings['vit.patch'], config.side('image_size', 224)
@@ -148,28 +164,28 @@ def check_vit(
   if tokens and tokens != 1 + (side // patch) ** 2:
     config.fail(
       f'image_size {side} and patch_size {patch} make {1 + (side // patch) ** 2} '
-      f'tokens, but the weights have the positions of {tokens}'
+      f'tokens, but the weights have positions for {tokens}'
     )
 
 
 def t5_settings(config: Config) -> dict[str, Any]:
-  """Returns what `config.model` must say for a T5.
+  """Returns the settings of `config.model` for a T5.
 
   Raises:
-    InputError: our T5 does not have one of the settings.
+    InputError: our T5 does not support one of the settings.
   """
   projection = config.choice(
     'feed_forward_proj', 'relu', {name: name for name in T5_ACTIVATIONS}
   )
   gated = projection == 'gated-gelu'
-  # transformers writes these too, and follows them.
+  # transformers also writes these, and uses them.
   config.only('is_gated_act', gated)
   config.only('dense_act_fn', 'gelu_new' if gated else 'relu')
   config.only('relative_attention_num_buckets', RELATIVE_BUCKETS)
   config.only('relative_attention_max_distance', MAX_DISTANCE)
   config.only('layer_norm_epsilon', 1e-6)
   layers = config.count(*T5_SIZES['t5.encoder_layers'])
-  # transformers 5 ties always, and says in a field of its own whether to scale.
+  # transformers 5 always ties, and has a separate field for whether to scale.
   tied = config.flag('scale_decoder_outputs', config.flag('tie_word_embeddings', True))
   return {
     **{ours: config.count(*theirs) for ours, theirs in T5_SIZES.items()},
@@ -182,14 +198,14 @@ def t5_settings(config: Config) -> dict[str, Any]:
 def check_t5(
   config: Config, settings: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
-  """Raises InputError if the arrays are of other sizes than config.json says.
+  """Raises InputError if the sizes in config.json differ from those of the arrays.
 
   Args:
-    found: the settings that the arrays show.
+    found: the settings that the arrays determine.
   """
   if not found['t5.decoder_layers']:
     config.fail(
-      'the weights are those of an encoder alone, but the decoder is needed too: save '
+      'the weights are those of an encoder only, but the decoder is also needed: save '
       'a T5ForConditionalGeneration'
     )
   decoder = {'t5.decoder_layers': ('num_decoder_layers', settings['t5.encoder_layers'])}

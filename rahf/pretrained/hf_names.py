@@ -1,7 +1,7 @@
-"""Names and layouts of Hugging Face's ViT and T5 arrays, and ours.
+"""Maps names and layouts of Hugging Face's ViT and T5 arrays to ours.
 
-PyTorch keeps a dense kernel as outputs x inputs and a convolution's as outputs x
-inputs x height x width; ours end in inputs, outputs. The ViT's attention kernels have
+PyTorch stores dense kernels as outputs x inputs and convolution kernels as outputs x
+inputs x height x width; ours end in inputs, outputs. Our ViT's attention kernels have
 an axis for the heads.
 """
 
@@ -15,60 +15,60 @@ from rahf.errors import InputError
 from rahf.pretrained.source import Weight
 
 Arrange = Callable[[np.ndarray], np.ndarray]
-# Patterns of names, our paths, and how the array is arranged.
+# Rows of: pattern of their name, our path, and how the array is rearranged.
 Table = Sequence[tuple[str, str, Arrange]]
 
-# Prefixes that a larger model adds.
+# Prefixes that names have in larger models.
 PREFIXES = re.compile(r'(?:(?:vit|model)\.)*')
 
 
-def keep(array: np.ndarray) -> np.ndarray:
-  """Leaves an array as it is: norms, biases, embeddings."""
+def identity(array: np.ndarray) -> np.ndarray:
+  """Returns an array unchanged: norms, biases, embeddings."""
   return array
 
 
 def dense(kernel: np.ndarray) -> np.ndarray:
-  """Turns outputs x inputs into inputs x outputs."""
+  """Converts outputs x inputs to inputs x outputs."""
   return kernel.T
 
 
 def conv(kernel: np.ndarray) -> np.ndarray:
-  """Turns outputs x inputs x height x width into height x width x inputs x outputs."""
+  """Converts outputs x inputs x height x width to height x width x inputs x outputs."""
   return kernel.transpose(2, 3, 1, 0)
 
 
 def bare_name(name: str) -> str:
-  """Returns a name without the prefixes that a larger model adds."""
+  """Returns a name without the prefixes of larger models."""
   return PREFIXES.sub('', name, count=1)
 
 
-def arranged(where: str, array: Weight, arrange: Arrange) -> Weight:
+def rearranged(where: str, array: Weight, arrange: Arrange) -> Weight:
   """Returns an array in another layout.
 
   Raises:
-    InputError: it cannot be arranged so, by its shape.
+    InputError: its shape does not allow it.
   """
   try:
-    # This has no values of its own, whatever its size.
+    # A broadcast scalar takes no memory, whatever its shape.
     shape = arrange(np.broadcast_to(np.float32(0), array.shape)).shape
   except ValueError as error:
     raise InputError(f'{where}: {array.name} {list(array.shape)}: {error}') from None
   return dataclasses.replace(array, shape=shape, read=lambda: arrange(array.read()))
 
 
-def place(
+def rename_arrays(
   where: str, arrays: Iterable[tuple[str, Weight]], table: Table
 ) -> dict[str, Weight]:
-  """Returns arrays by our path.
+  """Returns arrays by our path and in our layout.
 
   Args:
     where: the file or directory, for errors.
-    arrays: pairs of a name as in the table and the array, as the file has it.
-    table: where each array belongs.
+    arrays: pairs of a name as in the table and the array, in the file's layout.
+    table: maps names to our paths.
 
   Raises:
-    InputError: an array has no place, another shape than such arrays have, or the
-      same place as another one.
+    InputError: an array is not in the table, has an unexpected shape, or has the same
+      path as another one.
   """
   weights: dict[str, Weight] = {}
   for name, array in arrays:
@@ -80,15 +80,15 @@ def place(
     path, arrange = found
     if path in weights:
       raise InputError(
-        f'{where} holds both {weights[path].name} and {array.name}, which are the '
+        f'{where} contains both {weights[path].name} and {array.name}, which are the '
         'same parameter; remove one of them'
       )
-    weights[path] = arranged(where, array, arrange)
+    weights[path] = rearranged(where, array, arrange)
   return weights
 
 
 def _find(name: str, table: Table) -> tuple[str, Arrange] | None:
-  """Returns our path of an array and how to arrange it; None if it has no place."""
+  """Returns our path of an array and its rearrangement; None if not in the table."""
   for pattern, path, arrange in table:
     if match := re.fullmatch(pattern, name):
       return match.expand(path), arrange
@@ -96,10 +96,10 @@ def _find(name: str, table: Table) -> tuple[str, Arrange] | None:
 
 
 def vit_table(heads: int) -> Table:
-  """Returns the places of a ViT's arrays, prefixes removed.
+  """Returns the table of a ViT's arrays, without prefixes.
 
-  Both spellings: that of transformers 4 (`encoder.layer.0.attention.attention.query`)
-  and the newer one (`layers.0.attention.q_proj`).
+  Includes the names of transformers 4 (`encoder.layer.0.attention.attention.query`)
+  and newer ones (`layers.0.attention.q_proj`).
   """
 
   def to_heads(kernel: np.ndarray) -> np.ndarray:
@@ -115,46 +115,46 @@ def vit_table(heads: int) -> Table:
   block = r'vit/Transformer/encoderblock_\1/'
   attention = f'{block}MultiHeadDotProductAttention_0/'
   table = [
-    (r'embeddings\.cls_token', 'vit/cls', keep),
+    (r'embeddings\.cls_token', 'vit/cls', identity),
     (
       r'embeddings\.position_embeddings',
       'vit/Transformer/posembed_input/pos_embedding',
-      keep,
+      identity,
     ),
     (
       r'embeddings\.patch_embeddings\.projection\.weight',
       'vit/embedding/kernel',
       conv,
     ),
-    (r'embeddings\.patch_embeddings\.projection\.bias', 'vit/embedding/bias', keep),
+    (r'embeddings\.patch_embeddings\.projection\.bias', 'vit/embedding/bias', identity),
     *_layer_norm(r'layernorm', 'vit/Transformer/encoder_norm'),
     *_layer_norm(rf'{layer}layernorm_before', f'{block}LayerNorm_0'),
     *_layer_norm(rf'{layer}layernorm_after', f'{block}LayerNorm_1'),
   ]
   for name in ('query', 'key', 'value'):
-    there = rf'{layer}attention\.(?:attention\.{name}|{name[0]}_proj)'
+    theirs = rf'{layer}attention\.(?:attention\.{name}|{name[0]}_proj)'
     table += [
-      (rf'{there}\.weight', f'{attention}{name}/kernel', to_heads),
-      (rf'{there}\.bias', f'{attention}{name}/bias', bias_to_heads),
+      (rf'{theirs}\.weight', f'{attention}{name}/kernel', to_heads),
+      (rf'{theirs}\.bias', f'{attention}{name}/bias', bias_to_heads),
     ]
   out = rf'{layer}attention\.(?:output\.dense|o_proj)'
   table += [
     (rf'{out}\.weight', f'{attention}out/kernel', from_heads),
-    (rf'{out}\.bias', f'{attention}out/bias', keep),
+    (rf'{out}\.bias', f'{attention}out/bias', identity),
   ]
   mlp = (r'(?:intermediate\.dense|mlp\.fc1)', r'(?:output\.dense|mlp\.fc2)')
-  for i, there in enumerate(mlp):
+  for i, theirs in enumerate(mlp):
     table += [
-      (rf'{layer}{there}\.weight', f'{block}MlpBlock_0/Dense_{i}/kernel', dense),
-      (rf'{layer}{there}\.bias', f'{block}MlpBlock_0/Dense_{i}/bias', keep),
+      (rf'{layer}{theirs}\.weight', f'{block}MlpBlock_0/Dense_{i}/kernel', dense),
+      (rf'{layer}{theirs}\.bias', f'{block}MlpBlock_0/Dense_{i}/bias', identity),
     ]
   return table
 
 
 def t5_table() -> Table:
-  """Returns the places of a T5's arrays, prefixes removed.
+  """Returns the table of a T5's arrays, without prefixes.
 
-  All but the token embedding and the kernel of the logits (`embedding.py`).
+  Excludes the token embedding and the logits' kernel (see `embedding.py`).
   """
   encoder, decoder = r'encoder\.block\.(\d+)\.layer', r'decoder\.block\.(\d+)\.layer'
   bias = r'\.block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight'
@@ -174,14 +174,14 @@ def t5_table() -> Table:
   ]
 
 
-def _part(there: str, module: str, ours: str, attention: str) -> Table:
-  """An attention and the norm before it."""
+def _part(theirs: str, module: str, ours: str, attention: str) -> Table:
+  """Returns the rows of an attention layer and the norm before it."""
   norm = attention.replace('encoder_decoder', 'cross')
   return [
-    _scale(rf'{there}\.layer', f'{ours}/pre_{norm}_layer_norm'),
+    _scale(rf'{theirs}\.layer', f'{ours}/pre_{norm}_layer_norm'),
     *(
       (
-        rf'{there}\.{module}\.{name[0]}\.weight',
+        rf'{theirs}\.{module}\.{name[0]}\.weight',
         f'{ours}/{attention}/{name}/kernel',
         dense,
       )
@@ -190,21 +190,21 @@ def _part(there: str, module: str, ours: str, attention: str) -> Table:
   ]
 
 
-def _mlp(there: str, ours: str) -> Table:
-  """An MLP and the norm before it."""
+def _mlp(theirs: str, ours: str) -> Table:
+  """Returns the rows of an MLP and the norm before it."""
   kernel = r'\.DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight'
   return [
-    _scale(rf'{there}\.layer', f'{ours}/pre_mlp_layer_norm'),
-    (there + kernel, rf'{ours}/mlp/\2/kernel', dense),
+    _scale(rf'{theirs}\.layer', f'{ours}/pre_mlp_layer_norm'),
+    (theirs + kernel, rf'{ours}/mlp/\2/kernel', dense),
   ]
 
 
-def _scale(there: str, ours: str) -> tuple[str, str, Arrange]:
-  return rf'{there}_norm\.weight', f'{ours}/scale', keep
+def _scale(theirs: str, ours: str) -> tuple[str, str, Arrange]:
+  return rf'{theirs}_norm\.weight', f'{ours}/scale', identity
 
 
 def _layer_norm(pattern: str, path: str) -> Table:
   return [
-    (rf'{pattern}\.weight', f'{path}/scale', keep),
-    (rf'{pattern}\.bias', f'{path}/bias', keep),
+    (rf'{pattern}\.weight', f'{path}/scale', identity),
+    (rf'{pattern}\.bias', f'{path}/bias', identity),
   ]

@@ -1,6 +1,6 @@
 """Reads Hugging Face directories of T5 and ViT: config.json and the weights.
 
-These are safetensors, or else PyTorch's own format, in one file or several.
+The weights are safetensors, or else PyTorch's own format, in one or several files.
 """
 
 import functools
@@ -16,13 +16,19 @@ from rahf.errors import InputError
 from rahf.fileio.local_file import LocalFile, local_file, refuse_pointer
 from rahf.pretrained import hf_config, t5x, vit_npz
 from rahf.pretrained.embedding import NAMES, find_embedding
-from rahf.pretrained.hf_names import bare_name, place, t5_table, vit_table
+from rahf.pretrained.hf_names import bare_name, rename_arrays, t5_table, vit_table
 from rahf.pretrained.source import Source, Weight
 from rahf.pretrained.torch_archive import open_torch
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
-DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+DTYPES = {
+  'F64': 'float64',
+  'F32': 'float32',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'I64': 'int64',
+}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 VIT_IGNORED = {
   'pooler.': 'pooler of the class token',
@@ -32,7 +38,7 @@ VIT_IGNORED = {
 }
 UNUSED_BIAS = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 
-# Arrays by the names of the file, and in its layout.
+# Arrays by their name in the file, and in the file's layout.
 Tensors = Mapping[str, Weight]
 
 
@@ -40,16 +46,16 @@ def open_huggingface(path: epath.PathLike) -> Source:
   """Opens a directory of a T5 or a ViT without reading its arrays.
 
   Raises:
-    InputError: another model, a setting that our model does not have, an array
-      that has no place in it, sizes other than those in config.json, or a file that is
-      missing or not safe to read.
+    InputError: it is another model, has a setting or an array that our model does not
+      have, or sizes other than those in config.json; or a file is missing or not safe
+      to read.
   """
   directory = epath.Path(path)
   config = hf_config.Config(directory / 'config.json')
   if config.get('model_type', None) is None:
     config.fail(
-      'there is no model_type, so that this is not a Hugging Face model; if it is a '
-      'work directory of rahf, continue its run with --workdir'
+      'there is no model_type, so this is not a Hugging Face model; if it is a work '
+      'directory of rahf, continue its run with --workdir'
     )
   readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
   read = config.choice('model_type', '', readers)
@@ -65,7 +71,7 @@ def _vit(directory: epath.Path, config: hf_config.Config, tensors: Tensors) -> S
     if bare_name(name).startswith(prefix)
   }
   arrays = ((bare_name(name), t) for name, t in tensors.items() if name not in ignored)
-  weights = place(where, arrays, vit_table(settings['vit.heads']))
+  weights = rename_arrays(where, arrays, vit_table(settings['vit.heads']))
   tokens = weights[POSITIONS].shape[1] if POSITIONS in weights else 0
   hf_config.check_vit(config, settings, vit_npz.vit_settings(weights, where), tokens)
   return Source('Hugging Face ViT', where, weights, ignored, settings)
@@ -82,19 +88,19 @@ def _t5(directory: epath.Path, config: hf_config.Config, tensors: Tensors) -> So
   rest = [
     pair for pair in arrays if pair[0] not in NAMES and pair[1].name not in unused
   ]
-  weights |= place(where, rest, t5_table())
+  weights |= rename_arrays(where, rest, t5_table())
   hf_config.check_t5(config, settings, t5x.t5_settings(weights, where))
   return Source('Hugging Face T5', where, weights, ignored, settings)
 
 
 def read_tensors(directory: epath.Path) -> dict[str, Weight]:
-  """Reads the headers of a directory's files of weights.
+  """Reads the headers of the weight files in a directory.
 
   Raises:
-    InputError: there are none, or they do not hold what the index says.
+    InputError: there are none, or they differ from the index.
   """
   for single, index, read in (
-    (SINGLE, INDEX, _header),
+    (SINGLE, INDEX, read_safetensors),
     (PICKLE, PICKLE_INDEX, read_torch),
   ):
     if (directory / single).exists():
@@ -119,11 +125,11 @@ def _read_sharded(
   for file_name in files:
     if os.path.basename(file_name) != file_name:
       raise InputError(
-        f'{index} refers to {file_name!r}, which is not in its directory'
+        f'{index} refers to {file_name!r}, which is outside its directory'
       )
     if not (directory / file_name).exists():
       raise InputError(
-        f'{index} refers to {file_name}, which is missing; download it too'
+        f'{index} refers to {file_name}, which is missing; download it as well'
       )
   for file_name in files:
     found = read(directory / file_name)
@@ -137,12 +143,17 @@ def _read_sharded(
   return tensors
 
 
-def _header(path: epath.Path) -> dict[str, Weight]:
+def read_safetensors(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a safetensors file.
+
+  Raises:
+    InputError: it is damaged, or holds arrays of other types than `DTYPES`.
+  """
   refuse_pointer(path)
   file, tensors = local_file(path), {}
   try:
     with safetensors.safe_open(file.path, framework='numpy') as archive:
-      for name in archive.keys():  # noqa: SIM118, it is not a mapping.
+      for name in archive.keys():  # noqa: SIM118, not a mapping
         part = archive.get_slice(name)
         dtype = DTYPES.get(part.get_dtype())
         if dtype is None:
@@ -155,13 +166,13 @@ def _header(path: epath.Path) -> dict[str, Weight]:
         tensors[name] = Weight(name, shape, jnp.dtype(dtype), values)
   except safetensors.SafetensorError as error:
     raise InputError(
-      f'{path} is not a safetensors file, or is cut off: {error}; copy it again'
+      f'{path} is not a safetensors file, or is truncated: {error}; copy it again'
     ) from None
   return tensors
 
 
 def _read(file: LocalFile, name: str) -> np.ndarray:
-  # Opened for each array: pages of a file that stays mapped would pile up.
+  # Reopened for each array: pages of a file that stays mapped would accumulate.
   with safetensors.safe_open(file.path, framework='numpy') as archive:
     return archive.get_tensor(name)
 
@@ -172,3 +183,10 @@ def read_torch(path: epath.PathLike) -> dict[str, Weight]:
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
     for name, tensor in open_torch(path).items()
   }
+
+
+def read_weights(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a file of either format, which its first bytes tell."""
+  with path.open('rb') as file:
+    archive = file.read(4) == b'PK\x03\x04'
+  return read_torch(path) if archive else read_safetensors(path)

@@ -1,8 +1,8 @@
-"""Loads other projects' weights into a model's parameters, strictly.
+"""Strictly loads pretrained weights into a model's parameters.
 
 Every parameter is loaded, resized or fresh, and every array of a file is used or
-ignored for a reason; anything else is an error. Arrays are read one at a time and go
-straight into their shards.
+ignored for a stated reason; anything else is an error. Arrays are read one at a time,
+directly into their shards.
 """
 
 import collections
@@ -24,7 +24,7 @@ from rahf.pretrained.formats import open_source
 from rahf.pretrained.positions import can_resample, resample_positions
 from rahf.pretrained.source import Source, Weight
 
-# What each field of config.init gives; everything else stays fresh.
+# Field of config.init -> prefix of the parameters that it provides.
 ROLES = {'vit': 'vit/', 't5': 't5/', 'rahf': ''}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 SHOWN_PROBLEMS = 20
@@ -34,14 +34,14 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Where each parameter comes from; nothing is read yet.
+  """Where each parameter comes from, before anything is read.
 
   Attributes:
-    sources: by role.
-    params: the model's parameters, by path: shapes, dtypes and shardings.
-    loaded: what is taken from the sources, by path.
-    resized: those of them that are resampled.
-    fresh: paths of all others.
+    sources: by role, a key of ROLES.
+    params: shapes, dtypes and shardings of the model's parameters, by path.
+    loaded: weights to load from the sources, by path.
+    resized: paths in `loaded` that are resampled.
+    fresh: paths of all other parameters, which are initialised randomly.
   """
 
   sources: Mapping[str, Source]
@@ -51,11 +51,11 @@ class Plan:
   fresh: tuple[str, ...]
 
   def read(self) -> dict[str, jax.Array]:
-    """Reads the arrays, one at a time, into their shards; returns them by path."""
+    """Reads the arrays one at a time into their shards; returns them by path."""
     return {path: self._place(path) for path in self.loaded}
 
   def read_one(self, path: str) -> np.ndarray:
-    """Reads one array of `loaded`, as the model has it."""
+    """Reads one array of `loaded`, with the model's shape and dtype."""
     leaf, array = self.params[path], self.loaded[path].read()
     if path in self.resized:
       array = resample_positions(array, leaf.shape[1])
@@ -68,11 +68,11 @@ class Plan:
     placed = jax.make_array_from_callback(
       leaf.shape, leaf.sharding, lambda index: array[index]
     )
-    # Copies to a device are queued, and would all be on the host meanwhile.
+    # Wait for the copy: queued ones would keep all arrays in host memory.
     return jax.block_until_ready(placed)
 
   def report(self) -> str:
-    """Returns what is loaded, resized, ignored and fresh, line by line."""
+    """Returns a text listing what is loaded, resized, ignored and fresh."""
     lines = []
     for role, source in self.sources.items():
       mine = [path for path in self.loaded if path.startswith(ROLES[role])]
@@ -81,9 +81,9 @@ class Plan:
         f'  loaded:  {self.count([p for p in mine if p not in self.resized])}'
       )
       for path in sorted(self.resized.intersection(mine)):
-        there, here = self.loaded[path].shape, self.params[path].shape
+        old, new = self.loaded[path].shape, self.params[path].shape
         lines.append(
-          f'  resized: {self.count([path])}: {path} {list(there)} to {list(here)}'
+          f'  resized: {self.count([path])}: {path} {list(old)} to {list(new)}'
         )
       lines += [f'  ignored: {line}' for line in ignored_lines(source)]
       if source.licence:
@@ -94,14 +94,14 @@ class Plan:
     )
 
   def count(self, paths: Any) -> str:
-    """Says how many arrays and values parameters are."""
+    """Returns the number of arrays and values as text."""
     return count(self.params[path].shape for path in paths)
 
 
 def open_sources(
   init: Mapping[str, str], vit: ViTConfig | None = None
 ) -> dict[str, Source]:
-  """Opens what the fields of config.init name; empty ones name nothing.
+  """Opens the sources named by the fields of config.init that are not empty.
 
   Args:
     vit: as for `open_source`.
@@ -112,23 +112,21 @@ def open_sources(
   given = {role: init[role] for role in ROLES if init[role]}
   if 'rahf' in given and len(given) > 1:
     others = ' and '.join(f'config.init.{role}' for role in given if role != 'rahf')
-    raise InputError(
-      f'config.init.rahf is a whole model, so that {others} must be empty'
-    )
+    raise InputError(f'config.init.rahf is a whole model, so {others} must be empty')
   return {role: open_source(path, vit) for role, path in given.items()}
 
 
 def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Plan:
-  """Decides for every parameter where it comes from; reads nothing.
+  """Decides where every parameter comes from, without reading arrays.
 
   Args:
     sources: by role, see `ROLES`.
     params: the model's parameters, by path.
-    model: its sizes, which must be those of the sources.
+    model: its settings, which must match those of the sources.
 
   Raises:
-    InputError: a source is of another model or of other sizes, or lacks a
-      parameter, or has one too many, or one of another shape; says which.
+    InputError: a source is of another model or has other settings; or its arrays are
+      missing, superfluous or of another shape.
   """
   loaded, resized, problems = {}, set(), []
   for role, source in sources.items():
@@ -155,7 +153,7 @@ def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Pl
 
 
 def ignored_lines(source: Source) -> list[str]:
-  """Says how many arrays are ignored for each reason."""
+  """Returns a line per reason with the number of ignored arrays."""
   reasons = collections.Counter(source.ignored.values())
   return [
     f'{number} array{"s"[: number != 1]}: {reason}'
@@ -164,19 +162,19 @@ def ignored_lines(source: Source) -> list[str]:
 
 
 def count(shapes: Any) -> str:
-  """Says how many arrays and values these shapes are."""
+  """Returns the number of arrays and values as text."""
   sizes = [math.prod(shape) for shape in shapes]
   return f'{len(sizes):,} array{"s"[: len(sizes) != 1]}, {sum(sizes):,} values'
 
 
 def _check_role(role: str, source: Source) -> None:
-  """Raises InputError if a source gives what its field of config.init is not for."""
+  """Raises InputError if a source has parameters that its field may not provide."""
   foreign = [path for path in source.weights if not path.startswith(ROLES[role])]
   if foreign:
     parts = ', '.join(sorted({path.split('/')[0] for path in foreign}))
     raise InputError(
-      f'config.init.{role} = {source.path} is a {source.kind} and gives {parts}, but '
-      f'only {ROLES[role]} may come from there; name it by another field of config.init'
+      f'config.init.{role} = {source.path} is a {source.kind} with {parts}, but this '
+      f'field is only for {ROLES[role]}; use another field of config.init'
     )
 
 
@@ -188,7 +186,7 @@ def _check_settings(role: str, source: Source, model: RAHFConfig) -> None:
       flags.append(shlex.quote(f'--config.model.{field}={value}'))
   if flags:
     raise InputError(
-      f'config.init.{role} = {source.path} was made with other settings; give\n  '
+      f'config.init.{role} = {source.path} has other settings; give\n  '
       + '\n  '.join(flags)
     )
 
@@ -196,14 +194,14 @@ def _check_settings(role: str, source: Source, model: RAHFConfig) -> None:
 def _problem(
   path: str, leaf: jax.ShapeDtypeStruct | None, weight: Weight | None
 ) -> str | None:
-  """Says why a parameter cannot be taken, or returns None if it can."""
+  """Returns why a parameter cannot be loaded, or None if it can."""
   if weight is None:
     return f'{path} {list(leaf.shape)} is missing'
   found = f'{weight.name} {list(weight.shape)}'
   if leaf is None:
     return f'{found} has no place in the model (as {path})'
   if not jnp.issubdtype(weight.dtype, jnp.floating):
-    return f'{found} holds {weight.dtype}, but {path} must be of floats'
+    return f'{found} has dtype {weight.dtype}, but {path} must be floats'
   if weight.shape == leaf.shape:
     return None
   if (

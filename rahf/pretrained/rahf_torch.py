@@ -1,14 +1,14 @@
 """Reads the public PyTorch checkpoint of RAHF, in its multi-head and single-head form.
 
-Both hold a ViT and a T5 in Hugging Face's names, and heads, in one file (`torch.save`)
-or in a Hugging Face directory of such arrays. The multi-head form is our `multi_head`.
-The single-head form is our `augmented_prompt`, with other task strings (`TASKS`). Both
-were trained on prompts without punctuation: the words, joined by single spaces.
+Both contain a ViT and a T5 with Hugging Face's names, and heads, in one file
+(`torch.save`) or a Hugging Face directory. The multi-head form is our `multi_head`, the
+single-head form our `augmented_prompt` with other task strings (`TASKS`). Both were
+trained on prompts without punctuation: words joined by single spaces.
 
-The original has no padding mask, and pads captions to the longest of their batch. So
-`mask_padding` is not among the settings: with it, our model says of each prompt what
-the original says of this prompt alone; without it, what the original says of a batch
-that is padded to our length.
+The original has no padding mask, and pads captions to the longest in their batch.
+Therefore `mask_padding` is not among the settings: with it, our model gives the
+original's outputs for each prompt alone; without it, those for a batch padded to our
+length.
 """
 
 import re
@@ -20,7 +20,7 @@ from etils import epath
 from rahf.errors import InputError
 from rahf.models.rahf import MAPS, SCORES
 from rahf.pretrained.embedding import NAMES, find_embedding
-from rahf.pretrained.hf_names import bare_name, place, t5_table, vit_table
+from rahf.pretrained.hf_names import bare_name, rename_arrays, t5_table, vit_table
 from rahf.pretrained.huggingface import (
   INDEX,
   PICKLE,
@@ -46,41 +46,37 @@ LICENCE = (
   'and share them, and what is trained from them, if you name their authors, but not '
   'for commercial purposes.'
 )
-# No shape tells how many attention heads a ViT has. These are of the released ones, Ti
-# to H, by their widths.
+# Width -> number of attention heads of the released ViTs, Ti to H; shapes do not tell.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-# In front of the prompt, in the order of our texts.
+# Prefixes of the prompt, in the order of our texts.
 TASKS = (
   *(f'<output> HEATMAP: {name} </output> ' for name in MAPS),
   *(f'<output> SCORE: {name} </output> ' for name in SCORES),
   '',
 )
-# Names that only this model has begin like this.
+# Name prefixes that only this model has.
 OWN_PREFIXES = ('heatmap_predictor.', 'score_predictor.')
 
 
 def find_rahf_torch(directory: epath.Path) -> epath.Path | None:
-  """Returns what to open of a directory: itself, or the .pt file in it.
-
-  Returns:
-    None if it holds something else.
+  """Returns the directory or its only .pt file; None if it contains something else.
 
   Raises:
-    InputError: there are several .pt files, or files of weights alone that cannot be
-      read.
+    InputError: there are several .pt files, or unreadable weights without a
+      config.json.
   """
   if any((directory / n).exists() for n in (SINGLE, INDEX, PICKLE, PICKLE_INDEX)):
     try:
       names = read_tensors(directory)
     except InputError:
       if (directory / 'config.json').exists():
-        return None  # Perhaps of another model, whose reader says what is wrong.
+        return None  # Perhaps another model, whose reader will report the problem.
       raise
     return directory if any(n.startswith(OWN_PREFIXES) for n in names) else None
   files = sorted(directory.glob('*.pt'))
   if len(files) > 1:
     shown = ', '.join(file.name for file in files[:5])
-    raise InputError(f'{directory} holds {shown}; name one of these files')
+    raise InputError(f'{directory} contains {shown}; name one of these files')
   return files[0] if files else None
 
 
@@ -92,11 +88,11 @@ def open_rahf_torch(
   Args:
     path: the .pt file or a Hugging Face directory, local or in a bucket (gs://…).
     vit_heads: attention heads of a ViT whose width is not in `HEADS`.
-    vit_width: the only width of which `vit_heads` are; None: of any.
+    vit_width: the only width that `vit_heads` applies to; None for any.
 
   Raises:
-    InputError: it is not such a checkpoint, damaged, or not safe to read; or its ViT
-      has an unknown number of heads.
+    InputError: it is not such a checkpoint, is damaged or not safe to read, or the
+      number of its ViT's heads is unknown.
   """
   path = epath.Path(path)
   tensors = read_tensors(path) if path.is_dir() else read_torch(path)
@@ -116,7 +112,7 @@ def open_rahf_torch(
   weights, copies = find_embedding(str(path), parts['t5.'], tied=True)
   parts['t5.'] = [pair for pair in parts['t5.'] if pair[0] not in NAMES]
   for prefix, arrays in parts.items():
-    weights |= place(str(path), arrays, tables[prefix])
+    weights |= rename_arrays(str(path), arrays, tables[prefix])
   ignored |= copies
   return Source(
     kind='PyTorch RAHF checkpoint',
@@ -136,16 +132,16 @@ def _vit_heads(
   given: int | None,
   given_width: int | None,
 ) -> int:
-  """Returns how many attention heads the ViT has, which no shape tells."""
+  """Returns the ViT's number of attention heads."""
   width = _shape(path, tensors, r'vit\.embeddings\.cls_token')[-1]
   if given_width not in (None, width):
     given = None
   heads = HEADS.get(width, given)
   if not heads or width % heads:
     raise InputError(
-      f'{path} has a ViT of width {width}, and nothing in it says how many attention '
-      f'heads that has; give --config.model.vit.width={width} and '
-      '--config.model.vit.heads=… (in Python, give vit_heads to open_rahf_torch)'
+      f'{path} has a ViT of width {width}, but does not tell its number of attention '
+      f'heads; give --config.model.vit.width={width} and --config.model.vit.heads=… '
+      '(in Python, pass vit_heads to open_rahf_torch)'
     )
   return heads
 
@@ -159,20 +155,20 @@ def _score_channels(path: epath.PathLike, tensors: Mapping[str, Weight]) -> int:
 def _shape(
   path: epath.PathLike, tensors: Mapping[str, Weight], pattern: str
 ) -> tuple[int, ...]:
-  """Returns the shape of the first tensor of such a name."""
+  """Returns the shape of the first tensor whose name matches."""
   for name, tensor in tensors.items():
     if re.fullmatch(pattern, name) and tensor.shape:
       return tensor.shape
   shown = ', '.join(list(tensors)[:3])
   raise InputError(
-    f'{path} is not a PyTorch RAHF checkpoint: it holds {shown}, …, but nothing '
-    f'named as {pattern}. Of a Hugging Face T5 or ViT, give the directory, which must '
-    'hold config.json too'
+    f'{path} is not a PyTorch RAHF checkpoint: it contains {shown}, …, but no name '
+    f'matches {pattern}. For a Hugging Face T5 or ViT, give the directory, which must '
+    'also contain config.json'
   )
 
 
 def _settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:
-  """Returns the sizes, and how the model was built that the weights were trained in."""
+  """Returns the model settings that the weights were trained with."""
   vit = vit_settings(weights, path)
   multi_head = any(name.startswith('heatmap_head_') for name in weights)
   maps = 'heatmap_head_implausibility' if multi_head else 'heatmap_head'

@@ -1,4 +1,4 @@
-"""What every reader of other projects' weights returns: arrays under our names."""
+"""Pretrained weights as returned by all readers: lazy arrays under our names."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-  """One array of a file, in our layout and under our name, not yet read.
+  """One array of a file, in our layout, read on demand.
 
   Attributes:
-    name: what the file calls it.
+    name: its name in the file.
     shape: in our layout.
     dtype: as stored.
-    read: returns the array, in our layout. Nothing is kept by the reader.
+    read: reads the array in our layout, without caching.
   """
 
   name: str
@@ -26,19 +26,20 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A checkpoint of another project, opened but not read.
+  """An opened checkpoint of another project.
 
   Attributes:
-    kind: what it is, for people, such as 'T5X checkpoint'.
-    path: where it lies.
+    kind: human-readable, such as 'T5X checkpoint'.
+    path: its path.
     weights: by our parameter path, such as 'vit/embedding/kernel'.
-    ignored: arrays of the file that the model has no use for; name to reason.
-    settings: what `config.model` must say for the weights to mean what they meant;
-      dotted field, such as 'vit.norm_epsilon', to value.
-    licence: terms that a user must know before using the weights, or ''.
-    tasks: what stood in front of the prompt in each text that the weights were trained
-      with, where that differs from rahf's own.
-    joined_words: whether prompts were read as their words, joined by single spaces.
+    ignored: arrays that the model does not use: name -> reason.
+    settings: the settings of `config.model` that the weights require: dotted field,
+      such as 'vit.norm_epsilon' -> value.
+    licence: terms that users of the weights must know, or ''.
+    tasks: the prefixes of the prompt in training; None if they are rahf's own.
+    joined_words: whether prompts were reduced to words joined by single spaces.
+    collections: variables other than parameters, such as statistics of batch norms, by
+      the name of Flax's collection and our path in it.
   """
 
   kind: str
@@ -49,3 +50,4 @@ class Source:
   licence: str = ''
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
+  collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)

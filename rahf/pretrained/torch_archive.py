@@ -1,9 +1,9 @@
-"""Reads PyTorch's zip archives (`torch.save`), without PyTorch and without risk.
+"""Safely reads PyTorch's zip archives (`torch.save`), without PyTorch.
 
-Such an archive is a pickle, `data.pkl`, that says what the tensors are, and a file for
-each storage. A pickle may call any function. Here it can only name the few that
-tensors need, and gets stand-ins that do nothing but take notes. Only dense tensors of
-the dtypes in STORAGES are read; all else that PyTorch can save is refused by name.
+Such an archive has a pickle, `data.pkl`, which describes the tensors, and a file for
+each storage. Pickles may call any function. Here, they can only refer to the few that
+tensors need, which are replaced by stand-ins that only record their arguments. Only
+dense tensors of the dtypes in STORAGES are read; anything else is refused by name.
 """
 
 import contextlib
@@ -28,34 +28,36 @@ STORAGES = {
   'HalfStorage': 'float16',
   'LongStorage': 'int64',
 }
-# Under these keys, a larger checkpoint may hold the state dict.
+# Keys under which a checkpoint may contain the state dict.
 WRAPPERS = ('model', 'state_dict')
-DENSE = (
-  'only dense tensors of bfloat16, float16, float32, float64 and int64 can be read; in '
-  'PyTorch, convert the tensors to such ones and save the state dict once more'
+SUPPORTED_HINT = (
+  'only dense tensors of bfloat16, float16, float32, float64 and int64 can be read; '
+  'convert the tensors in PyTorch and save the state dict again'
 )
-RESCUE = (
-  'where its origin is trusted, load it in PyTorch and write its state dict alone '
-  'with torch.save'
+RESAVE_HINT = (
+  'if you trust its origin, load it in PyTorch and save only its state dict with '
+  'torch.save'
 )
 
-PIECE = 1 << 20  # Bytes that are read at a time where nothing is kept.
+SCRIPT_DEPTH = 50  # Levels of modules.
+
+CHUNK_BYTES = 1 << 20  # read at a time when verifying checksums
 
 
 class ArchiveError(InputError):
-  """A file is not what it should be, or not safe; says which file, and why."""
+  """A file is not a PyTorch archive, is damaged, or is not safe to read."""
 
 
-class _Note:
-  """What a pickle cannot change once it is made (its BUILD instruction would)."""
+class _Immutable:
+  """An object that a pickle's BUILD instruction cannot change."""
 
   def __setstate__(self, state: Any) -> None:
     raise TypeError(f'{type(self).__name__} has no state')
 
 
 @dataclasses.dataclass(frozen=True)
-class Storage(_Note):
-  """A file of an archive that holds the values of one or more tensors."""
+class Storage(_Immutable):
+  """A file of an archive with the values of one or more tensors."""
 
   archive: 'Archive'
   key: str
@@ -64,16 +66,16 @@ class Storage(_Note):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor(_Note):
-  """A tensor of an archive, not yet read.
+class Tensor(_Immutable):
+  """A tensor of an archive, read on demand.
 
   Attributes:
-    storage: where its values lie; tensors that share memory share it.
+    storage: of its values; tensors that share memory share it.
     offset: of its first value in the storage, in values.
-    shape: as PyTorch has it.
+    shape: as in PyTorch.
     strides: in values.
-    negative: whether the tensor's values are those of the storage with the opposite
-      sign, as in the imaginary part of a complex conjugate (`torch.Tensor.is_neg`).
+    negative: whether the storage has the values with the opposite sign, as for the
+      imaginary part of a complex conjugate (`torch.Tensor.is_neg`).
   """
 
   storage: Storage
@@ -84,7 +86,7 @@ class Tensor(_Note):
 
   @property
   def extent(self) -> int:
-    """How many values of the storage lie between its first and last, with these."""
+    """Number of values in the storage from its first to its last, inclusive."""
     if 0 in self.shape:
       return 0
     steps = zip(self.shape, self.strides, strict=True)
@@ -105,13 +107,13 @@ class Tensor(_Note):
 
 
 class Archive:
-  """An open file; tensors keep it open, and it is closed with the last of them."""
+  """An open file, closed when neither it nor any of its tensors is referenced."""
 
   def __init__(self, path: epath.PathLike):
     """Opens a file, local or in a bucket.
 
     Raises:
-      ArchiveError: it is not such an archive, or damaged.
+      ArchiveError: it is not such an archive, or is damaged.
     """
     self.path = epath.Path(path)
     stream = self.path.open('rb')
@@ -123,14 +125,16 @@ class Archive:
       start = stream.read(len(lfs_pointer.START))
       lfs_pointer.check(self.path, start)
       if start[:1] == b'\x80':
-        self.fail(f'is a pickle, as PyTorch before 1.6 wrote it; not read: {RESCUE}')
-      self.fail(f'is not a PyTorch archive, or cut off ({error}); copy it again')
+        self.fail(
+          f'is a pickle, as written by PyTorch before 1.6, and not read: {RESAVE_HINT}'
+        )
+      self.fail(f'is not a PyTorch archive, or truncated ({error}); copy it again')
     pickles = [n for n in self._zip.namelist() if n.split('/')[1:] == ['data.pkl']]
     if len(pickles) != 1:
-      self.fail('is a zip archive, but not of PyTorch: it has no data.pkl')
+      self.fail('is a zip archive, but not from PyTorch: it has no data.pkl')
     self._verified: set[str] = set()
     self._root = pickles[0].removesuffix('data.pkl')
-    # Archives of PyTorch before 2.1 do not say; they are from such machines too.
+    # Archives from PyTorch before 2.1 do not say; assume little-endian.
     order = 'little'
     if f'{self._root}byteorder' in self._zip.namelist():
       order = self._bytes('byteorder').decode('ascii', 'replace')
@@ -142,17 +146,17 @@ class Archive:
     raise ArchiveError(f'{self.path} {problem}') from None
 
   def load(self) -> Any:
-    """Returns what `data.pkl` describes, with `Tensor` for tensors."""
+    """Returns the object in `data.pkl`, with `Tensor` for tensors."""
     try:
       with self._open('data.pkl') as stream:
         return _Unpickler(self, stream).load()
     except ArchiveError:
       raise
-    except Exception as error:  # There is none that a broken pickle could not raise.
-      self.fail(f'has a data.pkl that is damaged: {type(error).__name__}: {error}')
+    except Exception as error:  # A broken pickle can raise anything.
+      self.fail(f'has a damaged data.pkl: {type(error).__name__}: {error}')
 
   def check(self, tensor: Tensor) -> None:
-    """Raises ArchiveError if a tensor does not lie within its file."""
+    """Raises ArchiveError if a tensor is not within its file."""
     storage = tensor.storage
     try:
       size = self._zip.getinfo(f'{self._root}data/{storage.key}').file_size
@@ -160,17 +164,17 @@ class Archive:
       self.fail(f'lacks data/{storage.key}')
     if size != storage.size * storage.dtype.itemsize:
       self.fail(
-        f'has {size} bytes in data/{storage.key}, but should have {storage.size} '
-        f'values of {storage.dtype} there'
+        f'has {size} bytes in data/{storage.key}, which should have {storage.size} '
+        f'values of {storage.dtype}'
       )
     if tensor.offset + tensor.extent > storage.size:
-      self.fail(f'has a tensor that ends after data/{storage.key}')
+      self.fail(f'has a tensor that ends beyond data/{storage.key}')
 
   def read(self, storage: Storage, offset: int, count: int) -> np.ndarray:
-    """Returns `count` values of a storage, as one axis."""
+    """Returns `count` values of a storage as a flat array."""
     width, name = storage.dtype.itemsize, f'data/{storage.key}'
     if count < storage.size and name not in self._verified:
-      # zipfile compares the checksum only of what is read from start to end.
+      # zipfile verifies checksums only of files that are read from start to end.
       self._verify(name)
       self._verified.add(name)
     data = self._bytes(name, offset * width, count * width)
@@ -182,46 +186,67 @@ class Archive:
 
   def _open(self, name: str) -> Any:
     info = self._zip.getinfo(self._root + name)
-    # Compressed, a small file could fill the memory.
+    # A small compressed file could fill the memory.
     if info.compress_type != zipfile.ZIP_STORED:
       self.fail(f'has {name} compressed, which torch.save never does; save it again')
     return self._zip.open(info)
 
   def _verify(self, name: str) -> None:
-    """Reads a file in pieces, which compares its checksum."""
-    with self._damage_is_an_error(name), self._open(name) as stream:
-      while stream.read(PIECE):
+    """Reads a file in chunks, which verifies its checksum."""
+    with self._report_damage(name), self._open(name) as stream:
+      while stream.read(CHUNK_BYTES):
         pass
 
   def _bytes(self, name: str, start: int = 0, count: int = -1) -> bytes:
-    with self._damage_is_an_error(name), self._open(name) as stream:
+    with self._report_damage(name), self._open(name) as stream:
       stream.seek(start)
       data = stream.read(count)
     if count >= 0 and len(data) != count:
-      self.fail(f'is cut off in {name}; copy it again')
+      self.fail(f'is truncated in {name}; copy it again')
     return data
 
   @contextlib.contextmanager
-  def _damage_is_an_error(self, name: str) -> Iterator[None]:
+  def _report_damage(self, name: str) -> Iterator[None]:
     try:
       yield
     except (EOFError, OSError, zipfile.BadZipFile) as error:
       self.fail(
-        f'is damaged in {name}: {error}; copy it again, or save it again if that was '
-        'done without checksums (torch.serialization.set_crc32_options)'
+        f'is damaged in {name}: {error}; copy it again, or save it again if it was '
+        'saved without checksums (torch.serialization.set_crc32_options)'
       )
 
 
 class _Dict(dict):
-  """Stands for OrderedDict; what PyTorch attaches to it (`_metadata`) is dropped."""
+  """Replaces OrderedDict; drops the attribute that PyTorch attaches (`_metadata`)."""
 
   def __setstate__(self, state: Any) -> None:
     pass
 
 
 @dataclasses.dataclass(frozen=True)
-class _StorageType(_Note):
+class _StorageType(_Immutable):
   dtype: np.dtype
+
+
+class _ScriptModule:
+  """Stands for a module of TorchScript; its code, beside the pickle, is not read."""
+
+  attributes: dict[str, Any] | None = None
+
+  def __setstate__(self, state: Any) -> None:
+    if self.attributes is not None or not isinstance(state, dict):
+      raise TypeError('the state of a TorchScript module is one dict')
+    self.attributes = state
+
+  def tensors(self, prefix: str = '', depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yields all tensors below the module by their names in a state dict."""
+    if depth > SCRIPT_DEPTH:
+      raise ValueError('its modules are nested without end')
+    for name, value in (self.attributes or {}).items():
+      if isinstance(value, Tensor):
+        yield f'{prefix}{name}', value
+      elif isinstance(value, _ScriptModule):
+        yield from value.tensors(f'{prefix}{name}.', depth + 1)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -240,11 +265,15 @@ class _Unpickler(pickle.Unpickler):
       return self._parameter
     if module == 'torch' and name in STORAGES:
       return _StorageType(jnp.dtype(STORAGES[name]))
+    if module == '__torch__' or module.startswith('__torch__.'):
+      return _ScriptModule
     if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
-      self._archive.fail(f'refers to {module}.{name}, which was not run: {DENSE}')
+      self._archive.fail(
+        f'refers to {module}.{name}, which was not run: {SUPPORTED_HINT}'
+      )
     self._archive.fail(
-      f'refers to {module}.{name}, which weights do not need; it could do harm, and '
-      f'was not run: {RESCUE}'
+      f'refers to {module}.{name}, which weights do not need and which could do harm; '
+      f'it was not run: {RESAVE_HINT}'
     )
 
   def persistent_load(self, pid: Any) -> Storage:
@@ -270,11 +299,13 @@ class _Unpickler(pickle.Unpickler):
       or not all(type(n) is int and n >= 0 for group in numbers for n in group)
       or len(shape) != len(strides)
     ):
-      self._archive.fail('has a tensor that is not described as PyTorch does')
-    # Operations that PyTorch puts off until the values are used.
+      self._archive.fail('has a tensor with an invalid description')
+    # Operations that PyTorch applies lazily.
     bits = bits or {}
     if not isinstance(bits, dict) or any(bits[key] for key in bits if key != 'neg'):
-      self._archive.fail(f'has a tensor with the properties {bits!r:.80}: {DENSE}')
+      self._archive.fail(
+        f'has a tensor with the properties {bits!r:.80}: {SUPPORTED_HINT}'
+      )
     tensor = Tensor(storage, offset, shape, strides, bool(bits.get('neg')))
     self._archive.check(tensor)
     return tensor
@@ -284,32 +315,38 @@ class _Unpickler(pickle.Unpickler):
 
 
 def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
-  """Returns the tensors of a state dict by name, unread.
+  """Returns the tensors of a state dict by name, without reading their values.
 
-  The state dict may be all that was saved, or lie in a dict as 'model' or
-  'state_dict'.
+  The file contains the state dict, or a dict with it under 'model' or 'state_dict'. Of
+  a TorchScript file, such as OpenAI's CLIP, only the tensors are read.
 
   Args:
-    path: a file that `torch.save` of PyTorch 1.6 or newer wrote, local or gs://.
+    path: a file written by `torch.save` of PyTorch 1.6 or newer, or by
+      `torch.jit.save`; local or gs://.
 
   Raises:
-    ArchiveError: it is something else, damaged, or its pickle would do more than
+    ArchiveError: it is something else, is damaged, or its pickle does more than
       describe tensors.
   """
   archive = Archive(path)
   state = archive.load()
+  if isinstance(state, _ScriptModule):
+    try:
+      return dict(state.tensors())
+    except ValueError as error:
+      archive.fail(f'is damaged: {error}')
   if isinstance(state, dict):
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state
   if not isinstance(state, dict):
     archive.fail(
-      f'holds {type(state).__name__}, not a state dict; save it alone, with '
-      'torch.save(model.state_dict(), …)'
+      f'contains {type(state).__name__}, not a state dict; save only the state dict, '
+      'with torch.save(model.state_dict(), …)'
     )
   for name, value in state.items():
     if not isinstance(name, str) or not isinstance(value, Tensor):
       archive.fail(
-        f'holds {type(value).__name__} as {name!r:.80}, but a state dict is tensors by '
-        'name; save it alone, with torch.save(model.state_dict(), …)'
+        f'contains {type(value).__name__} as {name!r:.80}, but a state dict has only '
+        'named tensors; save it with torch.save(model.state_dict(), …)'
       )
   return state

@@ -1,7 +1,7 @@
 """Reads the .npz files of the Vision Transformer releases (augreg, in21k).
 
-The older ones number the parts of a block through (`LayerNorm_2`, `MlpBlock_3`), the
-newer ones by kind, as our parameters do.
+Older files number the parts of a block consecutively (`LayerNorm_2`, `MlpBlock_3`),
+newer ones by kind, like our parameters.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ OLDER_NAMES = {
   '/MultiHeadDotProductAttention_1/': '/MultiHeadDotProductAttention_0/',
 }
 IGNORED = {
-  'head/': 'classifier of the pretraining',
-  'pre_logits/': 'layer before the classifier of the pretraining',
+  'head/': 'pretraining classifier',
+  'pre_logits/': 'layer before the pretraining classifier',
 }
 KNOWN = re.compile(
   r'cls|embedding/(kernel|bias)'
@@ -42,7 +42,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
   """Opens a release without reading its arrays.
 
   Raises:
-    InputError: an array is a pickle, has no place in a ViT, or the same as another.
+    InputError: an array is a pickle, is unknown, or duplicates another.
   """
   file = local_file(epath.Path(path))
   weights, ignored = {}, {}
@@ -62,7 +62,7 @@ def open_vit_npz(path: epath.PathLike) -> Source:
     ours = f'vit/{ours}'
     if ours in weights:
       raise InputError(
-        f'{path} holds both {weights[ours].name} and {name}, which are the same '
+        f'{path} contains both {weights[ours].name} and {name}, which are the same '
         'parameter; remove one of them'
       )
     read = functools.partial(_read, file, path, name)
@@ -77,9 +77,9 @@ def open_vit_npz(path: epath.PathLike) -> Source:
 
 
 def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, Any]]:
-  """Returns the shape and dtype of each array, which stand before its values."""
+  """Returns the shape and dtype of each array from its header."""
   headers = {}
-  with _damaged_is_an_error(path), zipfile.ZipFile(file.path) as archive:
+  with _report_damage(path), zipfile.ZipFile(file.path) as archive:
     for member in archive.namelist():
       name = member.removesuffix('.npy')
       with archive.open(member) as stream:
@@ -90,9 +90,9 @@ def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, An
             (2, 0): np.lib.format.read_array_header_2_0,
           }[version]
           shape, _, dtype = read(stream)
-          room = archive.getinfo(member).file_size - stream.tell()
-          if not dtype.hasobject and room != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f'{room} bytes are not {list(shape)} of {dtype}')
+          size = archive.getinfo(member).file_size - stream.tell()
+          if not dtype.hasobject and size != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f'{size} bytes are not {list(shape)} of {dtype}')
         except (KeyError, ValueError) as error:
           raise InputError(f'{path}: {member} is not a NumPy array: {error}') from None
       if dtype.hasobject:
@@ -104,18 +104,18 @@ def _headers(file: LocalFile, path: epath.PathLike) -> dict[str, tuple[tuple, An
 
 
 def _real_dtype(dtype: np.dtype) -> np.dtype:
-  """Returns bfloat16 for two bytes without meaning, as which NumPy writes it."""
+  """Returns bfloat16 for NumPy's void type of two bytes, as which it is saved."""
   return np.dtype(jnp.bfloat16) if dtype == np.dtype('V2') else dtype
 
 
 def _read(file: LocalFile, path: epath.PathLike, name: str) -> np.ndarray:
-  with _damaged_is_an_error(path), np.load(file.path, allow_pickle=False) as archive:
+  with _report_damage(path), np.load(file.path, allow_pickle=False) as archive:
     array = archive[name]
   return array.view(_real_dtype(array.dtype))
 
 
 @contextlib.contextmanager
-def _damaged_is_an_error(path: epath.PathLike) -> Iterator[None]:
+def _report_damage(path: epath.PathLike) -> Iterator[None]:
   try:
     yield
   except (zipfile.BadZipFile, zlib.error) as error:
@@ -123,7 +123,7 @@ def _damaged_is_an_error(path: epath.PathLike) -> Iterator[None]:
 
 
 def vit_settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[str, Any]:
-  """Returns the sizes, and what the original code does in every model.
+  """Returns the settings that a ViT's arrays determine, and those of all releases.
 
   Raises:
     InputError: there is no ViT among the weights of `path`.
@@ -135,10 +135,10 @@ def vit_settings(weights: Mapping[str, Weight], path: epath.PathLike) -> dict[st
     patch = weights['vit/embedding/kernel'].shape
     mlp = weights[f'{first}/MlpBlock_0/Dense_0/kernel'].shape
   except KeyError as error:
-    raise InputError(f'{path} does not hold a ViT: it has no {error}') from None
+    raise InputError(f'{path} does not contain a ViT: it has no {error}') from None
   if len(query) != 3 or len(patch) != 4 or len(mlp) != 2:
     raise InputError(
-      f'{path} does not hold a ViT: its kernels have shapes {query}, {patch}, {mlp}'
+      f'{path} does not contain a ViT: its kernels have shapes {query}, {patch}, {mlp}'
     )
   return {
     'vit.patch': patch[0],

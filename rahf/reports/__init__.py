@@ -1,1 +1,1 @@
-"""An evaluation for eyes: files, TensorBoard, panels and a page of HTML."""
+"""Reports of evaluations: files, TensorBoard, review panels and an HTML page."""

@@ -1,7 +1,7 @@
-"""Collects the examples of an evaluation to be looked at.
+"""Collects pictures of examples during an evaluation.
 
-Memory: some panels and worst cases whatever the split's size, and for the report page a
-thumbnail, some kB, of each example up to a limit.
+Memory: a fixed number of panels and worst cases, and for the report page one thumbnail
+of a few kB per example, up to a limit.
 """
 
 import heapq
@@ -16,19 +16,19 @@ from PIL import Image
 
 from rahf.data import schema
 from rahf.data.images import codec
-from rahf.evaluation.samples import Sample, keyword_f1, score_error
-from rahf.evaluation.score_example import Prediction, decoded_maps
-from rahf.reports.panels import Labels, review_panel
+from rahf.evaluation.samples import EvaluatedExample, keyword_f1, score_error
+from rahf.evaluation.score_example import ExampleLabels, annotated_labels
+from rahf.reports.panels import review_panel
 
 IMAGE_SIDE, MAP_SIDE = 160, 48  # of thumbnails, the longer one, in pixels
 
 
-def _map_metric(name: str, metric: str) -> Callable[[Sample], float]:
+def _map_metric(name: str, metric: str) -> Callable[[EvaluatedExample], float]:
   return lambda sample: sample.maps.get(name, {}).get(metric, math.nan)
 
 
-# What makes an example one of the worst, and whether that is a high value.
-WORST: dict[str, tuple[Callable[[Sample], float], bool]] = {
+# Criteria for the worst examples, and whether high values are bad.
+WORST: dict[str, tuple[Callable[[EvaluatedExample], float], bool]] = {
   'score error': (score_error, True),
   **{f'{name} CC': (_map_metric(name, 'cc'), False) for name in schema.MAPS},
   'keyword F1': (keyword_f1, False),
@@ -36,18 +36,17 @@ WORST: dict[str, tuple[Callable[[Sample], float], bool]] = {
 
 
 class SmallMap(NamedTuple):
-  """A small grey picture of a map, in WebP; 255 is 1. `peak` is of the map itself."""
+  """A small grey WebP picture of a map; 255 is 1. `peak` is that of the full map."""
 
   picture: bytes
   peak: float
 
 
 class Thumbnail(NamedTuple):
-  """A small picture of an example, in WebP.
+  """A prompt, and small WebP pictures of an example's image and maps.
 
   Attributes:
-    maps: by the names of schema.MAPS the annotated map, None where there is none, and
-      the predicted.
+    maps: for each name in schema.MAPS, the annotated map or None, and the predicted.
   """
 
   prompt: str
@@ -57,26 +56,26 @@ class Thumbnail(NamedTuple):
 
 class _Case(NamedTuple):
   record: schema.Record
-  prediction: Prediction
+  prediction: ExampleLabels
 
 
 class Gallery:
   """Collects pictures, example by example.
 
   Attributes:
-    panels: of the examples asked for.
-    thumbnails: of the first examples, in the order of the evaluation's samples.
+    panels: of the requested examples.
+    thumbnails: of the first examples, in the order of the evaluation.
   """
 
   def __init__(
     self, *, panels: Collection[int] = (), worst: int = 0, thumbnails: int = 0
   ):
-    """Says what to keep.
+    """Chooses what to collect.
 
     Args:
-      panels: which examples to draw, by their numbers.
-      worst: how many for each of `WORST`.
-      thumbnails: how many of the first.
+      panels: numbers of the examples to draw.
+      worst: how many examples to keep for each criterion of `WORST`.
+      thumbnails: for how many of the first examples to keep a thumbnail.
     """
     self._panels, self._worst_limit, self._thumbnails = panels, worst, thumbnails
     self._worst: dict[str, list[tuple[float, int, _Case]]] = {
@@ -86,7 +85,9 @@ class Gallery:
     self.panels: list[UInt8[np.ndarray, '_ _ 3']] = []
     self.thumbnails: list[Thumbnail] = []
 
-  def add(self, record: schema.Record, prediction: Prediction, sample: Sample) -> None:
+  def add(
+    self, record: schema.Record, prediction: ExampleLabels, sample: EvaluatedExample
+  ) -> None:
     """Keeps what is to be kept of the next example."""
     worst, thumbnails = self._worst_limit, self._thumbnails
     if self._seen in self._panels:
@@ -97,18 +98,18 @@ class Gallery:
       value = measure(sample)
       if math.isnan(value):
         continue
-      # The heap's least is what is dropped: the best, and of equals the later.
+      # The heap drops its minimum: the best example, or of equals the latest.
       rank = value if high else -value, -self._seen
       cases = self._worst[name]
       if len(cases) < worst or rank > cases[0][:2]:
-        # A copy, since what was predicted is a view of its whole batch.
+        # Copied, since the maps are a view of the whole batch.
         kept = prediction._replace(maps=prediction.maps.copy())
         keep = heapq.heappush if len(cases) < worst else heapq.heapreplace
         keep(cases, (*rank, _Case(record, kept)))
     self._seen += 1
 
   def worst_panels(self) -> dict[str, list[UInt8[np.ndarray, '_ _ 3']]]:
-    """Draws the worst cases by the names of `WORST`, the worst first."""
+    """Draws the worst examples for each criterion of `WORST`, the worst first."""
     return {
       name: [
         panel(*case, title=f'{name} {abs(value):.2f}, {case.record.uid}')
@@ -119,32 +120,23 @@ class Gallery:
 
 
 def panel(
-  record: schema.Record, prediction: Prediction, *, title: str
+  record: schema.Record, prediction: ExampleLabels, *, title: str
 ) -> UInt8[np.ndarray, '_ _ 3']:
   """Returns a picture of an example's annotation and prediction."""
-  truth = Labels(
-    decoded_maps(record),
-    dict(zip(schema.SCORES, record.scores, strict=True)),
-    record.keyword_labels or None,
-  )
-  predicted = Labels(
-    dict(zip(schema.MAPS, prediction.maps, strict=True)),
-    dict(zip(schema.SCORES, prediction.scores, strict=True)),
-    prediction.keyword_labels,
-    prediction.p_misaligned,
-  )
   image = codec.decode_image(record.image)
-  return review_panel(image, record.prompt, truth, predicted, title=title)
+  truth = annotated_labels(record)
+  return review_panel(image, record.prompt, truth, prediction, title=title)
 
 
-def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
-  """Returns a small copy of an example's image and maps."""
+def thumbnail(record: schema.Record, prediction: ExampleLabels) -> Thumbnail:
+  """Returns small copies of an example's image and maps."""
   image = Image.fromarray(codec.decode_image(record.image))
   image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-  truth = decoded_maps(record)
+  truth = annotated_labels(record).maps
   maps = {}
-  for name, predicted in zip(schema.MAPS, prediction.maps, strict=True):
-    annotated = truth[name]
+  for name, annotated, predicted in zip(
+    schema.MAPS, truth, prediction.maps, strict=True
+  ):
     maps[name] = (
       None if annotated is None else _small_map(annotated),
       _small_map(predicted),
@@ -153,7 +145,7 @@ def thumbnail(record: schema.Record, prediction: Prediction) -> Thumbnail:
 
 
 def _small_map(heatmap: Float[np.ndarray, 'h w']) -> SmallMap:
-  """Lossless in 64 levels: what WebP's compression adds shows where a map is empty."""
+  """Encodes a map losslessly, in 64 levels: lossy WebP spoils empty maps."""
   small = Image.fromarray(np.asarray(np.clip(heatmap, 0, 1), np.float32))
   small.thumbnail((MAP_SIDE, MAP_SIDE))
   levels = np.round(np.round(63 * np.clip(small, 0, 1)) * (255 / 63))

@@ -1,7 +1,7 @@
-"""Writes an evaluation as one HTML file that needs no network and no server.
+"""Writes an evaluation as one HTML file that needs no network or server.
 
-The page's script sets texts from annotations as text only, and the page's policy lets
-nothing run or load but its own style, script and pictures, whatever a prompt holds.
+The page's script inserts annotations as text only, and the page's policy allows only
+its own style, script and pictures, so nothing in a prompt can run.
 """
 
 import base64
@@ -14,7 +14,7 @@ from etils import epath
 from rahf.data import label_words, schema
 from rahf.drawing import html_page
 from rahf.evaluation.paper_tables import KEYWORD_TITLES, MAP_TITLES
-from rahf.evaluation.samples import Sample, keyword_f1, score_error
+from rahf.evaluation.samples import EvaluatedExample, keyword_f1, score_error
 from rahf.fileio import atomic_write
 from rahf.metrics.bootstrap import Interval
 from rahf.reports.gallery import SmallMap, Thumbnail
@@ -25,13 +25,13 @@ WORD_TITLES = {
   'average_precision': 'average precision ↑',
 }
 CONSTRAINED = 'keywords_constrained'
-# One example is empty or not.
+# `mse_empty` makes no sense for a single example.
 SAMPLE_TITLES = {key: title for key, title in MAP_TITLES.items() if key != 'mse_empty'}
 
 
 def write(
   path: epath.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[EvaluatedExample],
   thumbnails: Sequence[Thumbnail],
   metrics: Mapping[str, float],
   intervals: Mapping[str, Interval],
@@ -42,11 +42,10 @@ def write(
 
   Args:
     path: of the file, `eval/<split>-<step>.html`.
-    samples: all of the evaluation.
-    thumbnails: of the first samples, in their order; the page lists those that have
-      one.
-    metrics: of all samples by name, as an evaluation gives them.
-    intervals: of those that can be bootstrapped (`samples.intervals`).
+    samples: all samples of the evaluation.
+    thumbnails: of the first samples, in order; the page lists only these.
+    metrics: of all samples, by name.
+    intervals: of the metrics that can be bootstrapped (`samples.intervals`).
     title: data set, split and step.
   """
   data = {
@@ -72,21 +71,21 @@ def write(
 
 def _summary(samples: int, pictured: int, metrics: Mapping[str, float]) -> str:
   text = (
-    f'{samples:,} samples. Arrows say which way is better; in grey 95 % intervals, '
+    f'{samples:,} samples. Arrows show which way is better. Grey: 95 % intervals, '
     'bootstrapped over the samples.'
   )
   if pictured < samples:
     text += f' The first {pictured:,} samples are listed below.'
   if cut := int(metrics.get('keywords/truncated', 0)):
-    text += f' {cut:,} prompts were cut; words after the cut count as aligned.'
+    text += f' {cut:,} prompts were truncated; lost words count as aligned.'
   return text
 
 
-def _sample(sample: Sample, thumbnail: Thumbnail) -> dict:
-  """Returns what the page shows of a sample; null is what is not defined."""
+def _sample(sample: EvaluatedExample, thumbnail: Thumbnail) -> dict:
+  """Returns the data of a sample for the page; undefined values are null."""
   return {
     'uid': sample.uid,
-    # In turn what stands between words, and a word.
+    # Alternates between text outside words and words.
     'words': _pieces(thumbnail.prompt),
     'image': _base64(thumbnail.image),
     'heat': {name: list(map(_heat, both)) for name, both in thumbnail.maps.items()},
@@ -127,9 +126,9 @@ def _number(value: float) -> float | None:
 def _tables(
   metrics: Mapping[str, float], intervals: Mapping[str, Interval]
 ) -> list[dict[str, Any]]:
-  """Returns tables of all metrics with their intervals, as the template takes them."""
+  """Returns tables of all metrics with intervals, for the template."""
   decoders = {'keywords': 'decoded'}
-  # Not there where no word is annotated.
+  # Missing if no word is annotated.
   if (threshold := metrics.get(f'{CONSTRAINED}/threshold')) is not None:
     decoders[CONSTRAINED] = f'p > {threshold:.2f}'
   groups = (
@@ -153,7 +152,7 @@ def _tables(
 def _cell(
   name: str, metrics: Mapping[str, float], intervals: Mapping[str, Interval]
 ) -> dict[str, str]:
-  """Returns value, interval, and for how many samples the metric is not defined."""
+  """Returns the value, interval, and number of samples where it is undefined."""
   interval = intervals.get(name)
   if interval is None or math.isnan(interval.value):
     return {'value': '–', 'notes': ''}

@@ -1,54 +1,36 @@
-"""One picture of an example: annotation and prediction side by side."""
+"""Draws an example's annotation and prediction side by side."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from rahf.data import label_words, schema
 from rahf.drawing.heatmap import overlay
-from rahf.drawing.text_layout import cut, font, place
+from rahf.drawing.text_layout import font, truncate, wrap
 from rahf.errors import InputError
+from rahf.evaluation.score_example import ExampleLabels
 
-# TensorBoard shows pictures 340 pixels wide at first: half of this.
+# TensorBoard shows pictures 340 pixels wide by default: half of WIDTH.
 TILE, GAP, MARGIN = 320, 16, 12
 WIDTH = 2 * TILE + GAP + 2 * MARGIN
 CAPTION = 34
-LONGEST = 1500  # characters of a prompt
-TEXT, SMALL, WORDS = 21, 19, 25  # sizes of letters
+MAX_PROMPT = 1500  # characters
+TEXT, SMALL, WORDS = 21, 19, 25  # font sizes
 
 PAPER, SHADE, TRACK = '#ffffff', '#f1f3f5', '#e4e7eb'
 INK, FAINT = '#1f2933', '#66727f'
-# The annotators' colour and the model's; the light one is the background of words.
+# Colours of annotators and model; the light one is the background of words.
 TRUE, PREDICTED, PREDICTED_LIGHT = '#1c5fc4', '#d95f02', '#ffb46b'
-
-
-class Labels(NamedTuple):
-  """What annotators said of an image, or what a model predicts.
-
-  Attributes:
-    maps: values in [0, 1], of any size, by the names of `schema.MAPS`.
-    scores: values in [0, 1] by the names of `schema.SCORES`.
-    keyword_labels: 1 aligned, 0 misaligned for each of `words.label_spans`.
-    p_misaligned: a probability for each of them, where a model gives one.
-
-  A missing name, None or a NaN score is shown as not annotated or not predicted.
-  """
-
-  maps: Mapping[str, Float[np.ndarray, 'h w'] | None]
-  scores: Mapping[str, float]
-  keyword_labels: Sequence[int] | None
-  p_misaligned: Sequence[float] | None = None
 
 
 def review_panel(
   image: UInt8[np.ndarray, 'h w 3'],
   prompt: str,
-  truth: Labels,
-  prediction: Labels,
+  truth: ExampleLabels,
+  prediction: ExampleLabels,
   *,
   title: str = '',
 ) -> UInt8[np.ndarray, 'H W 3']:
@@ -56,18 +38,16 @@ def review_panel(
 
   Args:
     image: RGB, of any size.
-    prompt: the text that the image was made from; of a very long one the beginning
-      is shown.
+    prompt: the text that the image was made from; truncated if very long.
     truth: the annotation.
     prediction: the model's output.
-    title: a line above the picture, for example the example's uid.
+    title: a line above the picture, such as the uid.
 
   Returns:
-    An RGB picture WIDTH pixels wide; the height grows with the prompt.
+    An RGB picture, WIDTH pixels wide; its height grows with the prompt.
 
   Raises:
-    InputError: the number of keyword labels, or of probabilities, is not the number of
-      words.
+    InputError: the number of keyword labels or probabilities is not that of words.
   """
   tiles = _tiles(image, truth, prediction)
   scores = _scores(truth.scores, prediction.scores)
@@ -76,9 +56,11 @@ def review_panel(
   text_top = tiles_top + tiles.height + GAP
   panel = Image.new('RGB', (WIDTH, text_top + text.height + MARGIN), PAPER)
   scale = _scale()
-  room = WIDTH - 2 * MARGIN - scale.width
+  space = WIDTH - 2 * MARGIN - scale.width
   draw = ImageDraw.Draw(panel)
-  draw.text((MARGIN, MARGIN - 4), cut(title, room, font(SMALL)), FAINT, font(SMALL))
+  draw.text(
+    (MARGIN, MARGIN - 4), truncate(title, space, font(SMALL)), FAINT, font(SMALL)
+  )
   panel.paste(scale, (WIDTH - MARGIN - scale.width, MARGIN - 4))
   panel.paste(tiles, (MARGIN, tiles_top))
   panel.paste(scores, (MARGIN + TILE + GAP, tiles_top))
@@ -86,8 +68,10 @@ def review_panel(
   return np.asarray(panel)
 
 
-def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:
-  """The image, and below it its heatmaps in pairs, each with a caption."""
+def _tiles(
+  image: np.ndarray, truth: ExampleLabels, prediction: ExampleLabels
+) -> Image.Image:
+  """Draws the image, and below it pairs of heatmaps, each with a caption."""
   height = CAPTION + TILE + GAP
   block = Image.new('RGB', (WIDTH - 2 * MARGIN, 3 * height - GAP), PAPER)
   scale = TILE / max(image.shape[:2])
@@ -95,12 +79,12 @@ def _tiles(image: np.ndarray, truth: Labels, prediction: Labels) -> Image.Image:
   small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
   _paste_tile(block, 0, 0, 'image', '', INK, small)
   sides = (('annotated', truth, TRUE), ('predicted', prediction, PREDICTED))
-  for row, name in enumerate(schema.MAPS, start=1):
+  for index, name in enumerate(schema.MAPS):
     for column, (who, labels, colour) in enumerate(sides):
-      heatmap = labels.maps.get(name)
+      heatmap = labels.maps[index]
       peak = '' if heatmap is None else f'max {np.max(heatmap):.2f}'
-      left, top = column * (TILE + GAP), row * height
-      # The pair has one name, over the left of the two.
+      left, top = column * (TILE + GAP), (1 + index) * height
+      # The left caption names the map for both.
       text = f'{name}, {who}' if column == 0 else who
       tile = _heat_tile(small, heatmap, who)
       _paste_tile(block, left, top, text, peak, colour, tile)
@@ -139,7 +123,7 @@ def _heat_tile(image: Image.Image, heatmap: np.ndarray | None, who: str) -> Imag
 
 
 def _scale() -> Image.Image:
-  """The heat colours from 0 to 1, as they look over mid-grey."""
+  """Draws the heat colours from 0 to 1, as they look over mid-grey."""
   height, width, ends = 16, 160, 20
   ramp = np.tile(np.linspace(0, 1, width), (height, 1))
   colours = overlay(np.full((height, width, 3), 128, np.uint8), ramp)
@@ -151,8 +135,8 @@ def _scale() -> Image.Image:
   return block
 
 
-def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Image.Image:
-  """A pair of bars for each score, over a track from 0 to 1."""
+def _scores(truth: Sequence[float], prediction: Sequence[float]) -> Image.Image:
+  """Draws a pair of bars for each score, on a track from 0 to 1."""
   row, bar = TILE // len(schema.SCORES), 19
   block = Image.new('RGB', (TILE, CAPTION + TILE), PAPER)
   draw = ImageDraw.Draw(block)
@@ -163,7 +147,7 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
     top = CAPTION + i * row
     draw.text((0, top + 24), name, INK, font(TEXT), anchor='ls')
     for j, (who, scores, colour) in enumerate(sides):
-      value, y = scores.get(name, math.nan), top + 32 + j * (bar + 2)
+      value, y = float(scores[i]), top + 32 + j * (bar + 2)
       draw.rectangle((0, y, right, y + bar - 1), TRACK)
       middle = y + bar / 2
       if math.isnan(value):
@@ -175,8 +159,10 @@ def _scores(truth: Mapping[str, float], prediction: Mapping[str, float]) -> Imag
   return block
 
 
-def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
-  """The prompt with its misaligned words marked, wrapped to the width."""
+def _prompt(
+  prompt: str, truth: ExampleLabels, prediction: ExampleLabels
+) -> Image.Image:
+  """Draws the wrapped prompt with its misaligned words marked."""
   heading, line = 40, 40
   spans = label_words.label_spans(prompt)
   true, marked = (
@@ -185,10 +171,10 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
   shades = prediction.p_misaligned
   if shades is not None:
     _check_length(shades, 'probabilities', spans)
-  if len(prompt) > LONGEST:
-    prompt = f'{prompt[:LONGEST]}…'
-    spans = [span for span in spans if span[1] <= LONGEST]
-  placed = place(prompt, spans, WIDTH - 2 * MARGIN, font(WORDS))
+  if len(prompt) > MAX_PROMPT:
+    prompt = f'{prompt[:MAX_PROMPT]}…'
+    spans = [span for span in spans if span[1] <= MAX_PROMPT]
+  placed = wrap(prompt, spans, WIDTH - 2 * MARGIN, font(WORDS))
   lines = 1 + max((piece.line for piece in placed), default=0)
   block = Image.new('RGB', (WIDTH - 2 * MARGIN, heading + line * lines + 4), PAPER)
   draw = ImageDraw.Draw(block)
@@ -223,7 +209,7 @@ def _prompt(prompt: str, truth: Labels, prediction: Labels) -> Image.Image:
 
 
 def _shade(p: float) -> tuple[int, ...]:
-  """The background of a word that is misaligned with probability p."""
+  """Returns the background of a word whose probability of misalignment is p."""
   paper, light = (np.array(ImageColor.getrgb(c)) for c in (PAPER, PREDICTED_LIGHT))
   return tuple(np.round((1 - p) * paper + p * light).astype(int).tolist())
 
@@ -247,7 +233,7 @@ def _check_length(values: Sequence, what: str, spans: Sequence) -> None:
 def _legend(
   draw: ImageDraw.ImageDraw, left: float, top: int, *entries: tuple[str, str, str]
 ) -> None:
-  """Draws entries of (text, kind of swatch, its colour) in one line."""
+  """Draws entries of (text, kind of swatch, colour) in one line."""
   for text, kind, colour in entries:
     box = (left, top, left + 20, top + 20)
     if kind == 'bar':

@@ -1,6 +1,6 @@
 const samples = data.samples;
 
-// Value: what a column sorts by and shows; undefined values come last either way.
+// `value` is shown and sorted by; undefined values always come last.
 const COLUMNS = [
   {title: '', value: null},
   {title: 'prompt', value: (s) => s.words.join('')},
@@ -11,7 +11,7 @@ const COLUMNS = [
   {title: 'keyword F1', value: (s) => s.f1},
 ];
 
-let shown = []; // Numbers of the samples that pass the filters, in order.
+let shown = []; // Indices of the samples that pass the filters, in order.
 let order = {column: null, down: true};
 let open = null; // Position in `shown` of the sample in the viewer.
 
@@ -23,10 +23,10 @@ function picture(sample) {
   return 'data:image/webp;base64,' + sample.image;
 }
 
-/** Words of a prompt with what annotators and model say of each. */
+/** Returns the prompt with each word's annotation and prediction. */
 function markedPrompt(sample) {
   return sample.words.map((text, i) => {
-    if (i % 2 === 0) return text; // What stands between words.
+    if (i % 2 === 0) return text; // Text between words.
     const word = (i - 1) / 2;
     const span = wordSpan(text, sample.p && sample.p[word]);
     if (sample.truth && sample.truth[word] === 0) span.classList.add('true');
@@ -99,13 +99,13 @@ function update() {
   drawHead();
 }
 
-/** Opens the viewer on the sample at a position among those that are shown. */
+/** Opens the viewer on the sample at a position in `shown`. */
 function show(position) {
   if (position < 0 || position >= shown.length) return;
   open = position;
   const sample = samples[shown[position]];
   byId('name').textContent = `${sample.uid}, ${position + 1} of ${shown.length}`;
-  // Not `disabled`: the button would lose the focus, and with it the keys.
+  // Not `disabled`, since the button would lose the focus.
   byId('previous').ariaDisabled = position === 0;
   byId('next').ariaDisabled = position === shown.length - 1;
   byId('picture').src = picture(sample);
@@ -137,7 +137,7 @@ function valueRows(sample) {
   return [element('tr', {}, ...heads), ...values];
 }
 
-/** Colours the chosen map of the open sample, over its image. */
+/** Draws the selected map of the open sample over its image. */
 async function drawHeat() {
   const sample = samples[shown[open]];
   const {map, side, opacity} = byId('controls').elements;
@@ -147,18 +147,18 @@ async function drawHeat() {
   byId('missing').hidden = encoded !== null;
   fade(byId('picture'), canvas, encoded && opacity.value / 100);
   if (encoded === null) return;
-  // Another sample or map may be chosen meanwhile.
-  const wanted = () => open !== null && samples[shown[open]] === sample
+  // Another sample or map may be selected meanwhile.
+  const isCurrent = () => open !== null && samples[shown[open]] === sample
     && sample.heat[map.value][side.value === 'annotated' ? 0 : 1] === encoded;
   const source = 'data:image/webp;base64,' + encoded.picture;
-  if (await drawMap(canvas, source, wanted) === null) return;
+  if (await drawMap(canvas, source, isCurrent) === null) return;
   byId('peak').textContent = encoded.peak ? `max ${number(encoded.peak)}` : 'nothing';
   canvas.dataset.drawn = `${sample.uid} ${map.value} ${side.value}`;
 }
 
 function onKey(event) {
   if (open === null || event.ctrlKey || event.metaKey || event.altKey) return;
-  // Arrows move sliders and radio buttons, where these have the focus.
+  // Arrow keys move a focused slider or radio button instead.
   const arrows = !event.target.matches('input');
   if (event.key === 'ArrowLeft' && arrows) show(open - 1);
   else if (event.key === 'ArrowRight' && arrows) show(open + 1);
@@ -178,7 +178,7 @@ byId('previous').addEventListener('click', () => show(open - 1));
 byId('next').addEventListener('click', () => show(open + 1));
 byId('close').addEventListener('click', () => byId('viewer').close());
 document.addEventListener('keydown', onKey);
-// Who clicks does not mean the next arrow for what was clicked.
+// After a click on a control, arrow keys should change the sample, not the control.
 byId('controls').addEventListener('pointerup', () => document.activeElement.blur());
 byId('viewer').addEventListener('close', () => {
   rows[shown[open]].querySelector('button').focus();

@@ -1,4 +1,4 @@
-"""Writes the reports of an evaluation: files in eval/, pictures in TensorBoard."""
+"""Writes the reports of an evaluation: files in eval/, and TensorBoard."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from rahf.drawing.charts import Histogram
 from rahf.evaluation import samples
 from rahf.evaluation.human_agreement import annotator_metrics
 from rahf.evaluation.paper_tables import evaluation_tables
-from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
+from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
 from rahf.reports import html_report
@@ -34,20 +34,20 @@ def write(
 ) -> str:
   """Writes <split>-<step>.json, .html, .samples.jsonl and .md; returns the tables.
 
-  The rows of the constant predictor and of the annotators, where it is known what each
-  of them said, depend on the data alone, so they are computed once and kept in
+  The rows of the constant predictor and, if individual answers are known, of the
+  annotators depend only on the data. They are computed once and stored in
   <split>-constant.json and <split>-annotator.json.
 
   Args:
     folder: `eval` in the work directory.
-    gallery: the page lists its thumbnails; without any there is no page.
-    train: what the constant predictor learns from.
-    split: what was evaluated.
+    gallery: its thumbnails are listed on the page; without thumbnails there is no page.
+    train: the split whose means the constant predictor returns.
+    split: the evaluated split.
   """
   metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
   constant, annotator = (
-    _kept(folder / f'{split.name}-{row}.json', compute)
+    _read_or_compute(folder / f'{split.name}-{row}.json', compute)
     for row, compute in (
       ('constant', lambda: constant_metrics(train, split)),
       ('annotator', lambda: annotator_metrics(split)),
@@ -58,8 +58,8 @@ def write(
   tables = evaluation_tables(metrics, constant, annotator, title=title)
   if metrics['keywords/truncated']:
     tables += (
-      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were cut to '
-      'config.data.text_length or config.data.target_length; words after the cut '
+      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were truncated to '
+      'config.data.text_length or config.data.target_length; lost words '
       'count as aligned.\n'
     )
   if gallery.thumbnails:
@@ -68,7 +68,7 @@ def write(
     html_report.write(page, found, gallery.thumbnails, metrics, intervals, title=title)
   samples.write(folder / f'{name}.samples.jsonl', found)
   atomic_write.write(folder / f'{name}.json', _to_json(metrics))
-  # Last: where it is, everything is.
+  # Written last, so that if it exists, everything does.
   atomic_write.write(folder / f'{name}.md', tables)
   return tables
 
@@ -81,7 +81,7 @@ def show(
   gallery: Gallery,
   tables: str,
 ) -> None:
-  """Writes scalars, the same examples each time, worst cases, charts and tables."""
+  """Writes scalars, fixed examples, worst examples, charts and tables."""
   board.scalars(step, split, evaluation.metrics)
   board.pictures(step, f'{split} examples', gallery.panels)
   for name, panels in gallery.worst_panels().items():
@@ -90,8 +90,8 @@ def show(
   board.text(step, split, tables)
 
 
-def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
-  """Draws predicted against annotated scores, and how both are distributed."""
+def score_charts(found: Sequence[EvaluatedExample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
+  """Draws predicted against annotated scores, and the distributions of both."""
   shape = len(found), len(schema.SCORES)
   predicted, annotated = (
     np.reshape([getattr(sample, side) for sample in found], shape).T
@@ -105,24 +105,24 @@ def score_charts(found: Sequence[Sample]) -> list[UInt8[np.ndarray, '_ _ 3']]:
   }
   return [
     charts.scatters(pairs, 'annotated', 'predicted'),
-    charts.histograms(counted, 'score', 'share of those known'),
+    charts.histograms(counted, 'score', 'share of known values'),
   ]
 
 
-def _kept(
+def _read_or_compute(
   path: epath.Path, compute: Callable[[], dict[str, float] | None]
 ) -> dict[str, float] | None:
-  """Returns metrics from a file, which is made if need be and possible."""
+  """Reads metrics from a file, or computes and writes them, if they can be computed."""
   if not path.exists():
     found = compute()
     if found is None:
       return None
     atomic_write.write(path, _to_json(found))
-  stored = strict_json.read_own(path, 'delete it: it is made again')
+  stored = strict_json.read_own(path, 'delete it, and it will be computed again')
   return {name: np.nan if v is None else v for name, v in stored.items()}
 
 
 def _to_json(metrics: dict[str, float]) -> str:
-  """JSON has no NaN: what is undefined is null."""
+  """Converts metrics to JSON; undefined values are null, since JSON has no NaN."""
   values = {k: float(v) if np.isfinite(v) else None for k, v in metrics.items()}
   return json.dumps(values, indent=2) + '\n'

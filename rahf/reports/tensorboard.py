@@ -1,4 +1,4 @@
-"""Writes scalars, pictures and tables for TensorBoard."""
+"""Writes TensorBoard event files: scalars, pictures and text."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,32 +11,32 @@ from jaxtyping import UInt8
 class TensorBoardWriter:
   """Writes event files below one directory; a context manager.
 
-  Scalars of each split go to a run of the split's name, so that TensorBoard draws
-  the curves of `train` and `dev` into one chart; pictures and texts go to `review`.
+  Scalars go to a run named after the split, so that TensorBoard draws `train` and `dev`
+  in one chart; pictures and text go to the run `review`.
   """
 
   def __init__(self, directory: str | os.PathLike):
-    """Opens nothing yet; a run's event file starts with its first entry.
+    """Creates no files yet; a run's event file is created with its first entry.
 
     Raises:
       ImportError: TensorFlow is not installed.
     """
-    # Scoring and training without review need neither.
+    # Imported here, since scoring needs neither.
     try:
-      import matplotlib  # noqa: F401, what is written here is drawn with it
+      import matplotlib  # noqa: F401, draws the pictures written here
       import tensorflow as tf
     except ImportError as error:
       raise ImportError(
         "TensorBoard files need TensorFlow and matplotlib: pip install 'rahf[train]'"
       ) from error
-    # Otherwise TensorFlow takes all memory of a GPU that JAX is using.
+    # Otherwise TensorFlow takes all memory of the GPU that JAX is using.
     tf.config.set_visible_devices([], 'GPU')
     self._tf = tf
     self._directory = epath.Path(directory)
     self._runs = {}
 
   def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
-    """Writes metrics by name, such as `overall/srcc`, as points of their charts."""
+    """Writes metrics by name, such as `overall/srcc`."""
     with self._run(split).as_default(step=step):
       for name, value in values.items():
         self._tf.summary.scalar(name, value)
@@ -44,18 +44,18 @@ class TensorBoardWriter:
   def pictures(
     self, step: int, name: str, images: Sequence[UInt8[np.ndarray, '_ _ 3']]
   ) -> None:
-    """Writes pictures, RGB and each of its own size, as `name/0`, `name/1`, …"""
+    """Writes RGB pictures of any size as `name/0`, `name/1`, …"""
     with self._run('review').as_default(step=step):
       for i, image in enumerate(images):
         self._tf.summary.image(f'{name}/{i}', image[None])
 
   def text(self, step: int, name: str, markdown: str) -> None:
-    """Writes a text that TensorBoard renders from Markdown, such as a table."""
+    """Writes Markdown text, such as a table."""
     with self._run('review').as_default(step=step):
       self._tf.summary.text(name, markdown)
 
   def close(self) -> None:
-    """Writes out what is buffered and closes the files; needed once."""
+    """Flushes and closes the files."""
     for run in self._runs.values():
       run.close()
     self._runs.clear()

@@ -1,1 +1,1 @@
-"""Devices, processes and signals: the mesh, several hosts, preemption, trees."""
+"""Devices, meshes, multiple processes, signals, and trees of arrays."""

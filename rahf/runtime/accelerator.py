@@ -1,8 +1,8 @@
-"""Starts JAX on the hardware that a command is meant for, or says that it is missing.
+"""Starts JAX on the intended hardware, or fails if it is missing.
 
-JAX alone falls back to the CPU where it finds no GPU or TPU, and training would take
-months there. A command is meant for the first of these that says anything:
-`config.platform`, JAX_PLATFORMS, and what JAX was installed for.
+Without a GPU or TPU, JAX falls back to the CPU, where training would take months. The
+first of these decides which hardware is intended: `config.platform`, JAX_PLATFORMS, and
+the hardware support that is installed.
 """
 
 import collections
@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import jax
 
-# Whether JAX has started; it has no public name.
+# There is no public function for this.
 from jax._src.xla_bridge import backends_are_initialized as has_started
 
 from rahf.errors import InputError
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
-# JAX_PLATFORMS names the makers of GPUs.
+# JAX_PLATFORMS names the GPU vendor's platform.
 _NAMES = {'cuda': 'gpu', 'rocm': 'gpu'}
-# What Linux has where such hardware is; other devices may have these names too.
+# Files that Linux has if there is such hardware; other devices may create them too.
 _FILES = {
   'gpu': ('/dev/nvidia*', '/dev/dxg', '/dev/kfd'),
   'tpu': ('/dev/accel*', '/dev/vfio/*'),
@@ -35,11 +35,11 @@ _REMEDY = 'JAX_PLATFORMS=cpu in the environment (or the flag --config.platform=c
 
 
 class Wanted(NamedTuple):
-  """The hardware that a command is meant for.
+  """The hardware that a command needs.
 
   Attributes:
-    platforms: of PLATFORMS, one of which is needed; () if any will do.
-    reason: what says so.
+    platforms: names in PLATFORMS, one of which is needed; () if any will do.
+    reason: why it is needed.
     remedy: what to set to compute on the CPU instead.
   """
 
@@ -49,11 +49,14 @@ class Wanted(NamedTuple):
 
 
 def choose(platform: str = '', *, required: bool = True) -> Wanted:
-  """Tells JAX what to start on, unless it has started, and returns what is wanted.
+  """Configures the platform that JAX will start on, unless it has started.
 
   Args:
     platform: `config.platform`, one of PLATFORMS; '' leaves it to the environment.
-    required: whether the command needs that hardware; else it may run on a CPU.
+    required: whether the command needs that hardware, or may run on a CPU instead.
+
+  Returns:
+    What `start` should check for.
 
   Raises:
     InputError: the machine has no such hardware.
@@ -66,28 +69,28 @@ def choose(platform: str = '', *, required: bool = True) -> Wanted:
   elif wanted.platforms and not any(map(_may_have, wanted.platforms)):
     raise _missing(wanted)
   elif not (jax.config.jax_platforms or _may_have('tpu')):
-    _leave_libtpu_alone()
+    _disable_libtpu()
   return wanted
 
 
 def start(wanted: Wanted) -> str:
-  """Starts JAX and describes what it runs on, the devices of all processes.
+  """Starts JAX and returns a description of the devices of all processes.
 
   Args:
-    wanted: what `choose` returned.
+    wanted: the result of `choose`.
 
   Raises:
-    InputError: JAX does not find what is wanted.
-    OSError: the hardware is there, but cannot be used now.
+    InputError: JAX does not find the wanted hardware.
+    OSError: the hardware exists, but cannot be used now.
   """
   try:
     found = jax.default_backend()
-  # JAX asserts that it has found anything.
+  # JAX raises AssertionError if it finds nothing at all.
   except (RuntimeError, AssertionError) as error:
-    told = jax.config.jax_platforms or 'what it finds'
+    target = jax.config.jax_platforms or 'any platform'
     problem = (
-      f'JAX does not start on {told}: {error or "there is none"}. To compute on the '
-      f'CPU instead, set {wanted.remedy}'
+      f'JAX cannot start on {target}: {error or "none found"}. To compute on the CPU '
+      f'instead, set {wanted.remedy}'
     )
     if _may_have('gpu') or _may_have('tpu'):
       raise OSError(problem) from error
@@ -98,7 +101,7 @@ def start(wanted: Wanted) -> str:
 
 
 def describe(devices: Sequence[jax.Device]) -> str:
-  """Returns how many there are of which kind, such as '8 TPU v5 lite devices'."""
+  """Counts devices by kind, as in '8 TPU v5 lite devices'."""
   kinds = collections.Counter(
     'CPU' if device.platform == 'cpu' else device.device_kind for device in devices
   )
@@ -108,21 +111,21 @@ def describe(devices: Sequence[jax.Device]) -> str:
 
 
 def _wanted(platform: str) -> Wanted:
-  told = jax.config.jax_platforms
+  setting = jax.config.jax_platforms
   if platform:
-    limit = f' and JAX is set to use {told}' if told else ''
+    limit = f' and JAX is set to use {setting}' if setting else ''
     reason = f'config.platform = {platform!r}{limit}'
     return Wanted((platform,), reason, '--config.platform=cpu')
-  if told:
-    # Those after it are only there to be used as well.
-    first = told.split(',')[0]
+  if setting:
+    # The first platform is JAX's default; the others are optional extras.
+    first = setting.split(',')[0]
     first = _NAMES.get(first, first)
     known = first in PLATFORMS
-    return Wanted((first,), f'JAX is set to use {told}') if known else Wanted()
+    return Wanted((first,), f'JAX is set to use {setting}') if known else Wanted()
   reasons = {}
   if _has_cuda_plugin():
     reasons['gpu'] = "JAX's plugin for NVIDIA GPUs is installed (the extra `cuda`)"
-  # The extra `test` brings libtpu too, to compile for TPUs that are not there.
+  # The extra `test` also installs libtpu, as a compiler for TPUs that are not attached.
   if _is_installed('libtpu') and not _is_installed('pytest'):
     reasons['tpu'] = 'libtpu is installed (the extra `tpu`)'
   return Wanted((*reasons,), ' and '.join(reasons.values()))
@@ -132,19 +135,19 @@ def _missing(wanted: Wanted) -> InputError:
   names = ' and no '.join(platform.upper() for platform in wanted.platforms)
   advice = ' or '.join(_ADVICE[name] for name in wanted.platforms if name in _ADVICE)
   return InputError(
-    f'JAX finds no {names} here, though {wanted.reason}; {advice}. To compute on the '
+    f'JAX finds no {names} here, although {wanted.reason}; {advice}. To compute on the '
     f'CPU instead, set {wanted.remedy}'
   )
 
 
-def _leave_libtpu_alone() -> None:
-  """Keeps JAX from loading libtpu, which complains at length where no TPU is."""
+def _disable_libtpu() -> None:
+  """Keeps JAX from loading libtpu, which logs long warnings if there is no TPU."""
   if _is_installed('libtpu'):
     jax.config.update('jax_platforms', 'cuda,cpu' if _has_cuda_plugin() else 'cpu')
 
 
 def _may_have(platform: str) -> bool:
-  """Returns whether the machine may have such hardware; only Linux tells."""
+  """Returns whether the machine may have such hardware; always True outside Linux."""
   files = _FILES.get(platform)
   return files is None or sys.platform != 'linux' or any(map(glob.glob, files))
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: how they join, and how they decide together."""
+"""Coordinates the processes of a multi-host run."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from rahf.runtime.preemption import Interrupted, Interruption
 def join() -> None:
   """Joins the other processes of the run.
 
-  On a TPU slice, and under Slurm, Kubernetes or Open MPI, JAX finds them. Elsewhere
-  JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
-  JAX_PROCESS_ID say it.
+  JAX finds them on a TPU slice and under Slurm, Kubernetes or Open MPI. Elsewhere it
+  needs JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID.
 
   Raises:
-    InputError: there is nothing to join by, or the others do not come.
+    InputError: the variables are not set, or the other processes do not show up.
   """
-  # Its handler would take SIGTERM from ours.
+  # Its SIGTERM handler would replace ours.
   jax.config.update('jax_enable_preemption_service', False)
   numbers = {
     'num_processes': os.environ.get('JAX_NUM_PROCESSES'),
@@ -37,71 +37,72 @@ def join() -> None:
     )
   except (ValueError, RuntimeError) as error:
     raise InputError(
-      f'--multihost: {error}\nOutside of TPU slices, Slurm, Kubernetes and Open MPI '
+      f'--multihost: {error}\nOutside TPU slices, Slurm, Kubernetes and Open MPI, '
       'set JAX_COORDINATOR_ADDRESS (host:port of the first process), '
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID'
     ) from error
 
 
 def silence_others() -> None:
-  """Leaves only the first process its stdout."""
+  """Discards stdout in all processes except the first."""
   if not is_first():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
 
 
 def check_joined() -> None:
-  """Raises InputError if this host is one of several that have not joined."""
+  """Raises InputError if this is one of several hosts and they have not joined."""
   if jax.process_count() > 1 and not jax.distributed.is_initialized():
     raise InputError(
-      f'the accelerator is shared by {jax.process_count()} hosts; add --multihost, on '
-      'each of them'
+      f'the accelerator is shared by {jax.process_count()} hosts; run with --multihost '
+      'on each of them'
     )
 
 
 def is_first() -> bool:
-  """Returns whether this is the process that writes and prints."""
+  """Returns whether this is the first process, which writes and prints."""
   return jax.process_index() == 0
 
 
 def from_first(value: float) -> float:
-  """Returns the first process's value in all of them; waits for all."""
+  """Returns the first process's value in every process; waits for all."""
   if jax.process_count() == 1:
     return value
-  # As bytes: a float64 would be rounded.
+  # Sent as bytes, since JAX would round a float64.
   raw = np.frombuffer(np.float64(value).tobytes(), np.uint8)
   return float(multihost_utils.broadcast_one_to_all(raw).view(np.float64)[0])
 
 
 def any_process(value: bool) -> bool:
-  """Returns whether it is True in any process; waits for all."""
+  """Returns whether `value` is True in any process; waits for all."""
   if jax.process_count() == 1:
     return value
   return bool(np.any(multihost_utils.process_allgather(np.array(value))))
 
 
 def wait_for_all() -> None:
-  """Returns when every process has come here."""
+  """Waits until every process has called this."""
   multihost_utils.sync_global_devices('rahf')
 
 
 def interruptible(interruption: Interruption) -> contextlib.AbstractContextManager:
-  """Returns `interruption.raising()`, or for several processes what does nothing.
+  """Returns `interruption.raising()`, or with several processes a null context.
 
-  Others would wait in vain for one that is gone; StopSignal tells them of it later.
+  If one of several processes left, the others would wait for it forever; `StopSignal`
+  stops them together later.
   """
-  alone = jax.process_count() == 1
-  return interruption.raising() if alone else contextlib.nullcontext()
+  single = jax.process_count() == 1
+  return interruption.raising() if single else contextlib.nullcontext()
 
 
 class StopSignal:
-  """Whether any process was asked to stop, found out by all at the same point.
+  """Tells all processes, at the same step, that any of them was asked to stop.
 
-  All processes must poll equally often. One alone learns of a signal at once, several
-  at the poll after, so that none waits for the others' answers.
+  All processes must poll equally often. A single process learns of a signal at once;
+  several learn of it one poll later, so that none has to wait for the others.
 
   Attributes:
     interruption: the signals of this process.
-    received: the answer of the last poll.
+    received: the result of the last poll.
   """
 
   def __init__(self, interruption: Interruption, mesh: Mesh):
@@ -112,7 +113,7 @@ class StopSignal:
     self.received = False
 
   def poll(self) -> bool:
-    """Updates `received` and returns it; once True it stays so."""
+    """Updates and returns `received`, which stays True once set."""
     if jax.process_count() == 1:
       self.received = self.interruption.requested
     elif not self.received:

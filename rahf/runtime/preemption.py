@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the training loop checks between steps."""
+"""Turns SIGTERM and Ctrl-C into a request that the training loop polls."""
 
 import contextlib
 import signal
@@ -8,13 +8,13 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-  """The process was asked to end. No error: `except Exception` lets it pass."""
+  """The process was asked to stop. Not an Exception, so generic handlers ignore it."""
 
 
 class Interruption:
-  """Within it, SIGTERM and SIGINT set `requested` instead of ending the process.
+  """Inside this context, SIGTERM and SIGINT set `requested` instead of killing.
 
-  A second signal ends the process at once. SIGALRM is in use as well.
+  A second signal kills the process at once. SIGALRM is used internally.
   """
 
   requested = False
@@ -24,7 +24,7 @@ class Interruption:
     handlers = {
       signal.SIGTERM: self._request,
       signal.SIGINT: self._request,
-      signal.SIGALRM: self._raise_if_it_may,
+      signal.SIGALRM: self._raise_if_allowed,
     }
     self._previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
     return self
@@ -41,10 +41,12 @@ class Interruption:
 
   @contextlib.contextmanager
   def raising(self) -> Iterator[None]:
-    """Within it a signal raises Interrupted at once: for work that nothing depends on.
+    """Inside this context, a signal raises Interrupted at once.
+
+    For work that can be abandoned at any point.
 
     Raises:
-      Interrupted: a signal comes, or has come before.
+      Interrupted: a signal comes, or came before.
     """
     self._raises = True
     hook = sys.unraisablehook
@@ -57,10 +59,10 @@ class Interruption:
       sys.unraisablehook = hook
 
   def _raise_later(self, hook: Callable) -> Callable:
-    """Returns a hook that has Interrupted raised again, when the caller is done.
+    """Returns an unraisable hook that raises Interrupted again a moment later.
 
-    A signal may come while the garbage collector runs a callback, as JAX has one, or a
-    finalizer: Python prints what is raised there, and goes on.
+    A signal may arrive in a callback of the garbage collector (JAX has one) or in a
+    finalizer, where Python prints exceptions and continues.
     """
 
     def again(unraisable) -> None:
@@ -73,8 +75,8 @@ class Interruption:
   def _request(self, number: int, frame: FrameType | None) -> None:
     self.requested = True
     signal.signal(number, signal.SIG_DFL)
-    self._raise_if_it_may()
+    self._raise_if_allowed()
 
-  def _raise_if_it_may(self, *_) -> None:
+  def _raise_if_allowed(self, *_) -> None:
     if self._raises:
       raise Interrupted

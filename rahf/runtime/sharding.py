@@ -1,4 +1,4 @@
-"""The mesh, and the one table from logical axes to its axes."""
+"""The device mesh, and how parameters and batches are sharded over it."""
 
 import math
 from typing import Any
@@ -31,33 +31,33 @@ def make_mesh(sizes, devices: list[jax.Device] | None = None) -> Mesh:
   """Arranges devices as data x fsdp x tensor.
 
   Args:
-    sizes: mapping with data, fsdp and tensor; at most one is -1 (the rest).
-    devices: all devices of the process group unless given.
+    sizes: mapping with data, fsdp and tensor; at most one is -1 (all remaining).
+    devices: by default those of all processes.
 
   Raises:
-    InputError: the sizes do not multiply to the number of devices.
+    InputError: the product of the sizes is not the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   shape = [sizes[axis] for axis in AXES]
   named = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
     raise InputError(
-      f'config.mesh has {named}: sizes are positive, and at most one is -1'
+      f'config.mesh has {named}: sizes must be positive, and at most one -1'
     )
   if -1 in shape:
     rest = math.prod(size for size in shape if size != -1)
     shape[shape.index(-1)] = len(devices) // rest
   if math.prod(shape) != len(devices):
     raise InputError(
-      f'config.mesh has {named}, which does not multiply to the {len(devices)} '
+      f'config.mesh has {named}, whose product is not {len(devices)}, the number of '
       'devices; change config.mesh.data, .fsdp or .tensor'
     )
-  # It lays neighbours in the mesh beside each other in the machine.
+  # It places neighbours in the mesh close together in the hardware.
   return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Splits the leading axis of every array of a batch."""
+  """Returns a sharding that splits the leading axis of a batch."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -104,42 +104,42 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
 
 
 def gather(params: Any, shardings: Any, dtype: str) -> Any:
-  """Returns parameters as a step computes with them: whole along `fsdp`.
+  """All-gathers parameters along `fsdp` before a step computes with them.
 
-  A compiler that may choose would rather cut every product and convolution in parts,
-  and add up parts of the results, which are larger than the parameters.
+  Left to itself, the compiler splits every matrix product and convolution instead and
+  reduces their results, which are larger than the parameters.
 
   Args:
     shardings: of the parameters.
-    dtype: of the computation. Modules round kernels and tables to it before they use
-      them; here that comes first, and halves what is exchanged.
+    dtype: of the computation. Modules cast kernels and tables to it anyway; casting
+      before the exchange halves the traffic.
   """
 
-  def whole(path, x: jax.Array, place: NamedSharding) -> jax.Array:
+  def gather_one(path, x: jax.Array, sharding: NamedSharding) -> jax.Array:
     if path[-1].key in ('kernel', 'embedding'):
       x = x.astype(dtype)
-    axes = (None if axis == 'fsdp' else axis for axis in place.spec)
-    place = NamedSharding(place.mesh, PartitionSpec(*axes))
-    return jax.lax.with_sharding_constraint(x, place)
+    axes = (None if axis == 'fsdp' else axis for axis in sharding.spec)
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(*axes))
+    return jax.lax.with_sharding_constraint(x, sharding)
 
-  return jax.tree_util.tree_map_with_path(whole, params, shardings)
+  return jax.tree_util.tree_map_with_path(gather_one, params, shardings)
 
 
 def _field(path: str, axis: str) -> str:
-  """Returns the setting that a parameter's axis has its size from."""
-  room, layer, *_ = path.split('/')
+  """Returns the setting that determines the size of a parameter's axis."""
+  module, layer, *_ = path.split('/')
   for head in ('heatmap_head', 'score_head'):
-    if room.startswith(head) and (layer, axis) != ('conv_0', 'conv_in'):
+    if module.startswith(head) and (layer, axis) != ('conv_0', 'conv_in'):
       return f'a width in config.model.{head}'
   names = {'vocab': 'vocab_size', 'joined_kv': 'heads'}
   name = 'width' if axis in ('embed', 'conv_in') else names.get(axis, axis)
-  return f'config.model.{"vit" if room == "vit" else "t5"}.{name}'
+  return f'config.model.{"vit" if module == "vit" else "t5"}.{name}'
 
 
 def process_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, 'rows']:
-  """Returns which rows of a batch this process's devices need, in ascending order.
+  """Returns the rows of a batch that this process's devices need, ascending.
 
-  Processes whose devices differ in the tensor axis alone need the same rows.
+  Processes that differ only along the tensor axis need the same rows.
   """
   slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   return np.unique(
@@ -148,7 +148,7 @@ def process_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, 'rows']:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Makes whole batches of what each process has, the rows of `process_rows`."""
+  """Assembles a global batch from each process's rows, those of `process_rows`."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch

@@ -1,4 +1,4 @@
-"""Trees of arrays by the paths of their leaves, such as 'vit/embedding/kernel'."""
+"""Handles trees of arrays by leaf path, such as 'vit/embedding/kernel'."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def path_name(path: tuple) -> str:
-  """Names a leaf alike for attributes, keys and indices, as Orbax stores them."""
+  """Returns a leaf's path; attributes, keys and indices look alike, as in Orbax."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 

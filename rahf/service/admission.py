@@ -1,4 +1,4 @@
-"""Admission control: limits on the number, size and time of requests."""
+"""Limits the number, size and duration of requests."""
 
 import asyncio
 import contextlib
@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from rahf.service import origins, reading
 from rahf.service.engine import Engine
 
-# Seconds spent discarding the rest of a refused body: a client that is still sending
-# would find the connection closed and never read the answer.
+# Seconds for reading and discarding the rest of a refused body: a client that is still
+# sending when the connection closes would never read the answer.
 DISCARD = 2.0
 RETRY = {'Retry-After': '1'}
 
@@ -21,9 +21,9 @@ class Limits(NamedTuple):
   """Limits beyond which requests are refused.
 
   Attributes:
-    queue: requests waiting or being computed; more get 429. Requests whose bodies are
-      still arriving do not count, so slow senders block nobody. Together, their bodies
-      may hold `queue` times `body` bytes.
+    queue: requests that may wait or be computed at once; more get 429. Requests whose
+      bodies are still arriving do not count, so that slow clients block nobody. Their
+      bodies may take `queue` times `body` bytes in total.
     body: bytes in a request; larger ones get 413.
     seconds: time for a body to arrive; slower ones get 408.
   """
@@ -34,30 +34,30 @@ class Limits(NamedTuple):
 
 
 class Admission:
-  """Admits requests within the limits."""
+  """Admits requests up to the limits."""
 
   def __init__(self, engine: Engine, limits: Limits):
     self._engine, self._limits = engine, limits
-    self._inside = self._reading = self._buffered_bytes = 0
-    engine.metrics.in_work.set_function(lambda: self._inside + self._reading)
+    self._admitted = self._reading = self._buffered = 0
+    engine.metrics.in_work.set_function(lambda: self._admitted + self._reading)
 
   @contextlib.contextmanager
-  def inside(self) -> Iterator[None]:
-    """Counts a request while it waits, is computed and is answered.
+  def admitted(self) -> Iterator[None]:
+    """Counts a request as admitted while it is processed.
 
     Raises:
       HTTPException: 429.
     """
-    if self._inside >= self._limits.queue:
+    if self._admitted >= self._limits.queue:
       raise self._full()
-    self._inside += 1
+    self._admitted += 1
     try:
       yield
     finally:
-      self._inside -= 1
+      self._admitted -= 1
 
   async def check(self, request: Request) -> None:
-    """Refuses requests whose headers show that they cannot be answered.
+    """Refuses requests that the headers alone show to be unacceptable.
 
     Raises:
       HTTPException: 403, 413, 415, 422, 429 or 503.
@@ -70,14 +70,14 @@ class Admission:
     if self._engine.state != 'ready':
       return HTTPException(503, f'the service is {self._engine.state}', RETRY)
     if origins.is_foreign(request.headers):
-      return HTTPException(403, 'pages from another origin may not use this service')
+      return HTTPException(403, 'pages from other origins may not use this service')
     if request.scope['query_string']:
       return HTTPException(422, 'the query is not read; send all fields in the body')
     coding = request.headers.get('content-encoding', 'identity')
     if coding.strip().lower() != 'identity':
       return HTTPException(
         415,
-        f'Content-Encoding is {coding[:80]!r}; send the body as it is',
+        f'Content-Encoding is {coding[:80]!r}; send the body uncompressed',
         {'Accept-Encoding': 'identity'},
       )
     content_type = request.headers.get('content-type', '')
@@ -86,12 +86,12 @@ class Admission:
       return HTTPException(415, f'Content-Type is {content_type[:80]!r}; send {kinds}')
     if int(request.headers.get('content-length', 0)) > self._limits.body:
       return self._too_large()
-    if self._inside >= self._limits.queue:
+    if self._admitted >= self._limits.queue:
       return self._full()
     return None
 
   def _full(self) -> HTTPException:
-    return HTTPException(429, f'{self._inside} requests are already waiting', RETRY)
+    return HTTPException(429, f'{self._admitted} requests are already waiting', RETRY)
 
   def _too_large(self) -> HTTPException:
     return HTTPException(
@@ -111,7 +111,7 @@ class Admission:
       async with asyncio.timeout(self._limits.seconds):
         async for chunk in stream:
           body += chunk
-          self._buffered_bytes += len(chunk)
+          self._buffered += len(chunk)
           if problem := self._excess(len(body)):
             break
         else:
@@ -124,7 +124,7 @@ class Admission:
       raise HTTPException(400, 'the body ends early') from None
     finally:
       self._reading -= 1
-      self._buffered_bytes -= len(body)
+      self._buffered -= len(body)
       body.clear()
     await _discard(request, stream)
     raise problem
@@ -132,14 +132,14 @@ class Admission:
   def _excess(self, size: int) -> HTTPException | None:
     if size > self._limits.body:
       return self._too_large()
-    if self._buffered_bytes > self._limits.queue * self._limits.body:
-      return HTTPException(429, 'too many bytes are being sent at once', RETRY)
+    if self._buffered > self._limits.queue * self._limits.body:
+      return HTTPException(429, 'too much data is being sent at once', RETRY)
     return None
 
 
 async def _discard(request: Request, rest: AsyncIterator[bytes]) -> None:
   if 'expect' in request.headers:
-    return  # The client waits for 100 Continue before it sends the body.
+    return  # The client waits for 100 Continue before sending the body.
   with contextlib.suppress(TimeoutError, ClientDisconnect):
     async with asyncio.timeout(DISCARD):
       async for _ in rest:

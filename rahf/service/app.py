@@ -1,10 +1,10 @@
-"""The service's routes.
+"""The service's HTTP routes.
 
 POST /score          scores an image and its prompt
-GET  /               a page to score an image in the browser
+GET  /               a page for people
 GET  /health         200 when ready, otherwise 503
 GET  /metrics        metrics for Prometheus
-GET  /docs           the API reference, generated from /openapi.json
+GET  /docs           the reference, made from /openapi.json
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from rahf.service import messages, pages, reading
 from rahf.service.admission import RETRY, Admission, Limits
 from rahf.service.engine import Engine
 from rahf.service.origins import LoopbackHosts
-from rahf.service.request_targets import RequestTargets
+from rahf.service.targets import Targets
 from rahf.version import __version__
 
 PROBLEMS = {
@@ -32,15 +32,15 @@ PROBLEMS = {
   408: 'the body did not arrive in time',
   413: 'the body is larger than the limit',
   415: 'the body is neither JSON nor a form, or is compressed',
-  421: 'the Host does not name this machine, and the service answers no other',
+  421: 'the Host is not a loopback name; the service only serves this machine',
   422: 'the image or the prompt cannot be used; the detail says why',
   429: 'too many requests are waiting; try again after Retry-After seconds',
   500: "the model's scores are not finite, or the service has a bug",
   503: 'the service is not ready yet, or is stopping',
 }
-CLIENT_CLOSED = 499  # nginx's status for clients that disconnected; only for metrics.
-MAX_DETAIL = 300  # characters
-# Only documents the body: FastAPI itself would read it before any check.
+CLIENT_CLOSED = 499  # As nginx logs clients that disconnect; nobody reads it.
+LONGEST_DETAIL = 300  # characters
+# Only for the reference: FastAPI itself would read the body before any check.
 BODY = {
   'required': True,
   'content': {
@@ -51,18 +51,18 @@ BODY = {
 
 
 def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastAPI:
-  """Returns the application; it refuses requests until the engine is warm.
+  """Returns the application, which refuses requests until the engine is warm.
 
   Args:
     engine: scores images.
-    limits: limits beyond which requests are refused.
-    loopback: whether to serve only this machine, under its own names.
+    limits: requests beyond them are refused.
+    loopback: whether to serve only this machine, under its loopback names.
   """
   app = FastAPI(
     title='RAHF',
     version=__version__,
     description='Rich human feedback for generated images: scores, heatmaps and '
-    'misaligned words for an image and the prompt it was made from.',
+    'misaligned words, for an image and the prompt it was made from.',
     # FastAPI's own pages load scripts from other hosts.
     docs_url=None,
     redoc_url=None,
@@ -70,7 +70,7 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
   if loopback:
     app.add_middleware(LoopbackHosts)
   # The middleware added last sees requests first.
-  app.add_middleware(RequestTargets)
+  app.add_middleware(Targets)
   _add_score(app, engine, Admission(engine, limits))
   _add_state(app, engine)
   _add_pages(app, engine, limits)
@@ -89,32 +89,32 @@ def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
     openapi_extra={'requestBody': BODY},
   )
   async def score(request: Request) -> Response:
-    """Scores one image. Requests that arrive together are scored as one batch."""
-    with _measured(engine):
+    """Scores one image. Requests that arrive together are computed together."""
+    with _recorded(engine):
       await admission.check(request)
       read = functools.partial(
         reading.read, request.headers['content-type'], await admission.read(request)
       )
-      with admission.inside():
+      with admission.admitted():
         work = engine.score(read)
-        # Then only the engine holds the body, and frees it once it is read.
+        # Drops the body here, so that the engine can free it once parsed.
         del read
         try:
-          found = await _until_disconnect(request, work)
+          found = await _cancel_on_disconnect(request, work)
         except InputError as error:
-          raise HTTPException(422, str(error)[:MAX_DETAIL]) from None
+          raise HTTPException(422, str(error)[:LONGEST_DETAIL]) from None
         except FloatingPointError as error:
           raise HTTPException(500, str(error)) from None
         return Response(found, media_type=reading.JSON)
 
-  # Few programs follow a redirect after a POST.
+  # Few clients follow redirects of POST requests.
   app.add_api_route('/score/', score, methods=['POST'], include_in_schema=False)
 
 
-async def _until_disconnect(
+async def _cancel_on_disconnect(
   request: Request, work: Coroutine[None, None, bytes]
 ) -> bytes:
-  """Returns the result of the work; cancels it if the client disconnects first."""
+  """Returns the result of `work`; cancels it if the client disconnects first."""
 
   async def disconnect() -> None:
     while (await request.receive())['type'] != 'http.disconnect':
@@ -132,7 +132,7 @@ async def _until_disconnect(
 
 
 @contextlib.contextmanager
-def _measured(engine: Engine) -> Iterator[None]:
+def _recorded(engine: Engine) -> Iterator[None]:
   start, status = time.perf_counter(), 500
   try:
     yield
@@ -142,7 +142,7 @@ def _measured(engine: Engine) -> Iterator[None]:
     status = error.status_code
     raise
   except asyncio.CancelledError:
-    # The server cancels unfinished requests when its grace period ends.
+    # The server cancels unfinished requests at the end of its grace period.
     status = 503
     engine.dropped += 1
     raise HTTPException(status, 'the service has stopped', RETRY) from None
@@ -176,7 +176,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
     responses={200: {'content': {'text/plain': {}}}},
   )
   async def metrics() -> Response:
-    """Returns the metrics in Prometheus's text format."""
+    """Returns the metrics in Prometheus format."""
     return Response(engine.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -7,24 +7,26 @@ from urllib.parse import unquote
 
 _ALPHABET = (string.ascii_letters + string.digits + '+/').encode()
 _URL_SAFE = bytes.maketrans(b'-_', b'+/')
-_FOREIGN = re.compile(r'[^A-Za-z0-9+/]')
+_INVALID = re.compile(r'[^A-Za-z0-9+/]')
 
 
 def decode(text: str) -> bytes:
   """Decodes base64 text.
 
-  Line ends and tabs are ignored, but not spaces, since a space may have been a +. The
+  Line ends and tabs are ignored, but not spaces, which may be corrupted plus signs. The
   alphabet may be standard or URL-safe, padding may be missing, and the text may be a
   data URL.
 
   Raises:
-    ValueError: the text is not base64 or is incomplete; the message says where.
+    ValueError: it is not base64, or is incomplete.
   """
   text = text.strip()
   if text[:5].lower() == 'data:':
     text = _payload(text)
   elif text[:8].lower().startswith(('http://', 'https://')):
-    raise ValueError('it is a URL, which the service does not fetch; send the file')
+    raise ValueError(
+      'it is a URL, and the service does not fetch URLs; send the file itself'
+    )
   data = text.encode('utf-8', 'replace')
   if b'\n' in data or b'\r' in data:
     data = data.translate(None, b'\r\n\t')
@@ -42,13 +44,13 @@ def _payload(url: str) -> str:
 
 
 def _from_one_line(data: bytes) -> bytes:
-  """Decodes the standard alphabet; checks the padding, if there is any."""
+  """Decodes the standard alphabet; checks padding if there is any."""
   digits = data.rstrip(b'=')
   if digits.translate(None, _ALPHABET):
     text = digits.decode()
-    found = _FOREIGN.search(text)
+    found = _INVALID.search(text)
     hint = ', perhaps a + that became a space' if found[0] == ' ' else ''
-    raise ValueError(f'not base64: character {found.start() + 1} is {found[0]!r}{hint}')
+    raise ValueError(f'not base64: {found[0]!r} is character {found.start() + 1}{hint}')
   padding = len(data) - len(digits)
   if len(digits) % 4 == 1 or (padding and padding != -len(digits) % 4):
     raise ValueError(

@@ -11,10 +11,10 @@ Result = TypeVar('Result')
 
 
 class Batcher(Generic[Item, Result]):
-  """Runs submitted items in batches, in order, on its own thread.
+  """Runs submitted items in batches on its own thread, first come, first served.
 
-  While a batch runs, the next one fills. The caller must limit the number of waiting
-  items.
+  While a batch runs, the next one fills. The number of waiting items is not limited
+  here; the caller limits it.
   """
 
   def __init__(
@@ -28,14 +28,14 @@ class Batcher(Generic[Item, Result]):
     Args:
       run: returns a result for each item, in order. If it raises, every item of the
         batch gets the error.
-      sizes: batch sizes, ascending. A batch costs the same however full it is.
-      wait: seconds that a partly filled batch waits for more items.
+      sizes: batch sizes, ascending. A batch costs the same whether full or not.
+      wait: seconds for which a batch that is not full waits for more items.
     """
     self._run, self._sizes, self._wait = run, sizes, wait
     self._waiting = collections.deque()
     self._changed = threading.Condition()
     self._stopping = False
-    # A daemon, so that a hung device cannot keep the process alive.
+    # A daemon, so that a hanging device cannot keep the process alive.
     self._thread = threading.Thread(target=self._work, name='batches', daemon=True)
     self._thread.start()
 
@@ -55,20 +55,20 @@ class Batcher(Generic[Item, Result]):
 
   @property
   def waiting(self) -> int:
-    """The number of items that are not in a batch yet."""
+    """The number of items not yet in a batch."""
     return len(self._waiting)
 
   def stop_waiting(self) -> None:
     """Stops waiting for fuller batches. May be called from a signal handler."""
-    with self._changed:  # Reentrant: the interrupted thread may already hold it.
+    with self._changed:  # The lock is reentrant.
       self._wait = 0.0
       self._changed.notify()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Accepts no more items, and waits until all queued ones are done.
+    """Accepts no more items and waits until all queued ones are done.
 
     Returns:
-      True when they are done, False if they are not after `timeout` seconds.
+      Whether they were done within `timeout` seconds.
     """
     with self._changed:
       self._stopping = True
@@ -78,7 +78,7 @@ class Batcher(Generic[Item, Result]):
 
   def _work(self) -> None:
     while batch := self._gather():
-      # Drop items that were cancelled meanwhile.
+      # Drops items that were cancelled meanwhile.
       batch = [pair for pair in batch if pair[1].set_running_or_notify_cancel()]
       if not batch:
         continue
@@ -93,22 +93,22 @@ class Batcher(Generic[Item, Result]):
           future.set_result(result)
 
   def _gather(self) -> list[tuple[Item, concurrent.futures.Future[Result]]]:
-    """Waits for the next batch; returns an empty one after `stop`."""
+    """Waits for the next batch; an empty one means that the batcher was stopped."""
     with self._changed:
       self._changed.wait_for(lambda: self._waiting or self._stopping)
       if self._wait:
         self._changed.wait_for(
           lambda: len(self._waiting) >= self._sizes[-1] or not self._wait, self._wait
         )
-      count = next_count(len(self._waiting), self._sizes)
+      count = next_batch_size(len(self._waiting), self._sizes)
       return [self._waiting.popleft() for _ in range(count)]
 
 
-def next_count(waiting: int, sizes: Sequence[int]) -> int:
+def next_batch_size(waiting: int, sizes: Sequence[int]) -> int:
   """Returns how many of the waiting items go into the next batch.
 
-  As many as fit. If more than half of the batch would be padding, only as many as fill
-  the next smaller size.
+  As many as fit, unless more than half of the batch would be padding; then as many as
+  fill the next smaller size.
 
   Args:
     waiting: the number of waiting items.

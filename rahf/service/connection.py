@@ -1,4 +1,4 @@
-"""HTTP connections with a time limit for request headers."""
+"""Closes HTTP connections whose request headers do not arrive in time."""
 
 import asyncio
 from typing import Any
@@ -8,11 +8,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-  """Uvicorn's connection, closed when headers take too long; Uvicorn waits forever.
+  """Uvicorn's connection with a time limit for headers; Uvicorn itself has none.
 
   Attributes:
-    seconds: time for the headers to arrive, from the start of the connection or from
-      the first bytes of a later request.
+    seconds: time for the headers, counted from the connection or from the first bytes
+      of a later request; after that the connection is closed.
   """
 
   seconds = 30.0
@@ -37,7 +37,7 @@ class Connection(H11Protocol):
     super().connection_lost(error)
 
   def _unsupported_upgrade_warning(self) -> None:
-    """Logs nothing: some clients offer HTTP/2 with every request."""
+    """Logs nothing, since some clients offer HTTP/2 with every request."""
 
   def _start(self) -> None:
     self._timer = self.loop.call_later(self.seconds, self.transport.close)

@@ -1,4 +1,4 @@
-"""The engine: decodes images, scores them in batches, and encodes the answers."""
+"""Decodes images, scores them in batches, and encodes the answers."""
 
 import asyncio
 import concurrent.futures
@@ -18,26 +18,26 @@ from rahf.errors import InputError
 from rahf.inference.model import Example, Feedback, Model
 from rahf.service.batcher import Batcher
 from rahf.service.prometheus import ServiceMetrics
-from rahf.service.reading import ScoreInput
+from rahf.service.reading import ParsedRequest
 
 State = Literal['compiling', 'ready', 'stopping']
 _log = logging.getLogger(__name__)
-# Every prompt compiles to the same program.
+# Any prompt compiles the same program.
 WARM_UP_PROMPT = 'a'
 
 
 class Engine:
-  """Answers single requests by scoring them in batches.
+  """Scores single requests with a model, in batches.
 
   Attributes:
     model: the model.
     compiled: how many of `model.buckets` are compiled.
-    dropped: requests that were admitted but not answered before the service stopped.
-    metrics: the service's metrics.
+    dropped: admitted requests that were not answered before the service stopped.
+    metrics: the metrics for Prometheus.
   """
 
   def __init__(self, model: Model, *, wait: float = 0.0):
-    """Starts the threads; see `Batcher` for `wait`, in seconds."""
+    """Starts threads; for `wait`, in seconds, see `Batcher`."""
     self.model = model
     self.compiled = self.dropped = 0
     self._stopping = False
@@ -48,13 +48,13 @@ class Engine:
 
   @property
   def state(self) -> State:
-    """'compiling' until `warm_up` is done, 'stopping' after `end_soon`."""
+    """'compiling' until `warm_up` is done, 'stopping' after `begin_shutdown`."""
     if self._stopping:
       return 'stopping'
     return 'ready' if self.compiled == len(self.model.buckets) else 'compiling'
 
   def warm_up(self, report: Callable[[str], None]) -> None:
-    """Compiles every batch size, so that no request has to wait for it."""
+    """Runs a batch of each size, so that no request waits for a compilation."""
     size = self.model.description.model.image_size
     pixels = np.zeros((size, size, 3), np.uint8)
     example = self.model.prepare(pixels, WARM_UP_PROMPT)
@@ -69,25 +69,25 @@ class Engine:
       if self.state == 'stopping':
         return
 
-  async def score(self, read: Callable[[], ScoreInput]) -> bytes:
+  async def score(self, read: Callable[[], ParsedRequest]) -> bytes:
     """Returns the answer as JSON.
 
     Args:
-      read: parses the request; called in a thread.
+      read: returns the request; called in a thread.
 
     Raises:
       InputError: the request cannot be used.
       FloatingPointError: the model's scores are not finite.
     """
     prepared = self._in_thread(self._prepare, read)
-    # It holds the body, which is not needed while the image waits.
+    # It holds the body, which need not stay in memory while the image waits.
     del read
     example, maps = await prepared
     feedback = await asyncio.wrap_future(self._batcher.submit(example))
     return await self._in_thread(_encode, feedback, maps)
 
-  def end_soon(self) -> None:
-    """Refuses new requests, and no longer waits for batches to fill.
+  def begin_shutdown(self) -> None:
+    """Stops admitting requests and waiting for batches to fill.
 
     May be called from a signal handler.
     """
@@ -95,8 +95,8 @@ class Engine:
     self._batcher.stop_waiting()
 
   def stop(self, timeout: float | None = None) -> bool:
-    """Finishes queued requests; returns whether `timeout` seconds were enough."""
-    self.end_soon()
+    """Finishes queued requests; returns whether that took at most `timeout` seconds."""
+    self.begin_shutdown()
     done = self._batcher.stop(timeout)
     self._pool.shutdown(wait=False)
     return done
@@ -105,7 +105,7 @@ class Engine:
     loop = asyncio.get_running_loop()
     return loop.run_in_executor(self._pool, function, *arguments)
 
-  def _prepare(self, read: Callable[[], ScoreInput]) -> tuple[Example, bool]:
+  def _prepare(self, read: Callable[[], ParsedRequest]) -> tuple[Example, bool]:
     request = read()
     example = self.model.prepare(_decode(request.image), request.prompt)
     return example._replace(image=None), request.maps
@@ -124,13 +124,13 @@ def _decode(image: bytes) -> UInt8[np.ndarray, 'H W 3']:
   except InputError as error:
     raise InputError(f'image: {error}') from None
   except MemoryError:
-    raise  # The same image may succeed another time.
+    raise  # The same image may succeed later.
   except Exception as error:
-    # Decoders fail on unforeseen files in unforeseen ways.
+    # Decoders can fail on unusual files in unforeseen ways.
     _log.exception('The decoder failed on an image of %d bytes', len(image))
     name = type(error).__name__
     raise InputError(
-      f'image: the decoder failed on it ({name}); save the image again and retry'
+      f'image: the decoder failed ({name}); save the image again and retry'
     ) from None
 
 

@@ -10,8 +10,8 @@ from python_multipart.multipart import parse_options_header
 from rahf.errors import InputError
 from rahf.service import base64_text
 
-# At most this many characters of a client's text are repeated in an error.
-MAX_QUOTED = 80
+# Most characters of client input to repeat in a message.
+LONGEST_REPEATED = 80
 
 
 def read(
@@ -22,7 +22,7 @@ def read(
   Args:
     content_type: the header, with the boundary.
     body: the whole body.
-    check: called with each name before its value is read; may raise.
+    check: called with each field name before its value is read; may raise.
 
   Raises:
     InputError: the body is damaged or ends early, or a field is given twice.
@@ -107,7 +107,7 @@ class _Form:
 
 
 def _decode(name: str, coding: bytes, data: bytes) -> bytes:
-  """Undoes a Content-Transfer-Encoding, which some clients still use."""
+  """Decodes a Content-Transfer-Encoding, which some clients still use."""
   if coding in (b'binary', b'8bit', b'7bit'):
     return data
   if coding == b'quoted-printable':
@@ -117,5 +117,5 @@ def _decode(name: str, coding: bytes, data: bytes) -> bytes:
       return base64_text.decode(data.decode('latin-1'))
     except ValueError as error:
       raise InputError(f'{name}: {error}') from None
-  text = coding.decode('latin-1')[:MAX_QUOTED]
+  text = coding.decode('latin-1')[:LONGEST_REPEATED]
   raise InputError(f'{name}: unknown Content-Transfer-Encoding {text!r}')

@@ -1,4 +1,4 @@
-"""Fields of requests and answers, described for the reference."""
+"""Schemas of requests and answers, with descriptions for the reference."""
 
 from typing import Annotated
 
@@ -85,17 +85,17 @@ class ScoreReply(_Message):
   """The scores, words and heatmaps of an image."""
 
   prompt: str = Field(description='the prompt as it was read')
-  height: int = Field(description='height of the image, in pixels')
-  width: int = Field(description='width of the image, in pixels')
+  height: int = Field(description='height of the image in pixels')
+  width: int = Field(description='width of the image in pixels')
   scores: Scores
   keywords: list[Keyword] = Field(
-    description='the words of the prompt, in order, split at white space and at '
+    description='the words of the prompt, in order, split at white space and '
     ', . ? ! " : ;'
   )
   truncated: bool = Field(
     description='whether the prompt was too long and its last words were not judged'
   )
-  heatmaps: Heatmaps | None = Field(None, description='left out if maps is false')
+  heatmaps: Heatmaps | None = Field(None, description='omitted if maps is false')
 
 
 class Health(_Message):
@@ -104,7 +104,9 @@ class Health(_Message):
   status: str = Field(description='ready, compiling or stopping')
   version: str = Field(description='version of rahf')
   step: int = Field(description='training step at which the model was exported')
-  batch_sizes: list[int] = Field(description='batch sizes, compiled at the start')
+  batch_sizes: list[int] = Field(
+    description='batch sizes that are compiled at start-up'
+  )
   compiled: int = Field(description='how many of them are compiled so far')
 
 

@@ -1,4 +1,4 @@
-"""Refuses requests that browsers send on behalf of pages from other sites."""
+"""Blocks requests from pages of other sites, which browsers would send here too."""
 
 import re
 from urllib.parse import urlsplit
@@ -11,10 +11,10 @@ LOOPBACK = re.compile(r'(localhost|127(\.\d+){3}|\[::1\])(:\d+)?', re.IGNORECASE
 
 
 class LoopbackHosts:
-  """Answers 421 unless the Host is this machine.
+  """Answers 421 unless the Host is a loopback name.
 
-  This prevents DNS rebinding: another site can point its own name at this machine's
-  address, and a browser then takes the service for part of that site.
+  Prevents DNS rebinding: a site can point its own name to this machine, and browsers
+  then treat the service as part of that site's origin.
   """
 
   def __init__(self, app: ASGIApp):
@@ -37,10 +37,13 @@ class LoopbackHosts:
 def is_foreign(headers: Headers) -> bool:
   """Returns whether a page from another origin sent the request.
 
-  Sec-Fetch-Site decides if it is present, since proxies that change the Host do not
-  touch it. Otherwise the Origin must match the Host. Programs send neither.
+  If Sec-Fetch-Site is present it decides, since proxies that change the Host do not
+  change it. Otherwise the Origin must match the Host. Programs send neither.
   """
   if site := headers.get('sec-fetch-site'):
     return site not in ('same-origin', 'none')
   origin = headers.get('origin')
-  return origin is not None and urlsplit(origin).netloc != headers.get('host')
+  try:
+    return origin is not None and urlsplit(origin).netloc != headers.get('host')
+  except ValueError:  # No URL at all, such as http://[::1
+    return True

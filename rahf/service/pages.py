@@ -1,4 +1,4 @@
-"""The service's pages: one to score an image, and the API reference."""
+"""The service's HTML pages: one to score an image, and the reference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action
 
 
 def home(description: Description, limit: int) -> html_page.Page:
-  """Returns the page that scores an image.
+  """Returns the page for scoring an image.
 
   Args:
-    description: describes the model.
-    limit: the most bytes in a request.
+    description: the description of the model.
+    limit: maximum bytes in a request.
   """
   trained = ', '.join(description.data)
   about = f' on {trained}' if trained else ''
@@ -63,7 +63,7 @@ def reference(openapi: Mapping[str, Any]) -> html_page.Page:
 
 
 def _operation(name: str, operation: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the template's values for one method of one path."""
+  """Returns the template values for one method of one path."""
   body = operation.get('requestBody', {'content': {}})
   return {
     'name': name,
@@ -80,7 +80,7 @@ def _operation(name: str, operation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(schema: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-  """Returns name, type and meaning of each field."""
+  """Returns the name, type and meaning of each field."""
   required = schema.get('required', ())
   return [
     (
@@ -93,7 +93,7 @@ def _fields(schema: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _type(content: Mapping[str, Any]) -> str:
-  """Returns a schema's type in words."""
+  """Returns a schema's type as text."""
   schema = content.get('schema', {})
   if '$ref' in schema:
     return schema['$ref'].rpartition('/')[2]

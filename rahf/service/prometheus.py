@@ -1,4 +1,4 @@
-"""Prometheus metrics of the service."""
+"""The service's metrics in Prometheus format."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,13 +15,13 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class ServiceMetrics:
-  """The metrics of one service, in a separate registry.
+  """The metrics of one service, in their own registry.
 
   Attributes:
     requests: requests for a score, by status.
-    seconds: time from request to answer, for requests that got a score.
+    seconds: from request to answer, for successful requests.
     batch_size: images in a batch, without padding.
-    compute_seconds: computing time of a batch.
+    compute_seconds: compute time of a batch.
     in_work: requests being read, waiting, computed or answered.
     ready: 1 while requests are accepted.
   """
@@ -31,7 +31,7 @@ class ServiceMetrics:
 
     Args:
       sizes: batch sizes, ascending.
-      waiting: returns the number of images that are not in a batch yet.
+      waiting: returns the number of images not yet in a batch.
     """
     self._registry = own = CollectorRegistry()
     ProcessCollector(registry=own)
@@ -45,7 +45,10 @@ class ServiceMetrics:
       'rahf_batch_size', 'Images in a batch', buckets=sizes, registry=own
     )
     self.compute_seconds = Histogram(
-      'rahf_compute_seconds', 'Computing time of a batch', buckets=SECONDS, registry=own
+      'rahf_compute_seconds',
+      'Computing time of a batch',
+      buckets=SECONDS,
+      registry=own,
     )
     self.in_work = Gauge(
       'rahf_requests_in_work', 'Requests not answered yet', registry=own

@@ -13,22 +13,22 @@ from rahf.service import base64_text, forms
 from rahf.service.messages import ScoreForm, ScoreRequest
 
 # Limit on strings, colons and brackets in the JSON: parsing millions takes gigabytes.
-MAX_TOKENS = 60
-# A string may lack its end; otherwise the rest would be searched again and again.
+MOST_TOKENS = 60
+# Also matches unterminated strings; otherwise their rest would be searched repeatedly.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{:]', re.DOTALL)
-# The first characters of PNG, JPEG and WEBP files in base64, and of URLs.
+# How PNG, JPEG and WEBP files start in base64, and how URLs start.
 TEXT = re.compile(rb'iVBORw0KGgo|/9j/|UklGR|(?i:data:|https?://)')
 
 JSON, MULTIPART = 'application/json', 'multipart/form-data'
 
 
-class ScoreInput(NamedTuple):
-  """The parsed body of a request for scores.
+class ParsedRequest(NamedTuple):
+  """A parsed request.
 
   Attributes:
-    image: bytes of an image file.
+    image: the bytes of a file.
     prompt: the text the image was made from.
-    maps: whether the heatmaps are wanted.
+    maps: whether to return heatmaps.
   """
 
   image: bytes
@@ -36,25 +36,25 @@ class ScoreInput(NamedTuple):
   maps: bool
 
 
-def read(content_type: str, body: bytes) -> ScoreInput:
+def read(content_type: str, body: bytes) -> ParsedRequest:
   """Parses a body, JSON or multipart.
 
   Raises:
-    InputError: the body is damaged, or a field is missing, unknown, given twice or of
-      the wrong type.
+    InputError: it is malformed, or a field is missing, unknown, given twice or of the
+      wrong type.
   """
   if not body:
     raise InputError('the body is empty')
   try:
     if kind(content_type) == JSON:
-      request = ScoreRequest.model_validate(_members(body))
-      found = ScoreInput(_from_base64(request.image), request.prompt, request.maps)
+      fields = ScoreRequest.model_validate(_json_fields(body))
+      found = ParsedRequest(_from_base64(fields.image), fields.prompt, fields.maps)
     else:
-      form = ScoreForm.model_validate(_fields(content_type, body))
-      found = ScoreInput(form.image, form.prompt, form.maps)
+      form = ScoreForm.model_validate(_form_fields(content_type, body))
+      found = ParsedRequest(form.image, form.prompt, form.maps)
   except pydantic.ValidationError as error:
     problems = error.errors(include_url=False, include_context=False)
-    raise InputError('; '.join(map(_in_words, problems))) from None
+    raise InputError('; '.join(map(_describe, problems))) from None
   _check(found)
   return found
 
@@ -64,17 +64,17 @@ def kind(content_type: str) -> str:
   return content_type.partition(';')[0].strip().lower()
 
 
-def _members(body: bytes) -> dict[str, Any]:
-  """Parses flat JSON; refuses nested or large objects before they are built."""
+def _json_fields(body: bytes) -> dict[str, Any]:
+  """Parses flat JSON; refuses nested or large objects before building them."""
   if b'\0' in body:
-    raise InputError('the body has NUL bytes, perhaps as UTF-16; send UTF-8')
+    raise InputError('the body contains NUL bytes; send UTF-8, not UTF-16')
   starts = (body[token.start()] for token in TOKEN.finditer(body))
-  outline = bytes(itertools.islice(starts, MAX_TOKENS))
-  if len(outline) == MAX_TOKENS:
+  outline = bytes(itertools.islice(starts, MOST_TOKENS))
+  if len(outline) == MOST_TOKENS:
     raise InputError(f'too many fields; the fields are {_names(ScoreRequest)}')
   if b'[' in outline or outline.count(b'{') > 1:
     raise InputError(
-      'a list or an object where a plain value belongs; send one image per request'
+      'a list or an object instead of a plain value; send one image per request'
     )
   try:
     found = strict_json.parse(body.decode('utf-8-sig'))
@@ -89,17 +89,17 @@ def _members(body: bytes) -> dict[str, Any]:
   return found
 
 
-def _fields(content_type: str, body: bytes) -> dict[str, bytes]:
+def _form_fields(content_type: str, body: bytes) -> dict[str, bytes]:
   found = forms.read(content_type, body, lambda name: _check_name(name, ScoreForm))
   if 'prompt' in found:
-    # The prompt may have been sent as a file.
+    # The prompt may be a text file that starts with a byte order mark.
     found['prompt'] = found['prompt'].removeprefix(codecs.BOM_UTF8)
   return found
 
 
 def _check_name(name: str, message: type[pydantic.BaseModel]) -> None:
   if name not in message.model_fields:
-    shown = name[: forms.MAX_QUOTED]
+    shown = name[: forms.LONGEST_REPEATED]
     raise InputError(f'{shown!r} is not a field; the fields are {_names(message)}')
 
 
@@ -114,8 +114,8 @@ def _from_base64(text: str) -> bytes:
     raise InputError(f'image: {error}') from None
 
 
-def _check(request: ScoreInput) -> None:
-  """Refuses values that are well-formed but clearly mistakes."""
+def _check(request: ParsedRequest) -> None:
+  """Refuses values that are well-formed but obviously mistakes."""
   if TEXT.match(request.image):
     raise InputError(
       f'image: text ({request.image[:12]!r}…), not a file; in a form send the file '
@@ -124,9 +124,9 @@ def _check(request: ScoreInput) -> None:
   if not request.prompt.strip():
     raise InputError('prompt: it is empty; send the text the image was made from')
   if '\0' in request.prompt:
-    raise InputError('prompt: it has NUL characters, perhaps as UTF-16; send UTF-8')
+    raise InputError('prompt: it contains NUL characters; send UTF-8, not UTF-16')
 
 
-def _in_words(problem: Any) -> str:
+def _describe(problem: Any) -> str:
   where = '.'.join(map(str, problem['loc']))
   return f'{where}: {problem["msg"]}' if where else problem['msg']

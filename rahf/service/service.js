@@ -1,15 +1,15 @@
 let image = null; // The chosen file.
 let answer = null; // The service's answer for it.
-let asked = 0; // Counts requests, so that a late answer cannot replace a newer one.
+let latest = 0; // Number of the latest request; answers to older ones are ignored.
 
-function say(text, problem = false) {
+function showMessage(text, problem = false) {
   byId('message').textContent = text;
   byId('message').classList.toggle('problem', problem);
 }
 
-function forget() {
+function clearAnswer() {
   answer = null;
-  asked += 1;
+  latest += 1;
   byId('result').hidden = byId('maps').hidden = byId('heat').hidden = true;
   fade(byId('picture'), byId('heat'), null);
 }
@@ -17,22 +17,22 @@ function forget() {
 function choose(file) {
   if (!file) return;
   image = file;
-  forget();
+  clearAnswer();
   URL.revokeObjectURL(byId('picture').src);
   byId('picture').src = URL.createObjectURL(file);
   byId('picture').parentElement.hidden = false;
   byId('hint').textContent = `${file.name}; drop or choose another to replace it`;
-  say('');
+  showMessage('');
 }
 
 async function ask() {
   const prompt = byId('text').value;
-  if (!image) return say('Choose an image first.', true);
-  if (!prompt.trim()) return say('Type the prompt the image was made from.', true);
-  if (image.size > data.limit) return say('The file is larger than the limit.', true);
-  forget();
-  const mine = asked;
-  say('Scoring …');
+  if (!image) return showMessage('Choose an image first.', true);
+  if (!prompt.trim()) return showMessage('Type the prompt the image was made from.', true);
+  if (image.size > data.limit) return showMessage('The file is larger than the limit.', true);
+  clearAnswer();
+  const mine = latest;
+  showMessage('Scoring …');
   const form = new FormData();
   form.append('image', image);
   form.append('prompt', prompt);
@@ -42,22 +42,22 @@ async function ask() {
     if (response.ok) found = await response.json();
     else problem = await reason(response);
   } catch (error) {
-    problem = `The service does not answer (${error.message}).`;
+    problem = `Cannot reach the service (${error.message}).`;
   }
-  if (mine !== asked) return;
-  if (problem) return say(problem, true);
+  if (mine !== latest) return;
+  if (problem) return showMessage(problem, true);
   answer = found;
   show();
 }
 
-/** Explains a failed request; errors from proxies and from bugs are not JSON. */
+/** Returns the reason for a failure; errors of proxies and bugs are not JSON. */
 async function reason(response) {
   const failed = `The service failed (status ${response.status}).`;
   return response.json().then(({detail}) => detail ?? failed, () => failed);
 }
 
 function show() {
-  say(answer.truncated ? 'The prompt is too long for the model; its last words were not judged.' : '');
+  showMessage(answer.truncated ? 'The prompt is too long for the model, so its last words were not judged.' : '');
   byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) =>
     element('div', {className: 'score'}, element('span', {}, name), track('value', value),
       element('span', {className: 'value'}, number(value)),
@@ -67,7 +67,7 @@ function show() {
   drawHeat();
 }
 
-/** Returns the prompt with its words marked; between them is other text. */
+/** Returns the prompt with its words marked; other text may be in between. */
 function markedPrompt() {
   let end = 0;
   const pieces = answer.keywords.flatMap(({word, p_misaligned: p, misaligned}) => {
@@ -94,8 +94,8 @@ async function drawHeat() {
   fade(byId('picture'), canvas, opacity.value / 100);
   if (canvas.dataset.drawn === name && canvas.answer === mine) return;
   const source = 'data:image/png;base64,' + mine.heatmaps[name];
-  const wanted = () => answer === mine && map.value === name;
-  const highest = await drawMap(canvas, source, wanted);
+  const isCurrent = () => answer === mine && map.value === name;
+  const highest = await drawMap(canvas, source, isCurrent);
   if (highest === null) return;
   byId('peak').textContent = highest ? `max ${number(highest / 255)}` : 'nothing';
   canvas.dataset.drawn = name;
@@ -111,15 +111,15 @@ function onDrop(event) {
   event.preventDefault();
   byId('drop').classList.remove('over');
   if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
-  else say('That was not a file.', true);
+  else showMessage('Please drop a file.', true);
 }
 
 byId('file').addEventListener('change', ({target}) => choose(target.files[0]));
 byId('picture').addEventListener('error', () => {
   byId('picture').parentElement.hidden = true;
-  say('The browser cannot show this file; it may not be an image.', true);
+  showMessage('The browser cannot show this file; it may not be an image.', true);
 });
-// On the whole page: otherwise the browser would leave the page to open the file.
+// On the whole page: otherwise the browser would open the dropped file.
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
   byId('drop').classList.add('over');

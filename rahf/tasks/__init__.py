@@ -1,4 +1,4 @@
-"""What a run can train; one file each, and one entry in `TASKS`."""
+"""Tasks, which are what a run can train: a file and an entry in `TASKS` for each."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def make_task(config: ConfigDict) -> Task:
   """Returns the task that `config.task` names.
 
   Raises:
-    InputError: there is no such task, or a setting does not fit; says which.
+    InputError: there is no such task, or a setting does not fit.
   """
   config_lib.validate(config)
   if config.task not in TASKS:

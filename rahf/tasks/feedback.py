@@ -1,4 +1,4 @@
-"""Learning rich feedback: heatmaps, scores and misaligned words of an image."""
+"""The feedback task: RAHF learns heatmaps, scores and misaligned words."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from rahf.training.task import Session, Variables
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackTask:
-  """RAHF and its weighted loss (paper section 4); see `training.task.Task`."""
+  """RAHF and its weighted loss (paper section 4); a `training.task.Task`."""
 
   config: ConfigDict
   model: RAHF
@@ -57,7 +57,7 @@ class FeedbackTask:
     return losses.weighted_losses(errors, counts, self.config.loss), {}
 
   def open(self, setup: Setup) -> Session:
-    # Imported late: the data need TensorFlow, the network does not.
+    # Imported late: the data need TensorFlow, the model does not.
     from rahf.tasks.feedback_data import open_data
     from rahf.tasks.feedback_session import FeedbackSession
 

@@ -1,4 +1,4 @@
-"""The data of a feedback run: which sets it reads, with which tokenizer."""
+"""The data of the feedback task: data sets, their mixture, tokenizer."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,9 +21,10 @@ class FeedbackData:
   """Prepared data sets, and how their examples are read.
 
   Attributes:
-    name: of the data set that is evaluated.
-    directory: where that is.
-    mixture: directories and weights of those that are trained on.
+    name: of the data set for evaluation.
+    directory: of the data set for evaluation.
+    mixture: directories and weights of the data sets for training.
+    options: image size and lengths of the texts.
   """
 
   name: str
@@ -38,7 +39,7 @@ class FeedbackData:
   def train_batches(
     self, config: ConfigDict, mesh: Mesh, start_step: int
   ) -> Iterator[Batch]:
-    """Yields this process's rows of each batch from `start_step` on, without end."""
+    """Yields this process's rows of each batch from `start_step` on, endlessly."""
     size = config.train.batch_size
     return batches.train_batches(
       [open_split(directory, 'train') for directory, _ in self.mixture],
@@ -52,7 +53,7 @@ class FeedbackData:
     )
 
   def describe(self, splits: tuple[str, ...]) -> str:
-    """Returns in words what is read."""
+    """Describes the splits and the mixture in a few lines of text."""
     counts = ', '.join(f'{name} {len(self.split(name)):,}' for name in splits)
     text = (
       f'Data:  {counts} examples, {self.tokenizer.size:,} word pieces, from '
@@ -73,7 +74,7 @@ def open_data(config: ConfigDict) -> FeedbackData:
   """Opens the data sets and the tokenizer that a config names.
 
   Raises:
-    InputError: one is not there, or does not fit the model.
+    InputError: one of them is missing, or does not fit the model.
   """
   directory = open_dataset.prepared_directory(config.data, config.data.name)
   mixture = config.data.mixture or ((config.data.name, 1.0),)

@@ -1,4 +1,4 @@
-"""Evaluates feedback models: every example of a split once, every metric."""
+"""Evaluates feedback models: computes every metric over a split, writes reports."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import RecordSplit
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluation import samples
-from rahf.evaluation.samples import THRESHOLD, Evaluation, Sample
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.fileio import strict_json
 from rahf.inference.step import ANY_THRESHOLD
 from rahf.models.rahf import RAHF
@@ -28,18 +28,18 @@ from rahf.runtime.distributed import StopSignal
 from rahf.tasks.feedback_data import FeedbackData
 from rahf.training import losses
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import Predictions, make_predict
+from rahf.training.eval_step import EvalResult, make_eval_step
 from rahf.training.losses import LabelSums
 from rahf.training.setup import Setup
 from rahf.training.task import Variables
 
 
 class FeedbackEvaluator:
-  """Evaluates parameters of one model on splits of one data set.
+  """Evaluates a model on splits of a data set; a `training.task.Evaluator`.
 
   Attributes:
-    headlines: the metrics to print; everything is in the reports.
-    predict: from (parameters, batch) to `Predictions`.
+    headlines: the metrics to print; the reports have all.
+    eval_step: from (parameters, batch) to `EvalResult`.
   """
 
   headlines = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
@@ -50,24 +50,24 @@ class FeedbackEvaluator:
     self._data = data
     self._batch_size = self._config.eval.batch_size
     sharding.check_batch_size('config.eval.batch_size', self._batch_size, setup.mesh)
-    predict = make_predict(
+    eval_step = make_eval_step(
       model,
       self._config.keywords,
       data.tokenizer.mark_ids,
       data.options.target_length,
       setup.gather,
     )
-    self.predict = jax.jit(predict, out_shardings=sharding.replicated(setup.mesh))
+    self.eval_step = jax.jit(eval_step, out_shardings=sharding.replicated(setup.mesh))
 
   def compile(self) -> None:
-    """Compiles `predict`, which its first call would do otherwise."""
+    """Compiles `eval_step` ahead of its first call."""
     rows = sharding.batch_sharding(self._setup.mesh)
     batch = batch_shapes(self._config, self._batch_size, rows)
     params = self._setup.states.abstract.params
-    self.predict = self.predict.lower(params, batch).compile()
+    self.eval_step = self.eval_step.lower(params, batch).compile()
 
   def splits_before(self, split: str) -> Sequence[str]:
-    """Returns the split that the threshold of constrained decoding is chosen on."""
+    """Returns the split that the threshold for keywords is chosen on."""
     chosen_on = self._config.keywords.threshold_split
     return () if split == chosen_on else (chosen_on,)
 
@@ -82,7 +82,7 @@ class FeedbackEvaluator:
   ) -> tuple[dict[str, float], str]:
     """Evaluates a split and writes its reports; see `training.task.Evaluator`."""
     split = self._data.split(split_name)
-    threshold = None  # Chosen on the split itself.
+    threshold = None  # Chosen on this split.
     if self.splits_before(split_name):
       chosen_on = self._config.keywords.threshold_split
       threshold = read_threshold(workdir / 'eval', chosen_on, step)
@@ -118,14 +118,14 @@ class FeedbackEvaluator:
     """Evaluates every example of the split once; writes nothing.
 
     Args:
-      threshold: of constrained decoding; None takes the best on this split.
-      gallery: keeps the examples that people look at.
-      stop: polled for every batch.
+      threshold: of constrained decoding; None for the best on this split.
+      gallery: collects the examples for the reports.
+      stop: checked before every batch.
 
     Raises:
       Interrupted: a signal came.
     """
-    scored: list[Sample] = []
+    scored: list[EvaluatedExample] = []
     truncated = 0
     errors = counts = LabelSums(np.zeros(2), np.zeros(4), np.zeros(()))
     bar = tqdm(
@@ -139,7 +139,7 @@ class FeedbackEvaluator:
       for batch in batches:
         if stop:
           stop.check()
-        found = jax.tree.map(np.asarray, self.predict(params, batch))
+        found = jax.tree.map(np.asarray, self.eval_step(params, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
         truncated += int(found.truncated.sum())
@@ -166,24 +166,24 @@ class FeedbackEvaluator:
     return prefetch(batches, lambda batch: sharding.put_batch(batch, mesh))
 
   def _examples(
-    self, split: RecordSplit, found: Predictions
-  ) -> Iterator[tuple[schema.Record, Prediction]]:
-    """Pairs the records of a batch, without its padding, with their predictions."""
-    tokenizer = self._data.tokenizer
+    self, split: RecordSplit, found: EvalResult
+  ) -> Iterator[tuple[schema.Record, ExampleLabels]]:
+    """Yields the records of a batch, padding left out, with their predictions."""
+    tokenizer, outputs = self._data.tokenizer, found.outputs
     for row, index in enumerate(found.index):
       if index < 0:
         continue
       record = split[int(index)]
       pieces = tokenizer.encode(record.prompt)
-      keywords = tokenizer.read_marks(pieces, found.keywords[row])
+      keywords = tokenizer.read_marks(pieces, outputs.keywords[row])
       yield (
         record,
-        Prediction(
-          found.maps[row],
-          found.scores[row],
+        ExampleLabels(
+          outputs.maps[row],
+          outputs.scores[row],
           keywords.labels,
           keywords.unplaced,
-          at_word_ends(found.p_misaligned[row], pieces),
+          at_word_ends(outputs.p_misaligned[row], pieces),
         ),
       )
 
@@ -191,7 +191,7 @@ class FeedbackEvaluator:
     options = self._config.review
     if not board:
       return Gallery(thumbnails=options.page)
-    # At even distances: neighbours may have the same prompt.
+    # Evenly spaced, since neighbours may have the same prompt.
     panels = range(0, examples, max(1, examples // max(1, options.examples)))
     return Gallery(
       thumbnails=options.page, panels=panels[: options.examples], worst=options.worst
@@ -202,8 +202,8 @@ def read_threshold(folder: epath.Path, split: str, step: int) -> float:
   """Returns the threshold of constrained decoding that was best on a split.
 
   Args:
-    folder: `eval` in the work directory, where the first process reads it.
-    split: which has been evaluated at this step.
+    folder: `eval` in the work directory; only the first process reads it.
+    split: the split, which has been evaluated at this step.
 
   Raises:
     InputError: the file is damaged.
@@ -212,6 +212,6 @@ def read_threshold(folder: epath.Path, split: str, step: int) -> float:
   if distributed.is_first():
     path = folder / f'{split}-{step}.json'
     kept = strict_json.read_own(path, 'delete it, and evaluate again with --mode=eval')
-    # Missing if that split has no annotated words.
+    # Missing if the split has no annotated words.
     threshold = kept.get(THRESHOLD, ANY_THRESHOLD)
   return distributed.from_first(threshold)

@@ -1,4 +1,4 @@
-"""The feedback task with its data: what the trainer reads, keeps and evaluates."""
+"""The feedback task with its data: batches, pretrained weights, evaluator."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from rahf.training.setup import Setup
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackSession:
-  """The task with its data; see `training.task.Session`."""
+  """The feedback task with its data; a `training.task.Session`."""
 
   setup: Setup
   model: RAHF
@@ -40,7 +40,7 @@ class FeedbackSession:
 
   def write_description(self, workdir: epath.Path, plan: loading.Plan) -> None:
     (workdir / 'model_card.md').write_text(model_card(self.model.config, plan))
-    # Where the model is exported, the data may not be.
+    # Exporting the model needs the tokenizer, perhaps without the data.
     (workdir / TOKENIZER_FILE).write_bytes(self.data.tokenizer.to_bytes())
 
   def train_batches(self, start_step: int) -> Iterator[Batch]:

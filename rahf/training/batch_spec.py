@@ -1,4 +1,4 @@
-"""Batches without data: their shapes, and random ones to time steps with."""
+"""Batches without data: their shapes, and random batches for timing."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from rahf.data.schema import MAPS, SCORES, Batch
 def batch_shapes(
   config: ConfigDict, rows: int, sharding: jax.sharding.Sharding | None = None
 ) -> Batch:
-  """Returns shapes and dtypes of a batch of so many rows, sharded by these."""
+  """Returns shapes and dtypes of a batch of `rows` rows; see schema.Batch."""
   size, texts = config.model.image_size, config_lib.model_config(config).texts
   length, target = config.data.text_length, config.data.target_length
 
@@ -37,7 +37,7 @@ def batch_shapes(
 
 
 def random_batch(config: ConfigDict, rows: int) -> Batch:
-  """Returns rows in which no label is missing and no text is padded."""
+  """Returns random rows with all labels and without padding."""
   random = np.random.default_rng(0)
 
   def fill(shape: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -1,55 +1,56 @@
-"""One evaluation step: what the model says of a batch, and how wrong it is.
+"""One evaluation step, as a pure function of (params, batch).
 
-Axis letters: B batch, H W map size, L prompt tokens, T target tokens.
+Axis letter: B batch.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from rahf.data import schema
 from rahf.inference.step import judge_words
-from rahf.models.rahf import RAHF
+from rahf.models.rahf import RAHF, Outputs
 from rahf.runtime import sharding
 from rahf.training import losses
 from rahf.training.losses import LabelSums
 
 
-class Predictions(NamedTuple):
-  """What the model says of a batch, and its errors under teacher forcing.
+class EvalResult(NamedTuple):
+  """Model outputs for a batch, and their errors.
 
-  `index` is the batch's own: a process has only some rows of it, but all of these.
+  Attributes:
+    index, truncated: copied from the batch, of which a process has only some rows.
+    outputs: without the logits, which are large.
+    errors: under teacher forcing.
+    counts: of the labels that the errors are summed over.
   """
 
   index: Int[Array, 'B']
-  maps: Float[Array, 'B 2 H W']
-  scores: Float[Array, 'B 4']
-  keywords: Int[Array, 'B T']
-  p_misaligned: Float[Array, 'B L']
   truncated: Bool[Array, 'B']
+  outputs: Outputs
   errors: LabelSums
   counts: LabelSums
 
 
-def make_predict(
+def make_eval_step(
   model: RAHF,
   options,
   mark_ids: tuple[int, ...],
   length: int,
   gather: Callable[[Any], Any] = lambda params: params,
-) -> Callable[[Any, schema.Batch], Predictions]:
-  """Returns the inference step: maps, scores, keywords both ways, and the errors.
+) -> Callable[[Any, schema.Batch], EvalResult]:
+  """Returns the step; jit it under the mesh.
 
   Args:
     options: `config.keywords`.
-    mark_ids: the pieces of the mark.
-    length: of a target.
-    gather: makes of the state's parameters what the model is applied with.
+    mark_ids: token ids of the mark.
+    length: tokens of a target.
+    gather: turns the state's parameters into those that the model is applied with.
   """
 
-  def predict(params: Any, batch: schema.Batch) -> Predictions:
+  def eval_step(params: Any, batch: schema.Batch) -> EvalResult:
     params = gather(params)
 
     def run(method, *args, **kwargs):
@@ -57,7 +58,7 @@ def make_predict(
 
     with nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
       fused = run(RAHF.encode, batch.image, batch.text, train=False)
-      outputs = run(RAHF.read, fused, batch.target, train=False)
+      outputs = run(RAHF.predict, fused, batch.target, train=False)
       if options.decoder == 'beam':
         keywords = run(RAHF.decode_beam, fused, length, options.beams)
       else:
@@ -72,15 +73,12 @@ def make_predict(
         mark_ids=mark_ids,
         length=length,
       )
-    return Predictions(
+    return EvalResult(
       batch.index,
-      outputs.maps,
-      outputs.scores,
-      keywords,
-      p_misaligned,
       batch.truncated,
+      outputs._replace(logits=None, keywords=keywords, p_misaligned=p_misaligned),
       losses.sum_errors(outputs, batch),
       losses.count_labels(batch),
     )
 
-  return predict
+  return eval_step

@@ -1,7 +1,7 @@
 """The training loss: heatmap MSE, score MSE and teacher-forced cross-entropy.
 
-Errors are kept as sums and labels as counts, so that batches add up: k micro-batches
-give the loss of the whole, and a padded evaluation the loss of the split.
+Errors are kept as sums and labels as counts, which add up: the micro-batches of a batch
+give the loss of the batch, and padded batches the loss of a split.
 
 Axis letters: B batch, H W map size, T target tokens, V vocabulary.
 """
@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 
 def count_labels(batch: Batch) -> LabelSums:
-  """Counts the labels that exist: maps, scores, and tokens of annotated targets."""
+  """Counts the annotated maps and scores, and the tokens of annotated targets."""
   return LabelSums(
     maps=jnp.sum(batch.map_mask, 0, jnp.float32),
     scores=jnp.sum(batch.score_mask, 0, jnp.float32),
@@ -43,7 +43,7 @@ def count_labels(batch: Batch) -> LabelSums:
 
 
 def sum_errors(outputs: Outputs, batch: Batch) -> LabelSums:
-  """Adds up mean squared pixel errors, squared score errors and token nats."""
+  """Sums mean squared pixel errors, squared score errors and token nats."""
   pixel_errors = jnp.mean(jnp.square(outputs.maps - batch.maps), axis=(2, 3))
   score_errors = jnp.square(outputs.scores - batch.scores)
   nats = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.target)
@@ -60,7 +60,7 @@ def weighted_losses(errors: LabelSums, counts: LabelSums, weights) -> Losses:
   Args:
     errors: of the batch, or of one micro-batch of it.
     counts: of the whole batch. A type without labels contributes 0.
-    weights: with fields heatmap, score, sequence.
+    weights: `config.loss`, with the fields heatmap, score and sequence.
 
   Returns:
     heatmap: sum over map types of the mean pixel MSE.

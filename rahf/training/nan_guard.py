@@ -1,4 +1,4 @@
-"""Steps whose loss, gradient or result is not finite: an error, or left out."""
+"""Stops a run at a step that is not finite, or counts it as skipped."""
 
 import math
 
@@ -10,30 +10,35 @@ from rahf.training.train_step import Metrics
 
 
 class NonFiniteLossError(InputError):
-  """The loss is NaN or infinite; the last checkpoint is from before."""
+  """A step was not finite; the last checkpoint is from before that step."""
 
 
 class FiniteCheck:
-  """Looks at the metrics of each step.
+  """Checks the metrics of each step.
 
   Attributes:
-    skipped: steps that were left out since the run began; `make_train_step` has kept
-      the state from before in each.
+    skipped: skipped steps since the run began; in each of them the train step has kept
+      the previous state.
   """
 
   def __init__(self, limit: int, skipped: int = 0):
-    """Says how many may be left out, and how many were in earlier parts of the run."""
+    """Starts the count.
+
+    Args:
+      limit: how many steps may be skipped.
+      skipped: how many already were, before the run was resumed.
+    """
     self._limit = limit
     self._checked = 0
     self.skipped = skipped
 
   def __call__(self, step: int, metrics: Metrics) -> bool:
-    """Returns whether the step was left out, and was not looked at before.
+    """Returns whether the step was skipped; False if it was checked before.
 
-    Gradient and parameters count too: they may be infinite where the loss is not.
+    Gradient and parameters are checked too: they may be infinite with a finite loss.
 
     Raises:
-      NonFiniteLossError: it is one too many.
+      NonFiniteLossError: more steps were skipped than the limit allows.
     """
     if step == self._checked:
       return False
@@ -47,12 +52,15 @@ class FiniteCheck:
       raise NonFiniteLossError(
         f'step {step} is not finite ({shown}); nothing was saved from it. Lower '
         'config.optimizer.learning_rate or config.optimizer.clip_norm in a new '
-        '--workdir, look at the data with `python -m rahf.data verify`, or leave such '
-        'steps out, up to config.train.max_skipped of them'
+        '--workdir, check the data with `python -m rahf.data verify`, or set '
+        'config.train.max_skipped to skip such steps'
       )
     self.skipped += 1
     logging.warning(
-      'Step %d is not finite (%s) and is left out, %d of at most %d.',
-      *(step, shown, self.skipped, self._limit),
+      'Step %d is not finite (%s) and is skipped, %d of at most %d.',
+      step,
+      shown,
+      self.skipped,
+      self._limit,
     )
     return True

@@ -1,4 +1,4 @@
-"""AdamW with the supplement's schedule shape, decay mask, clipping, freezing."""
+"""AdamW with the learning rate schedule of the paper's supplement."""
 
 import math
 import re
@@ -15,12 +15,12 @@ DECAYED = re.compile(r'(^|/)kernel$')
 
 
 def make_schedule(options, steps: int) -> optax.Schedule:
-  """Linear warm-up to the base rate, then base x sqrt(warmup / step).
+  """Returns linear warm-up to the base rate, then base x sqrt(warmup / step).
 
   Args:
-    options: with learning_rate, warmup_steps and cooldown_steps.
-    steps: of the whole run; over its last `cooldown_steps` the rate falls
-      linearly to 0.
+    options: `config.optimizer`: learning_rate, warmup_steps, cooldown_steps.
+    steps: of the whole run; over the last `cooldown_steps` the rate falls linearly
+      to 0.
   """
   warmup = max(options.warmup_steps, 1)
 
@@ -41,7 +41,7 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
 
   Parameters whose path matches one of `options.freeze` (regular expressions over
   paths such as `vit/Transformer/encoderblock_0/...`) keep their values, have no
-  optimizer state, and do not count in the gradient's norm.
+  optimizer state, and do not count towards the gradient's norm.
   """
   adamw = optax.chain(
     optax.clip_by_global_norm(options.clip_norm),
@@ -68,10 +68,10 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
 
 
 def scale_by_path(factors) -> optax.GradientTransformation:
-  """Multiplies updates by the factors of all patterns that match their path.
+  """Multiplies each update by the factors of all patterns that match its path.
 
   Args:
-    factors: pairs of a regular expression over paths and a factor.
+    factors: pairs (regular expression over paths, factor).
   """
 
   def scale(updates: Any, params: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a run compiles: its task, mesh, optimizer and sharded state."""
+"""Sets up what a training step needs: task, mesh, optimizer, sharded state."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from rahf.training.train_step import TrainStep, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """The parts of a training run that need no data; `set_up` makes them."""
+  """The parts of a training run that do not need data; made by `set_up`."""
 
   config: ConfigDict
   task: Task
@@ -27,7 +27,7 @@ class Setup:
   states: StateFactory
 
   def gather(self, params: Any) -> Any:
-    """Returns parameters as a step computes with them (`sharding.gather`)."""
+    """Returns the parameters that a step computes with (see `sharding.gather`)."""
     return sharding.gather(params, self.states.shardings.params, self.task.dtype)
 
   def make_train_step(self) -> TrainStep:
@@ -45,9 +45,9 @@ class Setup:
 
   @property
   def jit_options(self) -> dict[str, Any]:
-    """What to jit a training step with: where its arguments and results lie.
+    """Arguments of `jax.jit` for the train step: shardings and donation.
 
-    The new state takes the memory of the old one.
+    The new state reuses the memory of the old one.
     """
     replicated = sharding.replicated(self.mesh)
     batch = sharding.batch_sharding(self.mesh)
@@ -58,14 +58,14 @@ class Setup:
     }
 
   def check_train_batch(self) -> None:
-    """Raises InputError if devices and micro-batches do not divide a batch."""
+    """Raises InputError unless devices and micro-batches divide a batch."""
     options = self.config.train
     sharding.check_batch_size(
       'config.train.batch_size', options.batch_size, self.mesh, options.accumulate
     )
 
   def describe(self) -> str:
-    """Returns in words how large the model is, and on what it runs."""
+    """Describes the model's size and the devices in a line of text."""
     leaves = jax.tree.leaves(self.states.abstract.params)
     parameters = sum(math.prod(leaf.shape) for leaf in leaves)
     axes = ' x '.join(f'{axis} {size}' for axis, size in self.mesh.shape.items())
@@ -77,13 +77,13 @@ class Setup:
 
 
 def set_up(task: Task, devices: list[jax.Device] | None = None) -> Setup:
-  """Makes the parts of a training run that need no data.
+  """Returns the parts of a training run that do not need data.
 
   Args:
-    devices: of the mesh; None takes all that are here.
+    devices: of the mesh; None for all of them.
 
   Raises:
-    InputError: a setting does not fit the model or the devices; says which.
+    InputError: a setting does not fit the model or the devices.
   """
   if devices is None:
     distributed.check_joined()

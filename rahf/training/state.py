@@ -16,7 +16,7 @@ from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
 from rahf.training.task import Variables
 
-# Its values are made where its sharding says, from a key.
+# From a key to fresh variables, boxed with their logical axes.
 Init = Callable[[Array], Variables]
 
 
@@ -25,12 +25,11 @@ class TrainState:
   """Everything that a step changes.
 
   Attributes:
-    step: how many steps are finished.
+    step: number of finished steps.
     params: the parameters.
-    opt_state: the optimizer's.
-    collections: the model's variables that are not parameters, by Flax's names, such
-      as 'batch_stats'.
-    average: the moving average of the parameters, None without one.
+    opt_state: the optimizer's state.
+    collections: the model's other variables by Flax's names, such as 'batch_stats'.
+    average: the moving average of the parameters; None without one.
   """
 
   step: Int[Array, '']
@@ -41,12 +40,12 @@ class TrainState:
 
   @property
   def variables(self) -> Variables:
-    """What the model is used with: parameters, or their average if there is one."""
+    """The variables to evaluate and export: with averaged parameters, if any."""
     params = self.params if self.average is None else self.average
     return {'params': params, **self.collections}
 
   def to_tree(self) -> dict[str, Any]:
-    """Returns what a checkpoint holds; nothing stands for what a task lacks."""
+    """Returns the tree that a checkpoint holds, without empty parts."""
     tree = {'step': self.step, 'params': self.params, 'opt_state': self.opt_state}
     if self.collections:
       tree['collections'] = self.collections
@@ -56,7 +55,7 @@ class TrainState:
 
 
 class StateFactory:
-  """Makes a state, or describes it for a checkpoint to fill.
+  """Makes training states, and describes them for checkpoints to restore.
 
   Attributes:
     shardings: a TrainState of shardings.
@@ -71,10 +70,10 @@ class StateFactory:
     *,
     averaged: bool = False,
   ):
-    """Describes the state; makes no arrays.
+    """Computes shapes and shardings; makes no arrays.
 
     Args:
-      init: makes the model's variables, boxed with their logical axes.
+      init: from a key to fresh variables, boxed with their logical axes.
       averaged: whether the state has a moving average of the parameters.
     """
     self._init = init
@@ -114,13 +113,14 @@ class StateFactory:
 
   def make(self, seed: int) -> TrainState:
     """Returns a fresh state."""
-    return self.start(self.fresh(seed, by_path(self.shardings.params)), seed)
+    params = self.fresh_params(seed, by_path(self.shardings.params))
+    return self.from_params(params, seed)
 
-  def fresh(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
-    """Makes fresh parameters by path; each device makes its own shards alone.
+  def fresh_params(self, seed: int, paths: Iterable[str]) -> dict[str, jax.Array]:
+    """Returns fresh parameters by path; each device makes only its own shards.
 
     Args:
-      paths: which; their values do not depend on what else is made.
+      paths: the parameters to make. Their values do not depend on this choice.
     """
     every = by_path(self.shardings.params)
     shardings = {path: every[path] for path in paths}
@@ -128,18 +128,18 @@ class StateFactory:
       return {}
 
     def make(key) -> dict[str, jax.Array]:
-      # The compiler drops all that is not returned.
+      # The compiler drops the parameters that are not returned.
       params = by_path(nn.unbox(self._init(key))['params'])
       return {path: params[path] for path in shardings}
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
-  def start(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
+  def from_params(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       params: all parameters by path, in their shards; they are not copied.
-      seed: of the variables that are not parameters.
+      seed: of the other collections.
     """
     tree = jax.tree.unflatten(
       jax.tree.structure(self.shardings.params),
@@ -167,7 +167,7 @@ class StateFactory:
   def _first_average(self, params: Any) -> Any:
     if self.shardings.average is None:
       return None
-    # A copy: a step gives the memory of parameters and average to the new ones.
+    # A copy, since a step reuses the memory of both parameters and average.
     copy = functools.partial(jax.tree.map, jnp.copy)
     return jax.jit(copy, out_shardings=self.shardings.average)(params)
 
@@ -178,5 +178,5 @@ def _split(variables: Variables) -> tuple[Any, dict[str, Any]]:
 
 
 def _is_masked(moment: Any) -> bool:
-  """Returns whether this stands where a frozen parameter has no moment."""
+  """Returns whether this is the placeholder for a frozen parameter's moment."""
   return isinstance(moment, optax.MaskedNode)

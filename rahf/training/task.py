@@ -1,7 +1,7 @@
-"""What the trainer knows of a task: its model, its loss, its data, its evaluation.
+"""The interface of a task: model, loss, data and evaluation.
 
-Meshes, micro-batches, the optimizer, checkpoints, logs and interruption are the
-trainer's, and the same for every task.
+The trainer does the rest, the same for every task: mesh, micro-batches, optimizer,
+checkpoints, logs, interruption.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime.distributed import StopSignal
 
 Variables = Mapping[str, Any]
-"""Flax's collections: 'params', and by other names what is not a parameter."""
+"""Flax's collections by name: 'params', and others such as 'batch_stats'."""
 
 
 class Losses(Protocol):
-  """A NamedTuple of scalars; `total` is what is minimised, all are logged."""
+  """A NamedTuple of scalars; all are logged, `total` is minimised."""
 
   total: jax.Array
 
@@ -32,40 +32,40 @@ class Task(Protocol):
 
   Attributes:
     config: all settings of the run.
-    dtype: what the model computes in; parameters are cast to it for a step.
+    dtype: compute dtype of the model; a step casts the parameters to it.
   """
 
   config: ConfigDict
   dtype: str
 
   def init(self, key: jax.Array) -> Variables:
-    """Makes the model's variables, boxed with their logical axes.
+    """Returns fresh variables, boxed with their logical axes.
 
-    What is not a parameter, such as the statistics of batch norms in 'batch_stats',
-    is kept in the training state, and replaced by what `loss` returns.
+    The training state also keeps the collections other than 'params', and takes their
+    new values from `loss`.
     """
     ...
 
   def batch_shapes(
     self, rows: int, sharding: jax.sharding.Sharding | None = None
   ) -> Any:
-    """Returns shapes and dtypes of a batch: a tree whose arrays begin with rows."""
+    """Returns shapes and dtypes of a batch: a tree of arrays [rows, ...]."""
     ...
 
   def count_labels(self, batch: Any) -> Any:
-    """Counts what the means of the loss are over."""
+    """Counts the labels that the means of the loss are over."""
     ...
 
   def loss(
     self, variables: Variables, batch: Any, counts: Any, key: jax.Array
   ) -> tuple[Losses, Variables]:
-    """Returns the losses of rows in training, and the new values of other variables.
+    """Returns the training losses, and the new values of the other collections.
 
     Args:
       batch: a whole batch, or one of its micro-batches.
-      counts: `count_labels` of the whole batch. Sums are divided by them, so that the
-        losses of micro-batches add up to those of the batch.
-      key: of dropout and other randomness.
+      counts: `count_labels` of the whole batch. Sums are divided by these counts, so
+        that the losses of micro-batches add up to those of the batch.
+      key: for dropout and other randomness.
     """
     ...
 
@@ -76,7 +76,7 @@ class Task(Protocol):
       setup: the `training.setup.Setup` of this task.
 
     Raises:
-      InputError: they are not there, or do not fit the config.
+      InputError: the data is missing or does not fit the config.
     """
     ...
 
@@ -85,22 +85,24 @@ class Session(Protocol):
   """A task with its data."""
 
   def describe(self, splits: Sequence[str]) -> str:
-    """Returns lines for people: what is trained, and on what."""
+    """Describes model and data in a few lines of text."""
     ...
 
   def plan_weights(self) -> Plan:
-    """Says where each parameter of a new run comes from; reads no arrays."""
+    """Decides where each parameter of a new run comes from; reads no arrays."""
     ...
 
   def write_description(self, workdir: epath.Path, plan: Plan) -> None:
-    """Writes what a new run keeps beside its checkpoints; one process calls it."""
+    """Writes model card and tokenizer of a new run; called by one process."""
     ...
 
   def train_batches(self, start_step: int) -> Iterator[Any]:
-    """Yields the rows of this process from batch `start_step` on, without end."""
+    """Yields this process's rows of each batch from `start_step` on, endlessly."""
     ...
 
-  def evaluator(self) -> 'Evaluator': ...
+  def evaluator(self) -> 'Evaluator':
+    """Returns the evaluator of the task's model on this data."""
+    ...
 
 
 class Evaluator(Protocol):
@@ -113,7 +115,7 @@ class Evaluator(Protocol):
   headlines: Sequence[str]
 
   def compile(self) -> None:
-    """Compiles what the first evaluation would compile otherwise."""
+    """Compiles the evaluation step ahead of the first evaluation."""
     ...
 
   def splits_before(self, split: str) -> Sequence[str]:
@@ -131,10 +133,10 @@ class Evaluator(Protocol):
   ) -> tuple[dict[str, float], str]:
     """Evaluates a split; the first process writes its reports to WORKDIR/eval.
 
-    Among them is <split>-<step>.md, with the tables, written last.
+    The tables, in <split>-<step>.md, are written last.
 
     Returns:
-      All metrics, and the tables, '' in other processes.
+      All metrics, and the tables as text, '' in other processes.
 
     Raises:
       Interrupted: a signal came; nothing was written.

@@ -30,54 +30,27 @@ def make_train_step(
   """Returns the step; jit it under the mesh.
 
   Args:
-    task: its loss is what a step lowers.
-    gather: makes of the state's parameters what the model is applied with.
-    accumulate: micro-batches that the batch is cut into, one after the other. Their
-      gradients add up to the whole batch's, also where labels are missing.
-    schedule: the optimizer's, to be reported as `learning_rate`.
-    skip_nonfinite: whether the state stays as it was, but for the counters of steps,
-      where loss, gradient or what it makes of the parameters is NaN or infinite.
+    task: has the loss that a step lowers.
+    gather: turns the state's parameters into those that the model is applied with.
+    accumulate: number of micro-batches that the batch is split into and that are
+      computed one after another. Their gradients add up to the batch's.
+    schedule: of the optimizer, reported as `learning_rate`.
+    skip_nonfinite: whether to keep the old state, apart from its step counters, if the
+      loss, the gradient or the new parameters are NaN or infinite.
     average: decay per step of the moving average of the parameters, if the state has
       one.
   """
-
-  def loss(params, collections: Variables, batch, counts, key):
-    variables = {'params': gather(params), **collections}
-    with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-      parts, changed = task.loss(variables, batch, counts, key)
-    return parts.total, (parts, changed)
-
-  gradient = jax.grad(loss, has_aux=True)
+  gradient = make_gradient(task, gather, accumulate)
 
   def train_step(
     state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(key, state.step)
     counts = task.count_labels(batch)
-
-    def add_micro_batch(carried, numbered):
-      total, collections = carried
-      number, micro_batch = numbered
-      grads, (parts, collections) = gradient(
-        state.params, collections, micro_batch, counts, jax.random.fold_in(key, number)
-      )
-      return (jax.tree.map(jnp.add, total, (grads, parts)), collections), None
-
-    if accumulate == 1:
-      grads, (parts, collections) = gradient(
-        state.params, state.collections, batch, counts, key
-      )
-    else:
-      numbered = (jnp.arange(accumulate), split_batch(batch, accumulate))
-      zeros = _zeros(
-        gradient, state, jax.tree.map(lambda x: x[0], numbered[1]), counts, key
-      )
-      start = (zeros, state.collections)
-      ((grads, parts), collections), _ = jax.lax.scan(add_micro_batch, start, numbered)
-
+    grads, (losses, collections) = gradient(state, batch, counts, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {f'loss/{name}': value for name, value in parts._asdict().items()}
+    metrics = {f'loss/{name}': value for name, value in losses._asdict().items()}
     metrics |= norms(grads, params)
     if schedule:
       metrics['learning_rate'] = schedule(state.step)
@@ -85,7 +58,7 @@ def make_train_step(
       state.step, params, opt_state, collections, _averaged(state, params, average)
     )
     if skip_nonfinite:
-      totals = parts.total, metrics['gradient_norm'], metrics['parameter_norm']
+      totals = losses.total, metrics['gradient_norm'], metrics['parameter_norm']
       finite = jnp.isfinite(jnp.stack(totals)).all()
       new = jax.tree.map(
         # Step counters still advance, as the schedule's does.
@@ -98,12 +71,50 @@ def make_train_step(
   return train_step
 
 
+def make_gradient(
+  task: Task, gather: Callable[[Any], Any], accumulate: int
+) -> Callable[..., tuple[Any, tuple[Losses, Variables]]]:
+  """Returns a function from (state, batch, counts, key) to the loss's gradient.
+
+  The function also returns the losses and the new values of the other collections.
+  """
+
+  def loss(params, collections: Variables, batch, counts, key):
+    variables = {'params': gather(params), **collections}
+    with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+      losses, changed = task.loss(variables, batch, counts, key)
+    return losses.total, (losses, changed)
+
+  gradient = jax.grad(loss, has_aux=True)
+
+  def of_batch(state: TrainState, batch, counts, key):
+    return gradient(state.params, state.collections, batch, counts, key)
+
+  def of_micro_batches(state: TrainState, batch, counts, key):
+    def add_micro_batch(carried, numbered):
+      total, collections = carried
+      number, micro_batch = numbered
+      grads, (losses, collections) = gradient(
+        state.params, collections, micro_batch, counts, jax.random.fold_in(key, number)
+      )
+      return (jax.tree.map(jnp.add, total, (grads, losses)), collections), None
+
+    numbered = (jnp.arange(accumulate), split_batch(batch, accumulate))
+    first = jax.tree.map(lambda x: x[0], numbered[1])
+    zeros = _zeros(gradient, state, first, counts, key)
+    start = (zeros, state.collections)
+    ((grads, losses), collections), _ = jax.lax.scan(add_micro_batch, start, numbered)
+    return grads, (losses, collections)
+
+  return of_batch if accumulate == 1 else of_micro_batches
+
+
 def _zeros(gradient, state: TrainState, micro_batch, counts, key) -> tuple[Any, Losses]:
-  """Returns the gradient and losses of no rows at all."""
-  shapes, (parts, _) = jax.eval_shape(
+  """Returns zeros in the shapes of gradient and losses."""
+  grads, (losses, _) = jax.eval_shape(
     gradient, state.params, state.collections, micro_batch, counts, key
   )
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes, parts))
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, losses))
 
 
 def _averaged(state: TrainState, params: Any, decay: float) -> Any:
@@ -117,7 +128,7 @@ def _is_inexact(array: jax.Array) -> bool:
 
 
 def norms(grads: Any, params: Any) -> Metrics:
-  """Returns the norms of the gradient and of the parameters, and of both by module."""
+  """Returns the norms of gradient and parameters, in total and by module."""
   found = {}
   for name, tree in (('gradient_norm', grads), ('parameter_norm', params)):
     found[name] = optax.global_norm(tree)
@@ -127,7 +138,7 @@ def norms(grads: Any, params: Any) -> Metrics:
 
 
 def modules(tree: Any) -> dict[str, list[jax.Array]]:
-  """Returns the leaves by module: ViT, parts of T5, projection, each head."""
+  """Groups the leaves by module: ViT, parts of T5, projection, each head."""
   found: dict[str, list[jax.Array]] = {}
   for path, leaf in by_path(tree).items():
     names = path.split('/')
@@ -137,7 +148,7 @@ def modules(tree: Any) -> dict[str, list[jax.Array]]:
 
 
 def split_batch(batch: Any, parts: int) -> Any:
-  """Reshapes B rows to parts x B/parts; part i has the rows i, i + parts, ...
+  """Reshapes [B, ...] to [parts, B/parts, ...]; part i has the rows i, i + parts, ...
 
   Neighbouring rows go to different parts, so that every device keeps its own rows.
   """

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its lock, checkpoints, and the log of metrics."""
+"""The work directory of a run: its lock, checkpoints and metrics log."""

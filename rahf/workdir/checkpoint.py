@@ -1,4 +1,4 @@
-"""Checkpoints, numbered by step."""
+"""Saves and restores the checkpoints of a run."""
 
 import contextlib
 import gc
@@ -17,8 +17,8 @@ from rahf.workdir import checkpoint_integrity
 from rahf.workdir.checkpoint_integrity import DamagedCheckpointError
 from rahf.workdir.ownership import METADATA, is_complete
 
-# Replicas share the writing of an array from this size on. Each share of each shape is
-# a program of its own to compile, and the first save waits for all of them.
+# Replicas share the writing of arrays of at least this size. Each shape and share needs
+# its own compiled program, and the first save waits for all of them.
 SHARED_BYTES = 4 * 2**20
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
   (
@@ -29,28 +29,27 @@ ARRAYS = ocp.type_handlers.create_type_handler_registry(
 
 
 class Checkpoints:
-  """The numbered checkpoints of a work directory.
+  """The checkpoints of a work directory, numbered by step.
 
   Raises:
-    InputError: the metadata of one are of a kind that Orbax does not know.
+    InputError: this version of Orbax cannot read the metadata of a checkpoint.
   """
 
   def __init__(self, workdir: epath.Path, keep: int | None = None):
     self._directory = epath.Path(workdir) / 'checkpoints'
     self._keep = _Keep(self._directory, keep)
     options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, create=True)
-    # Named, or a process that has not saved yet cannot read what there is.
+    # Given explicitly, since a process that has not saved yet could not read otherwise.
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=ARRAYS)
     try:
       self._manager = ocp.CheckpointManager(
         self._directory, item_handlers=handler, options=options
       )
-    # It reads the metadata of all checkpoints.
-    except ValueError as error:
+    except ValueError as error:  # It reads the metadata of all checkpoints.
       raise InputError(
-        f'{self._directory}: one of its {METADATA} cannot be read ({error}); '
-        f'did a newer orbax-checkpoint than {ocp.__version__} write it? Update it, or '
-        'move that checkpoint away'
+        f'{self._directory}: a {METADATA} cannot be read ({error}); if a newer '
+        f'orbax-checkpoint than {ocp.__version__} wrote it, update yours, or move that '
+        'checkpoint away'
       ) from None
     self._newest = self.latest_step()
 
@@ -63,115 +62,115 @@ class Checkpoints:
     return [step for step in steps if is_complete(self._directory / str(step))]
 
   def save(self, step: int, state: Any, best: int | None = None) -> None:
-    """Starts to write a checkpoint unless it exists; training may continue meanwhile.
+    """Starts writing a checkpoint unless it exists; training may continue meanwhile.
 
-    When it is complete, those are deleted that are no longer to be kept.
+    Once it is complete, old checkpoints are deleted.
 
     Args:
-      step: not smaller than those before.
+      step: at least that of earlier checkpoints.
       state: a tree of JAX arrays.
-      best: a step whose checkpoint is kept whatever its age.
+      best: a step whose checkpoint is kept regardless of age.
 
     Raises:
-      OSError: it cannot be written, or the one before could not.
+      OSError: it, or the previous checkpoint, could not be written.
     """
     if step == self._newest:
       return
     self._keep.always = {step, best}
-    marks = checkpoint_integrity.marks(state)
+    custom_metadata = checkpoint_integrity.metadata(state)
     with self._writing():
-      self._save(step, state, marks)
+      self._save(step, state, custom_metadata)
     self._newest = step
 
-  def _save(self, step: int, state: Any, marks: dict) -> None:
-    there = self._directory / str(step)
-    if distributed.from_first(there.exists()):
-      # Incomplete, or the run would have started from it. Orbax would refuse.
+  def _save(self, step: int, state: Any, custom_metadata: dict) -> None:
+    path = self._directory / str(step)
+    if distributed.from_first(path.exists()):
+      # It is incomplete, or the run would have resumed from it. Orbax would refuse.
       self._manager.wait_until_finished()
       if distributed.is_first():
-        there.rmtree()
+        path.rmtree()
       distributed.wait_for_all()
       self._manager.reload()
     self._manager.save(
       step,
       args=ocp.args.PyTreeSave(state),
       force=True,
-      custom_metadata=marks,
+      custom_metadata=custom_metadata,
     )
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns what Orbax raises, also of the save before, into an error of writing."""
+    """Turns errors of Orbax, including those of the previous save, into OSError."""
     try:
       yield
-    # TensorStore has ValueErrors for a full disk, and others for a network away.
+    # TensorStore raises ValueError for a full disk, and others if the network is down.
     except Exception as error:
       reason = ' '.join(str(error).split())[:300]
     else:
       return
-    # What is left of the failed save would complain when the process ends.
+    # Otherwise what is left of the failed save prints errors when the process exits.
     gc.collect()
     raise OSError(
-      f'{self._directory}: a checkpoint cannot be written ({reason}); make room or '
-      'whatever it needs, then run the same command to continue from the checkpoint '
-      'before'
+      f'{self._directory}: a checkpoint cannot be written ({reason}); fix the cause, '
+      'such as a full disk, and run the same command to continue from the previous '
+      'checkpoint'
     )
 
   def restore_newest(self, abstract: Any) -> tuple[int, Any]:
-    """Reads the newest checkpoint that is whole; returns its step and content.
+    """Reads the newest intact checkpoint; returns its step and content.
 
-    Damaged checkpoints are reported and moved away: they would count among those to
-    keep, and the whole one might be deleted for them.
+    Damaged checkpoints are reported and moved away: otherwise they would count towards
+    the number to keep, and an intact one might be deleted instead.
 
     Raises:
-      InputError: none is whole, and all stay where they are; or they are of another
+      InputError: none is intact, and all stay in place; or they belong to another
         model.
     """
     damaged: dict[int, InputError] = {}
-    while (step := self._newest_but(damaged)) is not None:
+    while (step := self._newest_except(damaged)) is not None:
       try:
         state = self.restore(step, abstract)
       except DamagedCheckpointError as error:
         damaged[step] = error
         continue
-      for passed, error in damaged.items():
-        print(f'Damaged, and moved to {self._move_away(passed)}: {error}')
+      for bad_step, error in damaged.items():
+        print(f'Moved a damaged checkpoint to {self._move_away(bad_step)}: {error}')
       self._newest = step
       return step, state
     reasons = '; '.join(map(str, damaged.values())) or 'there is none'
     raise InputError(
       f'{self._directory}: no checkpoint can be read: {reasons}. Copy them again, or '
-      'begin anew in another --workdir'
+      'start over in another --workdir'
     )
 
   def restore(self, step: int, abstract: Any) -> Any:
     """Reads a checkpoint straight into the shards that `abstract` describes.
 
     Raises:
-      DamagedCheckpointError: a process cannot read it, or it is not as it was written.
-      InputError: a newer version wrote it; or an array has another shape or dtype than
-        expected, is missing, or is not known to the model.
+      DamagedCheckpointError: a process cannot read it, or its content has changed.
+      InputError: a newer version wrote it; or an array is missing, unknown to the
+        model, or of another shape or dtype.
     """
-    where = self._directory / str(step)
+    path = self._directory / str(step)
     saved, state, damage = {}, None, None
     try:
-      saved = checkpoint_integrity.saved(where)
-      state = self._read(where, step, abstract, saved)
+      saved = checkpoint_integrity.read_arrays(path)
+      state = self._read(path, step, abstract, saved)
     except DamagedCheckpointError as error:
       damage = error
     if distributed.any_process(damage is not None):
-      raise damage or DamagedCheckpointError(f'{where}: another process cannot read it')
-    checkpoint_integrity.check_sums(where, state, saved)
+      raise damage or DamagedCheckpointError(f'{path}: another process cannot read it')
+    checkpoint_integrity.check_sums(path, state, saved)
     return state
 
   def _read(
     self,
-    where: epath.Path,
+    path: epath.Path,
     step: int,
     abstract: Any,
     saved: checkpoint_integrity.Arrays,
   ) -> Any:
-    """Reads without waiting for others, which may be unable to."""
+    """Reads without waiting for other processes, which may be unable to."""
     options = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:
       me = jax.process_index()
@@ -179,38 +178,38 @@ class Checkpoints:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'rahf-{me}'
       )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    with checkpoint_integrity.reading(where):
-      stored = checkpoint_integrity.tree(where, self._manager.item_metadata(step))
-      checkpoint_integrity.check_arrays(where, stored, abstract, saved)
+    with checkpoint_integrity.wrapped_errors(path):
+      stored = checkpoint_integrity.tree(path, self._manager.item_metadata(step))
+      checkpoint_integrity.check_arrays(path, stored, abstract, saved)
       with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         return checkpointer.restore(
-          where / 'default', args=ocp.args.StandardRestore(abstract)
+          path / 'default', args=ocp.args.StandardRestore(abstract)
         )
 
-  def _newest_but(self, passed_over: Collection[int]) -> int | None:
-    """Returns the newest complete step but these, as the first process sees it."""
-    steps = set(self._complete_steps()) - set(passed_over)
+  def _newest_except(self, excluded: Collection[int]) -> int | None:
+    """Returns the newest other complete step, as seen by the first process."""
+    steps = set(self._complete_steps()) - set(excluded)
     found = int(distributed.from_first(max(steps, default=-1)))
     return None if found < 0 else found
 
   def _move_away(self, step: int) -> epath.Path:
-    """Moves a checkpoint out of the way, and returns where it is."""
+    """Moves a checkpoint to `damaged/`; returns its new path."""
     folder = self._directory.parent / 'damaged'
     names = (f'{step}-{n}' if n else f'{step}' for n in itertools.count())
-    aside = next(folder / name for name in names if not (folder / name).exists())
-    distributed.wait_for_all()  # Until they have seen the same.
+    target = next(folder / name for name in names if not (folder / name).exists())
+    distributed.wait_for_all()  # All must choose the target before it exists.
     if distributed.is_first():
       folder.mkdir(exist_ok=True)
-      (self._directory / str(step)).rename(aside)
+      (self._directory / str(step)).rename(target)
     distributed.wait_for_all()
     self._manager.reload()
-    return aside
+    return target
 
   def close(self) -> None:
-    """Waits for what is being written.
+    """Waits for the save in progress.
 
     Raises:
-      OSError: it could not be written.
+      OSError: it failed.
     """
     with self._writing():
       self._manager.wait_until_finished()
@@ -218,12 +217,12 @@ class Checkpoints:
 
 
 class _Keep:
-  """Orbax's PreservationPolicy of the newest complete checkpoints and the best.
+  """Orbax PreservationPolicy that keeps the newest complete checkpoints and the best.
 
-  Orbax would count what is not complete among the newest, and delete others for it.
+  Orbax's own policies count incomplete checkpoints too, and so delete complete ones.
 
   Attributes:
-    always: steps that stay whatever their age: what is being written, and the best.
+    always: steps to keep regardless of age: the one being written, and the best.
   """
 
   def __init__(self, directory: epath.Path, newest: int | None):
@@ -235,18 +234,18 @@ class _Keep:
     steps = [checkpoint.step for checkpoint in checkpoints]
     if self._newest is None:
       return [True] * len(steps)
-    whole = [step for step in steps if self._is_whole(step)]
-    kept = self.always | set(sorted(whole)[-self._newest :])
-    return [step in kept or step not in whole for step in steps]
+    complete = [step for step in steps if self._is_complete(step)]
+    kept = self.always | set(sorted(complete)[-self._newest :])
+    return [step in kept or step not in complete for step in steps]
 
-  def _is_whole(self, step: int) -> bool:
+  def _is_complete(self, step: int) -> bool:
     return step in self.always or is_complete(self._directory / str(step))
 
 
 def read_params(
   workdir: epath.Path, step: int, abstract: Any, part: str = 'params'
 ) -> Any:
-  """Reads a checkpoint's parameters alone, to arrays of NumPy on the host.
+  """Reads only the parameters of a checkpoint, as NumPy arrays on the host.
 
   Args:
     abstract: their shapes and dtypes.
@@ -255,23 +254,26 @@ def read_params(
   Raises:
     DamagedCheckpointError, InputError: as `Checkpoints.restore`.
   """
-  where = epath.Path(workdir) / 'checkpoints' / str(step)
-  saved = checkpoint_integrity.saved(where)
-  saved = {path: mark for path, mark in saved.items() if path.startswith(f'{part}/')}
+  path = epath.Path(workdir) / 'checkpoints' / str(step)
+  saved = checkpoint_integrity.read_arrays(path)
+  saved = {k: v for k, v in saved.items() if k.startswith(f'{part}/')}
   handler = ocp.CompositeCheckpointHandler(default=ocp.PyTreeCheckpointHandler())
-  with checkpoint_integrity.reading(where), ocp.Checkpointer(handler) as checkpointer:
+  with (
+    checkpoint_integrity.wrapped_errors(path),
+    ocp.Checkpointer(handler) as checkpointer,
+  ):
     tree = checkpoint_integrity.tree(
-      where, checkpointer.metadata(where).item_metadata['default']
+      path, checkpointer.metadata(path).item_metadata['default']
     )
     stored = {part: tree[part]}
-    checkpoint_integrity.check_arrays(where, stored, {part: abstract}, saved)
+    checkpoint_integrity.check_arrays(path, stored, {part: abstract}, saved)
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)
     args = ocp.args.PyTreeRestore(
       stored,
       restore_args={part: jax.tree.map(lambda _: on_host, abstract)},
       partial_restore=True,
     )
-    found = checkpointer.restore(where, args=ocp.args.Composite(default=args))
+    found = checkpointer.restore(path, args=ocp.args.Composite(default=args))
   params = found['default'][part]
-  checkpoint_integrity.check_sums(where, {part: params}, saved)
+  checkpoint_integrity.check_sums(path, {part: params}, saved)
   return params

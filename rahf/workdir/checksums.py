@@ -1,7 +1,7 @@
 """Checksums of arrays, the same on any mesh.
 
-Storage and decompression may hand back other numbers without an error. A checksum is
-computed where the arrays are, so it covers everything in between.
+Storage and decompression may return wrong numbers without an error. Checksums are
+computed on the device, so they cover every stage in between.
 """
 
 from typing import Any
@@ -15,16 +15,16 @@ from rahf.runtime.tree import by_path
 
 
 def checksums(tree: Any) -> dict[str, int]:
-  """Returns a number for each array, by path, that depends on every bit of it.
+  """Returns a checksum for each array, by path, that depends on every bit.
 
-  A change of one element always changes it, other changes but with a chance of 2^-32.
-  It is the same however an array is sharded.
+  Changing one element always changes it; any other change is missed with a chance of
+  2^-32. It does not depend on how an array is sharded.
 
   Args:
-    tree: arrays of 8, 16 or 32 bits an element.
+    tree: arrays with 8, 16 or 32 bits per element.
   """
-  # One after the other: many small programs at once that add over devices may lock each
-  # other out. Scalars are on every device, also where other processes have the rest.
+  # Sequentially: many small programs that reduce over devices may deadlock if they run
+  # at once. Scalars are on every device, so that each process can read its copy.
   return {
     path: int(np.asarray(_checksum(leaf).addressable_data(0)))
     for path, leaf in by_path(tree).items()
@@ -33,18 +33,18 @@ def checksums(tree: Any) -> dict[str, int]:
 
 @jax.jit
 def _checksum(array: Array) -> UInt32[Array, '']:
-  """Sums the elements' bits modulo 2^32, each times an odd number of its place.
+  """Sums the elements' bits modulo 2^32, each times an odd factor of its position.
 
-  Integers are summed exactly in any order. An odd factor loses no bit.
+  Integer sums are exact in any order, and multiplying by an odd factor loses no bit.
   """
   if array.dtype == jnp.bool_:
     array = array.astype(jnp.uint8)
   width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
   bits = jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
-  place = jnp.zeros(array.shape, jnp.uint32)
+  position = jnp.zeros(array.shape, jnp.uint32)
   for axis, size in enumerate(array.shape):
     along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-    place = place * jnp.uint32(size) + along
-  # Neighbours' factors should differ in all bits, not in the lowest alone.
-  factor = place * jnp.uint32(2654435769) * jnp.uint32(2) + jnp.uint32(1)
+    position = position * jnp.uint32(size) + along
+  # The multiplier makes the factors of neighbours differ in all bits.
+  factor = position * jnp.uint32(2654435769) * jnp.uint32(2) + jnp.uint32(1)
   return jnp.sum(bits * factor, dtype=jnp.uint32)

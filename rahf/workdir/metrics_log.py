@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, ordered by step."""
+"""The log of metrics, metrics.jsonl: one JSON object per line, ordered by step."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from etils import epath
 from rahf.fileio import atomic_write
 
 
-class Journal:
-  """Appends to a work directory's metrics.jsonl."""
+class MetricsLog:
+  """Reads and appends to a work directory's metrics.jsonl."""
 
   def __init__(self, workdir: epath.Path, resume_step: int):
-    """Drops lines after `resume_step`: their steps are about to run again."""
+    """Opens the log and drops lines after `resume_step`, whose steps will run again."""
     self._path = epath.Path(workdir) / 'metrics.jsonl'
     self._lines = []
     if self._path.exists():
@@ -22,19 +22,18 @@ class Journal:
       atomic_write.write(self._path, ''.join(f'{line}\n' for line in self._lines))
 
   def has(self, step: int, split: str) -> bool:
-    """Returns whether there is a line of this step and split."""
+    """Returns whether there is a line for this step and split."""
     rows = map(json.loads, self._lines)
     return any((row['step'], row['split']) == (step, split) for row in rows)
 
   def count(self, name: str) -> int:
-    """Returns how many lines have a value of this name."""
+    """Returns how many lines have a value with this name."""
     return sum(name in json.loads(line) for line in self._lines)
 
   def best(self, split: str, name: str, *, lowest: bool) -> int | None:
-    """Returns the step whose line of the split has the best value, the first of equals.
+    """Returns the step with the best value on a split, or None if there is no value.
 
-    Returns:
-      None if no line has one.
+    Ties go to the earliest step.
     """
     rows = map(json.loads, self._lines)
     values = [
@@ -45,7 +44,7 @@ class Journal:
     return min(values)[1] if values else None
 
   def append(self, step: int, split: str, values: Mapping[str, float]) -> None:
-    """Writes a line; what is not finite becomes null, since JSON has no NaN."""
+    """Appends a line. Values that are not finite become null, since JSON has no NaN."""
     row = {'step': step, 'split': split}
     for name, value in values.items():
       row[name] = float(value) if math.isfinite(value) else None
@@ -55,7 +54,7 @@ class Journal:
 
 
 def _step(line: str) -> float:
-  """Returns a line's step; one that is cut or damaged sorts after all others."""
+  """Returns a line's step, or infinity for a truncated or damaged line."""
   try:
     row = json.loads(line)
     return float(row['step']) if 'split' in row else math.inf

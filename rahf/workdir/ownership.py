@@ -15,7 +15,7 @@ from rahf.errors import InputError
 from rahf.fileio import atomic_write, locks, strict_json
 from rahf.runtime import distributed
 
-# What may change between the parts of a run without changing what is trained.
+# Settings that may change when a run is resumed, without affecting the result.
 FREE_SECTIONS = (
   *('platform', 'mesh', 'eval', 'review', 'keywords', 'precompile', 'export'),
 )
@@ -24,12 +24,12 @@ FREE_FIELDS = (
   *('train.max_skipped', 'train.keep_checkpoints', 'train.keep_best'),
   'model.remat',
 )
-# What Orbax writes into every checkpoint.
+# Orbax writes this file into every checkpoint.
 METADATA = '_CHECKPOINT_METADATA'
 
 
 def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-  """Checks that a run in the directory, if there is one, has the same config.
+  """Checks that a run in the directory, if any, has the same config.
 
   Raises:
     InputError: the directory belongs to a run with another config.
@@ -37,16 +37,16 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
   path = workdir / 'config.json'
   if not path.exists():
     return
-  # A field that was not there yet had the value that is now its default.
+  # Runs from before a field existed are treated as having its default.
   defaults = json.loads(config_lib.to_json(config_lib.default_config()))
   try:
     there = strict_json.read(path)
     sections = (name for name, value in defaults.items() if isinstance(value, dict))
     if not all(isinstance(there.get(name, {}), dict) for name in sections):
-      raise ValueError('a section is something else')
+      raise ValueError('a section is not an object')
   except (ValueError, AttributeError) as error:
     raise InputError(
-      f'{path} is damaged ({error}); copy it again, or take {workdir} out of the way'
+      f'{path} is damaged ({error}); copy it again, or move {workdir} away'
     ) from None
   there = _merged(defaults, there)
   here = json.loads(config_lib.to_json(config))
@@ -54,12 +54,12 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
     raise InputError(
       f'{workdir} holds a run with another config:\n  '
       + '\n  '.join(changed)
-      + '\nchoose another --workdir, or set these fields as they are there'
+      + '\nchoose another --workdir, or set these fields to the values there'
     )
 
 
 def _merged(defaults: Any, given: Any) -> Any:
-  """Returns what is given, and the defaults of what is not."""
+  """Returns the given values, with defaults for missing ones."""
   if not (isinstance(defaults, dict) and isinstance(given, dict)):
     return given
   common = defaults.keys() & given.keys()
@@ -69,13 +69,13 @@ def _merged(defaults: Any, given: Any) -> Any:
 def claim_workdir(
   workdir: epath.Path, config: ConfigDict, started: bool
 ) -> contextlib.AbstractContextManager[None]:
-  """Keeps other runs out of a work directory, and writes config.json.
+  """Locks a work directory and writes config.json.
 
   Args:
-    started: what `is_started` said.
+    started: the result of `is_started`.
 
   Raises:
-    InputError: another run is in there, or was since `started` was found.
+    InputError: another run has locked it, or started or ended since `is_started`.
   """
   return lock_folder(
     workdir, functools.partial(_write_config, workdir, config, started)
@@ -86,13 +86,13 @@ def claim_workdir(
 def lock_folder(
   folder: epath.Path, begin: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-  """Keeps other runs out of a folder; the first process locks it for all of a run.
+  """Locks a folder for a run; the first process does so for all of them.
 
   Args:
-    begin: called by the first as soon as it has the folder; may raise.
+    begin: called by the first process once the folder is locked; may raise.
 
   Raises:
-    InputError: another run has it.
+    InputError: another run has locked it.
   """
   with contextlib.ExitStack() as lock:
     refusal = None
@@ -102,9 +102,9 @@ def lock_folder(
         begin()
       except (InputError, OSError) as error:
         refusal = error
-    # The others would wait for the first.
+    # Otherwise the other processes would wait for the first one.
     if distributed.any_process(refusal is not None):
-      raise refusal or InputError(f'{folder}: the first process may not write there')
+      raise refusal or InputError(f'{folder}: the first process cannot write to it')
     yield
 
 
@@ -112,23 +112,23 @@ def _write_config(workdir: epath.Path, config: ConfigDict, started: bool) -> Non
   check_workdir(workdir, config)
   if is_started(workdir) != started:
     raise InputError(
-      f'{workdir}: another run began or ended there just now; run the command again'
+      f'{workdir}: another run just started or ended there; run the command again'
     )
-  # Half a file would keep the run from going on.
+  # Atomic: a truncated file would prevent the run from being resumed.
   atomic_write.write(workdir / 'config.json', config_lib.to_json(config))
 
 
 def is_started(workdir: epath.Path) -> bool:
-  """Returns whether there is a complete checkpoint to continue from.
+  """Returns whether there is a complete checkpoint to resume from.
 
-  It only looks: Orbax's manager would wait for the other processes, which may not
-  find the same yet.
+  It only lists files: Orbax's manager would wait for the other processes, which may
+  not see the same files yet.
   """
   return bool(complete_steps(workdir))
 
 
 def complete_steps(workdir: epath.Path) -> list[int]:
-  """Returns the steps with a complete checkpoint, ascending; it only looks."""
+  """Returns the steps that have a complete checkpoint, ascending."""
   directory = workdir / 'checkpoints'
   if not directory.exists():
     return []
@@ -137,13 +137,13 @@ def complete_steps(workdir: epath.Path) -> list[int]:
 
 
 def is_complete(directory: epath.Path) -> bool:
-  """Returns whether Orbax has finished a checkpoint.
+  """Returns whether a checkpoint is complete.
 
-  It takes an empty directory for one; in a bucket, where nothing can be renamed, it
-  looks for a file that is written last.
+  Orbax alone would accept an empty directory. In a bucket, where nothing can be
+  renamed, it looks for the file that is written last.
   """
-  there = (directory / METADATA).exists()
-  return there and ocp.utils.is_checkpoint_finalized(directory)
+  has_metadata = (directory / METADATA).exists()
+  return has_metadata and ocp.utils.is_checkpoint_finalized(directory)
 
 
 def _fixed(settings: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Bytes and collectives of programs, written by hand and compiled for eight devices."""
+"""Bytes and collectives of handwritten programs and of one compiled for 8 devices."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rahf.costs.hlo import Collective, Program, payload_bytes
 from rahf.runtime import sharding
 
-# As the TPU compiler prints them: tiles in the layouts, S(1) for on-chip memory, an
+# As printed by the TPU compiler: tiles in the layouts, S(1) for on-chip memory, an
 # asynchronous all-gather, a counted loop.
 TEXT = """HloModule jit_step, is_scheduled=true
 
@@ -67,7 +67,7 @@ def test_payload_bytes(shape, size):
   assert payload_bytes(shape) == size
 
 
-def test_arrays_on_the_chip_can_be_left_out():
+def test_arrays_in_on_chip_memory_can_be_excluded():
   shape = '(f32[2]{0:T(128)S(1)}, f32[3]{0:T(128)})'
   assert payload_bytes(shape) == 20
   assert payload_bytes(shape, on_chip=False) == 12
@@ -76,7 +76,7 @@ def test_arrays_on_the_chip_can_be_left_out():
 def test_bytes_of_a_program():
   array, gathered = 4 * 8 * 128, 2 * 32 * 128
   moved = (2 * 128 * 4 + gathered) + 2 * 128 * 4  # all-gather-start
-  moved += array  # The copy reads; what it writes stays on the chip.
+  moved += array  # The copy reads; its result stays on the chip.
   moved += 5 * 2 * array  # The fusion reads and writes, five times.
   moved += 5 * (4 + 4 + 1)  # The loop's comparison.
   assert Program(TEXT).bytes_moved() == moved
@@ -90,7 +90,7 @@ def test_collectives_of_a_program():
 
 
 def test_a_compiled_loop():
-  """Each of four rounds adds up 16 numbers of each device."""
+  """Each of four iterations sums 16 numbers per device."""
   mesh = sharding.make_mesh(dict(data=8, fsdp=1, tensor=1))
   split = NamedSharding(mesh, PartitionSpec('data'))
 
@@ -133,12 +133,12 @@ ENTRY %main (a: f32[64,128], n: s32[]) -> f32[64,128] {
 """
 
 
-def test_beside_a_slice_nothing_moves():
+def test_only_the_slice_of_an_array_is_moved():
   row, number = 4 * 128, 4
-  # Read and made; then read, and read and replaced in the whole.
+  # Read and written; then read, and read and replaced as a whole.
   read, write = 2 * row + number, 3 * row + number
   assert Program(SLICES).bytes_moved() == read + write
-  # As instructions of their own: what is sliced moves twice.
+  # As separate instructions, slices are moved twice.
   text = SLICES.replace(
     'fusion(%a, %n), kind=kLoop, calls=%read', 'dynamic-slice(%a, %n)'
   )
@@ -167,7 +167,7 @@ def test_slices_are_found_in_fusions_of_fusions():
   assert Program(whole).bytes_moved() == 64 * row + row + number
 
 
-def test_what_moves_in_the_background_moves_once():
+def test_asynchronous_copies_count_once():
   text = """ENTRY %main (a: f32[64,128]) -> f32[16,128] {
   %a = f32[64,128]{1,0} parameter(0)
   %b = (f32[64,128]{1,0:S(1)}, f32[64,128]{1,0}, u32[]) copy-start(%a)

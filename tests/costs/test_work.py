@@ -1,4 +1,4 @@
-"""Work of functions whose count is known by arithmetic."""
+"""Work of functions whose counts are known."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_products():
   assert total(jnp.matmul, array(3, 5), array(5, 7)) == 2 * 3 * 5 * 7
   assert total(jnp.matmul, array(4, 3, 5), array(4, 5, 7)) == 4 * 2 * 3 * 5 * 7
   gradient = jax.grad(lambda x, y: (x @ y).sum(), argnums=(0, 1))
-  # The value itself is not needed.
+  # The gradient does not need the value.
   assert total(gradient, array(3, 5), array(5, 7)) in (4 * 105, 6 * 105)
   assert total(lambda x: jnp.sin(x) + x, array(100)) == 0
 
@@ -37,7 +37,7 @@ def test_convolutions_count_no_padding():
   def valid(x, kernel):
     return convolve(x, kernel, window_strides=(2, 2), padding='VALID')
 
-  # Along an axis of 6, 3 taps meet 6 x 3 pixels, of which 2 lie outside.
+  # Along an axis of 6, 3 taps use 6 x 3 pixels, 2 of which are outside.
   assert total(same, array(2, 6, 6, 3), array(3, 3, 3, 5)) == 2 * 2 * 16**2 * 3 * 5
   assert total(valid, array(2, 8, 8, 3), array(2, 2, 3, 5)) == 2 * 2 * 8**2 * 3 * 5
 
@@ -48,14 +48,14 @@ def test_zeros_between_pixels_do_not_count():
       x, kernel, window_strides=(1, 1), padding=((1, 2), (1, 2)), lhs_dilation=(2, 2)
     )
 
-  # Of an axis of 4 spread to 7 and padded: 8 outputs, 3 taps; every even output sees
-  # one pixel, every odd one two, but for the last.
+  # An axis of 4 dilated to 7 and padded: 8 outputs, 3 taps; every even output sees
+  # one pixel, every odd one two, except the last.
   x, kernel = array(1, 4, 4, 3), array(3, 3, 3, 5)
   assert total(spread, x, kernel) == 2 * (4 + 4 * 2 - 1) ** 2 * 3 * 5
 
 
 @pytest.mark.parametrize('padding', ['SAME', 'VALID'])
-def test_as_xla_counts(padding):
+def test_equals_xla(padding):
   def loss(x, kernel):
     y = convolve(x, kernel, window_strides=(1, 1), padding=padding)
     return (y.reshape(2, -1, 4) @ jnp.ones((4, 9))).sum()
@@ -67,7 +67,7 @@ def test_as_xla_counts(padding):
   assert ours <= forward <= 1.1 * ours
 
 
-def test_loops_count_as_often_as_they_run():
+def test_loops_count_every_iteration():
   def scan(x):
     return jax.lax.scan(lambda x, _: (x @ x, None), x, length=10)[0]
 
@@ -78,7 +78,7 @@ def test_loops_count_as_often_as_they_run():
   assert total(loop, array(4, 4), loop_trips=7) == 7 * 2 * 4**3
 
 
-def test_what_is_computed_again_counts_again():
+def test_recomputation_counts():
   def layer(x):
     return jnp.tanh(x @ x).sum()
 
@@ -100,12 +100,12 @@ def test_scopes_tell_the_parts_apart():
       return inner(x)
 
   counts = work.count(model, array(4, 4))
-  # Of float32: 4 x 2 and 2 x 4 read, 4 x 4 written.
+  # float32: 4 x 2 and 2 x 4 read, 4 x 4 written.
   assert counts['first'] == (2 * 4 * 2 * 4, 4 * (8 + 8 + 16))
   assert {name for name in counts if 'second' in name and 'whole' in name}
 
 
-def test_of_branches_one_counts():
+def test_only_one_branch_counts():
   def product(x, y):
     return jax.lax.platform_dependent(
       x, y, cpu=jnp.matmul, default=lambda x, y: jnp.einsum('ij,jk->ik', x, y)
@@ -114,7 +114,7 @@ def test_of_branches_one_counts():
   assert total(product, array(3, 5), array(5, 7)) == 2 * 3 * 5 * 7
 
 
-def test_what_stays_on_the_chip_costs_no_bytes():
+def test_on_chip_values_cost_no_bytes():
   @jax.jit
   def on_chip_chain(x, y):
     return jax.lax.scan(lambda x, _: (x @ y, None), x, length=3)[0]

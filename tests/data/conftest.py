@@ -1,4 +1,4 @@
-"""A small RichHF-18K release with its Pick-a-Pic files, written by the test itself."""
+"""Fixtures: a small synthetic RichHF-18K release with Pick-a-Pic files."""
 
 import collections
 import io
@@ -36,7 +36,7 @@ class Release:
   def add(
     self, split: str, uid: str, image: bytes | None = PICTURE, prompt=PROMPT, **changes
   ) -> 'Release':
-    """Adds a labelled image; None is one that no parquet row has.
+    """Adds a labelled image; None means that no parquet row has it.
 
     `changes` replace label features; None leaves a feature out.
     """

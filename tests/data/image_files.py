@@ -1,4 +1,4 @@
-"""Image files made by hand: PNG of any depth and chunks, EXIF, and colour profiles."""
+"""Handmade image files: PNG of any depth and chunks, EXIF, and colour profiles."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ GREY, COLOURS, PALETTE, GREY_ALPHA = 0, 2, 3, 4
 
 
 def encode(image: Image.Image, kind: str = 'PNG', **options) -> bytes:
-  """Returns the bytes of a file that Pillow writes."""
+  """Returns the bytes of a file written by Pillow."""
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()
@@ -48,7 +48,7 @@ def png(samples, depth: int, kind: int, *chunks: bytes, after: bytes = b'') -> b
 
 
 def tiff(*entries: tuple[int, int, int, bytes], order: str = '<', rest=b'') -> bytes:
-  """Returns EXIF data: entries of tag, type, count and 4 bytes of value or place."""
+  """Returns EXIF data: entries of tag, type, count and 4 bytes of value or offset."""
   head = b'II*\0' if order == '<' else b'MM\0*'
   packed = [struct.pack(f'{order}HHI', *entry[:3]) + entry[3] for entry in entries]
   count = struct.pack(f'{order}H', len(entries))
@@ -71,7 +71,7 @@ SRGB = {
 
 
 def to_linear(values):
-  """Returns light of sRGB values, both in [0, 1]."""
+  """Converts sRGB values to linear light, both in [0, 1]."""
   values = np.asarray(values, float)
   return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
@@ -83,7 +83,7 @@ def from_linear(light):
 
 
 def curve(light) -> bytes:
-  """Returns a tag of a tone curve: light for values from 0 to 1, both in [0, 1]."""
+  """Returns a tone curve tag: linear light for values from 0 to 1, both in [0, 1]."""
   values = np.round(np.asarray(light) * 65535).astype('>u2')
   return b'curv' + struct.pack('>II', 0, len(values)) + values.tobytes()
 
@@ -106,7 +106,7 @@ def grey_profile(tone: bytes) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-  """Returns a profile of a printer with black ink alone: L* falls as K grows."""
+  """Returns a profile of a printer with only black ink: L* falls as K grows."""
   ink = np.arange(16) & 1  # K is the last of four axes.
   lab = np.stack([255 * (1 - ink), 0 * ink + 128, 0 * ink + 128], -1).astype(np.uint8)
   identity = np.arange(256, dtype=np.uint8).tobytes()
@@ -135,5 +135,5 @@ def _profile(kind: bytes, space: bytes, middle: bytes, tags: dict) -> bytes:
 
 
 def icc_chunk(profile: bytes) -> bytes:
-  """Returns a PNG chunk that holds a profile."""
+  """Returns a PNG chunk with a profile."""
   return chunk(b'iCCP', b'of a test\0\0' + zlib.compress(profile))

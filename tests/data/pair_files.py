@@ -1,4 +1,4 @@
-"""Parquet files with the columns that Pick-a-Pic v1's release documents."""
+"""Parquet files with the documented columns of Pick-a-Pic v1."""
 
 import datetime
 import io
@@ -36,7 +36,7 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 
 
 def picture(number: int) -> bytes:
-  """Returns an image whose width in pixels is number + 1, the format by turns."""
+  """Returns an image whose width in pixels is number + 1, in alternating formats."""
   buffer = io.BytesIO()
   image = Image.new('RGB', (number + 1, 4), 'teal')
   image.save(buffer, FORMATS[number % len(FORMATS)])
@@ -44,7 +44,7 @@ def picture(number: int) -> bytes:
 
 
 def row(number: int = 0, **changes) -> dict:
-  """Returns a labelled row whose image 0 is preferred; all depends on its number."""
+  """Returns a labelled row whose image 0 is preferred, derived from its number."""
   uids = (f'{number}-0', f'{number}-1')
   return {
     'are_different': True,
@@ -78,7 +78,7 @@ def write(path: pathlib.Path, rows: Sequence[Mapping], size: int = 2, **options)
 
 
 def damage_column(path: pathlib.Path, group: int, name: str) -> None:
-  """Overwrites the beginning of one column of one row group, a page's header."""
+  """Overwrites the start of one column of one row group, a page's header."""
   chunk = next(
     chunk
     for chunk in pq.read_metadata(path).row_group(group).to_dict()['columns']

@@ -1,4 +1,4 @@
-"""Where words begin and end, for labels and for people."""
+"""Where words start and end, for labels and for people."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 
 from rahf.data import label_words
 
-# A line end, no-break spaces, an ideographic space, and marks without a width.
+# A line end, no-break spaces, an ideographic space, and zero-width characters.
 ODD = 'a\u00a0red\n circle.\r\n\u00a0\n"Two\u3000dogs",\u200b \ufeffasleep\t'
 
 
@@ -14,14 +14,14 @@ def texts(prompt, spans):
   return [prompt[start:end] for start, end in spans]
 
 
-def test_labels_are_split_at_the_release_s_eight_characters_alone():
+def test_labels_are_split_only_at_the_eight_characters_of_the_release():
   assert label_words.label_tokens(ODD) == [
     *('a\u00a0red\n', 'circle', '\r\n\u00a0\n', 'Two\u3000dogs'),
     *('\u200b', '\ufeffasleep\t'),
   ]
 
 
-def test_words_hold_no_white_space():
+def test_words_contain_no_white_space():
   found = texts(ODD, label_words.word_spans(ODD))
   assert found == ['a', 'red', 'circle', 'Two', 'dogs', 'asleep']
   found = texts(ODD, label_words.spaced_spans(ODD))

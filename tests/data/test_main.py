@@ -1,4 +1,4 @@
-"""The data commands: what they print, and one line for each of the user's mistakes."""
+"""The data commands: their output, and one-line errors for mistakes."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_missing_path_is_one_line(release, tmp_path, capfd, missing):
   assert not (tmp_path / 'out').exists()
 
 
-def test_cut_label_file_is_one_line_without_traceback(release, tmp_path):
+def test_truncated_label_file_is_one_line_without_traceback(release, tmp_path):
   release.add('test', 'a').write()
   path = release.labels / 'test.tfrecord'
   path.write_bytes(path.read_bytes()[:-9])
@@ -90,7 +90,7 @@ def test_cut_label_file_is_one_line_without_traceback(release, tmp_path):
   assert done.stdout == ''
   assert done.stderr == (
     f'error: {path}: record 0 (counted from 0), at byte 0 of {path.stat().st_size}, '
-    'is cut or damaged; download the file again\n'
+    'is truncated or damaged; download the file again\n'
   )
 
 

@@ -11,7 +11,7 @@ from rahf.data import tokenizer as tokenizer_lib
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 
-# Words without a piece, words that share a boundary, and prompts that hold marks.
+# Words without a piece, words that share a boundary, and prompts with marks.
 AWKWARD = (
   '',
   ' ',
@@ -58,7 +58,7 @@ def test_mark_is_the_two_published_pieces(t5, assets):
   assert t5.mark(t5.encode('a yellow cat'), (1, 0, 1)) == golden
 
 
-def test_every_word_ends_at_a_piece_of_its_own(t5, prompts):
+def test_every_word_ends_at_a_different_piece(t5, prompts):
   for prompt in prompts:
     for spans in (label_words.label_spans(prompt), label_words.word_spans(prompt)):
       ends = t5.encode(prompt, spans).word_ends
@@ -68,7 +68,7 @@ def test_every_word_ends_at_a_piece_of_its_own(t5, prompts):
     assert t5.encode(prompt) == t5.encode(prompt, labels)
 
 
-def test_words_at_line_ends_are_read_as_between_spaces(t5):
+def test_words_at_line_ends_are_tokenised_as_between_spaces(t5):
   prompt = 'a red\ncircle\u00a0 on a\tmat\n'
   spaced = 'a red circle on a mat'
   expected = t5.encode(spaced)
@@ -96,7 +96,7 @@ def test_marks_read_back_for_every_prompt(t5, prompts):
 
 def test_marks_are_found_in_an_inexact_copy(t5):
   pieces = t5.encode('a yellow cat on a mat')
-  # `yellow` is left out and `big` put in, so that mark belongs to no word.
+  # `yellow` is missing and `big` is inserted, so its mark belongs to no word.
   copy = t5.ids('a big_0 cat_0 on a mat_0')
   assert t5.read_marks(pieces, copy) == ((1, 1, 0, 1, 1, 0), 1)
 
@@ -110,7 +110,7 @@ def test_label_count_must_fit(t5):
     t5.mark(t5.encode('a cat'), (1, 0, 1))
 
 
-def test_texts_put_each_task_in_front(t5):
+def test_texts_start_with_each_task(t5):
   pieces = t5.encode('a red cat')
   texts = tokenizer_lib.prompt_texts(t5, pieces, 'augmented_prompt', 24)
   assert texts.ids.shape == (7, 24)
@@ -123,7 +123,7 @@ def test_texts_put_each_task_in_front(t5):
   np.testing.assert_array_equal(single.ids, texts.ids[6:])
 
 
-def test_a_cut_keeps_eos_last_and_is_flagged(t5):
+def test_truncation_keeps_eos_last_and_is_flagged(t5):
   pieces = t5.encode('a red cat')
   length = len(pieces.ids) + 1
   fits = tokenizer_lib.prompt_texts(t5, pieces, 'multi_head', length)
@@ -169,5 +169,5 @@ def test_unusable_models_are_refused(tmp_path, assets):
       hard_vocab_limit=False,
       minloglevel=2,
     )
-  with pytest.raises(InputError, match='numbers padding, EOS and unknown'):
+  with pytest.raises(InputError, match='for padding, EOS and unknown'):
     Tokenizer(other)

@@ -1,4 +1,4 @@
-"""Small prepared data sets for tests, laid out as TFDS lays them out."""
+"""Small prepared data sets for tests, in TFDS's layout."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Charts: every value is where it belongs, and what is missing is nowhere."""
+"""Charts: values are in the right place, and missing values are not drawn."""
 
 import sys
 
@@ -11,7 +11,7 @@ from rahf.drawing.charts import Histogram
 NAN = float('nan')
 
 
-def test_points_stand_at_their_values():
+def test_points_are_at_their_values():
   def dots(x, y):
     pair = np.array([x, NAN]), np.array([y, 0.5])
     chart = charts.scatters({'a': pair, 'b': pair}, 'annotated', 'predicted')
@@ -33,7 +33,7 @@ def test_points_stand_at_their_values():
 
 
 def test_bars_are_shares():
-  """Half of the values in a bin is half as high as all of them."""
+  """A bin with half of the values is half as high as one with all."""
 
   def heights(values):
     one = Histogram({'x': np.array(values)}, [0, 0.5, 1])

@@ -157,7 +157,7 @@ def is_shown(found: np.ndarray, case: Case) -> bool:
   if case.colours:
     return found.shape in (case.plain.shape, case.plain.swapaxes(0, 1).shape)
   turns = (case.turn,) if case.turn else range(1, 9)
-  methods = (codec.TURNS.get(turn) for turn in turns)
+  methods = (codec.TRANSPOSE_BY_ORIENTATION.get(turn) for turn in turns)
   picture = Image.fromarray(case.plain)
   return any(
     np.array_equal(found, picture.transpose(method) if method is not None else picture)

@@ -59,7 +59,7 @@ def read_torch(path: pathlib.Path) -> None:
 
 def read_tar(path: pathlib.Path, table: pathlib.Path) -> None:
   folder = ImageFolder(path, table, ['a', 'trace'])
-  list(folder.read(folder.places))
+  list(folder.read(folder.locations))
 
 
 def prepare_annotations(path: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ from rahf.config import RULES, validate
 from rahf.errors import InputError
 from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 
 # Of one command, in seconds; it is busy with imports, not with what it was given.
 TIME = 60
@@ -78,7 +78,7 @@ def test_every_value_of_every_setting_is_taken_or_refused(field):
 def build(config) -> None:
   """Makes model, optimizer, mesh and steps of a config, of shapes alone."""
   setup = set_up_for_topology(config)
-  predict = make_predict(
+  eval_step = make_eval_step(
     setup.task.model,
     config.keywords,
     ANY_MARK_IDS,
@@ -91,7 +91,7 @@ def build(config) -> None:
     _, metrics = jax.eval_shape(setup.make_train_step(), state, batch, key)
     assert metrics['loss/total'].shape == ()
     batch = batch_shapes(config, config.eval.batch_size)
-    assert jax.eval_shape(predict, state.params, batch).scores.shape[1] == 4
+    assert jax.eval_shape(eval_step, state.params, batch).outputs.scores.shape[1] == 4
 
 
 def test_what_is_taken_can_be_used(long):
@@ -159,7 +159,7 @@ def test_what_is_typed(commands, tmp_path, long):
     check(done)
     if 'has no checkpoint to export' in done.errors:
       taken += 1
-    elif 'nothing that can be opened' not in done.errors:
+    elif 'unknown kind of URL' not in done.errors:
       assert f'config.{field.rpartition(".")[0]}' in done.errors, done.errors
   print(f'{len(pairs)} typed, {taken} of them taken')
 
@@ -226,8 +226,8 @@ MISTAKES = [
   ((*TINY, '--config.=3'), "config has no field ''"),
   ((*TINY, '--config.train=3'), '--config.train=3'),
   ((*TINY, '--config.train.steps.x=3'), "has no field 'x'"),
-  ((*TINY, '--config.optimizer.freeze[0]=x'), 'given as a whole'),
-  ((*TINY, '--config.model.score_head.convs[9]=1'), 'given as a whole'),
+  ((*TINY, '--config.optimizer.freeze[0]=x'), 'give the whole sequence'),
+  ((*TINY, '--config.model.score_head.convs[9]=1'), 'give the whole sequence'),
   ((*TINY, '--noconfig.train.steps'), 'noconfig.train.steps'),
   ((*TINY, '--mode='), '--mode='),
   ((*TINY, '--workdir='), '--workdir is empty'),
@@ -241,8 +241,8 @@ MISTAKES = [
   ((*TINY, '--multihost'), '--multihost'),
   ((*TINY, '--maps=png'), '--maps is for --mode=infer'),
   ((*INFER, '--model=x', '--input=T/none'), 'T/none: no such file'),
-  ((*INFER, '--model=x', '--input=T/file'), 'T/file is of no known kind'),
-  ((*INFER, '--model=x', '--input=T/folder'), 'nothing that is known'),
+  ((*INFER, '--model=x', '--input=T/file'), 'T/file is not a known kind'),
+  ((*INFER, '--model=x', '--input=T/folder'), 'no known files'),
   ((*INFER, '--model=x', '--input=T'), 'one inside the other'),
   ((*INFER, '--model=x', '--input=x', '--batch_size=0'), '--batch_size=0'),
   ((*INFER, '--model=x', '--input=x', '--maps=gif'), 'gif'),
@@ -290,7 +290,7 @@ MISTAKES = [
   (('rahf.evaluate', 'x'), "invalid choice: 'x'"),
   (('rahf.pretrained',), 'source'),
   (('rahf.pretrained', ''), 'empty'),
-  (('rahf.pretrained', 'T/file'), 'T/file is nothing that can be read'),
+  (('rahf.pretrained', 'T/file'), 'T/file has an unknown format'),
   (('rahf.pretrained', 'T/folder'), 'T/folder is an empty directory'),
   (('rahf.pretrained', '/dev/zero'), '/dev/zero'),
   (('rahf.pretrained', 'http://x/y'), 'http://x/y'),

@@ -18,8 +18,8 @@ from rahf.data.images import codec
 from rahf.errors import InputError
 from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import MAP_METRICS
-from rahf.evaluation.samples import Sample
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.samples import EvaluatedExample
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
@@ -237,7 +237,7 @@ def test_predictions_that_are_no_numbers(evaluate, tmp_path, change, message):
 @pytest.mark.parametrize('part', ['scores', 'p_misaligned'])
 def test_a_single_nan_is_not_averaged_away(part):
   """Of scores and words alone, which no parameters would give."""
-  prediction = Prediction(
+  prediction = ExampleLabels(
     np.full((2, 4, 4), 0.5), np.full(4, 0.5), (1,) * WORDS, 0, np.full(WORDS, 0.5)
   )
   getattr(prediction, part)[-1] = np.nan
@@ -271,7 +271,7 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
   assert bool(len(marked) > 1) == (split == 'even')  # One is the legend.
 
 
-SAMPLE = Sample(
+SAMPLE = EvaluatedExample(
   'a',
   FLAT,
   FLAT,
@@ -312,6 +312,8 @@ def test_what_is_no_json(tmp_path):
   assert samples.read(path) == [SAMPLE]
   for token in ('NaN', 'Infinity'):
     path.write_text(path.read_text().replace('0.25', token))
-    with pytest.raises(InputError, match=f':1 is not a sample: {token} is not a num'):
+    with pytest.raises(
+      InputError, match=f':1 is not a sample: {token} is not a valid JSON num'
+    ):
       samples.read(path)
     samples.write(path, [SAMPLE])

@@ -81,7 +81,7 @@ def test_a_work_directory_that_is_only_read(data_dir, disk):
 
 def test_a_data_set_on_a_full_disk(tmp_path, disk, monkeypatch):
   """What is made stays, and with room the rest is made."""
-  monkeypatch.setattr(parts, 'SAMPLES', 4)
+  monkeypatch.setattr(parts, 'SAMPLES_PER_PART', 4)
   # For the records of some parts.
   folder = disk('size=64k')
   sources = [tmp_path / f'source-{number}' for number in range(3)]

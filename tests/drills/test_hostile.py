@@ -153,9 +153,12 @@ def check_description(model: pathlib.Path) -> None:
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda text: text.replace('"step": 7', '"step": 7, "step": 8'), 'step. is there'),
-    (lambda text: text.replace('0.25', 'NaN'), 'NaN is not a number of JSON'),
-    (lambda text: text.replace('0.25', '1e999'), '1e999 is too large a number'),
+    (
+      lambda text: text.replace('"step": 7', '"step": 7, "step": 8'),
+      'step. occurs twice',
+    ),
+    (lambda text: text.replace('0.25', 'NaN'), 'NaN is not a valid JSON number'),
+    (lambda text: text.replace('0.25', '1e999'), '1e999 is too large'),
     (lambda text: text.replace('"step": 7', '"step": 7.0'), 'step = 7.0 must be'),
     (lambda text: text.replace('"format": 1', '"format": 9'), 'has format 9'),
     (lambda text: text.replace('"layers": 1', '"layers": 9'), 'does not fit the'),
@@ -199,7 +202,7 @@ def test_links_and_devices_in_archives(tmp_path):
   table.write_text('uid,prompt\na,a red circle\nsymbolic,x\nhard,x\n')
   wanted = ['a', *(name.split('.')[0] for name in hostile.LINKS)]
   folder = ImageFolder(tmp_path / 'x.tar', table, wanted)
-  assert dict(folder.read(folder.places)) == {'a': hostile.png()}
+  assert dict(folder.read(folder.locations)) == {'a': hostile.png()}
   inside = listed(tmp_path)
   readers.read_all(tmp_path / 'x.tar')
   assert listed(tmp_path) == inside
@@ -230,7 +233,7 @@ def test_links_and_devices_in_folders(tmp_path):
   assert 'not a regular file' in found['link.png']
   (tmp_path / 'table.csv').write_text('uid,prompt\nlink,x\nzero,x\npipe,x\n')
   joined = ImageFolder(folder, tmp_path / 'table.csv', ['link', 'zero', 'pipe'])
-  assert dict(joined.read(joined.places)) == {'link': hostile.png()}
+  assert dict(joined.read(joined.locations)) == {'link': hostile.png()}
 
 
 def test_large_members_are_passed_over(tmp_path):

@@ -1,4 +1,4 @@
-"""Verdicts on runs that are known to differ, and the files that hold them."""
+"""Comparisons of runs that are known to differ, and the files that they write."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from rahf.data import schema
 from rahf.errors import InputError
 from rahf.evaluation import compare_command, samples
 from rahf.evaluation.paper_tables import paper_tables
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.evaluation.significance import BETTER, WORSE, Run
 from rahf.evaluation.significance import compare as compare_runs
 
@@ -24,7 +24,7 @@ WORDS = 6
 MISTAKES = {'good': 0.1, 'bad': 0.6}
 
 
-def make_run(name: str) -> list[Sample]:
+def make_run(name: str) -> list[EvaluatedExample]:
   """The same samples for all; the noise of what is predicted is the run's own."""
   truth = np.random.default_rng(0)
   noise = np.random.default_rng(1)
@@ -39,7 +39,7 @@ def make_run(name: str) -> list[Sample]:
     values = {'mse': error, 'mse_empty': np.nan, 'cc': 1 - error, 'kld': 2 * error}
     values |= {'sim': 1 - error, 'nss': 3.0, 'auc_judd': 1 - error / 2}
     found.append(
-      Sample(
+      EvaluatedExample(
         uid=f'{number:03}',
         predicted=tuple((scores + share * noise.normal(size=4)).tolist()),
         annotated=tuple(scores.tolist()),
@@ -176,7 +176,7 @@ def test_a_run_on_other_samples_is_refused(folder):
 
 
 def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
-  """With a constant map there is no correlation, which leaves the easy images."""
+  """A constant map has no correlation, which leaves only the easy images."""
   honest, lazy = (make_run('bad') for _ in range(2))
   for number, sample in enumerate(honest):
     hard = number % 2
@@ -196,19 +196,19 @@ def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
   assert 'Maps without a metric' in compare_command.latex(found)
 
 
-def test_the_threshold_is_never_tuned_on_what_is_compared(folder, tmp_path):
+def test_the_threshold_is_not_tuned_on_the_compared_samples(folder, tmp_path):
   path = epath.Path(tmp_path / 'test-100.samples.jsonl')
   samples.write(path, make_run('good'))
   for content in (None, '{"keywords_co', '{}'):
     if content is not None:
       (tmp_path / 'test-100.json').write_text(content)
     with pytest.raises(
-      InputError, match=r'test-100\.json does not say which threshold'
+      InputError, match=r'test-100\.json has no threshold of constrained'
     ):
       compare_command.read_run(path, 'test')
 
 
-def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
+def test_runs_with_one_file_name_get_distinct_names(folder, tmp_path, capsys):
   files = [str(folder / name / 'eval/test-100.samples.jsonl') for name in MISTAKES]
   arguments = ['compare', *files, '--draws=100', f'--out={tmp_path}/files']
   assert compare_command.main(arguments) == 0
@@ -219,7 +219,7 @@ def test_files_of_one_name_are_told_apart(folder, tmp_path, capsys):
   ('option', 'message'),
   [
     ('--draws=99', '99 draws are too few'),
-    ('--out=none/x', 'there is not a folder none'),
+    ('--out=none/x', 'the folder none does not exist'),
   ],
 )
 def test_options_that_do_not_fit(folder, capsys, option, message):
@@ -232,7 +232,7 @@ def test_options_that_do_not_fit(folder, capsys, option, message):
   ('run', 'message'),
   [('none', "none has no evaluation of the split 'test'"), ('good', '--config.eval')],
 )
-def test_what_is_not_there(folder, capsys, run, message):
+def test_missing_evaluations(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'
   assert compare_command.main(['compare', str(folder / run), f'--split={split}']) == 2
   errors = capsys.readouterr().err

@@ -83,21 +83,21 @@ def test_one_is_left_out_at_a_time(tmp_path):
   assert found['plausibility/plcc'] == pytest.approx(-1)
 
 
-def test_words_that_the_prompt_has_not_are_named(tmp_path):
+def test_words_that_are_not_in_the_prompt_are_named(tmp_path):
   two = [Annotation((), (), ['dog']), Annotation((), (), [])]
   with pytest.raises(InputError, match=r'test\.annotations\.jsonl, x: .*dog'):
     annotator_metrics(make_split(tmp_path, {'x': two}))
 
 
-def test_without_raw_annotations_there_is_nothing(tmp_path):
+def test_no_result_without_raw_annotations(tmp_path):
   split = make_split(tmp_path, {'x': [Annotation()]})
   assert annotator_metrics(split) is None
   raw.path(split.directory, split.name).unlink()
   assert annotator_metrics(split) is None
 
 
-def test_who_was_not_asked_is_not_measured(tmp_path):
-  """The second annotator gave overall scores alone, the third no words."""
+def test_annotators_who_were_not_asked_are_not_measured(tmp_path):
+  """The second annotator gave only overall scores, the third no words."""
   blank = (None, None, None)
   annotations = {
     f'{score}': [

@@ -67,7 +67,7 @@ def test_every_metric_has_a_cell():
   names = [f'{score}/{name}' for score in schema.SCORES for name in ('plcc', 'srcc')]
   names += [f'{map}/{name}' for map in schema.MAPS for name in paper_tables.MAP_METRICS]
   names += [f'keywords/{name}' for name in paper_tables.KEYWORD_METRICS]
-  # Distinct values that no published row has, so that none hides behind another.
+  # Distinct values that no published row has, so that none is mistaken for another.
   values = {name: 0.00777 + 0.01 * i for i, name in enumerate(names)}
   text = paper_tables.evaluation_tables(values)
   (*rows,) = (line for line in text.splitlines() if '**this model**' in line)

@@ -1,4 +1,4 @@
-"""Metrics of any choice of samples, and the file that keeps them."""
+"""Metrics of any selection of samples, and the file of the samples."""
 
 import math
 
@@ -10,7 +10,7 @@ from rahf.data import schema
 from rahf.errors import InputError
 from rahf.evaluation import samples
 from rahf.evaluation.paper_tables import KEYWORD_METRICS
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.metrics import bootstrap
 from rahf.metrics.correlation import kendall, plcc
 from rahf.metrics.keywords import KeywordMetrics
@@ -21,7 +21,7 @@ NAN = math.nan
 WORDS = 5
 
 
-def make_sample(number: int) -> Sample:
+def make_sample(number: int) -> EvaluatedExample:
   """Every third without misalignment map and words, every fourth without a score."""
   annotated = RNG.random(4)
   if number % 4 == 0:
@@ -33,7 +33,7 @@ def make_sample(number: int) -> Sample:
     predicted = np.ones((4, 4)) if number == 3 else RNG.random((4, 4))
     maps[name] = MapMetrics.of(predicted, truth).values()
   labels = () if number % 3 == 0 else tuple(RNG.integers(0, 2, WORDS).tolist())
-  return Sample(
+  return EvaluatedExample(
     uid=f'sample-{number}',
     predicted=tuple(RNG.random(4).tolist()),
     annotated=tuple(annotated.tolist()),
@@ -93,7 +93,7 @@ def test_keywords_are_pooled():
   assert best['keywords_constrained/f1'] >= found['keywords_constrained/f1']
 
 
-def test_a_choice_of_samples_has_the_metrics_of_these_alone():
+def test_a_selection_of_samples_has_its_own_metrics():
   chosen = np.array([1, 2, 5, 5, 7, 10])
   functions, _ = samples.statistics(SAMPLES, 0.5)
   expected = samples.metrics([SAMPLES[i] for i in chosen], 0.5)
@@ -110,13 +110,13 @@ def test_every_metric_has_an_interval():
 
 
 def test_without_annotations_nothing_is_defined():
-  bare = Sample('a', (0.5,) * 4, (NAN,) * 4, {}, (), (1, 1))
+  bare = EvaluatedExample('a', (0.5,) * 4, (NAN,) * 4, {}, (), (1, 1))
   found = samples.metrics([bare, bare])
   assert np.isnan(list(found.values())).all()
   assert np.isnan(list(samples.metrics([]).values())).all()
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_samples_are_read_as_written(tmp_path):
   path = epath.Path(tmp_path / 'dev-4.samples.jsonl')
   samples.write(path, SAMPLES)
   found = samples.read(path)

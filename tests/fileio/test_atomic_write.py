@@ -1,4 +1,4 @@
-"""Files are replaced as a whole or stay as they were."""
+"""Files are replaced completely or stay unchanged."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ def write_often(path, letter, times):
 
 
 @pytest.mark.parametrize('content', ['two\nlines – ü\n', b'\x00\r\n'])
-def test_content_is_written_as_it_is(tmp_path, content):
+def test_content_is_written_unchanged(tmp_path, content):
   path = tmp_path / 'file'
   path.write_text('older and longer than what follows')
   atomic_write.write(path, content)
@@ -27,7 +27,7 @@ def test_content_is_written_as_it_is(tmp_path, content):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failing_writer_leaves_the_old_file(tmp_path):
   path = tmp_path / 'file'
   atomic_write.write(path, 'old')
 
@@ -42,7 +42,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+def test_an_impossible_write_leaves_the_old_file(tmp_path):
   (tmp_path / 'folder').mkdir()
   (tmp_path / 'folder/file').write_text('old')
   with pytest.raises(OSError, match='folder'):
@@ -52,7 +52,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     atomic_write.write(tmp_path / 'nowhere/file', 'new')
 
 
-def test_a_killed_writer_leaves_what_was_there(tmp_path):
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
   path = tmp_path / 'file'
   atomic_write.write(path, 'old')
   code = (
@@ -71,8 +71,8 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
   assert path.read_text() == 'new'
 
 
-def test_two_processes_write_the_same(tmp_path):
-  """Whoever reads meanwhile finds what one of them wrote, all of it."""
+def test_two_processes_write_the_same_file(tmp_path):
+  """Readers always find the complete content of one of them."""
   path = tmp_path / 'file'
   spawn = multiprocessing.get_context('spawn')
   writers = [
@@ -102,8 +102,8 @@ def test_permissions_are_those_of_a_plain_file(tmp_path, mask):
 
 
 def test_in_a_bucket(tmp_path, monkeypatch):
-  """The operating system does not know what is there, and cannot flush it."""
-  # Whose client of buckets would come first.
+  """The operating system cannot flush files in buckets."""
+  # Its bucket client would take precedence.
   monkeypatch.setattr('etils.epath.gpath._is_tf_installed', lambda: False)
 
   def inside(path):

@@ -1,4 +1,4 @@
-"""Digests of files, and what is said of files that are not those that were written."""
+"""Digests of files, and errors for changed files."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from rahf.errors import InputError
 from rahf.fileio import digests
 from rahf.fileio.digests import Digest
 
-# FIPS 180-2, appendix B.1, and the well-known one of nothing.
+# FIPS 180-2, appendix B.1, and the well-known digest of an empty file.
 ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
 NOTHING = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 
@@ -26,7 +26,7 @@ def test_every_file_below_a_folder(folder):
   assert digests.describe(folder) == {'a': Digest(3, ABC), 'b/c/d': Digest(0, NOTHING)}
 
 
-def test_a_large_file_is_read_whole(tmp_path):
+def test_a_large_file_is_read_completely(tmp_path):
   content = bytes(range(256)) * 2**14
   (tmp_path / 'x').write_bytes(content)
   expected = Digest(len(content), hashlib.sha256(content).hexdigest())
@@ -48,7 +48,7 @@ def test_a_large_file_is_read_whole(tmp_path):
     ),
   ],
 )
-def test_a_file_that_is_another(folder, content, message):
+def test_a_changed_file(folder, content, message):
   expected = digests.describe(folder)
   digests.check(folder / 'a', 'a', expected)
   (folder / 'a').write_bytes(content)
@@ -56,8 +56,8 @@ def test_a_file_that_is_another(folder, content, message):
     digests.check(folder / 'a', 'a', expected)
 
 
-def test_a_file_that_was_not_there(folder):
+def test_an_unexpected_file(folder):
   expected = digests.describe(folder)
-  with pytest.raises(InputError, match='a was not there when the model was exported'):
+  with pytest.raises(InputError, match='a is not part of the exported model'):
     digests.check(folder / 'a', 'x', expected)
-  digests.check(folder / 'a', 'x', {})  # Nothing is known.
+  digests.check(folder / 'a', 'x', {})  # Nothing is checked.

@@ -1,4 +1,4 @@
-"""Pointers of Git LFS are told from what they stand for."""
+"""Git LFS pointers are recognised."""
 
 import pytest
 

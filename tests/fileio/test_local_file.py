@@ -1,4 +1,4 @@
-"""Copies of files in a bucket."""
+"""Local copies of files in a bucket."""
 
 import gc
 import pathlib
@@ -7,7 +7,7 @@ from rahf.fileio.local_file import local_file
 
 
 class BucketFile:
-  """A path of which the bucket is a folder of this machine."""
+  """A path whose bucket is a local folder."""
 
   name = 'vit.npz'
 

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Only one process at a time may lock a folder."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from rahf.errors import InputError
 from rahf.fileio import locks
 
 
-def test_a_folder_is_held_until_the_end(tmp_path):
+def test_a_folder_is_locked_until_the_end(tmp_path):
   folder = tmp_path / 'new/run'
   with locks.locked(folder):
     with (

@@ -1,4 +1,4 @@
-"""CSV, TSV and JSON lines as other programs write them; no row is lost unsaid."""
+"""CSV, TSV and JSON lines of other programs; no row is lost silently."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ def rows(tmp_path, name: str, text: str | bytes) -> list[tuple[int, list[str]]]:
   return [(line, [*values.values()]) for line, values in Delimited(path).rows()]
 
 
-def test_rows_and_the_lines_in_which_they_begin(tmp_path):
+def test_rows_and_their_line_numbers(tmp_path):
   text = 'a,b\r\n1,"x, ""y""\n\rz"\r\n\r\n2,5" wide\r\n3,'
-  # What stands in quotes has a line end and a carriage return, two lines more.
+  # The quoted value has a line end and a carriage return, which are two more lines.
   assert rows(tmp_path, 't.csv', text) == [
     (2, ['1', 'x, "y"\n\rz']),
     (6, ['2', '5" wide']),
@@ -36,9 +36,12 @@ def test_rows_and_the_lines_in_which_they_begin(tmp_path):
   [
     ('a,b\n1,x\n2,red, blue\n', 'line 3: 3 values, but 2 columns .* needs quotes'),
     ('a,b\n\n1,"x\ny"\n2, "red, blue"\n', 'line 5: 3 values, but 2 columns'),
-    ('a,b\n1,x\n2\n', 'line 3: 1 value, but 2 columns .* a comma for each value'),
+    ('a,b\n1,x\n2\n', 'line 3: 1 value, but 2 columns .* a comma for each empty value'),
     ('a\nx, y\n', 'line 2: 2 values, but 1 column in'),
-    ('a,b\n1,"x\n2,y\n3,z\n', """line 2: the quote that opens in '"x' has no end"""),
+    (
+      'a,b\n1,"x\n2,y\n3,z\n',
+      """line 2: the quote that opens in '"x' is never closed""",
+    ),
     ('a,b\n1,"x\n2,"y"\n3,z\n', """line 2: the quote that opens in '"x'"""),
     ('a,b\n1,"x" y\n', """line 2: the quote that opens in '"x" y'"""),
     ('a,b,c\n1,"x\n\ny","z\n2,y,x\n', """line 4: the quote that opens in '"z'"""),
@@ -52,7 +55,7 @@ def test_csv_is_read_strictly(tmp_path, text, message):
     rows(tmp_path, 't.csv', text)
 
 
-def test_in_tsv_a_quote_is_a_character(tmp_path):
+def test_quotes_in_tsv_are_ordinary_characters(tmp_path):
   text = 'a\tb\n1\t5" wide\n2\t"a blue\n3\t"a star"\n4\tx, "y\n5\t""\n'
   assert rows(tmp_path, 't.tsv', text) == [
     (2, ['1', '5" wide']),
@@ -61,17 +64,21 @@ def test_in_tsv_a_quote_is_a_character(tmp_path):
     (5, ['4', 'x, "y']),
     (6, ['5', '""']),
   ]
-  with pytest.raises(InputError, match=r'line 2: 1 value, .* neither tabs nor line '):
+  with pytest.raises(
+    InputError, match=r'line 2: 1 value, .* cannot contain tabs or line '
+  ):
     rows(tmp_path, 't.tsv', 'a\tb\n"1\n2"\tx\n')
-  with pytest.raises(InputError, match=r'line 2: 3 values, .* neither tabs nor line'):
+  with pytest.raises(
+    InputError, match=r'line 2: 3 values, .* cannot contain tabs or line'
+  ):
     rows(tmp_path, 't.tsv', 'a\tb\n1\t"x\ty"\n')
 
 
 @pytest.mark.parametrize('quoting', [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-def test_tsv_that_is_quoted_as_csv(tmp_path, quoting):
-  """As Python's csv and pandas write it."""
+def test_tsv_quoted_like_csv(tmp_path, quoting):
+  """As written by Python's csv and by pandas."""
   values = ['a sign "hello"', '"hello"', '"', 'plain', '5" x 6"']
-  # Of line ends and tabs only files are known that are quoted throughout.
+  # Line ends and tabs are only supported if every value is quoted.
   values += ['two\nlines', 'a\ttab'] * (quoting == csv.QUOTE_ALL)
   text = io.StringIO()
   writer = csv.writer(text, delimiter='\t', quoting=quoting)
@@ -84,14 +91,14 @@ def test_tsv_that_is_quoted_as_csv(tmp_path, quoting):
   ('encoding', 'message'),
   [
     ('utf-16', r'line 1: it is UTF-16; save it as UTF-8'),
-    ('utf-16-le', 'line 1: it has NUL characters, as UTF-16 text has'),
+    ('utf-16-le', 'line 1: it has NUL characters, as in UTF-16'),
     ('utf-16-be', 'line 1: it has NUL characters'),
     ('latin-1', "line 2: byte 0xe4 after '1,a gr' is not UTF-8"),
   ],
 )
 def test_other_encodings_are_named(tmp_path, encoding, message):
   text = 'a,b\n1,a gr\xe4y cat\n'.encode(encoding)
-  with pytest.raises(InputError, match=rf't\.csv: cannot be read \({message}'):
+  with pytest.raises(InputError, match=rf't\.csv cannot be read \({message}'):
     rows(tmp_path, 't.csv', text)
 
 
@@ -113,14 +120,14 @@ def test_lines_of_json_end_at_newlines_only(tmp_path):
   assert found == [(1, {'a': value}), (3, {'a': 2})]
 
 
-def test_nan_is_read_and_other_faults_are_named():
+def test_nan_is_read_and_other_errors_are_named():
   found = parse_object('{"a": NaN, "b": -Infinity, "c": 1e999, "d": "x"}')
   assert math.isnan(found['a'])
   assert (found['b'], found['c'], found['d']) == (-math.inf, math.inf, 'x')
   for line, message in (
     ('{"a": 1,}', r'not JSON \(.* at character'),
     ('[1]', 'not a JSON object'),
-    ('{"a": 1, "a": 2}', "'a' is there twice"),
+    ('{"a": 1, "a": 2}', "'a' occurs twice"),
     ('{"a": "\udcff"}', 'byte 0xff after .* is not UTF-8'),
     ('{\0"\0a\0', 'NUL characters'),
   ):
@@ -128,9 +135,9 @@ def test_nan_is_read_and_other_faults_are_named():
       parse_object(line)
 
 
-def test_a_column_that_is_looked_for_is_there_once():
+def test_duplicate_columns_are_refused():
   names = ['x', 'path', 'x', 'image']
   assert first_column('t', ('image', 'path'), names) == 'image'
   assert first_column('t', ('uid', 'id'), names) is None
-  with pytest.raises(InputError, match='t: the column x is there twice'):
+  with pytest.raises(InputError, match='t: the column x occurs twice'):
     first_column('t', ('x',), names)

@@ -268,5 +268,5 @@ def test_linked_folders_are_told(job, tmp_path, capsys):
     assert status == 1
     assert [(row['uid'], row['error']) for row in rows] == [('000.png', None)]
     errors = capsys.readouterr().err
-    assert 'Warning: folders that are links were not looked into: 1, the' in errors
+    assert 'Warning: skipped 1 linked folders, the first ' in errors
     assert str(folder / 'away') in errors

@@ -147,7 +147,7 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
     run(job(folder))
   (tmp_path / 'notes').mkdir()
   (tmp_path / 'notes/a.txt').write_text('mine')
-  with pytest.raises(InputError, match=r'notes holds other files and no manifest'):
+  with pytest.raises(InputError, match=r'notes has other files and no manifest'):
     run(job(folder, output=tmp_path / 'notes'))
   assert (tmp_path / 'out/results.jsonl').read_bytes() == before
 
@@ -211,7 +211,7 @@ def test_results_that_are_gone(job, tmp_path):
 def test_buckets_are_refused(name, job, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   given = {'input': write_folder(tmp_path / 'images', 1)} | {name: 'gs://bucket/x'}
-  with pytest.raises(InputError, match=f'--{name}=gs://bucket/x is not a path of this'):
+  with pytest.raises(InputError, match=f'--{name}=gs://bucket/x is not a local path'):
     run(job(given.pop('input'), **given))
   assert {path.name for path in tmp_path.iterdir()} == {'images'}
 

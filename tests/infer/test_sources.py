@@ -25,17 +25,17 @@ def test_inputs_that_are_none(job, tmp_path):
 
   refused(tmp_path / 'nowhere', 'no such file or folder; give a folder of images')
   (tmp_path / 'empty').mkdir()
-  refused(tmp_path / 'empty', 'holds nothing that is known')
+  refused(tmp_path / 'empty', 'contains no known files')
   folder = write_folder(tmp_path / 'images', prompts=False)
-  refused(folder, r'no image has a text file beside it .* --prompts')
+  refused(folder, r'no image has a text file next to it .* --prompts')
   table = write_table(tmp_path / 'p.csv', [{'uid': 'zzz', 'prompt': 'a'}])
   refused(folder, r'no image has a prompt in .*p\.csv', prompts=str(table))
   twice = [{'uid': '000', 'prompt': 'a'}, {'uid': '000', 'prompt': 'b'}]
   table = write_table(tmp_path / 'q.csv', twice)
   refused(folder, "two prompts for '000'", prompts=str(table))
   rows = write_table(tmp_path / 'r.csv', [{'image': 'a.png', 'prompt': 'a'}])
-  refused(rows, 'is for a folder of images', prompts=str(table))
-  refused(table, r'q\.csv needs a column .* it has uid, prompt')
+  refused(rows, 'only valid for a folder of images', prompts=str(table))
+  refused(table, r'q\.csv needs a prompt column.* it has uid, prompt')
   only_header = tmp_path / 's.csv'
   only_header.write_text('image,prompt\n')
   refused(only_header, 'is empty')
@@ -44,10 +44,10 @@ def test_inputs_that_are_none(job, tmp_path):
     damaged.write_bytes(b'not what the name says')
     refused(damaged, rf'damaged{suffix}')
   write_tar(folder / 't.tar', samples([1]))
-  refused(folder, r'holds images, \.tar; give a folder or pattern of one kind')
+  refused(folder, r'contains images, \.tar; give a folder or pattern of one kind')
   refused(tmp_path / 'x.zip', 'no such file')
   (tmp_path / 'x.zip').write_bytes(b'PK')
-  refused(tmp_path / 'x.zip', 'is of no known kind')
+  refused(tmp_path / 'x.zip', 'is not a known kind')
   refused(rows, '--maps=gif is not one of none, png, npz', maps='gif')
 
 
@@ -69,21 +69,21 @@ def test_a_file_that_changes_while_it_is_read(now, tmp_path):
     for position, load in source.read(lambda _: True):
       found.append((position, load().prompt))
 
-  with pytest.raises(InputError, match='changed while it was read; leave it alone'):
+  with pytest.raises(InputError, match='changed while being read; do not modify it'):
     read()
   assert found == [(number, str(number)) for number in range(3) if number in now]
 
 
 def test_an_input_of_as_many_rows_that_changed(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
-  run_work = infer._Work.run
+  run_work = infer._Worker.run
 
   def run_and_rename(self):
     run_work(self)
     (folder / '000.png').rename(folder / '999.png')
 
-  monkeypatch.setattr(infer._Work, 'run', run_and_rename)
-  with pytest.raises(InputError, match='images changed while it was read'):
+  monkeypatch.setattr(infer._Worker, 'run', run_and_rename)
+  with pytest.raises(InputError, match='images changed while being read'):
     run(job(folder))
   assert not (tmp_path / 'out/results.jsonl').exists()
 
@@ -102,7 +102,7 @@ def test_a_folder_that_changes_before_it_is_read(change, job, tmp_path, monkeypa
 
   monkeypatch.setattr(Source, 'read', change_and_read)
   monkeypatch.setattr(infer, 'wait_until', no_wait)
-  with pytest.raises(InputError, match='images changed while it was read'):
+  with pytest.raises(InputError, match='images changed while being read'):
     run(job(folder))
   assert not (tmp_path / 'out/results.jsonl').exists()
 
@@ -111,7 +111,7 @@ def test_parts_left_undone_are_not_waited_for(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
   monkeypatch.setattr(Source, 'read', lambda *_: iter(()))
   monkeypatch.setattr(infer, 'wait_until', no_wait)
-  with pytest.raises(AssertionError, match='a part was left undone'):
+  with pytest.raises(AssertionError, match='a part is missing'):
     run(job(folder))
 
 

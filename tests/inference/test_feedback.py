@@ -1,4 +1,4 @@
-"""What a model says of an image: maps at its size, overlays, words, JSON."""
+"""Feedback: maps at the size of the image, overlays, words, JSON."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ def model(tmp_path_factory):
   return rahf.load(tiny_directory.write(folder, threshold=0.25), batch_size=1)
 
 
-def test_a_heatmap_is_the_model_s_at_the_size_of_the_image(model):
+def test_heatmaps_have_the_size_of_the_image(model):
   (found,) = model.score(make_pixels(height=96, width=64), PROMPT)
   for name in schema.MAPS:
     heatmap, small = found.heatmaps[name], found.small_maps[name]

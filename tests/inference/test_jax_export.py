@@ -1,4 +1,4 @@
-"""The program beside a model: any batch, any platform, checked as it is written."""
+"""The exported program: any batch size, any platform, compared with the model."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from etils import epath
 import tiny_model
 from rahf.inference import jax_export
 from rahf.inference.model_directory import Description
-from rahf.inference.step import Inference, from_pixels, make_infer
-from rahf.models.rahf import RAHF
+from rahf.inference.step import from_pixels, make_infer
+from rahf.models.rahf import RAHF, Outputs
 
 
 @pytest.mark.parametrize('variant', tiny_model.VARIANTS)
@@ -29,20 +29,20 @@ def test_program_for_any_batch(tmp_path, variant):
   batch = jax_export.random_inputs(description)
   one = [values[:1] for values in batch]
   found = program.call(params, *one)
-  expected = jax.jit(infer)(params, *one)._asdict()
-  assert found.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_allclose(found[name], value, atol=1e-5)
+  expected = jax.jit(infer)(params, *one)
+  assert found.keys() == {'maps', 'scores', 'p_misaligned'}
+  for name, value in found.items():
+    np.testing.assert_allclose(value, getattr(expected, name), atol=1e-5)
 
 
-def test_a_program_that_differs_is_no_success(tmp_path):
+def test_a_program_that_differs_is_an_error(tmp_path):
   description = Description(tiny_model.tiny(), 1, 12, 16)
   calls = []
 
   def infer(params, pixels, text, word_end):
     calls.append(pixels)  # Traced once to be exported, once to be compared with.
     filled = jnp.full(pixels.shape[:1], float(len(calls)))
-    return Inference(filled, filled, filled)
+    return Outputs(filled, filled, p_misaligned=filled)
 
   with pytest.raises(RuntimeError, match='differs from the model by 1'):
     jax_export.write(epath.Path(tmp_path / 'p'), description, {}, infer)

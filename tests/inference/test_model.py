@@ -29,7 +29,7 @@ from rahf.errors import InputError
 from rahf.inference.model import Feedback, _buckets
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
-from rahf.training.eval_step import make_predict
+from rahf.training.eval_step import make_eval_step
 from tiny_directory import LENGTH, TARGET
 
 PROMPT = 'a red circle, a blue square'
@@ -91,8 +91,8 @@ def test_one_image_and_the_same_among_64(model):
   prompts = [f'{"a red circle, " * (i % 3)}a blue square' for i in range(64)]
   many = model.score(pixels, prompts)
   for i in (0, 1, 37):
-    (alone,) = model.score(pixels[i], prompts[i])
-    assert_same(alone, many[i], 1e-5)
+    (single,) = model.score(pixels[i], prompts[i])
+    assert_same(single, many[i], 1e-5)
   sizes = [one.heatmaps['misalignment'].shape for one in many]
   assert sizes == [one.shape[:2] for one in pixels]
   assert [one.prompt for one in many] == prompts
@@ -150,8 +150,8 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
     open_split(tmp_path / 'data', 'dev'), tokenizer, options, batch_size=4
   )
   words = ConfigDict(dict(decoder=decoder, beams=1))
-  predict = make_predict(RAHF(config), words, tokenizer.mark_ids, TARGET)
-  expected = jax.tree.map(np.asarray, jax.jit(predict)(model.params, batch))
+  eval_step = make_eval_step(RAHF(config), words, tokenizer.mark_ids, TARGET)
+  expected = jax.device_get(jax.jit(eval_step)(model.params, batch).outputs)
 
   found = model.score([record.image for record in records], prompts)
   for row, one in enumerate(found):
@@ -169,7 +169,7 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
 
 
 @pytest.mark.parametrize('name', ['sequential', 'parallel'])
-def test_words_beside_any_white_space(tmp_path, name):
+def test_words_at_any_white_space(tmp_path, name):
   """They are named, and judged, as beside spaces."""
   model = rahf.load(tiny_directory.write(tmp_path, decoder=name))
   plain = 'a red circle blue square'
@@ -189,12 +189,12 @@ def test_words_beside_any_white_space(tmp_path, name):
   assert found.keywords == found.misaligned == []
 
 
-def test_a_prompt_that_is_cut(model, tokenizer):
+def test_a_truncated_prompt(model, tokenizer):
   prompt = 'red ' * 30 + 'square'
   (found,) = model.score(make_pixels(), prompt)
   assert found.truncated
   assert len(found.keywords) == 31
-  # A word is judged in front of the token behind it.
+  # A word is judged at the token right after it.
   ends = np.array(tokenizer.encode(prompt).word_ends)
   p = np.array([p for _, p in found.keywords])
   assert np.isnan(p[ends >= LENGTH]).all()
@@ -237,7 +237,7 @@ def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
     (Image.new('RGB', (0, 4)), r'images\[1\]: 0x4: it has no pixels'),
   ],
 )
-def test_images_that_are_none(model, image, message):
+def test_invalid_images_are_errors(model, image, message):
   with pytest.raises(InputError, match=message):
     model.score([make_pixels(), image], PROMPT)
 
@@ -263,12 +263,12 @@ def test_images_that_are_none(model, image, message):
     ((text for text in 'a'), '1 prompts for 2 images'),
   ],
 )
-def test_prompts_that_are_none(model, prompts, message):
+def test_invalid_prompts_are_errors(model, prompts, message):
   with pytest.raises(InputError, match=message):
     model.score([make_pixels()] * 2, prompts)
 
 
-def test_prompts_in_any_order_that_is_one(model):
+def test_any_ordered_collection_of_prompts(model):
   pixels = [make_pixels()] * 2
   expected = model.score(pixels, ['a cat', 'a red circle'])
   for prompts in (
@@ -282,7 +282,7 @@ def test_prompts_in_any_order_that_is_one(model):
     assert [one.scores for one in found] == [one.scores for one in expected]
 
 
-def test_a_directory_that_is_none():
+def test_paths_that_are_not_model_directories():
   with pytest.raises(
     InputError, match='None is not the path of a model directory; give'
   ):
@@ -326,7 +326,7 @@ def test_import_is_quick_and_needs_little():
     rahf.laod  # noqa: B018
 
 
-def test_scoring_needs_nothing_of_the_extra_train(directory):
+def test_scoring_needs_no_package_of_the_extra_train(directory):
   blocked = ('tensorflow', 'tensorflow_datasets', 'pyarrow', 'matplotlib')
   code = (
     f'import sys\nfor name in {blocked}:\n  sys.modules[name] = None\n'
@@ -339,7 +339,7 @@ def test_scoring_needs_nothing_of_the_extra_train(directory):
   assert found.stdout.strip() == '(8, 9) (9, 8)', found.stderr
 
 
-def test_the_readme_s_lines_run(directory, tmp_path, monkeypatch, capsys):
+def test_the_readme_example_runs(directory, tmp_path, monkeypatch, capsys):
   readme = (pathlib.Path(__file__).parents[2] / 'README.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', readme, re.S)
   (code,) = (block for block in blocks if 'import rahf' in block)

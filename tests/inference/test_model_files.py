@@ -1,4 +1,4 @@
-"""A model directory whose files have changed is refused by whatever reads them."""
+"""Every reader of a model directory refuses files that have changed."""
 
 import json
 import pathlib
@@ -145,7 +145,7 @@ def test_what_is_not_read_is_not_checked(copy):
     (
       ('sha256',),
       {'files': {'x': {'bytes': 1, 'sha256': ''}}},
-      'tokenizer.model was not there when the model was exported',
+      'tokenizer.model is not part of the exported model',
     ),
   ],
 )
@@ -158,7 +158,7 @@ def test_model_json(copy, remove, changes, message):
     rahf.load(copy)
 
 
-def test_another_spelling_of_the_same_json_is_no_change(copy):
+def test_json_may_be_spelled_differently(copy):
   path = copy / 'model.json'
   settings = json.loads(path.read_text())
   path.write_bytes(json.dumps(dict(reversed(settings.items()))).encode())

@@ -255,11 +255,11 @@ def test_several_hosts_need_a_bucket(script, verb, name, desk):
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    ([], 'which verb?'),
-    (['fly'], 'unknown verb fly; there are: '),
-    (['status', 'logs'], 'one verb at a time, not status and logs'),
+    ([], 'give a verb, one of: '),
+    (['fly'], 'unknown verb fly; choose from: '),
+    (['status', 'logs'], 'give one verb, not both status and logs'),
     (['run', '--config.train.steps=3'], 'unknown option --config.train.steps=3'),
-    (['logs', '--', '--x'], 'logs takes no flags of the training'),
+    (['logs', '--', '--x'], 'logs takes no training flags'),
   ],
 )
 def test_mistakes(script, words, message, desk):

@@ -145,7 +145,7 @@ def test_watch_gives_up(cloud):
   (cloud.folder / 'cloud/full').touch()
   _, errors = cloud.run(script('tpu_pod'), 'watch', status=1, RESTARTS='2')
   assert did(cloud) == ['create'] * 2
-  assert errors.count('resume failed; to be tried again') == 2
+  assert errors.count('resume failed; trying again') == 2
   _, errors = cloud.run(script('tpu_pod'), 'watch', status=1, HOURS='0')
   assert 'error: not finished after 0 starts' in errors
 

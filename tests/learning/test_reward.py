@@ -1,4 +1,4 @@
-"""Rewards: inputs and outputs of trainers, gradients by finite differences."""
+"""Rewards: the inputs and outputs of trainers, and gradients."""
 
 import os
 import subprocess
@@ -16,10 +16,10 @@ from rahf.data import schema
 from rahf.data.images import codec
 from rahf.errors import InputError
 from rahf.learning import shared_gpu
-from rahf.learning.reward import MAP_PENALTIES, PENALTIES, Reward, scale
+from rahf.learning.reward import MAP_TERMS, PENALTIES, Reward, scale
 
 PROMPTS = ['a red circle', 'a blue square, red', 'a cat']
-TERMS = (*schema.SCORES, *MAP_PENALTIES)
+TERMS = (*schema.SCORES, *MAP_TERMS)
 
 
 @pytest.fixture(scope='module')
@@ -40,11 +40,11 @@ def pixels():
 
 @pytest.fixture(scope='module')
 def smooth():
-  """Floats at the model's size, without rounding or scaling."""
+  """Floats at the model's size, which need no scaling."""
   return np.random.default_rng(1).uniform(0.1, 0.9, (3, 32, 32, 3)).astype(np.float32)
 
 
-def test_every_layout_gives_the_same_scores(model, pixels, tmp_path):
+def test_every_layout_agrees_with_model_score(model, pixels, tmp_path):
   reward = Reward(model)
   floats = pixels.astype(np.float32) / 255
   files = [tmp_path / f'{i}.png' for i in range(3)]
@@ -69,7 +69,7 @@ def test_every_layout_gives_the_same_scores(model, pixels, tmp_path):
   assert len(set(expected)) == 3
 
 
-def test_info_has_the_parts_of_the_reward(model, pixels):
+def test_info(model, pixels):
   found = model.score(pixels, PROMPTS)
   values, info = Reward(model)(pixels, PROMPTS)
   np.testing.assert_allclose(values, info['scores']['overall'])
@@ -102,7 +102,7 @@ def test_the_weighted_sum(model, pixels):
   np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
-def test_words_cut_off_do_not_count(model, pixels):
+def test_truncated_words_do_not_count(model, pixels):
   _, info = Reward(model)(pixels[:1], 'red ' * 30 + 'square')
   assert info['truncated'].tolist() == [True]
   p = [p for _, p in info['keywords'][0]]
@@ -111,7 +111,7 @@ def test_words_cut_off_do_not_count(model, pixels):
   assert info['penalties']['misaligned_words'][0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_batches_of_any_size_compile_nothing_new(directory, pixels):
+def test_any_batch_size_without_recompiling(directory, pixels):
   model = rahf.load(directory, batch_size=4)
   reward = Reward(model)
   (single,), _ = reward(pixels[:1], PROMPTS[0])
@@ -127,15 +127,15 @@ def test_batches_of_any_size_compile_nothing_new(directory, pixels):
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
-    (['overall'], r"weights = \['overall'\] are not numbers by name; give them as in"),
-    ({}, 'weights is empty; give a number for some of plausibility, alignment'),
+    (['overall'], r"weights = \['overall'\] is not a dict of numbers; give, e.g.,"),
+    ({}, 'weights is empty; give one or more of plausibility, alignment'),
     ({'beauty': 1}, "'beauty' is not one of plausibility, .*misaligned_words"),
     ({'overall': float('nan')}, 'overall = nan is not a finite number'),
     ({'overall': '1'}, "overall = '1' is not a finite number"),
-    ({'implausibility_mean': 1}, 'would reward worse images; give it a negative'),
+    ({'implausibility_mean': 1}, 'would reward a penalty; give it a negative'),
   ],
 )
-def test_bad_weights_are_refused(directory, weights, message):
+def test_invalid_weights(directory, weights, message):
   with pytest.raises(InputError, match=message):
     rahf.reward(directory, weights=weights)
 
@@ -146,26 +146,29 @@ def test_bad_weights_are_refused(directory, weights, message):
     (np.full((1, 3, 8, 8), np.nan), r'images\[0\]: .* NaN or infinite'),
     (np.full((1, 3, 8, 8), -0.5), r'from -0\.5 to -0\.5 .* \(x \+ 1\) / 2'),
     (np.full((1, 8, 8, 3), 255.0), r'from 255 to 255 are not in \[0, 1\]; .* x / 255'),
-    (np.zeros((1, 3, 8, 3)), r'shape \[1, 3, 8, 3\]: which axis has the 3 colours'),
-    (np.zeros((1, 4, 8, 8)), 'is unclear; give'),
+    (
+      np.zeros((1, 3, 8, 3)),
+      r'shape \[1, 3, 8, 3\]: cannot tell which axis has the 3 col',
+    ),
+    (np.zeros((1, 4, 8, 8)), 'cannot tell which axis has the 3 colours; give'),
     (np.zeros((2, 3, 8, 8)), '1 prompts for 2 images'),
   ],
 )
-def test_bad_images_are_refused(model, given, message):
+def test_invalid_images(model, given, message):
   with pytest.raises(InputError, match=message):
     Reward(model)(given, PROMPTS[:1])
 
 
 @pytest.mark.parametrize('size', [(24, 40), (64, 64), (100, 37), (32, 32)])
-def test_pixels_are_scaled_like_files(size):
-  """PIL rounds to levels of 1/255 after each axis, so values may differ by one."""
+def test_scaling_agrees_with_that_of_files(size):
+  """Up to one level of 1/255, since PIL rounds after each axis."""
   pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
   expected = codec.resize(pixels[0], 32) / 255
   found = scale(pixels.astype(np.float32) / 255, 32)[0]
   np.testing.assert_allclose(found, expected, atol=1 / 255 + 1e-6)
 
 
-def test_the_differentiable_reward_equals_the_call(model, pixels, smooth):
+def test_the_differentiable_reward_agrees_with_the_call(model, pixels, smooth):
   weights = {'overall': 1, 'alignment': 0.5, 'misalignment_peak': -2}
   reward = Reward(model, weights)
   text = reward.encode(PROMPTS)
@@ -174,14 +177,14 @@ def test_the_differentiable_reward_equals_the_call(model, pixels, smooth):
   expected, _ = reward(levels, PROMPTS)
   found = step(reward.params, levels.astype(np.float32) / 255, text)
   np.testing.assert_allclose(found, expected, atol=1e-5)
-  # Scaled without rounding.
+  # Here the differentiable reward does not round.
   expected, _ = reward(pixels, PROMPTS)
   found = step(reward.params, pixels.astype(np.float32) / 255, text)
   np.testing.assert_allclose(found, expected, atol=0.01)
 
 
-def test_one_prompt_serves_all_images(model, smooth):
-  """A string is not taken for a list of letters."""
+def test_one_prompt_for_all_images(model, smooth):
+  """A string must not be treated as a list of letters."""
   reward = Reward(model)
   text = reward.encode('a cat')
   assert text.shape[0] == 1
@@ -198,8 +201,8 @@ def test_one_prompt_serves_all_images(model, smooth):
     reward.encode(None)
 
 
-def test_gradients_match_finite_differences(model, smooth):
-  """Every term along its gradient, including the scaling."""
+def test_gradients_agree_with_finite_differences(model, smooth):
+  """For every term, along its gradient, scaling included."""
   reward = Reward(model)
   text = reward.encode(PROMPTS)
   pixels = np.asarray(jax.image.resize(smooth, (3, 48, 40, 3), 'bilinear'))
@@ -214,7 +217,7 @@ def test_gradients_match_finite_differences(model, smooth):
   for term, gradient in enumerate(gradients):
     length = np.linalg.norm(gradient)
     assert length > 0
-    # Too short for ReLUs to switch; long enough for the precision of float32.
+    # Short enough not to switch ReLUs, long enough for float32 precision.
     step = 5e-5 / length * gradient / length
     change = terms(pixels + step)[term] - terms(pixels - step)[term]
     assert change == pytest.approx(1e-4, rel=0.02), TERMS[term]
@@ -232,7 +235,7 @@ def test_gradients_under_jit_grad_and_vmap(model, smooth):
     jax.grad(lambda x: reward.differentiable(reward.params, x, text).sum())
   )(smooth)
   np.testing.assert_allclose(each, together, atol=1e-6)
-  # A step along the gradient raises the reward.
+  # A step along the gradient increases the reward.
   (before, _), (after, _) = (
     reward(np.clip(x, 0, 1), PROMPTS) for x in (smooth, smooth + 100 * together)
   )
@@ -248,7 +251,7 @@ def test_words_have_no_gradient(model, smooth):
 
 
 def run(code: str, **environment: str) -> str:
-  """Runs Python in a new process, without this one's JAX settings."""
+  """Runs Python in a fresh process without this process's JAX settings."""
   names = ('XLA_PYTHON_CLIENT_PREALLOCATE', 'XLA_CLIENT_MEM_FRACTION', 'JAX_PLATFORMS')
   kept = {name: value for name, value in os.environ.items() if name not in names}
   found = subprocess.run(
@@ -285,18 +288,18 @@ def test_memory_is_limited_before_jax_starts(directory):
   assert 'XLA_CLIENT_MEM_FRACTION' not in found
 
 
-@pytest.mark.parametrize('disabled', [False, True])
-def test_too_late_to_limit_memory(directory, disabled):
-  """JAX really has started; only its GPU is simulated."""
+@pytest.mark.parametrize('preset', [False, True])
+def test_too_late_for_memory(directory, preset):
+  """JAX is faked to have a GPU; it has really started."""
   code = (
     'import rahf, jax\n'
     'jax.devices()\n'
     'jax.default_backend = lambda: "gpu"\n'
     f'reward = rahf.reward({str(directory)!r}, device="cpu")\n' + SHOW
   )
-  environment = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} if disabled else {}
+  environment = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} if preset else {}
   found = run(code, JAX_PLATFORMS='cpu', **environment)
-  assert ('UserWarning: JAX has already started' in found) != disabled
+  assert ('UserWarning: JAX has already started' in found) != preset
   assert "'XLA_CLIENT_MEM_FRACTION'" not in found
 
 
@@ -310,7 +313,7 @@ def test_devices(directory):
 
 
 def test_the_share_of_a_gpu_is_printed_once(monkeypatch, capsys):
-  """With a simulated GPU; absl and logging are silent, as in a trainer."""
+  """With a fake GPU; absl and logging are silent, as in a trainer."""
   gpu = types.SimpleNamespace(platform='gpu')
   monkeypatch.setattr(shared_gpu, '_find', lambda *_: gpu)
   monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.125')
@@ -329,6 +332,6 @@ def test_the_share_of_a_gpu_is_printed_once(monkeypatch, capsys):
     ('cpu', 0, r'memory_fraction = 0 is not in \(0, 1\]'),
   ],
 )
-def test_bad_devices_are_refused(device, fraction, message):
+def test_invalid_devices(device, fraction, message):
   with pytest.raises(InputError, match=message):
     shared_gpu.open_shared(device, fraction)

@@ -1,4 +1,4 @@
-"""Rewards for PyTorch tensors, with gradients, and in a diffusers pipeline.
+"""Rewards of PyTorch tensors, with gradients, and inside a diffusers pipeline.
 
 Needs the extra `parity`.
 """
@@ -42,7 +42,7 @@ def pixels():
 
 @pytest.mark.parametrize(
   ('dtype', 'tolerance'),
-  # bfloat16 has 8 significant bits, float16 has 11.
+  # bfloat16 has 8 bits of a value, float16 11.
   [('uint8', 0), ('float64', 0), ('float32', 0), ('float16', 0), ('bfloat16', 0.01)],
 )
 def test_tensors_of_any_dtype(reward, pixels, dtype, tolerance):
@@ -64,19 +64,19 @@ def test_a_tensor_with_nan(reward):
 
 @pytest.mark.parametrize('last', [False, True])
 def test_gradients_of_pytorch(reward, pixels, last):
-  """Three images in buckets of two, with different upstream gradients."""
+  """Three images in batches of two, with different upstream gradients."""
   tensor = torch.from_numpy(pixels / 255).float()
   tensor = (tensor if last else tensor.permute(0, 3, 1, 2)).requires_grad_()
   values, info = reward.with_gradient(tensor, tuple(PROMPTS), [{}] * 3)
   expected, _ = reward(pixels, PROMPTS)
   assert info == {}
-  # Scaled without rounding.
+  # With a gradient, scaling does not round.
   np.testing.assert_allclose(values.detach(), expected, atol=0.01)
   (values * torch.tensor([1.0, -2.0, 3.0])).sum().backward()
   text, value = reward.encode(PROMPTS), jax.jit(reward.differentiable)
   gradient = tensor.grad if last else tensor.grad.permute(0, 2, 3, 1)
   for row, upstream in enumerate([1.0, -2.0, 3.0]):
-    # A step along the gradient, with the function that JAX differentiates.
+    # A step along the gradient, evaluated by the JAX function.
     length = gradient[row].norm()
     step = (1e-4 / length * gradient[row] / length).numpy()
     image = pixels[row] / np.float32(255)
@@ -95,12 +95,12 @@ def expected(reward, pixels):
 
 @pytest.fixture(scope='module')
 def tensor(pixels):
-  """Images as pipelines return with output_type='pt': float32[3, 3, 24, 40]."""
+  """As from pipelines with output_type='pt': float32[3, 3, 24, 40] in [0, 1]."""
   return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
-def test_called_as_by_ddpo_pytorch_and_trl_0_23(reward, tensor, expected):
-  """Tuples of prompts and metadata, in a thread; then values by `torch.as_tensor`."""
+def test_called_like_ddpo_pytorch_and_trl_0_23(reward, tensor, expected):
+  """Tuples of prompts and metadata, in a thread; values go to `torch.as_tensor`."""
   prompts, metadata = zip(*((prompt, {}) for prompt in PROMPTS), strict=True)
   with concurrent.futures.ThreadPoolExecutor(2) as executor:
     batches = [(tensor, prompts, metadata)] * 3
@@ -112,10 +112,9 @@ def test_called_as_by_ddpo_pytorch_and_trl_0_23(reward, tensor, expected):
   assert all(set(info['scores']) == set(schema.SCORES) for info in infos)
 
 
-def test_called_as_by_flow_grpo(reward, tensor, pixels, expected):
-  """Calls each weighted row of its table, made with a device if it takes one.
-
-  The weighted values of an image are added one by one.
+def test_called_like_flow_grpo(reward, tensor, pixels, expected):
+  """It calls each row of its table, with the device if there is such an argument, and
+  adds up the weighted values image by image.
   """
   table = {'rahf': lambda: reward, 'by_device': lambda device: reward}
   weights = {'rahf': 0.75, 'by_device': 0.25}
@@ -131,7 +130,7 @@ def test_called_as_by_flow_grpo(reward, tensor, pixels, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_called_as_by_verl(reward, tensor, pixels, expected):
+def test_called_like_verl(reward, tensor, pixels, expected):
   """One image at a time, of uint8 or floats, from several threads at once."""
 
   def compute_score(data_source, solution_image, ground_truth, extra_info, **_):
@@ -153,13 +152,13 @@ def test_called_as_by_verl(reward, tensor, pixels, expected):
         for image, prompt in zip(images, PROMPTS, strict=True)
       ]
       scores = [future.result()['score'] for future in futures]
-    # Its reward manager makes such a tensor.
+    # As in its reward manager.
     found = torch.tensor(scores, dtype=torch.float32).unsqueeze(-1)
     np.testing.assert_allclose(found[:, 0], expected, atol=1e-6)
 
 
-def test_called_as_by_unirl(reward, tensor, expected):
-  """Its loss is minus the mean reward, with gradients, of a decoder's images."""
+def test_called_like_unirl(reward, tensor, expected):
+  """Its loss is minus the mean reward of images from a decoder."""
 
   class Scorer:
     def compute_rewards_differentiable(self, media_tensor, prompts, records=None):
@@ -170,7 +169,7 @@ def test_called_as_by_unirl(reward, tensor, expected):
   rewards = Scorer().compute_rewards_differentiable(images, PROMPTS)
   assert rewards.shape == (3,)
   assert rewards.grad_fn is not None
-  # Scaled without rounding.
+  # With a gradient, scaling does not round.
   np.testing.assert_allclose(rewards.detach(), expected, atol=0.01)
   (-rewards.mean()).backward()
   assert torch.isfinite(brightness.grad)
@@ -242,7 +241,7 @@ def pipeline():
 
 
 def test_inside_a_diffusers_pipeline(pipeline, reward):
-  """Images in each output type of the pipeline."""
+  """Accepts every output type of the pipeline."""
   prompts = (*PROMPTS, 'two dogs')
 
   def sample(output_type):
@@ -266,7 +265,7 @@ def test_inside_a_diffusers_pipeline(pipeline, reward):
 
 
 def test_a_decoder_learns_from_the_gradient(pipeline, reward):
-  """The gradient reaches the weights through the images, as in DRaFT and AlignProp."""
+  """The gradient flows through images into weights, as in DRaFT and AlignProp."""
   latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
   weights = list(pipeline.vae.decoder.parameters())
   optimizer = torch.optim.SGD(weights, 0.01)

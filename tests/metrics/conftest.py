@@ -1,4 +1,4 @@
-"""What tests of maps share: published values, and the maps that some are of."""
+"""Shared fixtures: published values, and maps that some of them belong to."""
 
 import json
 

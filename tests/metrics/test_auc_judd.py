@@ -1,4 +1,4 @@
-"""AUC-Judd where values are equal; test_saliency.py has its published values."""
+"""AUC-Judd with ties; test_saliency.py has its published values."""
 
 import itertools
 
@@ -10,8 +10,8 @@ from sklearn import metrics
 from rahf.metrics import saliency
 
 
-def test_auc_judd_of_ties_is_what_mit_draws(goldens, pair):
-  # Both maps are symmetric, so that most values occur four times.
+def test_auc_judd_of_ties_equals_the_mean_of_mits_jitter(goldens, pair):
+  # Both maps are symmetric, so most values occur four times.
   draws = goldens['definition_matrix_64x64']['AUC_Judd gt>0 MIT jitter 1e-7, 5 seeds']
   area = saliency.auc_judd(*pair)
   assert min(draws) < area < max(draws)
@@ -19,7 +19,7 @@ def test_auc_judd_of_ties_is_what_mit_draws(goldens, pair):
 
 
 def judd_by_loop(prediction: np.ndarray, fixated: np.ndarray) -> float:
-  """AUC-Judd as MIT's code computes it, without jitter."""
+  """Computes AUC-Judd like MIT's code without jitter."""
   thresholds = np.sort(prediction[fixated])[::-1]
   n, pixels = thresholds.size, prediction.size
   tp, fp = [0.0], [0.0]
@@ -53,19 +53,19 @@ def test_auc_judd_of_ties_is_the_mean_over_all_orders(values, fixated):
 def test_auc_judd_exceeds_the_area_of_the_steps_by_half_a_fixation(steps):
   rng = np.random.default_rng(steps)
   prediction, truth = rng.integers(steps, size=(30, 40)), rng.random((30, 40)) < 0.2
-  # The lowest value is that of a fixation alone: all other pixels lie above it.
+  # Only a fixation has the lowest value: all other pixels are above it.
   prediction[truth.nonzero()[0][0], truth.nonzero()[1][0]] = -1
   area = metrics.roc_auc_score(truth.ravel(), prediction.ravel())
   found = saliency.auc_judd(prediction.astype(float), truth.astype(float))
   assert found == pytest.approx(area + 0.5 / truth.sum(), rel=1e-12)
 
 
-def test_auc_judd_of_a_box_that_is_missed():
+def test_auc_judd_of_a_missed_box():
   prediction, truth = np.zeros((2, 20, 30))
   prediction[3, 3] = 1
   truth[5:9, 5:15] = 1
-  # 40 fixations in a row, of the 559 other zeros a 41st in front of each and at the
-  # end, and the one bright pixel in front of them all.
+  # One bright pixel comes first; then 40 fixations with 1/41 of the 559 other zeros
+  # before each of them and at the end.
   gap = 559 / 41
   expected = (0.5 + gap * (np.arange(40) + 0.5).sum() + gap * 40) / (40 * 560)
   assert expected == pytest.approx(0.5, abs=0.02)
@@ -73,7 +73,7 @@ def test_auc_judd_of_a_box_that_is_missed():
 
 
 @pytest.mark.parametrize('convention', ['rahf', 'pysaliency'])
-def test_auc_judd_is_never_out_of_range(convention):
+def test_auc_judd_is_in_range(convention):
   rng = np.random.default_rng(0)
   for _ in range(200):
     truth = (rng.random((5, 6)) < rng.random()).astype(float)
@@ -88,7 +88,7 @@ def test_auc_judd_is_never_out_of_range(convention):
 def test_auc_judd_equals_a_loop_over_thresholds(convention, digits):
   rng = np.random.default_rng(0)
   truth = (rng.random((32, 40)) < 0.2).astype(np.float32)
-  # A tenth's steps: most values are tied, and MIT's code has no order for them.
+  # In steps of a tenth, most values are tied, for which MIT's code has no order.
   prediction = np.round(rng.random((32, 40)) * 0.5 + truth * 0.3, digits)
   expected = judd_by_loop(prediction, truth > 0)
   found = saliency.auc_judd(prediction, truth, convention=convention)

@@ -1,4 +1,4 @@
-"""Intervals against closed forms, and verdicts on runs that are known to differ."""
+"""Intervals against closed forms, and significance of known differences."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ def test_the_interval_of_a_mean():
   values = RNG.normal(size=400)
   found = bootstrap.resample(mean_of(values), 400, draws=2000).interval
   assert found.value == pytest.approx(values.mean())
-  # The draws' means are nearly normal.
+  # The means of the draws are nearly normal.
   half = 1.96 * values.std() / np.sqrt(400)
   assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
   assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
 def test_the_interval_of_a_correlation_covers_it():
-  """As often as it claims to: 95 of 100, here with few enough draws to be quick."""
+  """In 95 of 100 cases, as claimed; with few draws, to be fast."""
   covered = 0
   for seed in range(100):
     random = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_interval():
   assert first != other
 
 
-def test_pairing_sees_what_intervals_do_not():
+def test_pairing_is_more_sensitive_than_intervals():
   easy = RNG.normal(size=200)
   worse, better = easy, easy + 0.1 + 0.05 * RNG.normal(size=200)
   first, second = (bootstrap.resample(mean_of(v), 200) for v in (worse, better))
@@ -81,7 +81,7 @@ def test_noise_is_significant_as_rarely_as_claimed():
   assert sum(verdicts) <= 12
 
 
-def test_draws_that_define_nothing_are_left_out():
+def test_undefined_draws_are_left_out():
   x, y = np.array([0.0, 1, 1]), np.array([0.0, 1, 2])
   found = bootstrap.resample(lambda i: plcc(x[i], y[i]), 3, draws=100)
   assert np.isnan(found.drawn).any()
@@ -92,7 +92,7 @@ def test_draws_that_define_nothing_are_left_out():
     assert np.isnan(bootstrap.difference(nothing, nothing)).all()
 
 
-def test_one_sample_says_nothing():
+def test_one_sample_has_no_interval():
   one, other = (bootstrap.resample(lambda i, v=v: v, 1) for v in (0.25, 0.75))
   assert one.interval.value == 0.25
   assert np.isnan(one.interval[1:]).all()

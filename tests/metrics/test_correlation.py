@@ -35,7 +35,7 @@ def test_published_correlations(ratings, goldens):
 
 
 def test_kendall_by_hand():
-  # Of six pairs four are in order, one is not and one is tied in the prediction.
+  # Of six pairs, four are concordant, one is discordant, one tied in the prediction.
   value = correlation.kendall(np.array([0.1, 0.5, 0.5, 0.9]), np.array([3.0, 9, 2, 10]))
   assert value == pytest.approx((4 - 1) / np.sqrt(5 * 6))
 
@@ -46,7 +46,7 @@ def test_spearman_by_hand():
   assert value == pytest.approx(4.5 / np.sqrt(4.5 * 5))
 
 
-def test_mask_leaves_out_what_is_not_annotated():
+def test_mask_excludes_scores_that_are_not_annotated():
   prediction = np.array([0.1, 0.9, 0.4, 0.8])
   truth = np.array([0.2, np.nan, 0.5, 0.9])
   mask = np.isfinite(truth)
@@ -68,6 +68,6 @@ def test_undefined_is_nan(measure):
 
 
 def test_different_lengths_are_an_error():
-  # A TypeError where the annotations are checked, which then comes first.
+  # If annotations are checked at run time, a TypeError comes first.
   with pytest.raises((ValueError, TypeError), match=r'one score per example|truth'):
     correlation.plcc(np.zeros(3), np.zeros(4))

@@ -1,4 +1,4 @@
-"""Keyword metrics: counted by hand, and the paper's own figures."""
+"""Keyword metrics, counted by hand and against the paper's figures."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_the_papers_f1_is_pooled(precision, recall, f1):
   )
   assert metrics.precision == pytest.approx(precision / 1000)
   assert metrics.recall == pytest.approx(recall / 1000)
-  # What is printed was rounded once before: up to 0.05 points each.
+  # Printed values are rounded: up to 0.05 points each.
   assert metrics.f1 == pytest.approx(f1, abs=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_best_threshold_by_trying_all():
   rng = np.random.default_rng(0)
   for _ in range(20):
     labels = (rng.random(30) < 0.7).astype(int)
-    # Rounded, so that some are equal.
+    # Rounded to get ties.
     p = np.round(np.where(labels, rng.random(30) * 0.8, rng.random(30)), 1)
     found = best_threshold(labels, p)
 
@@ -106,13 +106,13 @@ def test_best_threshold_lies_between_probabilities():
 
 
 @pytest.mark.parametrize('digits', [1, 6])
-def test_sweep_as_scikit_learn_has_it(digits):
+def test_sweep_equals_scikit_learn(digits):
   rng = np.random.default_rng(0)
   labels = (rng.random(200) < 0.8).astype(int)
-  # Of one digit, many are equal, and some are 0.
+  # With one digit, many are equal, and some are 0.
   p = np.round(np.where(labels, rng.random(200) * 0.8, rng.random(200)), digits)
   found = sweep(labels, p)
-  # Theirs ascends in the threshold, and ends with a point of its own.
+  # Theirs has ascending thresholds and an extra last point.
   precision, recall, thresholds = sklearn_metrics.precision_recall_curve(labels == 0, p)
   np.testing.assert_allclose(found.precision, precision[-2::-1])
   np.testing.assert_allclose(found.recall, recall[-2::-1])

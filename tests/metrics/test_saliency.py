@@ -77,8 +77,8 @@ def test_auc_judd_of_a_constant_equals_pysaliency(published):
 
 
 def test_auc_judd_equals_pysaliency(published, gaussian):
-  # pysaliency counts a pixel as often as it is fixated, which no mask can say, so
-  # the area is asked for with the list of fixated values.
+  # pysaliency counts a pixel as often as it is fixated, which a mask cannot express, so
+  # the area is computed from the list of fixated values.
   areas = []
   for fixations in FIXATIONS:
     fixated = np.array([gaussian[y, x] for x, y in fixations])
@@ -99,7 +99,7 @@ def test_auc_judd_equals_fixatons(goldens):
   )
 
 
-# The metric, its golden, and the options that it belongs to.
+# Metric, golden value, options.
 DEFINITIONS = [
   ('mse', 'MSE', {}),
   ('cc', 'CC', {}),
@@ -144,7 +144,7 @@ def test_definition_matrix(goldens, pair, metric, published, options):
     assert getattr(metrics, metric).value == pytest.approx(expected, rel=1e-14)
 
 
-def test_as_scipy_has_them(pair):
+def test_equals_scipy(pair):
   prediction, truth = (values.ravel() for values in pair)
   correlation = stats.pearsonr(prediction, truth).statistic
   assert saliency.cc(*pair) == pytest.approx(correlation, rel=1e-13)
@@ -156,7 +156,7 @@ def test_as_scipy_has_them(pair):
 
 def test_similarity_of_stretched_maps():
   prediction, truth = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[0, 0.5], [0.5, 1]])
-  # Less their minima: 0 1 2 4 of 7, and 0 1 1 2 of 4.
+  # Minus their minima: 0 1 2 4 of 7, and 0 1 1 2 of 4.
   expected = 1 / 7 + min(2 / 7, 1 / 4) + min(4 / 7, 2 / 4)
   found = saliency.sim(prediction, truth, convention='mit')
   assert found == pytest.approx(expected, rel=1e-15)
@@ -172,7 +172,7 @@ def test_similarity_of_stretched_maps():
     ('richhf_torch', 0.5, {'nss', 'auc_judd'}, {'cc': 0}),
   ],
 )
-def test_what_a_constant_prediction_gets(convention, prediction, undefined, defined):
+def test_metrics_of_a_constant_prediction(convention, prediction, undefined, defined):
   truth = np.eye(6)
   metrics = saliency.MapMetrics.of(
     np.full((6, 6), prediction), truth, convention=convention
@@ -184,14 +184,14 @@ def test_what_a_constant_prediction_gets(convention, prediction, undefined, defi
 
 @pytest.mark.parametrize('metric', ['cc', 'kld', 'sim', 'nss', 'auc_judd', 'of'])
 @pytest.mark.parametrize('empty', [False, True])
-def test_a_convention_that_does_not_exist(pair, metric, empty):
+def test_an_unknown_convention_is_an_error(pair, metric, empty):
   prediction, truth = pair
   home = saliency.MapMetrics if metric == 'of' else saliency
   with pytest.raises(ValueError, match="'cat2000'; choose from rahf, mit, pysaliency"):
     getattr(home, metric)(prediction, truth * (not empty), convention='cat2000')
 
 
-def test_a_batch_gives_what_its_pairs_give(pair):
+def test_a_batch_equals_its_pairs(pair):
   prediction, truth = pair
   batch = np.stack([prediction, prediction[::-1]]), np.stack([truth, 0 * truth])
   for metric in (saliency.mse, saliency.cc, saliency.kld, saliency.sim, saliency.nss):
@@ -203,19 +203,19 @@ def test_a_batch_gives_what_its_pairs_give(pair):
 
 
 @pytest.mark.parametrize('scale', [1.0, 1e-3, 1e-200])
-def test_values_that_hardly_differ_are_compared_exactly(scale):
-  # Two values of float64 next to each other, of which the mean is neither.
+def test_tiny_differences_are_compared_exactly(scale):
+  # Two adjacent float64 values, whose mean is neither.
   truth = np.arange(30).reshape(5, 6) % 3 == 0
   low, high = scale, np.nextafter(scale, 2 * scale)
   prediction = np.where(truth, high, low)
   assert saliency.cc(prediction, truth.astype(float)) == pytest.approx(1, rel=1e-12)
   assert saliency.cc(low + high - prediction, 1.0 * truth) == pytest.approx(-1)
-  # As of 0 and 1 at a third of the pixels.
+  # Same as for 0 and 1 at a third of the pixels.
   z = stats.zscore(1.0 * truth.ravel(), ddof=1).max()
   assert saliency.nss(prediction, 1.0 * truth) == pytest.approx(z, rel=1e-12)
 
 
-def test_ranges_hold_to_the_last_digit():
+def test_ranges_are_exact():
   rng = np.random.default_rng(0)
   for _ in range(200):
     values = rng.random((7, 9))
@@ -225,7 +225,7 @@ def test_ranges_hold_to_the_last_digit():
 
 
 @pytest.mark.parametrize('metric', [saliency.sim, saliency.kld])
-def test_negative_values_are_no_distribution(metric):
+def test_negative_values_are_not_a_distribution(metric):
   values = np.array([[0.5, -0.1], [0.2, 0.3]])
   assert np.isnan(metric(values, abs(values)))
   assert np.isnan(metric(abs(values), values))
@@ -260,7 +260,7 @@ def test_truth_without_or_full_of_fixations():
   assert np.isnan(saliency.cc(prediction, truth))
 
 
-def test_empty_truth_counts_in_the_errors_only():
+def test_empty_truth_counts_only_for_errors():
   prediction = np.full((8, 8), 0.25)
   half = np.zeros((8, 8))
   half[:4] = 1
@@ -275,7 +275,7 @@ def test_empty_truth_counts_in_the_errors_only():
 def test_prediction_is_resized_to_the_truth():
   x = np.linspace(0, 1, 32)
   wide = np.tile(x, (16, 1))
-  # Halving averages neighbours; the ramp stays a ramp but for the borders.
+  # Halving averages neighbours; the ramp stays a ramp except at the borders.
   half = saliency.resize_map(wide, 8, 16)
   assert half.shape == (8, 16)
   np.testing.assert_allclose(
@@ -305,16 +305,16 @@ def test_any_split_gives_the_same_means(pair):
 def test_a_diverged_prediction_is_an_error(bad):
   prediction = np.zeros((4, 4))
   prediction[1, 2] = bad
-  with pytest.raises(ValueError, match='prediction holds NaN or infinity'):
+  with pytest.raises(ValueError, match='prediction contains NaN or infinity'):
     saliency.MapMetrics.of(prediction, np.ones((4, 4)))
 
 
-def test_a_batch_of_other_length_is_an_error():
+def test_batches_of_different_length_are_an_error():
   with pytest.raises((ValueError, TypeError)):
     saliency.mse(np.zeros((2, 4, 4)), np.zeros((3, 4, 4)))
 
 
 def test_a_map_and_a_batch_are_an_error():
-  # A TypeError where the annotations are checked, which then comes first.
+  # If annotations are checked at run time, a TypeError comes first.
   with pytest.raises((ValueError, TypeError), match=r'1, ?4, ?4'):
     saliency.mse(np.zeros((4, 4)), np.zeros((1, 4, 4)))

@@ -1,4 +1,4 @@
-"""Attention against its formula, and computed in parts against at once."""
+"""Attention against its formula, computed at once and in parts."""
 
 import functools
 
@@ -136,7 +136,7 @@ def test_logits_are_float32_under_bfloat16():
 
 
 @pytest.mark.usefixtures('way')
-def test_who_may_look_at_nothing_gets_the_mean():
+def test_a_fully_masked_query_gets_the_mean():
   query, key, value, _ = operands()
   mask = jnp.ones((BATCH, 1, 1, KEYS), bool).at[1].set(False)
 
@@ -174,7 +174,7 @@ def test_on_a_mesh(shape, monkeypatch):
   )
 
 
-def test_logits_in_parts_count_as_no_bytes(monkeypatch):
+def test_logits_in_parts_do_not_count_as_traffic(monkeypatch):
   arrays = operands()
   gradient = jax.grad(lambda *x: attend(*x[:3], scale=1.0, bias=x[3]).sum(), (0, 1, 2))
   found = {}

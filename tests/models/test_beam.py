@@ -1,4 +1,4 @@
-"""Beam search against trying every sequence."""
+"""Beam search against exhaustive search."""
 
 import itertools
 

@@ -1,7 +1,7 @@
 """Constrained decoding with a causal stand-in for the decoder, whose logits are known.
 
 The stand-in looks its logits up by a running hash of all tokens before, so that every
-token changes all logits behind it, as a decoder's would.
+token changes all logits after it, as a decoder's would.
 """
 
 import jax
@@ -19,8 +19,8 @@ PROMPT = jnp.array([[5, 6, 3, 4, 7, 1], [8, 2, 9, 1, 0, 0]])
 WORD_END = jnp.array([[0, 1, 0, 1, 1, 1], [0, 1, 0, 1, 0, 0]], bool)
 
 
-def logits_behind(prefix: list[int]) -> np.ndarray:
-  """Logits of the token behind a prefix, by the definition."""
+def logits_after(prefix: list[int]) -> np.ndarray:
+  """Logits of the token after a prefix, by the definition."""
   state = 0
   for place, token in enumerate([0, *prefix]):
     state = (state + (token + 1) * (place + 3) ** 2) % STATES
@@ -50,7 +50,7 @@ def word_by_word(
   p, prefix = np.zeros(len(prompt)), []
   for t, token in enumerate(prompt):
     if word_end[t]:
-      logits = logits_behind(prefix)
+      logits = logits_after(prefix)
       p[t] = 1 / (1 + np.exp(logits[token] - logits[MARK[0]]))
       if given_marks and p[t] > 0.5:
         prefix += MARK
@@ -64,13 +64,13 @@ def judge_sequentially(prompt, word_end):
   return constrained.sequential(decode, prompt, word_end, MARK, longest)
 
 
-def test_the_stand_in_is_what_it_says():
+def test_the_stand_in_has_the_logits_of_its_table():
   for row, prompt in zip(all_logits(PROMPT), PROMPT.tolist(), strict=True):
     for t, logits in enumerate(row):
-      np.testing.assert_array_equal(logits, logits_behind(prompt[:t]))
+      np.testing.assert_array_equal(logits, logits_after(prompt[:t]))
 
 
-def test_parallel_judges_each_word_behind_the_unmarked_prompt():
+def test_parallel_judges_each_word_after_the_unmarked_prompt():
   found = constrained.parallel(decode, PROMPT, WORD_END, MARK)
   for row, prompt, word_end in zip(found, PROMPT, WORD_END, strict=True):
     expected = word_by_word(prompt, word_end, given_marks=False)
@@ -79,7 +79,7 @@ def test_parallel_judges_each_word_behind_the_unmarked_prompt():
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_sequential_is_going_word_by_word(seed):
+def test_sequential_equals_decoding_word_by_word(seed):
   rng = np.random.default_rng(seed)
   prompt = rng.integers(2, 10, (3, 9))
   word_end = rng.random((3, 9)) < 0.6
@@ -92,7 +92,7 @@ def test_sequential_is_going_word_by_word(seed):
   assert 0 < (np.array(expected) > 0.5).sum() < word_end.sum()
 
 
-def test_a_word_behind_the_length_is_not_judged():
+def test_a_word_past_the_length_is_not_judged():
   everything = np.zeros((STATES, VOCABULARY), np.float32)
   everything[:, MARK[0]] = 1
 
@@ -105,7 +105,7 @@ def test_a_word_behind_the_length_is_not_judged():
   np.testing.assert_array_equal(np.asarray(found[0]) > 0.5, [1, 1, 1, 0, 0, 0])
 
 
-def test_marks_stand_in_front_of_their_tokens():
+def test_marks_are_inserted_before_their_tokens():
   marked = jnp.array([[0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0]], bool)
   target, place = constrained.insert_marks(PROMPT, marked, MARK, 11)
   np.testing.assert_array_equal(

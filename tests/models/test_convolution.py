@@ -72,7 +72,7 @@ def test_eight_devices():
   check_same(found, values_and_gradients(xla, x, kernel, (1, 1), 'SAME'))
 
 
-def test_what_convolutions_can_be_told_is_heard():
+def test_other_options_of_convolutions_are_respected():
   x, kernel = make_inputs((LARGE_SIDE + 4, LARGE_SIDE + 4), (3, 3))
   dilated = functools.partial(convolve, rhs_dilation=(2, 2))
   expected = functools.partial(xla, rhs_dilation=(2, 2))
@@ -80,7 +80,7 @@ def test_what_convolutions_can_be_told_is_heard():
   check_same([y], [expected(x, kernel, (1, 1), 'VALID')])
 
 
-def test_large_maps_have_a_gradient_of_their_own_on_processors_alone():
+def test_only_cpus_use_the_gradient_for_large_maps():
   x = jax.ShapeDtypeStruct((1, LARGE_SIDE, LARGE_SIDE, WIDE), jnp.float32)
   kernel = jax.ShapeDtypeStruct((3, 3, WIDE, WIDE), jnp.float32)
 

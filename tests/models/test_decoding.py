@@ -1,4 +1,4 @@
-"""Greedy decoding of tables of logits whose best path is plain to see."""
+"""Greedy decoding of tables of logits whose best path is obvious."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def follow(table: np.ndarray, length: int) -> tuple[np.ndarray, int]:
 
 
 def chain(*successors: int, size: int = 6) -> np.ndarray:
-  """Logits that make each token in turn the likeliest, beginning behind START_ID."""
+  """Logits that make each token in turn the likeliest, starting after START_ID."""
   table = np.zeros((size, size), np.float32)
   before = decoding.START_ID
   for token in successors:

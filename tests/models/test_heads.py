@@ -1,4 +1,4 @@
-"""The heads: shapes, and outputs that parameters made by hand imply."""
+"""The heads: shapes, and outputs for hand-made parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize('bias_path', HEADS)
-def test_without_kernels_the_bias_speaks(bias_path):
+def test_with_zero_kernels_the_output_is_the_bias(bias_path):
   head = HEADS[bias_path]
   _, expected = shapes(head, 2, 4, 4, 3)
   flat = {path: jnp.zeros(leaf.shape) for path, leaf in expected.items()}

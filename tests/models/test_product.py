@@ -1,11 +1,12 @@
-"""The product of layers against einsum."""
+"""The matrix product of dense layers against einsum."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from rahf.models.cpu_kernels import product
+from rahf.models.cpu_kernels import dot_general, product
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +39,16 @@ def test_values_and_gradients(axes, x, kernel, inputs):
   )
 
 
-def test_gradients_have_the_dtype_of_what_they_belong_to():
+@pytest.mark.parametrize('axis', [-1, (-2, -1)])
+def test_dense_general_gives_what_it_gives_without(axis):
+  x = jnp.asarray(RNG.normal(size=(2, 5, 2, 4)), jnp.float32)
+  stock = nn.DenseGeneral((3, 2), axis)
+  expected, params = stock.init_with_output(jax.random.key(0), x)
+  layer = nn.DenseGeneral((3, 2), axis, dot_general=dot_general)
+  np.testing.assert_allclose(layer.apply(params, x), expected, atol=1e-6)
+
+
+def test_gradients_have_the_dtype_of_their_operands():
   x, kernel = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 4), jnp.bfloat16)
   gradients = jax.grad(lambda *arrays: product(*arrays).sum(), (0, 1))(x, kernel)
   assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16] * 2

@@ -42,10 +42,10 @@ class Model:
     image, text = map(jnp.asarray, (self.batch.image, self.batch.text))
     return self.apply(variables, image, text, train=False, method='encode')
 
-  def read(self, fused: Fused, params=None, target=None) -> Outputs:
+  def predict(self, fused: Fused, params=None, target=None) -> Outputs:
     variables = {'params': self.params if params is None else params}
     target = jnp.asarray(self.batch.target if target is None else target)
-    return self.apply(variables, fused, target, train=False, method='read')
+    return self.apply(variables, fused, target, train=False, method='predict')
 
 
 @pytest.fixture(scope='module', params=VARIANTS)
@@ -101,8 +101,8 @@ def test_parameter_groups(model):
   assert 'vit/Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel' in names
 
 
-def test_alone_and_with_more_padding_a_row_stays_the_same(model, expected):
-  """The second row as a batch of its own, all lengths doubled."""
+def test_a_row_does_not_depend_on_batch_and_padding(model, expected):
+  """The second row as a separate batch, with all lengths doubled."""
   row = {n: getattr(model.batch, n)[1:2] for n in ('image', 'text', 'target')}
   for name in ('text', 'target'):
     row[name] = np.concatenate([row[name], np.zeros_like(row[name])], axis=-1)
@@ -130,7 +130,8 @@ def test_neighbours_change_nothing(model, expected):
     others = np.roll(rows, 5, axis=-1)
     fields[name] = np.stack([others[0], others[2], rows[1], others[3]])
   found = model(**fields)
-  for one, other in zip(found, expected, strict=True):
+  for name in ('maps', 'scores', 'logits'):
+    one, other = getattr(found, name), getattr(expected, name)
     assert difference(one[2], other[1]) <= 1e-5
     assert difference(one[0], other[0]) > 1e-3
 
@@ -152,13 +153,13 @@ def test_the_prompt_matters_for_everything_in_the_multi_head_variant():
 @pytest.mark.parametrize(
   ('task', 'name'), enumerate([*rahf.MAPS, *rahf.SCORES, 'logits'])
 )
-def test_a_tasks_text_matters_for_its_own_output_alone(augmented, task, name):
+def test_a_tasks_text_matters_for_its_own_output_only(augmented, task, name):
   text = augmented.batch.text.copy()
   text[:, task, 0] = np.where(text[:, task, 0] == 7, 8, 7)
   assert changed(augmented(text=text), augmented()) == {name}
 
 
-def test_maps_keep_the_places_of_tokens():
+def test_maps_keep_the_positions_of_tokens():
   """A token's trace in the map lies around its place in the grid, row by row."""
   model = Model()
   fused = model.encode()
@@ -168,7 +169,7 @@ def test_maps_keep_the_places_of_tokens():
   params = model.params | heads
 
   def maps(fused):
-    return model.read(fused, params).maps
+    return model.predict(fused, params).maps
 
   row, column = 3, 1
   place = row * model.config.grid + column
@@ -183,7 +184,7 @@ def test_the_decoder_sees_the_image_or_not():
     model = Model(decoder_sees_image=sees)
     fused = model.encode()
     blind = fused._replace(tokens=fused.tokens.at[:, :, :IMAGE_TOKENS].multiply(-1))
-    moved = changed(model.read(blind), model.read(fused))
+    moved = changed(model.predict(blind), model.predict(fused))
     assert ('logits' in moved) == sees
     assert set(rahf.MAPS) <= moved
 
@@ -193,11 +194,11 @@ def test_the_class_token_joins_the_fused_sequence():
   fused = model.encode()
   assert fused.tokens.shape[2] == 1 + IMAGE_TOKENS + 16
   assert Model().encode().tokens.shape[2] == IMAGE_TOKENS + 16
-  before = model.read(fused)
+  before = model.predict(fused)
 
   def without(*places: int) -> set[str]:
     tokens = fused.tokens.at[:, :, jnp.array(places)].multiply(-1)
-    return changed(model.read(fused._replace(tokens=tokens)), before)
+    return changed(model.predict(fused._replace(tokens=tokens)), before)
 
   everything = {*rahf.MAPS, *rahf.SCORES}
   # Heads and decoder pass it by; the tokens beside it are the image's and the text's.
@@ -215,14 +216,14 @@ def test_greedy_decoding_equals_the_argmax_of_teacher_forcing(model):
   tokens = np.zeros((BATCH, length), np.int32)
   ended = np.zeros(BATCH, bool)
   for i in range(length):
-    likeliest = model.read(fused, target=tokens).logits[:, i].argmax(-1)
+    likeliest = model.predict(fused, target=tokens).logits[:, i].argmax(-1)
     tokens[:, i] = np.where(ended, 0, likeliest)
     ended |= tokens[:, i] == 1
   np.testing.assert_array_equal(found, tokens)
   assert len(np.unique(tokens)) > 3
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_is_for_training_only():
   model = Model(dropout_rate=0.5)
   still = model()
   assert changed(still, Model()()) == set()
@@ -233,7 +234,7 @@ def test_dropout_is_for_training_alone():
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_bfloat16_is_for_computation_alone(variant):
+def test_bfloat16_is_for_computation_only(variant):
   """Parameters and results are float32; what convolutions multiply is bfloat16."""
   config = tiny(variant, dtype='bfloat16')
   module = RAHF(config)

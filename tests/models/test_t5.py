@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.t5 import T5, DecoderCache
-from rahf.models.t5_layers import T5Config, by_distance, relative_bucket
+from rahf.models.t5 import T5, DecoderCache, T5Config
+from rahf.models.t5_layers import by_distance, relative_bucket
 from rahf.pretrained import load
 
 
@@ -85,7 +85,7 @@ def test_step_by_step_decoding_equals_teacher_forcing(golden):
   np.testing.assert_allclose(decode(variables, encoded), logits, atol=1e-5)
 
 
-def test_a_few_logits_are_those_of_all(golden):
+def test_logits_of_a_few_tokens_equal_those_of_all(golden):
   model, variables, expected, (encoded, logits) = golden
   mask = jnp.asarray(expected['encoder_input_tokens'] != 0)
   targets = jnp.asarray(expected['decoder_target_tokens'])
@@ -147,7 +147,7 @@ def test_values_by_distance(length):
   np.testing.assert_array_equal(by_distance(values), expected)
 
 
-def test_relative_buckets_never_go_back():
+def test_relative_buckets_are_monotonic():
   distances = np.arange(-1200, 1)[None]
   for bidirectional, last in ((True, 15), (False, 31)):
     buckets = relative_bucket(distances, bidirectional=bidirectional)[0]

@@ -1,4 +1,4 @@
-"""A small report page, and Chromium to open it."""
+"""Fixtures: a small report page, and Chromium to open it."""
 
 import shutil
 
@@ -33,7 +33,7 @@ def page(tmp_path_factory) -> epath.Path:
 def chromium():
   binary, driver = map(shutil.which, ('chromium', 'chromedriver'))
   if not (binary and driver):
-    pytest.skip('needs chromium and chromedriver, such as Debian has them')
+    pytest.skip('needs chromium and chromedriver (Debian: chromium-driver)')
   options = webdriver.ChromeOptions()
   options.binary_location = binary
   options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})

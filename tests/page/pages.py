@@ -1,4 +1,4 @@
-"""Examples on a report page, and how to find one's way about it."""
+"""Examples for a report page, and helpers to navigate it."""
 
 import math
 
@@ -7,7 +7,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data import label_words, schema
 from rahf.data.images import codec
-from rahf.evaluation.score_example import Prediction
+from rahf.evaluation.score_example import ExampleLabels
 
 HOSTILE = (
   '</script><script>document.title = "run"</script>'
@@ -19,7 +19,7 @@ HEAT[:4, 4:] = 1
 
 
 def make_record(number: int) -> schema.Record:
-  """The last is not annotated with maps; words are misaligned by their number."""
+  """Record 2 has no maps; the first `number` words are misaligned."""
   prompt = PROMPTS[number]
   tokens = tuple(label_words.label_tokens(prompt))
   data = b'' if number == 2 else codec.encode_map(HEAT)
@@ -35,8 +35,8 @@ def make_record(number: int) -> schema.Record:
   )
 
 
-def make_prediction(number: int, count: int) -> Prediction:
-  return Prediction(
+def make_prediction(number: int, count: int) -> ExampleLabels:
+  return ExampleLabels(
     np.stack([HEAT[::-1] / (number + 1), HEAT]),
     np.array([0.25, 0.5, 0.5, 0.5]) + 0.1 * number,
     (1,) * count,
@@ -69,7 +69,7 @@ def wait_for_heat(browser, drawn: str) -> None:
 
 
 def pixel(browser, right: float, down: float) -> list[int]:
-  """Red, green, blue and opacity of the heat at fractions of its size."""
+  """Returns the RGBA value of the heat at fractions of its width and height."""
   return browser.execute_script(
     'const c = document.getElementById("heat");'
     'return [...c.getContext("2d").getImageData('

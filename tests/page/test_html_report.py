@@ -1,4 +1,4 @@
-"""The report page, in headless Chromium as people open it: from a file, offline."""
+"""The report page in headless Chromium, opened from a file, offline."""
 
 import itertools
 import json
@@ -19,13 +19,13 @@ from pages import (
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rahf.data.images import codec
-from rahf.evaluation.samples import Sample
+from rahf.evaluation.samples import EvaluatedExample
 from rahf.evaluation.score_example import score
 from rahf.reports import html_report
 from rahf.reports.gallery import Gallery
 
 
-def test_prompts_are_shown_and_not_run(opened):
+def test_prompts_are_shown_and_do_not_run(opened):
   assert opened.title == 'a <b> & c'
   assert find(opened, 'h1').text == 'a <b> & c'
   shown = find(opened, '#samples tbody tr:nth-child(2) button').get_attribute(
@@ -35,8 +35,8 @@ def test_prompts_are_shown_and_not_run(opened):
   assert not opened.find_elements('css selector', 'td script, td button img')
 
 
-def test_nothing_is_fetched_and_nothing_complains(opened):
-  """Not even by what an attacker could add: the page's policy refuses it."""
+def test_nothing_is_fetched_or_logged(opened):
+  """The page's policy blocks even what an attacker could add."""
   assert opened.get_log('browser') == []
   opened.execute_script(
     'document.body.append(Object.assign(document.createElement("script"),'
@@ -62,13 +62,13 @@ def test_nothing_is_fetched_and_nothing_complains(opened):
 
 def test_metrics_are_shown_with_intervals(opened):
   rows = texts(opened, '#metrics tr')
-  # Two images have maps. Implausibility is answered upside down, misalignment is right.
+  # Two images have maps. Implausibility is predicted upside down, misalignment well.
   (cc,) = (row for row in rows if row.startswith('CC'))
   low = -1 / 3  # A quarter is 1: the covariance is -1/16, both variances 3/16.
   shown = f'{low:.3f} {low:.3f} … {low:.3f}'.replace('-', '−')
   assert cc == f'CC ↑ {shown} 1.000 1.000 … 1.000 (3 undefined)'
   assert '–' in next(row for row in rows if row.startswith('average precision'))
-  assert '2 prompts were cut' in find(opened, 'header p').text
+  assert '2 prompts were truncated' in find(opened, 'header p').text
 
 
 def test_filters(opened):
@@ -84,7 +84,7 @@ def test_filters(opened):
   assert only(text='uid-1') == ['1']
   assert only(error='0.05') == ['1', '2']
   assert only(error='0.05', words='2') == ['2']
-  # The third has no maps, so none that is bad.
+  # The third has no maps, so no bad ones either.
   assert only(implausibility='0') == ['0', '1']
   assert only(misalignment='0') == []
   assert find(opened, '#shown').text == '0 of 3 samples'
@@ -102,7 +102,7 @@ def test_sorting(opened):
   )
   assert click(3) == ['0', '1', '2']
   assert click(6) == ['2', '1', '0']
-  # What is not defined comes last, up or down.
+  # Undefined values come last in either direction.
   assert click(4)[-1] == '2'
   assert click(4)[-1] == '2'
   assert click(2) == ['1', '0', '2']
@@ -124,7 +124,7 @@ def test_long_words_and_narrow_images_fit(chromium, tmp_path, size):
   chromium.get(f'file://{path}')
   find(chromium, '#samples tbody td').click()
   wait_for_heat(chromium, 'uid-0 implausibility annotated')
-  # The picture may come after the map.
+  # The picture may load after the map.
   WebDriverWait(chromium, 10).until(
     lambda b: '--ratio' in (find(b, '.stage').get_attribute('style') or '')
   )
@@ -149,8 +149,8 @@ def test_light_and_dark(opened, scheme, dark):
   assert (red < 60) is dark
 
 
-def test_only_those_with_a_picture_are_listed(tmp_path):
-  sample = Sample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
+def test_only_samples_with_a_picture_are_listed(tmp_path):
+  sample = EvaluatedExample('x', (0.5,) * 4, (math.nan,) * 4, {}, (), ())
   path = epath.Path(tmp_path) / 'x.html'
   html_report.write(path, [sample] * 1500, [], {}, {}, title='x')
   text = path.read_text()
@@ -158,7 +158,7 @@ def test_only_those_with_a_picture_are_listed(tmp_path):
   assert 'The first 0 samples are listed' in text
 
 
-def test_a_thousand_real_images_are_a_few_megabytes(assets, tmp_path):
+def test_a_thousand_real_images_take_a_few_megabytes(assets, tmp_path):
   import pyarrow.parquet as pq
 
   gallery, samples = Gallery(thumbnails=100), []

@@ -1,4 +1,4 @@
-"""Whatever prompts, uids and names hold, nothing of it runs on a page."""
+"""Nothing in prompts, uids or names can run on a page."""
 
 import json
 
@@ -18,7 +18,7 @@ from rahf.reports.gallery import Gallery
 from rahf.service.engine import Engine
 from served import ask_form, make_image, running, write_model
 
-# Each as a whole, beside those that HTML joins.
+# Tested one by one; HTML combines several attacks.
 TEXTS = (
   HTML,
   '<img src=x onerror=window.hacked=1>',
@@ -43,7 +43,7 @@ def check_quiet(browser) -> None:
   assert browser.get_log('browser') == []
 
 
-def test_of_a_report(chromium, tmp_path):
+def test_report(chromium, tmp_path):
   gallery, scored = Gallery(thumbnails=len(TEXTS)), []
   for number, text in enumerate(TEXTS):
     tokens = tuple(label_words.label_tokens(text))
@@ -75,13 +75,13 @@ def test_of_a_report(chromium, tmp_path):
 
 @pytest.fixture
 def address(tmp_path):
-  """Of a service whose model says hostile things of itself."""
+  """The address of a service whose model has a hostile description."""
   folder = write_model(tmp_path)
   path = folder / model_directory.DESCRIPTION
   settings = json.loads(path.read_text())
   settings['data'] = {text: {'weight': 1, 'terms': text} for text in TEXTS}
   settings |= {'weights': HTML, 'rahf': HTML}
-  del settings['sha256']  # Which says that nothing was changed.
+  del settings['sha256']  # Checksum of the description.
   path.write_text(json.dumps(settings))
   engine = Engine(rahf.load(folder, batch_size=1))
   engine.warm_up(lambda line: None)
@@ -90,7 +90,7 @@ def address(tmp_path):
   assert engine.stop(30)
 
 
-def test_of_the_service(chromium, address, tmp_path):
+def test_service(chromium, address, tmp_path):
   chromium.get_log('browser')
   for page in ('', 'docs'):
     chromium.get(address + page)
@@ -111,7 +111,7 @@ def test_of_the_service(chromium, address, tmp_path):
     check_quiet(chromium)
 
 
-def test_names_of_uploads_are_not_looked_at(address, tmp_path):
+def test_names_of_uploads_are_ignored(address, tmp_path):
   port = int(address.rstrip('/').rpartition(':')[2])
   before = set(tmp_path.parent.rglob('*'))
   for name in ('../../x.png', '/tmp/x.png', 'a\\..\\x', HTML.replace('"', '')):

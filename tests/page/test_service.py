@@ -1,4 +1,4 @@
-"""The service's page, in headless Chromium: drop, type, score, look."""
+"""The service's page in headless Chromium."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ def opened(chromium, address):
 
 
 def drop(browser, data: bytes) -> None:
-  """Drops a file where a hand would."""
+  """Drops a file on the page."""
   browser.execute_script(
     """
     const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
@@ -76,7 +76,7 @@ def score(browser, image: bytes, prompt: str = PROMPT) -> None:
   wait_for(browser)
 
 
-def test_scores_words_and_maps_are_the_model_s(opened, model):
+def test_page_shows_the_model_s_scores_words_and_maps(opened, model):
   image = make_image(3)
   (expected,) = model.score(image, PROMPT)
   score(opened, image)
@@ -101,7 +101,7 @@ def test_scores_words_and_maps_are_the_model_s(opened, model):
     for row, column in ((2, 3), (20, 30)):
       colour, alpha = colours.heat(heatmap[row, column])
       found = pixel(opened, column / 40, row / 24)
-      # A canvas keeps colours multiplied by their opacity: few levels where it is low.
+      # A canvas stores premultiplied colours, with few levels where opacity is low.
       np.testing.assert_allclose(found[:3], colour, atol=6)
       assert found[3] == pytest.approx(255 * alpha, abs=4)
     assert find(opened, '#peak').text == f'max {heatmap.max():.2f}'
@@ -121,23 +121,23 @@ def test_the_slider_fades_the_map(opened):
   assert box['width'] / box['height'] == pytest.approx(40 / 24, rel=0.02)
 
 
-def test_by_keyboard_alone(opened, tmp_path):
+def test_keyboard_only(opened, tmp_path):
   path = pathlib.Path(tmp_path) / 'chosen.png'
   path.write_bytes(make_image())
   press(opened, Keys.TAB)
-  assert opened.switch_to.active_element.text == 'Reference for programs'
+  assert opened.switch_to.active_element.text == 'API reference'
   press(opened, Keys.TAB)
-  # Enter there opens a dialog of the system.
+  # Pressing Enter there would open a system dialog.
   chooser = opened.switch_to.active_element
   assert chooser.accessible_name == 'image file'
   outline = find(opened, '#drop').value_of_css_property('outline-style')
   assert outline == 'solid'
   chooser.send_keys(str(path))
-  # The driver takes all that is sent to a chooser for paths.
+  # The driver would treat keys sent to the file chooser as paths.
   ActionChains(opened).send_keys(Keys.TAB).perform()
   press(opened, 'red m 1', Keys.ENTER)
   wait_for(opened)
-  # Letters in the prompt are not keys of the map.
+  # Letters typed in the prompt do not trigger the map's keys.
   assert find(opened, '[name=opacity]').get_property('value') == '80'
   press(opened, Keys.TAB, Keys.TAB)
   word = opened.switch_to.active_element
@@ -152,7 +152,7 @@ def test_by_keyboard_alone(opened, tmp_path):
   assert float(find(opened, '#heat').value_of_css_property('opacity')) == 0
 
 
-def test_a_prompt_is_text(opened):
+def test_a_prompt_is_shown_as_text(opened):
   score(opened, make_image(), HOSTILE)
   shown = opened.execute_script(
     'const p = document.getElementById("prompt").cloneNode(true);'
@@ -166,7 +166,7 @@ def test_a_prompt_is_text(opened):
   assert opened.get_log('browser') == []
 
 
-def test_nothing_else_is_fetched(opened, address):
+def test_nothing_external_is_fetched(opened, address):
   score(opened, make_image())
   opened.execute_script(
     'document.body.append(Object.assign(document.createElement("script"),'
@@ -186,7 +186,7 @@ def test_nothing_else_is_fetched(opened, address):
   assert others == {address, f'{address}score'}
 
 
-def test_what_is_wrong_is_said(opened):
+def test_mistakes_are_explained(opened):
   button = find(opened, '#ask button')
   button.click()
   wait_for_message(opened, 'Choose an image first')
@@ -213,14 +213,14 @@ def test_an_answer_that_is_not_json(opened, model, monkeypatch):
   wait_for_message(opened, 'The service failed (status 500).')
 
 
-def test_a_prompt_that_is_cut(opened):
+def test_a_truncated_prompt(opened):
   score(opened, make_image(), 'red ' * 40)
   wait_for_message(opened, 'its last words were not judged')
   last = opened.find_elements('css selector', '#prompt .word')[-1]
   assert last.get_attribute('data-p') == 'not judged'
 
 
-def test_another_image_takes_the_answer_away(opened):
+def test_another_image_clears_the_answer(opened):
   score(opened, make_image())
   drop(opened, make_image(1, 60, 30))
   assert not find(opened, '#result').is_displayed()

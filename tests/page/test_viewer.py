@@ -1,4 +1,4 @@
-"""The viewer of the report page: maps, words, scores, by mouse and by keyboard."""
+"""The viewer of the report page: maps, words and scores, by mouse and keyboard."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_the_slider_fades_the_heat(opened):
   assert float(heat.value_of_css_property('opacity')) == 1
 
 
-def test_by_keyboard_alone(opened):
+def test_keyboard_only(opened):
   tab = Keys.TAB
   press(opened, *itertools.repeat(tab, 6))
   assert opened.switch_to.active_element.get_attribute('id') == 'all'
@@ -62,8 +62,8 @@ def test_by_keyboard_alone(opened):
   assert 'uid-2' in opened.switch_to.active_element.text
 
 
-def test_arrows_behind_the_mouse(opened):
-  """Who clicked the slider and then presses an arrow means the next sample."""
+def test_arrow_keys_after_a_click(opened):
+  """After a click on the slider, an arrow key opens the next sample."""
   find(opened, '#samples tbody tr:nth-child(1)').click()
   slider = find(opened, '[name=opacity]')
   slider.click()
@@ -90,8 +90,8 @@ def test_words_and_scores(opened):
   assert bars[3].split() == ['overall', 'annotated', '–', 'predicted', '0.70']
 
 
-def test_the_highest_value_is_the_maps_own(opened):
-  """The thumbnail's would be lower."""
+def test_the_peak_is_that_of_the_full_map(opened):
+  """The peak of the thumbnail would be lower."""
   opened.execute_script('samples[0].heat.implausibility[0].peak = 0.123')
   find(opened, '#samples tbody tr:nth-child(1)').click()
   wait_for_heat(opened, 'uid-0 implausibility annotated')

@@ -1,4 +1,4 @@
-"""A model of the goldens' sizes, and copies of the goldens that tests may change."""
+"""Fixtures: a model with the goldens' sizes, and writable copies of the goldens."""
 
 import dataclasses
 import shutil
@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import tiny_model
 from rahf.models.rahf import RAHF, RAHFConfig
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
 from rahf.runtime import sharding
 from rahf.runtime.tree import by_path
@@ -28,7 +28,7 @@ def golden_model() -> RAHFConfig:
 
 @pytest.fixture(scope='session')
 def describe_params():
-  """Returns the parameters of a model by path, on a mesh of these sizes."""
+  """Returns the parameters of a model by path, on a mesh of the given sizes."""
 
   def describe(model: RAHFConfig, **sizes: int) -> dict[str, jax.ShapeDtypeStruct]:
     size = model.image_size
@@ -68,7 +68,7 @@ def t5x(assets, tmp_path):
 
 
 class Payload:
-  """Pickled, it makes who unpickles it create a file."""
+  """An object whose unpickling creates a file."""
 
   def __init__(self, path):
     self.path = str(path)
@@ -79,7 +79,7 @@ class Payload:
 
 @pytest.fixture
 def payload(tmp_path):
-  """What must never be unpickled; leaves no trace unless it was."""
+  """A payload that must never be unpickled; checks that it was not."""
   trace = tmp_path / 'trace'
   yield Payload(trace)
   assert not trace.exists()

@@ -1,4 +1,4 @@
-"""The model card: sources, counts, and licences that are passed on."""
+"""The model card: sources, counts and licences."""
 
 import dataclasses
 
@@ -19,11 +19,11 @@ def test_licences_are_passed_on(assets, describe_params, golden_model):
   assert '- Variant: multi_head, 64 px' in head
   assert f'- ViT release (.npz), `{path}`: 38 arrays, 15,224 values' in head
   assert '  - of these resampled: 1 array, 1,560 values' in head
-  assert '  - ignored: 2 arrays: classifier of the pretraining' in head
-  assert f'`{path}`, is under its terms too:\n\n{TERMS}\n' in licence
+  assert '  - ignored: 2 arrays: pretraining classifier' in head
+  assert f'`{path}`, are under its terms, too:\n\n{TERMS}\n' in licence
 
 
-def test_without_sources_there_is_no_licence(describe_params, golden_model):
+def test_no_licence_without_sources(describe_params, golden_model):
   plan = loading.plan({}, describe_params(golden_model), golden_model)
   card = model_card(golden_model, plan)
   assert 'Trained from scratch.' in card

@@ -1,4 +1,4 @@
-"""The token embedding of a T5 under each of its names, alone and with others."""
+"""T5's token embedding under each of its names, and under several."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_aliases_of_the_embedding_must_agree(folder):
     {'tie_word_embeddings': True, 'scale_decoder_outputs': False},
   ],
 )
-def test_logits_that_are_not_scaled_have_a_kernel(folder, fields):
+def test_unscaled_logits_have_a_kernel(folder, fields):
   arrays = t5_arrays()
   source = open_huggingface(write(folder, T5 | fields, arrays))
   assert source.settings['t5.tied_logits'] is False
@@ -65,7 +65,7 @@ def test_the_embedding_is_found_under_any_of_its_names(folder, names, prefix, ti
     {'s': 'shared.weight', 'e': ENCODER, 'd': DECODER, 'h': 'lm_head.weight'}[letter]
     for letter in names
   ]
-  # Without any other, and where it is tied, the head is the embedding.
+  # If tied or the only array, the head is the embedding.
   same = tied or names == 'h'
   arrays |= {
     prefix + name: embedding.copy() if same or name != 'lm_head.weight' else head

@@ -1,4 +1,4 @@
-"""Which file is what, and what is said of those that cannot be read."""
+"""Formats are detected, and other files refused."""
 
 import pathlib
 import pickle
@@ -19,7 +19,7 @@ from rahf.pretrained import load, open_source
     ('vit_tiny_release_names.npz', 'ViT release (.npz)'),
   ],
 )
-def test_files_are_known_by_what_is_in_them(assets, tmp_path, name, kind):
+def test_formats_are_detected_by_content(assets, tmp_path, name, kind):
   assert open_source(str(assets / 'golden' / name)).kind == kind
   renamed = tmp_path / 'weights'
   renamed.symlink_to(assets / 'golden' / name)
@@ -54,20 +54,23 @@ def write_cut_npz(path: pathlib.Path) -> None:
   [
     (lambda path: None, r'does not exist; it should be a T5X checkpoint directory'),
     (lambda path: path.mkdir(), r'is an empty directory; it should be'),
-    (lambda path: (path / 'notes').mkdir(parents=True), r'holds notes, but should be'),
-    (lambda path: path.write_text('text'), r'is nothing that can be read'),
-    (lambda path: path.write_bytes(b''), r'is nothing that can be read'),
+    (
+      lambda path: (path / 'notes').mkdir(parents=True),
+      r'contains notes, but should be',
+    ),
+    (lambda path: path.write_text('text'), r'has an unknown format'),
+    (lambda path: path.write_bytes(b''), r'has an unknown format'),
     (
       lambda path: path.write_bytes(b'12345678{"a":'),
-      r'give its directory, which must hold config',
+      r'give its directory, which must also contain config',
     ),
-    (write_text_zip, r'a zip archive of neither NumPy nor PyTorch arrays'),
-    (write_cut_npz, r'is damaged, perhaps cut off'),
+    (write_text_zip, r'a zip archive, but not of NumPy or PyTorch arrays'),
+    (write_cut_npz, r'is damaged, perhaps truncated'),
     (
       lambda path: path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid'),
       r'weights is a Git LFS pointer, not the data: run `git lfs pull` in its clone',
     ),
-    (write_exported, r'is a model that rahf exported.*--mode=infer --model=.*weights'),
+    (write_exported, r'is a model exported by rahf.*--mode=infer --model=.*weights'),
   ],
 )
 def test_anything_else_is_refused(tmp_path, make, message):
@@ -85,7 +88,7 @@ def test_pickles_are_refused_and_not_run(tmp_path, payload, protocol):
     open_source(path)
 
 
-def test_a_bucket_out_of_reach_is_one_message(monkeypatch):
+def test_an_unreachable_bucket_is_one_message(monkeypatch):
   def fail(path):
     raise RuntimeError('no route')
 

@@ -1,4 +1,4 @@
-"""What config.json may say, and which one does not belong to the weights."""
+"""Values of config.json, and files that do not belong to the weights."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_squares_may_be_given_as_height_and_width(folder, fields):
   ('fields', 'message'),
   [
     ({'image_size': [2, 8]}, r'image_size is \[2, 8\]; only squares can be read'),
-    ({'image_size': 8}, r'image_size 8 and patch_size 2 make 17 tokens, .* of 5'),
+    ({'image_size': 8}, r'image_size 8 and patch_size 2 make 17 tokens, .* for 5'),
     ({'image_size': None}, r'image_size 224 and patch_size 2 make 12545 tokens'),
     ({'patch_size': 4}, r'patch_size is 4, but the weights have 2'),
     ({'patch_size': None}, r'patch_size is 16, but the weights have 2'),
@@ -43,7 +43,7 @@ def test_squares_may_be_given_as_height_and_width(folder, fields):
     ({'num_attention_heads': 0}, r'num_attention_heads is 0, but should be a whole'),
   ],
 )
-def test_a_config_of_other_sizes_is_an_error(folder, fields, message):
+def test_a_config_with_other_sizes_is_an_error(folder, fields, message):
   with pytest.raises(InputError, match=message):
     open_huggingface(write(folder, VIT | fields, vit_arrays()))
 
@@ -70,7 +70,7 @@ def test_a_config_of_other_sizes_is_an_error(folder, fields, message):
     (T5 | {'tie_word_embeddings': 'no'}, "is 'no', but should be true or false"),
     (T5 | {'num_layers': 2}, 'num_layers is 2, but the weights have 1; use the config'),
     (T5 | {'num_decoder_layers': 2}, 'num_decoder_layers is 2, but the weights have 1'),
-    (T5 | {'d_ff': '12'}, "d_ff is '12', but should be a whole number from 1"),
+    (T5 | {'d_ff': '12'}, "d_ff is '12', but should be a whole number above 0"),
     (T5 | {'num_heads': True}, 'num_heads is True, but should be a whole number'),
     (T5 | {'relative_attention_num_buckets': 64}, 'num_buckets is 64; only 32'),
     (T5 | {'relative_attention_max_distance': 64}, 'max_distance is 64; only 128'),
@@ -100,7 +100,7 @@ def test_other_models_are_refused(folder, config, message):
   [
     (b'{"model_type": "t5",', r'config.json is not JSON: Expecting'),
     (b'{"model_type": "\xff"}', r"config.json is not JSON: 'utf-8' codec"),
-    (b'[]', r'config.json holds list, not named fields'),
+    (b'[]', r'config.json contains list, not a JSON object'),
     (POINTER, r'config.json is a Git LFS pointer, not the data: run `git lfs pull`'),
   ],
 )

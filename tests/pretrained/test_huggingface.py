@@ -1,4 +1,4 @@
-"""What is read of Hugging Face directories and what is refused.
+"""Reading Hugging Face directories.
 
 tests/pretrained/test_parity.py compares with what transformers makes of them.
 """
@@ -23,7 +23,7 @@ def folder(tmp_path):
   return tmp_path / 'model'
 
 
-def test_kernels_are_turned_round(folder):
+def test_kernels_are_transposed(folder):
   arrays = t5_arrays()
   source = open_huggingface(write(folder, T5, arrays))
   assert len(source.weights) == len(arrays)
@@ -41,13 +41,15 @@ def test_one_parameter_under_two_names_is_an_error(folder):
   arrays = t5_arrays()
   norm = 'encoder.final_layer_norm.weight'
   arrays[f'model.{norm}'] = arrays[norm] + 1
-  with pytest.raises(InputError, match=rf'holds both {norm} and model.{norm}, which'):
+  with pytest.raises(
+    InputError, match=rf'contains both {norm} and model.{norm}, which'
+  ):
     open_huggingface(write(folder, T5, arrays))
 
 
-def test_an_encoder_alone_is_refused(folder):
+def test_an_encoder_without_decoder_is_refused(folder):
   arrays = {n: a for n, a in t5_arrays().items() if not n.startswith('decoder')}
-  with pytest.raises(InputError, match=r'an encoder alone.* T5ForConditionalGenerat'):
+  with pytest.raises(InputError, match=r'an encoder only.* T5ForConditionalGenerat'):
     open_huggingface(write(folder, T5, arrays))
 
 
@@ -59,7 +61,7 @@ def test_half_precision(folder, dtype):
   np.testing.assert_array_equal(weight.read(), arrays['shared.weight'])
 
 
-def test_files_in_parts(folder):
+def test_sharded_files(folder):
   arrays = t5_arrays()
   write(folder, T5)
   parts = {'a.safetensors': list(arrays)[::2], 'b.safetensors': list(arrays)[1::2]}
@@ -115,7 +117,7 @@ def test_pointers_are_named(folder, name):
     open_huggingface(folder)
 
 
-def test_a_part_that_is_a_pointer_is_named(folder):
+def test_a_shard_that_is_a_pointer_is_named(folder):
   write(folder, T5)
   places = {'weight_map': {'shared.weight': 'a.safetensors'}}
   (folder / 'model.safetensors.index.json').write_text(json.dumps(places))

@@ -1,4 +1,4 @@
-"""Loading into a model: strict, counted, sharded; fresh parameters as without it."""
+"""Loading into a model is strict and sharded, and leaves fresh parameters alone."""
 
 import dataclasses
 import functools
@@ -64,7 +64,9 @@ def make_factory(model, **mesh: int) -> StateFactory:
   )
 
 
-def test_all_but_projection_and_heads_is_loaded(sources, golden_params, golden_model):
+def test_everything_but_projection_and_heads_is_loaded(
+  sources, golden_params, golden_model
+):
   plan = loading.plan(sources, golden_params, golden_model)
   assert {path.split('/')[0] for path in plan.fresh} == {'image_projection'} | HEADS
   assert plan.loaded.keys() | set(plan.fresh) == golden_params.keys()
@@ -80,7 +82,7 @@ def test_the_report_counts_everything(sources, golden_params, golden_model, init
   assert report.splitlines()[:5] == [
     f'init.vit: ViT release (.npz), {init["vit"]}',
     '  loaded:  38 arrays, 14,072 values',
-    '  ignored: 2 arrays: classifier of the pretraining',
+    '  ignored: 2 arrays: pretraining classifier',
     f'init.t5: T5X checkpoint, {init["t5"]}',
     # 2 x 384 x 24, 2 x 96, 12 norms, 6 x 4 attention and 4 x 3 MLP kernels.
     f'  loaded:  52 arrays, {18432 + 192 + 288 + 24 * 576 + 12 * 960:,} values',
@@ -93,7 +95,7 @@ def test_sharded_equals_unsharded(init, golden_model):
   with jax.set_mesh(sharding.make_mesh({'data': 1, 'fsdp': 8, 'tensor': 1})):
     params = by_path(factory.abstract.params)
     plan = loading.plan(loading.open_sources(init), params, golden_model)
-    state = factory.start(factory.fresh(3, plan.fresh) | plan.read())
+    state = factory.from_params(factory.fresh_params(3, plan.fresh) | plan.read())
     expected = factory.make(3)
   assert jax.tree.structure(state) == jax.tree.structure(expected)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
@@ -126,7 +128,7 @@ def test_positions_are_resampled_for_another_image_size(
   assert '[1, 17, 24] to [1, 65, 24]' in plan.report()
   expected = resample_positions(plan.loaded[loading.POSITIONS].read(), 65)
   np.testing.assert_array_equal(plan.read()[loading.POSITIONS], expected)
-  # T5 stays fresh where none is given.
+  # Without a T5, its parameters stay fresh.
   assert {'t5', 'image_projection'} < {path.split('/')[0] for path in plan.fresh}
 
 
@@ -138,7 +140,7 @@ def test_a_missing_array_is_named(vit_arrays, tmp_path, golden_params, golden_mo
     loading.plan({'vit': source}, golden_params, golden_model)
 
 
-def test_a_surplus_array_is_named(t5x, golden_params, golden_model):
+def test_a_superfluous_array_is_named(t5x, golden_params, golden_model):
   index = t5x / 'checkpoint'
   tree = serialization.msgpack_restore(index.read_bytes())
   tree['optimizer']['target']['encoder']['extra'] = np.ones(3, np.float32)
@@ -158,7 +160,7 @@ def test_a_surplus_array_is_named(t5x, golden_params, golden_model):
       np.ones((1, 19, 24), np.float32),
       r'pos_embedding \[1, 19, 24\] should have the shape \[1, 17, 24\]',
     ),
-    (NORM, np.ones(24, np.int32), r'\[24\] holds int32, but .* must be of floats'),
+    (NORM, np.ones(24, np.int32), r'\[24\] has dtype int32, but .* must be floats'),
   ],
 )
 def test_another_shape_or_type_is_an_error(
@@ -171,13 +173,13 @@ def test_another_shape_or_type_is_an_error(
     loading.plan({'vit': source}, golden_params, golden_model)
 
 
-def test_many_problems_are_cut(sources, golden_params, golden_model):
+def test_long_lists_of_problems_are_truncated(sources, golden_params, golden_model):
   vit = dataclasses.replace(sources['vit'], weights={})
   with pytest.raises(InputError, match=r'(?s)do not fit.*… and 18 more'):
     loading.plan({'vit': vit}, golden_params, golden_model)
 
 
-def test_other_settings_are_errors_that_say_which_flags_to_give(
+def test_errors_for_other_settings_list_the_flags_to_give(
   sources, describe_params, golden_model
 ):
   vit = dataclasses.replace(golden_model.vit, norm_epsilon=1e-12, gelu='exact')
@@ -197,10 +199,8 @@ def test_other_settings_are_errors_that_say_which_flags_to_give(
   ]
 
 
-def test_a_source_gives_its_own_part_only(sources, golden_params, golden_model):
-  with pytest.raises(
-    ValueError, match=r'init.vit = .* is a T5X checkpoint and gives t5'
-  ):
+def test_a_source_provides_only_its_own_part(sources, golden_params, golden_model):
+  with pytest.raises(ValueError, match=r'init.vit = .* is a T5X checkpoint with t5'):
     loading.plan({'vit': sources['t5']}, golden_params, golden_model)
 
 

@@ -1,11 +1,11 @@
-"""python -m rahf.pretrained."""
+"""The command python -m rahf.pretrained."""
 
 import shutil
 
 from rahf.pretrained.__main__ import main
 
 
-def test_it_says_what_a_file_is_and_what_would_be_used(assets, capsys):
+def test_it_describes_a_file_and_its_used_arrays(assets, capsys):
   path = assets / 'golden' / 'vit_tiny_release_names.npz'
   assert main([str(path)]) == 0
   lines = capsys.readouterr().out.splitlines()
@@ -14,7 +14,7 @@ def test_it_says_what_a_file_is_and_what_would_be_used(assets, capsys):
   assert 'positions: 4 x 4, for 32 px; resampled for others' in lines
   assert 'used: 38 arrays, 14,072 values, float32' in lines
   assert '  vit/Transformer/encoderblock_*: 32 arrays, 8,960 values' in lines
-  assert 'ignored: 2 arrays: classifier of the pretraining' in lines
+  assert 'ignored: 2 arrays: pretraining classifier' in lines
   assert lines[-1] == f'to train from it: --config.init.vit={path}'
 
 
@@ -48,7 +48,7 @@ def test_it_reads_every_array(assets, tmp_path, capsys):
   )
 
 
-def test_what_cannot_be_read_is_one_message_and_status_2(tmp_path, capsys):
+def test_unreadable_files_give_one_message_and_status_2(tmp_path, capsys):
   assert main([str(tmp_path / 'nothing')]) == 2
   out, error = capsys.readouterr()
   assert not out

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.t5 import T5
-from rahf.models.t5_layers import T5Config
+from rahf.models.t5 import T5, T5Config
 from rahf.models.vit import ViT, ViTConfig
 from rahf.pretrained import hf_config, load, open_source
 
@@ -33,7 +32,7 @@ def seed():
 
 
 def roughen(model) -> None:
-  """Makes every parameter matter: fresh ones have biases of 0 and scales of 1."""
+  """Randomises biases and scales, so that every parameter matters."""
   with torch.no_grad():
     for parameter in model.parameters():
       parameter += 0.1 * torch.randn(parameter.shape)
@@ -56,18 +55,18 @@ def test_t5(version, file, tmp_path):
   )
   model = transformers.T5ForConditionalGeneration(config).eval()
   if not old:
-    # New ones start tied; the released ones are not.
+    # New models are tied; the released ones are not.
     model.lm_head.weight = torch.nn.Parameter(torch.randn(64, 24))
   roughen(model)
   model.save_pretrained(tmp_path)
-  if file == 'pytorch_model.bin':  # With the embedding under all its names.
+  if file == 'pytorch_model.bin':  # Has the embedding under all its names.
     (tmp_path / 'model.safetensors').unlink()
     torch.save(model.state_dict(), tmp_path / file)
 
   source = open_source(tmp_path)
   assert ('t5/decoder/logits_dense/kernel' in source.weights) != old
   rng = np.random.default_rng(0)
-  # Longer than the exact buckets of the relative positions.
+  # Longer than the exact relative position buckets.
   text, target = rng.integers(2, 64, (2, 40)), rng.integers(2, 64, (2, 36))
   text[1, 25:] = 0
   with torch.no_grad():
@@ -122,7 +121,7 @@ def test_defaults_are_those_of_transformers():
     'lm_head.weight',
   ],
 )
-def test_an_embedding_alone_is_what_transformers_takes_it_for(name, tied, tmp_path):
+def test_a_single_embedding_is_used_as_in_transformers(name, tied, tmp_path):
   from safetensors.torch import save_file
 
   config = transformers.T5Config(
@@ -157,7 +156,7 @@ VIT = {
 
 
 def assert_same_tokens(folder, model) -> None:
-  """Asserts that our ViT makes the tokens that transformers' makes."""
+  """Asserts that our ViT and that of transformers give the same tokens."""
   image = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
   with torch.no_grad():
     vit = getattr(model, 'vit', model)
@@ -189,7 +188,7 @@ def test_vit_with_sides_as_lists(sides, tmp_path):
   assert_same_tokens(tmp_path, model)
 
 
-def test_vit_in_the_newer_spelling_of_a_classifier(tmp_path):
+def test_vit_with_the_newer_names_of_a_classifier(tmp_path):
   from safetensors.torch import save_file
 
   config = transformers.ViTConfig(**VIT, num_labels=3)

@@ -19,7 +19,7 @@ def test_a_linear_ramp_stays_a_ramp(old, new):
   table = np.concatenate([first, ramp(old)], axis=1)
   resampled = resample_positions(table, new * new + 1)
   assert resampled.shape == (1, new * new + 1, 1)
-  # The class token's row is no part of the grid.
+  # The class token's row is not part of the grid.
   assert resampled[0, 0, 0] == 7
   np.testing.assert_allclose(resampled[:, 1:], ramp(new), atol=1e-5)
 

@@ -1,9 +1,9 @@
-"""The PyTorch RAHF: with its weights our model says what the original says."""
+"""The PyTorch RAHF: with its weights, our model equals the original."""
 
 import dataclasses
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ from configs import rahf_torch
 from golden_torch import SHARED, read_golden, tensors, texts, weight
 from rahf.config import default_config, model_config
 from rahf.errors import InputError
-from rahf.models.rahf import MAPS, RAHF, SCORES, RAHFConfig
+from rahf.models.rahf import MAPS, RAHF, SCORES, Outputs, RAHFConfig
 from rahf.pretrained import loading
 from rahf.pretrained.rahf_torch import LICENCE, open_rahf_torch
 from rahf.pretrained.source import Source
 from torch_files import View, constant, contiguous, write_state_dict
 
-# The tanh GELU instead of the exact one is 1e-4 off; 1e-6 instead of 1e-12 in the
-# ViT's norms, 9e-6, is all that this does not tell from right.
+# With the tanh GELU instead of the exact one, the error is 1e-4. The only mistake not
+# detected is an epsilon of 1e-6 instead of 1e-12 in the ViT's norms: 9e-6.
 TOLERANCE = 2e-5
-# From the names of transformers 4 to those of 5.
+# Names in transformers 4 -> names in transformers 5.
 NEWER = {
   r'vit\.encoder\.layer\.': 'vit.layers.',
   r'attention\.attention\.(query|key|value)': r'attention.\1_proj',
@@ -42,22 +42,15 @@ def newer(name: str) -> str:
 
 
 def model_of(source: Source, **changes: Any) -> RAHFConfig:
-  """Returns the model that a source asks for, exact and without dropout."""
+  """Returns the model with a source's settings, in float32 and without dropout."""
   config = default_config()
   config.model.update_from_flattened_dict(source.settings)
   model = model_config(config)
   return dataclasses.replace(model, dtype='float32', dropout_rate=0.0, **changes)
 
 
-class Result(NamedTuple):
-  maps: np.ndarray
-  scores: np.ndarray
-  logits: np.ndarray
-  ids: np.ndarray
-
-
-def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
-  """Returns all that a model says, with greedy decoding of `length` tokens."""
+def run(model: RAHFConfig, params, image, text, target, length: int) -> Outputs:
+  """Returns all outputs of a model, with greedy decoding of `length` tokens."""
   module = RAHF(model)
 
   def everything(variables, image, text, target):
@@ -65,15 +58,15 @@ def run(model: RAHFConfig, params, image, text, target, length: int) -> Result:
       return module.apply(variables, *inputs, **options, method=method)
 
     fused = call(RAHF.encode, image, text, train=False)
-    outputs = call(RAHF.read, fused, target, train=False)
-    return Result(*outputs, call(RAHF.decode_greedily, fused, length))
+    outputs = call(RAHF.predict, fused, target, train=False)
+    return outputs._replace(keywords=call(RAHF.decode_greedily, fused, length))
 
   params = traverse_util.unflatten_dict(params, sep='/')
   return jax.device_get(jax.jit(everything)({'params': params}, image, text, target))
 
 
-# The captions of the golden are as long as each other, so that the original's lack
-# of a mask does not show: ours gives the same without one, and behind one.
+# The golden's captions have equal lengths, so that the original's lack of a mask makes
+# no difference: ours gives the same outputs with and without one.
 @pytest.fixture(scope='module', params=[('multi', False), ('single', True)])
 def case(request, assets, describe_params, tmp_path_factory):
   form, mask_padding = request.param
@@ -125,11 +118,11 @@ def test_logits_and_loss(case):
 
 def test_greedy_ids(case):
   expected, found = case
-  # The start id is in front, and room for one more behind.
-  np.testing.assert_array_equal(found.ids, expected['generated'][:, 1:-1])
+  # The golden starts with the start id, and has room for one more at the end.
+  np.testing.assert_array_equal(found.keywords, expected['generated'][:, 1:-1])
 
 
-# From the sizes of the golden to those of the public checkpoint, by pattern of names.
+# Name pattern -> (sizes of the golden -> sizes of the public checkpoint).
 FULL_SIZES = {
   r'vit\..*patch_embeddings.*': {40: 1024},
   r'vit\..*': {40: 1024, 80: 4096, 5: 24 * 24 + 1},
@@ -158,7 +151,7 @@ def full_size(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(scope='module', params=[str, newer])
 def public(request, assets, tmp_path_factory) -> Source:
-  """The public checkpoint without its values, in either spelling of its names."""
+  """The public checkpoint without its values, with names of both versions."""
   shapes = full_size(read_golden(assets, 'multi').shapes)
   path = tmp_path_factory.mktemp('public') / 'rahf_model.pt'
   views = {request.param(name): constant(shape) for name, shape in shapes.items()}
@@ -182,7 +175,7 @@ def test_the_public_checkpoint_fits_its_config(public, describe_params):
   assert dataclasses.replace(exact, dtype=model.dtype, dropout_rate=0.1) == model
 
 
-def test_both_spellings_are_the_same_arrays(assets, tmp_path):
+def test_both_sets_of_names_give_the_same_arrays(assets, tmp_path):
   golden = read_golden(assets, 'multi')
   views = {
     name: contiguous(weight(name, shape))
@@ -206,7 +199,7 @@ def test_both_spellings_are_the_same_arrays(assets, tmp_path):
 
 
 def change(assets, path: pathlib.Path, **changes: View | None) -> pathlib.Path:
-  """Writes a checkpoint without values in which some tensors are others, or missing."""
+  """Writes a checkpoint without values, with some tensors changed or removed."""
   shapes = read_golden(assets, 'single').shapes
   views = {name: constant(shape) for name, shape in shapes.items()} | changes
   write_state_dict(path, {name: view for name, view in views.items() if view})
@@ -239,11 +232,11 @@ def test_the_embedding_is_found_under_any_of_its_names(assets, tmp_path, name):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    (dict.fromkeys(SHARED), r'does not hold a T5.*embedding: it is missing'),
-    ({'score_predictor.conv_layers.15.bias': None}, r'nothing named as score_predi'),
+    (dict.fromkeys(SHARED), r'does not contain a T5.*embedding: it is missing'),
+    ({'score_predictor.conv_layers.15.bias': None}, r'no name matches score_predi'),
     (
       {'vit.vit.layernorm.weight': constant((40,))},
-      r'holds both vit.layernorm.weight and vit.vit.layernorm.weight, which are the',
+      r'contains both vit.layernorm.weight and vit.vit.layernorm.weight, which are the',
     ),
     ({'extra.weight': constant((2,))}, r'extra.weight \[2\] has no place'),
     (
@@ -259,10 +252,10 @@ def test_other_models_are_refused(assets, tmp_path, changes, message):
     open_rahf_torch(path, vit_heads=4)
 
 
-def test_no_other_model_at_all_is_taken(tmp_path):
+def test_unrelated_models_are_refused(tmp_path):
   write_state_dict(tmp_path / 'other.pt', {'fc.weight': constant((2, 3))})
   with pytest.raises(
-    InputError, match=r'not a PyTorch RAHF.*it holds fc.weight, ….* give the dir'
+    InputError, match=r'not a PyTorch RAHF.*it contains fc.weight, ….* give the dir'
   ):
     open_rahf_torch(tmp_path / 'other.pt')
 
@@ -276,7 +269,7 @@ def test_shapes_are_compared_with_the_model(assets, tmp_path, describe_params):
     loading.plan({'rahf': source}, describe_params(model), model)
 
 
-def test_heads_that_no_shape_tells_must_be_given(assets, tmp_path):
+def test_unknown_numbers_of_heads_must_be_given(assets, tmp_path):
   path = change(assets, tmp_path / 'tiny.pt')
-  with pytest.raises(InputError, match=r'ViT of width 40.*give vit_heads'):
+  with pytest.raises(InputError, match=r'ViT of width 40.*pass vit_heads'):
     open_rahf_torch(path)

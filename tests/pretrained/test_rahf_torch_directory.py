@@ -1,4 +1,4 @@
-"""The PyTorch RAHF as a directory: in whichever way its arrays are stored there."""
+"""The PyTorch RAHF as a directory, in each storage format."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from rahf.pretrained.source import Source
 from torch_files import constant, contiguous, write_state_dict
 
 VIT = ViTConfig(width=40, heads=4)
-# Read to be compared: a kernel with heads, a dense kernel, a norm, the embedding.
+# Arrays to compare: a kernel with heads, a dense kernel, a norm, the embedding.
 COMPARED = (
   'vit/Transformer/encoderblock_1/MultiHeadDotProductAttention_0/query/kernel',
   'image_projection/kernel',
@@ -26,7 +26,7 @@ COMPARED = (
 
 @pytest.fixture(scope='module')
 def arrays(assets) -> dict[str, np.ndarray]:
-  """The golden's weights in the single form; large ones are one value."""
+  """The golden's weights in the single-head form; large ones are one value."""
   shapes = read_golden(assets, 'single').shapes
   small = {n: s for n, s in shapes.items() if np.prod(s) < 1e5 and n not in SHARED}
   large = {n: np.ones(s, np.float32) for n, s in shapes.items() if n not in small}
@@ -71,7 +71,7 @@ def write_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None
   'kind',
   ['model.safetensors', 'safetensors in two', 'pytorch_model.bin', 'bin in two', 'pt'],
 )
-def test_a_directory_is_the_archive(arrays, archive, tmp_path, kind, config):
+def test_a_directory_equals_the_archive(arrays, archive, tmp_path, kind, config):
   if config:
     (tmp_path / 'config.json').write_text(json.dumps(config))
   match kind:
@@ -114,13 +114,15 @@ def test_heads_come_from_the_config_of_the_same_width(arrays, tmp_path):
       open_source(tmp_path, vit)
 
 
-def test_what_is_wrong_is_said(arrays, tmp_path):
+def test_errors_are_explained(arrays, tmp_path):
   for name in ('a.pt', 'b.pt'):
     write_torch(tmp_path / name, {'x': np.ones(1, np.float32)})
-  with pytest.raises(InputError, match=r'holds a\.pt, b\.pt; name one'):
+  with pytest.raises(InputError, match=r'contains a\.pt, b\.pt; name one'):
     open_source(tmp_path)
   (tmp_path / 'b.pt').unlink()
-  with pytest.raises(InputError, match='is not a PyTorch RAHF checkpoint: it holds x'):
+  with pytest.raises(
+    InputError, match='is not a PyTorch RAHF checkpoint: it contains x'
+  ):
     open_source(tmp_path)
   (tmp_path / 'model.safetensors').write_bytes(b'x' * 99)
   with pytest.raises(InputError, match='is not a safetensors'):

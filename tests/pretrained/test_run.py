@@ -1,4 +1,4 @@
-"""A run that starts from foreign weights, from the config to the model card."""
+"""A run that starts from pretrained weights, from the config to the model card."""
 
 import pathlib
 import shutil
@@ -34,7 +34,7 @@ def make_config(data_dir: pathlib.Path, vit, t5) -> ConfigDict:
   return config
 
 
-def test_a_run_starts_from_its_sources_and_goes_on_without_them(
+def test_a_run_starts_from_its_sources_and_continues_without_them(
   t5x, assets, data_dir, tmp_path, capsys
 ):
   vit = tmp_path / 'vit.npz'
@@ -42,7 +42,7 @@ def test_a_run_starts_from_its_sources_and_goes_on_without_them(
   expected = load(t5x)['t5']
   config, workdir = make_config(data_dir, vit, t5x), tmp_path / 'run'
 
-  # A mistake is found before the directory is claimed.
+  # Mistakes are found before the work directory is created.
   config.init.vit = str(tmp_path / 'vti.npz')
   with pytest.raises(InputError, match=r'vti.npz does not exist'):
     runs.run_training(config, workdir)
@@ -50,7 +50,7 @@ def test_a_run_starts_from_its_sources_and_goes_on_without_them(
   runs.run_training(config, workdir)
   assert 'init.vit: ViT release (.npz)' in capsys.readouterr().out
 
-  # Two steps of one millionth leave the weights where they were.
+  # Two steps with a rate of one millionth hardly change the weights.
   kernel = expected['encoder']['layers_0']['attention']['query']['kernel']
   trained = runs.read_checkpoint(workdir, 2)[f'params/{QUERY}']
   np.testing.assert_allclose(trained, kernel, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Reading T5X's checkpoints; tests/models/test_t5.py compares what the model makes."""
+"""Reading T5X's checkpoints; tests/models/test_t5.py compares the model's outputs."""
 
 import json
 import pickle
@@ -44,7 +44,7 @@ def assert_equal(found, expected) -> None:
 
 
 @pytest.mark.parametrize('name', ['t5x_v1_1', 't5x_v1_0'])
-def test_settings_are_those_it_was_made_with(assets, name):
+def test_settings_are_those_of_the_checkpoint(assets, name):
   folder = assets / 'golden' / name
   fields = json.loads((folder / 'config.json').read_text())
   source = open_t5x(folder / 'checkpoint_0')
@@ -79,12 +79,12 @@ def test_the_optimizer_state_is_never_read(t5x):
 @pytest.mark.parametrize(
   'store', [{'driver': 'gfile'}, {'driver': 'gcs', 'bucket': 'elsewhere'}]
 )
-def test_arrays_are_found_beside_the_index_wherever_it_was_written(t5x, store):
+def test_arrays_are_found_next_to_a_moved_index(t5x, store):
   expected = read_all(open_t5x(t5x))
 
   def move(leaf):
     path = leaf['kvstore']['path']
-    if 'decoder' in path:  # As T5X of 2021 wrote it.
+    if 'decoder' in path:  # As written by T5X of 2021.
       return leaf | {'kvstore': store, 'path': path}
     return leaf | {'kvstore': store | {'path': f'/runs/checkpoint_7/{path}'}}
 
@@ -92,9 +92,9 @@ def test_arrays_are_found_beside_the_index_wherever_it_was_written(t5x, store):
   assert_equal(read_all(open_t5x(t5x)), expected)
 
 
-def test_arrays_may_lie_in_the_index(t5x):
+def test_arrays_may_be_in_the_index(t5x):
   expected = read_all(open_t5x(t5x))
-  # Leaves come in the order of the tree, as paths do.
+  # Leaves are in the order of the tree, like paths.
   arrays = iter([expected[path].astype(jnp.bfloat16) for path in expected])
   change_index(t5x, lambda leaf: next(arrays))
   for folder in t5x.glob('target.*'):
@@ -104,7 +104,7 @@ def test_arrays_may_lie_in_the_index(t5x):
   assert_equal(found, {p: a.astype(jnp.bfloat16) for p, a in expected.items()})
 
 
-def test_nothing_is_read_before_it_is_asked_for(t5x):
+def test_arrays_are_read_lazily(t5x):
   for chunk in t5x.glob('target.*/[0-9]*'):
     chunk.write_bytes(b'spoilt')
   source = open_t5x(t5x)
@@ -116,11 +116,11 @@ def test_nothing_is_read_before_it_is_asked_for(t5x):
 
 @pytest.fixture
 def in_a_bucket(monkeypatch):
-  """Opens as from a bucket, where nothing but the index is read at first."""
+  """Simulates a bucket, where only the index is read at first."""
   monkeypatch.setattr(t5x_lib, 'is_local', lambda path: False)
 
 
-def test_in_a_bucket_arrays_are_not_opened_before_they_are_asked_for(t5x, in_a_bucket):
+def test_arrays_in_a_bucket_are_opened_lazily(t5x, in_a_bucket):
   expected = read_all(open_t5x(t5x))
   hidden = t5x.rename(t5x.with_name('hidden'))
   t5x.mkdir()
@@ -136,7 +136,7 @@ CHUNKS = np.arange(5 * 7, dtype=np.float32).reshape(5, 7)
 
 @pytest.fixture
 def chunked(t5x):
-  """A checkpoint that holds a parameter in 3 x 2 chunks, of which one is all zeros."""
+  """A checkpoint with a parameter in 3 x 2 chunks, one of which is all zeros."""
   path = str(t5x / 'target.extra') + '/'
   stored = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': path}}
   metadata = {'shape': [5, 7], 'chunks': [2, 4], 'compressor': {'id': 'gzip'}}
@@ -161,7 +161,7 @@ def test_arrays_in_many_chunks_are_read(chunked):
 def test_a_missing_chunk_is_an_error(chunked, chunk):
   (chunked / 'target.extra' / chunk).unlink()
   message = (
-    rf'target.extra/{chunk} is missing, which holds a part of .*target/extra; copy'
+    rf'target.extra/{chunk} is missing, which contains a part of .*target/extra; copy'
   )
   with pytest.raises(InputError, match=message):
     open_t5x(chunked)
@@ -178,7 +178,7 @@ def test_a_missing_chunk_is_an_error_in_a_bucket(chunked, in_a_bucket, chunk):
     weight.read()
 
 
-def test_a_chunk_that_is_missing_later_is_an_error(chunked):
+def test_a_chunk_that_disappears_is_an_error(chunked):
   weight = open_t5x(chunked).weights['t5/extra']
   (chunked / 'target.extra' / '1.0').unlink()
   with pytest.raises(
@@ -187,7 +187,7 @@ def test_a_chunk_that_is_missing_later_is_an_error(chunked):
     weight.read()
 
 
-def test_chunks_may_lie_in_folders(chunked):
+def test_chunks_may_be_in_folders(chunked):
   folder = chunked / 'target.extra'
   metadata = json.loads((folder / '.zarray').read_text())
   metadata['dimension_separator'] = '/'
@@ -221,7 +221,7 @@ def test_a_damaged_chunk_is_an_error(chunked, spoil, message):
 def test_a_missing_only_chunk_is_an_error(t5x):
   (t5x / 'target.encoder.encoder_norm.scale' / '0').unlink()
   with pytest.raises(
-    InputError, match=r'scale/0 is missing, which holds all of .*/enc'
+    InputError, match=r'scale/0 is missing, which contains all of .*/enc'
   ):
     open_t5x(t5x)
 
@@ -251,7 +251,7 @@ def test_a_truncated_array_is_an_error(t5x):
 
 
 def change_embedding(folder, **changes) -> None:
-  """Changes what the index says of one array."""
+  """Changes the index entry of one array."""
   found = 'target.token_embedder.embedding'
 
   def change(leaf):
@@ -271,7 +271,7 @@ def change_embedding(folder, **changes) -> None:
     ({'dtype': 'int32'}, r'embedding is .* of float32, .* says .* of int32'),
   ],
 )
-def test_an_array_of_another_form_than_the_index_says_is_an_error(
+def test_an_array_that_differs_from_the_index_is_an_error(
   t5x, monkeypatch, changes, message
 ):
   change_embedding(t5x, **changes)
@@ -293,9 +293,9 @@ def test_an_array_of_another_form_than_the_index_says_is_an_error(
     {'path': 3},
   ],
 )
-def test_an_array_that_is_not_described_as_t5x_does_is_an_error(t5x, changes):
+def test_an_invalid_description_of_an_array_is_an_error(t5x, changes):
   change_embedding(t5x, **changes)
-  with pytest.raises(InputError, match=r'embedding is not described as T5X does'):
+  with pytest.raises(InputError, match=r'embedding is not described as in T5X'):
     open_t5x(t5x)
 
 
@@ -330,7 +330,7 @@ def test_a_pickle_in_place_of_the_index_is_not_run(t5x, payload):
     open_t5x(t5x)
 
 
-def test_parts_that_are_missing_are_named(t5x):
+def test_missing_parts_are_named(t5x):
   index = t5x / 'checkpoint'
   tree = serialization.msgpack_restore(index.read_bytes())
   tree['optimizer']['target']['encoder'].pop('relpos_bias')

@@ -1,4 +1,4 @@
-"""Reading PyTorch's archives: values are right, and no file can make it run code."""
+"""Reading PyTorch's archives: correct values, and no file can run code."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ ONE = np.ones(6, np.float32)
 
 
 class Calls:
-  """Pickled, it makes who unpickles it call a function."""
+  """An object whose unpickling calls a function."""
 
   def __init__(self, function, *arguments):
     self.call = function, arguments
@@ -29,7 +29,7 @@ class Calls:
 
 
 def views() -> dict[str, View]:
-  """Tensors of all dtypes and layouts, and what they should be."""
+  """Tensors of all dtypes and layouts, and their expected values."""
   shared = np.arange(24, dtype=np.float32)
   return {
     'kernel': contiguous(RNG.standard_normal((3, 4)).astype(np.float32)),
@@ -74,7 +74,7 @@ def test_all_layouts_are_read(tmp_path, order, wrapper):
   assert found['kernel'].storage != found['half'].storage
 
 
-def test_pytorch_itself_writes_what_is_read(tmp_path):
+def test_files_written_by_pytorch_are_read(tmp_path):
   torch = pytest.importorskip('torch', reason='needs the extra rahf[parity]')
   torch.manual_seed(0)
   module = torch.nn.Sequential(
@@ -113,7 +113,7 @@ def test_pytorch_itself_writes_what_is_read(tmp_path):
     )
 
 
-def test_nothing_is_read_before_it_is_asked_for(tmp_path):
+def test_arrays_are_read_lazily(tmp_path):
   path = tmp_path / 'x.pt'
   torch_files.write_state_dict(path, {'a': contiguous(ONE), 'b': contiguous(2 * ONE)})
   data = path.read_bytes()
@@ -126,12 +126,12 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
 
 
 def nested(code: bytes) -> bytes:
-  """Returns instructions that refer to a storage which is described by others."""
+  """Returns pickle instructions that refer to a storage described by `code`."""
   return b'(' + plain('storage') + code + plain('0') + plain('cpu') + plain(6) + b'tQ'
 
 
 def attacks(trace: str) -> dict[str, bytes]:
-  """Pickles that leave a trace when they are run, and what they call."""
+  """Pickles that leave a trace when run, and the functions they call."""
   system = plain(Calls(os.system, f'touch {trace}'))
   evaluate = plain(Calls(eval, f"open({trace!r}, 'w')"))
   return {
@@ -171,7 +171,7 @@ def test_the_payloads_would_run(tmp_path, called):
 
 
 def change_state(name: str, value) -> bytes:
-  """Returns the instructions that set a field of what was made last."""
+  """Returns pickle instructions that set a field of the last object."""
   return b'}' + plain(name) + plain(value) + b'sb'
 
 
@@ -183,46 +183,49 @@ GOOD = tensor('0', VIEW)
 @pytest.mark.parametrize(
   ('code', 'message'),
   [
-    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends after data/0'),
-    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends after data/0'),
+    (tensor('0', VIEW._replace(offset=1)), 'a tensor that ends beyond data/0'),
+    (tensor('0', VIEW._replace(strides=(4, 1))), 'a tensor that ends beyond data/0'),
     (
       tensor('0', VIEW._replace(bits={'conj': True})),
       "has a tensor with the properties {'conj': True}: only dense tensors of",
     ),
     (tensor('0', VIEW._replace(bits={'odd': 3})), "the properties {'odd': 3}: only"),
     (tensor('0', VIEW._replace(bits='neg')), "the properties 'neg': only dense"),
-    (tensor('0', VIEW._replace(strides=(-1, 1))), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(strides=(1,))), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(shape=[2, 3])), 'not described as PyTorch does'),
-    (tensor('0', VIEW._replace(offset=True)), 'not described as PyTorch does'),
+    (tensor('0', VIEW._replace(strides=(-1, 1))), 'with an invalid description'),
+    (tensor('0', VIEW._replace(strides=(1,))), 'with an invalid description'),
+    (tensor('0', VIEW._replace(shape=[2, 3])), 'with an invalid description'),
+    (tensor('0', VIEW._replace(offset=True)), 'with an invalid description'),
     (tensor('1', VIEW), 'lacks data/1'),
     (tensor('../../etc/passwd', VIEW), 'lacks data/../../etc/passwd'),
     (
       tensor('0', VIEW._replace(storage=np.ones(7, np.float32))),
-      'has 24 bytes in data/0, but should have 7 values of float32 there',
+      'has 24 bytes in data/0, which should have 7 values of float32',
     ),
     (GOOD + change_state('strides', (1 << 40, 1)), 'Tensor has no state'),
     (STORAGE + change_state('size', 1 << 40), 'Storage has no state'),
     (b'ctorch\nFloatStorage\n' + change_state('dtype', 'x'), 'StorageType has no st'),
     (nested(plain('float')), "refers to something that is not a storage: ('storage'"),
     (plain('0') + b'Q', "refers to something that is not a storage: '0'"),
-    (GOOD, 'holds Tensor, not a state dict'),
-    (b'}' + plain(3) + GOOD + b's', 'holds Tensor as 3, but a state dict is'),
-    (b'}' + plain('step') + plain(3) + b's', "holds int as 'step', but a state dict"),
-    (b'}' + plain('x'), 'holds str, not a state dict'),
-    (b'}' + plain('x') + b's', 'has a data.pkl that is damaged: '),
-    (b'R', 'has a data.pkl that is damaged: '),
-    (b'X\x01\x00\x00\x00\xff', 'has a data.pkl that is damaged: UnicodeDecodeError'),
+    (GOOD, 'contains Tensor, not a state dict'),
+    (b'}' + plain(3) + GOOD + b's', 'contains Tensor as 3, but a state dict has'),
+    (
+      b'}' + plain('step') + plain(3) + b's',
+      "contains int as 'step', but a state dict",
+    ),
+    (b'}' + plain('x'), 'contains str, not a state dict'),
+    (b'}' + plain('x') + b's', 'has a damaged data.pkl: '),
+    (b'R', 'has a damaged data.pkl: '),
+    (b'X\x01\x00\x00\x00\xff', 'has a damaged data.pkl: UnicodeDecodeError'),
   ],
 )
-def test_what_no_state_dict_says_is_refused(tmp_path, code, message):
+def test_invalid_state_dicts_are_refused(tmp_path, code, message):
   torch_files.write_archive(tmp_path / 'x.pt', code, {'0': ONE})
   with pytest.raises(InputError, match=re.escape(message)) as error:
     open_torch(tmp_path / 'x.pt')
   assert str(error.value).startswith(f'{tmp_path}/x.pt ')
 
 
-def test_dicts_keep_nothing_but_their_items(tmp_path):
+def test_dicts_keep_only_their_items(tmp_path):
   code = ORDERED_DICT + plain('a') + GOOD + b's' + change_state('items', 3)
   torch_files.write_archive(tmp_path / 'x.pt', code, {'0': ONE})
   np.testing.assert_array_equal(
@@ -236,12 +239,14 @@ def test_damaged_files_are_named(tmp_path):
   data = path.read_bytes()
   for size in (0, 3, len(data) // 2, len(data) - 10):
     path.write_bytes(data[:size])
-    with pytest.raises(InputError, match=r'x\.pt is not a PyTorch archive, or cut off'):
+    with pytest.raises(
+      InputError, match=r'x\.pt is not a PyTorch archive, or truncated'
+    ):
       open_torch(path)
 
 
-def test_damage_outside_of_a_tensor_is_found_too(tmp_path):
-  # One storage of several tensors, whose checksum is that of all its values.
+def test_damage_outside_a_tensor_is_found(tmp_path):
+  # Several tensors share one storage, whose checksum covers all of its values.
   values = np.arange(100_000, dtype=np.float32)
   views = {
     'first': View(values, (10,), (1,)),
@@ -302,14 +307,16 @@ def test_other_tensors_are_refused_by_name(tmp_path):
 def test_pickles_of_early_pytorch_are_refused(tmp_path, payload):
   path = tmp_path / 'x.pt'
   path.write_bytes(pickle.dumps(payload))
-  with pytest.raises(InputError, match=r'x\.pt is a pickle, as PyTorch before 1\.6'):
+  with pytest.raises(
+    InputError, match=r'x\.pt is a pickle, as written by PyTorch before 1\.6'
+  ):
     open_torch(path)
 
 
 def test_other_archives_are_refused(tmp_path):
   path = tmp_path / 'x.pt'
   np.savez(path.open('wb'), a=ONE)
-  with pytest.raises(InputError, match=r'not of PyTorch: it has no data\.pkl'):
+  with pytest.raises(InputError, match=r'not from PyTorch: it has no data\.pkl'):
     open_torch(path)
   torch_files.write_state_dict(path, views(), order='middle')
   with pytest.raises(InputError, match="in 'middle' byte order"):

@@ -1,4 +1,4 @@
-"""Reading ViT releases; tests/models/test_vit.py compares what the model makes."""
+"""Reading ViT releases; tests/models/test_vit.py compares the model's outputs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def arrays(assets) -> dict[str, np.ndarray]:
     return dict(file)
 
 
-def test_both_spellings_are_the_same(assets):
+def test_both_naming_schemes_are_equivalent(assets):
   one, other = (
     open_vit_npz(assets / 'golden' / f'vit_tiny_{spelling}_names.npz')
     for spelling in ('release', 'linen')
@@ -72,13 +72,13 @@ def test_a_damaged_file_is_an_error(arrays, tmp_path):
   file = tmp_path / 'vit.npz'
   np.savez(file, **arrays)
   content = bytearray(file.read_bytes())
-  content[content.index(b'\x93NUMPY') + 200] ^= 1  # Among the first array's values.
+  content[content.index(b'\x93NUMPY') + 200] ^= 1  # In the first array's values.
   file.write_bytes(content)
   with pytest.raises(InputError, match=r'vit.npz is damaged: Bad CRC-32 .*again'):
     [weight.read() for weight in open_vit_npz(file).weights.values()]
 
 
-def test_arrays_without_a_place_are_errors(arrays, tmp_path):
+def test_unknown_arrays_are_errors(arrays, tmp_path):
   file = tmp_path / 'hybrid.npz'
   np.savez(file, **arrays, **{'conv_root/kernel': np.ones((7, 7, 3, 64))})
   with pytest.raises(
@@ -91,7 +91,7 @@ def test_arrays_without_a_place_are_errors(arrays, tmp_path):
     open_vit_npz(file)
 
 
-def test_one_parameter_in_both_spellings_is_an_error(arrays, tmp_path):
+def test_one_parameter_under_both_names_is_an_error(arrays, tmp_path):
   newer = 'Transformer/encoderblock_0/LayerNorm_1/scale'
   older = newer.replace('_1/scale', '_2/scale')
   file = tmp_path / 'both.npz'

@@ -1,4 +1,4 @@
-"""What is kept of an evaluation to be looked at."""
+"""Pictures collected during an evaluation."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from PIL import Image
 
 from rahf.data import schema
 from rahf.data.images import codec
-from rahf.evaluation.score_example import Prediction, score
+from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.reports.gallery import MAP_SIDE, Gallery, thumbnail
 
 NAN = math.nan
@@ -35,7 +35,7 @@ def make_record(number: int, **changes) -> schema.Record:
 
 def make_prediction(error: float, labels=(1, 0, 1), maps=(SQUARE, SQUARE)):
   scores = np.array([0.5 + error] * 4, np.float32)
-  return Prediction(np.stack(maps), scores, labels, 0, np.array([0.1, 0.9, 0.2]))
+  return ExampleLabels(np.stack(maps), scores, labels, 0, np.array([0.1, 0.9, 0.2]))
 
 
 def fill(gallery: Gallery, *examples) -> Gallery:
@@ -44,8 +44,8 @@ def fill(gallery: Gallery, *examples) -> Gallery:
   return gallery
 
 
-def test_the_worst_are_found_wherever_they_stand():
-  """By score error: the second and the fifth, of equals the first that came."""
+def test_the_worst_are_found_in_any_order():
+  """By score error, the second and fifth: ties go to the earliest example."""
   errors = [0.1, 0.4, 0.2, 0.3, 0.4, 0.4]
   examples = [
     (make_record(i), make_prediction(error)) for i, error in enumerate(errors)
@@ -63,7 +63,7 @@ def test_the_worst_are_found_wherever_they_stand():
     panels['score error'],
     reverse.worst_panels()['score error'],
   )
-  # The titles differ, and nothing else does.
+  # Only the titles differ.
   assert not np.array_equal(one, two)
   np.testing.assert_array_equal(one[60:], last[60:])
   alone = fill(Gallery(worst=1), examples[1]).worst_panels()['score error'][0]
@@ -76,7 +76,7 @@ def test_the_worst_are_found_wherever_they_stand():
   )
 
 
-def test_each_kind_has_its_own_worst():
+def test_each_criterion_has_its_own_worst():
   flipped = make_prediction(0, maps=(SQUARE, SQUARE[::-1]))
   unmarked = make_prediction(0, labels=(1, 1, 1))
   fine = make_prediction(0)
@@ -92,7 +92,7 @@ def test_each_kind_has_its_own_worst():
   assert same('implausibility CC', examples[0])
 
 
-def test_what_is_not_annotated_is_no_case():
+def test_unannotated_examples_are_not_cases():
   record = make_record(
     0,
     scores=(NAN,) * 4,
@@ -121,8 +121,8 @@ def test_limits():
   assert not nothing.thumbnails
 
 
-def test_worst_cases_keep_no_batch_alive():
-  """What is predicted for one example is a view of a whole batch."""
+def test_worst_cases_do_not_keep_batches_in_memory():
+  """The prediction of an example is a view of a whole batch."""
   batch = np.stack([np.stack([SQUARE, SQUARE])] * 64)
   prediction = make_prediction(0.1)._replace(maps=batch[3])
   gallery = fill(Gallery(worst=1), (make_record(0), prediction))
@@ -131,7 +131,7 @@ def test_worst_cases_keep_no_batch_alive():
   np.testing.assert_array_equal(kept, batch[3])
 
 
-def test_thumbnails_are_small_and_true():
+def test_thumbnails_are_small_and_accurate():
   small = thumbnail(make_record(0), make_prediction(0))
   image = np.asarray(Image.open(io.BytesIO(small.image)).convert('RGB'), int)
   assert image.shape == (107, 160, 3)
@@ -147,8 +147,8 @@ def test_thumbnails_are_small_and_true():
   assert small.prompt == 'a red cat'
 
 
-def test_the_peak_is_the_maps_own():
-  """Of a single pixel next to nothing is left in the thumbnail."""
+def test_the_peak_is_that_of_the_full_map():
+  """A single pixel almost vanishes in the thumbnail."""
   dot = np.zeros((512, 512), np.float32)
   dot[100, 200] = 0.9
   small = thumbnail(make_record(0), make_prediction(0, maps=(dot, dot)))

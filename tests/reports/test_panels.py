@@ -1,4 +1,4 @@
-"""Review panels: every mark is where it belongs and in its colour."""
+"""Review panels: every mark has the right place and colour."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from rahf.data import schema
 from rahf.drawing import text_layout
 from rahf.drawing.heatmap import overlay
 from rahf.errors import InputError
+from rahf.evaluation.score_example import ExampleLabels
 from rahf.reports import panels
 
 PROMPT = 'a yellow cat, "sitting" on a mat'
@@ -15,7 +16,11 @@ SCORES = dict.fromkeys(schema.SCORES, 0.5)
 
 
 def labels(maps=None, scores=SCORES, keyword_labels=(1,) * 7):
-  return panels.Labels(maps or {}, scores, keyword_labels)
+  return ExampleLabels(
+    [(maps or {}).get(name) for name in schema.MAPS],
+    [scores[name] for name in schema.SCORES],
+    keyword_labels,
+  )
 
 
 TOP = panels.MARGIN + 30 + panels.CAPTION  # of the image
@@ -26,7 +31,7 @@ WORDS = np.s_[TOP + 3 * ROW + 6 :]  # below the legend
 
 
 def count(panel, colour, part):
-  """Pixels of a colour in a part of the panel."""
+  """Returns the number of pixels of a colour in a part of the panel."""
   return np.all(panel[part] == ImageColor.getrgb(colour), axis=-1).sum()
 
 
@@ -41,18 +46,18 @@ def test_any_size_gives_the_same_layout(shape):
   assert panel.shape == reference.shape
 
 
-def test_overlay_leaves_what_is_zero_and_brightens_with_the_value():
+def test_overlay_leaves_zeros_grey_and_brightens_with_the_value():
   image = np.full((1, 11, 3), 128, np.uint8)
   heat = overlay(image, np.linspace(0, 1, 11)[None].astype(np.float32))
   assert len(set(heat[0, 0])) == 1  # grey: no heat at all
   luminance = heat[0] @ np.array([0.2126, 0.7152, 0.0722])
-  # Half transparent, the first steps may be as dark as the grey below them.
+  # Low values are half transparent and may be as dark as the grey below.
   assert (np.diff(luminance[2:]) > 0).all()
   # 85 % of inferno's last colour (252, 255, 164) over the grey 70 + 128 / 2.
   np.testing.assert_array_equal(heat[0, -1], [234, 237, 160])
 
 
-def test_heat_stands_where_the_map_is_high():
+def test_heat_is_where_the_map_is_high():
   image = np.full((256, 256, 3), 128, np.uint8)
   heatmap = np.zeros((512, 512), np.float32)
   heatmap[:128, 384:] = 1  # a quarter of each side
@@ -112,11 +117,11 @@ def test_misaligned_words_are_marked_in_both_colours():
   assert marks(long, long)[0] > 3 * marks(short, short)[0]
 
 
-def test_words_are_as_orange_as_probable():
+def test_words_are_coloured_by_probability():
   image = np.zeros((64, 64, 3), np.uint8)
 
   def blue(p):
-    """The least blue that lies behind the words."""
+    """Returns the lowest blue value of the word backgrounds."""
     prediction = labels()._replace(p_misaligned=(0.0, p, *[0.0] * 5))
     panel = panels.review_panel(image, PROMPT, labels(), prediction)
     part = panel[WORDS]
@@ -128,7 +133,7 @@ def test_words_are_as_orange_as_probable():
   assert abs(blue(0.5) - (255 + least) / 2) <= 1
 
 
-def test_long_titles_are_cut():
+def test_long_titles_are_truncated():
   image = np.zeros((64, 64, 3), np.uint8)
   scale = np.s_[:40, -200:]
   panel, long = (
@@ -161,14 +166,14 @@ def test_long_prompts_wrap():
     for prompt in ('', 'word ' * 8, 'word ' * 200, 'x' * 1000)
   ]
   assert heights[0] == heights[1] < min(heights[2:])
-  placed = text_layout.place('ab ' * 100 + 'x' * 300, [], 400, text_layout.font(18))
+  placed = text_layout.wrap('ab ' * 100 + 'x' * 300, [], 400, text_layout.font(18))
   assert ''.join(piece.text for piece in placed) == 'ab ' * 100 + 'x' * 300
   font = text_layout.font(18)
   assert max(p.left + font.getlength(p.text.rstrip()) for p in placed) <= 400
 
 
-def test_endless_texts_are_cut():
-  """In no time, and with the labels of all words."""
+def test_very_long_texts_are_truncated():
+  """Quickly, and with labels for all words."""
   image = np.zeros((64, 64, 3), np.uint8)
   prompt = 'word ' * 20_000
   many = labels(keyword_labels=(1,) * 19_999 + (0,))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder."""
+"""The report files of an evaluation."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from etils import epath
 from rahf.drawing import charts
 from rahf.errors import InputError
 from rahf.evaluation import paper_tables
-from rahf.evaluation.samples import Evaluation, Sample
+from rahf.evaluation.samples import EvaluatedExample, Evaluation
 from rahf.reports import report
 from rahf.reports.gallery import Gallery
 
@@ -21,7 +21,7 @@ NAN = math.nan
 def test_a_run_leaves_the_page_and_the_annotators_row(trained):
   page = (trained / 'eval/dev-4.html').read_text()
   data = json.loads(page.split('id="data">')[1].split('</script>')[0])
-  # As many as the config says, of 61.
+  # The number in the config, of 61.
   assert len(data['samples']) == 5
   assert '61 samples' in page
   assert 'The first 5 samples are listed' in page
@@ -36,7 +36,7 @@ def test_a_run_leaves_the_page_and_the_annotators_row(trained):
 
 
 class NoRecords:
-  """A split that must not be read."""
+  """A split that raises when it is read."""
 
   def __init__(self, directory, name):
     self.directory, self.name = epath.Path(directory), name
@@ -52,12 +52,12 @@ class NoRecords:
 
 
 def write(trained, tmp_path, metrics):
-  """Writes an evaluation of one sample; the rows of comparison are there already."""
+  """Writes an evaluation of one sample; the comparison rows exist already."""
   for row in ('constant', 'annotator'):
     name = f'dev-{row}.json'
     if not (tmp_path / name).exists():
       shutil.copy(trained / 'eval' / name, tmp_path / name)
-  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+  sample = EvaluatedExample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
   return report.write(
     epath.Path(tmp_path),
     Evaluation(metrics, [sample]),
@@ -69,16 +69,16 @@ def write(trained, tmp_path, metrics):
   )
 
 
-def test_rows_that_were_computed_are_kept(trained, tmp_path):
+def test_computed_rows_are_reused(trained, tmp_path):
   text = write(trained, tmp_path, {'overall/plcc': NAN, 'keywords/truncated': 0})
   assert paper_tables.ANNOTATOR in text
   assert paper_tables.CONSTANT in text
-  assert 'were cut' not in text
+  assert 'were truncated' not in text
   assert json.loads((tmp_path / 'dev-7.json').read_text())['overall/plcc'] is None
 
 
 @pytest.mark.parametrize('text', ['', '{"overall/plcc": 0.', '[]'])
-def test_a_row_that_is_damaged_is_said(trained, tmp_path, text):
+def test_a_damaged_row_is_reported(trained, tmp_path, text):
   (tmp_path / 'dev-constant.json').write_text(text)
   with pytest.raises(InputError, match=r'dev-constant\.json is damaged .*delete it'):
     write(trained, tmp_path, {'keywords/truncated': 0})
@@ -86,21 +86,21 @@ def test_a_row_that_is_damaged_is_said(trained, tmp_path, text):
 
 def test_without_thumbnails_there_is_no_page(trained, tmp_path):
   text = write(trained, tmp_path, {'keywords/truncated': 1})
-  assert '1 of 1 prompts were cut' in text
+  assert '1 of 1 prompts were truncated' in text
   assert {path.suffix for path in tmp_path.glob('dev-7*')} == {'.md', '.json', '.jsonl'}
 
 
-def test_score_charts_leave_out_what_is_not_known():
-  known = Sample('x', (0.5,) * 4, (0.25, 0.5, 0.75, 1.0), {}, (), ())
+def test_score_charts_leave_out_unknown_values():
+  known = EvaluatedExample('x', (0.5,) * 4, (0.25, 0.5, 0.75, 1.0), {}, (), ())
   unknown = known._replace(annotated=(NAN,) * 4, predicted=(0.9,) * 4)
   one, both = report.score_charts([known]), report.score_charts([known, unknown])
   assert [chart.shape[1] for chart in one] == [charts.WIDTH] * 2
   np.testing.assert_array_equal(one[0], both[0])
-  # Its prediction counts among the predictions.
+  # The histogram of predictions includes it.
   assert not np.array_equal(one[1], both[1])
 
 
 @pytest.mark.parametrize('count', [0, 1])
-def test_charts_of_nothing(count):
-  sample = Sample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
+def test_charts_without_annotations(count):
+  sample = EvaluatedExample('x', (0.5,) * 4, (NAN,) * 4, {}, (), ())
   assert len(report.score_charts([sample] * count)) == 2

@@ -67,7 +67,7 @@ def assert_refused(found, *parts: str) -> None:
   assert found.stdout == ''
   lines = found.stderr.splitlines()
   assert lines[0].startswith('error: JAX finds no ')
-  assert lines[1:] == ['(RAHF_TRACEBACK=1 shows where it was raised)']
+  assert lines[1:] == ['(set RAHF_TRACEBACK=1 to see the traceback)']
   for part in parts:
     assert part in lines[0]
 
@@ -80,7 +80,7 @@ def test_libtpu_without_a_tpu_says_nothing():
 
 
 def test_what_is_installed_for_gpus_does_not_compute_on_a_cpu(plugin):
-  reason = "though JAX's plugin for NVIDIA GPUs is installed (the extra `cuda`)"
+  reason = "although JAX's plugin for NVIDIA GPUs is installed (the extra `cuda`)"
   assert_refused(main(path=plugin), 'JAX finds no GPU', reason, 'JAX_PLATFORMS=cpu in')
 
 
@@ -100,7 +100,7 @@ def test_what_jax_is_set_to_is_wanted(told):
   if accelerator._may_have(name.lower()):
     pytest.skip(f'there may be a {name}')
   found = main(JAX_PLATFORMS=told)
-  assert_refused(found, f'JAX finds no {name} here, though JAX is set to use {told};')
+  assert_refused(found, f'JAX finds no {name} here, although JAX is set to use {told};')
 
 
 def test_the_config_s_platform_is_wanted():
@@ -131,8 +131,8 @@ print(rahf.load({str(directory)!r}, devices=jax.devices()).buckets)
 """
   found = run('-c', code, path=plugin)
   load, reward, keys, buckets = found.stdout.splitlines()
-  assert load.startswith('JAX finds no GPU here, though')
-  assert reward.endswith("; or give the reward device='cpu'")
+  assert load.startswith('JAX finds no GPU here, although')
+  assert reward.endswith("; or create the reward with device='cpu'")
   assert 'vit' in keys
   assert buckets == '(1, 4, 16, 64)'
   assert found.stderr == 'The reward is on the CPU\n'
@@ -154,9 +154,7 @@ except Exception as error:
   found = run('-c', code, JAX_PLATFORMS='metal')
   name, text = found.stdout.split(maxsplit=1)
   assert name == kind
-  assert text.startswith(
-    "JAX does not start on metal: Unable to initialize backend 'me"
-  )
+  assert text.startswith("JAX cannot start on metal: Unable to initialize backend 'me")
   assert 'instead, set JAX_PLATFORMS=cpu' in text
 
 
@@ -186,7 +184,8 @@ def test_what_jax_was_installed_for(monkeypatch, installed, plugins, platforms):
     assert accelerator.choose(required=False) == Wanted()
     # JAX has started, and has CPUs.
     if platforms:
-      with pytest.raises(InputError, match=f'finds no {platforms[0].upper()}.* though'):
+      name = platforms[0].upper()
+      with pytest.raises(InputError, match=f'finds no {name}.* although'):
         accelerator.start(wanted)
     else:
       assert accelerator.start(wanted) == '8 CPU devices'

@@ -1,4 +1,4 @@
-"""Two processes with four devices each, as on two hosts, and one with all eight."""
+"""Two processes of four devices, as on two hosts, compared with one of eight."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from rahf.workdir.checkpoint import Checkpoints
 
 
 def stop_in_the_middle(data_dir, workdir, line) -> None:
-  """Goes on with a run, and stops it some time after the first has printed this."""
+  """Resumes a run, and stops it after the first process has printed `line`."""
   first, second = runs.start_two(data_dir, workdir)
   runs.wait_for(first, line)
   first.send_signal(signal.SIGTERM)
@@ -21,7 +21,7 @@ def stop_in_the_middle(data_dir, workdir, line) -> None:
     printed, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     assert 'Traceback' not in errors
-    # The second prints nothing. Each hears of it one poll later.
+    # The second process prints nothing. Both learn of the signal one poll later.
     stopped = re.search(r'Interrupted after step (3|4);', printed)
     assert bool(stopped) == (process is first)
   assert Checkpoints(workdir).latest_step() in (3, 4)
@@ -34,7 +34,7 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   runs.wait_for(first, 'step 3/4')
   second.kill()
   printed = second.communicate(timeout=100)[0]
-  assert 'Model' not in printed  # One writer.
+  assert 'Model' not in printed  # Only the first process prints.
   assert 'step' not in printed
   first.communicate(timeout=200)
   assert first.returncode
@@ -42,10 +42,12 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
 
   stop_in_the_middle(data_dir, tmp_path, 'Resuming')
   newest = Checkpoints(tmp_path).latest_step()
-  # What both read.
+  # Damages a file that both processes read.
   arrays = tmp_path.glob(f'checkpoints/{newest}/default/ocdbt.process_*/d/*')
   max(arrays, key=lambda path: path.stat().st_size).unlink()
-  stop_in_the_middle(data_dir, tmp_path, f'Damaged, and moved to {tmp_path}/damaged')
+  stop_in_the_middle(
+    data_dir, tmp_path, f'Moved a damaged checkpoint to {tmp_path}/damaged'
+  )
 
   config = tiny.get_config(data_dir)
   config.mesh.update(data=2, fsdp=2, tensor=2)
@@ -53,7 +55,7 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   runs.assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained))
 
 
-def test_what_is_missing_to_join_is_named(monkeypatch):
+def test_missing_variables_are_named(monkeypatch):
   for name in ('ADDRESS', 'PORT'):
     monkeypatch.delenv(f'JAX_COORDINATOR_{name}', raising=False)
   with pytest.raises(InputError, match=r'--multihost: .*\n.*set JAX_COORDINATOR_ADDR'):

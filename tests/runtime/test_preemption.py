@@ -1,4 +1,4 @@
-"""Signals while something runs that may be given up at once."""
+"""Signals during work that may be interrupted at any point."""
 
 import gc
 import os
@@ -44,7 +44,7 @@ def stop_in_the_collector():
 @pytest.mark.parametrize(
   'stop', [stop_this_process, stop_in_a_finalizer, stop_in_the_collector]
 )
-def test_a_signal_is_raised_wherever_it_comes(stop, capfd):
+def test_a_signal_is_raised_wherever_it_arrives(stop, capfd):
   before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
   with Interruption() as interruption:
     with pytest.raises(Interrupted):
@@ -65,7 +65,7 @@ def test_other_errors_of_finalizers_are_printed(capfd, monkeypatch):
   assert 'of a finalizer' in capfd.readouterr().err
 
 
-def test_otherwise_a_signal_is_only_noted():
+def test_outside_raising_a_signal_is_only_recorded():
   with Interruption() as interruption:
     stop_this_process()
     with pytest.raises(Interrupted):

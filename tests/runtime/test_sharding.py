@@ -1,4 +1,4 @@
-"""The mesh, the split of batches, and the table from logical axes to the mesh."""
+"""The mesh, and sharding of batches and parameters."""
 
 import dataclasses
 import functools
@@ -41,15 +41,15 @@ def test_one_size_may_be_the_rest():
 @pytest.mark.parametrize(
   ('mesh', 'message'),
   [
-    (sizes(2, 2, 1), 'data=2, fsdp=2, tensor=1, which does not multiply to the 8 dev'),
-    (sizes(-1, 3), 'data=-1, fsdp=3, tensor=1, which does not multiply'),
-    (sizes(-1, 16), 'does not multiply to the 8 devices'),
-    (sizes(-1, -1), 'at most one is -1'),
-    (sizes(0, 8), 'sizes are positive'),
-    (sizes(-2, 8), 'sizes are positive'),
+    (sizes(2, 2, 1), 'data=2, fsdp=2, tensor=1, whose product is not 8, the'),
+    (sizes(-1, 3), 'data=-1, fsdp=3, tensor=1, whose product'),
+    (sizes(-1, 16), 'product is not 8, the number of devices'),
+    (sizes(-1, -1), 'at most one -1'),
+    (sizes(0, 8), 'sizes must be positive'),
+    (sizes(-2, 8), 'sizes must be positive'),
   ],
 )
-def test_sizes_that_make_no_mesh(mesh, message):
+def test_invalid_mesh_sizes(mesh, message):
   with pytest.raises(InputError, match=message):
     make_mesh(mesh)
 
@@ -83,7 +83,7 @@ def boxed(shape: tuple[int, ...], *axes: str | None):
     ((None, None), (None, None)),
   ],
 )
-def test_logical_axes_go_where_the_table_says(axes, spec):
+def test_logical_axes_map_to_mesh_axes(axes, spec):
   shardings = parameter_shardings(boxed((8, 8), *axes), make_mesh(sizes(2, 2, 2)))
   assert shardings['mlp']['kernel'].spec == PartitionSpec(*spec)
 
@@ -109,7 +109,7 @@ def test_logical_axes_go_where_the_table_says(axes, spec):
     ),
   ],
 )
-def test_a_size_that_an_axis_does_not_divide_is_named(changes, mesh, message):
+def test_an_indivisible_size_is_named(changes, mesh, message):
   config = tiny()
   for field, value in changes.items():
     section, name = field.split('.')

@@ -1,4 +1,4 @@
-"""A tiny model, served."""
+"""Fixtures: a service of a tiny model."""
 
 import pytest
 

@@ -59,7 +59,7 @@ def test_fields_in_the_query_are_refused(port):
   assert answer.json['detail'].startswith('the query is not read')
 
 
-def test_a_path_with_a_trailing_slash(port):
+def test_a_trailing_slash(port):
   body = {'image': base64.b64encode(make_image()).decode(), 'prompt': 'a'}
   for path, status in (('/score/', 200), ('/health/', 307)):
     method = 'POST' if path == '/score/' else 'GET'
@@ -89,7 +89,7 @@ def test_a_full_queue_and_slow_bodies(engine, monkeypatch):
 
 
 def begin(port: int, text: bytes, length: int) -> socket.socket:
-  """Sends the start of a request and leaves the connection open."""
+  """Sends a request whose body is incomplete."""
   connection = socket.create_connection(('127.0.0.1', port), timeout=30)
   connection.sendall(
     b'POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
@@ -112,14 +112,14 @@ def test_slow_senders_block_nobody(engine):
     wait_until(lambda: in_work(engine, 0))
 
 
-def test_arriving_bodies_are_limited_together(engine):
+def test_incoming_bodies_are_bounded(engine):
   with running(engine, Limits(queue=2, body=10_000)) as port:
     slow = [begin(port, b'x' * 9_000, 10_000) for _ in range(2)]
     wait_until(lambda: in_work(engine, 2))
     answer = ask_json(port, make_image())
     assert (answer.status, answer.json['detail']) == (
       429,
-      'too many bytes are being sent at once',
+      'too much data is being sent at once',
     )
     for connection in slow:
       connection.close()
@@ -127,7 +127,7 @@ def test_arriving_bodies_are_limited_together(engine):
     assert ask_json(port, make_image()).status == 200
 
 
-def test_requests_of_disconnected_clients_are_not_computed(engine, monkeypatch):
+def test_requests_of_disconnected_clients_are_dropped(engine, monkeypatch):
   with running(engine) as port:
     gate = Gate(engine, monkeypatch)
     (first,) = together(functools.partial(ask_json, port, make_image()))

@@ -33,7 +33,7 @@ from served import (
 
 
 def assert_same(found: dict, expected: dict) -> None:
-  """Asserts the same answer, scores and probabilities to 1e-5, maps to a level."""
+  """Asserts equal answers: scores and probabilities to 1e-5, maps to 1/255."""
   assert found.keys() == expected.keys()
   for name in ('prompt', 'height', 'width', 'truncated'):
     assert found[name] == expected[name]
@@ -54,7 +54,7 @@ def assert_same(found: dict, expected: dict) -> None:
     np.testing.assert_allclose(one, other, atol=1.01 / 255)
 
 
-def test_json_and_forms_equal_score(port, model):
+def test_json_and_forms_agree_with_model_score(port, model):
   image = make_image()
   (feedback,) = model.score(image, PROMPT)
   with_maps, without = (feedback.to_dict(maps=maps) for maps in (True, False))
@@ -70,7 +70,7 @@ def test_json_and_forms_equal_score(port, model):
     assert_same(answer.json, expected)
 
 
-def test_a_data_url_and_words_in_other_scripts(port, model):
+def test_a_data_url_and_non_latin_words(port, model):
   image, prompt = make_image(), 'ein Käfer, 猫 <b>'
   (feedback,) = model.score(image, prompt)
   fields = {
@@ -84,10 +84,10 @@ def test_a_data_url_and_words_in_other_scripts(port, model):
   assert_same(ask_form(port, image, prompt=prompt).json, feedback.to_dict(maps=True))
 
 
-def test_requests_that_arrive_together_are_one_batch(port, engine, model, monkeypatch):
+def test_simultaneous_requests_share_a_batch(port, engine, model, monkeypatch):
   pixels = [make_image(number, 20 + number) for number in range(5)]
   prompts = [f'{"a red circle, " * number}a blue square' for number in range(5)]
-  separate = [model.score(*pair)[0] for pair in zip(pixels, prompts, strict=True)]
+  single = [model.score(*pair)[0] for pair in zip(pixels, prompts, strict=True)]
   gate = Gate(engine, monkeypatch)
   calls = [
     functools.partial(ask_json, port, *pair)
@@ -98,10 +98,10 @@ def test_requests_that_arrive_together_are_one_batch(port, engine, model, monkey
   others = together(*calls[1:])
   wait_until(lambda: engine._batcher.waiting == 4)
   gate.open()
-  for future, expected in zip([first, *others], separate, strict=True):
+  for future, expected in zip([first, *others], single, strict=True):
     assert_same(future.result(60).json, expected.to_dict(maps=True))
   assert gate.sizes == [1, 4]
-  # Only the sizes of the warm-up were compiled.
+  # Nothing was compiled apart from the sizes of the warm-up.
   assert model._infer_pixels._cache_size() == len(model.buckets) == 2
 
 
@@ -113,12 +113,12 @@ def much_text(text: bytes = b'x' * 70_000_000) -> bytes:
 
 
 def odd_exif(*tags: tuple[int, int, int, bytes]) -> bytes:
-  """Returns the image with EXIF."""
+  """Returns the image with EXIF tags."""
   image = Image.open(io.BytesIO(make_image()))
   return image_files.encode(image, exif=b'Exif\0\0' + image_files.tiff(*tags))
 
 
-# A software tag without text, a rational of -1/0 and a year of no bytes.
+# Invalid tags: software without text, a resolution of -1/0, a date of unknown type.
 ODD = ((0x0131, 5, 1, b'\x32\0\0\0'), (0x011A, 10, 1, b'\xff' * 4))
 ODD += ((0x0132, 99, 2**32 - 1, b''.ljust(4)),)
 
@@ -150,13 +150,13 @@ def test_odd_metadata_does_not_matter(port, model, image, turned):
     (lambda: make_image()[:60] + b'x' + make_image()[61:], 'damaged: the checksum'),
   ],
 )
-def test_bad_images_are_refused(port, image, message):
+def test_unusable_images_are_refused(port, image, message):
   for answer in (ask_json(port, image()), ask_form(port, image(), prompt=PROMPT)):
     assert answer.status == 422
     assert answer.json['detail'].startswith(f'image: {message}')
 
 
-def test_a_body_is_not_kept_while_its_image_waits(engine, monkeypatch):
+def test_a_body_is_freed_while_its_image_waits(engine, monkeypatch):
   freed = []
 
   class Body(bytes):
@@ -179,7 +179,7 @@ def test_a_body_is_not_kept_while_its_image_waits(engine, monkeypatch):
     assert [future.result(60).status for future in futures] == [200, 200]
 
 
-def test_scores_that_are_not_finite_are_an_error(port, engine, monkeypatch):
+def test_non_finite_scores_are_an_error(port, engine, monkeypatch):
   real = engine.model.score_examples
 
   def spoil(examples):
@@ -216,7 +216,7 @@ def test_health_before_and_after_the_warm_up(model):
       **{'batch_sizes': [1, 4], 'compiled': 2},
     }
     assert ask_json(port, make_image()).status == 200
-    engine.end_soon()
+    engine.begin_shutdown()
     assert ask(port, 'GET', '/health').json['status'] == 'stopping'
     assert ask_json(port, make_image()).status == 503
     assert engine.stop(30)
@@ -245,7 +245,7 @@ def test_metrics_count(port, engine, monkeypatch):
   assert after['rahf_requests_in_work'] == after['rahf_images_waiting'] == 0
 
 
-def test_the_reference_is_complete_and_loads_nothing(port):
+def test_the_reference_is_complete_and_loads_nothing_external(port):
   described = ask(port, 'GET', '/openapi.json').json
   assert described['paths'].keys() == {'/score', '/health', '/metrics'}
   answer = ask(port, 'GET', '/docs')

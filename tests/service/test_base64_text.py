@@ -1,4 +1,4 @@
-"""Base64 in all common forms, and text that is not base64."""
+"""All common forms of base64, and invalid base64."""
 
 import base64
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from rahf.service.base64_text import decode
 
-# All values of a byte; their standard base64 has both + and /.
+# All values of a byte: standard base64 of them has both + and /.
 BYTES = bytes(range(256))
 TEXT = base64.b64encode(BYTES).decode()
 LINES = textwrap.wrap(TEXT, 76)
@@ -30,7 +30,7 @@ LINES = textwrap.wrap(TEXT, 76)
     'data:image/png;base64,' + TEXT.replace('+', '%2B').replace('/', '%2F'),
   ],
 )
-def test_all_common_forms_are_taken(text):
+def test_all_common_forms_are_accepted(text):
   assert decode(text) == BYTES
 
 
@@ -43,19 +43,19 @@ def test_padding_may_be_missing(length):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('????', "not base64: character 1 is '?'"),
-    (TEXT[:10] + ' ' + TEXT[11:], "character 11 is ' ', perhaps a + that became"),
-    (TEXT[:10] + '☃', "character 11 is '☃'"),
-    (TEXT[:10] + '=' + TEXT[11:], "character 11 is '='"),
-    (str(TEXT.encode()), 'character 2 is "\'"'),
+    ('????', "not base64: '?' is character 1"),
+    (TEXT[:10] + ' ' + TEXT[11:], "' ' is character 11, perhaps a + that became"),
+    (TEXT[:10] + '☃', "'☃' is character 11"),
+    (TEXT[:10] + '=' + TEXT[11:], "'=' is character 11"),
+    (str(TEXT.encode()), '"\'" is character 2'),
     (TEXT + '=', 'incomplete base64: 342 characters and 3 of padding'),
     ('YQ=', 'incomplete base64: 2 characters and 1 of padding'),
     ('YWFhY', 'incomplete base64: 5 characters and 0 of padding'),
     ('data:image/png,abcd', "it is a data URL without ';base64,'"),
     ('data:abcd', "it is a data URL without ';base64,'"),
-    ('https://host.example/a.png', 'it is a URL, which the service does not fetch'),
+    ('https://host.example/a.png', 'it is a URL, and the service does not fetch'),
   ],
 )
-def test_errors_say_what_is_not_base64(text, message):
+def test_invalid_base64_is_explained(text, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     decode(text)

@@ -1,10 +1,10 @@
-"""Batching: waiting items are taken together, in order, without much padding."""
+"""Waiting items are batched in order, without too much padding."""
 
 import threading
 
 import pytest
 
-from rahf.service.batcher import Batcher, next_count
+from rahf.service.batcher import Batcher, next_batch_size
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from rahf.service.batcher import Batcher, next_count
   ],
 )
 def test_no_batch_is_more_than_half_padding(waiting, taken):
-  assert next_count(waiting, (1, 2, 8, 32)) == taken
+  assert next_batch_size(waiting, (1, 2, 8, 32)) == taken
 
 
 def test_the_smallest_size_may_be_more_than_half_padding():
-  assert next_count(1, (8, 32)) == 1
+  assert next_batch_size(1, (8, 32)) == 1
 
 
 class Recorder:
-  """Doubles numbers; the first batch waits for `go`."""
+  """Doubles numbers; batches wait until `go` is set."""
 
   def __init__(self):
     self.batches, self.started, self.go = [], threading.Event(), threading.Event()
@@ -52,7 +52,7 @@ def recorder():
 
 @pytest.fixture
 def busy(recorder):
-  """A batcher that works on one item until `recorder.go` is set."""
+  """A batcher that is busy with one item until the recorder's `go` is set."""
   batcher = Batcher(recorder, (1, 4))
   first = batcher.submit(0)
   assert recorder.started.wait(30)
@@ -78,10 +78,10 @@ def test_cancelled_items_are_left_out(busy, recorder):
   assert recorder.batches == [[0], [1, 3, 4]]
 
 
-def test_an_error_reaches_only_its_batch(busy, recorder):
-  bad, neighbour = busy.submit('bad'), busy.submit(1)
+def test_an_error_affects_only_its_batch(busy, recorder):
+  bad, beside = busy.submit('bad'), busy.submit(1)
   recorder.go.set()
-  for future in (bad, neighbour):
+  for future in (bad, beside):
     with pytest.raises(ValueError, match='bad'):
       future.result(30)
   assert busy.submit(3).result(30) == 6

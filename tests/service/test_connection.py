@@ -1,4 +1,4 @@
-"""Connections are closed when headers do not arrive in time."""
+"""Connections whose headers do not arrive in time are closed."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ REQUEST = b'GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
 
 class Impatient(Connection):
-  """A connection with a short time limit."""
+  """A connection with a short time limit, for tests."""
 
   seconds = 0.5
 
@@ -35,7 +35,7 @@ def connection(port):
 
 
 def trickle(connection: socket.socket) -> None:
-  """Sends endless headers until the connection is closed."""
+  """Sends headers that never end, until the connection is closed."""
   end = time.monotonic() + 10
   with contextlib.suppress(ConnectionError):
     while time.monotonic() < end:
@@ -44,23 +44,23 @@ def trickle(connection: socket.socket) -> None:
   assert time.monotonic() < end
 
 
-def test_a_client_that_sends_nothing(connection):
+def test_no_request_at_all(connection):
   assert connection.recv(1) == b''
 
 
-def test_a_first_request_that_trickles(connection):
+def test_a_slow_first_request(connection):
   connection.sendall(REQUEST[:-2])
   trickle(connection)
 
 
-def test_a_later_request_that_trickles(connection):
+def test_a_slow_later_request(connection):
   connection.sendall(REQUEST)
   assert connection.recv(9999).startswith(b'HTTP/1.1 503')
   connection.sendall(REQUEST[:-2])
   trickle(connection)
 
 
-def test_offers_of_other_protocols_are_not_logged(connection, caplog):
+def test_protocol_upgrade_offers_are_not_logged(connection, caplog):
   for offer in ('h2c', 'websocket'):
     lines = f'Connection: Upgrade\r\nUpgrade: {offer}\r\n\r\n'.encode()
     connection.sendall(REQUEST[:-2] + lines)
@@ -68,7 +68,7 @@ def test_offers_of_other_protocols_are_not_logged(connection, caplog):
   assert not [record for record in caplog.records if record.name == 'uvicorn.error']
 
 
-def test_an_idle_connection_stays(connection):
+def test_an_idle_connection_stays_open(connection):
   for _ in range(2):
     connection.sendall(REQUEST)
     assert connection.recv(9999).startswith(b'HTTP/1.1 503')

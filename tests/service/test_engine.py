@@ -1,4 +1,4 @@
-"""Images on which a decoder fails: only they are refused, and logged."""
+"""Images on which decoders fail are refused individually, and logged."""
 
 import functools
 import io
@@ -16,10 +16,10 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SIGNED, DOUBLE = 1, 2, 3, 4, 5, 7
 
 
 def make_jpeg(*tags: tuple[int, int, int, bytes]) -> bytes:
-  """Returns a JPEG, 40 wide and 24 high, that EXIF turns by a quarter.
+  """Returns a JPEG, 40 wide and 24 high, whose EXIF rotates it by 90 degrees.
 
   Args:
-    tags: more EXIF tags: tag, type, count, and the value's bytes.
+    tags: further EXIF tags: tag, type, count, and the bytes of the value.
   """
   entries = sorted([(ORIENTATION, SHORT, 1, struct.pack('<HH', 6, 0)), *tags])
   table, values = struct.pack('<H', len(entries)), b''
@@ -36,7 +36,7 @@ def make_jpeg(*tags: tuple[int, int, int, bytes]) -> bytes:
   return buffer.getvalue()
 
 
-def test_the_jpeg_of_these_tests_is_turned(port):
+def test_the_test_jpeg_is_rotated(port):
   answer = ask_json(port, make_jpeg())
   assert answer.status == 200
   assert (answer.json['height'], answer.json['width']) == (40, 24)
@@ -61,7 +61,7 @@ def test_the_jpeg_of_these_tests_is_turned(port):
     (0xFFFF, 99, 1, b'abcd'),
   ],
 )
-def test_odd_tags_do_not_fail_the_service(port, tag):
+def test_odd_tags_do_not_break_the_service(port, tag):
   for answer in (
     ask_json(port, make_jpeg(tag)),
     ask_form(port, make_jpeg(tag), prompt='a'),
@@ -72,13 +72,13 @@ def test_odd_tags_do_not_fail_the_service(port, tag):
       assert (answer.status, answer.json['height']) == (200, 40)
 
 
-def test_a_decoder_that_fails(port, engine, monkeypatch, caplog):
+def test_a_failing_decoder(port, engine, monkeypatch, caplog):
   """Other images of the same batch are still scored."""
   spoilt, read_pixels = make_image(9), inputs.read_pixels
 
   def fail(image):
     if isinstance(image, bytes) and image == spoilt:
-      raise TypeError('not what was expected')
+      raise TypeError('unexpected')
     return read_pixels(image)
 
   monkeypatch.setattr(inputs, 'read_pixels', fail)
@@ -90,7 +90,7 @@ def test_a_decoder_that_fails(port, engine, monkeypatch, caplog):
   others = together(good, bad, good)
   assert others[1].result(60).status == 422
   detail = others[1].result().json['detail']
-  assert detail.startswith('image: the decoder failed on it (TypeError)')
+  assert detail.startswith('image: the decoder failed (TypeError)')
   wait_until(lambda: engine._batcher.waiting == 2)
   gate.open()
   assert [one.result(60).status for one in (first, others[0], others[2])] == [200] * 3

@@ -27,13 +27,13 @@ def read(*parts: bytes) -> dict[str, bytes]:
   [
     ('binary', bytes),
     ('8BIT', bytes),
-    # curl's encoder=base64 writes 76 columns.
+    # As curl writes it with encoder=base64: 76 columns.
     ('base64', lambda data: base64.encodebytes(data).replace(b'\n', b'\r\n')),
     ('Base64', base64.b64encode),
     ('quoted-printable', binascii.b2a_qp),
   ],
 )
-def test_transfer_encodings_are_undone(coding, encode):
+def test_transfer_encodings_are_decoded(coding, encode):
   header = f'Content-Transfer-Encoding: {coding}'
   assert read(part('image', encode(IMAGE), header)) == {'image': IMAGE}
 
@@ -41,7 +41,7 @@ def test_transfer_encodings_are_undone(coding, encode):
 def test_other_transfer_encodings_are_refused():
   for coding, message in (
     ('x-rot13', "prompt: unknown Content-Transfer-Encoding 'x-rot13'"),
-    ('base64', "prompt: not base64: character 2 is ' '"),
+    ('base64', "prompt: not base64: ' ' is character 2"),
   ):
     with pytest.raises(InputError, match=message):
       read(part('prompt', b'a red circle', f'Content-Transfer-Encoding: {coding}'))
@@ -56,7 +56,7 @@ def test_file_names_do_not_matter():
 
 
 def test_a_truncated_form_is_refused():
-  """Wherever it ends; otherwise a form without its last field would look complete."""
+  """Otherwise a form without its last field would look complete."""
   whole = part('image', b'abc') + part('prompt', b'a') + part('maps', b'0') + b'--x--'
   assert forms.read(KIND, whole, lambda name: None).keys() == {
     *('image', 'prompt', 'maps')
@@ -76,20 +76,20 @@ def test_a_part_without_a_name_is_refused():
     read(b'--x\r\nContent-Type: text/plain\r\n\r\na\r\n')
 
 
-def read_body(image: bytes, prompt: bytes) -> reading.ScoreInput:
+def parse(image: bytes, prompt: bytes) -> reading.ParsedRequest:
   body = part('image', image) + part('prompt', prompt) + b'--x--\r\n'
   return reading.read(KIND, body)
 
 
 def test_prompts_from_text_files():
-  """Windows writes a byte order mark, which is not part of the prompt."""
-  assert read_body(IMAGE, b'\xef\xbb\xbfa cat').prompt == 'a cat'
+  """Windows writes them with a byte order mark, which is not part of the prompt."""
+  assert parse(IMAGE, b'\xef\xbb\xbfa cat').prompt == 'a cat'
   for prompt, message in (
     ('a cat'.encode('utf-16'), 'prompt: Input should be a valid string'),
-    ('a cat'.encode('utf-16-le'), 'prompt: it has NUL characters'),
+    ('a cat'.encode('utf-16-le'), 'prompt: it contains NUL characters'),
   ):
     with pytest.raises(InputError, match=message):
-      read_body(IMAGE, prompt)
+      parse(IMAGE, prompt)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_prompts_from_text_files():
     b'https://host.example/a.png',
   ],
 )
-def test_text_where_a_file_belongs_is_refused(image):
+def test_text_instead_of_a_file_is_refused(image):
   with pytest.raises(InputError, match=r'image: text .* not a file; in a form send'):
-    read_body(image, b'a')
+    parse(image, b'a')

@@ -1,4 +1,4 @@
-"""Requests that a browser sends for pages of other sites."""
+"""Requests that a browser sends on behalf of other sites' pages."""
 
 import pytest
 from starlette.datastructures import Headers
@@ -36,14 +36,14 @@ def port(tmp_path_factory):
   ],
 )
 @pytest.mark.parametrize('path', ['/', '/health', '/openapi.json'])
-def test_only_names_of_this_machine_are_served(port, host, status, path):
+def test_only_loopback_names_are_served(port, host, status, path):
   answer = ask(port, 'GET', path, Host=host)
   assert answer.status == status
   if status == 421:
     assert repr(host) in answer.json['detail']
 
 
-def test_a_long_name_is_not_repeated(port):
+def test_a_long_host_is_not_repeated_in_the_answer(port):
   assert len(ask(port, 'GET', '/', Host='a' * 9000).body) < 200
 
 
@@ -59,7 +59,8 @@ def test_a_long_name_is_not_repeated(port):
     ({'Origin': 'http://localhost:81'}, True),
     ({'Origin': 'https://evil.example'}, True),
     ({'Origin': 'null'}, True),
-    # Behind a proxy that gives its own Host.
+    ({'Origin': 'http://[::1'}, True),
+    # Behind a proxy that sets its own Host.
     ({'Origin': 'https://own.example', 'Sec-Fetch-Site': 'same-origin'}, False),
   ],
 )

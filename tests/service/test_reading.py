@@ -1,4 +1,4 @@
-"""Bodies that cannot be used, and the cost of reading them."""
+"""Invalid bodies, and the cost of parsing them."""
 
 import json
 import time
@@ -23,9 +23,9 @@ from served import ask, ask_form, make_image, running
       "'map' is not a field; the fields are image, prompt, maps",
     ),
     (json.dumps({'a' * 5000: 1}), f"'{'a' * 80}' is not a field"),
-    ('{"image": "[{", "prompt": []}', 'a list or an object where'),
-    ('{"image": {"prompt": "a"}}', 'a list or an object where'),
-    ('[' * 50, 'a list or an object where a plain value'),
+    ('{"image": "[{", "prompt": []}', 'a list or an object instead'),
+    ('{"image": {"prompt": "a"}}', 'a list or an object instead'),
+    ('[' * 50, 'a list or an object instead of a plain value'),
     ('[' * 100_000, 'too many fields'),
     ('"' + '\\"' * 100_000, 'Invalid JSON'),
     ('"\\', 'Invalid JSON'),
@@ -38,11 +38,11 @@ from served import ask, ask_form, make_image, running
     ('{"image": "", "prompt": "a", "maps": NaN}', 'Invalid JSON: NaN'),
     ('{"image": "", "prompt": "a", "maps": 1e999}', 'Invalid JSON: 1e999'),
     ('{"image": "", "prompt": "a\nb"}', 'Invalid JSON: Invalid control character'),
-    ('{"image": "", "prompt": "a"} {}', 'a list or an object where'),
+    ('{"image": "", "prompt": "a"} {}', 'a list or an object instead'),
     ('{"image": "", "prompt": " "}', 'prompt: it is empty'),
-    ('{"image": "", "prompt": "a\\u0000"}', 'prompt: it has NUL characters'),
-    ('{"image": "", "prompt": "a"}'.encode('utf-16'), 'the body has NUL bytes'),
-    ('{"image": "", "prompt": "a"}'.encode('utf-16-le'), 'the body has NUL bytes'),
+    ('{"image": "", "prompt": "a\\u0000"}', 'prompt: it contains NUL characters'),
+    ('{"image": "", "prompt": "a"}'.encode('utf-16'), 'the body contains NUL bytes'),
+    ('{"image": "", "prompt": "a"}'.encode('utf-16-le'), 'the body contains NUL bytes'),
     ('{"image": "", "prompt": "é"}'.encode('latin-1'), 'the body is not UTF-8'),
     ('', 'the body is empty'),
     (
@@ -51,13 +51,13 @@ from served import ask, ask_form, make_image, running
     ),
   ],
 )
-def test_bodies_that_are_refused(port, body, message):
+def test_invalid_json(port, body, message):
   answer = ask(port, 'POST', '/score', body, Content_Type='application/json')
   assert answer.status == 422
   assert answer.json['detail'].startswith(message)
 
 
-def test_forms_that_are_refused(port):
+def test_invalid_forms(port):
   image = make_image()
   for answer, message in (
     (ask_form(port, image), 'prompt: Field required'),

@@ -1,4 +1,4 @@
-"""Which threshold of constrained decoding an evaluation takes."""
+"""The threshold of constrained decoding in an evaluation."""
 
 import json
 

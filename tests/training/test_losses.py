@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_a_type_without_any_label_contributes_zero():
 
 def test_padding_rows_change_nothing():
   found = outputs(1, maps=0.3, scores=0.3)
-  alone = losses_of(example(rows=1), found)
+  unpadded = losses_of(example(rows=1), found)
   mask = np.array([True, False, False])
   padded = example(
     index=np.array([0, -1, -1]),
@@ -113,9 +114,9 @@ def test_padding_rows_change_nothing():
     score_mask=np.tile(mask[:, None], (1, 4)),
     keyword_mask=mask,
   )
-  noise = [np.full((2, *x.shape[1:]), 0.9, np.float32) for x in found]
-  more = Outputs(*(jnp.concatenate(pair) for pair in zip(found, noise, strict=True)))
-  np.testing.assert_allclose(losses_of(padded, more), alone, rtol=1e-6)
+  noise = jax.tree.map(lambda x: np.full((2, *x.shape[1:]), 0.9, np.float32), found)
+  more = jax.tree.map(lambda *rows: jnp.concatenate(rows), found, noise)
+  np.testing.assert_allclose(losses_of(padded, more), unpadded, rtol=1e-6)
 
 
 def test_counts_are_those_of_the_labels():

@@ -28,7 +28,7 @@ def make_params() -> dict:
 
 
 def first_update(options, grads: dict) -> tuple[dict, optax.OptState]:
-  """Returns what the first step adds to the parameters, and the state behind it."""
+  """Returns the first step's update of the parameters, and the state after it."""
   params = make_params()
   optimizer = make_optimizer(options, steps=100)
   return optimizer.update(grads, optimizer.init(params), params)

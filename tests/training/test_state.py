@@ -1,4 +1,4 @@
-"""States are made in shards: no device ever holds a whole one."""
+"""Training states are created in shards: no device holds a whole one."""
 
 import dataclasses
 import functools

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rahf.training.step_timer import Pace
+from rahf.training.step_timer import StepTimer
 
 
 @pytest.fixture
@@ -16,23 +16,23 @@ def clock(monkeypatch):
 
 
 def test_what_is_not_training_is_left_out(clock):
-  pace = Pace(3)
+  timer = StepTimer(3)
   for _ in range(4):
-    with pace.waiting():
+    with timer.waiting():
       clock[0] += 0.5
     clock[0] += 1.5
-  with pace.paused():
+  with timer.paused():
     clock[0] += 60
-  speed = pace.read(7, batch_size=16)
+  speed = timer.read(7, batch_size=16)
   assert speed == {'step_seconds': 2, 'examples_per_second': 8, 'input_wait': 0.25}
 
 
 def test_each_reading_begins_anew(clock):
-  pace = Pace(0)
-  with pace.waiting():
+  timer = StepTimer(0)
+  with timer.waiting():
     clock[0] += 1
-  pace.restart(1)
+  timer.restart(1)
   clock[0] += 3
   expected = {'step_seconds': 3, 'examples_per_second': 1 / 3, 'input_wait': 0}
-  assert pace.read(2, batch_size=1) == expected
-  assert pace.read(2, batch_size=1) == {}
+  assert timer.read(2, batch_size=1) == expected
+  assert timer.read(2, batch_size=1) == {}

@@ -25,7 +25,7 @@ MODULES = (
   *(f'score_head_{name}' for name in schema.SCORES),
 )
 WEIGHTS = types.SimpleNamespace(heatmap=3.0, score=2.0, sequence=1.0)
-# Its state is the gradient; what it adds to the parameters is a tenth of it.
+# Its state is the gradient; its update is minus a tenth of the gradient.
 OPTIMIZER = optax.chain(optax.trace(decay=0.0), optax.scale(-0.1))
 
 
@@ -87,14 +87,14 @@ def test_eight_devices_give_what_one_gives(variant, mesh, capfd):
   # Two micro-batches where every axis is split.
   found = run_step(variant, mesh, accumulate=2 if mesh == (2, 2, 2) else 1)
   check_same(found, run_step(variant))
-  # The compiler's words for copying a whole array to all devices to split it anew.
+  # XLA logs this if it copies a whole array to all devices to split it again.
   assert 'full rematerialization' not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('remat', ['heads', 'blocks'])
-def test_what_is_computed_again_is_the_same(variant, remat):
-  """What is dropped, too."""
+def test_remat_does_not_change_the_step(variant, remat):
+  """Dropout included."""
   dropping = run_step(variant, dropout=0.5)
   check_same(run_step(variant, remat=remat, dropout=0.5), dropping)
   with pytest.raises(AssertionError):
@@ -163,8 +163,8 @@ def test_bfloat16_keeps_parameters_gradients_and_losses_in_float32():
   assert {leaf.dtype.name for leaf in jax.tree.leaves(floats)} == {'float32'}
 
 
-class Dice:
-  """Stands in for the model: its scores are what the dropout key throws."""
+class RandomScores:
+  """Stands in for the model: its scores are what the dropout key draws."""
 
   def apply(self, variables, image, text, target, *, train, rngs) -> Outputs:
     assert train
@@ -176,9 +176,9 @@ class Dice:
     )
 
 
-def test_each_step_and_micro_batch_draws_anew():
-  def thrown(number: int, accumulate: int = 1, seed: int = 0) -> float:
-    step = make_train_step(make_task(Dice()), OPTIMIZER, accumulate=accumulate)
+def test_each_step_and_micro_batch_has_its_own_dropout():
+  def score_loss(number: int, accumulate: int = 1, seed: int = 0) -> float:
+    step = make_train_step(make_task(RandomScores()), OPTIMIZER, accumulate=accumulate)
     one = jnp.ones(())
     state = TrainState(jnp.int32(number), one, OPTIMIZER.init(one))
     batch = make_batch(tiny())._replace(
@@ -187,17 +187,19 @@ def test_each_step_and_micro_batch_draws_anew():
     batch = jax.tree.map(jnp.asarray, batch)
     return float(step(state, batch, jax.random.key(seed))[1]['loss/score'])
 
-  assert thrown(3) == thrown(3)
-  assert len({thrown(3), thrown(4), thrown(3, seed=1), thrown(3, accumulate=2)}) == 4
-  # Four throws of two rows; the same key four times would repeat one of them.
+  first = score_loss(3)
+  assert first == score_loss(3)
+  others = score_loss(4), score_loss(3, seed=1), score_loss(3, accumulate=2)
+  assert len({first, *others}) == 4
+  # Four draws of two rows; the same key four times would repeat one of them.
   keys = jax.random.fold_in(jax.random.key(0), 3)
   keys = [jax.random.fold_in(keys, i) for i in range(4)]
-  throws = jnp.concatenate([jax.random.uniform(key, (2, 4)) for key in keys])
-  expected = float(jnp.sum(jnp.mean(throws**2, axis=0)))
-  assert thrown(3, accumulate=4) == pytest.approx(expected, rel=1e-5)
+  draws = jnp.concatenate([jax.random.uniform(key, (2, 4)) for key in keys])
+  expected = float(jnp.sum(jnp.mean(draws**2, axis=0)))
+  assert score_loss(3, accumulate=4) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_is_dealt_out_row_by_row():
+def test_a_micro_batch_takes_every_nth_row():
   parts = split_batch({'x': np.arange(12).reshape(6, 2)}, 3)['x']
   np.testing.assert_array_equal(parts[0], [[0, 1], [6, 7]])
   np.testing.assert_array_equal(parts[2], [[4, 5], [10, 11]])

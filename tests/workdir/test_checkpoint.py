@@ -1,4 +1,4 @@
-"""Checkpoints bit for bit, and directories that hold something else."""
+"""Checkpoints: exact restores, damage, and directories of other runs."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ MESH = dict(data=2, fsdp=2, tensor=2)
 
 
 def make_state(mesh: dict[str, int] = MESH, **changes) -> TrainState:
-  """Returns values that do not survive rounding, sharded over the mesh."""
+  """Returns values that rounding would change, sharded over the mesh."""
   place = NamedSharding(sharding.make_mesh(mesh), PartitionSpec('fsdp', 'tensor'))
   kernel = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
   kernel[0] = [0.1, -0.0, 1e-40, np.nan, np.inf, -np.inf, 3e38, 1 / 3]
@@ -66,7 +66,7 @@ def test_restores_every_bit_on_any_mesh(saved, mesh):
   ('kernel', 'message'),
   [
     (jnp.zeros((8, 4)), r'float32\[8, 8\], but the model has float32\[8, 4\]'),
-    # Orbax would cast without a word.
+    # Orbax would silently cast.
     (
       jnp.zeros((8, 8), jnp.bfloat16),
       r'float32\[8, 8\], but the model has bfloat16\[8, 8\]',
@@ -90,11 +90,11 @@ def test_refuses_other_names(saved):
     Checkpoints(saved).restore(5, describe(fewer))
 
 
-def test_an_empty_directory_is_no_checkpoint(saved):
+def test_an_empty_directory_is_not_a_checkpoint(saved):
   (saved / 'checkpoints' / '9').mkdir()
   checkpoints = Checkpoints(saved)
   assert checkpoints.latest_step() == 5
-  # And it is not in the way of the real one.
+  # A real checkpoint can replace it.
   checkpoints.save(9, make_state())
   checkpoints.close()
   assert Checkpoints(saved).latest_step() == 9
@@ -108,41 +108,41 @@ def test_a_run_is_started_once_a_checkpoint_is_complete(saved, workdir):
   assert not is_started(workdir / 'elsewhere')
 
 
-def test_keeps_the_newest(workdir):
+def test_keeps_the_newest_checkpoints(workdir):
   checkpoints = Checkpoints(workdir, keep=2)
   assert checkpoints.latest_step() is None
   for step in (1, 2, 3):
     checkpoints.save(step, {'x': jnp.float32(step)})
   checkpoints.close()
-  there = {path.name for path in (workdir / 'checkpoints').iterdir()}
-  assert {'2', '3'} <= there
-  assert '1' not in there
+  steps = {path.name for path in (workdir / 'checkpoints').iterdir()}
+  assert {'2', '3'} <= steps
+  assert '1' not in steps
 
 
-def steps_there(workdir):
+def saved_steps(workdir):
   return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
 
 
-def test_keeps_the_best_too(workdir):
+def test_also_keeps_the_best(workdir):
   checkpoints = Checkpoints(workdir, keep=1)
   for step, best in ((1, None), (2, 1), (3, 1), (4, 3)):
     checkpoints.save(step, {'x': jnp.float32(step)}, best)
   checkpoints.close()
-  assert steps_there(workdir) == [3, 4]
+  assert saved_steps(workdir) == [3, 4]
 
 
-def test_what_is_incomplete_takes_no_place_of_what_is_kept(saved):
+def test_incomplete_checkpoints_do_not_count_as_kept(saved):
   for step in (8, 9):
     (saved / 'checkpoints' / str(step)).mkdir()
   checkpoints = Checkpoints(saved, keep=2)
   checkpoints.restore_newest(describe(make_state()))
   checkpoints.save(6, make_state())
   checkpoints.close()
-  assert steps_there(saved) == [5, 6, 8, 9]
+  assert saved_steps(saved) == [5, 6, 8, 9]
   assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 6
 
 
-def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
+def test_a_directory_with_another_config_is_refused_with_the_difference(workdir):
   config = default_config()
   check_workdir(workdir, config)
   with claim_workdir(workdir, config, started=False):
@@ -159,7 +159,7 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(workdir):
   assert len(lines) == 4
 
 
-def test_a_directory_that_is_older_than_a_setting(workdir):
+def test_a_directory_from_before_a_setting_existed(workdir):
   with claim_workdir(workdir, default_config(), started=False):
     pass
   settings = json.loads((workdir / 'config.json').read_text())
@@ -170,7 +170,7 @@ def test_a_directory_that_is_older_than_a_setting(workdir):
   check_workdir(workdir, config)
 
 
-def test_what_does_not_change_the_training_may_change(workdir):
+def test_settings_that_do_not_affect_training_may_change(workdir):
   with claim_workdir(workdir, default_config(), started=False):
     pass
   config = default_config()
@@ -186,7 +186,7 @@ def test_what_does_not_change_the_training_may_change(workdir):
     check_workdir(workdir, config)
 
 
-def test_a_field_that_was_not_there_yet_had_its_default(workdir):
+def test_a_missing_field_counts_as_its_default(workdir):
   config = default_config()
   with claim_workdir(workdir, config, started=False):
     pass
@@ -200,8 +200,8 @@ def test_a_field_that_was_not_there_yet_had_its_default(workdir):
     check_workdir(workdir, config)
 
 
-def test_in_a_bucket_the_last_file_decides(saved, monkeypatch):
-  """There a checkpoint lies in its final place while it is written."""
+def test_in_a_bucket_the_last_file_marks_completion(saved, monkeypatch):
+  """There, a checkpoint is written under its final name."""
   monkeypatch.setattr(ocp.utils, 'is_checkpoint_finalized', lambda path: False)
   assert not is_started(saved)
   assert Checkpoints(saved).latest_step() is None
@@ -228,7 +228,7 @@ def _without_metadata(path):
 
 
 @pytest.mark.parametrize('spoil', [_flip, _cut, pathlib.Path.unlink, _without_metadata])
-def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spoil):
+def test_a_damaged_checkpoint_is_skipped_and_moved_away(workdir, capsys, spoil):
   noise = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
   states = {
     step: make_state(vit={'kernel': jnp.asarray(noise[step])}) for step in (0, 1)
@@ -239,16 +239,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(workdir, capsys, spo
   checkpoints.close()
   newest = pathlib.Path(workdir / 'checkpoints/1')
   spoil(_largest(newest))
-  with pytest.raises(DamagedCheckpointError, match=r'checkpoints/1.*passes it over'):
+  with pytest.raises(DamagedCheckpointError, match=r'checkpoints/1.*which skips it'):
     Checkpoints(workdir).restore(1, describe(states[1]))
-  # Which one alone would be kept.
+  # With keep=1, the damaged one could push out the intact one.
   checkpoints = Checkpoints(workdir, keep=1)
   step, state = checkpoints.restore_newest(describe(states[0]))
   assert step == 0
   np.testing.assert_array_equal(state.params['vit']['kernel'], noise[0])
-  assert f'Damaged, and moved to {workdir}/damaged/1: ' in capsys.readouterr().out
+  assert f'damaged checkpoint to {workdir}/damaged/1: ' in capsys.readouterr().out
   assert (workdir / 'damaged/1').exists()
-  # The step is free again.
+  # The step can be saved again.
   checkpoints.save(1, states[1])
   checkpoints.close()
   assert Checkpoints(workdir).restore_newest(describe(states[1]))[0] == 1
@@ -267,17 +267,17 @@ def test_parameters_are_not_read_from_a_damaged_checkpoint(workdir, spoil):
     read_params(workdir, 5, abstract)
 
 
-def test_when_none_is_whole_it_says_what_to_do(saved):
+def test_when_none_is_intact_the_error_says_what_to_do(saved):
   _cut(_largest(pathlib.Path(saved / 'checkpoints/5')))
-  with pytest.raises(InputError, match=r'no checkpoint can be read.*begin anew'):
+  with pytest.raises(InputError, match=r'no checkpoint can be read.*start over'):
     Checkpoints(saved).restore_newest(describe(make_state()))
-  # It may only be the storage that is away.
+  # Kept, since the storage may only be unavailable for now.
   assert (saved / 'checkpoints/5').exists()
   with pytest.raises(InputError, match='no checkpoint can be read: there is none'):
     Checkpoints(saved / 'other').restore_newest(describe(make_state()))
 
 
-def test_another_model_is_no_damage(saved):
+def test_another_model_is_not_damage(saved):
   with pytest.raises(InputError, match='another config'):
     Checkpoints(saved).restore_newest(describe(make_state(t5={'k': jnp.zeros(2)})))
   assert not (saved / 'damaged').exists()
@@ -305,19 +305,22 @@ def _spoil_the_rest(metadata):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (_drop_an_array, 'what it lists is not what was saved'),
-    (_change_a_checksum, 'params/vit/kernel is not as it was saved'),
+    (_drop_an_array, 'its arrays are not those that were saved'),
+    (
+      _change_a_checksum,
+      'checksums of 1 arrays are wrong, .* params/vit/kernel;',
+    ),
     (_spoil_the_rest, 'cannot be read'),
   ],
 )
-def test_metadata_that_do_not_fit_are_damage(saved, change, message):
+def test_mismatched_metadata_are_damage(saved, change, message):
   _change_metadata(saved, change)
   with pytest.raises(DamagedCheckpointError, match=message):
     Checkpoints(saved).restore(5, describe(make_state()))
 
 
 @pytest.mark.parametrize('content', ['', '{"custom_metadata": {"form'])
-def test_metadata_that_are_spoilt_are_damage(saved, content):
+def test_unreadable_metadata_are_damage(saved, content):
   (saved / 'checkpoints/5/_CHECKPOINT_METADATA').write_text(content)
   with pytest.raises(DamagedCheckpointError, match=r'checkpoints/5 cannot be read'):
     Checkpoints(saved).restore(5, describe(make_state()))
@@ -325,21 +328,21 @@ def test_metadata_that_are_spoilt_are_damage(saved, content):
 
 def test_metadata_of_a_newer_orbax_are_refused(saved):
   _change_metadata(saved, lambda metadata: metadata.update(from_the_future=1))
-  with pytest.raises(InputError, match=r'unknown key from_the_future.*Update it'):
+  with pytest.raises(InputError, match=r'unknown key from_the_future.*update yours'):
     Checkpoints(saved)
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(saved):
-  def age(metadata):
+def test_a_checkpoint_of_a_newer_version_is_refused_and_kept(saved):
+  def make_newer(metadata):
     metadata['custom_metadata'].update(format=2, rahf='9.9')
 
-  _change_metadata(saved, age)
+  _change_metadata(saved, make_newer)
   with pytest.raises(InputError, match=r'format 2, written by rahf 9\.9.*update it'):
     Checkpoints(saved).restore_newest(describe(make_state()))
   assert not (saved / 'damaged').exists()
 
 
-def test_a_checkpoint_of_an_older_version_is_read_and_that_is_said(saved, capsys):
+def test_a_checkpoint_of_an_older_version_is_read_with_a_notice(saved, capsys):
   _change_metadata(saved, lambda metadata: metadata.pop('custom_metadata'))
   assert Checkpoints(saved).restore_newest(describe(make_state()))[0] == 5
   assert 'checkpoints/5 has no checksums' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A checksum sees every bit, and not how an array lies."""
+"""A checksum depends on every bit, but not on the sharding."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def make(dtype):
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_each_bit_counts(dtype):
+def test_every_bit_counts(dtype):
   array = make(dtype)
   before = checksums({'a': array})['a']
   raw = np.asarray(array)
@@ -32,12 +32,12 @@ def test_each_bit_counts(dtype):
   assert len(seen) == 1 + 3 * bits
 
 
-def test_places_count():
+def test_positions_count():
   array = make('int32')
   swapped = array.at[0, 0].set(array[1, 0]).at[1, 0].set(array[0, 0])
   sums = [checksums({'a': a})['a'] for a in (array, swapped, array.reshape(4, 6, 8))]
   assert sums[0] != sums[1]
-  # The same elements in the same order.
+  # A reshape keeps elements and order.
   assert sums[0] == sums[2]
 
 
@@ -50,7 +50,7 @@ def test_by_hand():
   }
 
 
-def test_sharding_does_not_count():
+def test_sharding_does_not_matter():
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   array = make('float32')
   spread = jax.device_put(array, NamedSharding(mesh, PartitionSpec('fsdp', 'tensor')))

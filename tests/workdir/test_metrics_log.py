@@ -1,4 +1,4 @@
-"""metrics.jsonl when it is written, and when a run is resumed."""
+"""metrics.jsonl: writing it, and resuming a run."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 from etils import epath
 
-from rahf.workdir.metrics_log import Journal
+from rahf.workdir.metrics_log import MetricsLog
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def lines(workdir) -> list[str]:
 
 
 def test_lines_hold_step_split_and_values(workdir):
-  journal = Journal(workdir, 0)
+  journal = MetricsLog(workdir, 0)
   journal.append(2, 'train', {'loss/total': 0.5})
   journal.append(2, 'dev', {'overall/plcc': math.nan, 'loss/total': math.inf})
   assert rows(workdir) == [
@@ -36,22 +36,22 @@ def test_lines_hold_step_split_and_values(workdir):
 
 
 def test_the_best_step_of_a_split(workdir):
-  journal = Journal(workdir, 0)
+  journal = MetricsLog(workdir, 0)
   for step, value in ((2, 0.5), (4, math.nan), (6, 0.25), (8, 0.5), (10, 0.25)):
     journal.append(step, 'dev', {'overall/srcc': value})
     journal.append(step, 'train', {'overall/srcc': 9.0, 'loss/total': -9.0})
   assert journal.best('dev', 'overall/srcc', lowest=False) == 2
   assert journal.best('dev', 'overall/srcc', lowest=True) == 6
   assert journal.best('dev', 'loss/total', lowest=True) is None
-  assert Journal(workdir, 6).best('dev', 'overall/srcc', lowest=False) == 2
+  assert MetricsLog(workdir, 6).best('dev', 'overall/srcc', lowest=False) == 2
 
 
 def test_lines_behind_the_resume_step_are_dropped(workdir):
-  journal = Journal(workdir, 0)
+  journal = MetricsLog(workdir, 0)
   for step in (1, 2, 3):
     journal.append(step, 'train', {'loss/total': step})
   journal.append(2, 'dev', {})
-  resumed = Journal(workdir, 2)
+  resumed = MetricsLog(workdir, 2)
   assert [(row['step'], row['split']) for row in rows(workdir)] == [
     (1, 'train'),
     (2, 'train'),
@@ -72,17 +72,17 @@ def test_lines_behind_the_resume_step_are_dropped(workdir):
   ],
 )
 def test_a_line_that_was_cut_off_or_spoilt_is_dropped(workdir, cut):
-  Journal(workdir, 0).append(1, 'train', {'loss/total': 1})
+  MetricsLog(workdir, 0).append(1, 'train', {'loss/total': 1})
   whole = lines(workdir)
   with (workdir / 'metrics.jsonl').open('a') as file:
     file.write(cut)
-  Journal(workdir, 5).append(2, 'train', {'loss/total': 2})
+  MetricsLog(workdir, 5).append(2, 'train', {'loss/total': 2})
   assert lines(workdir)[:1] == whole
   assert [row['step'] for row in rows(workdir)] == [1, 2]
 
 
 def test_a_fresh_start_leaves_nothing_of_an_earlier_one(workdir):
-  Journal(workdir, 0).append(1, 'train', {})
-  journal = Journal(workdir, 0)
+  MetricsLog(workdir, 0).append(1, 'train', {})
+  journal = MetricsLog(workdir, 0)
   assert not journal.has(1, 'train')
   assert (workdir / 'metrics.jsonl').read_text() == ''

@@ -1,1 +1,1 @@
-"""Data sets in the one schema of `rahf.data.schema`."""
+"""Builders of data sets in the schema of `rahf.data.schema`."""

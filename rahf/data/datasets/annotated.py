@@ -1,7 +1,7 @@
-"""Your own images with raw annotations: consolidated, joined with prompts, written.
+"""Builds a data set from your own images with raw annotations.
 
-As with RichHF-18K nothing disappears silently: every image that is left out is a line
-of the report.
+As with RichHF-18K, nothing is dropped silently: the report lists every image that was
+left out.
 """
 
 import functools
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.image_folder import ImageFolder
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.data.labels import raw
-from rahf.data.labels.consolidate import DRAWN, Annotation, Draw, consolidate
+from rahf.data.labels.consolidate import DRAW_FUNCTIONS, Annotation, Draw, consolidate
 from rahf.errors import InputError
 
 VERSION = '1.0.0'
@@ -37,8 +37,8 @@ def prepare_annotated(
 ) -> tuple[pathlib.Path, Report]:
   """Consolidates raw annotations and writes them with their images as a data set.
 
-  Images of one prompt are in one split, which the prompt alone decides: more images
-  may come, and none changes sides.
+  The split of an image depends on its prompt alone: images of one prompt stay together,
+  and adding images moves none of the others.
 
   Args:
     data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
@@ -47,31 +47,31 @@ def prepare_annotated(
     images: folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
     dev, test: shares of the prompts; the rest is for training.
-    drawn: what points become, one of `consolidate.DRAWN`.
-    workers: how many threads join; None for one a core.
-    overwrite: replace what was prepared there before.
+    drawn: how points become maps, a key of `consolidate.DRAW_FUNCTIONS`.
+    workers: number of threads; None for one per core.
+    overwrite: replace an existing data set.
 
   Returns:
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    InputError: a path is missing, a file is damaged, no image is left, or the directory
-      exists.
+    InputError: a path is missing, a file is damaged, no image can be used, or the
+      directory exists.
   """
   if not pathlib.Path(annotations).is_file():
     raise InputError(f'--annotations {annotations}: no such file')
-  target = writing.target(data_dir, name, VERSION, overwrite)
+  target = writing.target_directory(data_dir, name, VERSION, overwrite)
   report = Report()
   by_uid = raw.read(pathlib.Path(annotations))
   if not by_uid:
-    raise InputError(f'--annotations {annotations}: it is empty')
+    raise InputError(f'--annotations {annotations}: the file is empty')
   source = ImageFolder(images, prompts, by_uid)
-  splits = _deal_out(by_uid, source, dev, test, report)
+  splits = _split_uids(by_uid, source, dev, test, report)
   if not any(splits.values()):
     first = report.lines[0]
     raise InputError(
       f'none of the {len(by_uid)} annotated images has both a file in {images} and a '
-      f'prompt in {prompts}; the first, {first.uid}: {first.detail}'
+      f'prompt in {prompts}; first, {first.uid}: {first.detail}'
     )
   report.note_linked(source.linked)
   report.note_empty(splits)
@@ -83,12 +83,12 @@ def prepare_annotated(
   writing.write(
     target,
     [
-      Sample(split, uid, source.prompts[uid], place)
-      for uid, place in source.places.items()
+      AnnotatedImage(split, uid, source.prompts[uid], location)
+      for uid, location in source.locations.items()
       for split, found in splits.items()
       if uid in found
     ],
-    functools.partial(_records, by_uid, source, DRAWN[drawn]),
+    functools.partial(_records, by_uid, source, DRAW_FUNCTIONS[drawn]),
     report,
     sources={'annotations': annotations, 'images': images, 'prompts': prompts},
     inputs=[pathlib.Path(annotations)],
@@ -100,16 +100,16 @@ def prepare_annotated(
   return target, report
 
 
-def _deal_out(
+def _split_uids(
   uids: Iterable[str], source: ImageFolder, dev: float, test: float, report: Report
 ) -> dict[str, set[str]]:
-  """Returns the uids of each split that have image and prompt; notes the others."""
+  """Returns the uids with image and prompt by split; reports the others."""
   splits: dict[str, set[str]] = {split: set() for split in schema.SPLITS}
   for uid in uids:
     prompt = source.prompts.get(uid)
-    split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
+    split = writing.assign_split(prompt, dev, test) if prompt else schema.SPLITS[0]
     report.records[split] += 1
-    if uid not in source.places:
+    if uid not in source.locations:
       report.add(split, uid, 'missing_image', 'uid not found among the images')
     elif not prompt:
       detail = source.unprompted.get(uid, 'the table has no prompt for it')
@@ -130,9 +130,9 @@ def _records(
   annotations: Mapping[str, list[Annotation]],
   source: ImageFolder,
   draw: Draw,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   note: parts.Note,
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_uid = {sample.uid: sample for sample in samples}
   for uid, image in source.read(by_uid):
     sample, record = by_uid[uid], None

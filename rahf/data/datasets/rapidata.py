@@ -1,6 +1,6 @@
-"""Rapidata's rich feedback sets (13k and 32k), from their parquet files.
+"""Builds a data set from the parquet files of Rapidata's rich feedback sets.
 
-Data format, by column; the 32k set has the names in brackets:
+Data format, by column; the names in brackets are those of the 32k set:
   image                          bytes, or a struct with bytes
   prompt [sentence]              str
   [image_name]                   str    the uid, with its folder; else rows are numbered
@@ -8,14 +8,15 @@ Data format, by column; the 32k set has the names in brackets:
   {coherence,alignment}_heatmap  float[H][W], [0, 1]; null, or nulls: not asked
   word_scores                    str    JSON, [["The", 1.37], …, ["[No_mistakes]", 4.2]]
 
-Coherence is plausibility, style is aesthetics; there is no overall score. Scores are
-taken as (s - 1) / 4: the columns `…_score_norm` are stretched over the data set.
+Coherence is plausibility, style is aesthetics; there is no overall score. Scores become
+(s - 1) / 4; the columns `…_score_norm` are not used, as they are rescaled per data set.
 
-Word scores are sums of annotators' trust; whose trust there was in all is not said. Who
-finds no mistake marks no word, so it was at least that of [No_mistakes] and of the most
-marked word together, and a word's share at most its score by that sum. A label token
-(`words.label_spans`) that touches several of the words has the highest of their shares.
-Shares are kept as `keyword_shares`; a label token is misaligned above a threshold.
+Word scores are sums of the trust of the annotators who marked a word; the total trust
+is not given. Annotators who find no mistake mark no word, so the total is at least the
+score of [No_mistakes] plus that of the most marked word, and dividing a word's score by
+this sum gives an upper bound of its share. A label token (`label_words.label_spans`)
+that touches several of the words gets the highest of their shares. Shares are stored as
+`keyword_shares`; a label token is misaligned if its share exceeds a threshold.
 """
 
 import functools
@@ -33,7 +34,7 @@ from jaxtyping import Float
 
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.images.codec import ImageError, decode_image, encode_map
 from rahf.errors import InputError
@@ -68,19 +69,19 @@ def prepare_rapidata(
     data_dir: where to write; the result is `<data_dir>/<name>/<version>/`.
     name: of the data set, for config.data.name.
     files: folder of its parquet files, searched recursively.
-    threshold: of a word's share, above which it is misaligned.
+    threshold: a word whose share exceeds this is misaligned.
     dev, test: shares of the prompts; the rest is for training.
-    workers: how many threads join; None for one a core.
-    overwrite: replace what was prepared there before.
+    workers: number of threads; None for one per core.
+    overwrite: replace an existing data set.
 
   Returns:
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    InputError: no parquet file, a damaged one, or one without the columns; or the
+    InputError: there is no parquet file, one is damaged or lacks a column, or the
       directory exists.
   """
-  target = writing.target(data_dir, name, VERSION, overwrite)
+  target = writing.target_directory(data_dir, name, VERSION, overwrite)
   report, splits = Report(), {split: {} for split in schema.SPLITS}
   for sample in _plan(pathlib.Path(files), dev, test, report):
     splits[sample.split][sample.uid] = sample
@@ -88,7 +89,7 @@ def prepare_rapidata(
   samples = [sample for found in splits.values() for sample in found.values()]
   writing.write(
     target,
-    sorted(samples, key=lambda sample: sample.place),
+    sorted(samples, key=lambda sample: sample.location),
     functools.partial(_records, threshold),
     report,
     sources={'files': files},
@@ -101,8 +102,8 @@ def prepare_rapidata(
 
 def _plan(
   folder: pathlib.Path, dev: float, test: float, report: Report
-) -> Iterator[Sample]:
-  """Yields what will be read; notes what becomes of the other rows."""
+) -> Iterator[AnnotatedImage]:
+  """Yields the samples to read; reports the other rows."""
   paths = parquet.find(folder)
   if not paths:
     raise InputError(f'--files {folder}: no .parquet file below it')
@@ -115,7 +116,7 @@ def _plan(
       uid = uid or f'{numbered.as_posix()}-{number:06d}'
       prompt = values[names['prompt']] or ''
       prompt = prompt if prompt.strip() else ''
-      split = writing.split_of(prompt, dev, test) if prompt else schema.SPLITS[0]
+      split = writing.assign_split(prompt, dev, test) if prompt else schema.SPLITS[0]
       report.records[split] += 1
       if not prompt:
         report.add(split, uid, 'missing_prompt', 'the row has none')
@@ -124,11 +125,11 @@ def _plan(
       else:
         seen.add(uid)
         report.matched[split] += 1
-        yield Sample(split, uid, prompt, row)
+        yield AnnotatedImage(split, uid, prompt, row)
 
 
 def _columns(path: pathlib.Path) -> dict[str, str]:
-  """Returns our names for the columns of a file.
+  """Returns a file's columns by our names for them.
 
   Raises:
     InputError: it is damaged, or its columns are not those of this data set.
@@ -143,16 +144,16 @@ def _columns(path: pathlib.Path) -> dict[str, str]:
   parquet.check(
     path,
     kinds,
-    "give the folder of one of Rapidata's rich feedback sets, or name and convert its "
-    'columns as rahf/data/datasets/rapidata.py says',
+    "give the folder of one of Rapidata's rich feedback sets, or convert the columns "
+    'to the format described in rahf/data/datasets/rapidata.py',
   )
   return found
 
 
 def _records(
-  threshold: float, samples: Sequence[Sample], note: parts.Note
-) -> Iterator[tuple[Sample, schema.Record | None]]:
-  by_row = {sample.place: sample for sample in samples}
+  threshold: float, samples: Sequence[AnnotatedImage], note: parts.Note
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
+  by_row = {sample.location: sample for sample in samples}
   ours = {
     path: {name: ours for ours, name in _columns(path).items()}
     for path in {row.file for row in by_row}
@@ -170,7 +171,7 @@ def _records(
 
 
 def _needed(path: pathlib.Path) -> list[str]:
-  """Returns the columns of a file that records are made of."""
+  """Returns the columns of a file that are needed to make records."""
   names = {*_columns(path).values(), 'word_scores'}
   return sorted(
     name
@@ -180,7 +181,7 @@ def _needed(path: pathlib.Path) -> list[str]:
 
 
 def _value(name: str, scalar: pa.Scalar) -> Any:
-  """Returns a Python value; of maps an array, since lists would be thirty times it.
+  """Returns a Python value; maps become arrays, as lists would take 30x the memory.
 
   A null in a map becomes NaN.
   """
@@ -188,13 +189,13 @@ def _value(name: str, scalar: pa.Scalar) -> Any:
     return scalar.as_py()
   shape, values, even = [len(scalar)], scalar.values, True
   while pa.types.is_nested(values.type):
-    # A row that is null has no values.
+    # A null row has no values.
     lengths = set(pc.list_value_length(values).fill_null(0).to_pylist())
     even = even and len(lengths) <= 1
     shape.append(max(lengths, default=0))
     values = values.flatten()
   values = values.to_numpy(zero_copy_only=False).astype(np.float32)
-  # Rows of different lengths are not a map, and are shown as they are.
+  # Rows of different lengths are not a map: they stay flat and are reported later.
   return values.reshape(shape) if even else values
 
 
@@ -202,7 +203,7 @@ def make_record(uid: str, row: dict[str, Any], threshold: float, note) -> schema
   """Returns the record of one row.
 
   Args:
-    note: called with (reason, detail) for whatever is masked.
+    note: called with (reason, detail) for each masked label.
 
   Raises:
     ImageError: the image cannot be read.
@@ -231,17 +232,17 @@ def _score(row: dict[str, Any], name: str, note) -> float:
   if value is None or math.isnan(value):
     return math.nan
   if not 1 <= value <= 5:
-    note('invalid_score', f'{name} {value}, not from 1 to 5')
+    note('invalid_score', f'{name} {value}, not between 1 and 5')
     return math.nan
   return (value - 1) / 4
 
 
 def _map(values: Float[np.ndarray, '...'] | None, name: str, note) -> bytes:
-  """Returns the map as PNG; b'' where nobody was asked."""
+  """Returns the map as PNG; b'' if nobody was asked."""
   if values is None or np.isnan(values).all():
     return b''
   values = np.squeeze(values)
-  # Half precision may exceed 1 by rounding.
+  # Half-precision values may exceed 1 through rounding.
   if values.ndim != 2 or not _within(values):
     note('unreadable_map', f'{name}: {values.shape}, not all in [0, 1]')
     return b''
@@ -253,7 +254,7 @@ def _within(values: Float[np.ndarray, 'H W']) -> bool:
 
 
 def _shares(prompt: str, text: str | None, note) -> tuple[float, ...]:
-  """Returns the share of each label token; () where they do not fit the prompt."""
+  """Returns the share of each label token; () if the words do not fit the prompt."""
   if not text:
     return ()
   try:

@@ -1,1 +1,1 @@
-"""Image files to pixels: decoding, colours, metadata, and what users pass."""
+"""Decodes images: file formats, colours, metadata, and user inputs of any kind."""

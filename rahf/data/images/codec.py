@@ -1,4 +1,4 @@
-"""Image bytes to arrays, safely: the header is read before any pixel is."""
+"""Decodes and encodes images; sizes are checked in the header before any decoding."""
 
 import io
 import re
@@ -18,9 +18,9 @@ FORMATS = ('PNG', 'JPEG', 'WEBP')
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024
 
-# How files of our formats begin, though they may be damaged, and those of others.
-OURS = re.compile(rb'\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP', re.DOTALL)
-OTHERS = {
+# The first bytes of files in the supported formats, and in others.
+SUPPORTED_SIGNATURES = re.compile(rb'\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP', re.DOTALL)
+OTHER_SIGNATURES = {
   'GIF': rb'GIF8',
   'BMP': rb'BM.{4}\0{4}',
   'TIFF': rb'II[*+]\0|MM\0[*+]',
@@ -34,10 +34,14 @@ OTHERS = {
 }
 
 Box = Sequence[float] | Float[np.ndarray, '4']
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
-# By EXIF orientation.
-TURNS = {
+# The largest difference between the channels of a grey map, in levels of 255: JPEG does
+# not keep them quite equal.
+GREY_TOLERANCE = 16
+
+# EXIF orientation -> what makes the image upright.
+TRANSPOSE_BY_ORIENTATION = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
   4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,19 +53,20 @@ TURNS = {
 
 
 class ImageError(InputError):
-  """The bytes are not an image that may be decoded; the message says why."""
+  """The bytes cannot be decoded as an image; the message gives the reason."""
 
 
 def open_image(data: bytes) -> Image.Image:
-  """Returns the image with its header checked and its pixels not yet decoded.
+  """Checks an image's header and returns the image without decoding its pixels.
 
-  Of its metadata, `info` has the EXIF and the colour profile alone.
+  The only metadata in `info` are the EXIF and the colour profile.
 
   Raises:
-    ImageError: not PNG, JPEG or WEBP, damaged, or larger than MAX_SIDE or MAX_PIXELS.
+    ImageError: it is not PNG, JPEG or WEBP, is damaged, or exceeds MAX_SIDE or
+      MAX_PIXELS.
   """
   try:
-    file = metadata.separate(data)
+    file = metadata.split_metadata(data)
   except ValueError as error:
     raise ImageError(f'damaged: {error}') from None
   try:
@@ -69,7 +74,7 @@ def open_image(data: bytes) -> Image.Image:
   except Image.DecompressionBombError as error:
     raise ImageError(f'too large: {error} Scale the image down first') from None
   except UnidentifiedImageError:
-    raise ImageError(_what_else(data)) from None
+    raise ImageError(_describe_other(data)) from None
   except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'its header is damaged: {error}') from None
   _check_size(image)
@@ -80,14 +85,18 @@ def open_image(data: bytes) -> Image.Image:
   return image
 
 
-def _what_else(data: bytes) -> str:
-  """Says what bytes are that no decoder takes for an image."""
+def _describe_other(data: bytes) -> str:
+  """Returns an error message for bytes that no decoder accepts."""
   if lfs_pointer.is_pointer(data):
     return 'a Git LFS pointer, not the data: run `git lfs pull` in its clone'
-  if OURS.match(data):
-    return f'its header is damaged: no image follows its beginning, {data[:12]!r}'
+  if SUPPORTED_SIGNATURES.match(data):
+    return f'its header is damaged: no image follows its first bytes, {data[:12]!r}'
   found = f'begins with {data[:12]!r}' if data else 'no bytes'
-  kinds = (name for name, start in OTHERS.items() if re.match(start, data[:1024], re.S))
+  kinds = (
+    name
+    for name, start in OTHER_SIGNATURES.items()
+    if re.match(start, data[:1024], re.S)
+  )
   kind = next(kinds, None)
   hint = f'; it is {kind}: convert it to PNG first' if kind else ''
   return f'not a PNG, JPEG or WEBP image ({found}){hint}'
@@ -99,46 +108,47 @@ def _check_size(image: Image.Image) -> None:
     raise ImageError(f'{width}x{height}: it has no pixels')
   if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
     raise ImageError(
-      f'{width}x{height} pixels are more than the limit of {MAX_SIDE} a side and '
-      f'{MAX_PIXELS} in all; scale the image down first'
+      f'{width}x{height} pixels are more than the limit of {MAX_SIDE} per side and '
+      f'{MAX_PIXELS} in total; scale the image down first'
     )
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-  """Returns the width and height that an opened image has once it is upright."""
+  """Returns the width and height of an opened image in its upright orientation."""
   width, height = image.size
   turned = metadata.orientation(image.info.get('exif')) > 4
   return (height, width) if turned else (width, height)
 
 
 def _upright(image: Image.Image, exif: Any) -> Image.Image:
-  turn = TURNS.get(metadata.orientation(exif))
+  turn = TRANSPOSE_BY_ORIENTATION.get(metadata.orientation(exif))
   return image if turn is None else image.transpose(turn)
 
 
 def decode_image(data: bytes) -> UInt8[np.ndarray, 'H W 3']:
-  """Decodes to RGB: upright by EXIF, in sRGB by its profile, transparency over white.
+  """Decodes to upright sRGB, with transparency over white.
 
-  Untagged images are taken as sRGB. Of an animation the first frame is taken.
+  Orientation follows EXIF; images without a colour profile are taken as sRGB.
+  Animations give their first frame.
 
   Raises:
     ImageError: the bytes are not a complete image within the size limits.
   """
   image = open_image(data)
-  if not colours.has_deep_key(image):
+  if not colours.has_16_bit_key(image):
     return to_rgb(image)
   try:
-    image = colours.split_deep(image, open_image(data))
+    image = colours.decode_16_bit_key(image, open_image(data))
   except Exception as error:
     raise ImageError(f'the image cannot be decoded: {error}') from None
   return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
-  """Decodes an opened image to RGB, as `decode_image`.
+  """Decodes an opened image to RGB, like `decode_image`.
 
   Raises:
-    ImageError: it cannot be decoded, or is larger than the limits.
+    ImageError: it cannot be decoded, or exceeds the size limits.
   """
   _check_size(image)
   try:
@@ -148,32 +158,47 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'H W 3']:
 
 
 def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
-  """Decodes a stored heatmap to [0, 1]: the highest level of 8 or 16 bits is 1.
+  """Decodes a stored heatmap to [0, 1]; the highest level of 8 or 16 bits is 1.
 
-  Its levels are data: colour profile and transparency do not change them.
+  Levels are data: colour profile and transparency are ignored.
 
   Raises:
-    ImageError: the bytes are not a complete image within the size limits.
+    ImageError: the bytes are not a complete image within the size limits, or it is one
+      in colours.
   """
   image = open_image(data)
   image.info.pop('transparency', None)
   try:
     deep = image.mode.startswith('I')
+    coloured = _is_coloured(image)
     grey = _upright(image if deep else image.convert('L'), image.info.get('exif'))
-    return np.asarray(grey, np.float32) / (65535 if deep else 255)
+    levels = np.asarray(grey, np.float32) / (65535 if deep else 255)
   except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'the map cannot be decoded: {error}') from None
+  if coloured:
+    raise ImageError(
+      'the map is painted in colours, which do not say its levels; save it in grey'
+    )
+  return levels
+
+
+def _is_coloured(image: Image.Image) -> bool:
+  """Returns whether an image is more than grey levels in several channels."""
+  if image.mode.startswith(('1', 'L', 'I')):
+    return False
+  red, green, blue = np.asarray(image.convert('RGB'), np.int16).transpose(2, 0, 1)
+  return max(abs(red - green).max(), abs(blue - green).max()) > GREY_TOLERANCE
 
 
 def resize(
   pixels: UInt8[np.ndarray, 'h w 3'] | Float[np.ndarray, 'h w'],
   size: int,
-  box: Box = WHOLE,
+  box: Box = WHOLE_IMAGE,
 ) -> UInt8[np.ndarray, 'S S 3'] | Float[np.ndarray, 'S S']:
   """Scales a part of an image or map to S x S, bilinear with antialiasing.
 
   Args:
-    box: (top, left, height, width) as fractions; need not end at pixels.
+    box: (top, left, height, width) as fractions; need not align with pixels.
   """
   image = Image.fromarray(pixels)
   top, left, height, width = map(float, box)
@@ -187,10 +212,10 @@ def resize(
 
 
 def to_signed(image: Any) -> Any:
-  """Maps pixels in [0, 1] to [-1, 1], in which the model takes them.
+  """Maps pixels from [0, 1] to [-1, 1], the range of the model's input.
 
   Args:
-    image: an array of NumPy, JAX or TensorFlow.
+    image: a NumPy, JAX or TensorFlow array.
   """
   return image * 2 - 1
 

@@ -1,4 +1,4 @@
-"""Images of any mode to sRGB: depth, colour profile, transparency over white."""
+"""Converts images of any mode to sRGB: depth, colour profile, transparency."""
 
 import functools
 import io
@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-# Of a colour profile that moves no colour by more than this, levels of 255, the file is
-# taken as sRGB already: profiles of sRGB differ by that much among each other.
-SAME = 1
+# A colour profile that changes no colour by more than this (of 255) is taken as sRGB:
+# different sRGB profiles differ by as much.
+SRGB_TOLERANCE = 1
 SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-  """Returns an image of mode RGB, its transparency laid over white.
+  """Returns an image of mode RGB, with transparency composited over white.
 
-  Of 16 bits the upper 8 are taken, as Pillow takes them of colours. Colours are
-  converted from the profile in `info`; one that is damaged or belongs to another colour
-  space is passed over.
+  16-bit levels are reduced to their upper 8 bits, as Pillow does for colours. Colours
+  are converted from the profile in `info`, unless it is damaged or belongs to another
+  colour space.
 
   Raises:
-    Exception: whatever the decoder raises at damaged files.
+    Exception: whatever the decoder raises for damaged files.
   """
   colours, alpha = _split(image)
   colours = _convert(colours, image.info.get('icc_profile'))
@@ -32,20 +32,20 @@ def to_srgb(image: Image.Image) -> Image.Image:
   return Image.alpha_composite(white, colours).convert('RGB')
 
 
-def has_deep_key(image: Image.Image) -> bool:
-  """Returns whether a PNG of 16-bit colours, not yet decoded, has a transparent one."""
+def has_16_bit_key(image: Image.Image) -> bool:
+  """Returns whether an undecoded image is 16-bit RGB PNG with a transparent colour."""
   return 'transparency' in image.info and [t.args for t in image.tile] == ['RGB;16B']
 
 
-def split_deep(high: Image.Image, low: Image.Image) -> Image.Image:
-  """Decodes a PNG of 16-bit colours, one of which is transparent, to RGBA.
+def decode_16_bit_key(high: Image.Image, low: Image.Image) -> Image.Image:
+  """Decodes a 16-bit RGB PNG with a transparent colour to RGBA.
 
-  Colours that differ in their lower 8 bits alone are not transparent.
+  Colours that differ from it only in their lower 8 bits stay opaque.
 
   Args:
     high, low: the same file, opened twice and not yet decoded.
   """
-  # Read as if the lower byte came first, each sample gives its other half.
+  # Reading samples as little-endian gives their lower bytes.
   low.tile = [low.tile[0]._replace(args='RGB;16L')]
   levels = np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
   alpha = (levels != np.array(high.info['transparency'])).any(-1)
@@ -56,7 +56,7 @@ def split_deep(high: Image.Image, low: Image.Image) -> Image.Image:
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-  """Returns colours, of mode RGB, L or CMYK, and alpha, None if all is opaque."""
+  """Returns the colours (mode RGB, L or CMYK) and the alpha, None if opaque."""
   image.load()
   key = image.info.get('transparency')
   if image.mode.startswith('I'):
@@ -69,7 +69,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     mode = 'L' if image.mode == '1' else image.mode
     return _as(image, mode if mode in SPACES else 'RGB'), None
   if image.mode == 'RGB' and isinstance(key, tuple) and max(key) > 255:
-    # Opened from 16 bits; the lower 8 are gone.
+    # The file has 16 bits, of which the lower 8 are lost.
     image = image.copy()
     image.info['transparency'] = tuple(level >> 8 for level in key)
   grey = image.mode in ('1', 'L', 'LA', 'La')
@@ -89,13 +89,13 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
 
 @functools.lru_cache(8)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-  """Returns what converts to sRGB, None where nothing is to be done."""
+  """Returns a transform to sRGB, None if no conversion is needed or possible."""
   try:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.xcolor_space.strip() != SPACES[mode]:
       return None
     srgb = ImageCms.createProfile('sRGB')
-    # Without its cache, threads may use it at once.
+    # Without a cache, several threads may use the transform at once.
     transform = ImageCms.buildTransform(
       source, srgb, mode, 'RGB', flags=ImageCms.Flags.NOCACHE
     )
@@ -112,4 +112,4 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     levels = np.stack(np.meshgrid(*[levels] * 3), -1).reshape(1, -1, 3)
   sample = Image.fromarray(np.atleast_2d(levels))
   found = np.asarray(transform.apply(sample), int)
-  return bool((abs(found - np.asarray(sample.convert('RGB'))) <= SAME).all())
+  return bool((abs(found - np.asarray(sample.convert('RGB'))) <= SRGB_TOLERANCE).all())

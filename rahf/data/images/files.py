@@ -1,4 +1,4 @@
-"""Lists and reads image files in a folder or tar archive; nothing is unpacked."""
+"""Lists and reads image files in a folder or tar archive, without unpacking."""
 
 import gzip
 import os
@@ -13,56 +13,61 @@ from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
 SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp')
-# Images that are not read, and so are reported one by one instead of passed over.
-OTHERS = (
+# Unsupported image formats; such files are reported one by one, not ignored.
+UNSUPPORTED_SUFFIXES = (
   *('.avif', '.bmp', '.dds', '.exr', '.gif', '.hdr', '.heic', '.heif', '.ico', '.j2k'),
   *('.jp2', '.jxl', '.pbm', '.pgm', '.pnm', '.ppm', '.psd', '.qoi', '.svg', '.tga'),
   *('.tif', '.tiff'),
 )
 
-# What a damaged tar archive raises.
-TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
-# Of an image, and of its prompt; what is larger is neither.
-MOST_BYTES, MOST_TEXT = 2**28, 2**20
+try:
+  from lzma import LZMAError
+except ImportError:  # Python may be built without; then it opens no .xz either.
+  LZMAError = tarfile.TarError
+
+# Raised for damaged tar archives.
+TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, LZMAError)
+# Limits for image files and prompt files.
+MAX_BYTES, MAX_TEXT_BYTES = 2**28, 2**20
 
 
-def read(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
-  """Returns what is in a file.
+def read(path: pathlib.Path, limit: int = MAX_BYTES) -> bytes:
+  """Returns the content of a file.
 
   Raises:
-    InputError: it has more than `most` bytes, or is a device or a pipe, which would
-      not end.
+    InputError: it has more than `limit` bytes, or is a device or a pipe, which might
+      never end.
     OSError: it cannot be read.
   """
-  # Without waiting for whoever writes to a pipe.
+  # O_NONBLOCK: do not wait for the writer of a pipe.
   with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
       raise InputError(f'{path} is not a regular file')
-    data = file.read(most + 1)
-  check_size(str(path), len(data), most)
+    data = file.read(limit + 1)
+  check_size(str(path), len(data), limit)
   return data
 
 
-def check_size(name: str, size: int, most: int = MOST_BYTES) -> None:
-  """Raises InputError if a file has more than `most` bytes."""
-  if size > most:
-    raise InputError(f'{name} has more than {most} bytes')
+def check_size(name: str, size: int, limit: int = MAX_BYTES) -> None:
+  """Raises InputError if a file has more than `limit` bytes."""
+  if size > limit:
+    raise InputError(f'{name} has more than {limit} bytes')
 
 
 def is_image(path: pathlib.PurePath) -> bool:
-  """Returns whether a file's name says that it is an image, of whatever format."""
-  return path.suffix.lower() in (*SUFFIXES, *OTHERS)
+  """Returns whether a file's name is that of an image, of any format."""
+  return path.suffix.lower() in (*SUFFIXES, *UNSUPPORTED_SUFFIXES)
 
 
 def walk(
   folder: pathlib.Path, linked: list[pathlib.Path] | None = None
 ) -> Iterator[pathlib.Path]:
-  """Yields the files at and below a folder, the names of each folder sorted.
+  """Yields the files in a folder and its subfolders, sorted within each folder.
 
-  Names that begin with a dot are passed over, and linked folders.
+  Hidden files and folders and symlinked folders are skipped.
 
   Args:
-    linked: gets the linked folders.
+    linked: receives the symlinked folders.
 
   Raises:
     OSError: a folder cannot be read.
@@ -82,26 +87,33 @@ def walk(
 
 
 def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-  """Yields the members of a tar archive; the archive itself keeps none of them.
+  """Yields the members of a tar archive, without accumulating them in memory.
 
   Raises:
-    tarfile.ReadError: it has no end.
+    tarfile.ReadError: the archive has no end marker, or data follow it.
   """
   while member := tar.next():
     tar.members.clear()
     yield member
-  # tarfile says nothing of a file that ends before a header, or in a damaged one.
+  # tarfile does not report archives that end before a header or with a damaged one.
   tar.fileobj.seek(tar.offset)
   if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
     raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+  # Only zeros fill it up; of archives joined by cat, tarfile reads the first alone.
+  while rest := tar.fileobj.read(tarfile.RECORDSIZE):
+    if rest.strip(tarfile.NUL):
+      raise tarfile.ReadError(
+        f'more follows its end at byte {tar.offset}; cat does not join archives, tar '
+        '--concatenate does'
+      )
 
 
 class Folder:
   """The image files below a folder.
 
   Attributes:
-    paths: sorted, complete; of all formats.
-    linked: folders that are links, and are not looked into.
+    paths: sorted full paths of images in any format.
+    linked: symlinked folders, which are not searched.
   """
 
   # Whether several threads may read at once.
@@ -119,24 +131,24 @@ class Folder:
     return read(pathlib.Path(path))
 
   def file(self, path: pathlib.PurePath) -> pathlib.Path:
-    """Returns the file on disk that a path is in."""
+    """Returns the file on disk that contains an image."""
     return pathlib.Path(path)
 
 
 class Archive:
-  """The image files of a tar archive; links in it are passed over.
+  """The image files of a tar archive; links in it are skipped.
 
   Attributes:
-    paths: in the order in which they lie there; of all formats.
-    linked: none.
-    parallel: False if the archive is compressed: going back means beginning anew.
+    paths: images in any format, in archive order.
+    linked: always empty.
+    parallel: False if the archive is compressed: seeking back means restarting.
   """
 
   def __init__(self, file: os.PathLike | str):
     """Lists the archive.
 
     Raises:
-      InputError: it is not a tar archive, or damaged.
+      InputError: it is not a tar archive, or is damaged.
     """
     self.linked: list[pathlib.Path] = []
     self._file, self._lock = pathlib.Path(file), threading.Lock()
@@ -160,7 +172,7 @@ class Archive:
       return self._tar.extractfile(self._members[path]).read()
 
   def file(self, path: pathlib.PurePath) -> pathlib.Path:
-    """Returns the file on disk that a path is in."""
+    """Returns the file on disk that contains an image."""
     del path
     return self._file
 
@@ -184,7 +196,7 @@ def open_files(path: os.PathLike | str) -> Folder | Archive:
   """Opens a folder or an archive.
 
   Raises:
-    InputError: there is neither, or no image file in it.
+    InputError: it does not exist or contains no image file.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -193,12 +205,12 @@ def open_files(path: os.PathLike | str) -> Folder | Archive:
   if not files.paths:
     raise InputError(
       f'--images {path}: no {", ".join(SUFFIXES)} file in it; for Pick-a-Pic parquet '
-      'files leave --prompts out'
+      'files, omit --prompts'
     )
   return files
 
 
 def version(path: pathlib.Path) -> str:
-  """Returns a file's name and what changes when it does: size, and time in ns."""
+  """Returns a file's name, size and modification time, which change when it does."""
   found = path.stat()
   return f'{path.name} {found.st_size} {found.st_mtime_ns}'

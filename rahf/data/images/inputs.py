@@ -1,4 +1,4 @@
-"""Decodes whatever is passed as an image to RGB: files, bytes, PIL images, arrays."""
+"""Decodes images passed as files, bytes, PIL images or arrays to RGB."""
 
 import os
 import pathlib
@@ -16,22 +16,22 @@ from rahf.data.images.codec import ImageError
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
-# How far beyond [0, 1] floats may be, as interpolation leaves them.
-SLACK = 1e-3
+# How far floats may lie outside [0, 1], for example after interpolation.
+TOLERANCE = 1e-3
 KINDS = (
   'a path, bytes of a PNG, JPEG or WEBP file, a PIL image, or an array [height, width, '
   '3] of NumPy, JAX or PyTorch, uint8 or floats in [0, 1]'
 )
-# How files of the three formats begin in base64.
+# How files of the three formats start in base64.
 BASE64 = re.compile('data:|iVBORw0KGgo|/9j/|UklGR')
-LONGEST_PATH = 200  # Characters that are repeated in errors.
+MAX_PATH_CHARS = 200  # shown in errors
 
 
 def split_images(given: Any) -> list[Any]:
-  """Returns single images: of one, of an array [N, H, W, 3], or of a list of both.
+  """Returns the single images in an image, an array [N, H, W, 3], or a list of these.
 
   Raises:
-    ImageError: something is not one of these.
+    ImageError: an array has neither three nor four dimensions.
   """
   if isinstance(given, list | tuple):
     return [image for one in given for image in split_images(one)]
@@ -48,16 +48,16 @@ def split_images(given: Any) -> list[Any]:
 
 
 def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
-  """Decodes one image of any kind to RGB, as the training data are.
+  """Decodes one image of any kind to RGB, exactly like the training data.
 
   Floats are rounded to 1/255.
 
   Args:
-    image: a path (local or in a bucket), bytes, a PIL image, or an array of NumPy, JAX
-      or PyTorch, [H, W, 3], uint8 or floats in [0, 1].
+    image: a path (local or in a bucket), bytes, a PIL image, or a NumPy, JAX or PyTorch
+      array [H, W, 3], uint8 or floats in [0, 1].
 
   Raises:
-    ImageError: it is not one of these, or cannot be decoded; says what and why.
+    ImageError: it is none of these, or cannot be decoded.
   """
   if isinstance(image, str | os.PathLike):
     return _read_file(os.fspath(image))
@@ -78,21 +78,21 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
 def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
   if path.startswith(('http://', 'https://')):
     raise ImageError(
-      f'{path:.{LONGEST_PATH}}: download the image first and give its bytes'
+      f'{path:.{MAX_PATH_CHARS}} is a URL; download the image and give its bytes'
     )
   try:
     if '://' in path:
       data = epath.Path(path).read_bytes()
     else:
       data = files.read(pathlib.Path(os.path.expanduser(path)))
-  except Exception as error:  # Each client of a bucket has errors of its own.
+  except Exception as error:  # Each bucket client has its own exceptions.
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-    if isinstance(error, KeyError):  # So etils says that it has no such scheme.
+    if isinstance(error, KeyError):  # etils raises this for unknown schemes.
       reason = f'{path.partition("://")[0]}:// is not a known kind of bucket'
     if BASE64.match(path):
       path = f'{path[:32]}…'
-      reason = 'text in base64 is not a path; give base64.b64decode(text), bytes'
-    raise ImageError(f'{path:.{LONGEST_PATH}} cannot be read: {reason}') from None
+      reason = 'base64 text is not a path; give the bytes, base64.b64decode(text)'
+    raise ImageError(f'{path:.{MAX_PATH_CHARS}} cannot be read: {reason}') from None
   try:
     lfs_pointer.check(path, data)
   except InputError as error:
@@ -127,29 +127,31 @@ def check_floats(pixels: Float[np.ndarray, '...']) -> None:
   """Checks that pixels are in [0, 1].
 
   Raises:
-    ImageError: some are NaN, infinite or out of range; says what to do.
+    ImageError: some are NaN, infinite or out of range.
   """
   low, high = float(pixels.min()), float(pixels.max())
   if not (np.isfinite(low) and np.isfinite(high)):
     raise ImageError('the array has pixels that are NaN or infinite')
-  if low < -SLACK or high > 1 + SLACK:
-    hint = '(x + 1) / 2' if high <= 1 + SLACK else 'x / 255, or uint8'
+  if low < -TOLERANCE or high > 1 + TOLERANCE:
+    hint = '(x + 1) / 2' if high <= 1 + TOLERANCE else 'x / 255, or uint8'
     raise ImageError(
       f'floats from {low:.3g} to {high:.3g} are not in [0, 1]; perhaps give {hint}'
     )
 
 
 def _is_array(value: Any) -> bool:
-  return hasattr(value, '__array__') and hasattr(value, 'ndim')
+  # The elements of an array of paths or of bytes look like arrays themselves.
+  is_element = isinstance(value, str | bytes)
+  return not is_element and hasattr(value, '__array__') and hasattr(value, 'ndim')
 
 
 def from_torch(value: Any) -> Any:
-  """Returns a tensor of PyTorch, on any device, as an array; other values as they are.
+  """Converts a PyTorch tensor on any device to an array; returns others unchanged.
 
   Raises:
-    ImageError: it has no values that could be copied, or is of an odd layout.
+    ImageError: its values cannot be copied to NumPy.
   """
-  # Whoever has a tensor has imported PyTorch.
+  # If PyTorch has not been imported, this cannot be a tensor.
   torch = sys.modules.get('torch')
   if torch is None or not isinstance(value, torch.Tensor):
     return value

@@ -1,8 +1,8 @@
-"""Separates the metadata of an image file from what its pixels need.
+"""Strips an image file's metadata and returns its EXIF and colour profile.
 
-Pillow reads text, comments, resolutions and EXIF along with the header, and refuses a
-whole picture when something in them is odd. Only the orientation and the colour profile
-matter here, so that the rest never reaches it.
+Pillow parses text, comments, resolution and EXIF along with the header, and rejects the
+whole image if any of them is malformed. Only the orientation and the colour profile
+matter here, so the rest is removed before Pillow sees it.
 """
 
 import re
@@ -14,27 +14,27 @@ PNG = b'\x89PNG\r\n\x1a\n'
 JPEG = b'\xff\xd8\xff'
 
 ORIENTATION = 0x0112  # The EXIF tag.
-# Of a colour profile, uncompressed; those of printers have a few megabytes.
-MOST_PROFILE = 2**24
-# Chunks or segments: many times those of any sound file, and quickly gone through.
-MOST_PARTS = 2**17
+# Of an uncompressed colour profile; printer profiles have a few megabytes.
+MAX_PROFILE_BYTES = 2**24
+# Chunks or segments; far more than in any valid file, but still fast to parse.
+MAX_PARTS = 2**17
 
 # Fill bytes may precede a marker.
 _MARKER = re.compile(rb'\xff++([^\x00])', re.DOTALL)
 # Markers of segments that have a length, up to the pixels.
 _SEGMENTS = {*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xFE} - {0xC8}
 _APP0, _APP1, _APP2, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
-# They say how colours are stored; by marker, how they begin and their least length.
-_OF_COLOURS = {_APP0: (b'JFIF\0', 14), _APP14: (b'Adobe', 12)}
+# Segments that define how colours are stored: marker -> (prefix, minimum length).
+_COLOUR_SEGMENTS = {_APP0: (b'JFIF\0', 14), _APP14: (b'Adobe', 12)}
 
 
 class ImageFile(NamedTuple):
-  """A file in parts; those that it lacks are empty.
+  """The parts of an image file; missing ones are empty.
 
   Attributes:
-    data: the file, of PNG and JPEG without metadata.
-    exif: a TIFF structure, not checked.
-    profile: of the colours (ICC), not checked.
+    data: the file, without metadata if it is PNG or JPEG.
+    exif: a TIFF structure, not validated.
+    profile: ICC colour profile, not validated.
   """
 
   data: bytes
@@ -42,30 +42,31 @@ class ImageFile(NamedTuple):
   profile: bytes = b''
 
 
-def separate(data: bytes) -> ImageFile:
-  """Takes a PNG or JPEG file apart; any other is returned as it is.
+def split_metadata(data: bytes) -> ImageFile:
+  """Splits a PNG or JPEG file into its parts; other files are returned unchanged.
 
-  Where the file is cut or odd, its rest stays as it is, for the decoder to judge.
+  From the first truncated or malformed part on, the file stays unchanged, for the
+  decoder to judge.
 
   Raises:
-    ValueError: the checksum of a PNG chunk that the pixels need is wrong, or there are
-      more than MOST_PARTS chunks or segments.
+    ValueError: a PNG chunk that affects pixels has a wrong checksum, or there are more
+      than MAX_PARTS chunks or segments.
   """
   if data.startswith(PNG):
-    return _separate_png(data)
+    return _split_png(data)
   if data.startswith(JPEG):
-    return _separate_jpeg(data)
+    return _split_jpeg(data)
   return ImageFile(data)
 
 
 def orientation(exif: object) -> int:
-  """Returns the orientation in EXIF data, 1 to 8; 1, upright, if there is none.
+  """Returns the orientation in EXIF data, 1 to 8; 1 (upright) if there is none.
 
-  Nothing else is read, so that nothing else can be wrong.
+  Reads nothing else, so that other malformed fields do no harm.
   """
   if not isinstance(exif, bytes):
     return 1
-  # Some writers put the name of the segment there, and some twice.
+  # Some writers include the segment's name, some even twice.
   tiff = exif.removeprefix(b'Exif\0\0').removeprefix(b'Exif\0\0')
   order = {b'II*\0': '<', b'MM\0*': '>'}.get(tiff[:4])
   if order is None:
@@ -73,20 +74,20 @@ def orientation(exif: object) -> int:
   try:
     (start,) = struct.unpack_from(f'{order}I', tiff, 4)
     (count,) = struct.unpack_from(f'{order}H', tiff, start)
-    for place in range(start + 2, start + 2 + 12 * count, 12):
-      tag, kind, number = struct.unpack_from(f'{order}HHI', tiff, place)
+    for offset in range(start + 2, start + 2 + 12 * count, 12):
+      tag, kind, number = struct.unpack_from(f'{order}HHI', tiff, offset)
       if tag == ORIENTATION:
-        # A short, as the standard has it, or a long.
+        # The standard demands a short; some writers use a long.
         layout = {3: 'H', 4: 'I'}.get(kind) if number == 1 else None
-        (value,) = struct.unpack_from(f'{order}{layout}', tiff, place + 8)
+        (value,) = struct.unpack_from(f'{order}{layout}', tiff, offset + 8)
         return value if 1 <= value <= 8 else 1
   except struct.error:
     pass
   return 1
 
 
-def _separate_png(data: bytes) -> ImageFile:
-  kept, exif, profile = _Kept(data, len(PNG)), b'', b''
+def _split_png(data: bytes) -> ImageFile:
+  kept, exif, profile = _EditedFile(data, len(PNG)), b'', b''
   header, pixels, position = b'', False, len(PNG)
   while position + 12 <= len(data):
     length, kind = struct.unpack_from('>I4s', data, position)
@@ -95,11 +96,11 @@ def _separate_png(data: bytes) -> ImageFile:
       break
     body = data[position + 8 : end - 4]
     sound = zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end])
-    # A lower case letter marks chunks that decoders may pass over.
+    # Chunks whose name starts with a lower-case letter are optional for decoders.
     needed = kind[:1].isupper()
     if (needed or kind == b'tRNS') and not sound:
       raise ValueError(f'the checksum of its {kind.decode()} chunk is wrong')
-    if kind == b'tRNS' and not pixels:  # Later, it would come too late.
+    if kind == b'tRNS' and not pixels:  # Only valid before the pixels.
       kept.replace(position, end, _chunk(kind, _scaled_grey(body, header)))
     elif not needed:
       kept.replace(position, end)
@@ -114,26 +115,26 @@ def _separate_png(data: bytes) -> ImageFile:
   return ImageFile(kept.join(), exif, profile)
 
 
-class _Kept:
-  """A file of which parts are left out or replaced."""
+class _EditedFile:
+  """A file with parts removed or replaced."""
 
   def __init__(self, data: bytes, start: int):
     self._data, self._pieces = data, [data[:start]]
     self._start, self._parts = start, 0
 
   def replace(self, start: int, end: int, other: bytes = b'') -> None:
-    """Replaces a part after those that were before."""
+    """Replaces a part; parts must be replaced from first to last."""
     self._pieces += [self._data[self._start : start], other]
     self._start = end
 
   def count(self) -> None:
-    """Counts a part; raises ValueError when there are too many."""
+    """Counts a part; raises ValueError if there are too many."""
     self._parts += 1
-    if self._parts > MOST_PARTS:
-      raise ValueError(f'more than {MOST_PARTS} parts before the pixels end')
+    if self._parts > MAX_PARTS:
+      raise ValueError(f'more than {MAX_PARTS} parts before the pixels end')
 
   def join(self) -> bytes:
-    """Returns the file."""
+    """Returns the edited file."""
     return b''.join([*self._pieces, self._data[self._start :]])
 
 
@@ -143,7 +144,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _scaled_grey(transparent: bytes, header: bytes) -> bytes:
-  """Scales the transparent level of 2 or 4 bits to 8, as Pillow does the pixels."""
+  """Scales a transparent level from 2 or 4 bits to 8, as Pillow scales the pixels."""
   depth, colours = header[8:9], header[9:10]
   if colours != b'\0' or depth not in (b'\2', b'\4') or len(transparent) < 2:
     return transparent
@@ -156,15 +157,15 @@ def _inflated(body: bytes) -> bytes:
   _, _, packed = body.partition(b'\0')
   stream = zlib.decompressobj()
   try:
-    # After the method, of which there is one.
-    profile = stream.decompress(packed[1:], MOST_PROFILE)
+    # The first byte is the compression method; there is only one.
+    profile = stream.decompress(packed[1:], MAX_PROFILE_BYTES)
   except zlib.error:
     return b''
   return profile if stream.eof else b''
 
 
-def _separate_jpeg(data: bytes) -> ImageFile:
-  kept, exif, profile = _Kept(data, 2), b'', []
+def _split_jpeg(data: bytes) -> ImageFile:
+  kept, exif, profile = _EditedFile(data, 2), b'', []
   position = 2
   while (found := _MARKER.match(data, position)) and found[1][0] in _SEGMENTS:
     marker, start = found[1][0], found.end()
@@ -176,25 +177,25 @@ def _separate_jpeg(data: bytes) -> ImageFile:
       exif = exif or body[6:]
     elif marker == _APP2 and body.startswith(b'ICC_PROFILE\0'):
       profile.append(body[12:])
-    if not _shows_pixels(marker, body):
+    if not _affects_pixels(marker, body):
       kept.replace(position, end)
-    elif start > position + 2:  # Pillow is slow with fill bytes.
+    elif start > position + 2:  # Pillow is slow at fill bytes.
       kept.replace(position, start - 2)
     position = end
     kept.count()
   return ImageFile(kept.join(), exif, _joined(profile))
 
 
-def _shows_pixels(marker: int, body: bytes) -> bool:
+def _affects_pixels(marker: int, body: bytes) -> bool:
   """Returns whether the decoder needs a segment."""
-  if marker in _OF_COLOURS:
-    start, least = _OF_COLOURS[marker]
+  if marker in _COLOUR_SEGMENTS:
+    start, least = _COLOUR_SEGMENTS[marker]
     return body.startswith(start) and len(body) >= least
   return not (_APP0 <= marker <= _APP15 or marker == _COMMENT)
 
 
 def _joined(parts: list[bytes]) -> bytes:
-  """Joins the parts of a profile, each after its number and how many there are."""
+  """Joins the parts of a profile; each starts with its number and their count."""
   if not parts or any(len(part) < 2 or part[1] != len(parts) for part in parts):
     return b''
   return b''.join(part[2:] for part in sorted(parts))

@@ -1,1 +1,1 @@
-"""Answers of annotators, and the labels made of them."""
+"""Raw annotations and the labels consolidated from them."""

@@ -1,4 +1,4 @@
-"""Agreement of annotators: Krippendorff's alpha."""
+"""Inter-annotator agreement: Krippendorff's alpha."""
 
 from typing import Literal
 
@@ -11,16 +11,16 @@ def krippendorff_alpha(
 ) -> float:
   """Returns 1 - observed / expected disagreement (Krippendorff, 2011).
 
-  1 is perfect agreement, 0 what chance would give, below 0 is systematic disagreement.
-  Disagreement of two ratings is 0 or 1 on the nominal level, their squared difference
-  on the interval level. Units with fewer than two ratings have no say.
+  1 is perfect agreement, 0 is chance, below 0 is systematic disagreement. The
+  disagreement of two ratings is 0 or 1 for nominal data, and their squared difference
+  for interval data. Units with fewer than two ratings are ignored.
 
   Args:
-    ratings: of each of A annotators for each of N units; NaN where there is none. Who
-      is in which row does not matter.
+    ratings: by A annotators for N units; NaN where missing. Annotators may be in
+      different rows for different units.
 
   Returns:
-    NaN where no two ratings meet, or all are alike.
+    Alpha; NaN if no unit has two ratings, or if all ratings are equal.
   """
   known = ~np.isnan(ratings)
   paired = known.sum(0) > 1
@@ -28,11 +28,11 @@ def krippendorff_alpha(
   if not ratings.size:
     return float('nan')
   values, codes = np.unique(ratings[known], return_inverse=True)
-  # How often each unit was given each value.
+  # How often each unit was rated with each value.
   counts = np.zeros((ratings.shape[1], len(values)))
   np.add.at(counts, (np.nonzero(known)[1], codes), 1)
   per_unit = counts.sum(1, keepdims=True)
-  # Pairs of ratings within units; a unit counts as often as it was rated.
+  # Pairs of ratings within units, weighted by the unit's number of ratings.
   coincidences = counts.T @ (counts / (per_unit - 1))
   coincidences -= np.diag((counts / (per_unit - 1)).sum(0))
   totals = coincidences.sum(0)

@@ -1,9 +1,9 @@
-"""Consolidates the answers of several annotators to one image's labels.
+"""Consolidates several annotators' answers into one image's labels.
 
 RAHF, section 3: points become discs, one binary map per annotator, and the maps are
-averaged; a word is misaligned by majority; Likert scores are averaged on [0, 1]. Each
-annotator counts as much as they are trusted, everyone alike unless it is said. Who was
-not asked something has no say in it; what nobody was asked is missing, not clean.
+averaged; a word is misaligned by majority vote; Likert scores are averaged on [0, 1].
+Annotators are weighted by trust, equally by default. Only annotators who were asked a
+question count for it; a label that nobody was asked about is missing, not clean.
 Axis letters: H height, W width, T label tokens.
 """
 
@@ -25,17 +25,17 @@ _NOT_ASKED = (None,) * len(schema.SCORES)
 
 
 class Annotation(NamedTuple):
-  """What one annotator said about one image; None is what was not asked.
+  """One annotator's answers for one image; None means not asked.
 
   Attributes:
-    implausibility_points: (x, y) of each artifact, as fractions of the width and
-      the height, in [0, 1], (0, 0) at the top left.
-    misalignment_points: likewise, of what contradicts the prompt.
+    implausibility_points: (x, y) of each artifact, as fractions of width and height
+      in [0, 1], (0, 0) at the top left.
+    misalignment_points: likewise, of whatever contradicts the prompt.
     misaligned_words: positions among the prompt's label tokens, from 0, or the words
-      themselves; a word that occurs more than once is meant everywhere, and one that
-      shares its label token with others marks all of it.
+      themselves. A word marks all its occurrences, and all of the label token that
+      contains it.
     scores: Likert 1 (worst) to 5 (best) in the order of `schema.SCORES`; None or
-      NaN where the question was not asked.
+      NaN if not asked.
     trust: the annotator's weight, above 0.
   """
 
@@ -51,14 +51,13 @@ class ConsolidatedLabels(NamedTuple):
 
   Attributes:
     maps: order of `schema.MAPS`, H x W, the mean of the annotators' maps, [0, 1];
-      None where nobody was asked.
-    keyword_labels: per label token, 1 aligned, 0 misaligned: marked by more than half
-      of the annotators; () if nobody was asked.
-    misaligned: per label token the share of annotators who marked it, [0, 1].
-    scores: order of `schema.SCORES`, [0, 1], higher is better; NaN where nobody
-      was asked.
-    differences: likewise, the largest score less the smallest, on [0, 1]; NaN where
-      fewer than two were asked.
+      None if nobody was asked.
+    keyword_labels: per label token, 1 aligned, 0 misaligned (marked by more than half
+      of the annotators); () if nobody was asked.
+    misaligned: per label token, the share of annotators who marked it, [0, 1].
+    scores: order of `schema.SCORES`, [0, 1], higher is better; NaN if nobody was asked.
+    differences: likewise, largest minus smallest score; NaN if fewer than two
+      annotators were asked.
   """
 
   maps: tuple[Float[np.ndarray, 'H W'] | None, ...]
@@ -68,7 +67,7 @@ class ConsolidatedLabels(NamedTuple):
   differences: tuple[float, ...]
 
 
-# Draws one annotator's points at a height and width.
+# Makes a map of one annotator's points, given height and width.
 Draw = Callable[[Sequence[Point], int, int], Float[np.ndarray, 'H W']]
 
 
@@ -79,12 +78,12 @@ def discs(points: Sequence[Point], height: int, width: int) -> Float[np.ndarray,
   radius, else 0.
 
   Raises:
-    InputError: a point outside [0, 1].
+    InputError: a point is outside [0, 1].
   """
   mask = np.zeros((height, width), np.float32)
   radius = height * DISC_RADIUS
   for x, y in _checked(points):
-    # Only the disc's bounding box is touched: maps have many pixels, discs few.
+    # For speed, only the disc's bounding box is computed.
     top, left = (max(0, math.ceil(c - radius)) for c in (y * height, x * width))
     rows = np.arange(top, min(height, math.floor(y * height + radius) + 1))
     columns = np.arange(left, min(width, math.floor(x * width + radius) + 1))
@@ -97,17 +96,17 @@ def discs(points: Sequence[Point], height: int, width: int) -> Float[np.ndarray,
 def gaussians(
   points: Sequence[Point], height: int, width: int
 ) -> Float[np.ndarray, 'H W']:
-  """Returns the highest of Gaussians around one annotator's points, each 1 at best.
+  """Returns the maximum of Gaussians with peak 1 around one annotator's points.
 
   Their standard deviation is 1/20 of the shorter side.
 
   Raises:
-    InputError: a point outside [0, 1].
+    InputError: a point is outside [0, 1].
   """
   sigma = min(height, width) * GAUSSIAN_SIGMA
   heat = np.zeros((height, width), np.float32)
   for x, y in _checked(points):
-    # The product of one Gaussian down and one across.
+    # A 2-D Gaussian is the product of two 1-D ones.
     down, across = (
       np.exp(-(((np.arange(side) - c * side) / sigma) ** 2) / 2)
       for side, c in ((height, y), (width, x))
@@ -116,7 +115,7 @@ def gaussians(
   return heat
 
 
-DRAWN = {'discs': discs, 'gaussians': gaussians}
+DRAW_FUNCTIONS = {'discs': discs, 'gaussians': gaussians}
 
 
 def consolidate(
@@ -130,20 +129,20 @@ def consolidate(
 
   Args:
     annotations: one per annotator, at least one.
-    tokens: the prompt's label tokens, `words.label_tokens`.
+    tokens: the prompt's `label_words.label_tokens`.
     height, width: of the maps, in pixels.
     draw: makes a map of one annotator's points, `discs` or `gaussians`.
 
   Raises:
-    InputError: no annotation; a point outside the image, a word that the prompt does
-      not have, a score outside 1 to 5, or a trust that is not above 0.
+    InputError: there is no annotation, a point is outside the image, a word is not in
+      the prompt, a score is not between 1 and 5, or a trust is not positive.
   """
   if not annotations:
     raise InputError('no annotations to consolidate; give at least one annotator')
   for annotation in annotations:
     if not 0 < annotation.trust < math.inf:
       raise InputError(
-        f'trust {annotation.trust} is not above 0; leave annotators out that are not '
+        f'trust {annotation.trust} is not positive; leave out annotators that are not '
         'trusted'
       )
   maps = (
@@ -165,10 +164,10 @@ def word_positions(marked: Collection[int | str], tokens: Sequence[str]) -> set[
   """Returns the positions of the marked words among the prompt's label tokens.
 
   Raises:
-    InputError: the prompt has no such word.
+    InputError: a marked word is not in the prompt.
   """
   positions = set()
-  # A label token may hold line breaks and other white space, a marked word does not.
+  # A label token may contain line breaks and other white space, a marked word may not.
   names = [
     {i, token, *(token[start:end] for start, end in label_words.word_spans(token))}
     for i, token in enumerate(tokens)
@@ -191,7 +190,7 @@ def mean_scores(
   """Returns `scores` and `differences` of ConsolidatedLabels.
 
   Raises:
-    InputError: a score outside 1 to 5.
+    InputError: a score is not between 1 and 5.
   """
   for annotation in annotations:
     _check_scores(annotation.scores)
@@ -233,7 +232,7 @@ def _mean_map(
 def _marked(
   annotations: Sequence[Annotation], tokens: Sequence[str]
 ) -> tuple[float, ...]:
-  """Returns for each word the share of those asked who marked it."""
+  """Returns the share of the asked annotators who marked each word."""
   asked = [a for a in annotations if a.misaligned_words is not None]
   votes = np.zeros(len(tokens))
   for annotation in asked:

@@ -1,17 +1,17 @@
 """Raw annotations: the answers of each annotator, before consolidation.
 
-Data format, `<split>.annotations.jsonl` beside the shards of a split where it is known;
-a line, one JSON object, for each annotator of each image:
+Data format: `<split>.annotations.jsonl` next to the shards of a split, if available,
+with one JSON object per line for each annotator of each image:
   uid                    str           of the record
-  annotator              str           who it was, for people; nothing depends on it
+  annotator              str           annotator's name; informational only
   implausibility_points  [[x, y], …]   fractions of width and height, (0, 0) top left
   misalignment_points    [[x, y], …]   likewise
   misaligned_words       [int, …]      positions among the prompt's label tokens, or the
                                        words themselves
   scores                 {str: float}  by schema.SCORES, 1 to 5, higher is better
-  trust                  float         the annotator's weight, 1 if it is left out
-All but uid may be left out, or be null, scores too. What is, was not asked; an empty
-list was asked, and nothing was marked.
+  trust                  float         the annotator's weight, 1 by default
+Only uid is required. A field or score that is missing or null was not asked; an empty
+list means that nothing was marked.
 """
 
 import io
@@ -35,14 +35,14 @@ FIELDS = (
 
 
 def path(directory: epath.PathLike, split: str) -> epath.Path:
-  """Returns where the raw annotations of a split are, if there are any."""
+  """Returns the path of a split's raw annotations; the file may not exist."""
   return epath.Path(directory) / f'{split}.annotations.jsonl'
 
 
 def write(
   file: epath.Path, annotated: Iterable[tuple[str, Iterable[Annotation]]]
 ) -> None:
-  """Writes the annotations of images given by uid; annotators are numbered."""
+  """Writes annotations by uid; annotators are numbered."""
   with atomic_write.temp_then_rename(file) as partial, partial.open('w') as lines:
     for uid, annotations in annotated:
       for number, annotation in enumerate(annotations):
@@ -58,10 +58,10 @@ def write(
 
 
 def read(file: epath.Path) -> dict[str, list[Annotation]]:
-  """Returns the annotations of each image by uid.
+  """Returns each image's annotations by uid.
 
   Raises:
-    InputError: a line is not an annotation; says which.
+    InputError: a line is not a valid annotation.
   """
   found: dict[str, list[Annotation]] = {}
   # The path may be one in a bucket.
@@ -76,27 +76,35 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
   return found
 
 
-def _parse(row: dict) -> tuple[str, Annotation]:
-  row = _given(row)
+def _parse(row: Any) -> tuple[str, Annotation]:
+  row = _given(row, 'the line')
   _check('uid' in row, 'it has no uid')
-  _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are none of {FIELDS}')
+  _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are not in {FIELDS}')
   _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is not text')
-  scores = _given(row.get('scores', {}))
+  scores = _given(row.get('scores', {}), 'scores')
   unknown = scores.keys() - set(schema.SCORES)
-  _check(not unknown, f'{unknown} are none of {schema.SCORES}')
+  _check(not unknown, f'{unknown} are not in {schema.SCORES}')
   for score in scores.values():
-    _check(_is_number(score) and 1 <= score <= 5, f'score {score!r} is not from 1 to 5')
+    valid = _is_number(score) and 1 <= score <= 5
+    _check(valid, f'score {score!r} is not between 1 and 5')
   points = [row.get(f'{name}_points') for name in schema.MAPS]
+  for marked in points:
+    is_list = marked is None or isinstance(marked, list)
+    _check(is_list, f'{marked!r:.80} is not a list of points')
   for point in itertools.chain(*(marked or () for marked in points)):
-    inside = len(point) == 2 and all(_is_number(c) and 0 <= c <= 1 for c in point)
+    inside = (
+      isinstance(point, list)
+      and len(point) == 2
+      and all(_is_number(c) and 0 <= c <= 1 for c in point)
+    )
     _check(inside, f'point {point!r} is not [x, y] in fractions of the image')
   words = row.get('misaligned_words')
+  _check(words is None or isinstance(words, list), f'{words!r} is not a list of words')
   for word in words or ():
     known = isinstance(word, str) or (type(word) is int and word >= 0)
     _check(known, f'misaligned word {word!r} is neither a position nor a word')
-  _check(words is None or isinstance(words, list), f'{words!r} is not a list of words')
   trust = row.get('trust', 1.0)
-  _check(_is_number(trust) and trust > 0, f'trust {trust!r} is not above 0')
+  _check(_is_number(trust) and trust > 0, f'trust {trust!r} is not positive')
   return row['uid'], Annotation(
     *(None if marked is None else list(map(tuple, marked)) for marked in points),
     words,
@@ -105,7 +113,8 @@ def _parse(row: dict) -> tuple[str, Annotation]:
   )
 
 
-def _given(values: dict) -> dict:
+def _given(values: Any, what: str) -> dict[str, Any]:
+  _check(isinstance(values, dict), f'{what} is {values!r:.80}, not an object')
   return {name: value for name, value in values.items() if value is not None}
 
 
@@ -115,5 +124,5 @@ def _check(condition: bool, complaint: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-  """JSON's true is a number to Python, and its NaN one to the parser."""
+  """Returns whether a value is a finite number; excludes JSON's true and NaN."""
   return type(value) in (int, float) and math.isfinite(value)

@@ -1,1 +1,1 @@
-"""Prepared records to batches on devices."""
+"""The input pipeline: from prepared records to batches on devices."""

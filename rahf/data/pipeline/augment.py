@@ -1,14 +1,13 @@
-"""The supplement's augmentation: image and maps are cropped together.
+"""Data augmentation as in the paper's supplement: crops, colour jitter and grey images.
 
-Every transform is a function dict -> dict, and all randomness comes from a seed
-that is folded from (seed, epoch, example), never from state.
+All randomness comes from a seed derived from (seed, epoch, example), never from state.
 
-The crop is drawn here and cut by `images.resize`, in one go with the scaling: for
-the image and for each map, whatever their sizes, the same fractions.
+The crop is sampled here but applied by `codec.resize`, together with the scaling: the
+same fractions of the image and of each map, whatever their sizes.
 
 Data format of `jitter`, before and after:
   image    float32[S, S, 3]    RGB, [0, 1], row 0 at the top
-  ...      other keys are left as they are
+  ...      other keys are unchanged
 """
 
 from collections.abc import Mapping
@@ -35,23 +34,23 @@ def example_seed(
 
 
 def random_box(seed: Int64[tf.Tensor, '2']) -> Float[tf.Tensor, '4']:
-  """Draws a crop: (top, left, height, width) as fractions of the image.
+  """Samples a crop: (top, left, height, width) as fractions of the image.
 
-  Half of the boxes are the whole image; of the others, height and width are 80 to
-  100 % each, placed anywhere (supplement, section on training details).
+  Half of the boxes are the whole image; the others have a height and a width of 80 to
+  100% each, at any position (supplement, section on training details).
   """
   happens, size, place = tf.unstack(tf.random.split(seed, 3))
   sides = tf.random.stateless_uniform([2], size, CROP_MIN, 1.0)
   corner = tf.random.stateless_uniform([2], place) * (1 - sides)
   crop = _chance(happens, CROP_PROBABILITY)
-  return tf.where(crop, tf.concat([corner, sides], 0), codec.WHOLE)
+  return tf.where(crop, tf.concat([corner, sides], 0), codec.WHOLE_IMAGE)
 
 
 def jitter(example: Example, seed: Int64[tf.Tensor, '2']) -> dict[str, tf.Tensor]:
-  """Changes colours of one image in ten, and makes one in ten grey.
+  """Jitters the colours of one image in ten, and converts one in ten to grey.
 
-  The first tenth gets all of: brightness +-0.05, contrast 0.8 to 1, hue +-0.025,
-  saturation 0.8 to 1, JPEG noise of quality 70 to 100 (supplement).
+  Jitter means all of: brightness +-0.05, contrast 0.8 to 1, hue +-0.025, saturation
+  0.8 to 1, and JPEG noise of quality 70 to 100 (supplement).
   """
   colour, parameters, grey = tf.unstack(tf.random.split(seed, 3))
   image = example['image']
@@ -76,7 +75,7 @@ def _recolour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   seeds = tf.unstack(tf.random.split(seed, 5))
   image = tf.image.stateless_random_brightness(image, 0.05, seeds[0])
   image = tf.image.stateless_random_contrast(image, 0.8, 1.0, seeds[1])
-  # Hue is only defined for colours, so what brightness pushed outside is cut first.
+  # Hue is only defined within [0, 1], which the brightness change may have left.
   image = tf.clip_by_value(image, 0, 1)
   image = tf.image.stateless_random_hue(image, 0.025, seeds[2])
   image = tf.image.stateless_random_saturation(image, 0.8, 1.0, seeds[3])

@@ -1,8 +1,8 @@
 """The input pipeline: from a prepared split to batches of fixed shapes.
 
-The order is a function of (seed, epoch), and augmentation of (seed, epoch, example):
-every position in the endless stream of examples is computed, not reached, so that
-training resumes at any step with exactly the batches it would have seen.
+The order is a function of (seed, epoch), and augmentation of (seed, epoch, example).
+Any position in the endless stream of examples can be computed directly, so training
+resumes at any step with exactly the batches it would have seen.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from rahf.data.storage.records import RecordSplit, concatenate, parse_record
 from rahf.data.tokenizer import EOS, Tokenizer, tasks
 from rahf.errors import InputError
 
-# TensorFlow only feeds; an accelerator's memory belongs to JAX.
+# TensorFlow only loads data; the accelerators' memory is left to JAX.
 tf.config.set_visible_devices([], 'GPU')
 
 
@@ -39,18 +39,18 @@ def train_batches(
   weights: Sequence[float] = (1.0,),
   rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch]:
-  """Returns every batch from `start_step` on, without end.
+  """Returns an endless iterator over the batches from `start_step` on.
 
   Args:
-    splits: of each data set; `index` counts through all of them.
+    splits: one per data set; `index` numbers the records of all of them.
     batch_size: rows of all processes together.
     seed: of order and augmentation.
     start_step: number of the first batch; 0 at the start of training.
-    weights: of the data sets, which have shares of the examples like them.
+    weights: of the data sets; examples are drawn in proportion.
     rows: which of a batch's rows this process needs; None for all.
 
   Raises:
-    InputError: the word limits leave nothing, or, when its batch comes, a record is
+    InputError: no prompt is within the word limits, or a record of the next batch is
       damaged.
   """
   rows = _Rows(batch_size, rows)
@@ -58,19 +58,19 @@ def train_batches(
   starts = np.cumsum([0, *map(len, splits)])[:-1]
   selected = [_selected(one, options) for one in splits]
   counts, sizes = mixture.shares(weights), np.array([len(one) for one in selected])
-  # Behind one another, each with its own start.
+  # The data sets' selected examples are concatenated.
   firsts = np.cumsum([0, *sizes])[:-1]
   examples = np.concatenate(
     [start + one for start, one in zip(starts, selected, strict=True)]
   )
 
-  def place(row: tf.Tensor) -> _Place:
+  def example_key(row: tf.Tensor) -> _ExampleKey:
     drawn = mixture.draw(rows.position(row), counts, sizes, seed)
     index = tf.gather(examples, tf.gather(firsts, drawn.source) + drawn.example)
-    return _Place(index, augment.example_seed(seed, drawn.epoch, index))
+    return _ExampleKey(index, augment.example_seed(seed, drawn.epoch, index))
 
   stream = _Stream(
-    split, tokenizer, options, place, starts, options.augment, options.max_skipped
+    split, tokenizer, options, example_key, starts, options.augment, options.max_skipped
   )
   return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
 
@@ -83,32 +83,34 @@ def eval_batches(
   batch_size: int,
   rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch]:
-  """Returns the batches that hold every example once, in order.
+  """Returns batches that contain every example once, in order.
 
-  All processes get the same number of batches. The last is filled up with padding
-  rows: index -1, all masks False, images and maps 0, texts a single EOS.
+  All processes get the same number of batches. The last is completed with padding rows:
+  index -1, all masks False, images and maps 0, texts a single EOS.
 
   Args:
     batch_size: rows of all processes together.
     rows: which of a batch's rows this process needs; None for all.
 
   Raises:
-    InputError: when its batch comes, a record is damaged.
+    InputError: a record of the next batch is damaged.
   """
   rows = _Rows(batch_size, rows)
 
-  def place(row: tf.Tensor) -> _Place:
+  def example_key(row: tf.Tensor) -> _ExampleKey:
     position = rows.position(row)
     index = tf.where(position < len(split), position, -1)
-    return _Place(index, tf.zeros([2], tf.int64))
+    return _ExampleKey(index, tf.zeros([2], tf.int64))
 
   steps = -(-len(split) // batch_size)
-  stream = _Stream(split, tokenizer, options, place, np.zeros(1, int), augmented=False)
+  stream = _Stream(
+    split, tokenizer, options, example_key, np.zeros(1, int), augmented=False
+  )
   return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
 
 
 class _Rows:
-  """Which rows of every batch a process reads."""
+  """The rows of every batch that one process reads."""
 
   def __init__(self, batch_size: int, rows: Sequence[int] | None):
     self._batch_size = batch_size
@@ -118,30 +120,30 @@ class _Rows:
     return len(self._rows)
 
   def position(self, row: tf.Tensor) -> tf.Tensor:
-    """Returns where a process's row, counted from step 0, stands in the stream."""
+    """Returns the position in the stream of a process's row, counted from step 0."""
     return row // len(self) * self._batch_size + tf.gather(self._rows, row % len(self))
 
 
-class _Place(NamedTuple):
-  index: Int64[tf.Tensor, '']  # Of the record in its split, -1 for padding.
-  seed: Int64[tf.Tensor, '2']  # Of its augmentation.
+class _ExampleKey(NamedTuple):
+  index: Int64[tf.Tensor, '']  # of the record in its split, -1 for padding
+  seed: Int64[tf.Tensor, '2']  # of its augmentation
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-  """Rows, each computed from its number alone, and gathered to batches."""
+  """Batches of rows, each of which is a function of its number alone."""
 
   split: RecordSplit
   tokenizer: Tokenizer
   options: PipelineOptions
-  place: Callable[[tf.Tensor], _Place]
-  starts: Int64[np.ndarray, 'S']  # Of each data set among the records.
+  example_key: Callable[[tf.Tensor], _ExampleKey]
+  starts: Int64[np.ndarray, 'S']  # index of each data set's first record
   augmented: bool
   max_skipped: int = 0
 
   def batches(self, first: int, last: int, local: int) -> Iterator[schema.Batch]:
     """Yields the rows from `first` up to `last`, `local` at a time."""
-    # What is read in place of each record: itself, until it turns out to be damaged.
+    # The record to read for each index: itself, unless it has turned out damaged.
     read = np.arange(len(self.split))
     start = first
     while start < last:
@@ -150,7 +152,7 @@ class _Stream:
         try:
           batch = next(iterator)
         except tf.errors.OpError:
-          self._pass_over(range(start, start + local), read)
+          self._skip_damaged(range(start, start + local), read)
           break
         yield schema.Batch(**batch)
         start += local
@@ -166,11 +168,11 @@ class _Stream:
     )
 
   def _load(self, read: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
-    index, seed = self.place(row)
-    # Padding rows read the first record; what they hold is blanked afterwards.
+    index, seed = self.example_key(row)
+    # Padding rows read the first record and are blanked afterwards.
     serialized = self.split.read_serialized(tf.gather(read, tf.maximum(index, 0)))
     crop, colour = tf.unstack(tf.random.split(seed, 2))
-    box = augment.random_box(crop) if self.augmented else tf.constant(codec.WHOLE)
+    box = augment.random_box(crop) if self.augmented else tf.constant(codec.WHOLE_IMAGE)
     example = self._decode(serialized, box)
     example['image'] = tf.cast(example['image'], tf.float32) / 255
     if self.augmented:
@@ -179,7 +181,7 @@ class _Stream:
     return example | {'image': image, 'index': tf.cast(index, tf.int32)}
 
   def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Runs `decode_record` on the host and tells TensorFlow the shapes."""
+    """Runs `decode_record` as a Python function and declares its shapes."""
     specs = _decoded_specs(self.options)
 
     def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
@@ -193,49 +195,49 @@ class _Stream:
       for (name, spec), value in zip(specs.items(), values, strict=True)
     }
 
-  def _pass_over(self, rows: Iterable[int], read: Int64[np.ndarray, 'n']) -> None:
-    """Finds the record that cannot be read and lets the next be read for it.
+  def _skip_damaged(self, rows: Iterable[int], read: Int64[np.ndarray, 'n']) -> None:
+    """Finds the damaged record and substitutes the next one for it.
 
-    TensorFlow's errors name no record; looking for it afterwards costs nothing as
-    long as all is well. Which is read for a damaged one depends on the data alone, so
-    that a resumed run sees the same.
+    TensorFlow's errors do not name the record, and searching only after an error costs
+    nothing otherwise. The substitute depends on the data alone, so that a resumed run
+    sees the same batches.
 
     Raises:
-      InputError: as many were passed over as may be; names the record.
+      InputError: `max_skipped` records have been skipped already; names the record.
     """
     for row in rows:
-      index = int(read[max(int(self.place(tf.constant(row, tf.int64)).index), 0)])
-      complaint = self._complaint(index)
-      if not complaint:
+      index = int(read[max(int(self.example_key(tf.constant(row, tf.int64)).index), 0)])
+      problem = self._problem_with(index)
+      if not problem:
         continue
       following = self._following(index)
-      passed_over = int(np.sum(read != np.arange(len(read))))
-      if passed_over >= self.max_skipped or read[following] == index:
-        raise InputError(complaint)
+      num_skipped = int(np.sum(read != np.arange(len(read))))
+      if num_skipped >= self.max_skipped or read[following] == index:
+        raise InputError(problem)
       logging.warning(
-        'Passed over, %d of at most %d: %s',
-        passed_over + 1,
+        'Skipped a damaged record, %d of at most %d: %s',
+        num_skipped + 1,
         self.max_skipped,
-        complaint,
+        problem,
       )
       read[read == index] = read[following]
       return
     raise OSError(
-      'a batch could not be read, and now each of its records can: the storage was '
-      'away for a moment; run the same command to continue'
+      'a batch could not be read, but now all of its records can: the storage was '
+      'unavailable for a moment; run the same command to continue'
     )
 
   def _following(self, index: int) -> int:
-    """Returns the next record of the same data set; after its last, its first."""
+    """Returns the next record of the same data set, cyclically."""
     ends = [*self.starts[1:], len(self.split)]
     source = np.searchsorted(self.starts, index, side='right') - 1
     return index + 1 if index + 1 < ends[source] else int(self.starts[source])
 
-  def _complaint(self, index: int) -> str:
-    """Says what is wrong with a record and where it is; '' if nothing is."""
+  def _problem_with(self, index: int) -> str:
+    """Returns what is wrong with a record and where it is; '' if it is valid."""
     folder = epath.Path(self.split.files[self.split.shard[index]]).parent
-    advice = f'`python -m rahf.data verify {folder}` lists all such'
-    where = ''  # An error of reading says it itself.
+    advice = f'`python -m rahf.data verify {folder}` lists all damaged records'
+    where = ''  # Errors from reading the record include it.
     try:
       record = self.split[index]
       where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
@@ -246,7 +248,7 @@ class _Stream:
 
 
 def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
-  """Returns shape and dtype of what `decode_record` gives."""
+  """Returns the shapes and dtypes of `decode_record`'s result."""
   size = options.image_size
   texts = len(tasks(options.variant))
   return {
@@ -274,13 +276,13 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   if not len(selected):
     raise InputError(
       f'none of the {len(split)} prompts of {split.name} has {low} to {high} words; '
-      'widen config.data.min_words and config.data.max_words; -1 is no limit'
+      'widen config.data.min_words and config.data.max_words; -1 means no limit'
     )
   return selected
 
 
 def _blank_padding(batch: schema.Batch) -> schema.Batch:
-  """Empties the rows whose index is -1; a single EOS keeps attention defined."""
+  """Blanks the rows whose index is -1; a single EOS keeps attention well-defined."""
   padding = batch.index < 0
   if not padding.any():
     return batch

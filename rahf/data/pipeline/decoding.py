@@ -1,4 +1,4 @@
-"""Decodes a record, or an image and a prompt, to one row of a batch."""
+"""Decodes a record, or a prompt, into one row of a batch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from rahf.data.tokenizer import (
 
 @dataclasses.dataclass(frozen=True)
 class PipelineOptions:
-  """What a batch looks like.
+  """Options of the input pipeline.
 
   Attributes:
-    image_size: height and width of images and maps, pixels.
-    text_length: L, ids of a text with its EOS.
-    target_length: T, ids of a target with its EOS.
-    variant: 'augmented_prompt' reads an image with 7 texts, 'multi_head' with 1.
-    augment: whether training batches are augmented; evaluation never is.
-    min_words, max_words: training leaves out prompts with fewer or more words (the
-      supplement: 3 and 30). None: no limit.
-    max_skipped: how many damaged records a process may pass over in training since it
-      started; the next record is read for each. Evaluation passes over none.
+    image_size: height and width of images and maps, in pixels.
+    text_length: L, ids of a text including EOS.
+    target_length: T, ids of a target including EOS.
+    variant: 'augmented_prompt' has 7 texts per image, 'multi_head' 1.
+    augment: whether to augment training batches; evaluation batches never are.
+    min_words, max_words: training leaves out prompts with fewer or more words (3 and 30
+      in the supplement). None: no limit.
+    max_skipped: how many damaged records a training process may skip; the next record
+      takes their place. Evaluation skips none.
   """
 
   image_size: int
@@ -46,12 +46,12 @@ class PipelineOptions:
 
 
 class PromptRow(NamedTuple):
-  """What the model reads of one prompt.
+  """The model's input for one prompt.
 
   Attributes:
     pieces: of the whole prompt.
     text: token ids of the K texts, each with EOS and padding.
-    word_end: True at the tokens of the plain prompt in front of which a word ends.
+    word_end: True at the token right after each word of the plain prompt.
     truncated: whether a text was cut.
   """
 
@@ -73,7 +73,7 @@ def encode_prompt(
 
   Args:
     spans: of the words, see `Tokenizer.encode`.
-    tasks: what stands in front of the prompt in each text, None for the variant's.
+    tasks: the prefix of each text; None for the variant's.
   """
   pieces = tokenizer.encode(prompt, spans)
   texts = prompt_texts(tokenizer, pieces, variant, length, tasks)
@@ -84,24 +84,24 @@ def decode_record(
   record: schema.Record,
   tokenizer: Tokenizer,
   options: PipelineOptions,
-  box: codec.Box = codec.WHOLE,
+  box: codec.Box = codec.WHOLE_IMAGE,
 ) -> dict[str, np.ndarray]:
-  """Decodes one record, cuts out the box, scales and tokenises.
+  """Decodes, crops, scales and tokenises one record.
 
-  Data format, after; H and W are the image size:
+  Data format of the result; H and W are the image size:
     image         uint8[H, W, 3]     RGB, row 0 at the top
     maps          float32[2, H, W]   [0, 1], order of schema.MAPS; 0 if not annotated
     map_mask      bool[2]
     scores        float32[4]         [0, 1], order of schema.SCORES; 0 if not annotated
     score_mask    bool[4]
     text          int32[K, L]        token ids, EOS, padding
-    word_end      bool[L]            a word ends in front of the token
+    word_end      bool[L]            the token comes right after a word
     target        int32[T]           token ids with marks, EOS, padding
     keyword_mask  bool[]
     truncated     bool[]             text or target was cut
 
   Args:
-    box: top, left, height, width of what is kept, as fractions.
+    box: top, left, height, width of the crop, as fractions.
 
   Raises:
     InputError: image or map cannot be decoded, or labels do not fit the prompt.
@@ -110,7 +110,7 @@ def decode_record(
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
   row = encode_prompt(record.prompt, tokenizer, options.variant, options.text_length)
-  # Without labels nothing is marked; the mask keeps the target out of the loss.
+  # Without labels, nothing is marked; keyword_mask excludes the target from the loss.
   labels = record.keyword_labels or [1] * len(row.pieces.word_ends)
   target = tokenizer.mark(row.pieces, labels)
   return {

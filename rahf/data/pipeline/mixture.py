@@ -1,9 +1,8 @@
-"""Mixtures: which data set each position in the training stream comes from.
+"""Mixes data sets: maps each position of the training stream to an example.
 
-The stream is cut into blocks. In each block every data set has the same number of
-positions, its share, in an order that is shuffled anew; and goes through its own
-examples, epoch by epoch, at its own pace. Like the order within one data set, all this
-is computed from the position, in O(1).
+The stream is divided into blocks. Each data set has a fixed number of positions in
+every block, in an order that is reshuffled for each block, and goes through its own
+examples epoch by epoch. Both are computed from the position in O(1).
 """
 
 from collections.abc import Sequence
@@ -15,17 +14,17 @@ from jaxtyping import Int64
 
 from rahf.errors import InputError
 
-# Shares are met to a tenth of a percent.
+# Makes shares accurate to a tenth of a percent.
 BLOCK = 1024
 
 
 class Drawn(NamedTuple):
-  """What stands at a position of the stream.
+  """The example at a position of the stream.
 
   Attributes:
-    source: number of the data set.
-    epoch: how many times all its examples came before.
-    example: number among its examples.
+    source: index of the data set.
+    epoch: number of completed passes over its examples.
+    example: index among its examples.
   """
 
   source: Int64[tf.Tensor, '']
@@ -34,20 +33,21 @@ class Drawn(NamedTuple):
 
 
 def shares(weights: Sequence[float]) -> Int64[np.ndarray, 'S']:
-  """Returns how many of BLOCK positions each data set has.
+  """Returns each data set's number of positions in a block.
 
   Raises:
-    InputError: a weight is so small that its data set would have none.
+    InputError: a weight is so small that its data set would get none.
   """
   exact = np.asarray(weights, np.float64) / np.sum(weights) * BLOCK
   counts = np.floor(exact).astype(np.int64)
-  # What is left goes to those that lost most.
+  # The remainder goes to the data sets that rounding reduced most.
   for source in np.argsort(counts - exact, kind='stable')[: BLOCK - counts.sum()]:
     counts[source] += 1
   if not counts.all():
     raise InputError(
-      f'the weights {tuple(weights)} leave nothing of number {np.argmin(counts)}; '
-      f'it must have 1/{BLOCK} of their sum at least'
+      f'the weights {tuple(weights)} leave no examples of data set '
+      f'{np.argmin(counts)} (counted from 0); its weight must be at least 1/{BLOCK} of '
+      'their sum'
     )
   return counts
 
@@ -58,17 +58,17 @@ def draw(
   sizes: Int64[np.ndarray, 'S'],
   seed: int,
 ) -> Drawn:
-  """Returns what stands at a position.
+  """Returns the example at a position of the stream.
 
   Args:
-    counts: of `shares`.
-    sizes: how many examples each data set has.
+    counts: as returned by `shares`.
+    sizes: number of examples of each data set.
     seed: of all orders.
   """
   source, position = _choose(position, counts, seed)
   size = tf.gather(tf.constant(sizes, tf.int64), source)
   epoch = position // size
-  # A number of its own for each epoch of each data set.
+  # A different key for each epoch of each data set.
   key = _key(seed, 1, epoch * len(counts) + source)
   example = tf.random.experimental.index_shuffle(position % size, key, size - 1)
   return Drawn(source, epoch, example)
@@ -77,7 +77,7 @@ def draw(
 def _choose(
   position: Int64[tf.Tensor, ''], counts: Int64[np.ndarray, 'S'], seed: int
 ) -> tuple[Int64[tf.Tensor, ''], Int64[tf.Tensor, '']]:
-  """Returns the data set, and the position in its own stream."""
+  """Returns the data set and the position in its own stream."""
   if len(counts) == 1:
     return tf.zeros([], tf.int64), position
   block = position // BLOCK

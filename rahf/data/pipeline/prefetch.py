@@ -1,4 +1,4 @@
-"""Copies batches to the device while the previous step runs."""
+"""Prefetches batches to the device while the previous step runs."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ def prefetch(
 ) -> Iterator[Moved]:
   """Yields `transfer(item)` for each item, working up to `size` items ahead.
 
-  Both run in one background thread; what they raise is raised here, in its place.
+  Both run in one background thread; their exceptions are raised here, in order.
   """
   end = object()
 

@@ -1,1 +1,1 @@
-"""Pairs of images of which people preferred one."""
+"""Human preferences between pairs of images."""

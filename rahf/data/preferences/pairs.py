@@ -1,22 +1,22 @@
-"""Preference pairs: one prompt, two images, and which one was preferred.
+"""Reads preference pairs: one prompt, two images, and which one was preferred.
 
-They are read where they lie, in Pick-a-Pic v1's parquet files, some 190 GB: nothing
-is copied, and of one row group at a time the columns that are asked for are in memory.
+Pairs are read directly from Pick-a-Pic v1's parquet files (about 190 GB), without
+copying; only the requested columns of one row group are in memory at a time.
 
 Data format, by column, in files `<split>-….parquet` or in folders named `<split>`:
-  ranking_id, user_id      int64     of the answer, and of who gave it
+  ranking_id, user_id      int64     ids of the answer and of the user
   caption                  str       the prompt
-  jpg_{0,1}                bytes     PNG, JPEG or WEBP, whatever the name says; or a
-                                     struct with bytes, as Hugging Face saves images
+  jpg_{0,1}                bytes     PNG, JPEG or WEBP despite the name; or a struct
+                                     with bytes, Hugging Face's format for images
   image_{0,1}_uid          str
-  model_{0,1}              str       what generated the image
-  label_{0,1}              double    1, 0 preferred and not; .5, .5 a tie
+  model_{0,1}              str       the model that generated the image
+  label_{0,1}              double    1 preferred, 0 not; .5, .5 a tie
   has_label                bool
   best_image_uid           str       the preferred one; not every value is an image's
   are_different            bool
   num_example_per_prompt   int64     pairs of this prompt in the split
-The release also has created_at, image_{0,1}_url and __index_level_0__, which are not
-read. In 'validation_unique' and 'test_unique' a prompt has one pair.
+The columns created_at, image_{0,1}_url and __index_level_0__ of the release are not
+read. In 'validation_unique' and 'test_unique', each prompt has one pair.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from rahf.errors import InputError
 from rahf.fileio import parquet
 
-# Pairs in the release.
+# Number of pairs in the release.
 SPLITS = {
   'train': 583_747,
   'validation': 17_439,
@@ -61,31 +61,33 @@ COLUMNS = pa.schema(
   ]
 )
 IMAGES = pa.schema([('jpg_0', pa.binary()), ('jpg_1', pa.binary())])
-# `validation` is also how `validation_unique` begins, and `training` is not a split.
+# Tells `validation` from `validation_unique`, and does not match `training`.
 _SPLIT = re.compile(r'(train|(?:validation|test)(?:_unique)?)(?!_?[a-z])')
-# Rows decoded at once, some 10 MB of images.
+# Rows decoded at once; about 10 MB of images.
 _BATCH_ROWS = 16
 
 
 class Pair(NamedTuple):
   """Two images of one prompt, and which was preferred.
 
+  Missing numbers are None, missing texts ''.
+
   Attributes:
-    ranking_id: of the answer; like all numbers here None if the file has none.
-    prompt: like all texts here '' if the file has none.
-    images: encoded, as found; b'' if the file has none. `images.decode_image` says
-      what is wrong with one that cannot be decoded.
+    ranking_id: of the answer.
+    prompt: the caption.
+    images: encoded bytes, unchanged; b'' if missing. `codec.decode_image` explains why
+      an image cannot be decoded.
     uids: of the images.
-    models: what generated them.
-    labels: as found, NaN if the file has none; also of pairs without a label, which
+    models: that generated the images.
+    labels: as stored, NaN if missing; also set for pairs with has_label False, which
       PickScore trains on.
-    preference: the probability that images[0] is preferred: 1, 0, or .5 for a tie. NaN
-      where `judge` finds none.
-    has_label: as found. With a preference of NaN it is a label that contradicts itself.
-    are_different: as found, or None.
+    preference: the probability that images[0] is preferred: 1, 0, or .5 for a tie; NaN
+      if `parse_labels` finds none.
+    has_label: as stored. If True and preference is NaN, the label is inconsistent.
+    are_different: as stored, or None.
     num_example_per_prompt: pairs of this prompt in the complete split; PickScore
-      weights by 1 / this.
-    user_id: who answered.
+      weights pairs by its inverse.
+    user_id: of the user who answered.
   """
 
   ranking_id: int | None
@@ -107,10 +109,9 @@ class PairSplit:
 
   Attributes:
     name: the split's name.
-    groups: file and number in it of each row group.
-    starts: position of the first pair of each row group, and after them the number of
-      pairs. The positions between two of them are read at once, so an order for
-      training is one of row groups.
+    groups: (file, number in the file) of each row group.
+    starts: position of the first pair of each row group, followed by the number of
+      pairs. A row group is read as a whole, so shuffle row groups for training.
     footers: of each file; parsing one takes longer than reading small columns.
   """
 
@@ -126,10 +127,10 @@ class PairSplit:
     return self.read(0, len(self))
 
   def __getitem__(self, position: int) -> Pair:
-    """Reads one pair, for a look at it: its whole row group may have to be decoded.
+    """Reads one pair. Slow: its whole row group may have to be decoded.
 
     Raises:
-      InputError: as `read`.
+      InputError: as for `read`.
     """
     if not 0 <= position < len(self):
       raise IndexError(f'pair {position} of {len(self)} in {self.name}')
@@ -138,11 +139,10 @@ class PairSplit:
   def read(self, start: int, stop: int) -> Iterator[Pair]:
     """Yields the pairs at start, …, stop − 1.
 
-    One row group is in memory: up to two and a half times the size of its images.
+    Holds one row group in memory, up to two and a half times the size of its images.
 
     Raises:
-      InputError: a damaged file, or one without the image columns; says where and what
-        to do.
+      InputError: a file is damaged or has no image columns.
     """
     for number in range(len(self.groups)):
       first, end = self.starts[number : number + 2].tolist()
@@ -153,24 +153,24 @@ class PairSplit:
       yield from map(
         _pair,
         table.to_pylist(),
-        judge(table).preference.tolist(),
+        parse_labels(table).preference.tolist(),
         self._images(number, begin, end),
       )
 
   def tables(self, columns: Collection[str] = COLUMNS.names) -> Iterator[pa.Table]:
-    """Yields a table for each row group; images are never read.
+    """Yields a table for each row group, without images.
 
     Args:
       columns: names in COLUMNS.
 
     Raises:
-      InputError: a damaged file, or other columns than Pick-a-Pic v1's.
+      InputError: a file is damaged, or its columns are not Pick-a-Pic v1's.
     """
     for number in range(len(self.groups)):
       yield self._table(number, columns)
 
   def count_missing_images(self) -> int | None:
-    """Counts images that are null, from the files' footers; None if they do not say."""
+    """Counts null images using the files' footers; None if these lack the counts."""
     missing = 0
     for path, group in self.groups:
       footer = self.footers[path]
@@ -184,7 +184,7 @@ class PairSplit:
     return missing
 
   def where(self, position: int) -> str:
-    """Names a pair for an error message: file, row group, row."""
+    """Returns a pair's file, row group and row for an error message."""
     number = int(np.searchsorted(self.starts, position, side='right')) - 1
     path, group = self.groups[number]
     return f'{path}, row group {group}, row {position - self.starts[number]}'
@@ -204,8 +204,8 @@ class PairSplit:
     """Yields the two images of the rows begin, …, end − 1 of a row group."""
     path, group = self.groups[number]
     with parquet.open_file(path, self.footers[path]) as file:
-      parquet.require(path, file, IMAGES.names, 'take Pick-a-Pic v1 with images')
-      # With more threads the columns of the file are held beside what is decoded.
+      parquet.require(path, file, IMAGES.names, 'use Pick-a-Pic v1 with images')
+      # With threads, encoded columns would stay in memory next to the decoded ones.
       batches = file.iter_batches(
         _BATCH_ROWS, row_groups=[group], columns=IMAGES.names, use_threads=False
       )
@@ -227,12 +227,12 @@ class PairSplit:
 
 
 class Labels(NamedTuple):
-  """What the labels of pairs say.
+  """Preferences of pairs, and which labels are unusable.
 
   Attributes:
-    preference: the probability that image 0 is preferred, NaN if not known.
-    invalid: labelled, but by other labels than 1, 0 or 0, 1 or .5, .5.
-    contradicted: labels prefer one image, best_image_uid names the other.
+    preference: the probability that image 0 is preferred, NaN if unknown.
+    invalid: labelled, but not with 1, 0 or 0, 1 or .5, .5.
+    contradicted: the labels prefer one image, but best_image_uid is the other.
   """
 
   preference: Float[np.ndarray, 'n']
@@ -240,17 +240,17 @@ class Labels(NamedTuple):
   contradicted: Bool[np.ndarray, 'n']
 
 
-def judge(table: pa.Table) -> Labels:
-  """Returns the preferences, NaN for pairs without a label, invalid or contradicted.
+def parse_labels(table: pa.Table) -> Labels:
+  """Returns the preferences; NaN for missing, invalid and contradicted labels.
 
-  A tie is a tie whatever best_image_uid is.
+  Ties are accepted whatever best_image_uid is.
 
   Args:
-    table: COLUMNS; of n pairs.
+    table: the COLUMNS of n pairs.
   """
   first, second = (table.column(f'label_{side}').to_numpy() for side in (0, 1))
   labelled = _true(table.column('has_label'))
-  # NaN, a null, is not one of the three.
+  # Nulls are NaN here, which is not valid.
   valid = np.isin(first, (0, 0.5, 1)) & (first + second == 1)
   names = [
     _true(pc.equal(table.column('best_image_uid'), table.column(f'image_{side}_uid')))
@@ -271,16 +271,16 @@ def split_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
   """Returns the parquet files below a folder by split, in the order of SPLITS.
 
   Raises:
-    InputError: there are none, or one that neither its name nor its folder's puts into
-      a split.
+    InputError: there are none, or the split of a file follows neither from its name nor
+      from its folder's.
   """
   found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
   for path in parquet.find(folder):
     match = _SPLIT.match(path.name) or _SPLIT.match(path.parent.name)
     if not match:
       raise InputError(
-        f'{path} is of no known split; call it or its folder one of '
-        f'{", ".join(f"{split}-…" for split in SPLITS)}, or take it out of the folder'
+        f'{path} belongs to no known split; name it or its folder one of '
+        f'{", ".join(f"{split}-…" for split in SPLITS)}, or move it out of the folder'
       )
     found[match[1]].append(path)
   if not any(found.values()):
@@ -293,14 +293,15 @@ def split_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
 def open_pairs(folder: os.PathLike | str, split: str) -> PairSplit:
   """Opens a split of a local copy of Pick-a-Pic v1; reads the files' footers.
 
-  Its variant without images will do for everything but reading pairs.
+  The variant without images is sufficient for everything but reading pairs.
 
   Args:
-    folder: where its parquet files are, searched recursively.
+    folder: folder of the parquet files, searched recursively.
     split: a key of SPLITS.
 
   Raises:
-    InputError: no such files, a cut one, one without the columns, or no pair in them.
+    InputError: there is no file, one is truncated or lacks a column, or there are no
+      pairs.
   """
   files = split_files(folder)
   if split not in files:
@@ -308,12 +309,12 @@ def open_pairs(folder: os.PathLike | str, split: str) -> PairSplit:
   groups, sizes, footers = [], [], {}
   for path in files[split]:
     with parquet.open_file(path) as file:
-      parquet.require(path, file, COLUMNS.names, 'take other files out of the folder')
+      parquet.require(path, file, COLUMNS.names, 'move other files out of the folder')
       footer = footers[path] = file.metadata
     groups += [(path, group) for group in range(footer.num_row_groups)]
     sizes += [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
   if not sum(sizes):
-    raise InputError(f'split {split} of {folder} holds no pairs')
+    raise InputError(f'split {split} of {folder} has no pairs')
   starts = np.cumsum([0, *sizes], dtype=np.int64)
   return PairSplit(split, tuple(groups), starts, footers)
 

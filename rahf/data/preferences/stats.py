@@ -1,4 +1,4 @@
-"""Statistics of preference pairs, computed without reading an image."""
+"""Computes statistics of preference pairs without reading images."""
 
 import collections
 import dataclasses
@@ -19,13 +19,13 @@ class Counts:
   """Counts of one split.
 
   Attributes:
-    pairs, labelled, same: all, those with a label, those whose images do not differ.
-    preferences: 1.0 (image 0), 0.5 (tie) and 0.0 (image 1) -> pairs.
+    pairs, labelled, same: all pairs, those with a label, those with identical images.
+    preferences: 1.0 (image 0), 0.5 (tie) and 0.0 (image 1) -> number of pairs.
     weight: sum of 1 / num_example_per_prompt.
-    prompts, users: the different ones.
-    models: images by what generated them.
-    missing: nulls by column; jpg_0 and jpg_1 as `images`.
-    doubtful: 'invalid' and 'contradicted', as `pairs.Labels` has it -> positions.
+    prompts, users: the distinct ones.
+    models: model -> number of images.
+    missing: column -> number of nulls; jpg_0 and jpg_1 are counted as `images`.
+    doubtful: 'invalid' and 'contradicted' (see `pairs.Labels`) -> positions.
   """
 
   pairs: int = 0
@@ -48,8 +48,8 @@ class Counts:
   )
 
   def add(self, table: pa.Table) -> None:
-    """Adds the pairs after those that were added before; columns pairs.COLUMNS."""
-    labels = pairs.judge(table)
+    """Adds the next pairs; the table has the columns `pairs.COLUMNS`."""
+    labels = pairs.parse_labels(table)
     for reason, positions in self.doubtful.items():
       positions += (np.flatnonzero(getattr(labels, reason)) + self.pairs).tolist()
     self.pairs += table.num_rows
@@ -71,17 +71,17 @@ class Counts:
 def collect(
   folder: os.PathLike | str, split: str | None = None
 ) -> tuple[dict[str, Counts], list[str]]:
-  """Reads all columns but the images of a folder of pairs, with a progress bar.
+  """Counts the pairs in a folder, with a progress bar.
 
   Args:
-    folder: as `pairs.open_pairs`.
-    split: one split; all that are there by default.
+    folder: as for `pairs.open_pairs`.
+    split: one split; None for all that exist.
 
   Returns:
-    Counts by split, and one sentence for each thing that is not as in the release.
+    Counts by split, and a sentence for each difference from the release.
 
   Raises:
-    InputError: as `pairs.open_pairs`, or a damaged file.
+    InputError: as for `pairs.open_pairs`, or a file is damaged.
   """
   names = [split] if split else list(pairs.split_files(folder))
   counts, notes = {}, []
@@ -95,7 +95,7 @@ def collect(
       found.add(table)
     missing = opened.count_missing_images()
     if missing is None:
-      notes.append(f'{name}: its files have no images, or do not say how many are null')
+      notes.append(f'{name}: its files have no images, or no counts of null images')
     found.missing['images'] = missing or 0
     notes += _notes(opened, found)
   return counts, notes
@@ -106,23 +106,23 @@ def _notes(opened: PairSplit, counts: Counts) -> list[str]:
   released = pairs.SPLITS[opened.name]
   if counts.pairs != released:
     notes.append(
-      f'{opened.name} has pairs: {counts.pairs:,}, in the release: {released:,}; a '
-      'sample, or files are missing'
+      f'{opened.name} has {counts.pairs:,} pairs, the release {released:,}; unless you '
+      'use a subset on purpose, files are missing'
     )
   for reason, title in (
     ('invalid', 'labels other than 1, 0 or 0, 1 or .5, .5'),
-    ('contradicted', 'labels that best_image_uid contradicts'),
+    ('contradicted', 'labels that contradict best_image_uid'),
   ):
     if positions := counts.doubtful[reason]:
       notes.append(
-        f'{opened.name} has pairs without a preference for {title}: '
-        f'{len(positions):,}, first {opened.where(positions[0])}'
+        f'{opened.name} has {len(positions):,} pairs without a preference, because of '
+        f'{title}; first: {opened.where(positions[0])}'
       )
   return notes
 
 
 def table(counts: Mapping[str, Counts]) -> str:
-  """Returns the counts as a table, a column a split."""
+  """Returns the counts as a table with a column per split."""
   columns = {name: _rows(found) for name, found in counts.items()}
   titles = list(dict.fromkeys(title for rows in columns.values() for title in rows))
   width = max(map(len, titles)) + 2
@@ -144,9 +144,9 @@ def _rows(counts: Counts) -> dict[str, str]:
     number = counts.preferences[preference]
     rows[f'  {title}'] = f'{number:,} ({number / known:.1%})' if known else '–'
   rows |= {
-    'whose images do not differ': f'{counts.same:,}',
-    'different prompts': f'{len(counts.prompts):,}',
-    # In complete splits each prompt adds up to 1.
+    'with identical images': f'{counts.same:,}',
+    'distinct prompts': f'{len(counts.prompts):,}',
+    # In a complete split, the terms of each prompt add up to 1.
     'sum of 1 / num_example_per_prompt': f'{counts.weight:,.1f}',
     'users': f'{len(counts.users):,}',
     'models': f'{len(counts.models):,}',
@@ -160,7 +160,7 @@ def _rows(counts: Counts) -> dict[str, str]:
 
 
 def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the numbers, null where they cannot be one of pairs."""
+  """Replaces numbers that are not positive by null."""
   return pc.if_else(pc.greater(column, 0), column, None)
 
 

@@ -1,1 +1,1 @@
-"""Checks and descriptions of prepared data sets."""
+"""Verification and statistics of prepared data sets."""

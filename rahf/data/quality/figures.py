@@ -1,4 +1,4 @@
-"""Figures of a data set, among them figures 2 and 4 of the paper."""
+"""Charts of a data set, including figures 2 and 4 of the paper."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,20 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rahf.data import schema
-from rahf.data.quality.stats import Facts
+from rahf.data.quality.stats import RecordStats
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
 
-# Means of three scores on [0, 1] are multiples of 1/12, their differences of 1/4.
+# Means of three scores on [0, 1] are multiples of 1/12, differences of 1/4.
 SCORE_EDGES = (np.arange(14) - 0.5) / 12
-SHARE = 'share of those known'
+SHARE = 'share of known values'
 DIFFERENCE_EDGES = (np.arange(6) - 0.5) / 4
 
 
-def write(folder: pathlib.Path, facts: Mapping[str, Sequence[Facts]]) -> list[str]:
-  """Writes <name>.png for each of `draw`; returns the names of the files."""
+def write(
+  folder: pathlib.Path, facts: Mapping[str, Sequence[RecordStats]]
+) -> list[str]:
+  """Writes each chart of `draw` to <name>.png; returns the file names."""
   folder.mkdir(parents=True, exist_ok=True)
   names = []
   for name, picture in draw(facts).items():
@@ -29,14 +31,14 @@ def write(folder: pathlib.Path, facts: Mapping[str, Sequence[Facts]]) -> list[st
 
 
 def draw(
-  facts: Mapping[str, Sequence[Facts]],
+  facts: Mapping[str, Sequence[RecordStats]],
 ) -> dict[str, UInt8[np.ndarray, '_ _ 3']]:
   """Draws histograms by split.
 
   Returns:
-    `scores` (figure 2), `differences` of the annotators' scores (figure 4; only where
-    it is known what each of them said), `coverage` of the maps that are not empty, and
-    `words` of a prompt, all and the share that is misaligned.
+    `scores` (figure 2), `differences` of the annotators' scores (figure 4; only if raw
+    annotations exist), `coverage` of the non-empty maps, and `words` per prompt with
+    the share that is misaligned.
   """
   scores = _columns(facts, 'scores')
   differences = _columns(facts, 'differences')
@@ -51,7 +53,7 @@ def draw(
       schema.SCORES,
       differences,
       DIFFERENCE_EDGES,
-      'largest less smallest score of an image',
+      'largest minus smallest score of an image',
     )
   covered = {split: np.where(x > 0, x, np.nan) for split, x in coverage.items()}
   widest = max((np.nanmax(x, initial=0.01) for x in covered.values()), default=1)
@@ -59,23 +61,25 @@ def draw(
     schema.MAPS,
     covered,
     np.linspace(0, widest, 21),
-    'share of the pixels above 0, of maps that are not empty',
+    'share of pixels above 0 in non-empty maps',
   )
   longest = max((x.max(initial=1) for x in words.values()), default=1)
   panels = {
     'number of words': Histogram(
       {split: x[:, 0] for split, x in words.items()}, _word_edges(int(longest))
     ),
-    'share of them misaligned': Histogram(
+    'share of misaligned words': Histogram(
       {split: x[:, 0] for split, x in misaligned.items()}, np.linspace(0, 1, 11)
     ),
   }
-  found['words'] = charts.histograms(panels, 'of a prompt', SHARE)
+  found['words'] = charts.histograms(panels, 'per prompt', SHARE)
   return found
 
 
-def _columns(facts: Mapping[str, Sequence[Facts]], field: str) -> dict[str, np.ndarray]:
-  """Returns a field of all records, N x values, by split."""
+def _columns(
+  facts: Mapping[str, Sequence[RecordStats]], field: str
+) -> dict[str, np.ndarray]:
+  """Returns a field of all records by split, as an N x values array."""
   return {
     split: np.reshape([getattr(fact, field) for fact in found], (len(found), -1))
     for split, found in facts.items()
@@ -96,6 +100,6 @@ def _by_name(
 
 
 def _word_edges(longest: int) -> np.ndarray:
-  """Bins of whole words, some twenty of them."""
+  """Returns the edges of about twenty bins of whole words."""
   width = -(-longest // 20)
   return np.arange(0, longest + width + 1, width) - 0.5

@@ -1,4 +1,4 @@
-"""Statistics of a prepared data set: facts of each record, and a table."""
+"""Computes statistics of a prepared data set, per record and as a table."""
 
 import collections
 import os
@@ -17,25 +17,24 @@ from rahf.data.storage import prepared, records
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
 
-# Rows that not every split has, whose absence is a share of 0.
+# Prefixes of rows whose absence in a split means a share of 0.
 SHARES = ('format ', 'size ')
 
 
-class Facts(NamedTuple):
-  """What is kept of one record.
+class RecordStats(NamedTuple):
+  """Statistics of one record.
 
   Attributes:
     scores: order of schema.SCORES, NaN where not annotated.
-    ratings: of each annotator the scores as they gave them, NaN where not asked;
-      () if it is not known what each of them said.
-    differences: order of schema.SCORES, the largest less the smallest of those, on
-      [0, 1]; NaN with fewer than two.
-    marks: of each annotator for each word 1 if they marked it, else 0; likewise.
+    ratings: each annotator's scores, NaN where not asked; () without raw annotations.
+    differences: order of schema.SCORES, largest minus smallest rating on [0, 1]; NaN
+      with fewer than two ratings.
+    marks: for each annotator and word, 1 if marked, else 0; () without raw annotations.
     coverage: share of each map's pixels that are above 0, order of schema.MAPS, NaN
       where not annotated.
-    words: words in the prompt.
+    words: number of words in the prompt.
     aligned: share of aligned words, NaN where not annotated.
-    size: 'width x height' before EXIF rotation.
+    size: '<width>x<height>' of the upright image.
     format: 'PNG', 'JPEG' or 'WEBP'.
   """
 
@@ -52,11 +51,12 @@ class Facts(NamedTuple):
 
 def collect(
   path: os.PathLike | str, split: str | None = None
-) -> dict[str, list[Facts]]:
+) -> dict[str, list[RecordStats]]:
   """Reads a prepared directory, or one split, and returns the facts by split.
 
   Raises:
-    InputError: not a prepared data set, no such split, or a damaged record.
+    InputError: it is not a prepared data set, the split does not exist, or a record is
+      damaged.
   """
   directory, names = prepared.find(path)
   if split is not None:
@@ -66,26 +66,29 @@ def collect(
     opened, file = records.open_split(directory, name), raw.path(directory, name)
     annotations = raw.read(file) if file.exists() else {}
 
-    def one(opened: RecordSplit, position: int, annotations=annotations) -> Facts:
+    def one(opened: RecordSplit, position: int, annotations=annotations) -> RecordStats:
       try:
         record = opened[position]
         return measure(record, annotations.get(record.uid, ()))
       except codec.ImageError as error:
         raise InputError(
-          f'{opened.where(position)}: {error}; `python -m rahf.data verify` lists all'
+          f'{opened.where(position)}: {error}; `python -m rahf.data verify` lists all '
+          'damaged records'
         ) from None
 
     found[name] = prepared.map_records(opened, one)
   return found
 
 
-def measure(record: schema.Record, annotations: Sequence[Annotation] = ()) -> Facts:
-  """Returns the facts of one record; decodes the maps and the image's header."""
+def measure(
+  record: schema.Record, annotations: Sequence[Annotation] = ()
+) -> RecordStats:
+  """Returns the facts of one record; decodes its maps and the image's header."""
   image = codec.open_image(record.image)
   encoded = [getattr(record, f'{name}_map') for name in schema.MAPS]
   width, height = codec.upright_size(image)
   labels = record.keyword_labels
-  return Facts(
+  return RecordStats(
     scores=record.scores,
     ratings=tuple(
       tuple(np.nan if s is None else s for s in a.scores) for a in annotations
@@ -112,8 +115,8 @@ def _marks(words: Collection[int | str], tokens: Sequence[str]) -> tuple[int, ..
   return tuple(int(position in positions) for position, _ in enumerate(tokens))
 
 
-def summarise(facts: Sequence[Facts]) -> dict[str, str]:
-  """Returns row title -> text of one column of the table."""
+def summarise(facts: Sequence[RecordStats]) -> dict[str, str]:
+  """Returns one column of the table, as row title -> text."""
   scores = np.array([fact.scores for fact in facts], np.float64)
   differences = np.array([fact.differences for fact in facts], np.float64)
   coverage = np.array([fact.coverage for fact in facts], np.float64)
@@ -130,7 +133,7 @@ def summarise(facts: Sequence[Facts]) -> dict[str, str]:
   for index, name in enumerate(schema.SCORES):
     known = differences[~np.isnan(differences[:, index]), index]
     if known.size:
-      rows[f'{name}: annotators agree / are one step apart at most'] = (
+      rows[f'{name}: annotators agree / differ by at most one step'] = (
         f'{np.mean(known == 0):.1%} / {np.mean(known <= 0.25):.1%}'
       )
     alpha = krippendorff_alpha(_side_by_side([f.ratings for f in facts], index))
@@ -149,12 +152,12 @@ def summarise(facts: Sequence[Facts]) -> dict[str, str]:
     column = coverage[:, index]
     rows[f'{name} map empty'] = _share(column == 0)
     if (column > 0).any():
-      rows[f'{name} map covers, if not empty, mean'] = (
+      rows[f'{name} map coverage if not empty, mean'] = (
         f'{column[column > 0].mean():.1%}'
       )
     missing[f'{name} map missing'] = np.isnan(column)
   rows['prompt words, 5 / 50 / 95 % / max'] = ' / '.join(f'{v:.0f}' for v in length)
-  # Usually nothing else is missing, so these rows are there only if something is.
+  # These rows appear only if something is missing.
   rows |= {title: _share(mask) for title, mask in missing.items() if mask.any()}
   for title, values in (
     ('format', [fact.format for fact in facts]),
@@ -169,7 +172,7 @@ def summarise(facts: Sequence[Facts]) -> dict[str, str]:
 def _side_by_side(
   ratings: Sequence[Sequence[Sequence[float]]], index: int
 ) -> Float[np.ndarray, 'A N']:
-  """Returns one score's ratings, a column an image, NaN below."""
+  """Returns one score's ratings, one column per image, padded with NaN."""
   columns = [[row[index] for row in rows] for rows in ratings]
   return _padded(columns)
 
@@ -177,7 +180,7 @@ def _side_by_side(
 def _words_side_by_side(
   marks: Sequence[Sequence[Sequence[int]]],
 ) -> Float[np.ndarray, 'A N']:
-  """Returns the marks, a column a word of an image, NaN below."""
+  """Returns the marks, one column per word of an image, padded with NaN."""
   return _padded([column for rows in marks for column in zip(*rows, strict=True)])
 
 
@@ -188,7 +191,7 @@ def _padded(columns: Sequence[Sequence[float]]) -> Float[np.ndarray, 'A N']:
   return found
 
 
-def _words(facts: Sequence[Facts]) -> list[int]:
+def _words(facts: Sequence[RecordStats]) -> list[int]:
   return [fact.words for fact in facts if not np.isnan(fact.aligned)]
 
 
@@ -196,11 +199,11 @@ def _share(mask: np.ndarray) -> str:
   return f'{mask.mean():.1%}'
 
 
-def table(facts: Mapping[str, list[Facts]]) -> str:
-  """Returns the table to print, a column a split."""
+def table(facts: Mapping[str, list[RecordStats]]) -> str:
+  """Returns the table to print, with a column per split."""
   columns = {name: summarise(found) for name, found in facts.items()}
   titles = list(dict.fromkeys(title for rows in columns.values() for title in rows))
-  # A size that only one split has would otherwise come after the others' formats.
+  # Keeps sizes at the end, even if only one split has them.
   titles.sort(key=lambda title: title.startswith('size '))
   width = max(map(len, titles)) + 2
   cells = max(
@@ -208,7 +211,7 @@ def table(facts: Mapping[str, list[Facts]]) -> str:
   )
   lines = [' ' * width + ''.join(f'{name:>{cells}}' for name in columns)]
   for title in titles:
-    # A format, size or missing label that another split has is a share of 0 here.
+    # Rows for a format, size or missing label that only other splits have are 0%.
     nothing = '0.0%' if title.startswith(SHARES) or title.endswith('missing') else '–'
     values = (rows.get(title, nothing) for rows in columns.values())
     lines.append(f'{title:{width}}' + ''.join(f'{text:>{cells}}' for text in values))

@@ -1,4 +1,4 @@
-"""Reads a prepared data set completely and reports problems."""
+"""Reads all of a prepared data set and reports problems."""
 
 import collections
 import os
@@ -13,12 +13,12 @@ from rahf.data.storage.records import RecordSplit
 def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   """Checks every record of a prepared directory, with a progress bar.
 
-  Shards complete and as the manifest says, numbers of records, checksums, schema,
-  images and maps decodable, words and labels in agreement, scores in range, uids unique
-  over all splits.
+  Checks that shards match the manifest (sizes, numbers of records, checksums), records
+  the schema, and labels the words; that images and maps can be decoded, scores are in
+  range, and uids are unique across splits.
 
   Returns:
-    Records read per split, and one sentence per problem, with file and uid.
+    Number of records read per split, and one sentence per problem, with file and uid.
 
   Raises:
     InputError: the directory is not a prepared data set.
@@ -27,7 +27,7 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
   counts = dict.fromkeys(names, 0)
   sizes: dict[str, int] = {}
   problems = manifest.check(directory)
-  places = collections.defaultdict(list)
+  locations = collections.defaultdict(list)
   for name in names:
     try:
       split = records.open_split(directory, name)
@@ -40,18 +40,18 @@ def verify(path: os.PathLike | str) -> tuple[dict[str, int], list[str]]:
       problems += found
       if uid is not None:
         counts[name] += 1
-        places[uid].append(split.where(position))
+        locations[uid].append(split.where(position))
   problems += manifest.compare_with_release(directory, sizes)
   problems += [
     f'uid {uid!r} is not unique: {" ".join(where)} in this split or another'
-    for uid, where in places.items()
+    for uid, where in locations.items()
     if len(where) > 1
   ]
   return counts, problems
 
 
 def _check(split: RecordSplit, position: int) -> tuple[str | None, list[str]]:
-  """Returns the uid, None where the record cannot be read, and the problems."""
+  """Returns the uid (None if the record cannot be read) and the problems."""
   try:
     record = split[position]
   except ValueError as error:
@@ -61,7 +61,7 @@ def _check(split: RecordSplit, position: int) -> tuple[str | None, list[str]]:
 
 
 def check_record(record: schema.Record) -> Iterator[str]:
-  """Yields what contradicts `rahf.data.schema` in one record."""
+  """Yields a sentence for each violation of `rahf.data.schema` in a record."""
   if not record.uid:
     yield 'uid is empty'
   try:
@@ -87,6 +87,6 @@ def check_record(record: schema.Record) -> Iterator[str]:
     yield f'keyword_labels {record.keyword_labels} other than 0 and 1'
   if len(record.scores) != len(schema.SCORES):
     yield f'{len(record.scores)} scores, not {len(schema.SCORES)}'
-  # NaN, not annotated, is neither below 0 nor above 1.
+  # Written so that NaN (not annotated) passes.
   if any(score < 0 or score > 1 for score in record.scores):
     yield f'scores {record.scores} outside [0, 1]'

@@ -1,1 +1,1 @@
-"""Images with their prompts, streamed from folders, tables, tars and TFRecords."""
+"""Streams images with prompts from folders, tables, tar archives and TFRecords."""

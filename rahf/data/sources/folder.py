@@ -1,4 +1,4 @@
-"""A folder of image files, with prompts from a table or from text files beside them."""
+"""Reads a folder of images, with prompts from a table or from text files."""
 
 import functools
 import hashlib
@@ -15,17 +15,17 @@ from rahf.fileio import text_files
 
 
 class ImageFiles:
-  """The image files below a folder, by name; the uid is the path in the folder.
+  """The image files below a folder, sorted; the uid is the path in the folder.
 
-  Images of formats that are not read are rows too, which say so.
+  Images of unsupported formats are rows, too, so that their error is reported.
   """
 
   def __init__(self, folder: pathlib.Path, table: pathlib.Path | None):
     """Reads the table; all its prompts are held in memory.
 
     Args:
-      table: names of images and their prompts; see `prompt_table`. Without it cat.png
-        has its prompt in cat.txt.
+      table: names of images and their prompts; see `prompt_table`. Without it, the
+        prompt of cat.png is read from cat.txt.
 
     Raises:
       InputError: the table is damaged, or has two prompts for one name.
@@ -37,12 +37,12 @@ class ImageFiles:
     """See `item.Reader`.
 
     Raises:
-      InputError: not one image has a prompt.
+      InputError: no image has a prompt.
     """
     count, with_prompt, state = 0, False, hashlib.sha256()
     for path in walk(self._folder):
       count += 1
-      # As soon as one is found, the others are not looked for.
+      # One prompt is enough; do not look for others.
       with_prompt = with_prompt or self._has_prompt(path)
       state.update(os.fsencode(path.relative_to(self._folder)) + b'\0')
     if count and not with_prompt:
@@ -68,16 +68,16 @@ class ImageFiles:
   def _no_prompt(self) -> InputError:
     if not self._prompts:
       return InputError(
-        f'{self._folder}: no image has a text file beside it (cat.txt for cat.png); '
-        'give a table of prompts by --prompts'
+        f'{self._folder}: no image has a text file next to it (cat.txt for cat.png); '
+        'give a table of prompts with --prompts'
       )
     first = next(walk(self._folder)).relative_to(self._folder)
     named = self._prompts.example()
     return InputError(
       f'{self._folder}: no image has a prompt in {self._table}, '
-      + (f'which names {named!r} and others' if named else 'which has none')
-      + f'; the first image is {str(first)!r}. A path in the table starts at the '
-      'folder of the images or at that of the table'
+      + (f'which starts with {named!r}' if named else 'which has none')
+      + f'; the first image is {str(first)!r}. Paths in the table must be relative to '
+      'the folder of the images or that of the table'
     )
 
   def _load(self, path: pathlib.Path) -> Item:
@@ -88,7 +88,7 @@ class ImageFiles:
         prompt = self._prompts.find(path)
         error = f'no prompt in {self._table.name}' if prompt is None else ''
       else:
-        text = files.read(_sidecar(path), files.MOST_TEXT)
+        text = files.read(_sidecar(path), files.MAX_TEXT_BYTES)
         prompt = text_files.decode(text).strip()
     except (OSError, ValueError) as reason:
       error = f'its prompt cannot be read: {reason}'
@@ -96,7 +96,7 @@ class ImageFiles:
 
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields the image files at and below a folder, each folder's names sorted."""
+  """Yields the image files in a folder and its subfolders, sorted within each."""
   return filter(files.is_image, files.walk(folder))
 
 

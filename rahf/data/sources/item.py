@@ -1,19 +1,19 @@
-"""One row of a source, and the interface of a source."""
+"""The rows of a source and the interface of its readers."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 Wanted = Callable[[int], bool]
-"""Whether the row at this position, from 0, is to be read."""
+"""Returns whether to read the row at this position, from 0."""
 
 
 class Item(NamedTuple):
-  """One image and its prompt, not yet checked.
+  """One image and its prompt, not validated.
 
   Attributes:
-    uid: what the input calls it, '' if nothing.
-    prompt: None or of another type where the input has no text.
+    uid: the input's name for the image, '' if it has none.
+    prompt: None or of another type if the input has no text there.
     image: bytes or a path.
     error: why there is no image, '' if there is one.
   """
@@ -25,27 +25,27 @@ class Item(NamedTuple):
 
 
 Load = Callable[[], Item]
-"""Reads the image; threads may call several at once."""
+"""Reads the image; several threads may call such functions at once."""
 
 
 class Reader(Protocol):
-  """Reads one file, or a folder of images; nothing is held that grows with its rows."""
+  """Reads one file, or a folder of images, in constant memory."""
 
   def scan(self) -> tuple[int, str]:
-    """Counts the rows without reading an image; also returns what tells it from others.
+    """Returns the number of rows and a fingerprint, without reading images.
 
     Raises:
-      InputError: it is damaged, or lacks a column.
+      InputError: the file is damaged or lacks a column.
     """
     ...
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
-    """Yields position and row of those that are wanted, in order."""
+    """Yields the position and row of all wanted rows, in order."""
     ...
 
 
 def digest(parts: Iterable[str]) -> str:
-  """Returns one digest of many strings."""
+  """Returns a single digest of many strings."""
   state = hashlib.sha256()
   for part in parts:
     state.update(part.encode('utf-8', 'surrogateescape') + b'\0')

@@ -1,4 +1,4 @@
-"""Opens folders and files of images with prompts, and streams them in order."""
+"""Opens folders and files of images with prompts and streams their rows in order."""
 
 import glob
 import pathlib
@@ -24,27 +24,26 @@ _READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
   '.tgz': tar.Tar,
   '.tfrecord': tfrecords.Shard,
 }
-# A folder of images may have these beside them, as lists of its own.
-_LISTS = ('.csv', '.tsv', '.jsonl')
+# Ignored in a folder of images, which may contain such tables.
+_TABLE_SUFFIXES = ('.csv', '.tsv', '.jsonl')
 
 
 class Source:
-  """Rows of one or several files, one after the other.
+  """The rows of one or several files in order.
 
   Attributes:
-    rows: how many.
-    digest: differs where names, sizes or times of the files do; for a folder of
-      images, their names.
-    linked: folders that are links, and were not looked into.
+    rows: their number.
+    digest: of the files' names, sizes and times; for a folder of images, of the names.
+    linked: symlinked folders, which are not searched.
   """
 
   def __init__(
     self, path: str, readers: Sequence[Reader], linked: Sequence[pathlib.Path] = ()
   ):
-    """Counts the rows; reads no image.
+    """Counts the rows without reading images.
 
     Args:
-      path: as it was given, for errors.
+      path: as given by the user, for errors.
       linked: see above.
     """
     self._path, self._readers, self.linked = path, readers, linked
@@ -52,16 +51,16 @@ class Source:
     self.rows = sum(self._counts)
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
-    """Yields position and row of those that are wanted, in order.
+    """Yields the position and row of all wanted rows, in order.
 
     Raises:
-      InputError: a file has more rows than were counted, or fewer.
+      InputError: a file's number of rows has changed.
     """
     start = 0
     for reader, count in zip(self._readers, self._counts, strict=True):
       of_file = self._in_file(wanted, start, count)
       left = sum(map(of_file, range(count)))
-      # A file for other processes stays closed.
+      # Files that only other processes need are not opened.
       if left:
         for number, load in reader.read(of_file):
           left -= 1
@@ -71,10 +70,10 @@ class Source:
       start += count
 
   def check_unchanged(self) -> None:
-    """Looks at the files once more, images excepted.
+    """Scans the files again, without images.
 
     Raises:
-      InputError: something is not as it was.
+      InputError: something has changed.
     """
     if self._scan() != (self._counts, self.digest):
       raise self._changed()
@@ -93,27 +92,28 @@ class Source:
 
   def _changed(self) -> InputError:
     return InputError(
-      f'--input {self._path} changed while it was read; leave it alone until all is '
-      'done, and give another --output, since rows may have been taken for others'
+      f'--input {self._path} changed while being read; do not modify it until the run '
+      'is done, and give another --output, since rows may have been mixed up'
     )
 
 
 def open_source(path: str, prompts: str = '') -> Source:
-  """Opens KINDS.
+  """Opens an input of one of KINDS.
 
   Args:
-    prompts: a table with the prompts of a folder of images, '' for text files beside
-      the images, or if the input has the prompts itself.
+    prompts: a table with the prompts of a folder of images; '' for text files next to
+      the images, or if the input itself has prompts.
 
   Raises:
-    InputError: it is not one of these, is damaged, or holds nothing.
+    InputError: it is not one of these, is damaged, or is empty.
   """
   linked: list[pathlib.Path] = []
   found = _find(path, linked)
   if isinstance(found, list):
     if prompts:
       raise InputError(
-        f'--prompts {prompts}: it is for a folder of images; {path} has prompts itself'
+        f'--prompts {prompts}: only valid for a folder of images; {path} has its own '
+        'prompts'
       )
     source = Source(path, [_READERS[kind(file)](file) for file in found], linked)
   else:
@@ -125,9 +125,9 @@ def open_source(path: str, prompts: str = '') -> Source:
 
 
 def kind(path: pathlib.Path) -> str:
-  """Returns the key of its reader, '' if there is none.
+  """Returns the key of a file's reader, '' if there is none.
 
-  Of TFRecords the name continues, as in shapes-test.tfrecord-00000-of-00004.
+  TFRecords need not end in .tfrecord, as in shapes-test.tfrecord-00000-of-00004.
   """
   name = path.name.lower()
   if '.tfrecord' in name:
@@ -136,10 +136,10 @@ def kind(path: pathlib.Path) -> str:
 
 
 def _find(path: str, linked: list[pathlib.Path]) -> pathlib.Path | list[pathlib.Path]:
-  """Returns the folder of images, or files of one kind in order."""
+  """Returns a folder of images, or sorted files of one kind."""
   where = pathlib.Path(path).expanduser()
   if where.is_dir():
-    return _inside(where, linked)
+    return _find_in_folder(where, linked)
   if where.exists():
     found = [where]
   else:
@@ -148,11 +148,11 @@ def _find(path: str, linked: list[pathlib.Path]) -> pathlib.Path | list[pathlib.
     raise InputError(f'--input {path}: no such file or folder; give {KINDS}')
   for file in found:
     if not kind(file):
-      raise InputError(f'--input {path}: {file} is of no known kind; give {KINDS}')
+      raise InputError(f'--input {path}: {file} is not a known kind; give {KINDS}')
   return found
 
 
-def _inside(
+def _find_in_folder(
   folder: pathlib.Path, linked: list[pathlib.Path]
 ) -> pathlib.Path | list[pathlib.Path]:
   images, found = False, {}
@@ -161,12 +161,13 @@ def _inside(
     if kind(file):
       found.setdefault(kind(file), []).append(file)
   if images:
-    found = {key: there for key, there in found.items() if key not in _LISTS}
+    found = {key: there for key, there in found.items() if key not in _TABLE_SUFFIXES}
   if len(found) + images != 1:
-    there = ', '.join([*['images'] * images, *sorted(found)]) or 'nothing that is known'
+    content = ', '.join([*['images'] * images, *sorted(found)]) or 'no known files'
     if linked:
-      there += f' (besides linked folders, which are not followed: {linked[0]})'
+      content += f' (symlinked folders are not searched: {linked[0]})'
     raise InputError(
-      f'--input {folder} holds {there}; give a folder or pattern of one kind: {KINDS}'
+      f'--input {folder} contains {content}; give a folder or pattern of one kind: '
+      f'{KINDS}'
     )
   return folder if images else sorted(next(iter(found.values())))

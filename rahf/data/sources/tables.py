@@ -1,4 +1,4 @@
-"""Tables with an image and a prompt in each row: CSV, TSV, JSON lines, parquet."""
+"""Reads tables with an image and a prompt per row: CSV, TSV, JSON lines, parquet."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS, first_column, shown
 
 
 class Columns(NamedTuple):
-  """The names of a table's columns; None where there is none."""
+  """The names of a table's columns; None for a missing one."""
 
   image: str
   prompt: str
@@ -25,28 +25,28 @@ class Columns(NamedTuple):
 
 
 def find_columns(where: str, names: Sequence[str]) -> Columns:
-  """Returns the first of each kind that is there.
+  """Returns the first column found of each kind.
 
   Raises:
-    InputError: there is no image or no prompt, or one of them twice.
+    InputError: the image or prompt column is missing or duplicated.
   """
   image, prompt, uid = (
     first_column(where, known, names) for known in (IMAGES, PROMPTS, UIDS)
   )
   if image is None or prompt is None:
     raise InputError(
-      f'{where} needs a column {" or ".join(PROMPTS)}, and one with the image, '
+      f'{where} needs a prompt column, {" or ".join(PROMPTS)}, and an image column, '
       f'{" or ".join(IMAGES)}; it has {", ".join(map(str, names)) or "none":.300}'
     )
   return Columns(image, prompt, uid)
 
 
 def to_item(values: Mapping[str, Any], columns: Columns, folder: pathlib.Path) -> Item:
-  """Returns one row; a path in it is relative to the folder of its table."""
+  """Returns one row; its path is relative to the folder of the table."""
   image, uid, prompt = (
     values.get(name) for name in (columns.image, columns.uid, columns.prompt)
   )
-  if isinstance(image, dict):  # As Hugging Face's data sets keep images.
+  if isinstance(image, dict):  # Hugging Face's format for images.
     image = image.get('bytes') or image.get('path')
   try:
     name = image if isinstance(image, str) else ''
@@ -94,7 +94,7 @@ class Delimited:
 
 
 class JsonLines:
-  """A JSON object a line; empty lines are passed over."""
+  """A JSON object per line; empty lines are skipped."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path
@@ -102,9 +102,9 @@ class JsonLines:
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
     count = 0
-    for place, line in table_files.json_lines(self._path):
+    for line_number, line in table_files.json_lines(self._path):
       if count == 0:
-        where = f'{self._path}, line {place}'
+        where = f'{self._path}, line {line_number}'
         try:
           names = [*table_files.parse_object(line)]
         except ValueError as error:
@@ -115,12 +115,13 @@ class JsonLines:
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    for number, (place, line) in enumerate(table_files.json_lines(self._path)):
+    lines = table_files.json_lines(self._path)
+    for number, (line_number, line) in enumerate(lines):
       if wanted(number):
-        yield number, functools.partial(self._load, place, line)
+        yield number, functools.partial(self._load, line_number, line)
 
-  def _load(self, place: int, line: str) -> Item:
-    where = f'line {place}'
+  def _load(self, line_number: int, line: str) -> Item:
+    where = f'line {line_number}'
     try:
       values = table_files.parse_object(line)
       columns = find_columns(where, [*values])
@@ -132,7 +133,7 @@ class JsonLines:
 
 
 class Parquet:
-  """A parquet file; its images are bytes, paths, or Hugging Face's pairs of both."""
+  """A parquet file; images are bytes, paths, or Hugging Face's structs of both."""
 
   def __init__(self, path: pathlib.Path):
     """Opens the file.
@@ -175,10 +176,10 @@ class Parquet:
 
 
 def _text(value: Any, column: str | None) -> Any:
-  """Returns a value as text, if it is text or stored as such; uids may be numbers.
+  """Converts bytes, and numbers used as uids, to text; returns others unchanged.
 
   Raises:
-    ValueError: it is NaN, or not UTF-8; says in which column.
+    ValueError: the value is NaN or not UTF-8.
   """
   try:
     if isinstance(value, bytes):

@@ -1,11 +1,11 @@
-"""WebDataset archives: <key>.png (or JPEG, WebP) and next to it <key>.txt or .json.
+"""Reads WebDataset archives: <key>.png (or JPEG, WebP), then <key>.txt or <key>.json.
 
-The key of a file is its path up to the first dot of its name, and what comes after that
-dot is its field. The fields png, jpg, jpeg, webp are the image, txt is the prompt, json
-holds it as `prompt` or `caption`; others, such as seg.png, are passed over.
+The key of a file is its path up to the first dot of its name; the rest is its field.
+The fields png, jpg, jpeg and webp are the image, txt is the prompt, json contains it
+as `prompt` or `caption`; others, such as seg.png, are ignored.
 
-A key may have dots itself: where such a name has an image and a text, they are a row.
-sd_v1.5_0.png with sd_v1.5_0.txt has the key sd_v1.5_0, though 5_0.png could be a field
+A key may contain dots, if a file name with dots has both an image and a text:
+sd_v1.5_0.png and sd_v1.5_0.txt have the key sd_v1.5_0, though 5_0.png could be a field
 of sd_v1. Nothing is unpacked.
 """
 
@@ -18,18 +18,24 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from rahf.data.images import files
-from rahf.data.images.files import MOST_BYTES, MOST_TEXT, OTHERS, SUFFIXES, version
+from rahf.data.images.files import (
+  MAX_BYTES,
+  MAX_TEXT_BYTES,
+  SUFFIXES,
+  UNSUPPORTED_SUFFIXES,
+  version,
+)
 from rahf.data.sources.item import Item, Load, Wanted
 from rahf.data.sources.tables import find_prompt
 from rahf.errors import InputError
 from rahf.fileio import table_files, text_files
 
-# The fields of a row with the bytes that each may have.
-IMAGES = {suffix[1:]: MOST_BYTES for suffix in (*SUFFIXES, *OTHERS)}
-TEXTS = {'txt': MOST_TEXT, 'json': MOST_TEXT}
-MOST = IMAGES | TEXTS
-# How many other fields an error names.
-_NAMED = 4
+# Field -> maximum number of bytes.
+IMAGES = {suffix[1:]: MAX_BYTES for suffix in (*SUFFIXES, *UNSUPPORTED_SUFFIXES)}
+TEXTS = {'txt': MAX_TEXT_BYTES, 'json': MAX_TEXT_BYTES}
+MAX_BYTES_BY_FIELD = IMAGES | TEXTS
+# At most this many other fields are named in errors.
+_MAX_NAMED_FIELDS = 4
 
 
 class Member(NamedTuple):
@@ -37,10 +43,10 @@ class Member(NamedTuple):
 
   Attributes:
     key: see above.
-    inner: what is between the first dot of the name and the last, '' if they are one.
-    field: what comes after the last dot.
+    inner: the part between the first and last dot of the name, '' if it has one dot.
+    field: the part after the last dot.
     fault: why it cannot be read, '' if it can.
-    read: returns what is in it.
+    read: returns its content.
   """
 
   key: str
@@ -51,31 +57,31 @@ class Member(NamedTuple):
 
 
 @dataclasses.dataclass
-class Sample:
-  """The files of one row; however many there are, few are held.
+class TarSample:
+  """The files of one row, in bounded memory.
 
   Attributes:
     key: the uid.
-    members: those whose field is in MOST, of each field at most two.
+    members: files whose field is in MAX_BYTES_BY_FIELD, at most two per field.
     others: the first few other fields.
-    passed_over: how many those are in all.
+    num_others: number of other files.
   """
 
   key: str
   members: list[Member] = dataclasses.field(default_factory=list)
   others: list[str] = dataclasses.field(default_factory=list)
-  passed_over: int = 0
+  num_others: int = 0
 
   def add(self, member: Member) -> None:
-    if member.field not in MOST:
-      self.passed_over += 1
-      self.others += [member.field] * (len(self.others) < _NAMED)
-    # A field that is there twice is an error, however often.
+    if member.field not in MAX_BYTES_BY_FIELD:
+      self.num_others += 1
+      self.others += [member.field] * (len(self.others) < _MAX_NAMED_FIELDS)
+    # Two members suffice to report a repeated field.
     elif [m.field for m in self.members].count(member.field) < 2:
       self.members.append(member)
 
   def images(self) -> list[Member]:
-    """Returns the images, of formats that are not read only if there are no others."""
+    """Returns the images; those of unsupported formats only if there are no others."""
     found = [member for member in self.members if member.field in IMAGES]
     return [m for m in found if f'.{m.field}' in SUFFIXES] or found
 
@@ -103,7 +109,7 @@ class Tar:
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """See `item.Reader`."""
-    # Going back in a compressed archive means to begin anew.
+    # Seeking back in a compressed archive means restarting.
     ahead = files.is_compressed(self._path)
     with tarfile.open(self._path) as tar:
       for number, sample in enumerate(_samples(_members(tar, ahead))):
@@ -112,33 +118,35 @@ class Tar:
           yield number, functools.partial(_load, sample, read)
 
 
-def _samples(members: Iterable[Member]) -> Iterator[Sample]:
+def _samples(members: Iterable[Member]) -> Iterator[TarSample]:
   for key, group in itertools.groupby(members, lambda member: member.key):
-    rest = Sample(key)
-    # A name with further dots belongs to the key, or is one itself.
+    rest = TarSample(key)
+    # A name with more dots belongs to this key, or is a key itself.
     for inner, of_name in itertools.groupby(group, lambda member: member.inner):
       if not inner:
         for member in of_name:
           rest.add(member)
         continue
-      found = Sample(f'{key}.{inner}')
+      found = TarSample(f'{key}.{inner}')
       for member in of_name:
         found.add(member)
       if found.is_pair():
         yield found
       else:
-        rest.passed_over += len(found.members) + found.passed_over
+        rest.num_others += len(found.members) + found.num_others
         fields = [*(member.field for member in found.members), *found.others]
-        rest.others = [*rest.others, *(f'{inner}.{f}' for f in fields)][:_NAMED]
-    if rest.members or rest.passed_over:
+        rest.others = [*rest.others, *(f'{inner}.{f}' for f in fields)][
+          :_MAX_NAMED_FIELDS
+        ]
+    if rest.members or rest.num_others:
       yield rest
 
 
 def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
-  """Yields the files, links too, but for hidden ones.
+  """Yields all members but folders and hidden files.
 
   Args:
-    ahead: read images and texts at once, so that the archive is read straight on.
+    ahead: read images and texts immediately, so that the archive is read sequentially.
   """
   for info in files.tar_members(tar):
     folder, slash, name = info.name.rpartition('/')
@@ -147,12 +155,12 @@ def _members(tar: tarfile.TarFile, ahead: bool) -> Iterator[Member]:
     key, _, after = name.partition('.')
     inner, _, field = after.rpartition('.')
     field = field.lower()
-    most = MOST.get(field, 0)
+    limit = MAX_BYTES_BY_FIELD.get(field, 0)
     read = functools.partial(_content, tar, info)
     if not info.isfile():
       fault = 'is a link or a device'
-    elif info.size > most:
-      fault = f'has more than {most} bytes'
+    elif info.size > limit:
+      fault = f'has more than {limit} bytes'
     else:
       fault = ''
       if ahead:
@@ -165,7 +173,7 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
   return tar.extractfile(info).read()
 
 
-def _load(sample: Sample, read: dict[str, bytes]) -> Item:
+def _load(sample: TarSample, read: dict[str, bytes]) -> Item:
   images = sample.images()
   try:
     prompt, error = _prompt(read), ''
@@ -175,18 +183,18 @@ def _load(sample: Sample, read: dict[str, bytes]) -> Item:
   return Item(sample.key, prompt, image, _fault(sample) or error)
 
 
-def _fault(sample: Sample) -> str:
-  """Returns what is wrong with the files of a sample, '' if nothing is."""
+def _fault(sample: TarSample) -> str:
+  """Returns what is wrong with the files of a sample, '' if they are valid."""
   fields = [member.field for member in sample.members]
   if twice := [field for field in fields if fields.count(field) > 1]:
-    return f'{twice[0]} is there twice with this key'
+    return f'{twice[0]} occurs twice for this key'
   if len(images := sample.images()) != 1:
     named = ', '.join([*(m.field for m in images), *filter(None, sample.others)])
-    more = sample.passed_over - len(sample.others)
+    more = sample.num_others - len(sample.others)
     named += f' and {more:,} more' if more else ''
     return (
-      f'{len(images)} images of this key, not one; its files end in '
-      f'{named or "nothing that is known"}'
+      f'{len(images)} images for this key, not one; its files end in '
+      f'{named or "no known extension"}'
     )
   return next((f'its {m.field} {m.fault}' for m in sample.members if m.fault), '')
 

@@ -1,6 +1,6 @@
-"""TFRecords of `tf.train.Example`: prepared data sets, and others with these features.
+"""Reads TFRecords of `tf.train.Example`: prepared data sets and others.
 
-image (or image/encoded), prompt (or caption), uid (or id); all bytes
+Features, all bytes: image (or image/encoded), prompt (or caption), uid (or id).
 """
 
 import functools
@@ -18,7 +18,7 @@ IMAGES = ('image', 'image/encoded')
 
 
 class Shard:
-  """One file."""
+  """One TFRecord file."""
 
   def __init__(self, path: pathlib.Path):
     """Reads the header of every record.
@@ -36,7 +36,7 @@ class Shard:
 
     from rahf.data.storage import records
 
-    tf.config.set_visible_devices([], 'GPU')  # Whose memory it would take.
+    tf.config.set_visible_devices([], 'GPU')  # TensorFlow would reserve its memory.
     self._path = path
     self._records = records.open_files([path])
 
@@ -67,5 +67,5 @@ class Shard:
       return Item(uid, None, None, f'its prompt cannot be read: {error}')
     image = first(*IMAGES)
     if not image:
-      return Item(uid, prompt, None, f'no feature {" or ".join(IMAGES)} of bytes')
+      return Item(uid, prompt, None, f'no bytes feature {" or ".join(IMAGES)}')
     return Item(uid, prompt, image)

@@ -1,1 +1,1 @@
-"""Prepared data sets on disk: records, manifests, what is derived from them."""
+"""Prepared data sets on disk: records, manifests and cached indexes."""

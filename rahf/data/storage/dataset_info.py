@@ -1,4 +1,4 @@
-"""dataset_info.json, in which TFDS lists the shards of a prepared data set."""
+"""Reads dataset_info.json, where TFDS lists the shards of a prepared data set."""
 
 import os
 import re
@@ -14,10 +14,10 @@ NAME = 'dataset_info.json'
 
 
 class Info(NamedTuple):
-  """What it says that matters here.
+  """The shards of a prepared data set.
 
   Attributes:
-    splits: of each split, its shards by name with the records that each should hold.
+    splits: split -> shard name -> number of records.
   """
 
   splits: dict[str, dict[str, int]]
@@ -27,7 +27,7 @@ def read(folder: os.PathLike | str) -> Info:
   """Reads the file of a prepared directory.
 
   Raises:
-    InputError: it is missing or damaged, or names files elsewhere.
+    InputError: it is missing or damaged, or names files outside the directory.
   """
   folder = epath.Path(folder)
   try:
@@ -44,7 +44,7 @@ def read(folder: os.PathLike | str) -> Info:
   else:
     return Info(splits)
   raise InputError(
-    f'{folder} is not a prepared data set, its {NAME} cannot be read ({reason}); give '
+    f'{folder} is not a prepared data set: its {NAME} cannot be read ({reason}); give '
     'the folder that `python -m rahf.data prepare` printed'
   )
 
@@ -52,7 +52,7 @@ def read(folder: os.PathLike | str) -> Info:
 def _shards(stem: str, split: dict) -> dict[str, int]:
   counts = [int(count) for count in split['shardLengths']]
   if not re.fullmatch(r'\w[\w.-]*', stem):
-    raise ValueError(f'{stem!r} is not the name of a file')
+    raise ValueError(f'{stem!r} is not a valid file name')
   return {
     f'{stem}-{number:05d}-of-{len(counts):05d}': count
     for number, count in enumerate(counts)

@@ -1,4 +1,4 @@
-"""Arrays computed from shards, cached beside them in an .npz file."""
+"""Caches arrays computed from shards in .npz files next to them."""
 
 import io
 import zipfile
@@ -12,29 +12,28 @@ from rahf.fileio import atomic_write
 
 
 def read(path: epath.Path, sizes: np.ndarray) -> dict[str, np.ndarray] | None:
-  """Returns what `write` kept, if it was made from these very shards."""
+  """Returns the cached arrays, or None if they are missing, damaged or outdated."""
   try:
     with np.load(io.BytesIO(path.read_bytes())) as archive:
       values = dict(archive)
     return values if np.array_equal(values['sizes'], sizes) else None
   except (OSError, tf.errors.OpError):
     return None
-  # A machine that went down may have left half of it. Of a size that is a lie, as
-  # much memory would be asked for.
+  # A crash may have left it incomplete; a wrong size in it may exceed the memory.
   except (EOFError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, MemoryError):
     return None
 
 
 def write(path: epath.Path, values: dict[str, np.ndarray]) -> None:
-  """Keeps arrays where the folder can be written.
+  """Caches arrays if the folder is writable.
 
   Args:
-    values: with the shards' `sizes`.
+    values: must include the shards' `sizes`.
   """
   buffer = io.BytesIO()
   np.savez(buffer, **values)
   try:
-    # Other processes may be opening the same split.
+    # Other processes may open the same split at the same time.
     atomic_write.write(path, buffer.getvalue())
   except (OSError, tf.errors.OpError):
-    return  # A folder that is only readable is scanned every time.
+    return  # A read-only folder is scanned every time.

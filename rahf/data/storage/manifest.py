@@ -2,10 +2,10 @@
 
 Data format:
   shards    name -> {"records": int, "bytes": int, "sha256": hexadecimal}
-  settings  what the data were made with, by option; empty if there were none
+  settings  option -> value that the data were made with
 
-TFRecords have checksums of every record, but a file cut between two records is a valid
-one, and so is one of another version.
+TFRecords have a checksum for every record, but these cannot reveal a file truncated
+between two records, or one from another version of the data.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from rahf.fileio import atomic_write, strict_json
 
 NAME = 'manifest.json'
 _SHARD = re.compile(r'\w[\w.-]*-([a-z_]+)\.tfrecord[\w.-]*')
-# RichHF-18K's.
+# Of RichHF-18K.
 RELEASE_RECORDS = {'train': 15_810, 'dev': 995, 'test': 955}
 
 
 class Shard(NamedTuple):
-  """What a shard is, by which it is known again."""
+  """Size and checksum of a shard."""
 
   records: int
   bytes: int
@@ -45,12 +45,12 @@ class Manifest(NamedTuple):
 
 
 def describe(path: pathlib.Path, records: int) -> Shard:
-  """Returns what there is to say of a shard."""
+  """Returns the manifest entry of a shard."""
   return Shard(records, path.stat().st_size, _digest(path))
 
 
 def describe_all(folder: pathlib.Path) -> dict[str, Shard]:
-  """Returns what there is to say of the shards that TFDS wrote, by name."""
+  """Returns the manifest entries of all shards that TFDS wrote, by name."""
   return {
     name: describe(folder / name, count)
     for shards in dataset_info.read(folder).splits.values()
@@ -72,7 +72,7 @@ def write(
 
 
 def read(folder: os.PathLike | str) -> Manifest | None:
-  """Returns the manifest; None without one, as in data sets that others prepared.
+  """Returns the manifest, or None if there is none (data prepared by other tools).
 
   Raises:
     InputError: it cannot be read.
@@ -86,17 +86,16 @@ def read(folder: os.PathLike | str) -> Manifest | None:
     if elsewhere := [name for name in shards if not _SHARD.fullmatch(name)]:
       raise ValueError(f'{elsewhere[0]!r:.80} is not the name of a shard')
     if wrong := [s for s in shards.values() if type(s.records) is not int]:
-      raise ValueError(f'{wrong[0]!r:.80} has no number of records')
+      raise ValueError(f'{wrong[0]!r:.80} has no valid number of records')
     return Manifest(shards, dict(content['settings']))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
-      f'{path} cannot be read ({error!r:.300}); copy it again, or prepare the data '
-      'again'
+      f'{path} cannot be read ({error!r:.300}); copy it or prepare the data again'
     ) from None
 
 
 def check(folder: os.PathLike | str) -> list[str]:
-  """Returns a sentence for each shard that is not as it was written.
+  """Returns a sentence for each missing, damaged or unexpected shard.
 
   Raises:
     InputError: the manifest cannot be read.
@@ -113,19 +112,19 @@ def check(folder: os.PathLike | str) -> list[str]:
     elif (size := shard.stat().st_size) != expected.bytes:
       problems.append(f'{shard} has {size} bytes, not {expected.bytes}; copy it again')
     elif _digest(shard) != expected.sha256:
-      problems.append(f'{shard} is not as it was written (SHA-256); copy it again')
+      problems.append(f'{shard} has a different SHA-256 checksum; copy it again')
   there = {shard.name for shard in folder.glob('*.tfrecord*')}
   return problems + [
-    f'{folder / name} is not in {NAME}; take it out of the way'
+    f'{folder / name} is not in {NAME}; move it away'
     for name in sorted(there - manifest.shards.keys())
   ]
 
 
 def compare(folder: os.PathLike | str, records: Mapping[str, int]) -> list[str]:
-  """Returns a sentence for each split that has not as many records as were written.
+  """Returns a sentence for each split whose number of records is not the manifest's.
 
   Args:
-    records: found in the splits in question.
+    records: number of records found, by split.
 
   Raises:
     InputError: the manifest cannot be read.
@@ -138,7 +137,7 @@ def compare(folder: os.PathLike | str, records: Mapping[str, int]) -> list[str]:
 def compare_with_release(
   folder: os.PathLike | str, records: Mapping[str, int]
 ) -> list[str]:
-  """`compare` for RichHF-18K that others prepared, without a manifest."""
+  """Like `compare`, for RichHF-18K prepared by other tools, without a manifest."""
   folder = epath.Path(folder)
   if folder.parent.name != 'richhf18k' or (folder / NAME).exists():
     return []
@@ -152,8 +151,8 @@ def _differences(
   source: str,
 ) -> list[str]:
   return [
-    f'{folder}: {split} has {number:,} records, {source} {expected[split]:,}; prepare '
-    'the data again, or copy them again'
+    f'{folder}: {split} has {number:,} records, {source} {expected[split]:,}; copy or '
+    'prepare the data again'
     for split, number in found.items()
     if number != expected.get(split, number)
   ]

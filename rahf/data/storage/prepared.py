@@ -1,4 +1,4 @@
-"""A prepared data set as a whole: where it is, and all of its records."""
+"""Finds a prepared data set and maps functions over its records."""
 
 import concurrent.futures
 import os
@@ -27,14 +27,14 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
   found = sorted(
     file.parent
     for file in path.rglob(dataset_info.NAME)
-    # Not what is still being made.
+    # Hidden folders are unfinished data sets.
     if not any(part.startswith('.') for part in file.relative_to(path).parts)
   )
   if len(found) != 1:
     names = ', '.join(map(str, found)) or 'no dataset_info.json below it'
     raise InputError(
-      f'{path}: give one directory that `python -m rahf.data prepare` wrote; found '
-      f'{names}'
+      f'{path}: give one directory that `python -m rahf.data prepare` has written; '
+      f'found {names}'
     )
   return found[0], [*dataset_info.read(found[0]).splits]
 
@@ -44,8 +44,8 @@ def map_records(
 ) -> list[_Result]:
   """Returns function(split, position) for every record, with a progress bar.
 
-  Several run at once (image decoding releases Python's lock); a record is in memory
-  only while its function runs.
+  Calls run in parallel threads (image decoding releases Python's GIL); a record is in
+  memory only during its call.
   """
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     results = pool.map(lambda position: function(split, position), range(len(split)))

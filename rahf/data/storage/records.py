@@ -1,8 +1,8 @@
 """Random access to the records of a split's TFRecord shards.
 
 A TFRecord is `length: uint64, crc: uint32, data, crc: uint32`. The headers are read
-once, to know where every record begins; after that any record is one read, so that
-training can resume anywhere without going over what came before.
+once to index the start of every record; after that, any record takes a single read, so
+training can resume anywhere without reading the preceding records.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ class RecordSplit:
   """The records of one split, by position; made by `open_split`.
 
   Attributes:
-    directory: where the shards lie.
+    directory: the folder of the shards.
     name: the split's name.
     files: the shards, in order.
-    shard, offset, length: per record its file, where it begins there, in bytes,
+    shard, offset, length: per record, the index of its file, its start there in bytes,
       and the size of its data in bytes.
   """
 
@@ -56,7 +56,7 @@ class RecordSplit:
     """Reads one record.
 
     Raises:
-      InputError: the record is damaged; says where and what to do.
+      InputError: the record is damaged.
     """
     if not 0 <= position < len(self):
       raise IndexError(f'record {position} of {len(self)} in {self.name}')
@@ -66,7 +66,7 @@ class RecordSplit:
     """Reads one record of any schema.
 
     Raises:
-      InputError: the record is damaged; says where.
+      InputError: the record is damaged.
     """
     return self._parse(position, parse_features)
 
@@ -81,12 +81,12 @@ class RecordSplit:
     return (record for _, record in self._read(damaged=False))
 
   def undamaged(self) -> Iterator[tuple[int, schema.Record]]:
-    """Yields position and record of all that can be read."""
+    """Yields the position and content of each readable record."""
     return self._read(damaged=True)
 
   def _read(self, damaged: bool) -> Iterator[tuple[int, schema.Record]]:
-    """Yields position and record; passes over damaged ones if there may be any."""
-    # One pass over the shards, several times as fast as record by record.
+    """Yields positions and records; skips damaged records if `damaged`, else raises."""
+    # One pass over the shards is several times as fast as reading record by record.
     stream = tf.data.TFRecordDataset(self.files).as_numpy_iterator()
     for position in range(len(self)):
       try:
@@ -95,7 +95,7 @@ class RecordSplit:
         # After damage TensorFlow continues with the next shard.
         stream = None
         try:
-          record = self[position]  # Says what is wrong there, and where.
+          record = self[position]  # Raises an error that names the record.
         except InputError:
           if not damaged:
             raise
@@ -103,13 +103,13 @@ class RecordSplit:
       yield position, record
 
   def where(self, position: int) -> str:
-    """Names a record for an error message: file, number in it, byte."""
+    """Returns a record's file, number and offset for an error message."""
     shard = self.shard[position]
     number = position - np.searchsorted(self.shard, shard)
     return f'{self.files[shard]}, record {number} at byte {self.offset[position]},'
 
   def read_serialized(self, position: tf.Tensor | int) -> tf.Tensor:
-    """Reads one record's bytes, checksums compared; for use in `Dataset.map`.
+    """Reads one record's bytes and verifies checksums; for use in `Dataset.map`.
 
     Args:
       position: scalar.
@@ -120,8 +120,8 @@ class RecordSplit:
     shard, offset, length = (
       tf.gather(values, position) for values in (self.shard, self.offset, self.length)
     )
-    # The one reader of TensorFlow that takes an offset, checks both checksums and
-    # knows every file system that TensorFlow does.
+    # TensorFlow's only reader that takes an offset, verifies both checksums and
+    # supports all of its file systems.
     reader = tf.raw_ops.TFRecordDatasetV2(
       filenames=tf.gather(tf.constant(self.files), [shard]),
       compression_type='',
@@ -134,14 +134,14 @@ class RecordSplit:
   def word_counts(self) -> Int32[np.ndarray, 'n']:
     """Counts the words of each prompt.
 
-    The first call reads the whole split; the result is kept beside the shards, like
+    The first call reads the whole split; the result is cached next to the shards, like
     the index.
     """
     path = self.directory / f'{self.name}.words.npz'
     sizes = _sizes(self.files)
     found = index_cache.read(path, sizes)
     if found is None:
-      counts = np.zeros(len(self), np.int32)  # Damaged ones have none.
+      counts = np.zeros(len(self), np.int32)  # 0 for damaged records.
       for position, record in self.undamaged():
         counts[position] = len(record.tokens)
       found = {'sizes': sizes, 'words': counts}
@@ -150,17 +150,17 @@ class RecordSplit:
 
 
 def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
-  """Opens a split of a data set that TFDS prepared.
+  """Opens a split of a data set in TFDS format.
 
-  The first call on a split reads every record's header and, where the directory can
-  be written, keeps the result beside the shards in `<split>.index.npz`.
+  The first call on a split reads every record's header and, if the directory is
+  writable, caches the result next to the shards in `<split>.index.npz`.
 
   Args:
     directory: the folder with `dataset_info.json`; local or gs://.
 
   Raises:
-    InputError: no such data set or split, a shard missing or cut, or a number of
-      records other than dataset_info.json gives; says what to do.
+    InputError: the data set or split does not exist, a shard is missing or truncated,
+      or the number of records differs from dataset_info.json.
   """
   directory = epath.Path(directory)
   files, counts = _shards(directory, split)
@@ -170,7 +170,7 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
     index = {'sizes': sizes, **_index(files, sizes, counts)}
     index_cache.write(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
-    raise InputError(f'split {split} of {directory} holds no records')
+    raise InputError(f'split {split} of {directory} has no records')
   if problem := manifest.compare(directory, {split: len(index['shard'])}):
     raise InputError(problem[0])
   return RecordSplit(
@@ -184,10 +184,10 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
 
 
 def open_files(files: Sequence[os.PathLike | str]) -> RecordSplit:
-  """Opens TFRecord files that need not be a data set; reads every record's header.
+  """Opens any TFRecord files and reads every record's header.
 
   Raises:
-    InputError: a file is missing or cut.
+    InputError: a file is missing or truncated.
   """
   paths = [epath.Path(file) for file in files]
   index = _index(paths, _sizes(paths), [None] * len(paths))
@@ -195,10 +195,7 @@ def open_files(files: Sequence[os.PathLike | str]) -> RecordSplit:
 
 
 def concatenate(splits: Sequence[RecordSplit]) -> RecordSplit:
-  """Returns the records of all splits, one split after the other.
-
-  It has directory and name of the first, and its own shard numbers.
-  """
+  """Returns the records of all splits in order, under the name of the first."""
   starts = np.cumsum([0, *(len(split.files) for split in splits)])
   return dataclasses.replace(
     splits[0],
@@ -218,7 +215,7 @@ def parse_record(serialized: bytes) -> schema.Record:
   """Returns the record in a serialised `tf.train.Example` of `schema`'s format.
 
   Raises:
-    InputError: not an example, or a feature is missing.
+    InputError: it is not an example, or a feature is missing.
   """
   features = parse_features(serialized)
   optional = set(schema.Record._field_defaults)
@@ -235,7 +232,7 @@ def parse_record(serialized: bytes) -> schema.Record:
     uid, prompt = data['uid'].decode(), data['prompt'].decode()
     tokens = tuple(token.decode() for token in features['tokens'].bytes_list.value)
   except (IndexError, UnicodeDecodeError) as error:
-    raise InputError(f'a feature is empty or no text: {error}') from None
+    raise InputError(f'a feature is empty or not text: {error}') from None
   return schema.Record(
     uid=uid,
     image=data['image'],
@@ -253,7 +250,7 @@ def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
   """Returns the features of a serialised `tf.train.Example`.
 
   Raises:
-    InputError: not an example.
+    InputError: it is not an example.
   """
   try:
     return tf.train.Example.FromString(serialized).features.feature
@@ -262,9 +259,10 @@ def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
 
 
 def check_head(file: os.PathLike | str) -> None:
-  """Says why not even the first record of a file can be read, where that is known.
+  """Checks whether an unreadable file is compressed or a Git LFS pointer.
 
-  The same bytes may begin a sound file, as the length of its first record.
+  Call it only for files whose first record cannot be read: the same bytes may start a
+  valid file, as the length of its first record.
 
   Raises:
     InputError: the file is compressed, or a Git LFS pointer.
@@ -275,13 +273,13 @@ def check_head(file: os.PathLike | str) -> None:
   for start, name in _COMPRESSED.items():
     if head.startswith(start):
       raise InputError(
-        f'{file} is compressed ({name}), in which no record can be found; decompress '
-        'it first, or write it without compression'
+        f'{file} is compressed ({name}), so that single records cannot be read; '
+        'decompress it first, or write it without compression'
       )
 
 
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
-  """Returns the split's files and how many records each should hold."""
+  """Returns the split's files and the number of records expected in each."""
   splits = dataset_info.read(directory).splits
   if split not in splits:
     raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
@@ -296,8 +294,8 @@ def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:
       sizes.append(epath.Path(file).stat().length)
     except (OSError, tf.errors.OpError) as error:
       raise InputError(
-        f'the shard {file} cannot be opened ({error}); copy the data set again or '
-        'prepare it again'
+        f'the shard {file} cannot be opened ({error}); copy or prepare the data set '
+        'again'
       ) from None
   return np.array(sizes, np.int64)
 
@@ -319,7 +317,7 @@ def _index(
 def _scan(
   file: epath.Path, size: int, expected: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where a shard's records begin and their lengths, if as many as expected."""
+  """Returns the offsets and lengths of a shard's records."""
   offsets, lengths = [], []
   position = 0
   with file.open('rb') as stream:
@@ -331,16 +329,16 @@ def _scan(
         if not offsets:
           check_head(file)
         raise InputError(
-          f'{file} is cut inside record {len(offsets)} at byte {position} (the file '
+          f'{file} is truncated in record {len(offsets)} at byte {position} (the file '
           f'has {size} bytes); copy it again or prepare the data set again'
         )
       offsets.append(position)
       lengths.append(length)
       position += length + _OVERHEAD
   if expected not in (None, len(offsets)):
-    # A file cut between two records is a valid TFRecord file, only shorter.
+    # A file truncated between two records is a valid, shorter TFRecord file.
     raise InputError(
-      f'{file} holds {len(offsets)} records, dataset_info.json says {expected}; copy '
-      'it again or prepare the data set again'
+      f'{file} has {len(offsets)} records, but dataset_info.json lists {expected}; '
+      'copy it again or prepare the data set again'
     )
   return np.array(offsets, np.int64), np.array(lengths, np.int64)

@@ -1,4 +1,4 @@
-"""One's own images: from raw annotations to records."""
+"""Own images: from raw annotations to records."""
 
 import json
 
@@ -25,7 +25,7 @@ TREE = dict(
 
 @pytest.fixture
 def own(tmp_path):
-  """Three images, of which two have one prompt."""
+  """Three images, two of which share a prompt."""
   (tmp_path / 'images').mkdir()
   for uid in PROMPTS:
     (tmp_path / f'images/{uid}.png').write_bytes(PICTURE)
@@ -51,14 +51,14 @@ def prepare(own, **changes):
   return prepare_annotated(own / 'out', **settings | changes)
 
 
-def test_records_hold_what_was_said(own):
+def test_records_have_the_annotations(own):
   other = TREE | {'misaligned_words': [], 'scores': {'plausibility': 4}}
   annotate(own, {'uid': 'a'} | TREE, {'uid': 'a'} | other, {'uid': 'b', 'scores': {}})
   directory, report = prepare(own)
   assert directory == own / 'out/mine/1.0.0'
   a, b = sorted(open_split(directory, 'train'), key=lambda record: record.uid)
   assert a.tokens == ('a', 'red', 'cat')
-  # One of two is no majority.
+  # One of two is not a majority.
   assert a.keyword_labels == (1, 1, 1)
   assert a.keyword_shares == (0, 0.5, 0)
   np.testing.assert_equal(a.scores, np.float32([0.5, 0.75, np.nan, np.nan]))
@@ -83,7 +83,7 @@ def test_gaussians(own):
   np.testing.assert_allclose(decode_map(record.implausibility_map), expected, atol=0.01)
 
 
-def test_what_does_not_fit_is_named_and_left_out(own):
+def test_invalid_images_and_annotations_are_reported_and_left_out(own):
   wrong = TREE | {'misaligned_words': ['dog']}
   annotate(
     own,
@@ -121,7 +121,7 @@ def test_by_command(own, capfd):
     assert f'--{flag} nowhere: no such' in capfd.readouterr().err
 
 
-def test_what_was_there_stays_if_the_new_cannot_be_made(own):
+def test_existing_data_stay_if_preparing_fails(own):
   annotate(own, {'uid': 'a'} | TREE)
   directory, _ = prepare(own)
   before = {path.name: path.read_bytes() for path in directory.iterdir()}
@@ -129,24 +129,24 @@ def test_what_was_there_stays_if_the_new_cannot_be_made(own):
   with pytest.raises(InputError, match='can be used'):
     prepare(own, overwrite=True)
   assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
-  # What could be made stays to go on from.
+  # Finished parts stay, to continue from.
   left = sorted(path.name for path in (own / 'out').iterdir())
   assert left == ['.mine-1.0.0.partial', 'mine']
 
 
-def test_names_that_would_not_be_found(own):
+def test_invalid_names_are_refused(own):
   annotate(own, {'uid': 'a'} | TREE)
   for name in ('a/b', 'shapes', '.hidden', ''):
     with pytest.raises(InputError, match='--name'):
       prepare(own, name=name)
 
 
-def test_an_empty_split_is_told(own):
+def test_an_empty_split_is_noted(own):
   annotate(own, {'uid': 'a'} | TREE)
   _, report = prepare(own)
   assert [note.split(',')[0] for note in report.notes] == [
-    'there is no dev split',
-    'there is no test split',
+    'the dev split is empty',
+    'the test split is empty',
   ]
   with pytest.raises(InputError, match='no image is left to train on'):
     prepare(own, overwrite=True, test=0.999999)

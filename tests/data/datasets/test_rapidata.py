@@ -1,4 +1,4 @@
-"""Rapidata's sets, in files of their columns, quirks included."""
+"""Rapidata's sets, with the quirks of their columns."""
 
 import json
 import math
@@ -67,12 +67,12 @@ def test_a_row_of_the_small_set(tmp_path):
   assert record.image == PICTURE
   assert record.prompt == PROMPT
   assert record.tokens == ('A', 'red', 'cat', 'sitting', 'On', 'a', 'mat')
-  # By the fixed scale, not the data set's.
+  # By the fixed scale, not that of the data set.
   np.testing.assert_equal(record.scores, (1.0, 0.5, 0.0, NAN))
-  # Not asked, which is not clean.
+  # Not asked, as opposed to clean.
   assert record.implausibility_map == b''
   np.testing.assert_allclose(decode_map(record.misalignment_map), HEAT, atol=1 / 500)
-  # 3 for the most marked word and 1 for no mistake are 4 in all.
+  # The total is 4: 3 for the most marked word and 1 for no mistake.
   np.testing.assert_allclose(
     record.keyword_shares, (0, 0.375, 0.75, 0.125, 0, 0.0625, 0)
   )
@@ -91,7 +91,7 @@ def test_a_row_of_the_small_set(tmp_path):
     ('a red\u200b circle', ('a', 'red\u200b', 'circle'), (0.025, 0.05, 0.75)),
   ],
 )
-def test_a_misaligned_word_beside_any_white_space(tmp_path, prompt, tokens, shares):
+def test_misaligned_words_next_to_any_white_space(tmp_path, prompt, tokens, shares):
   """A label token has the highest share of its words: 3 of 3 and 1, 0.2 and 0.1."""
   scores = [['a', 0.1], ['red', 0.2], ['circle', 3.0], ['[No_mistakes]', 1.0]]
   (record,), report = only(tmp_path, row(prompt=prompt, word_scores=json.dumps(scores)))
@@ -114,8 +114,8 @@ def test_the_threshold(tmp_path):
   assert record.keyword_labels == (1, 0, 0, 1, 1, 1, 1)
 
 
-def test_the_large_sets_names_and_missing_maps(tmp_path):
-  """There a missing map is an array of nulls, and an image a column of bytes."""
+def test_column_names_and_missing_maps_of_the_large_set(tmp_path):
+  """Missing maps are arrays of nulls, and images are bytes."""
   renamed = row(image=PICTURE, image_name='folder/abc.png', sentence=PROMPT)
   del renamed['prompt']
   renamed['coherence_heatmap'] = [[None] * 6] * 4
@@ -135,7 +135,7 @@ def test_the_large_sets_names_and_missing_maps(tmp_path):
     (pa.list_(pa.list_(pa.float32())), []),
   ],
 )
-def test_other_ways_of_no_map(tmp_path, heat, value):
+def test_other_forms_of_missing_maps(tmp_path, heat, value):
   missing = row(coherence_heatmap=value, alignment_heatmap=None)
   (record,), report = only(tmp_path, missing, heat=heat)
   assert report.lines == []
@@ -154,16 +154,16 @@ def test_a_map_with_a_channel(tmp_path):
     ({'word_scores': '[["A", 1], ["dog", 2]]'}, 'label_mismatch', "'dog' is not in"),
     ({'word_scores': 'The cat'}, 'invalid_label', 'The cat'),
     ({'word_scores': '[3]'}, 'invalid_label', r'\[3\]'),
-    ({'word_scores': '[["A", NaN]]'}, 'invalid_label', 'not a number'),
+    ({'word_scores': '[["A", NaN]]'}, 'invalid_label', 'not a valid JSON number'),
     ({'word_scores': '[["A", -1]]'}, 'invalid_label', 'below 0'),
     ({'style_score': 0.5}, 'invalid_score', 'aesthetics 0.5'),
     ({'alignment_heatmap': [[0.5, 2.0]]}, 'unreadable_map', 'not all in'),
     ({'alignment_heatmap': [[0.5, 0.2], [0.1]]}, 'unreadable_map', 'misalignment'),
-    # Eight values, but no two rows of four.
+    # Eight values, but not two rows of four.
     ({'alignment_heatmap': [[0.5] * 3, [0.1] * 5]}, 'unreadable_map', 'misalignment'),
   ],
 )
-def test_what_is_wrong_is_masked_alone(tmp_path, change, reason, detail):
+def test_only_invalid_labels_are_masked(tmp_path, change, reason, detail):
   import re
 
   (record, *_), report = only(tmp_path, row(**change), row(), row())
@@ -186,7 +186,7 @@ def test_an_unreadable_image_is_left_out(tmp_path):
 
 
 def test_prompts_decide_the_split(tmp_path):
-  """All images of one are in one, wherever they stand."""
+  """All images of a prompt are in one split, in any order of rows."""
   rows = [row(prompt=f'{PROMPT} {i % 40}', word_scores=None) for i in range(80)]
   directory, _ = prepare(tmp_path, *rows, dev=0.2, test=0.2)
   prompts = {
@@ -218,8 +218,8 @@ def test_what_is_refused(tmp_path):
     prepare_rapidata(tmp_path / 'out', name='x', files=tmp_path / 'files')
 
 
-def test_rows_of_one_name_and_rows_without_a_prompt(tmp_path):
-  """Of two of one name the first is kept; names with dots and folders are different."""
+def test_duplicate_names_and_rows_without_a_prompt(tmp_path):
+  """The first of two equal names is kept; dots and folders are part of the name."""
   rows = [
     row(image_name='m0/x_v1.0.png'),
     row(image_name='m0/x_v1.1.png'),

@@ -1,4 +1,4 @@
-"""Images decode upright, over white, and never beyond the limits."""
+"""Images are decoded upright, over white, and within size limits."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def test_each_format_keeps_orientation_and_colour(format):
   np.testing.assert_allclose(pixels[8, 28], BLUE, atol=4)
 
 
-# Where the stored left edge (red) ends up by the EXIF standard.
+# The side to which the EXIF standard moves the stored left edge (red).
 @pytest.mark.parametrize(
   ('orientation', 'red'),
   [(1, (8, 2)), (3, (8, 29)), (6, (2, 8)), (8, (29, 8))],
@@ -51,7 +51,7 @@ def test_exif_rotation_is_applied(orientation, red):
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])
-def test_transparency_is_laid_over_white(mode):
+def test_transparency_is_composited_over_white(mode):
   image = Image.new('RGBA', (4, 4), (0, 0, 0, 0))
   image.putpixel((0, 0), (0, 0, 0, 255))
   image.putpixel((1, 0), (0, 0, 0, 102))
@@ -59,7 +59,7 @@ def test_transparency_is_laid_over_white(mode):
   np.testing.assert_array_equal(pixels[0, :3, 0], [0, 153, 255])
 
 
-def test_palette_with_transparent_entry_is_laid_over_white():
+def test_palette_with_transparent_entry_is_composited_over_white():
   image = Image.new('P', (2, 1))
   image.putpalette([255, 0, 0, 0, 0, 255])
   image.putpixel((1, 0), 1)
@@ -68,7 +68,7 @@ def test_palette_with_transparent_entry_is_laid_over_white():
 
 
 def _png_header(width: int, height: int) -> bytes:
-  """A PNG that claims a size and holds no pixels."""
+  """A PNG whose header claims a size, without pixels."""
   header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
   checksum = struct.pack('>I', zlib.crc32(header))
   return b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header + checksum
@@ -77,7 +77,7 @@ def _png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize('size', [(30_000, 20_000), (30_000, 1), (8192, 4097)])
 def test_too_large_is_refused_from_the_header(size):
   data = _png_header(*size) + struct.pack('>I', 0) + b'IDAT\x35\xaf\x06\x1e'
-  # Pillow's own limit speaks first for the largest of them.
+  # For the largest, Pillow's own limit applies first.
   named = f'({size[0]}x{size[1]}|600000000) pixels.*[sS]cale'
   with pytest.raises(codec.ImageError, match=named):
     codec.decode_image(data)
@@ -107,7 +107,7 @@ def test_a_damaged_header_is_refused(decode):
 
 @pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
-def test_cut_image_is_refused(decode, format):
+def test_truncated_image_is_refused(decode, format):
   noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
   data = _encode(Image.fromarray(noise), format)
   with pytest.raises(codec.ImageError):
@@ -117,7 +117,7 @@ def test_cut_image_is_refused(decode, format):
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP'])
 @pytest.mark.parametrize('value', range(12))
 def test_every_format_is_turned_upright(kind, value):
-  """As Pillow does it; what is not an orientation turns nothing."""
+  """Same as Pillow; invalid orientations are ignored."""
   exif = Image.Exif()
   exif[0x0112] = value
   options = {'JPEG': {'quality': 95}, 'WEBP': {'lossless': True}}.get(kind, {})
@@ -133,8 +133,8 @@ def test_every_format_is_turned_upright(kind, value):
   assert codec.decode_map(grey).shape == (expected.height, expected.width)
 
 
-def test_the_first_of_several_pictures():
-  """Of phones' and cameras' files (MPO), and of animations."""
+def test_the_first_of_several_images():
+  """In files of phones and cameras (MPO), and in animations."""
   first, second = _halves(), Image.new('RGB', (32, 16), 'lime')
   for kind, options in (
     ('MPO', {'quality': 90}),
@@ -154,7 +154,7 @@ def test_ink_is_inverted_as_adobe_does():
   np.testing.assert_allclose(found[4, 4], RED, atol=4)
 
 
-def test_what_begins_as_an_image_is_called_damaged():
+def test_files_with_a_valid_signature_are_called_damaged():
   for start in (b'\x89PNG\n\x1a\n', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0'):
     with pytest.raises(codec.ImageError, match=r'^its header is damaged: '):
       codec.decode_image(start + b'x' * 40)
@@ -173,7 +173,7 @@ def test_other_kinds_are_named(kind):
     codec.decode_image(data)
 
 
-def test_pointers_of_git_lfs_are_named():
+def test_git_lfs_pointers_are_named():
   data = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
   for decode in (codec.decode_image, codec.decode_map):
     with pytest.raises(codec.ImageError, match=r'^a Git LFS pointer.*git lfs pull'):
@@ -186,7 +186,7 @@ def test_the_highest_level_of_a_map_is_1(depth):
   levels = np.linspace(0, highest, 64).round().astype(int).reshape(4, 16)
   data = image_files.png(levels, depth, image_files.GREY)
   np.testing.assert_allclose(codec.decode_map(data), levels / highest, rtol=1e-6)
-  # A palette of greys is a map too.
+  # A palette of greys is also a map.
   if depth == 8:
     entries = chunk(b'PLTE', np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
     data = image_files.png(levels, 8, image_files.PALETTE, entries)
@@ -224,6 +224,24 @@ def test_jpeg_map_decodes_grey():
   np.testing.assert_allclose(codec.decode_map(data), 100 / 255, atol=2 / 255)
 
 
+def test_a_map_in_colours_is_refused():
+  """Its luminance would be taken for its levels."""
+  ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+  cold_to_warm = Image.fromarray(
+    np.dstack([ramp[None], 0 * ramp[None], ramp[None, ::-1]])
+  )
+  for image in (cold_to_warm, cold_to_warm.convert('RGBA'), cold_to_warm.quantize(9)):
+    with pytest.raises(codec.ImageError, match=r'painted in colours.*in grey'):
+      codec.decode_map(_encode(image, 'PNG'))
+  grey = Image.fromarray(np.tile(ramp, (64, 1)))
+  for mode in ('RGB', 'RGBA', 'P', 'CMYK'):
+    kind = 'JPEG' if mode == 'CMYK' else 'PNG'
+    found = codec.decode_map(_encode(grey.convert(mode), kind))
+    np.testing.assert_allclose(found, np.tile(ramp, (64, 1)) / 255, atol=0.02)
+  for kind in ('JPEG', 'WEBP'):
+    codec.decode_map(_encode(grey.convert('RGB'), kind, quality=5))
+
+
 def test_encoded_map_is_rounded_and_clipped():
   values = np.array([[-0.5, 0.0, 0.4999, 0.5, 1.0, 1.5]], np.float32)
   decoded = codec.decode_map(codec.encode_map(values)) * 255
@@ -231,7 +249,7 @@ def test_encoded_map_is_rounded_and_clipped():
 
 
 def test_sixteen_bits_are_scaled():
-  """Pillow would cut them off at 255."""
+  """Pillow would clip them at 255."""
   levels = np.array([[0, 256, 32768, 65535]], np.uint16)
   buffer = io.BytesIO()
   Image.fromarray(levels).save(buffer, 'PNG')

@@ -1,4 +1,4 @@
-"""Depths, transparency and colour profiles: the colours that a viewer shows."""
+"""Bit depths, transparency and colour profiles give the colours of a viewer."""
 
 import io
 import zlib
@@ -26,7 +26,7 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize('depth', [1, 2, 4, 8, 16])
 def test_a_transparent_level_of_grey(depth):
-  """White where it is, and there alone."""
+  """Only pixels of this level become white."""
   highest = 2**depth - 1
   levels = np.unique([0, 1, highest // 2, highest - 1, highest])[None]
   for key in levels[0]:
@@ -39,7 +39,7 @@ def test_a_transparent_level_of_grey(depth):
 
 @pytest.mark.parametrize('depth', [8, 16])
 def test_a_transparent_colour(depth):
-  """Of 16 bits, one that differs in the lower 8 alone is another."""
+  """With 16 bits, a colour that differs only in the lower 8 is another."""
   scale = 257 if depth == 16 else 1
   levels = np.array([[[1, 2, 3], [1, 2, 4], [0, 0, 0], [200, 0, 9]]]) * scale
   near = levels[:, :1] + [0, 0, 1] if depth == 16 else levels[:, 1:2]
@@ -52,13 +52,13 @@ def test_a_transparent_colour(depth):
 
 
 def test_a_transparent_black_of_16_bits():
-  """What is nearly black, and so 0 of 8 bits, stays black."""
+  """Colours that are nearly black, 0 with 8 bits, stay opaque."""
   levels = np.zeros((2, 2, 3), int)
   levels[0, 1] = 255
   data = png(levels, 16, COLOURS, chunk(b'tRNS', bytes(6)))
   expected = [[[255] * 3, [0] * 3], [[255] * 3, [255] * 3]]
   assert decode_image(data).tolist() == expected
-  # Pillow keeps 8 bits: opened by it, they cannot be told apart.
+  # Pillow keeps only 8 bits, which cannot be told apart.
   key = chunk(b'tRNS', b'\xff\xff' * 3)
   deep = png(np.full((1, 2, 3), [[[65535] * 3, [256, 0, 0]]]), 16, COLOURS, key)
   for given in (deep, opened(deep)):
@@ -87,7 +87,7 @@ def test_alpha_of_16_bits():
 
 
 def test_levels_of_16_bits_keep_their_upper_byte():
-  """Exact for 8-bit pictures, whether times 257 or 256; colours and grey alike."""
+  """Exact for 8-bit images times 257 or 256, in colour and grey."""
   levels = np.arange(65536).reshape(256, 256)
   grey = decode_image(png(levels, 16, GREY))
   np.testing.assert_array_equal(grey[..., 0], levels // 256)
@@ -118,7 +118,7 @@ def tagged(profile: bytes) -> dict[str, bytes | Image.Image]:
 
 @pytest.mark.parametrize('kind', ['PNG', 'PNG by Pillow', 'WEBP', 'PIL', 'JPEG'])
 def test_profiles_are_converted_to_srgb(kind):
-  """A display of which red and green are exchanged, and one whose light is linear."""
+  """A display with swapped red and green, and one with linear light."""
   plain = inputs.read_pixels(tagged(b'')[kind])
   swapped = inputs.read_pixels(tagged(files.rgb_profile(SWAPPED))[kind])
   np.testing.assert_allclose(swapped.astype(int), plain[..., [1, 0, 2]], atol=1)
@@ -155,7 +155,7 @@ def test_a_profile_of_grey():
   ):
     found = decode_image(data)
     np.testing.assert_allclose(found[..., 1].astype(int), expected, atol=1.5)
-  # Of one bit: black and white are those of any profile.
+  # With one bit: black and white are the same in any profile.
   assert decode_image(png([[0, 1]], 1, GREY, profile))[0, :, 0].tolist() == [0, 255]
 
 
@@ -170,7 +170,7 @@ def test_a_profile_of_ink():
     np.testing.assert_allclose(found[4, 13], 0, atol=3)
 
 
-def test_colours_are_converted_before_they_are_laid_over_white():
+def test_colours_are_converted_before_compositing_over_white():
   profile = files.icc_chunk(files.rgb_profile(SWAPPED))
   found = decode_image(png([[[200, 0, 0, 102]]], 8, 6, profile))
   np.testing.assert_allclose(found[0, 0], [153, 80 + 153, 153], atol=1)
@@ -193,17 +193,17 @@ def test_colours_are_converted_before_they_are_laid_over_white():
     files.icc_chunk(files.cmyk_profile()),
   ],
 )
-def test_profiles_that_cannot_be_used_are_passed_over(tag):
+def test_unusable_profiles_are_ignored(tag):
   np.testing.assert_array_equal(decode_image(png(PICTURE, 8, COLOURS, tag)), PICTURE)
 
 
-def test_a_profile_of_colours_says_nothing_of_grey():
+def test_a_colour_profile_is_ignored_for_grey():
   data = png(RAMP, 8, GREY, files.icc_chunk(files.rgb_profile(SWAPPED)))
   np.testing.assert_array_equal(decode_image(data)[..., 0], RAMP)
 
 
 def test_a_profile_larger_than_pillow_reads():
-  """Two megabytes of padding, which counts as part of it."""
+  """With two megabytes of padding, which count as part of it."""
   profile = bytearray(files.rgb_profile(SWAPPED) + bytes(2**21))
   profile[:4] = len(profile).to_bytes(4)
   found = decode_image(png(PICTURE, 8, COLOURS, files.icc_chunk(bytes(profile))))
@@ -211,7 +211,7 @@ def test_a_profile_larger_than_pillow_reads():
 
 
 def test_a_profile_in_parts():
-  """JPEG segments hold 64 kB; their numbers give the order."""
+  """JPEG segments have up to 64 kB; their numbers give the order."""
   profile = bytearray(files.rgb_profile(SWAPPED) + bytes(100_000))
   profile[:4] = len(profile).to_bytes(4)
   plain = encode(Image.fromarray(PICTURE), 'JPEG', quality=100, subsampling='4:4:4')
@@ -225,7 +225,7 @@ def test_a_profile_in_parts():
   data = plain[:2] + b''.join(reversed(segments)) + plain[2:]
   found = decode_image(data).astype(int)
   np.testing.assert_allclose(found, PICTURE[..., [1, 0, 2]], atol=2)
-  # Without one of them there is no profile.
+  # If one is missing, there is no profile.
   data = plain[:2] + b''.join(segments[:2]) + plain[2:]
   np.testing.assert_array_equal(decode_image(data), decode_image(plain))
 

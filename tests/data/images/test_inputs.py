@@ -1,4 +1,4 @@
-"""Images from files, arrays and PIL: the pixels that training sees."""
+"""Images from files, arrays and PIL give the same pixels as in training."""
 
 import base64
 import io
@@ -14,8 +14,8 @@ from rahf.data.images import codec
 from rahf.data.images.inputs import read_pixels, split_images
 
 
-def test_pixels_are_those_of_training():
-  """JPEG turned by EXIF, transparency, 16 bits and grey: as decode_image does."""
+def test_pixels_are_the_same_as_in_training():
+  """JPEG with EXIF rotation, transparency, 16 bits and grey, as in decode_image."""
   turned = io.BytesIO()
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -34,7 +34,7 @@ def test_pixels_are_those_of_training():
 
 
 def test_pixels_of_16_bits():
-  """Files and PIL images: their high byte."""
+  """Files and PIL images keep their high byte."""
   levels = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
   file = io.BytesIO()
   Image.fromarray(levels).save(file, 'PNG')
@@ -42,7 +42,7 @@ def test_pixels_of_16_bits():
     np.testing.assert_array_equal(read_pixels(given)[..., 1], levels >> 8)
 
 
-def test_a_bucket_that_is_away(monkeypatch):
+def test_an_unreachable_bucket(monkeypatch):
   def read_bytes(_):
     raise RuntimeError('no route to it')
 
@@ -51,7 +51,7 @@ def test_a_bucket_that_is_away(monkeypatch):
     read_pixels('gs://a/b.png')
 
 
-def test_images_in_the_home(monkeypatch, tmp_path):
+def test_images_in_the_home_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'a.png').write_bytes(codec.encode_png(make_pixels()))
   np.testing.assert_array_equal(read_pixels('~/a.png'), make_pixels())
@@ -66,7 +66,7 @@ def torch():
   'dtype', ['uint8', 'float16', 'bfloat16', 'float32', 'float64']
 )
 def test_tensors_of_pytorch(torch, dtype):
-  """Those of a training too; bfloat16 has 8 bits of a value."""
+  """Also those that require gradients; bfloat16 has 8 significant bits."""
   pixels = make_pixels()
   tensor = torch.from_numpy(pixels)
   if dtype != 'uint8':
@@ -79,7 +79,7 @@ def test_tensors_of_pytorch(torch, dtype):
   assert len(several) == 4
   for one in several[:3]:
     np.testing.assert_array_equal(read_pixels(one), found)
-  # Steps are not contiguous.
+  # Strided arrays are not contiguous.
   np.testing.assert_array_equal(read_pixels(tensor[::2, 1::2]), found[::2, 1::2])
 
 
@@ -98,7 +98,7 @@ def test_tensors_of_pytorch(torch, dtype):
     (lambda t: t.zeros(8, 9, 3).to_sparse(), r'a tensor of torch\.float32 cannot be'),
   ],
 )
-def test_tensors_that_are_no_image(torch, make, message):
+def test_invalid_tensors(torch, make, message):
   with pytest.raises(codec.ImageError, match=message):
     [read_pixels(image) for image in split_images(make(torch))]
 
@@ -118,18 +118,26 @@ def test_pil_images_without_pixels(size):
     read_pixels(Image.new('RGB', size))
 
 
-def test_text_that_is_an_image():
-  """What a browser or a service gives, not a path."""
+def test_base64_text():
+  """Text from a browser or a service is not a path."""
   data = codec.encode_png(make_pixels())
   text = base64.b64encode(data).decode()
   for given in (text, f'data:image/png;base64,{text}'):
-    with pytest.raises(codec.ImageError, match='base64 is not a path') as caught:
+    with pytest.raises(codec.ImageError, match='base64 text is not a path') as caught:
       read_pixels(given)
     assert len(str(caught.value)) < 200
 
 
-def test_pointers_of_git_lfs(tmp_path):
+def test_git_lfs_pointers(tmp_path):
   path = tmp_path / 'a.png'
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
   with pytest.raises(codec.ImageError, match=r'a\.png is a Git LFS pointer.* lfs pull'):
     read_pixels(path)
+
+
+def test_elements_of_arrays_of_paths_and_bytes(tmp_path):
+  data = codec.encode_png(make_pixels())
+  (tmp_path / 'a.png').write_bytes(data)
+  for element in (np.str_(tmp_path / 'a.png'), np.bytes_(data)):
+    (found,) = split_images([element])
+    np.testing.assert_array_equal(read_pixels(found), make_pixels())

@@ -1,4 +1,4 @@
-"""Odd metadata does not spoil a whole picture; damage of its pixels is told."""
+"""Malformed metadata does no harm, but damaged pixels are reported."""
 
 import itertools
 import struct
@@ -20,7 +20,7 @@ def _halves() -> Image.Image:
   return image
 
 
-# What EXIF writers and damage make of the other tags.
+# Other tags, as malformed by EXIF writers or damage.
 MAKE = (0x010F, 2, 2**31, b'\xff' * 4)
 RATIONAL = (0x011A, 5, 1, struct.pack('<I', 62))
 RESOLUTION = [(0x0128, 3, 1, b'\2\0\0\0'), RATIONAL]
@@ -33,11 +33,11 @@ SIX = image_files.turned(6)
     (tiff(SIX), 6),
     (tiff(image_files.turned(6, '>'), order='>'), 6),
     (tiff(image_files.turned(6, kind=4)), 6),
-    # Odd tags before it and after it, and a rational of -1/0.
+    # Malformed tags before and after it, and a rational of -1/0.
     (tiff(MAKE, SIX, *RESOLUTION, rest=struct.pack('<iI', -1, 0)), 6),
     (tiff(MAKE, (0x0111, 99, 1, b'abcd'), SIX, RATIONAL), 6),
     (tiff((0x010F, 13, 1, b'\0' * 4), SIX, (0x9C9B, 7, 2**32 - 1, b'abcd')), 6),
-    # Cut after it.
+    # Truncated after it.
     (tiff(SIX)[:22], 6),
     # None, or not one.
     (tiff(SIX)[:17], 1),
@@ -55,7 +55,7 @@ SIX = image_files.turned(6)
   ids=itertools.count(),
 )
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP'])
-def test_nothing_of_exif_matters_but_the_orientation(kind, exif, value):
+def test_only_the_orientation_of_exif_matters(kind, exif, value):
   plain = encode(_halves(), kind, lossless=True)
   data = encode(_halves(), kind, lossless=True, exif=b'Exif\0\0' + exif)
   expected = codec.decode_image(plain)
@@ -64,7 +64,7 @@ def test_nothing_of_exif_matters_but_the_orientation(kind, exif, value):
   np.testing.assert_array_equal(codec.decode_image(data), expected)
 
 
-# What tools write into files, and damage; (sound, chunk of a PNG).
+# Chunks written by tools, valid and damaged: (valid, chunk of a PNG).
 PASSED_OVER = {
   'compressed text': chunk(b'zTXt', b'workflow\0\0' + zlib.compress(bytes(2**21))),
   'international text': chunk(
@@ -85,18 +85,19 @@ PASSED_OVER = {
 
 
 @pytest.mark.parametrize('name', PASSED_OVER)
-def test_chunks_of_no_pixels_are_passed_over(name):
+def test_chunks_that_do_not_affect_pixels_are_ignored(name):
   pixels = np.asarray(_halves())
   before = image_files.png(pixels, 8, image_files.COLOURS, PASSED_OVER[name])
   after = image_files.png(pixels, 8, image_files.COLOURS, after=PASSED_OVER[name])
   for data in (before, after, before + b'more'):
     np.testing.assert_array_equal(codec.decode_image(data), pixels)
-    assert codec.decode_map(data).shape == pixels.shape[:2]
+  grey = image_files.png(pixels[..., 0], 8, image_files.GREY, PASSED_OVER[name])
+  np.testing.assert_allclose(codec.decode_map(grey) * 255, pixels[..., 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize('decode', [codec.decode_image, codec.decode_map])
 @pytest.mark.parametrize('kind', [b'IHDR', b'IDAT', b'PLTE', b'tRNS'])
-def test_a_wrong_checksum_of_pixels_is_damage(decode, kind):
+def test_a_wrong_checksum_of_pixels_is_an_error(decode, kind):
   colours = [chunk(b'PLTE', bytes(6)), chunk(b'tRNS', b'\0')]
   data = image_files.png([[0, 1]], 1, image_files.PALETTE, *colours)
   assert decode(data).shape[:2] == (1, 2)
@@ -113,7 +114,7 @@ def segment(marker: int, body: bytes) -> bytes:
   return bytes([0xFF, marker]) + struct.pack('>H', len(body) + 2) + body
 
 
-# As for PNG.
+# The same for JPEG.
 SEGMENTS = {
   'a comment': segment(0xFE, b'x' * 60_000),
   'Photoshop': segment(0xED, b'Photoshop 3.0\08BIM\3\xed\0\0\0\0\0\x10x'),
@@ -126,8 +127,8 @@ SEGMENTS = {
 }
 
 
-def test_more_parts_than_any_image_has():
-  """Each would take its time."""
+def test_too_many_parts_are_refused():
+  """They would take long to parse."""
   plain = encode(_halves(), 'JPEG')
   for data in (
     plain[:2] + b'\xff\xfe\0\2' * 2**18 + plain[2:],
@@ -138,9 +139,9 @@ def test_more_parts_than_any_image_has():
 
 
 @pytest.mark.parametrize('name', SEGMENTS)
-def test_segments_of_no_pixels_are_passed_over(name):
+def test_segments_that_do_not_affect_pixels_are_ignored(name):
   whole = encode(_halves(), 'JPEG')
-  # After the segment that says how colours are stored.
+  # After the segment that defines how colours are stored.
   for place in (2, 2 + 18):
     data = whole[:place] + SEGMENTS[name] + whole[place:]
     np.testing.assert_array_equal(codec.decode_image(data), codec.decode_image(whole))

@@ -1,4 +1,4 @@
-"""Krippendorff's alpha, on the example of his paper and on what can be seen."""
+"""Krippendorff's alpha on the example of his paper and on simple cases."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_perfect_and_chance():
   assert krippendorff_alpha(opposed) < -0.9
 
 
-def test_what_is_not_defined():
+def test_undefined_cases():
   assert np.isnan(krippendorff_alpha(np.full((3, 4), 2.0)))
   assert np.isnan(krippendorff_alpha(np.array([[1.0, NAN], [NAN, 3.0]])))
   assert np.isnan(krippendorff_alpha(np.zeros((0, 0))))

@@ -10,7 +10,7 @@ from rahf.data.images.codec import decode_map
 from rahf.data.labels.consolidate import Annotation, consolidate, gaussians
 from rahf.errors import InputError
 
-# JPEG-coded maps in the sample's test split ring by up to 8 levels of 255.
+# JPEG artifacts in the sample's test split are up to 8 levels of 255.
 MAP_TOLERANCE = {'train': 0.5 / 255, 'dev': 0.5 / 255, 'test': 8 / 255}
 
 
@@ -48,7 +48,7 @@ def sample(assets):
       features = tf.train.Example.FromString(raw.numpy()).features.feature
       stem = features['filename'].bytes_list.value[0].decode().split('/')[1]
       row = rows[stem.removesuffix('.png')]
-      # One image's artifacts are a painted mask, which no points reproduce.
+      # One image's artifacts are a painted mask, which points cannot reproduce.
       if isinstance(row['artifact_points'], list):
         pairs.append((row, features))
   return pairs
@@ -77,7 +77,7 @@ def test_maps_of_the_sample(sample):
       )
 
 
-def test_disc_has_the_radius_and_place():
+def test_disc_has_the_right_radius_and_centre():
   one = Annotation(implausibility_points=[(0.25, 0.5)])
   maps = consolidate([one], (), height=200, width=400).maps
   rows, columns = np.nonzero(maps[0])
@@ -93,7 +93,7 @@ def test_maps_are_averaged_over_annotators_not_points():
   assert maps[1][32, 32] == pytest.approx(1 / 3)
 
 
-def test_disc_is_cut_at_the_border():
+def test_disc_is_clipped_at_the_border():
   corners = Annotation(implausibility_points=[(0, 0), (1, 1)])
   mask = consolidate([corners], (), 64, 64).maps[0]
   assert mask[0, 0] == 1
@@ -101,13 +101,13 @@ def test_disc_is_cut_at_the_border():
   assert mask[20:44].sum() == 0
 
 
-def test_half_of_the_annotators_is_no_majority():
+def test_half_of_the_annotators_is_not_a_majority():
   ticks = [Annotation(misaligned_words=w) for w in ((0, 1), (0,), (0, 2), (2,))]
   assert consolidate(ticks, 'abcd', 64, 64).keyword_labels == (0, 1, 1, 1)
 
 
-def test_marked_words_beside_any_white_space():
-  """A label token is marked by each of its words, by all of it, and by its number."""
+def test_marked_words_next_to_any_white_space():
+  """A label token is marked by any of its words, by its text, or by its position."""
   tokens = ('\ufeffa', 'red\ncircle\r\n', '\u00a0', 'red')
   for marked, expected in (
     (('a',), (0, 1, 1, 1)),
@@ -121,7 +121,7 @@ def test_marked_words_beside_any_white_space():
     consolidate([Annotation(misaligned_words=('circ',))], tokens, 8, 8)
 
 
-def test_scores_nobody_gave_are_nan():
+def test_missing_scores_are_nan():
   first = Annotation(scores=(5, None, math.nan, 2))
   second = Annotation(scores=(3, 1, None, None))
   scores = consolidate([first, second], (), 64, 64).scores
@@ -140,7 +140,7 @@ def test_scores_nobody_gave_are_nan():
       Annotation(misaligned_words=('dog',)),
       "misaligned word 'dog' .* 'a', 'red', 'cat'",
     ),
-    (Annotation(trust=0), 'trust 0 is not above 0'),
+    (Annotation(trust=0), 'trust 0 is not positive'),
     (Annotation(trust=math.nan), 'trust nan'),
     (Annotation(implausibility_points=[(0.5, 1.2)]), r'point \(0\.5, 1\.2\)'),
     (Annotation(misalignment_points=[(math.nan, 0)]), r'point \(nan, 0\)'),
@@ -157,20 +157,20 @@ def test_no_annotators_is_refused():
 
 
 def test_words_may_be_named():
-  """A word that stands there twice is meant twice."""
+  """A word that occurs twice is marked twice."""
   tokens = ('a', 'red', 'cat', 'and', 'a', 'dog')
   named = Annotation(misaligned_words=('a', 5))
   labels = consolidate([named], tokens, 64, 64)
   assert labels.keyword_labels == (0, 1, 1, 1, 0, 0)
 
 
-def test_what_nobody_was_asked_is_missing_not_clean():
+def test_labels_that_nobody_was_asked_for_are_missing_not_clean():
   nothing = Annotation(None, None, None)
   labels = consolidate([nothing, nothing], ('a', 'cat'), 64, 64)
   assert labels.maps == (None, None)
   assert labels.keyword_labels == labels.misaligned == ()
   assert np.isnan(labels.scores).all()
-  # Who was asked has the only say.
+  # Only annotators who were asked count.
   asked = Annotation([(0.5, 0.5)], (), (1,))
   labels = consolidate([nothing, asked, nothing], ('a', 'cat'), 64, 64)
   assert labels.maps[0].max() == 1
@@ -178,7 +178,7 @@ def test_what_nobody_was_asked_is_missing_not_clean():
   assert labels.keyword_labels == (1, 0)
 
 
-def test_annotators_count_as_much_as_they_are_trusted():
+def test_annotators_are_weighted_by_trust():
   one = Annotation([(0.5, 0.5)], (), (0,), (5, 5, None, None), trust=3)
   two = Annotation((), (), (1,), (1, None, 1, None), trust=1)
   labels = consolidate([one, two], ('a', 'cat'), 64, 64)
@@ -197,7 +197,7 @@ def test_one_annotator_is_enough():
 
 
 def test_gaussians_by_the_shorter_side():
-  """One standard deviation is 1/20 of it: exp(-1/2) is left there."""
+  """At one standard deviation, 1/20 of it, the value is exp(-1/2)."""
   one = Annotation([(0.25, 0.5)], ())
   heat = consolidate([one, Annotation((), ())], (), 200, 400, gaussians).maps[0]
   assert heat[100, 100] == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Raw annotations: written, read, and what is refused."""
+"""Raw annotations are written and read, and invalid ones refused."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def read(tmp_path, *rows: dict | str):
   return raw.read(path)
 
 
-def test_a_line_is_an_annotator_of_an_image(tmp_path):
+def test_a_line_is_one_annotator_of_one_image(tmp_path):
   found = read(tmp_path, ROW, ROW | {'uid': 'b'}, ROW | {'scores': {}})
   assert found.keys() == {'a', 'b'}
   first, second = found['a']
@@ -36,12 +36,12 @@ def test_a_line_is_an_annotator_of_an_image(tmp_path):
   assert second.trust == 1
 
 
-def test_what_is_left_out_was_not_asked(tmp_path):
+def test_missing_fields_were_not_asked(tmp_path):
   (annotation,) = read(tmp_path, {'uid': 'a', 'trust': 0.5})['a']
   assert annotation == Annotation(None, None, None, [None] * 4, 0.5)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_write_and_read(tmp_path):
   images = {
     'one': [
       Annotation([(0.1, 0.2), (1.0, 0.0)], [(0.5, 0.5)], [2], [1, 2, 3, 4]),
@@ -58,23 +58,30 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'scores': {'beauty': 3}}, r"{'beauty'} are none of \('plausibility"),
-    ({'scores': {'overall': '4'}}, "score '4' is not from 1 to 5"),
-    ({'scores': {'overall': True}}, 'score True is not from 1 to 5'),
-    ({'scores': {'overall': 17}}, 'score 17 is not from 1 to 5'),
-    ({'scores': 3}, 'no attribute'),
+    ({'scores': {'beauty': 3}}, r"{'beauty'} are not in \('plausibility"),
+    ({'scores': {'overall': '4'}}, "score '4' is not between 1 and 5"),
+    ({'scores': {'overall': True}}, 'score True is not between 1 and 5'),
+    ({'scores': {'overall': 17}}, 'score 17 is not between 1 and 5'),
+    ({'scores': 3}, 'scores is 3, not an object'),
+    ({'scores': {'overall': 10**400}}, '0+ is too large a number'),
+    ({'trust': 10**400}, '0+ is too large a number'),
+    # Not as if nothing had been marked.
+    ({'implausibility_points': ''}, "'' is not a list of points"),
+    ({'implausibility_points': {}}, '{} is not a list of points'),
+    ({'implausibility_points': [3]}, r'point 3 is not \[x, y\]'),
+    ({'misaligned_words': 3}, '3 is not a list of words'),
     ({'implausibility_points': [[1, 2, 3]]}, r'point \[1, 2, 3\] is not \[x, y\]'),
     ({'misalignment_points': [[5, 0.5]]}, r'point \[5, 0.5\] is not'),
-    ({'misalignment_points': [[math.nan, 0.5]]}, 'NaN is not a number of JSON'),
+    ({'misalignment_points': [[math.nan, 0.5]]}, 'NaN is not a valid JSON number'),
     ({'misaligned_words': [1.5]}, 'word 1.5 is neither a position nor a word'),
     ({'misaligned_words': [-1]}, 'word -1 is neither'),
     ({'misaligned_words': '12'}, "'12' is not a list of words"),
-    ({'trust': 0}, 'trust 0 is not above 0'),
-    ({'misalinged_words': [1]}, r"{'misalinged_words'} are none of \('uid"),
+    ({'trust': 0}, 'trust 0 is not positive'),
+    ({'misalinged_words': [1]}, r"{'misalinged_words'} are not in \('uid"),
     ({'uid': 3}, 'uid 3 is not text'),
   ],
 )
-def test_the_line_at_fault_is_named(tmp_path, change, message):
+def test_the_invalid_line_is_named(tmp_path, change, message):
   with pytest.raises(InputError, match=message) as error:
     read(tmp_path, ROW, ROW | change)
   assert ':2 is not an annotation' in str(error.value)
@@ -86,7 +93,7 @@ def test_other_lines_are_refused(tmp_path, line):
     read(tmp_path, line)
 
 
-def test_what_is_null_was_not_asked(tmp_path):
+def test_null_fields_were_not_asked(tmp_path):
   row = dict.fromkeys(raw.FIELDS) | {'uid': 'a'}
   (annotation,) = read(tmp_path, row)['a']
   assert annotation == Annotation(None, None, None, [None] * 4)
@@ -97,7 +104,7 @@ def test_what_is_null_was_not_asked(tmp_path):
 
 def test_lines_end_at_newlines_only(tmp_path):
   path = epath.Path(tmp_path) / 'x.jsonl'
-  # Line ends to Python's `splitlines`; JSON allows them in a string.
+  # Python's `splitlines` would split here; JSON allows them in a string.
   uids = ['a\u2028b', 'a\u2029b', 'a\x85b']
   text = '\r\n'.join(f'{{"uid": "{uid}"}}' for uid in uids)
   path.write_bytes(text.encode('utf-8-sig'))
@@ -108,7 +115,7 @@ def test_lines_end_at_newlines_only(tmp_path):
   ('content', 'message'),
   [
     ('{"uid": "a"}'.encode('utf-16'), ':1 .* it is UTF-16; save it as UTF-8'),
-    ('{"uid": "a"}'.encode('utf-16-le'), ':1 .* NUL characters, as UTF-16'),
+    ('{"uid": "a"}'.encode('utf-16-le'), ':1 .* NUL characters, as in UTF-16'),
     (b'{}\n{"uid": "gr\xe4y"}', ':1 .* it has no uid'),
     (b'{"uid": "a"}\n{"uid": "gr\xe4y"}', ':2 .* byte 0xe4 .* is not UTF-8'),
     (b'version https://git-lfs.github.com/spec/v1\nsize 1\n', 'is a Git LFS pointer'),

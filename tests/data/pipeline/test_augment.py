@@ -36,16 +36,16 @@ def test_half_of_the_boxes_are_crops_of_80_to_100_percent(seeds):
   boxes = mapped(augment.random_box, seeds)
   corner, sides = boxes[:, :2], boxes[:, 2:]
   cropped = (sides < 1).any(1)
-  # Five standard deviations of a fair coin thrown 2000 times are 0.056.
+  # Five standard deviations of 2000 tosses of a fair coin are 0.056.
   assert abs(cropped.mean() - 0.5) < 0.056
   assert sides[cropped].min() < 0.81
   assert sides.min() >= 0.8
   assert corner.min() >= 0
   assert (corner + sides).max() <= 1 + 1e-6
-  # Height and width are drawn apart: their correlation is that of noise.
+  # Height and width are independent: their correlation is noise.
   assert abs(np.corrcoef(sides[cropped].T)[0, 1]) < 0.2
   np.testing.assert_array_equal(
-    boxes[~cropped], np.tile(codec.WHOLE, ((~cropped).sum(), 1))
+    boxes[~cropped], np.tile(codec.WHOLE_IMAGE, ((~cropped).sum(), 1))
   )
 
 
@@ -60,7 +60,7 @@ def test_colours_change_in_one_image_of_ten_and_grey_in_another(seeds):
   assert abs(changed.mean() - 0.1 * 0.9) < 0.034
   assert results.min() >= 0
   assert results.max() <= 1
-  # Brightness by 0.05 and contrast by 0.8 at most keep every image's mean close.
+  # Small changes of brightness and contrast keep every image's mean close.
   assert abs(results[changed].mean((1, 2, 3)) - pixels.numpy().mean()).max() < 0.12
 
 

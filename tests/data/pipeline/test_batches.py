@@ -51,7 +51,7 @@ def assert_same(ours, theirs):
       np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
 
 
-def test_resuming_continues_the_unbroken_run(split, tokenizer):
+def test_resuming_equals_an_uninterrupted_run(split, tokenizer):
   unbroken = take(split, tokenizer, 8, AUGMENTED)
   # Ten examples and batches of four: step 2 and step 7 span two epochs.
   for step in (1, 2, 5):
@@ -59,7 +59,7 @@ def test_resuming_continues_the_unbroken_run(split, tokenizer):
     assert_same(resumed, unbroken[step:])
 
 
-def test_each_epoch_holds_every_example_once_in_an_order_of_its_own(split, tokenizer):
+def test_each_epoch_has_every_example_once_in_a_new_order(split, tokenizer):
   order = indices(take(split, tokenizer, 10))
   epochs = [order[k : k + COUNT] for k in range(0, len(order), COUNT)]
   assert [sorted(epoch) for epoch in epochs] == [list(range(COUNT))] * 4
@@ -68,7 +68,7 @@ def test_each_epoch_holds_every_example_once_in_an_order_of_its_own(split, token
   assert indices(take(split, tokenizer, 10)) == order
 
 
-def test_processes_read_their_rows_alone(split, tokenizer):
+def test_processes_read_only_their_rows(split, tokenizer):
   whole = take(split, tokenizer, 4, AUGMENTED)
   for rows in ([0, 1], [2, 3], [1, 3]):
     part = take(split, tokenizer, 4, AUGMENTED, rows=rows)
@@ -76,7 +76,7 @@ def test_processes_read_their_rows_alone(split, tokenizer):
     assert_same(part, expected)
 
 
-def test_image_and_maps_move_together(split, tokenizer):
+def test_image_and_maps_are_cropped_together(split, tokenizer):
   # The maps of these records are the image's red and green channels.
   batches = take(split, tokenizer, 10, AUGMENTED)
   image = np.concatenate([batch.image for batch in batches])
@@ -92,7 +92,7 @@ def test_image_and_maps_move_together(split, tokenizer):
   assert 0.2 < (red & moved).mean() < 0.7
 
 
-def test_a_map_of_another_size_moves_by_the_same_fractions(tokenizer, tmp_path):
+def test_a_map_of_another_size_is_cropped_by_the_same_fractions(tokenizer, tmp_path):
   ramp = np.tile(np.linspace(0, 255, 64), (64, 1))
   small = ramp.reshape(32, 2, 32, 2).mean((1, 3))
   pixels = np.repeat(ramp[..., None], 3, 2).round().astype(np.uint8)
@@ -117,7 +117,7 @@ def test_augmentation_differs_between_epochs_only(tokenizer, tmp_path):
   assert len({batch.image.tobytes() for batch in whole}) == 1
 
 
-def test_batch_holds_what_the_record_says(tokenizer, tmp_path):
+def test_batch_has_the_content_of_the_record(tokenizer, tmp_path):
   labels = (1, 0, 1, 1, 0)
   record = make_record(2, keyword_labels=labels, scores=(0.25, np.nan, 1.0, 0.0))
   record = record._replace(misalignment_map=b'')
@@ -150,7 +150,7 @@ def test_without_labels_the_target_is_the_prompt(tokenizer, tmp_path):
   assert tuple(batch.target[0, : len(ids) + 1]) == (*ids, 1)
 
 
-def test_cut_text_or_target_is_flagged(split, tokenizer):
+def test_truncated_text_or_target_is_flagged(split, tokenizer):
   options = PipelineOptions(16, 8, 64, augment=False)
   (batch,) = take(split, tokenizer, 1, options)
   assert batch.truncated.all()
@@ -221,7 +221,7 @@ def test_a_damaged_record_is_named(tokenizer, tmp_path):
 
 
 def damage(split, *numbers):
-  """Flips a byte in each of these records of one shard."""
+  """Flips a byte in each of the given records of one shard."""
   path = split.files[0]
   data = bytearray(tf.io.gfile.GFile(path, 'rb').read())
   for number in numbers:
@@ -238,8 +238,8 @@ def by_index(batches):
   }
 
 
-def test_damaged_records_are_passed_over_up_to_a_limit(tokenizer, tmp_path):
-  """The next is read for each, whenever the damage is met."""
+def test_damaged_records_are_skipped_up_to_a_limit(tokenizer, tmp_path):
+  """The next record takes their place, also after resuming."""
   split = split_of(tmp_path, *(make_record(i, size=16) for i in range(6)))
   whole = take(split, tokenizer, 12, batch_size=2)
   damage(split, 2, 5)
@@ -260,7 +260,7 @@ def test_damaged_records_are_passed_over_up_to_a_limit(tokenizer, tmp_path):
   assert_same(take(split, tokenizer, 3, options, batch_size=2, start_step=9), found[9:])
 
 
-def test_neighbours_that_are_damaged(tokenizer, tmp_path):
+def test_consecutive_damaged_records(tokenizer, tmp_path):
   split = split_of(tmp_path, *(make_record(i) for i in range(4)))
   whole = take(split, tokenizer, 4, batch_size=4)
   images = by_index(whole)
@@ -275,7 +275,7 @@ def test_neighbours_that_are_damaged(tokenizer, tmp_path):
     take(split, tokenizer, 4, options, batch_size=4)
 
 
-def test_evaluation_passes_over_nothing(tokenizer, tmp_path):
+def test_evaluation_skips_nothing(tokenizer, tmp_path):
   split = split_of(tmp_path, *(make_record(i) for i in range(4)))
   damage(split, 1)
   options = dataclasses.replace(PLAIN, max_skipped=4)

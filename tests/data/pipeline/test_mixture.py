@@ -1,4 +1,4 @@
-"""Which data set a position of the stream comes from."""
+"""Mixtures of data sets."""
 
 import collections
 import itertools
@@ -39,12 +39,12 @@ def test_shares(weights, expected):
   assert mixture.shares(weights).tolist() == expected
 
 
-def test_a_share_of_nothing_is_refused():
-  with pytest.raises(InputError, match=r'leave nothing of number 1; .* 1/1024'):
+def test_an_empty_share_is_refused():
+  with pytest.raises(InputError, match=r'leave no examples of data set 1 .* 1/1024'):
     mixture.shares((5000, 1, 3000))
 
 
-def test_each_block_has_the_shares_in_an_order_of_its_own():
+def test_each_block_has_the_shares_in_a_new_order():
   blocks = [
     [source for source, _, _ in draw(range(start, start + 1024), (2, 1, 1))]
     for start in (0, 1024)
@@ -67,8 +67,8 @@ def test_every_data_set_goes_through_its_own_epochs():
     assert all(found == list(range(size)) for found in whole)
 
 
-def test_one_data_set_keeps_its_order():
-  """As it was before there were mixtures."""
+def test_a_single_data_set_keeps_its_order():
+  """The same order as before mixtures were added."""
   seed = 3
   for position, (source, epoch, example) in enumerate(draw(range(100), (1,), seed)):
     assert source == 0
@@ -81,7 +81,7 @@ def test_one_data_set_keeps_its_order():
 
 
 def test_batches_of_two_data_sets(tmp_path):
-  """Three times as many from the first; `index` counts through both."""
+  """Three times as many from the first; `index` numbers both."""
   splits = []
   for name, count in (('one', 6), ('two', 4)):
     (tmp_path / name).mkdir()

@@ -19,7 +19,7 @@ def test_order_is_kept_a_few_items_ahead():
   assert started == list(range(20))
 
 
-def test_errors_come_in_place():
+def test_errors_are_raised_in_order():
   def numbers():
     yield 1
     raise ValueError('broken record')
@@ -30,7 +30,7 @@ def test_errors_come_in_place():
     next(results)
 
 
-def test_it_ends_with_its_consumer():
+def test_thread_ends_with_its_consumer():
   results = prefetch(itertools.count(), float)
   next(results)
   results.close()

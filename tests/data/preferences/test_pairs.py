@@ -1,4 +1,4 @@
-"""Pairs are as the files have them; of images no more is read than is needed."""
+"""Pairs equal the files' content, and no more images are read than needed."""
 
 import math
 
@@ -28,11 +28,11 @@ def folder(tmp_path):
 
 def _judge(**changes) -> tuple[float, bool, bool]:
   table = pa.Table.from_pylist([pair_files.row(**changes)], pair_files.SCHEMA)
-  labels = pairs.judge(table)
+  labels = pairs.parse_labels(table)
   return tuple(column.item() for column in labels)
 
 
-def test_a_pair_is_what_the_row_says(folder):
+def test_a_pair_has_the_content_of_its_row(folder):
   pair = pairs.open_pairs(folder, 'train')[3]
   row = pair_files.row(3)
   assert pair == pairs.Pair(
@@ -69,7 +69,7 @@ def test_images_are_those_found_by_uid(assets):
     for pair in split
     for uid, data in zip(pair.uids, pair.images, strict=True)
   }
-  assert len(found) == 15  # Of eleven pairs, seven of one image twice; one repeated.
+  assert len(found) == 15  # Seven of eleven pairs have one image twice.
   assert dict(PickAPic(folder, found).read(found)) == found
 
 
@@ -101,7 +101,7 @@ def test_row_groups_without_rows(tmp_path):
   assert split.where(1).endswith(f'row group {len(split.groups) - 1}, row 0')
 
 
-def test_missing_images_are_counted_if_the_footers_say(tmp_path):
+def test_missing_images_are_counted_from_the_footers(tmp_path):
   rows = [
     pair_files.row(0, jpg_1=None),
     pair_files.row(1),
@@ -130,7 +130,7 @@ def test_a_row_group_of_many_batches(tmp_path):
     (0.5, 0.5, 'tie', 0.5),
     (0.5, 0.5, '0-0', 0.5),
     (0.5, 0.5, None, 0.5),
-    # The best of more than two images may be another, and then decides nothing.
+    # The best of more than two images may be another, which decides nothing.
     (1, 0, 'another', 1.0),
     (0, 1, None, 0.0),
   ],
@@ -150,7 +150,7 @@ def test_other_labels_are_invalid(labels):
 
 
 @pytest.mark.parametrize(('label', 'best'), [(1, '0-1'), (0, '0-0')])
-def test_labels_against_the_best_image_are_contradicted(label, best):
+def test_labels_that_contradict_the_best_image(label, best):
   preference, *flags = _judge(label_0=label, label_1=1 - label, best_image_uid=best)
   assert math.isnan(preference)
   assert flags == [False, True]
@@ -176,7 +176,7 @@ def test_nulls_and_unreadable_images(tmp_path):
   assert empty[:5] == (None, '', (b'', b''), ('', ''), ('', ''))
   assert np.isnan([*empty.labels, empty.preference]).all()
   assert empty[7:] == (False, None, None, None)
-  # What was not labelled keeps the labels it came with.
+  # Pairs with has_label False keep their stored labels.
   assert broken.labels == (1.0, 0.0)
   assert math.isnan(broken.preference)
   assert broken.images == (b'no image', pair_files.picture(3))
@@ -193,7 +193,7 @@ def test_nulls_and_unreadable_images(tmp_path):
     ('test.parquet', 'test'),
     ('train_0003.parquet', 'train'),
     ('data/test_unique/0000.parquet', 'test_unique'),
-    # The file's own name counts more than its folder's.
+    # The file's name takes precedence over its folder's.
     ('train/test_unique-0.parquet', 'test_unique'),
   ],
 )
@@ -207,24 +207,26 @@ def test_splits_by_name_or_folder(tmp_path, path, split):
   'name',
   ['training.parquet', 'test_uniques.parquet', 'dev.parquet', 'old_train.parquet'],
 )
-def test_files_of_no_split_are_refused(tmp_path, name):
+def test_files_of_unknown_splits_are_refused(tmp_path, name):
   pair_files.write(tmp_path / 'train.parquet', [pair_files.row()])
   pair_files.write(tmp_path / name, [pair_files.row()])
-  with pytest.raises(InputError, match=rf'{name} is of no known split.*take it out'):
+  with pytest.raises(
+    InputError, match=rf'{name} belongs to no known split.*move it out'
+  ):
     pairs.open_pairs(tmp_path, 'train')
 
 
-def test_what_is_not_there_is_named(folder, tmp_path):
+def test_missing_files_and_splits_are_named(folder, tmp_path):
   with pytest.raises(InputError, match=r"no split 'dev', only train, validation$"):
     pairs.open_pairs(folder, 'dev')
   with pytest.raises(InputError, match=r'absent: no \.parquet file below it'):
     pairs.open_pairs(tmp_path / 'absent', 'train')
   pair_files.write(tmp_path / 'test.parquet', [])
-  with pytest.raises(InputError, match=r'split test of .* holds no pairs'):
+  with pytest.raises(InputError, match=r'split test of .* has no pairs'):
     pairs.open_pairs(tmp_path, 'test')
 
 
-def test_a_cut_file_is_named(folder):
+def test_a_truncated_file_is_named(folder):
   (path,) = folder.rglob('train-00001*')
   path.write_bytes(path.read_bytes()[:-50])
   with pytest.raises(InputError, match=r'train-00001.*not a complete.*download it'):
@@ -232,7 +234,7 @@ def test_a_cut_file_is_named(folder):
   assert len(pairs.open_pairs(folder, 'validation')) == 1
 
 
-def test_damaged_images_are_named_and_all_else_is_read(folder):
+def test_damaged_images_are_named_and_the_rest_is_read(folder):
   (path,) = folder.rglob('train-00000*')
   intact = list(pairs.open_pairs(folder, 'train'))
   pair_files.damage_column(path, 1, 'jpg_1')
@@ -266,13 +268,13 @@ def test_other_damage_is_named(folder):
     list(pairs.open_pairs(folder, 'train').tables())
 
 
-def test_without_images_all_but_pairs_is_read(folder):
+def test_without_images_everything_but_pairs_is_read(folder):
   (path,) = folder.rglob('validation*')
   pq.write_table(pq.read_table(path).drop_columns(['jpg_0', 'jpg_1']), path)
   split = pairs.open_pairs(folder, 'validation')
   (table,) = split.tables(['caption', 'ranking_id'])
   assert table.to_pylist() == [{'caption': 'prompt 7', 'ranking_id': 1007}]
-  with pytest.raises(InputError, match=r'no column jpg_0, jpg_1; take .* with images'):
+  with pytest.raises(InputError, match=r'no column jpg_0, jpg_1; use .* with images'):
     split[0]
 
 
@@ -280,7 +282,7 @@ def test_missing_and_foreign_columns_are_named(folder):
   (path,) = folder.rglob('validation*')
   table = pq.read_table(path)
   pq.write_table(table.drop_columns(['model_1', 'user_id']), path)
-  with pytest.raises(InputError, match='no column user_id, model_1; take other files'):
+  with pytest.raises(InputError, match='no column user_id, model_1; move other files'):
     pairs.open_pairs(folder, 'validation')
   index = table.column_names.index('label_0')
   pq.write_table(table.set_column(index, 'label_0', pa.array(['first'])), path)
@@ -323,7 +325,7 @@ def test_images_of_one_row_group_at_a_time(folder, monkeypatch):
   assert groups == [(0, 'jpg_0', 'jpg_1'), (1, 'jpg_0', 'jpg_1')]
 
 
-def test_images_as_hugging_face_saves_them(folder):
+def test_images_in_hugging_faces_format(folder):
   (path,) = folder.rglob('validation*')
   expected = [*pairs.open_pairs(folder, 'validation')]
   table = pq.read_table(path)
@@ -336,9 +338,9 @@ def test_images_as_hugging_face_saves_them(folder):
   assert all(image for pair in found for image in pair.images)
 
 
-def test_a_column_that_is_there_twice(folder):
+def test_a_duplicate_column(folder):
   (path,) = folder.rglob('validation*')
   table = pq.read_table(path)
   pq.write_table(table.append_column('caption', table.column('model_0')), path)
-  with pytest.raises(InputError, match='the column caption is there twice'):
+  with pytest.raises(InputError, match='the column caption occurs twice'):
     pairs.open_pairs(folder, 'validation')

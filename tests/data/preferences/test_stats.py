@@ -1,4 +1,4 @@
-"""Counts of preference pairs, and what the command prints of them."""
+"""Counts of preference pairs and their printed table."""
 
 import pair_files
 import pyarrow.parquet as pq
@@ -10,7 +10,7 @@ from rahf.data.preferences import stats
 
 @pytest.fixture
 def folder(tmp_path):
-  """Ten pairs of train with one of each kind; one of validation_unique."""
+  """Ten pairs of train, one of each kind; one of validation_unique."""
   tie = {'label_0': 0.5, 'label_1': 0.5, 'best_image_uid': 'tie'}
   second = {'label_0': 0.0, 'label_1': 1.0}
   rows = [
@@ -20,7 +20,7 @@ def folder(tmp_path):
     pair_files.row(3),
     pair_files.row(4, has_label=False, **tie),
     pair_files.row(5, has_label=None, caption=None, num_example_per_prompt=None),
-    # Two that contradict themselves, both not the first of their row group.
+    # Two inconsistent ones, neither the first of its row group.
     pair_files.row(6),
     pair_files.row(7, best_image_uid='7-1'),
     pair_files.row(8, user_id=None, are_different=False, jpg_1=None),
@@ -49,13 +49,14 @@ def test_counts(folder):
   assert train.doubtful == {'invalid': [9], 'contradicted': [7]}
   path = folder / 'train-1.parquet'
   assert notes == [
-    'train has pairs: 10, in the release: 583,747; a sample, or files are missing',
-    'train has pairs without a preference for labels other than 1, 0 or 0, 1 or .5, .5:'
-    f' 1, first {path}, row group 1, row 1',
-    'train has pairs without a preference for labels that best_image_uid contradicts: '
-    f'1, first {path}, row group 0, row 1',
-    'validation_unique has pairs: 1, in the release: 500; a sample, or files are '
-    'missing',
+    'train has 10 pairs, the release 583,747; unless you use a subset on purpose, '
+    'files are missing',
+    'train has 1 pairs without a preference, because of labels other than 1, 0 or 0, 1 '
+    f'or .5, .5; first: {path}, row group 1, row 1',
+    'train has 1 pairs without a preference, because of labels that contradict '
+    f'best_image_uid; first: {path}, row group 0, row 1',
+    'validation_unique has 1 pairs, the release 500; unless you use a subset on '
+    'purpose, files are missing',
   ]
 
 
@@ -93,9 +94,9 @@ def test_command(folder, capfd):
   assert rows['with a preference'] == ['6', '1']
   assert rows['image 0'] == ['4', '(66.7%)', '1', '(100.0%)']
   assert rows['tie'] == ['1', '(16.7%)', '0', '(0.0%)']
-  assert rows['different prompts'] == ['8', '1']
+  assert rows['distinct prompts'] == ['8', '1']
   assert rows['missing images'] == ['2', '–']
-  assert 'Note: train has pairs: 10, in the release: 583,747;' in printed
+  assert 'Note: train has 10 pairs, the release 583,747;' in printed
 
   assert main(['pairs', str(folder), '--split', 'validation_unique']) == 0
   assert 'train' not in capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""stats agrees with the annotations that the sample was made from."""
+"""Statistics agree with the annotations that the sample was made from."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from rahf.errors import InputError
 
 
 def _rows(table):
-  """Returns title -> text of each column; texts hold single spaces only."""
+  """Returns title -> text of each column; texts contain single spaces only."""
   header, *lines = table.splitlines()
   rows = (re.split(r'\s{2,}', line.strip()) for line in lines)
   return header.split(), {title: texts for title, *texts in rows}
@@ -49,7 +49,7 @@ def test_sample_statistics(directory, assets):
   empty = np.mean([not entry['artifact_points'] for entry in train])
   assert rows['implausibility map empty'][0] == f'{empty:.1%}'
   assert rows['keyword labels missing'] == [f'{1 / 13:.1%}', '0.0%', '0.0%']
-  # The record whose labels do not fit has no say here.
+  # The record whose labels do not fit is not counted.
   fits = [entry for entry in train if not entry['uid'].endswith('7bbc')]
   misaligned = sum(len(entry['misaligned']) for entry in fits)
   tokens = sum(len(entry['tokens']) for entry in fits)
@@ -59,7 +59,7 @@ def test_sample_statistics(directory, assets):
   assert rows['prompt words, 5 / 50 / 95 % / max'][0] == expected
 
 
-def test_one_split_alone(directory):
+def test_a_single_split(directory):
   columns, rows = _rows(stats.table(stats.collect(directory, 'test')))
   assert columns == ['test']
   assert rows['records'] == ['3']
@@ -102,8 +102,8 @@ def test_sizes_are_those_of_upright_images():
   assert stats.measure(make_record(image=buffer.getvalue())).size == '8x16'
 
 
-def test_how_far_annotators_are_apart():
-  """In steps of the scale, over those who were asked."""
+def test_differences_between_annotators():
+  """In steps of the scale, among those who were asked."""
   annotations = [
     Annotation(scores=(1, 3, 2, None)),
     Annotation(scores=(5, 3, None, None)),
@@ -113,7 +113,7 @@ def test_how_far_annotators_are_apart():
   np.testing.assert_array_equal(found, (1.0, 0.0, 0.25, np.nan))
   facts = [stats.measure(make_record(i), annotations[i:]) for i in range(2)]
   rows = stats.summarise(facts)
-  title = '{}: annotators agree / are one step apart at most'
+  title = '{}: annotators agree / differ by at most one step'
   # 1 and 3/4; 0 and 0; 1/4 and unknown; unknown.
   assert rows[title.format('plausibility')] == '0.0% / 0.0%'
   assert rows[title.format('alignment')] == '100.0% / 100.0%'
@@ -122,7 +122,7 @@ def test_how_far_annotators_are_apart():
 
 
 def test_annotators_alpha():
-  """As of the whole matrix; words are units of their own."""
+  """Equals that of the whole matrix; every word is a unit."""
   likert = [[(1, 2), (2, 2), (4, 5)], [(5, 4), (3, 3), (1, 1)]]
   facts = []
   for number, image in enumerate(likert):
@@ -135,22 +135,22 @@ def test_annotators_alpha():
   expected = krippendorff_alpha(np.array([[1, 5], [2, 3], [4, 1]], float))
   assert rows["plausibility: annotators' alpha"] == f'{expected:.3f}'
   assert "aesthetics: annotators' alpha" not in rows
-  # Five words each, of which two of three annotators mark one.
+  # Five words each; two of three annotators mark one of them.
   marks = np.zeros((3, 10))
   marks[1:, [0, 6]] = 1
   expected = krippendorff_alpha(marks, 'nominal')
   assert rows["misaligned words: annotators' alpha"] == f'{expected:.3f}'
 
 
-def test_what_one_split_does_not_know_is_no_zero():
+def test_values_unknown_in_one_split_are_not_zero():
   known = stats.measure(make_record(), [Annotation(scores=(1, 2, 3, 4))] * 2)
   unknown = stats.measure(make_record())
   _, rows = _rows(stats.table({'train': [known], 'test': [unknown]}))
-  title = 'overall: annotators agree / are one step apart at most'
+  title = 'overall: annotators agree / differ by at most one step'
   assert rows[title] == ['100.0% / 100.0%', '–']
 
 
-def test_coverage_is_of_maps_that_are_not_empty():
+def test_coverage_excludes_empty_maps():
   half = np.zeros((4, 4), np.uint8)
   half[:2] = 9
   records = [
@@ -161,15 +161,15 @@ def test_coverage_is_of_maps_that_are_not_empty():
   facts = [stats.measure(record) for record in records]
   np.testing.assert_array_equal([f.coverage[0] for f in facts], (0.5, 0, np.nan))
   rows = stats.summarise(facts)
-  assert rows['implausibility map covers, if not empty, mean'] == '50.0%'
+  assert rows['implausibility map coverage if not empty, mean'] == '50.0%'
   assert rows['implausibility map empty'] == '33.3%'
   assert rows['implausibility map missing'] == '33.3%'
 
 
-def test_pictures_by_split(directory, tmp_path):
+def test_charts_by_split(directory, tmp_path):
   facts = stats.collect(directory)
   names = figures.write(tmp_path / 'new', facts)
-  # What each annotator said is not in the release.
+  # The release has no raw annotations.
   assert names == ['scores.png', 'coverage.png', 'words.png']
   for name in names:
     picture = np.asarray(Image.open(tmp_path / 'new' / name))
@@ -178,7 +178,7 @@ def test_pictures_by_split(directory, tmp_path):
   assert not np.array_equal(alone, figures.draw(facts)['scores'])
 
 
-def test_pictures_of_little():
+def test_charts_of_missing_labels():
   """One record, all of whose labels are missing."""
   record = make_record(
     0,

@@ -1,14 +1,16 @@
-"""verify finds what contradicts the schema, wherever it stands."""
+"""verify finds all violations of the schema."""
 
 import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 from util import write_split
 
 from rahf.data import label_words, schema
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
+from rahf.data.images.codec import encode_png
 from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
@@ -25,7 +27,7 @@ def record(picture):
     tokens=tuple(label_words.label_tokens(PROMPT)),
     keyword_labels=(1, 0, 1),
     scores=(0.0, 0.5, 1.0, math.nan),
-    implausibility_map=picture,
+    implausibility_map=encode_png(np.zeros((2, 2), np.uint8)),
     misalignment_map=b'',
   )
 
@@ -48,7 +50,7 @@ def test_good_records_pass(record):
     ({'scores': (0.5, 0.5)}, '2 scores, not 4'),
   ],
 )
-def test_each_contradiction_is_told(record, changes, message):
+def test_each_violation_is_reported(record, changes, message):
   (problem,) = verify.check_record(record._replace(**changes))
   assert problem.startswith(message)
 
@@ -69,7 +71,7 @@ def _shard(directory, split):
   return path
 
 
-def test_prepared_directory_is_sound(directory):
+def test_prepared_directory_is_valid(directory):
   counts = {'train': 3, 'dev': 1, 'test': 1}
   assert verify.verify(directory) == (counts, [])
   assert verify.verify(directory.parents[1]) == (counts, [])
@@ -82,23 +84,23 @@ def test_damage_is_found_and_the_rest_still_read(directory):
   path.write_bytes(data)
   counts, (shard, problem) = verify.verify(directory)
   assert counts == {'train': 2, 'dev': 1, 'test': 1}
-  assert shard == f'{path} is not as it was written (SHA-256); copy it again'
+  assert shard == f'{path} has a different SHA-256 checksum; copy it again'
   assert path.name in problem
   assert 'record 1 at byte' in problem
 
 
-def test_cut_missing_and_repeated_shards_are_found(directory):
+def test_truncated_missing_and_repeated_shards_are_found(directory):
   train = _shard(directory, 'train')
   train.write_bytes(train.read_bytes()[:-3])
   shutil.copy(_shard(directory, 'test'), _shard(directory, 'dev'))
   counts, problems = verify.verify(directory)
   assert counts == {'train': 0, 'dev': 1, 'test': 1}
   assert len(problems) == 4
-  # Shards first.
+  # Shards are checked first.
   assert 'dev.tfrecord' in problems[0]
   assert f'{train} has' in problems[1]
   assert train.name in problems[2]
-  assert 'is cut' in problems[2]
+  assert 'is truncated' in problems[2]
   assert problems[3].startswith("uid 'test-0' is not unique")
   train.unlink()
   _, problems = verify.verify(directory)
@@ -106,7 +108,7 @@ def test_cut_missing_and_repeated_shards_are_found(directory):
 
 
 def test_a_shard_of_another_version_is_found(release, directory, tmp_path):
-  """It is a valid one, with as many records."""
+  """It is valid and has the same number of records."""
   other = prepare_richhf18k(
     tmp_path / 'other', labels=release.labels, images=release.images
   )[0]
@@ -119,14 +121,14 @@ def test_a_shard_of_another_version_is_found(release, directory, tmp_path):
   assert f'{shard} has' in problem
 
 
-def test_what_is_too_much_is_found(directory):
+def test_superfluous_shards_are_found(directory):
   extra = directory / 'more-train.tfrecord-00000-of-00001'
   extra.write_bytes(b'')
   (problem,) = verify.verify(directory)[1]
-  assert problem == f'{extra} is not in manifest.json; take it out of the way'
+  assert problem == f'{extra} is not in manifest.json; move it away'
 
 
-def test_data_of_others_need_no_manifest(directory):
+def test_data_prepared_by_other_tools_need_no_manifest(directory):
   other = directory.parents[1] / 'other/1.0.0'
   shutil.copytree(directory, other)
   (other / 'manifest.json').unlink()
@@ -151,7 +153,7 @@ def test_number_of_records_is_compared(directory):
       split['shardLengths'] = ['4']
   path.write_text(json.dumps(info))
   _, (problem,) = verify.verify(directory)
-  assert 'holds 3 records, dataset_info.json says 4' in problem
+  assert 'has 3 records, but dataset_info.json lists 4' in problem
 
 
 def test_other_directories_are_refused(tmp_path, directory):

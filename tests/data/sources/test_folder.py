@@ -1,4 +1,4 @@
-"""Folders of images: every image is a row, whatever its format."""
+"""Folders of images: every image is a row, in any format."""
 
 import pytest
 
@@ -21,11 +21,11 @@ def read(folder, prompts='') -> dict[str, tuple]:
   return {item.uid: (item.prompt, item.error) for item in items}
 
 
-def test_jpeg_by_each_of_its_names_and_other_formats(tmp_path):
+def test_all_jpeg_extensions_and_other_formats(tmp_path):
   names = ('a.jfif', 'b.JPE', 'c.gif', 'd.avif', 'e.heic', 'f.tiff', 'g.bmp', 'h.jxl')
   texts = [f'{name[0]}.txt' for name in names]
   folder = write(tmp_path / 'images', *names, *texts, 'notes.pdf', '.hidden.png')
-  # The decoder refuses those that it cannot read.
+  # The decoder will refuse unsupported formats.
   assert read(folder) == {name: (f'{name[0]}.txt', '') for name in names}
 
 
@@ -33,7 +33,7 @@ def test_a_folder_of_other_formats_only(tmp_path):
   assert read(write(tmp_path, 'a.gif', 'a.txt')) == {'a.gif': ('a.txt', '')}
 
 
-def test_linked_folders_are_told(tmp_path):
+def test_linked_folders_are_reported(tmp_path):
   write(tmp_path / 'other', 'x.png', 'x.jsonl')
   folder = write(tmp_path / 'images', 'a.png', 'a.txt', 'm/b.png', 'm/b.txt')
   for place in (folder / 'm/away', folder / '.hidden'):
@@ -45,11 +45,13 @@ def test_linked_folders_are_told(tmp_path):
   tables = write(tmp_path / 'tables')
   tables.mkdir()
   (tables / 'away').symlink_to(tmp_path / 'other')
-  with pytest.raises(InputError, match=r'nothing .*linked folders, .*: .*tables/away'):
+  with pytest.raises(
+    InputError, match=r'no known files .*symlinked folders .*: .*tables/away'
+  ):
     open_source(str(tables))
 
 
-def test_prompts_that_are_no_utf_8(tmp_path):
+def test_prompts_that_are_not_utf_8(tmp_path):
   folder = write(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png', 'e.png')
   for name, encoding in (('a', 'utf-16-le'), ('b', 'utf-16'), ('c', 'latin-1')):
     (folder / f'{name}.txt').write_text('a gräy circle', encoding)
@@ -57,7 +59,7 @@ def test_prompts_that_are_no_utf_8(tmp_path):
   (folder / 'e.txt').write_text('a gräy circle\n', 'utf-8-sig')
   found = read(folder)
   for name, message in (
-    ('a', 'NUL characters, as UTF-16 text has; save it as UTF-8'),
+    ('a', 'NUL characters, as in UTF-16; save it as UTF-8'),
     ('b', 'it is UTF-16; save it as UTF-8'),
     ('c', "byte 0xe4 after 'a gr' is not UTF-8"),
     ('d', 'Git LFS pointer: run `git lfs pull`'),
@@ -79,7 +81,7 @@ def test_a_table_names_images_of_one_folder(tmp_path):
     'm2/a.png': (None, 'no prompt in p.csv'),
   }
   table.write_text('uid,prompt\na,a red circle\na.png,a blue square\nb,green\n')
-  ambiguous = 'the table has several prompts for it, as a.png, a'
+  ambiguous = 'the table has several prompts for it: a.png, a'
   assert read(folder, table) == {
     'b.png': ('green', ''),
     **dict.fromkeys(
@@ -88,6 +90,7 @@ def test_a_table_names_images_of_one_folder(tmp_path):
   }
   table.write_text('path,prompt\nx/a.png,a red circle\n')
   with pytest.raises(
-    InputError, match=r"names 'x/a\.png' .* first image is 'b\.png'\. A path in the"
+    InputError,
+    match=r"starts with 'x/a\.png'; .* first image is 'b\.png'\. Paths in the",
   ):
     open_source(str(folder), str(table))

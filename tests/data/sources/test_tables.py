@@ -16,7 +16,7 @@ def read(path) -> list[tuple]:
   return [(item.uid, item.prompt, item.error) for item in items]
 
 
-def test_nan_is_a_fault_only_where_it_is_used(tmp_path):
+def test_nan_is_an_error_only_where_it_is_used(tmp_path):
   path = tmp_path / 't.jsonl'
   path.write_text(
     '{"image": "a.png", "prompt": "red", "seed": NaN}\n'
@@ -34,7 +34,7 @@ def test_nan_is_a_fault_only_where_it_is_used(tmp_path):
   ]
 
 
-def test_a_line_that_is_not_json_says_why(tmp_path):
+def test_lines_that_are_not_json_are_explained(tmp_path):
   path = tmp_path / 't.jsonl'
   path.write_text('{"image": "a.png", "prompt": "red"}\n{"image": "b.png"\n')
   assert (
@@ -45,7 +45,7 @@ def test_a_line_that_is_not_json_says_why(tmp_path):
     read(path)
 
 
-def test_a_mark_a_separator_and_nuls_in_lines(tmp_path):
+def test_byte_order_mark_separators_and_nuls_in_lines(tmp_path):
   path = tmp_path / 't.jsonl'
   path.write_text(
     '\ufeff{"image": "a.png", "prompt": "red\u2028blue\x85"}\n'
@@ -55,11 +55,11 @@ def test_a_mark_a_separator_and_nuls_in_lines(tmp_path):
   assert first == ('a.png', 'red\u2028blue\x85', '')
   assert second[2].startswith('its prompt cannot be read: it has NUL characters')
   path.write_text('{"image": "a.png", "prompt": "red"}\n', 'utf-16-le')
-  with pytest.raises(InputError, match='line 1: it has NUL characters, as UTF-16'):
+  with pytest.raises(InputError, match='line 1: it has NUL characters, as in UTF-16'):
     read(path)
 
 
-def test_texts_that_are_stored_as_bytes(tmp_path):
+def test_texts_stored_as_bytes(tmp_path):
   rows = [
     {'image': b'\x89PNG', 'prompt': 'grün'.encode(), 'uid': b'abc'},
     {'image': b'\x89PNG', 'prompt': b'gr\xfcn', 'uid': b'abd'},
@@ -71,14 +71,14 @@ def test_texts_that_are_stored_as_bytes(tmp_path):
   assert "byte 0xfc after 'gr' is not UTF-8" in second[2]
 
 
-def test_numbers_that_are_missing(tmp_path):
+def test_missing_numbers(tmp_path):
   table = pa.table({'image': ['a.png'], 'prompt': ['red'], 'id': [math.nan]})
   pq.write_table(table, tmp_path / 't.parquet')
   assert read(tmp_path / 't.parquet') == [('a.png', None, 'its id is NaN')]
 
 
 @pytest.mark.parametrize('name', ['t.parquet', 't.csv'])
-def test_a_column_that_is_there_twice(tmp_path, name):
+def test_a_duplicate_column(tmp_path, name):
   path, texts = tmp_path / name, ['a.png', 'red', 'x', 'y']
 
   def write(*names: str) -> None:
@@ -89,14 +89,14 @@ def test_a_column_that_is_there_twice(tmp_path, name):
       pq.write_table(pa.Table.from_arrays(columns, list(names)), path)
 
   write('image', 'prompt', 'prompt', 'x')
-  with pytest.raises(InputError, match=rf'{name}: the column prompt is there twice'):
+  with pytest.raises(InputError, match=rf'{name}: the column prompt occurs twice'):
     read(path)
-  # Of a column that nobody asks for there may be any number.
+  # Unused columns may be duplicated.
   write('image', 'prompt', 'x', 'x')
   assert read(path) == [('a.png', 'red', '')]
 
 
-def test_rows_of_another_length(tmp_path):
+def test_rows_of_wrong_length(tmp_path):
   path = tmp_path / 't.csv'
   path.write_text('image,prompt\na.png,red, and blue\n')
   with pytest.raises(InputError, match=r't\.csv, line 2: 3 values, .*needs quotes'):

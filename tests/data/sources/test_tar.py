@@ -1,4 +1,4 @@
-"""WebDataset archives: which files are a row, and what of them is used."""
+"""WebDataset archives: which files form a row, and which are used."""
 
 import gzip
 import io
@@ -6,14 +6,16 @@ import json
 import re
 import tarfile
 
+import numpy as np
 import pytest
 
+from rahf.data.images.files import Archive
 from rahf.data.sources.source import open_source
 from rahf.errors import InputError
 
 
 def write(path, *names: str | tuple[str, bytes], links=()):
-  """Writes files whose content is their name; a pair gives other content."""
+  """Writes files whose content is their name, or the second element of a pair."""
   with tarfile.open(path, 'w:gz' if path.suffix == '.tgz' else 'w') as tar:
     for name in names:
       name, data = name if isinstance(name, tuple) else (name, name.encode())
@@ -49,7 +51,7 @@ def test_keys_with_dots(tmp_path, suffix):
   }
 
 
-def test_a_key_and_the_same_with_dots(tmp_path):
+def test_a_key_and_another_that_extends_it_with_dots(tmp_path):
   names = ('a.1.PNG', 'a.1.txt', 'a.jpg', 'a.txt', 'a.v.2.png', 'a.v.2.json')
   metadata = json.dumps({'caption': 'red', 'aesthetic': float('nan')}).encode()
   path = write(tmp_path / 't.tar', *names[:-1], (names[-1], metadata))
@@ -72,19 +74,19 @@ def test_other_fields_are_neither_image_nor_prompt(tmp_path):
 @pytest.mark.parametrize(
   ('names', 'error'),
   [
-    (('1.jpg', '1.png', '1.txt'), '2 images of this key, not one; .* in jpg, png'),
-    (('1.png', '1.png', '1.txt'), 'png is there twice with this key'),
-    (('1.png', '1.PNG', '1.txt'), 'png is there twice with this key'),
-    (('1.png', '1.txt', '1.txt'), 'txt is there twice with this key'),
-    (('1.seg.png', '1.txt'), '0 images of this key, not one; .* in seg.png'),
-    (('1.txt',), '0 images of this key, not one; .* in nothing that is known'),
+    (('1.jpg', '1.png', '1.txt'), '2 images for this key, not one; .* in jpg, png'),
+    (('1.png', '1.png', '1.txt'), 'png occurs twice for this key'),
+    (('1.png', '1.PNG', '1.txt'), 'png occurs twice for this key'),
+    (('1.png', '1.txt', '1.txt'), 'txt occurs twice for this key'),
+    (('1.seg.png', '1.txt'), '0 images for this key, not one; .* in seg.png'),
+    (('1.txt',), '0 images for this key, not one; .* in no known extension'),
     (
       tuple(f'1.{n}.png' for n in range(7)),
       r'0 images .* in 0\.png, 1\.png, 2\.png, 3\.png and 3 more',
     ),
   ],
 )
-def test_a_row_without_one_image_says_what_there_is(tmp_path, names, error):
+def test_rows_without_exactly_one_image_list_their_files(tmp_path, names, error):
   ((uid, found),) = read(write(tmp_path / 't.tar', *names)).items()
   assert uid == '1'
   assert re.search(error, found[2])
@@ -103,7 +105,7 @@ def test_prompts_that_cannot_be_read(tmp_path):
     )
   )
   for uid, message in {
-    '1': 'its prompt cannot be read: it has NUL characters, as UTF-16',
+    '1': 'its prompt cannot be read: it has NUL characters, as in UTF-16',
     '2': 'its prompt is NaN',
     '3': 'its prompt cannot be read: not JSON',
     '4': 'it is a Git LFS pointer',
@@ -119,15 +121,15 @@ def test_links_and_images_of_other_formats_are_rows(tmp_path):
   names = ('1.jfif', '1.txt', '4.gif', '4.txt', '.hidden.png')
   found = read(write(tmp_path / 't.tar', *names, links=links))
   assert found['1'] == ('1.txt', b'1.jfif', '')
-  # The decoder says what it is.
+  # The decoder will name its format.
   assert found['4'] == ('4.txt', b'4.gif', '')
   for uid in '23':
     assert found[uid] == (None, None, 'its png is a link or a device')
   assert found.keys() == {*'1234'}
 
 
-def test_a_compressed_archive_is_read_straight_on(tmp_path, monkeypatch):
-  """Going back in it would decompress all that comes before, for each row."""
+def test_a_compressed_archive_is_read_sequentially(tmp_path, monkeypatch):
+  """Seeking back would decompress everything before, for each row."""
   path = tmp_path / 't.tgz'
   write(path, *((f'{n}.png', bytes([n]) * 512 * 600) for n in range(9)))
   rewinds = []
@@ -145,4 +147,36 @@ def test_a_git_lfs_pointer_is_named(tmp_path):
   path = tmp_path / 't.tar'
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
   with pytest.raises(InputError, match=r't\.tar is a Git LFS pointer.*git lfs pull'):
+    open_source(str(path))
+
+
+@pytest.mark.parametrize('suffix', ['.tar', '.tgz'])
+def test_archives_joined_by_cat_are_refused(tmp_path, suffix):
+  """Of these tarfile reads the first alone."""
+  first = write(tmp_path / f'1{suffix}', '1.png', '1.txt').read_bytes()
+  second = write(tmp_path / f'2{suffix}', '2.png', '2.txt').read_bytes()
+  path = tmp_path / f't{suffix}'
+  path.write_bytes(first + second)
+  with pytest.raises(InputError, match='more follows its end at byte 2048; cat does'):
+    open_source(str(path))
+  with pytest.raises(InputError, match='more follows its end'):
+    Archive(path)
+  if suffix == '.tar':  # Tapes and blocks are filled up with zeros.
+    path.write_bytes(first + bytes(50_000))
+    assert read(path).keys() == {'1'}
+
+
+@pytest.mark.parametrize('kind', ['gz', 'bz2', 'xz'])
+def test_damage_in_a_compressed_archive(tmp_path, kind):
+  path = tmp_path / 't.tar'
+  with tarfile.open(path, f'w:{kind}') as tar:
+    for number in range(8):
+      member = tarfile.TarInfo(f'{number}.png')
+      member.size = 300_000  # Larger than the first block of bzip2.
+      data = np.random.default_rng(number).bytes(member.size)
+      tar.addfile(member, io.BytesIO(data))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  with pytest.raises((InputError, OSError)):
     open_source(str(path))

@@ -35,7 +35,7 @@ def test_unannotated_fields_survive(tmp_path):
   assert records.open_split(tmp_path / 'a', 'dev')[0] == record
 
 
-def test_index_is_kept_and_checked_against_the_shards(directory):
+def test_index_is_cached_and_checked_against_the_shards(directory):
   first = records.open_split(directory, 'train')
   kept = directory / 'train.index.npz'
   assert kept.exists()
@@ -47,7 +47,7 @@ def test_index_is_kept_and_checked_against_the_shards(directory):
   assert records.open_split(directory, 'train')[3] == new[3]
 
 
-def test_a_directory_that_cannot_be_written_is_read(directory, monkeypatch):
+def test_a_read_only_directory_can_be_read(directory, monkeypatch):
   def refuse(*args, **kwargs):
     raise PermissionError('read-only')
 
@@ -68,19 +68,23 @@ def shard(directory, number=0):
   return directory / f'tiny-train.tfrecord-{number:05d}-of-00003'
 
 
-def test_cut_inside_a_record(directory):
+def test_truncated_in_a_record(directory):
   file = shard(directory)
   file.write_bytes(file.read_bytes()[:-7])
-  with pytest.raises(InputError, match=r'00000-of-00003 is cut inside record 2 .*copy'):
+  with pytest.raises(
+    InputError, match=r'00000-of-00003 is truncated in record 2 .*copy'
+  ):
     records.open_split(directory, 'train')
 
 
-def test_cut_between_records(directory):
+def test_truncated_between_records(directory):
   file = shard(directory)
   data = file.read_bytes()
   length = struct.unpack('<Q', data[:8])[0]
   file.write_bytes(data[: length + 16])
-  with pytest.raises(InputError, match=r'holds 1 records, dataset_info\.json says 3'):
+  with pytest.raises(
+    InputError, match=r'has 1 records, but dataset_info\.json lists 3'
+  ):
     records.open_split(directory, 'train')
 
 
@@ -113,8 +117,8 @@ def test_other_examples_are_refused():
 
 
 @pytest.mark.parametrize('damaged', [0, 2, 5, 7, 11])
-def test_what_is_not_damaged_keeps_its_place(tmp_path, damaged):
-  """Also behind it, in its shard and the next."""
+def test_undamaged_records_keep_their_positions(tmp_path, damaged):
+  """Also after a damaged one, in its shard and the next."""
   write_split(tmp_path, 'train', [make_record(number) for number in range(12)], 2)
   split = open_split(tmp_path, 'train')
   path = pathlib.Path(split.files[split.shard[damaged]])
@@ -128,7 +132,7 @@ def test_what_is_not_damaged_keeps_its_place(tmp_path, damaged):
   assert (np.delete(counts, damaged) == 5).all()
 
 
-def test_half_an_index_is_made_anew(tmp_path):
+def test_a_damaged_index_is_remade(tmp_path):
   write_split(tmp_path, 'train', [make_record(number) for number in range(3)])
   assert len(open_split(tmp_path, 'train')) == 3
   index = tmp_path / 'train.index.npz'
@@ -139,7 +143,7 @@ def test_half_an_index_is_made_anew(tmp_path):
     assert index.read_bytes() == whole
 
 
-def test_other_counts_than_the_manifest_s_are_refused(tmp_path):
+def test_counts_that_differ_from_the_manifest_are_refused(tmp_path):
   write_split(tmp_path, 'train', [make_record(number) for number in range(3)])
   manifest.write(tmp_path, manifest.describe_all(tmp_path))
   assert len(open_split(tmp_path, 'train')) == 3
@@ -159,7 +163,7 @@ def test_compressed_files_are_named(tmp_path, kind):
 
 
 def test_a_length_that_looks_like_compression(tmp_path):
-  """A record of 40,056 bytes begins as ZLIB does, one of 0x088b1f as GZIP does."""
+  """Records of 40,056 and 0x088b1f bytes start like ZLIB and GZIP files."""
   for length in (0x9C78, 0x088B1F):
     with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
       writer.write(bytes(length))

@@ -1,1 +1,1 @@
-"""Labels, images and prompts joined by uid, and written as a data set."""
+"""Joins labels, images and prompts by uid and writes them as a data set."""

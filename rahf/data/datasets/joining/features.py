@@ -1,4 +1,4 @@
-"""The record schema as TFDS features, shared by all builders."""
+"""The record schema as TFDS features."""
 
 import functools
 
@@ -12,7 +12,7 @@ from rahf.data import schema
 def record_features() -> tfds.features.FeaturesDict:
   """Returns the features of `schema.Record`; builders yield `record._asdict()`.
 
-  Image bytes are plain strings, so that they are stored exactly as found.
+  Images are plain strings, so that their bytes are stored unchanged.
   """
   encoded = tfds.features.Tensor(shape=(), dtype=np.bytes_)
   return tfds.features.FeaturesDict(
@@ -31,9 +31,9 @@ def record_features() -> tfds.features.FeaturesDict:
 
 
 def encode_record(record: schema.Record) -> bytes:
-  """Returns a record as a serialised `tf.train.Example`; equal ones as equal bytes."""
+  """Returns a record as a deterministically serialised `tf.train.Example`."""
   serialized = _features().serialize_example(record._asdict())
-  # Otherwise protobuf's order of features differs from one process to the next.
+  # By default, protobuf orders features differently in each process.
   return tf.train.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 

@@ -1,8 +1,8 @@
-"""Joins labels and images in parts: several at once, and finished parts are kept.
+"""Joins labels and images in parts, in parallel and resumably.
 
-Images are read, checked and written part by part, each by a thread of its own. A part
-is kept with what went into it. After a kill, or when a file that could not be read was
-replaced, the same command makes those that are not there, or were made of other input.
+Each part is read, checked and written by one thread, and stored with a fingerprint of
+its inputs. After an interruption, or once an unreadable file has been replaced, the
+same command makes only the parts that are missing or whose inputs have changed.
 """
 
 import concurrent.futures
@@ -26,42 +26,45 @@ from rahf.data.storage import manifest
 from rahf.fileio import atomic_write
 from rahf.version import __version__
 
-# Some 500 MB of images of 1024 px: what a kill loses for each thread.
-SAMPLES = 512
+# About 500 MB of images of 1024 px: what an interruption costs each thread.
+SAMPLES_PER_PART = 512
 
 
-class Sample(NamedTuple):
-  """An annotated image of which everything was found.
+class AnnotatedImage(NamedTuple):
+  """An annotated image that has both its image and its prompt.
 
   Attributes:
-    place: where its image is: the file on disk, and what names it in there.
+    location: the file on disk with the image, and its position in that file.
   """
 
   split: str
   uid: str
   prompt: str
-  place: tuple[Any, ...]
+  location: tuple[Any, ...]
 
 
-Note = Callable[[Sample, str, str], None]
-"""Notes what became of a sample: reason, a key of `report`'s, and detail."""
+Note = Callable[[AnnotatedImage, str, str], None]
+"""Reports a problem of a sample: reason (one of the keys in `report`) and detail."""
 
-Make = Callable[[Sequence[Sample], Note], Iterator[tuple[Sample, schema.Record | None]]]
-"""Yields each of the samples with its record, or None if it has to be left out.
+Make = Callable[
+  [Sequence[AnnotatedImage], Note],
+  Iterator[tuple[AnnotatedImage, schema.Record | None]],
+]
+"""Yields each sample with its record, or with None if it must be left out.
 
-Called by several threads at once.
+Called from several threads at once.
 """
 
 
 @dataclasses.dataclass
 class Part:
-  """What became of the samples of one part.
+  """The result of one part.
 
   Attributes:
-    fingerprint: of all that went into it.
-    uids: split -> those written, in the order of its shard.
-    shards: split -> its shard.
-    lines: of the report.
+    fingerprint: digest of all its inputs.
+    uids: split -> uids written, in the order of the shard.
+    shards: split -> shard.
+    lines: report lines about its samples.
   """
 
   fingerprint: str
@@ -71,31 +74,31 @@ class Part:
 
 
 def shard_path(folder: pathlib.Path, number: int, split: str) -> pathlib.Path:
-  """Returns where a part's records of one split lie."""
+  """Returns the path of a part's records of one split."""
   return folder / f'part-{number:05d}-{split}.tfrecord'
 
 
 def make_all(
   folder: pathlib.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   make: Make,
   settings: Mapping[str, Any],
   inputs: Sequence[pathlib.Path],
   workers: int,
 ) -> list[Part]:
-  """Makes the parts that are not yet in a folder, with a progress bar.
+  """Makes the parts that are missing from a folder, with a progress bar.
 
   Args:
-    samples: in the order in which they are read best.
-    settings: what the records depend on besides the samples.
-    inputs: files that they depend on besides those of the samples.
+    samples: in an order that is efficient to read.
+    settings: settings that the records depend on.
+    inputs: files that the records depend on, besides those of the samples.
     workers: number of threads.
 
   Returns:
     All parts, in the order of the samples.
   """
-  starts = range(0, len(samples), SAMPLES)
-  groups = [samples[start : start + SAMPLES] for start in starts]
+  starts = range(0, len(samples), SAMPLES_PER_PART)
+  groups = [samples[start : start + SAMPLES_PER_PART] for start in starts]
   bar = tqdm.tqdm(total=len(samples), desc='Joining', unit='image', smoothing=0)
   with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
     common = [settings, [*map(version, inputs)]]
@@ -107,7 +110,7 @@ def make_all(
       for future in concurrent.futures.as_completed(futures):
         future.result()
     except BaseException:
-      # What the others have made so far is kept if their part is complete.
+      # Complete parts of the other threads are kept.
       maker.stopped.set()
       pool.shutdown(wait=False, cancel_futures=True)
       raise
@@ -121,49 +124,51 @@ class _Maker:
     self.stopped = threading.Event()
 
   def stop_if_failed(self, future: concurrent.futures.Future) -> None:
-    """Keeps the thread of a part that failed from beginning another."""
+    """Keeps a thread whose part failed from starting another."""
     if future.cancelled() or future.exception():
       self.stopped.set()
 
-  def _go_on(self) -> None:
+  def _raise_if_stopped(self) -> None:
     if self.stopped.is_set():
       raise concurrent.futures.CancelledError
 
-  def part(self, number: int, samples: Sequence[Sample]) -> Part:
-    """Returns the part, from the folder if it is there."""
-    self._go_on()
+  def part(self, number: int, samples: Sequence[AnnotatedImage]) -> Part:
+    """Returns the part, from the folder if it exists there."""
+    self._raise_if_stopped()
     path = self._folder / f'part-{number:05d}.json'
     fingerprint = _fingerprint(self._common, samples)
     part = _read(path)
-    if part and part.fingerprint == fingerprint and self._are_there(number, part):
+    if part and part.fingerprint == fingerprint and self._has_shards(number, part):
       self._advance(len(samples))
       return part
     path.unlink(missing_ok=True)
     part = self._join(number, samples, fingerprint)
-    # Last, and at once: a part is there as soon as this is.
+    # Written last and atomically: a part counts as complete once this file exists.
     atomic_write.write(path, json.dumps(dataclasses.asdict(part)))
     return part
 
-  def _are_there(self, number: int, part: Part) -> bool:
+  def _has_shards(self, number: int, part: Part) -> bool:
     paths = {split: shard_path(self._folder, number, split) for split in part.shards}
     return all(
       path.exists() and path.stat().st_size == part.shards[split].bytes
       for split, path in paths.items()
     )
 
-  def _join(self, number: int, samples: Sequence[Sample], fingerprint: str) -> Part:
+  def _join(
+    self, number: int, samples: Sequence[AnnotatedImage], fingerprint: str
+  ) -> Part:
     lines: list[Line] = []
     uids: dict[str, list[str]] = {}
     writers: dict[str, tf.io.TFRecordWriter] = {}
 
-    def note(sample: Sample, reason: str, detail: str) -> None:
+    def note(sample: AnnotatedImage, reason: str, detail: str) -> None:
       lines.append(Line(sample.split, sample.uid, reason, detail))
 
     paths = {s: shard_path(self._folder, number, s) for s in schema.SPLITS}
     try:
       with contextlib.ExitStack() as stack:
         for sample, record in self._make(samples, note):
-          self._go_on()
+          self._raise_if_stopped()
           if record:
             split = sample.split
             if split not in writers:
@@ -172,7 +177,7 @@ class _Maker:
             writers[split].write(features.encode_record(record))
             uids.setdefault(split, []).append(sample.uid)
           self._advance(1)
-    except tf.errors.OpError as error:  # Of writing, as when a disk is full.
+    except tf.errors.OpError as error:  # Writing failed, for example on a full disk.
       raise OSError(f'{self._folder}: {error.message}') from None
     shards = {
       split: manifest.describe(paths[split], len(found))
@@ -185,11 +190,11 @@ class _Maker:
       self._bar.update(samples)
 
 
-def _fingerprint(common: Any, samples: Sequence[Sample]) -> str:
-  """Returns a digest of all that a part depends on."""
-  files = sorted({pathlib.Path(sample.place[0]) for sample in samples})
+def _fingerprint(common: Any, samples: Sequence[AnnotatedImage]) -> str:
+  """Returns a digest of everything that a part depends on."""
+  files = sorted({pathlib.Path(sample.location[0]) for sample in samples})
   content = [__version__, common, samples, [*map(version, files)]]
-  # What is not a plain value is a path, as it stands or in a place.
+  # The only values that JSON does not know are paths, here and in locations.
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -200,6 +205,6 @@ def _read(path: pathlib.Path) -> Part | None:
     shards = {split: manifest.Shard(*one) for split, one in content['shards'].items()}
     lines = [Line(*line) for line in content['lines']]
     return Part(content['fingerprint'], content['uids'], shards, lines)
-  # Not there, or what a machine that went down left of it.
+  # Missing, or left incomplete by a crash.
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None

@@ -1,12 +1,12 @@
-"""Tables of prompts, which name images by paths or by uids.
+"""Reads tables of prompts, which name images by path or uid.
 
-Columns: `prompt` or `caption`; and the image's path, `image`, `path`, `file_name` or
-`filename`, or its uid, `uid` or `id`. Others are ignored.
+Columns: `prompt` or `caption`; and the image's path (`image`, `path`, `file_name` or
+`filename`) or its uid (`uid` or `id`). Others are ignored.
 
-Which files a name means:
-  a.png or a           every file of that name, in whichever folder
-  m1/a.png or m1/a     that file: a path from the folder of the images, or of the table
-If any name in a table has a folder, all are paths, and a.png is the one at the top.
+How names match files:
+  a.png or a           every file of that name, in any folder
+  m1/a.png or m1/a     that file, relative to the folder of the images or of the table
+If any name in a table has a folder, all are paths, and a.png is the file at the top.
 """
 
 import os
@@ -23,7 +23,7 @@ class Row(NamedTuple):
   """One row of a table.
 
   Attributes:
-    uid, path: what it calls the image, of which one may be ''.
+    uid, path: how it names the image; one of them may be ''.
     prompt: not empty.
   """
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class Columns(NamedTuple):
-  """The names of the columns; None where there is none."""
+  """The names of the columns; None for a missing one."""
 
   uid: str | None
   path: str | None
@@ -44,8 +44,8 @@ def read(table: os.PathLike | str) -> Iterator[Row]:
   """Yields the rows of a CSV, TSV, JSONL or parquet table that have a prompt.
 
   Raises:
-    InputError: the file is missing or damaged, of another kind, or lacks a column; or a
-      row names no image.
+    InputError: the file is missing, damaged or of another kind, lacks a column, or has
+      a row that does not name an image.
   """
   path = pathlib.Path(table)
   readers = {
@@ -58,25 +58,24 @@ def read(table: os.PathLike | str) -> Iterator[Row]:
     raise InputError(f'--prompts {path}: no such file')
   if path.suffix.lower() not in readers:
     raise InputError(
-      f'--prompts {path}: the name must end in {", ".join(readers)}, which says how '
-      'to read it'
+      f'--prompts {path}: the name must end in one of {", ".join(readers)}'
     )
   yield from readers[path.suffix.lower()](path)
 
 
 def uid_of(row: Row) -> str:
-  """Returns the uid, or else the name of the file without folder and extension."""
+  """Returns the uid, or else the file name without folder and extension."""
   return row.uid or pathlib.PurePosixPath(row.path).stem
 
 
 class FilePrompts:
-  """The prompts that a table has for the files below a folder; all are in memory."""
+  """A table's prompts for the files below a folder, held in memory."""
 
   def __init__(self, table: pathlib.Path, folder: pathlib.Path):
     """Reads the table.
 
     Raises:
-      InputError: as `read`, or one name has two prompts.
+      InputError: as for `read`, or one name has two prompts.
     """
     self._roots = (os.path.abspath(folder), os.path.abspath(table.parent))
     self._prompts: dict[str, str] = {}
@@ -84,8 +83,8 @@ class FilePrompts:
       name = row.path or row.uid
       if self._prompts.setdefault(normal(name), row.prompt) != row.prompt:
         raise InputError(
-          f'--prompts {table}: two prompts for {name!r}; name images by paths from '
-          'their folder on, each once'
+          f'--prompts {table}: two prompts for {name!r}; name each image once, by its '
+          'path relative to the image folder'
         )
     self._are_paths = any(map(has_folder, self._prompts))
 
@@ -97,7 +96,7 @@ class FilePrompts:
     """Returns the prompt of a file, None if there is none.
 
     Raises:
-      ValueError: the table has several, by different names.
+      ValueError: the table has several, under different names.
     """
     if self._are_paths:
       names = names_of_path(os.path.abspath(file), *self._roots)
@@ -105,7 +104,7 @@ class FilePrompts:
       names = with_and_without_extension(file.name)
     found = {name: self._prompts[name] for name in names if name in self._prompts}
     if len(set(found.values())) > 1:
-      raise ValueError(f'the table has several prompts for it, as {", ".join(found)}')
+      raise ValueError(f'the table has several prompts for it: {", ".join(found)}')
     return next(iter(found.values()), None)
 
 
@@ -115,23 +114,23 @@ def has_folder(name: str) -> bool:
 
 
 def normal(name: str) -> str:
-  """Returns a name in a table without detours, such as ./a.png for a.png."""
+  """Returns a normalised path, such as a.png for ./a.png."""
   return os.path.normpath(os.path.expanduser(name))
 
 
 def names_of_path(file: str, *roots: str) -> list[str]:
-  """Returns what a table of paths can call a file.
+  """Returns the names that a table of paths can use for a file.
 
   Args:
     file: an absolute path.
-    roots: absolute folders from which paths may be given.
+    roots: absolute folders that paths may be relative to.
   """
   relative = (os.path.relpath(file, root) for root in roots)
   return with_and_without_extension(file, *relative)
 
 
 def with_and_without_extension(*paths: str) -> list[str]:
-  """Returns the paths, and then each without its extension."""
+  """Returns the paths, followed by each without its extension."""
   return [*paths, *(os.path.splitext(path)[0] for path in paths)]
 
 
@@ -160,7 +159,7 @@ def _parquet(path: pathlib.Path) -> Iterator[Row]:
 
   with parquet.open_file(path) as file:
     fields = file.schema_arrow
-  # A column with the images themselves does not name them.
+  # A column that contains the images themselves does not name them.
   images = [f for f in fields if f.name in IMAGES and parquet.KINDS['file'](f.type)]
   columns = _columns(f'--prompts {path}', [f.name for f in fields if f not in images])
   for row, values in parquet.light_rows(path, [name for name in columns if name]):
@@ -176,7 +175,7 @@ def _columns(where: str, names: list[str]) -> Columns:
     uid = None
   if prompt is None or not (uid or path):
     raise InputError(
-      f'{where}: needs uid (or {", ".join(IMAGES)}) and {" or ".join(PROMPTS)}, has '
+      f'{where}: needs uid (or {", ".join(IMAGES)}) and {" or ".join(PROMPTS)}; has '
       f'{", ".join(map(str, names)) or "nothing":.300}'
     )
   return Columns(uid, path, prompt)
@@ -198,6 +197,6 @@ def _row(where: str, values: dict[str, Any], columns: Columns) -> Iterator[Row]:
     except ValueError as error:
       raise InputError(f'{where}: {name} {value[:80]!r}: {error}') from None
   if not (uid or path):
-    raise InputError(f'{where}: it names no image')
+    raise InputError(f'{where}: the row does not name an image')
   if prompt:
     yield Row(uid or '', path or '', prompt)

@@ -1,4 +1,4 @@
-"""Reports what happened to each annotated sample while a data set was prepared."""
+"""Report of what happened to each annotated sample when a data set was prepared."""
 
 import collections
 import json
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rahf.data import schema
 from rahf.errors import InputError
 
-# Reason -> its line in the printed table, grouped by what it did to the sample.
+# Reason -> its label in the printed table, grouped by the consequence.
 DROPPED = {
   'missing_image': 'image not found',
   'missing_prompt': 'prompt not found',
@@ -24,16 +24,17 @@ MASKED = {
   'invalid_score': 'score outside its scale',
   'unreadable_map': 'map unreadable',
 }
-# Where most labels are so, others may only seem right: 1 of 5 is a valid 1 of 1.
-FOREIGN = ('invalid_score', 'invalid_label')
+# If most labels have one of these, the format is another, and the rest cannot be
+# trusted either: a 1 on a scale to 5 looks like a valid 1.0.
+WRONG_FORMAT = ('invalid_score', 'invalid_label')
 KEPT = {
   'repeated_image': 'image in several places, first used',
   'repeated_prompt': 'several prompts, first used',
 }
 _GROUPS = {
   'dropped': ('sample dropped', DROPPED),
-  'masked': ('this label alone masked', MASKED),
-  'kept': ('kept as it is', KEPT),
+  'masked': ('only this label masked', MASKED),
+  'kept': ('kept unchanged', KEPT),
 }
 
 
@@ -47,13 +48,13 @@ class Line(NamedTuple):
 
 
 class Report:
-  """Counts per split, and one line for whatever was dropped, masked or chosen.
+  """Counts per split, and a line for each sample dropped, masked or ambiguous.
 
   Attributes:
     records: split -> annotated samples found in the label files.
-    matched: split -> samples of which image and prompt were found.
+    matched: split -> samples whose image and prompt were found.
     prepared: split -> samples written.
-    lines: everything else that happened, by uid.
+    lines: problems of single samples.
     notes: sentences about whole splits.
   """
 
@@ -69,47 +70,46 @@ class Report:
     self.lines.append(Line(split, uid, reason, detail))
 
   def count(self, split: str, reason: str) -> int:
-    """Returns how many lines a split has for a reason."""
+    """Returns the number of lines of a split for a reason."""
     return sum((line.split, line.reason) == (split, reason) for line in self.lines)
 
   def note_empty(self, splits: Mapping[str, Collection]) -> None:
-    """Notes which splits have nothing.
+    """Adds a note for each empty split.
 
     Raises:
-      InputError: there is nothing to train on.
+      InputError: the train split is empty.
     """
     if not splits['train']:
       raise InputError('no image is left to train on; make --dev and --test smaller')
     for split in schema.SPLITS:
       if not splits[split]:
         self.notes.append(
-          f'there is no {split} split, since no prompt fell to it; make --{split} '
-          'larger, or evaluate on another: config.eval.split, '
-          'config.keywords.threshold_split, config.eval.final_split'
+          f'the {split} split is empty, since no prompt was assigned to it; make '
+          f'--{split} larger, or choose another split in config.eval.split, '
+          'config.keywords.threshold_split and config.eval.final_split'
         )
 
   def note_linked(self, folders: Sequence[pathlib.Path]) -> None:
-    """Notes folders that are links, and so were not looked into."""
+    """Adds a note about symlinked folders, which are not searched."""
     if folders:
       self.notes.append(
-        f'folders that are links were not looked into: {len(folders)}, the first '
-        f'{folders[0]}; move their images into the folder itself'
+        f'{len(folders)} symlinked folders were not searched (first: {folders[0]}); '
+        'move their images into the folder itself'
       )
 
   def check_prepared(self) -> None:
-    """Checks that something of each split was written, and of the format it seems.
+    """Checks that labels have the expected format and that matched splits have records.
 
     Raises:
-      InputError: if not; with the first reason.
+      InputError: they do not; gives the first reason.
     """
     total = sum(self.prepared.values())
-    for reason in FOREIGN:
+    for reason in WRONG_FORMAT:
       lines = [line for line in self.lines if line.reason == reason]
       if 2 * (count := len({line.uid for line in lines})) > total:
         raise InputError(
-          f'{MASKED[reason]} in {count} of {total} images; the first, uid '
-          f'{lines[0].uid}: {lines[0].detail}. The labels are of another release: '
-          'convert them first'
+          f'{MASKED[reason]} in {count} of {total} images; first, uid {lines[0].uid}: '
+          f'{lines[0].detail}. The labels are in another format: convert them first'
         )
     for split in schema.SPLITS:
       if self.prepared[split] or not self.matched[split]:
@@ -121,7 +121,7 @@ class Report:
         and line.reason in ('unreadable_image', 'invalid_annotation')
       )
       raise InputError(
-        f'none of the {self.matched[split]} images of {split} can be used; the first, '
+        f'none of the {self.matched[split]} images of {split} can be used; first, '
         f'{first.uid}: {first.detail}'
       )
 
@@ -154,7 +154,7 @@ class Report:
     pathlib.Path(path).write_text(text + '\n', encoding='utf-8')
 
   def table(self) -> str:
-    """Returns the counts as a table; reasons that never occurred are left out."""
+    """Returns the counts as a table, without reasons that never occurred."""
     rows = [
       ('', schema.SPLITS),
       *(

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from rahf.data import schema
 from rahf.data.datasets.joining import features, parts
-from rahf.data.datasets.joining.parts import Make, Part, Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage, Make, Part
 from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.errors import InputError
@@ -22,14 +22,14 @@ from rahf.fileio import locks
 Finish = Callable[[pathlib.Path, Mapping[str, Sequence[str]]], None]
 
 
-def target(
+def target_directory(
   data_dir: os.PathLike | str, name: str, version: str, overwrite: bool
 ) -> pathlib.Path:
-  """Returns the directory that a data set will have, which is free.
+  """Returns the output directory of a data set and checks that it may be written.
 
   Raises:
-    InputError: it is there already and may not be replaced, or is something else; or
-      the name cannot be that of a folder, or stands for generated data.
+    InputError: it exists and may not be replaced, or is not a data set; or the name is
+      not a valid folder name, or is reserved for generated data.
   """
   if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', name) or name == 'shapes':
     raise InputError(
@@ -40,13 +40,13 @@ def target(
     raise InputError(f'{folder} exists; give --overwrite to replace it')
   if folder.exists() and not (folder / 'dataset_info.json').exists():
     raise InputError(
-      f'{folder} is not a prepared data set; take it out of the way first'
+      f'{folder} exists but is not a prepared data set; move it away first'
     )
   return folder
 
 
-def split_of(prompt: str, dev: float, test: float) -> str:
-  """Returns the split of all images of a prompt, which depends on nothing else.
+def assign_split(prompt: str, dev: float, test: float) -> str:
+  """Returns the split of all images of a prompt; depends on nothing else.
 
   Args:
     dev, test: shares of the prompts; the rest is for training.
@@ -57,15 +57,15 @@ def split_of(prompt: str, dev: float, test: float) -> str:
   if dev < 0 or test < 0 or dev + test >= 1:
     raise InputError(f'--dev {dev} and --test {test} leave nothing to train on')
   digest = hashlib.sha256(prompt.encode()).digest()
-  place = int.from_bytes(digest[:8], 'big') / 2**64
-  if place < test:
+  position = int.from_bytes(digest[:8], 'big') / 2**64
+  if position < test:
     return 'test'
-  return 'dev' if place < test + dev else 'train'
+  return 'dev' if position < test + dev else 'train'
 
 
 def write(
   folder: pathlib.Path,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   make: Make,
   report: Report,
   *,
@@ -76,31 +76,31 @@ def write(
   workers: int | None = None,
   finish: Finish = lambda folder, uids: None,
 ) -> None:
-  """Joins samples to records and writes them as a prepared data set.
+  """Makes the records of all samples and writes them as a prepared data set.
 
-  What was there before is replaced when all is written, and stays if anything fails.
-  Until then what is made lies in `.<name>-<version>.partial` beside it, where the same
-  call continues after a kill.
+  An existing data set is replaced only once everything is written. Until then, finished
+  parts are kept in `.<name>-<version>.partial` next to it, from where the same call
+  continues after an interruption.
 
   Args:
-    folder: of `target`.
-    samples: in the order in which they are read best.
+    folder: as returned by `target_directory`.
+    samples: in an order that is efficient to read.
     make: makes their records.
-    report: gets the lines and counts; written beside the shards.
-    sources: what was read, by option, for the report.
-    overwrite: as for `target`; something may be there by now.
-    inputs: files that records depend on besides those that samples are read from.
-    settings: what else they depend on; kept in the manifest.
-    workers: number of threads; None for one a core.
-    finish: writes what else belongs there into a folder, given the uids by split.
+    report: receives the lines and counts; written next to the shards.
+    sources: option -> path that was read, for the report.
+    overwrite: as for `target_directory`, which is checked again.
+    inputs: files that records depend on, besides those of the samples.
+    settings: settings that records depend on; stored in the manifest.
+    workers: number of threads; None for one per core.
+    finish: writes additional files into a folder, given the uids by split.
 
   Raises:
-    InputError: no record of a split is left, a file is damaged, or another process
-      writes the same.
+    InputError: a split has no usable record, a file is damaged, or another process is
+      writing the same data set.
   """
   partial = folder.parents[1] / f'.{folder.parent.name}-{folder.name}.partial'
   with locks.locked(partial):
-    target(folder.parents[1], folder.parent.name, folder.name, overwrite)
+    target_directory(folder.parents[1], folder.parent.name, folder.name, overwrite)
     workers, settings = workers or os.cpu_count() or 1, settings or {}
     made = parts.make_all(partial, samples, make, settings, inputs, workers)
     for part in made:
@@ -117,7 +117,7 @@ def write(
       report.write(complete / 'report.json', paths)
       folder.parent.mkdir(exist_ok=True)
       if folder.exists():
-        # What is in the way may be left of an earlier time.
+        # May be left over from an earlier run.
         shutil.rmtree(partial / 'replaced', ignore_errors=True)
         folder.rename(partial / 'replaced')
       complete.rename(folder)
@@ -133,7 +133,7 @@ def _assembled(
 ) -> Iterator[pathlib.Path]:
   """Yields a folder with the parts as shards of a data set that TFDS can read.
 
-  If anything fails, the parts are parts again.
+  If anything fails, the parts are moved back.
   """
   complete, name = partial / 'complete', folder.parent.name
   shutil.rmtree(complete, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""RichHF-18K: release files, their images, and copies that hold both."""
+"""RichHF-18K: label files, images, and mirrors that contain both."""

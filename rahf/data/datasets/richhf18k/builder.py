@@ -1,7 +1,7 @@
-"""RichHF-18K: labels from the release, image and prompt joined by uid.
+"""Builds RichHF-18K from the released labels, with images and prompts joined by uid.
 
-Nothing disappears silently: a sample without a readable image or a prompt is
-dropped, an unusable label is masked alone, and each case is a line of the report.
+Nothing is dropped silently: samples without a readable image or a prompt are dropped,
+unusable labels are masked one by one, and the report lists every case.
 """
 
 import functools
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rahf.data import label_words, schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.image_folder import ImageFolder
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.datasets.richhf18k import label_files
 from rahf.data.datasets.richhf18k.label_files import Annotation
@@ -38,9 +38,9 @@ def prepare_richhf18k(
   workers: int | None = None,
   overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
-  """Joins the release's labels with images and prompts and writes the data set.
+  """Joins the released labels with images and prompts and writes the data set.
 
-  A uid that is annotated in several splits stays in the first of test, dev,
+  A uid that is annotated in several splits stays only in the first of test, dev and
   train, so that no evaluation image is trained on.
 
   Args:
@@ -49,17 +49,17 @@ def prepare_richhf18k(
     images: folder of Pick-a-Pic v1 parquet files, searched recursively; with
       `prompts`, folder or tar archive of image files named <uid>.<extension>.
     prompts: CSV, TSV, JSONL or parquet table of uid and prompt.
-    workers: how many threads join; None for one a core.
-    overwrite: replace what was prepared there before.
+    workers: number of threads; None for one per core.
+    overwrite: replace an existing data set.
 
   Returns:
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    InputError: a path is missing, a file damaged, no image is found, or the
+    InputError: a path is missing, a file is damaged, no image is found, or the
       directory exists.
   """
-  target = writing.target(data_dir, 'richhf18k', VERSION, overwrite)
+  target = writing.target_directory(data_dir, 'richhf18k', VERSION, overwrite)
   if not (pathlib.Path(images).is_dir() or prompts):
     raise InputError(f'--images {images}: no such folder')
   report = Report()
@@ -71,17 +71,17 @@ def prepare_richhf18k(
   if not any(samples.values()):
     detail = source.unprompted.get(wanted[0], '') if wanted else ''
     raise InputError(
-      f'none of the {len(wanted)} annotated images has both image and prompt in '
+      f'none of the {len(wanted)} annotated images has both an image and a prompt in '
       f'{images}{f" and {prompts}" if prompts else ""}; the first wanted uid is '
       f'{wanted[0]!r}{detail and f", but {detail}"}'
       if wanted
-      else f'--labels {labels}: the files hold no record; download them again'
+      else f'--labels {labels}: the files contain no records; download them again'
     )
   writing.write(
     target,
     [
-      Sample(split, uid, source.prompts[uid], place)
-      for uid, place in source.places.items()
+      AnnotatedImage(split, uid, source.prompts[uid], location)
+      for uid, location in source.locations.items()
       for split, found in samples.items()
       if uid in found
     ],
@@ -98,9 +98,9 @@ def prepare_richhf18k(
 def _records(
   annotated: Mapping[str, Mapping[str, Annotation]],
   source: Source,
-  samples: Sequence[Sample],
+  samples: Sequence[AnnotatedImage],
   note: parts.Note,
-) -> Iterator[tuple[Sample, schema.Record | None]]:
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
   by_uid = {sample.uid: sample for sample in samples}
   for uid, image in source.read(by_uid):
     sample = by_uid[uid]
@@ -112,13 +112,13 @@ def _records(
 def join(
   annotation: Annotation, image: bytes, prompt: str, note: Note
 ) -> schema.Record | None:
-  """Returns the record of one image, or None where the image cannot be read.
+  """Returns the record of one image, or None if the image cannot be read.
 
   Args:
-    annotation: the release's labels.
-    image: encoded bytes as found.
+    annotation: the released labels.
+    image: encoded bytes, stored unchanged.
     prompt: the text the image was generated from.
-    note: called with (reason, detail) for whatever is dropped or masked.
+    note: called with (reason, detail) for each dropped sample or masked label.
   """
   try:
     decode_image(image)
@@ -190,26 +190,26 @@ def _read_labels(
 
 
 def compare_with_release(report: Report) -> None:
-  """Notes in the report if there are not as many records as in the release."""
+  """Adds a note if the number of records differs from the release."""
   if report.records != manifest.RELEASE_RECORDS:
     found, expected = (
       ', '.join(f'{split} {counts[split]:,}' for split in schema.SPLITS)
       for counts in (report.records, manifest.RELEASE_RECORDS)
     )
     report.notes.append(
-      f'the label files hold {found} records, the release {expected}; fine for a '
-      'sample, otherwise download them again'
+      f'the label files contain {found} records, the release {expected}; unless you '
+      'use a subset on purpose, download them again'
     )
 
 
 def _match(
   samples: dict[str, dict[str, Annotation]], source: Source, report: Report
 ) -> dict[str, dict[str, Annotation]]:
-  """Returns the samples of which image and prompt were found; notes the rest."""
+  """Returns the samples whose image and prompt were found; reports the others."""
   matched = {split: {} for split in samples}
   for split, found in samples.items():
     for uid, annotation in found.items():
-      if uid not in source.places:
+      if uid not in source.locations:
         report.add(split, uid, 'missing_image', 'uid not found among the images')
       elif uid not in source.prompts:
         detail = source.unprompted.get(uid, 'the image has no prompt')
@@ -224,5 +224,5 @@ def _match(
             report.add(split, uid, reason, details[uid])
     report.matched[split] = len(matched[split])
     if found and not matched[split]:
-      report.notes.append(f'{split} is left out: none of its images was found')
+      report.notes.append(f'{split} is left out: none of its images were found')
   return matched

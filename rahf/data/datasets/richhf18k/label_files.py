@@ -1,6 +1,6 @@
-"""The label files of the RichHF-18K release: TFRecords without image and prompt.
+"""Reads the label files of the RichHF-18K release: TFRecords without image and prompt.
 
-Data format, one `tf.train.Example` an annotated image:
+Data format, one `tf.train.Example` per annotated image:
   filename                      bytes    <folder>/<uid>.png
   artifact_score                float    plausibility, [0, 1], higher is better
   misalignment_score            float    alignment, likewise
@@ -8,7 +8,7 @@ Data format, one `tf.train.Example` an annotated image:
   overall_score                 float    likewise
   artifact_map                  bytes    implausibility, 8-bit grey PNG or JPEG
   misalignment_map              bytes    likewise
-  prompt_misalignment_label     bytes    one digit a word: 1 aligned, 0 misaligned
+  prompt_misalignment_label     bytes    one digit per word: 1 aligned, 0 misaligned
 """
 
 import os
@@ -23,7 +23,7 @@ from rahf.data import schema
 from rahf.data.storage.records import check_head
 from rahf.errors import InputError
 
-# Our names for the release's; `artifact_score` is high where artifacts are few.
+# Our names -> the release's; a high `artifact_score` means few artifacts.
 SCORES = {
   'plausibility': 'artifact_score',
   'alignment': 'misalignment_score',
@@ -32,18 +32,18 @@ SCORES = {
 }
 MAPS = {'implausibility': 'artifact_map', 'misalignment': 'misalignment_map'}
 
-# Length and its checksum before each TFRecord, the record's checksum after it.
+# Each TFRecord follows its length and the length's checksum, and precedes its own.
 _FRAME_BYTES = 16
 
 
 class Annotation(NamedTuple):
-  """What the release says of one image.
+  """The released labels of one image.
 
   Attributes:
     uid: stem of `filename`, an image uid of Pick-a-Pic v1.
     scores: order of schema.SCORES.
     maps: encoded images, order of schema.MAPS.
-    keyword_labels: space-separated digits as found.
+    keyword_labels: space-separated digits, unchanged.
   """
 
   uid: str
@@ -55,16 +55,16 @@ class Annotation(NamedTuple):
 def find_files(folder: os.PathLike | str) -> dict[str, list[pathlib.Path]]:
   """Returns the label files of each split.
 
-  `<split>.tfrecord`, or else every .tfrecord file with the split's name as a
-  word of its own name (`richhf_train-00000-of-00002.tfrecord`).
+  These are `<split>.tfrecord`, or else all .tfrecord files whose name contains the
+  split's name as a separate word (`richhf_train-00000-of-00002.tfrecord`).
 
   Raises:
-    InputError: no folder, or a split without a file.
+    InputError: there is no folder, or a split has no file.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
     raise InputError(
-      f'--labels {folder}: no such folder; it is the one that holds train.tfrecord, '
+      f'--labels {folder}: no such folder; give the folder with train.tfrecord, '
       'dev.tfrecord and test.tfrecord of the RichHF-18K release'
     )
   names = sorted(path.name for path in folder.iterdir() if '.tfrecord' in path.name)
@@ -87,7 +87,7 @@ def read(path: os.PathLike | str) -> Iterator[Annotation]:
   """Yields the annotations of one label file.
 
   Raises:
-    InputError: the file is cut or damaged, or not one of the release's.
+    InputError: the file is truncated or damaged, or not a label file.
   """
   for number, record in enumerate(_records(pathlib.Path(path))):
     try:
@@ -100,9 +100,10 @@ def read(path: os.PathLike | str) -> Iterator[Annotation]:
 
 
 def _records(path: pathlib.Path) -> Iterator[bytes]:
-  """Yields the records, checksums verified; never skips a damaged one.
+  """Yields the records, with checksums verified; raises at a damaged one.
 
-  A file cut exactly between two records looks complete: only the count can tell.
+  A file truncated exactly between two records looks complete: only the number of
+  records can reveal it.
   """
   offset = number = 0
   try:
@@ -110,7 +111,7 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
       yield record
       offset += len(record) + _FRAME_BYTES
       number += 1
-    # Less than a header after the last record raises nothing in TensorFlow.
+    # TensorFlow ignores an incomplete header after the last record.
     complete = offset == path.stat().st_size
   except tf.errors.DataLossError:
     complete = False
@@ -119,7 +120,7 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
   if not complete:
     raise InputError(
       f'{path}: record {number} (counted from 0), at byte {offset} of '
-      f'{path.stat().st_size}, is cut or damaged; download the file again'
+      f'{path.stat().st_size}, is truncated or damaged; download the file again'
     )
 
 

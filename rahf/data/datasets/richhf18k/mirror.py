@@ -1,15 +1,15 @@
-"""RichHF-18K from parquet files that hold labels and images, as others uploaded it.
+"""Builds RichHF-18K from third-party parquet files with labels and images.
 
-Data format, by column, in files `<train, validation or test>-….parquet`, or in folders
-of these names:
+Data format, by column, in files named `<train, validation or test>-….parquet`, or in
+folders of these names:
   filename                       str      <folder>/<uid>.png
   image                          bytes, or a struct with bytes
   caption                        str      the prompt
   {artifact,misalignment,aesthetics,overall}_score  float, [0, 1], higher is better
   {artifact,misalignment}_map    bytes, or a struct with bytes: PNG or JPEG
-  prompt_misalignment_label      str      one digit a word: 1 aligned, 0 misaligned
-How maps are encoded there is not documented: the highest level, of 8 or 16 bits, is
-taken as 1, and what is not a PNG or JPEG is masked.
+  prompt_misalignment_label      str      one digit per word: 1 aligned, 0 misaligned
+The encoding of the maps is not documented: the highest level of 8 or 16 bits is taken
+as 1, and maps that are not PNG or JPEG are masked.
 """
 
 import functools
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rahf.data import schema
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.datasets.richhf18k import builder, label_files
 from rahf.data.datasets.richhf18k.label_files import Annotation
@@ -41,26 +41,26 @@ def prepare_mirror(
   workers: int | None = None,
   overwrite: bool = False,
 ) -> tuple[pathlib.Path, Report]:
-  """Writes the data set from parquet files that hold labels and images.
+  """Writes the data set from parquet files with labels and images.
 
   Args:
     data_dir: where to write; the result is `<data_dir>/richhf18k/<version>/`.
     files: folder of the parquet files, searched recursively.
-    workers: how many threads join; None for one a core.
-    overwrite: replace what was prepared there before.
+    workers: number of threads; None for one per core.
+    overwrite: replace an existing data set.
 
   Returns:
     The prepared directory, with report.json in it, and the report.
 
   Raises:
-    InputError: no parquet file of any split, a damaged one, or one without the columns;
-      or the directory exists.
+    InputError: no split has a parquet file, one is damaged or lacks a column, or the
+      directory exists.
   """
-  target = writing.target(data_dir, 'richhf18k', builder.VERSION, overwrite)
+  target = writing.target_directory(data_dir, 'richhf18k', builder.VERSION, overwrite)
   paths: dict[str, list[pathlib.Path]] = {}
   found = parquet.find(files)
   for path in found:
-    # By its own name, else by its folder's.
+    # The split follows from the file's name, or else from its folder's.
     for name in (path.name, path.parent.name):
       if split := next((SPLITS[key] for key in SPLITS if name.startswith(key)), None):
         paths.setdefault(split, []).append(path)
@@ -71,12 +71,13 @@ def prepare_mirror(
   report = Report()
   if others := set(found) - {path for chosen in paths.values() for path in chosen}:
     report.notes.append(
-      f'{len(others)} parquet files are of no split and were left out, {min(others)}'
+      f'{len(others)} parquet files belong to no split and were skipped (first: '
+      f'{min(others)})'
     )
   samples = _plan(paths, report)
   builder.compare_with_release(report)
   if not samples:
-    raise InputError(f'--mirror {files}: no row has both file name and caption')
+    raise InputError(f'--mirror {files}: no row has both a file name and a caption')
   writing.write(
     target,
     samples,
@@ -89,17 +90,19 @@ def prepare_mirror(
   return target, report
 
 
-def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[Sample]:
-  """Returns what will be read; notes what becomes of the other rows."""
-  samples: dict[str, Sample] = {}
-  # As from the release: an evaluation image is not trained on.
+def _plan(
+  paths: Mapping[str, Sequence[pathlib.Path]], report: Report
+) -> list[AnnotatedImage]:
+  """Returns the samples to read; reports the other rows."""
+  samples: dict[str, AnnotatedImage] = {}
+  # As for the release, no evaluation image is trained on.
   for split in reversed(schema.SPLITS):
     for path in paths.get(split, ()):
       parquet.check(
         path,
         COLUMNS,
-        'name and convert columns as rahf/data/datasets/'
-        'richhf18k_mirror.py says, or take other files out of the folder',
+        'convert the columns to the format described in '
+        'rahf/data/datasets/richhf18k/mirror.py, or move other files out of the folder',
       )
       for row, values in parquet.light_rows(path, ('filename', 'caption')):
         uid = pathlib.PurePosixPath(values['filename'] or '').stem
@@ -110,15 +113,15 @@ def _plan(paths: Mapping[str, Sequence[pathlib.Path]], report: Report) -> list[S
           detail = 'the row has no file name or no caption'
           report.add(split, uid, 'missing_prompt', detail)
         else:
-          samples[uid] = Sample(split, uid, values['caption'], row)
+          samples[uid] = AnnotatedImage(split, uid, values['caption'], row)
           report.matched[split] += 1
-  return sorted(samples.values(), key=lambda sample: sample.place)
+  return sorted(samples.values(), key=lambda sample: sample.location)
 
 
 def _records(
-  samples: Sequence[Sample], note: parts.Note
-) -> Iterator[tuple[Sample, schema.Record | None]]:
-  by_row = {sample.place: sample for sample in samples}
+  samples: Sequence[AnnotatedImage], note: parts.Note
+) -> Iterator[tuple[AnnotatedImage, schema.Record | None]]:
+  by_row = {sample.location: sample for sample in samples}
   for row, values in parquet.read(by_row, lambda _: COLUMNS):
     values = {name: value.as_py() for name, value in values.items()}
     sample = by_row[row]

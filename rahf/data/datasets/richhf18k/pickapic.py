@@ -1,8 +1,8 @@
-"""Images and prompts by uid from a local copy of Pick-a-Pic v1's parquet files.
+"""Finds images and prompts by uid in a local copy of Pick-a-Pic v1's parquet files.
 
-The images are some 190 GB, and an image stands in many rows. So the uids and
-captions alone are read first; image columns are read later, and of those only
-the row groups and the side (0 or 1) that hold a wanted image.
+The images are about 190 GB, and each appears in many rows. Therefore only uids and
+captions are read first, and later only those row groups and image columns (0 or 1) that
+contain a wanted image.
 """
 
 import collections
@@ -25,8 +25,8 @@ _NAMES = ('image_0_uid', 'image_1_uid', 'caption')
 _COLUMNS = (*_NAMES, 'jpg_0', 'jpg_1')
 
 
-class _Place(NamedTuple):
-  """Where an image stands; ordered as the files are read."""
+class _Location(NamedTuple):
+  """The position of an image; sorts in reading order."""
 
   file: pathlib.Path
   group: int
@@ -41,12 +41,12 @@ class PickAPic:
   """The wanted uids found in a folder of parquet files.
 
   Attributes:
-    places: the wanted uids that were found -> where, in the order of reading.
-    linked: none.
+    locations: wanted uids that were found -> location, in reading order.
+    linked: always empty; see `ImageFolder`.
     prompts: uid -> caption of its first row.
-    unprompted: none; see `ImageFolder`.
-    repeated: uid -> which place of several is read. Their bytes are not
-      compared: a uid names one image, and reading all would double the work.
+    unprompted: always empty; see `ImageFolder`.
+    repeated: uid -> which of several locations is used. Their bytes are not compared:
+      a uid identifies one image, and reading them all would double the work.
     conflicts: uid -> the differing captions.
   """
 
@@ -57,9 +57,9 @@ class PickAPic:
     """Scans the uid and caption columns of every parquet file below `folder`.
 
     Raises:
-      InputError: no parquet file, a damaged one, or one without the columns.
+      InputError: there is no parquet file, or one is damaged or lacks a column.
     """
-    places: dict[str, list[_Place]] = collections.defaultdict(list)
+    locations: dict[str, list[_Location]] = collections.defaultdict(list)
     self.linked: list[pathlib.Path] = []
     self.prompts: dict[str, str] = {}
     self.unprompted: dict[str, str] = {}
@@ -67,30 +67,31 @@ class PickAPic:
     paths = parquet.find(folder)
     if not paths:
       raise InputError(
-        f'--images {folder}: no .parquet file below it; for a folder of image files '
+        f'--images {folder}: no .parquet file below it; for a folder of image files, '
         'also give --prompts TABLE'
       )
     scan = functools.partial(_scan, wanted=pa.array(sorted(wanted), pa.string()))
     with concurrent.futures.ThreadPoolExecutor() as pool:
       files = tqdm.tqdm(pool.map(scan, paths), 'Scanning uids', len(paths), unit='file')
-      for place, uid, prompt in itertools.chain.from_iterable(files):
-        places[uid].append(place)
+      for location, uid, prompt in itertools.chain.from_iterable(files):
+        locations[uid].append(location)
         if prompt:
           first = self.prompts.setdefault(uid, prompt)
           if prompt != first:
-            self.conflicts.setdefault(uid, f'{first!r} used, not {prompt!r} ({place})')
-    self.places = {uid: found[0] for uid, found in places.items()}
+            used = f'{first!r} used, not {prompt!r} ({location})'
+            self.conflicts.setdefault(uid, used)
+    self.locations = {uid: found[0] for uid, found in locations.items()}
     self.repeated = {
       uid: f'{len(found)} places, first used: {found[0]}'
-      for uid, found in places.items()
+      for uid, found in locations.items()
       if len(found) > 1
     }
 
   def read(self, uids: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Yields (uid, image bytes as found) in the order of the files."""
+    """Yields (uid, unchanged image bytes) in the order of the files."""
     groups = collections.defaultdict(dict)
     for uid in uids:
-      file, group, row, side = self.places[uid]
+      file, group, row, side = self.locations[uid]
       groups[file, group][row, side] = uid
     for (path, group), wanted in sorted(groups.items()):
       sides = sorted({side for _, side in wanted})
@@ -99,20 +100,22 @@ class PickAPic:
       for row, images in parquet.read_group(path, group, rows, names):
         for name, side in names.items():
           if uid := wanted.get((row, side)):
-            # A null is reported as an unreadable image, like any other bytes.
+            # A null is reported as an unreadable image, like damaged bytes.
             image = images[name].as_py()
-            if isinstance(image, dict):  # As Hugging Face saves images.
+            if isinstance(image, dict):  # Hugging Face's format for images.
               image = image.get('bytes')
             yield uid, image or b''
 
 
-def _scan(path: pathlib.Path, wanted: pa.Array) -> list[tuple[_Place, str, str | None]]:
-  """Returns (place, uid, caption) of each wanted image, row by row."""
+def _scan(
+  path: pathlib.Path, wanted: pa.Array
+) -> list[tuple[_Location, str, str | None]]:
+  """Returns (location, uid, caption) of each wanted image, row by row."""
   parquet.check(
     path,
     dict.fromkeys(('jpg_0', 'jpg_1'), 'file') | dict.fromkeys(_NAMES, 'text or bytes'),
     f'Pick-a-Pic v1 has {", ".join(_COLUMNS)} (its variant without images cannot be '
-    'used). Take other parquet files out of the folder',
+    'used). Move other parquet files out of the folder',
   )
   found = []
   for group, table in parquet.tables(path, _NAMES):
@@ -123,5 +126,5 @@ def _scan(path: pathlib.Path, wanted: pa.Array) -> list[tuple[_Place, str, str |
       hits += [(row, side, uids[row].as_py()) for row in rows]
     captions = table.column('caption')
     for row, side, uid in sorted(hits):
-      found.append((_Place(path, group, row, side), uid, captions[row].as_py()))
+      found.append((_Location(path, group, row, side), uid, captions[row].as_py()))
   return found

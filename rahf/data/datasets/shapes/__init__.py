@@ -1,1 +1,1 @@
-"""Shapes: a generated data set, for trying everything without downloads."""
+"""Shapes: a generated data set for trying everything without downloads."""

@@ -1,6 +1,6 @@
-"""Three simulated annotators of a generated scene, and their mean opinion.
+"""Simulates three annotators of a generated scene, and computes their expected labels.
 
-How scores follow from defects. Each score has a latent value, 5 at best:
+Scores follow from defects. Each has a latent value of at most 5:
   plausibility  1 + 4 exp(-0.6 d), d the sum of the damages' severities; a
                 severity is strength times area, 1 for a typical damage.
   alignment     1 + 4 exp(-0.6 m), m the number of false words, 2 for a missing
@@ -8,9 +8,10 @@ How scores follow from defects. Each score has a latent value, 5 at best:
   aesthetics    grows with the contrast of objects and background and with a colour
                 gradient, falls with the damages.
   overall       0.5 plausibility + 0.5 alignment + 0.3 (aesthetics - 3).
-An annotator adds noise, rounds, and keeps to 1..5. Everyone marks the middle of each
-damage and each object of a group that contradicts the prompt (for a missing group its
-place), with jitter and misses, and ticks the false words with misses and rare slips.
+Annotators add noise, round, and clip to 1..5. Each marks the centre of every damage and
+every object of a group that contradicts the prompt (for a missing group, where it
+should be), with jitter and misses, and ticks the false words, with misses and a few
+errors.
 """
 
 import math
@@ -24,8 +25,8 @@ from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels, Point, 
 
 ANNOTATORS = 3
 JITTER = 1.1 / 64  # standard deviation of a mark along each axis
-MISS = 0.07  # of a damage, a contradicting object or a false word
-SLIP = 0.004  # chance to tick a word that is true
+MISS_RATE = 0.07  # of damages, contradicting objects and false words
+FALSE_MARK_RATE = 0.004  # chance to tick a true word
 SCORE_NOISE = 0.42  # standard deviation in Likert steps
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -41,11 +42,11 @@ def annotate(
     scene: what is shown.
     misaligned: positions of the false words among the prompt's label tokens.
     num_tokens: number of label tokens.
-    rng: of jitter, misses, slips and score noise.
+    rng: for jitter, misses, false marks and score noise.
   """
-  # The chance of each word to be ticked.
-  chance = np.full(num_tokens, SLIP)
-  chance[list(misaligned)] = 1 - MISS
+  # The probability that each word is ticked.
+  chance = np.full(num_tokens, FALSE_MARK_RATE)
+  chance[list(misaligned)] = 1 - MISS_RATE
   targets = defect_points(scene)
   latent = np.array(latent_scores(scene))
   annotations = []
@@ -64,14 +65,14 @@ def expected_labels(
   height: int,
   width: int,
 ) -> ConsolidatedLabels:
-  """Returns the consolidated labels' mean over the annotators' noise.
+  """Returns the expected consolidated labels over the annotators' noise.
 
-  It is what a perfect model can predict at best. Maps count overlapping discs of one
-  annotator as independent; keyword labels are the true ones.
+  This is the best that a perfect model can predict. Overlapping discs of one annotator
+  are treated as independent; keyword labels are the true ones.
   """
   maps = np.zeros((len(schema.MAPS), height, width), np.float32)
-  # On a finer grid, of which the pixels are every fourth point: at 64 px a disc's
-  # edge alone would be off by up to half a pixel.
+  # On a grid four times as fine: at 64 px, a disc's edge alone would be off by up to
+  # half a pixel.
   fine_height, fine_width = 4 * height, 4 * width
   sigma = (JITTER * fine_height, JITTER * fine_width)
   for total, points in zip(maps, defect_points(scene), strict=True):
@@ -79,14 +80,16 @@ def expected_labels(
     for point in points:
       disc = discs([point], fine_height, fine_width).astype(np.float32)
       seen = ndimage.gaussian_filter(disc, sigma, mode='constant')[::4, ::4]
-      unmarked *= 1 - (1 - MISS) * seen
+      unmarked *= 1 - (1 - MISS_RATE) * seen
     total += 1 - unmarked
-  # The mean of round(latent + noise) kept to 1..5: one step up at each half.
+  # The mean of round(latent + noise) clipped to 1..5: one step up at each half.
   steps = np.array([1.5, 2.5, 3.5, 4.5])
   latent = np.array(latent_scores(scene))[:, None]
   scores = special.ndtr((latent - steps) / SCORE_NOISE).mean(1)
   labels = tuple(int(i not in misaligned) for i in range(num_tokens))
-  chances = tuple(1 - MISS if i in misaligned else SLIP for i in range(num_tokens))
+  chances = tuple(
+    1 - MISS_RATE if i in misaligned else FALSE_MARK_RATE for i in range(num_tokens)
+  )
   unknown = (math.nan,) * len(schema.SCORES)
   return ConsolidatedLabels(
     tuple(maps), labels, chances, tuple(scores.tolist()), unknown
@@ -102,7 +105,7 @@ def defect_points(scene: Scene) -> tuple[list[Point], list[Point]]:
 
 
 def latent_scores(scene: Scene) -> tuple[float, float, float, float]:
-  """Returns the noise-free score on the Likert scale, order of `schema.SCORES`."""
+  """Returns noise-free scores on the Likert scale, in the order of `schema.SCORES`."""
   damage = sum(severity(damage) for damage in scene.damages)
   mistakes = sum(_mistakes(group.false) for group in scene.groups)
   plausibility = 1 + 4 * math.exp(-0.6 * damage)
@@ -123,17 +126,17 @@ def _mark(points: list[Point], rng: np.random.Generator) -> list[Point]:
   if not points:
     return []
   jittered = np.array(points) + rng.normal(0, JITTER, (len(points), 2))
-  seen = rng.random(len(points)) >= MISS
+  seen = rng.random(len(points)) >= MISS_RATE
   return [tuple(point) for point in jittered[seen].clip(0, 1).tolist()]
 
 
 def _mistakes(false: frozenset[str]) -> int:
-  # Row and column are one place.
+  # A wrong row and column count as one wrong place.
   return len(false) - (false >= {'row', 'column'})
 
 
 def _contrast(scene: Scene) -> float:
-  """Mean difference in brightness of objects and background, [0, 1]."""
+  """Returns the mean brightness difference of objects and background, [0, 1]."""
   background = np.mean([scene.background.start, scene.background.end], axis=0) @ _LUMA
   shown = [COLOURS[group.drawn.colour] for group in scene.groups if group.drawn]
   return float(np.abs(np.array(shown) @ _LUMA - background).mean() / 255)

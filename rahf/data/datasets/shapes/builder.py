@@ -1,9 +1,9 @@
-"""Shapes: a generated data set, for trying everything without downloading anything.
+"""Builds Shapes, a generated data set for trying everything without downloads.
 
-A prompt in plain words about a few coloured shapes, an image of it in which some words
-are false and some regions are spoilt, and the marks of three simulated annotators,
-consolidated as real ones would be. `shapes_annotators` says how scores follow from
-defects; `metric_ceilings` what the annotators' noise leaves a perfect model.
+Each sample is a plain prompt about a few coloured shapes, an image that contradicts
+some of its words and has some damaged regions, and the marks of three simulated
+annotators, consolidated like real ones. `annotators` defines how scores follow from
+defects; `metric_ceilings` gives the best metrics that the annotators' noise allows.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ _TASKS = (
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ShapesConfig(tfds.core.BuilderConfig):
-  """Everything that determines the data; the name spells it out.
+  """Everything that determines the data; the name is derived from it.
 
   Attributes:
     image_size: height and width of images and maps, in pixels, at least 64.
@@ -72,35 +72,33 @@ class ShapesConfig(tfds.core.BuilderConfig):
         f'least {MIN_IMAGE_SIZE}'
       )
     if self.image_size > MAX_SIDE:
-      raise InputError(
-        f'image_size {self.image_size} is more than {MAX_SIDE}, the most that is read'
-      )
+      raise InputError(f'image_size {self.image_size} is above the limit of {MAX_SIDE}')
     for name in (*schema.SPLITS, 'seed'):
       if getattr(self, name) < 0:
         raise InputError(f'{name} {getattr(self, name)} must not be negative')
     if self.train + self.dev + self.test == 0:
-      raise InputError('train, dev and test are all 0; ask for at least one sample')
+      raise InputError('train, dev and test are all 0; request at least one sample')
     self.name = (
       f'{self.image_size}px-{self.train}-{self.dev}-{self.test}-seed{self.seed}'
     )
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-  """Generated coloured shapes with simulated annotations, in `schema.Record`."""
+  """Generated coloured shapes with simulated annotations, as `schema.Record`."""
 
   VERSION = tfds.core.Version('1.1.0')
   BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
-  # Nothing is downloaded. TFDS would look for checksums beside the class by way of
-  # importlib_resources, which it does not declare.
+  # Nothing is downloaded. TFDS would look for checksums next to the class using
+  # importlib_resources, which is not among its declared dependencies.
   url_infos: ClassVar = {}
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(builder=self, features=record_features())
 
   def metric_ceilings(self, num_samples: int = 1_000) -> dict[str, float]:
-    """Returns the best that a model can reach on the test split, by metric name.
+    """Returns the best value that a model can expect on the test split, by metric.
 
-    The comparison is in `shapes_record.metric_ceilings`, over the first samples.
+    Measured on the first samples; see `record.metric_ceilings`.
     """
     config = self.builder_config
     return metric_ceilings(config.seed, num_samples, config.image_size)
@@ -132,7 +130,7 @@ def prepare_shapes(
   test: int = 1_000,
   seed: int = 0,
 ) -> pathlib.Path:
-  """Generates the data set and its tokenizer, or finds them where they are.
+  """Generates the data set and its tokenizer unless they exist.
 
   Args:
     data_dir: TFDS data directory; one subdirectory per set of parameters.
@@ -153,9 +151,9 @@ def prepare_shapes(
     image_size=image_size, train=train, dev=dev, test=test, seed=seed
   )
   if os.path.exists(data_dir) and not os.path.isdir(data_dir):
-    raise InputError(f'{data_dir} is a file; name a folder, new or with data sets')
-  # TFDS warns of a config that it does not know, calls this a download on stdout, and
-  # shows three bars of its own.
+    raise InputError(f'{data_dir} is a file; give a folder')
+  # TFDS warns about unknown configs, calls this a download on stdout, and shows three
+  # progress bars.
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   tfds.disable_progress_bar()
@@ -166,7 +164,7 @@ def prepare_shapes(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
   except FileExistsError:
-    # Another process made the same data meanwhile; it appears when it is complete.
+    # Another process has made the same data; it appears only once complete.
     pass
   finally:
     logging.set_verbosity(verbosity)
@@ -177,7 +175,7 @@ def prepare_shapes(
     atomic_write.write(tokenizer, train_tokenizer(seed))
   for split in schema.SPLITS:
     file = raw.path(folder, split)
-    # Others' data may be there to be read only.
+    # A shared folder may be read-only.
     if getattr(config, split) and not file.exists() and os.access(folder, os.W_OK):
       raw.write(file, _annotations(config, split))
   if not (folder / manifest.NAME).exists() and os.access(folder, os.W_OK):
@@ -188,24 +186,24 @@ def prepare_shapes(
 def _annotations(
   config: ShapesConfig, split: str
 ) -> Iterator[tuple[str, list[Annotation]]]:
-  """Yields what the annotators said of each image, by uid."""
+  """Yields the uid and the annotations of each image."""
   for index in tqdm(range(getattr(config, split)), f'annotations {split}'):
     sample = make_sample(config.seed, split, index)
     yield uid_of(split, index), sample.annotations
 
 
 def train_tokenizer(seed: int) -> bytes:
-  """Returns a SentencePiece model of the training prompts, in T5's conventions.
+  """Returns a SentencePiece model of the training prompts with T5's conventions.
 
-  Ids 0 padding, 1 end, 2 unknown. The words of the generated prompts and of the task
-  strings are one piece each, so is the mark `_0`; other ASCII text is spelled out.
-  The model depends on the seed alone: it reads the first 2,000 training prompts, also
-  those beyond the end of a smaller split, since rare words would be missing.
+  Ids are 0 padding, 1 end, 2 unknown. Each word of the generated prompts and of the
+  task strings is one piece, as is the mark `_0`; other ASCII text is spelled out. The
+  model depends on the seed alone: it always reads the first 2,000 training prompts,
+  even if the split is smaller, as rare words would be missing otherwise.
   """
   prompts = [make_sample(seed, 'train', i).prompt.text for i in range(2_000)]
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
-    # As often as prompts ask for it, so that the task words become pieces too.
+    # Repeated so that the task words are frequent enough to become pieces.
     sentence_iterator=iter(prompts + [_TASKS] * 200),
     model_writer=model,
     model_type='bpe',
@@ -224,13 +222,13 @@ def train_tokenizer(seed: int) -> bytes:
 
 @contextlib.contextmanager
 def _workers(count: int) -> Iterator[Callable]:
-  """Yields a `map`, over processes where the number of samples is worth them."""
+  """Yields a `map` function; it uses processes if there are enough samples."""
   processes = min(os.cpu_count() or 1, -(-count // _CHUNK))
   if count < _SERIAL_SAMPLES or processes == 1:
     yield map
     return
-  # Spawned, since TensorFlow's threads do not survive a fork.
-  # Ctrl-C reaches the workers too; the main process alone answers.
+  # Spawned, since TensorFlow's threads do not survive a fork. Ctrl-C reaches the
+  # workers too, but only the main process handles it.
   ignore = signal.SIGINT, signal.SIG_IGN
   with multiprocessing.get_context('spawn').Pool(
     processes, signal.signal, ignore

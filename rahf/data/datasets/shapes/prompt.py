@@ -1,4 +1,4 @@
-"""Prompts of generated scenes, and which of their words the image contradicts."""
+"""Writes prompts for generated scenes and lists words that the image contradicts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class _Word(NamedTuple):
 
 
 def write_prompt(rng: np.random.Generator, groups: Sequence[Group]) -> Prompt:
-  """Asks for the groups in one of several plain sentences."""
+  """Describes the groups as asked for, in one of several sentence patterns."""
   place_first = rng.random() < 0.2
   opening = '' if place_first else pick(rng, OPENINGS)
   words = [_Word(text, False) for text in opening.split()]

@@ -1,4 +1,4 @@
-"""A generated sample as a record, and the ceiling set by the annotators' noise."""
+"""Makes records of generated samples and measures the noise ceiling of each metric."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from rahf.errors import InputError
 MIN_IMAGE_SIZE = 64
 
 
-class Sample(NamedTuple):
+class GeneratedExample(NamedTuple):
   """A generated sample before it becomes a record."""
 
   scene: Scene
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Record:
-  """Makes one sample, which depends on nothing but these arguments.
+  """Makes one record, a pure function of these arguments.
 
   Scene, prompt and marks are the same at every image size.
 
@@ -38,7 +38,7 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
     image_size: height and width in pixels, at least 64.
 
   Raises:
-    InputError: an unknown split, a negative seed or index, too small an image.
+    InputError: the split is unknown, seed or index negative, or the image too small.
   """
   if image_size < MIN_IMAGE_SIZE:
     raise InputError(
@@ -66,18 +66,18 @@ def uid_of(split: str, index: int) -> str:
 
 
 def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:
-  """Makes the records of (seed, split, indices, image_size): a worker's portion."""
+  """Makes the records of one chunk, (seed, split, indices, image_size)."""
   seed, split, indices, image_size = chunk
   return [make_record(seed, split, index, image_size) for index in indices]
 
 
-def make_sample(seed: int, split: str, index: int) -> Sample:
-  """Makes what `make_record` renders and consolidates; arguments as there."""
+def make_sample(seed: int, split: str, index: int) -> GeneratedExample:
+  """Makes the sample that `make_record` renders and consolidates."""
   if split not in schema.SPLITS:
     raise InputError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
   if seed < 0 or index < 0:
     raise InputError(f'seed {seed} and index {index} must not be negative')
-  # Streams of their own, so that a change to one leaves the others as they are.
+  # Separate streams, so that changing one does not affect the others.
   root = np.random.SeedSequence([seed, schema.SPLITS.index(split), index])
   scene_rng, prompt_rng, texture, marks = (
     np.random.Generator(np.random.Philox(child)) for child in root.spawn(4)
@@ -86,24 +86,24 @@ def make_sample(seed: int, split: str, index: int) -> Sample:
   prompt = write_prompt(prompt_rng, scene.groups)
   tokens = tuple(label_words.label_tokens(prompt.text))
   annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
-  return Sample(scene, prompt, tokens, annotations, texture)
+  return GeneratedExample(scene, prompt, tokens, annotations, texture)
 
 
 def metric_ceilings(
   seed: int, num_samples: int, image_size: int, split: str = 'test'
 ) -> dict[str, float]:
-  """Measures the annotators' mean opinion against the consolidated labels.
+  """Evaluates the expected labels against the consolidated ones.
 
-  Annotator noise keeps a model from doing better than this, but by luck.
+  Because of annotator noise, a model can do better than this only by chance.
 
   Args:
     seed: of the data set.
-    num_samples: how many samples of the split to compare, from the first.
+    num_samples: how many samples to compare, from the start of the split.
     image_size: height and width of the maps in pixels.
     split: one of `schema.SPLITS`.
 
   Returns:
-    The value of each metric, by the names of an evaluation's results.
+    The value of each metric, by the names used in evaluation results.
   """
   from rahf.metrics.correlation import plcc, srcc
   from rahf.metrics.keywords import KeywordMetrics

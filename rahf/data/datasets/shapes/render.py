@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 
 from rahf.data.datasets.shapes.scene import COLOURS, Background, Damage, Scene
 
-# Objects are drawn this much larger and averaged, for smooth edges.
+# Images are drawn this much larger and averaged, for smooth edges.
 _SUPERSAMPLE = 3
 
-# A quarter of the cross; (x, y) -> (-y, x) turns it to the next.
+# A quarter of the cross; the rotation (x, y) -> (-y, x) gives the next.
 _ARM = np.array([(-0.32, -1), (0.32, -1), (0.32, -0.32)])
 # Outlines in units of an object's radius, (x, y), y downwards.
 _POLYGONS = {
@@ -34,7 +34,7 @@ def render(
   Args:
     scene: what to draw.
     image_size: height and width in pixels.
-    rng: of the damages' texture; the same for every size gives the same regions.
+    rng: for the damages' texture; the same seed damages the same regions at every size.
   """
   pixels = draw(scene, image_size).astype(np.float32)
   for damage in scene.damages:
@@ -71,7 +71,7 @@ def _background(background: Background, size: int) -> UInt8[np.ndarray, 'H W 3']
   start, end = (np.array(c, np.float32) for c in (background.start, background.end))
   axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
   x, y = axis * np.cos(background.angle), axis[:, None] * np.sin(background.angle)
-  # Half the diagonal is the farthest that a pixel lies along any angle.
+  # No pixel lies farther than half the diagonal along any angle.
   share = (0.5 + (x + y) / np.sqrt(2)).astype(np.float32)[..., None]
   return np.round(start + share * (end - start)).astype(np.uint8)
 
@@ -82,7 +82,7 @@ def _spoil(
   """Overwrites one damaged disc in place."""
   size = len(pixels)
   x, y, radius = (v * size for v in (damage.x, damage.y, damage.radius))
-  # The window is wider than the disc, as smears and tears take from around it.
+  # The window is wider than the disc, as smears and tears sample from around it.
   left, top = (max(0, int(c - 2 * radius)) for c in (x, y))
   right, bottom = (min(size, int(c + 2 * radius) + 1) for c in (x, y))
   window = pixels[top:bottom, left:right]
@@ -102,12 +102,12 @@ def _spoil(
     # The same 16 x 16 grains at every image size.
     grain = radius / 8
     rows, columns = (np.floor(v / grain).astype(int) % 16 for v in (dy, dx))
-    # Not opaque: the object's colour and kind stay recognisable.
+    # Not opaque, so that the object's colour and kind stay recognisable.
     opacity = 0.4 + 0.25 * damage.strength
     spoilt = window + opacity * (cells[rows, columns] - window)
   else:
     spoilt = _tear(window, along, across, damage, radius, rng)
-  # Full strength inside, gone one tenth of the radius beyond.
+  # Full strength inside, fading out over a tenth of the radius.
   mask = np.clip((1.1 * radius - np.hypot(dx, dy)) / (0.1 * radius), 0, 1)[..., None]
   window += (mask * (spoilt - window)).astype(np.float32)
 
@@ -115,8 +115,8 @@ def _spoil(
 def _smear(
   window: Float[np.ndarray, 'H W 3'], angle: float, length: float
 ) -> Float[np.ndarray, 'H W 3']:
-  """Averages along a direction, as a thumb over wet paint."""
-  # Enough steps not to show as ghosts, few enough for large images.
+  """Averages along a direction, like a thumb over wet paint."""
+  # Enough steps to avoid ghosts, few enough for large images.
   steps = np.linspace(-length, length, min(max(round(length), 9), 32))
   return sum(_displace(window, step, angle) for step in steps) / len(steps)
 
@@ -143,7 +143,7 @@ def _tear(
   radius: float,
   rng: np.random.Generator,
 ) -> Float[np.ndarray, 'H W 3']:
-  """Slides two halves along a jagged gap, black on light and white on dark."""
+  """Shifts two halves along a jagged gap, black on light and white on dark."""
   teeth = rng.uniform(-0.2, 0.2, 16) * radius
   edge = across - teeth[np.floor(along / (radius / 4)).astype(int) % 16]
   shift = np.where(edge > 0, 1, -1) * 0.5 * radius * damage.strength

@@ -1,10 +1,10 @@
-"""The content of a generated sample: its objects, errors and damages.
+"""Samples the content of a generated image: objects, contradictions and damages.
 
 A prompt asks for one or two groups of equal shapes. Each group is drawn as asked
-for, or with some of its words made false, or not at all. Lengths and positions are
+for, or with some attributes changed, or not at all. Lengths and positions are
 fractions of the image's side, (0, 0) at the top left.
 
-No TensorFlow here nor in the other `shapes_*` modules: worker processes import them.
+Modules that worker processes import, as this one, must not import TensorFlow.
 """
 
 import bisect
@@ -27,7 +27,7 @@ COLOURS = {
 KINDS = ('circle', 'square', 'triangle', 'cross', 'ring')
 DAMAGES = ('smear', 'warp', 'noise', 'tear')
 
-# How often each attribute is the false one; 'missing' leaves the whole group out.
+# How often each attribute is made false; 'missing' leaves the whole group out.
 _FALSE = {
   'colour': 0.36,
   'kind': 0.3,
@@ -41,7 +41,7 @@ _RADII = {'small': (6 / 64, 7 / 64), 'large': (11 / 64, 12 / 64)}
 _GAP = 1.5 / 64
 _MARGIN = 1 / 64
 _DAMAGE_RADII = (7 / 64, 12 / 64)
-# Where the members of a group lie around its place, in units of their spacing.
+# Positions of a group's members around its centre, in units of their spacing.
 _LAYOUTS = (
   ((0, 0),),
   ((-0.5, 0), (0.5, 0)),
@@ -50,7 +50,7 @@ _LAYOUTS = (
 
 
 class Attributes(NamedTuple):
-  """What can be said of a group; row and column count from the top left, 0 to 2."""
+  """The attributes of a group; row and column are 0 to 2 from the top left."""
 
   count: int
   size: str
@@ -66,9 +66,9 @@ class Group(NamedTuple):
   Attributes:
     asked: what the prompt says.
     drawn: what the image shows; None for a missing group.
-    stated: the attributes that the prompt has words for, 'place' for row and column.
+    stated: the attributes that the prompt mentions, 'place' for row and column.
     radius: half the side of an object's bounding box.
-    centres: (x, y) of each object drawn; for a missing group, of its place.
+    centres: (x, y) of each object drawn; for a missing group, where it should be.
   """
 
   asked: Attributes
@@ -98,7 +98,7 @@ class Damage(NamedTuple):
 
 
 class Background(NamedTuple):
-  """Two RGB colours that blend along an angle in radians; equal for a plain one."""
+  """A gradient between two RGB colours along an angle in radians; plain if equal."""
 
   start: tuple[int, int, int]
   end: tuple[int, int, int]
@@ -106,7 +106,7 @@ class Background(NamedTuple):
 
 
 class Scene(NamedTuple):
-  """One sample before it is rendered and put in words."""
+  """The content of one sample, from which image and prompt are made."""
 
   groups: tuple[Group, ...]
   damages: tuple[Damage, ...]
@@ -114,11 +114,11 @@ class Scene(NamedTuple):
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-  """Draws a scene: 30 % are fully aligned, 30 % are undamaged."""
+  """Samples a scene: 30% are fully aligned, 30% are undamaged."""
   num_groups = weighted(rng, (0.55, 0.45)) + 1
   num_false = weighted(rng, (0.3, 0.42, 0.2, 0.08))
   while True:
-    # A fresh draw where groups collide is simpler than a layout solver, and cheap.
+    # Resampling when groups collide is cheap, and simpler than a layout solver.
     groups = _sample_groups(rng, num_groups, num_false)
     if _fits(groups):
       break
@@ -139,15 +139,15 @@ def pick(rng: np.random.Generator, options: Sequence):
 def _sample_groups(
   rng: np.random.Generator, num_groups: int, num_false: int
 ) -> tuple[Group, ...]:
-  # Colours and kinds are distinct within a prompt, and a false one is not one of the
-  # others', so that a word's presence anywhere in the image speaks for it.
+  # Colours and kinds are distinct within a prompt, and a false one is never taken from
+  # another group, so that a word is true if it applies anywhere in the image.
   colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))]
   kinds = [KINDS[i] for i in rng.permutation(len(KINDS))]
   cells = rng.permutation(9)
   asked, stated = [], []
   for i in range(num_groups):
     count = weighted(rng, (0.5, 0.3, 0.2)) + 1
-    # Three large objects would not fit near one place.
+    # Three large objects would not fit next to each other.
     size = 'small' if count > 1 else pick(rng, SIZES)
     row, column = divmod(int(cells[i]), 3)
     asked.append(Attributes(count, size, colours[i], kinds[i], row, column))
@@ -174,7 +174,7 @@ def _choose_false(
   stated: list[frozenset[str]],
   number: int,
 ) -> list[tuple[str, int]]:
-  """Returns up to `number` pairs of what is made false and in which group."""
+  """Returns up to `number` pairs (attribute made false, group)."""
   options = {(name, i): _FALSE[name] for i, said in enumerate(stated) for name in said}
   for i, attributes in enumerate(asked):
     # Only single objects are ever large, as asked and as drawn.
@@ -182,7 +182,7 @@ def _choose_false(
       options.pop(('size', i), None)
     if attributes.size == 'large':
       options.pop(('count', i), None)
-    # Where a group without a place should be, nobody could point.
+    # Annotators could not point to where a group without a stated place should be.
     if len(asked) > 1 and 'place' in stated[i]:
       options['missing', i] = _FALSE['missing']
   chosen = []
@@ -195,7 +195,7 @@ def _choose_false(
 
 
 def _excludes(choice: tuple[str, int], other: tuple[str, int]) -> bool:
-  """Whether both cannot be false; one group at most is missing."""
+  """Returns whether two choices exclude each other; at most one group is missing."""
   (name, group), (other_name, other_group) = choice, other
   if group != other_group:
     return name == other_name == 'missing'
@@ -212,8 +212,8 @@ def _falsify(
     return drawn._replace(size='large' if drawn.size == 'small' else 'small')
   if name == 'count':
     return drawn._replace(count=pick(rng, [n for n in (1, 2, 3) if n != drawn.count]))
-  # A place is false by one word: "left" is drawn on the right. The middle has no
-  # opposite, so that it goes to a corner.
+  # One word of the place becomes false: "left" is drawn on the right. The middle has no
+  # opposite, so it moves to a corner.
   row, column = drawn.row, drawn.column
   if (row, column) == (1, 1):
     return drawn._replace(row=pick(rng, (0, 2)), column=pick(rng, (0, 2)))
@@ -240,7 +240,7 @@ def _place(
 
 
 def _fits(groups: tuple[Group, ...]) -> bool:
-  """Whether no objects touch and what should be elsewhere has no one in its place."""
+  """Returns whether objects are apart and no group fills another's asked-for place."""
   for i, group in enumerate(groups):
     for other in groups[i + 1 :]:
       reach = group.radius + other.radius + _GAP
@@ -262,8 +262,8 @@ def _sample_damages(
   for _ in range(weighted(rng, (0.3, 0.34, 0.24, 0.12))):
     radius = rng.uniform(*_DAMAGE_RADII)
     (x, y), size = pick(rng, objects)
-    # Off an object's middle, its outline runs through the disc: smearing or warping
-    # the inside of a large object would change nothing.
+    # Centred off an object's middle, so that its outline crosses the disc: smearing or
+    # warping the inside of a large object would change nothing.
     angle, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.4, 0.8)
     x, y = x + reach * math.cos(angle), y + reach * math.sin(angle)
     x, y = (float(min(max(v, 0.08), 0.92)) for v in (x, y))

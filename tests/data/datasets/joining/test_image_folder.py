@@ -1,4 +1,4 @@
-"""A folder of images and a table of prompts, in each kind of table."""
+"""Folders of images with each kind of prompt table."""
 
 import io
 import json
@@ -28,10 +28,10 @@ def _write_table(path, uid_column='uid', prompt_column='prompt'):
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
     quoted = AWKWARD.replace('"', '""')
-    # In quotes, since it says of TSV that values are.
+    # In TSV, a quoted header means that values are quoted, too.
     lines = [f'"{uid_column}"{comma}"{prompt_column}"']
     lines += [f'{rows[0][uid_column]}{comma}"{quoted}"', f'b{comma}plain']
-    # Spreadsheets begin UTF-8 with a byte order mark.
+    # Spreadsheets write a byte order mark.
     path.write_text('\n'.join(lines), encoding='utf-8-sig')
   return path
 
@@ -49,14 +49,14 @@ def test_uids_may_be_numbers(tmp_path):
   assert list(read_prompts(table)) == [('0', 'a'), ('1', 'b')]
 
 
-def test_images_are_found_below_and_by_stem(tmp_path):
+def test_images_are_found_in_subfolders_by_stem(tmp_path):
   folder = tmp_path / 'images' / 'deep'
   folder.mkdir(parents=True)
   for name in ('a.JPG', 'a.png', 'b.webp', 'b.txt', 'unwanted.png'):
     (folder / name).write_bytes(name.encode())
   table = _write_table(tmp_path / 'prompts.csv')
   found = ImageFolder(tmp_path / 'images', table, ['a', 'b', 'absent'])
-  assert found.places.keys() == {'a', 'b'}
+  assert found.locations.keys() == {'a', 'b'}
   assert dict(found.read(['a', 'b'])) == {'a': b'a.JPG', 'b': b'b.webp'}
   assert list(found.repeated) == ['a']
   assert found.prompts == {'a': AWKWARD, 'b': 'plain'}
@@ -75,12 +75,12 @@ def test_first_of_differing_prompts_wins(tmp_path):
   ('name', 'content', 'message'),
   [
     ('t.csv', b'id,text\n1,x\n', r't\.csv, line 1: needs uid .* has id, text'),
-    ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv: cannot be read .*UTF-8'),
+    ('t.csv', b'uid,prompt\n1,\xff\xfe\n', r't\.csv cannot be read .*UTF-8'),
     ('t.jsonl', b'{"uid": "a", "prompt"', r"t\.jsonl, line 1: not JSON .*':'"),
     ('t.jsonl', b'["a"]', r't\.jsonl, line 1: not a JSON object'),
     ('t.jsonl', b'{"filename": 7, "prompt": "a"}', 'line 1: filename is 7, not text'),
     ('t.parquet', b'PAR1 but no more', r't\.parquet is not a complete parquet file'),
-    ('t.xlsx', b'', r'must end in \.csv'),
+    ('t.xlsx', b'', r'must end in one of \.csv'),
   ],
 )
 def test_bad_tables_are_named(tmp_path, name, content, message):
@@ -92,12 +92,12 @@ def test_bad_tables_are_named(tmp_path, name, content, message):
 def test_missing_table_and_folder_without_images(tmp_path):
   with pytest.raises(InputError, match=r'--prompts .*no such file'):
     list(read_prompts(tmp_path / 'absent.csv'))
-  with pytest.raises(InputError, match=r'--images .*no \.png.*leave --prompts out'):
+  with pytest.raises(InputError, match=r'--images .*no \.png.*omit --prompts'):
     ImageFolder(tmp_path, tmp_path / 'absent.csv', ['a'])
 
 
 def test_images_in_a_tar_archive(tmp_path):
-  """Links and other files in it are passed over, and nothing is unpacked."""
+  """Links and other files in it are skipped, and nothing is unpacked."""
   archive = tmp_path / 'images.tar'
   with tarfile.open(archive, 'w') as tar:
     for name in ('deep/a.png', '../b.webp', 'readme.txt'):
@@ -123,13 +123,13 @@ def table(path, *rows: str):
   return path
 
 
-def test_a_path_in_the_table_is_of_that_folder(tmp_path):
+def test_a_path_in_the_table_means_one_folder(tmp_path):
   for name in ('m1/a.png', 'm2/b.jpg', 'c.png'):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(name.encode())
   rows = ('m2/a.png,red', 'm1/a.jpg,green', 'm1/b.png,blue', 'x/c.png,white')
   found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', 'd'])
-  # A uid is one image of whatever format.
+  # A uid is one image, whatever its format.
   assert found.prompts == {'a': 'green'}
   assert found.unprompted == {
     'a': f'the table has one for m2/a.png, not for {tmp_path}/m1/a.png',
@@ -138,7 +138,7 @@ def test_a_path_in_the_table_is_of_that_folder(tmp_path):
   }
 
 
-def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
+def test_a_path_in_the_table_means_one_folder_of_an_archive(tmp_path):
   with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
     for name in ('./m1/a.png', 'm2/b.png'):
       tar.addfile(tarfile.TarInfo(name))
@@ -148,7 +148,7 @@ def test_a_path_in_the_table_is_of_that_folder_of_an_archive(tmp_path):
   assert [*found.unprompted] == ['b']
 
 
-def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
+def test_unsupported_formats_are_used_only_as_a_last_resort(tmp_path):
   for name in ('a.gif', 'a.png', 'b.gif', 'b.tiff', 'c.jfif', '.d.png'):
     (tmp_path / name).write_bytes(name.encode())
   (tmp_path / 'folder').mkdir()
@@ -156,12 +156,12 @@ def test_other_formats_are_found_where_there_is_nothing_else(tmp_path):
   rows = [f'{uid},red' for uid in ('a', 'b', 'c', '.d')]
   found = ImageFolder(tmp_path, table(tmp_path / 't.csv', *rows), ['a', 'b', 'c', '.d'])
   expected = {'a': b'a.png', 'b': b'b.gif', 'c': b'c.jfif'}
-  assert dict(found.read(found.places)) == expected
+  assert dict(found.read(found.locations)) == expected
   assert found.repeated == {}
   assert found.linked == [tmp_path / 'linked']
 
 
-def test_an_archive_without_an_end(tmp_path):
+def test_a_truncated_archive(tmp_path):
   with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
     tar.addfile(tarfile.TarInfo('a.png'))
   path = tmp_path / 'x.tar'

@@ -1,4 +1,4 @@
-"""Joining in parts: what is made stays made, and the result is the same."""
+"""Joining in parts: finished parts are kept, and the result is the same."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ import pytest
 from util import make_record
 
 from rahf.data.datasets.joining import parts, writing
-from rahf.data.datasets.joining.parts import Sample
+from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
 from rahf.data.storage import manifest
 from rahf.data.storage.records import open_split
@@ -25,12 +25,12 @@ NUMBERS = {f'uid-{number}': number for number in range(COUNT)}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-  monkeypatch.setattr(parts, 'SAMPLES', 4)
+  monkeypatch.setattr(parts, 'SAMPLES_PER_PART', 4)
 
 
 @pytest.fixture
 def sources(tmp_path) -> list[pathlib.Path]:
-  """A file for every eight samples, which are two parts."""
+  """One file per eight samples, which are two parts."""
   paths = [tmp_path / f'source-{number}' for number in range(3)]
   for path in paths:
     path.write_bytes(b'content')
@@ -40,7 +40,9 @@ def sources(tmp_path) -> list[pathlib.Path]:
 def plan(sources):
   """Every fifth sample is for evaluation."""
   return [
-    Sample('test' if i % 5 == 0 else 'train', uid, 'a cat', (sources[i // 8], i))
+    AnnotatedImage(
+      'test' if i % 5 == 0 else 'train', uid, 'a cat', (sources[i // 8], i)
+    )
     for uid, i in NUMBERS.items()
   ]
 
@@ -96,7 +98,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path, sources):
 KILLED = """
 import os, pathlib, signal, sys
 from test_parts import make, parts, write
-parts.SAMPLES = 4
+parts.SAMPLES_PER_PART = 4
 def dying(samples, note):
   for sample, record in make(samples, note):
     yield sample, record
@@ -107,7 +109,7 @@ write(folder, [folder / f'source-{n}' for n in range(3)], dying, workers=1)
 """
 
 
-def test_a_killed_process_goes_on(tmp_path, sources):
+def test_a_killed_process_can_continue(tmp_path, sources):
   whole, _ = write(tmp_path / 'whole', sources, make)
   here = pathlib.Path(__file__).parent
   path = os.pathsep.join(map(str, (here, *here.parents[:3])))
@@ -142,7 +144,7 @@ def fail_at(uid):
   return failing
 
 
-def test_what_a_mended_file_does_not_touch_stays(tmp_path, sources):
+def test_a_repaired_file_remakes_only_its_own_parts(tmp_path, sources):
   with pytest.raises(InputError, match='source-1 is damaged'):
     write(tmp_path, sources, fail_at('uid-14'), workers=1)
   sources[1].write_bytes(b'whole again')
@@ -158,7 +160,7 @@ def test_what_a_mended_file_does_not_touch_stays(tmp_path, sources):
   assert len(open_split(folder, 'train')) == 16
 
 
-def test_other_settings_or_inputs_begin_anew(tmp_path, sources):
+def test_changed_settings_or_inputs_remake_everything(tmp_path, sources):
   for options in (
     {'settings': {'drawn': 'discs'}},
     {'settings': {'drawn': 'gaussians'}},
@@ -175,7 +177,7 @@ def test_other_settings_or_inputs_begin_anew(tmp_path, sources):
     assert made == ['uid-0', 'uid-4', 'uid-8', 'uid-12', 'uid-16', 'uid-20']
 
 
-def test_the_first_failure_ends_all(tmp_path, sources):
+def test_the_first_failure_stops_all_threads(tmp_path, sources):
   def failing(samples, note):
     if samples[0].uid == 'uid-4':
       raise InputError('source-0 is damaged')
@@ -186,11 +188,11 @@ def test_the_first_failure_ends_all(tmp_path, sources):
   begun = time.monotonic()
   with pytest.raises(InputError, match='source-0 is damaged'):
     write(tmp_path, sources, failing, workers=2)
-  # Not the two seconds that a part takes, nor the five of all.
+  # Less than the two seconds of a part, and the five of all parts.
   assert time.monotonic() - begun < 1.9
 
 
-def test_what_was_there_stays_until_the_new_is_whole(tmp_path, sources):
+def test_existing_data_stay_until_the_new_are_complete(tmp_path, sources):
   folder, _ = write(tmp_path, sources, make)
   before = content(folder)
   with pytest.raises(InputError, match='is damaged'):
@@ -198,7 +200,7 @@ def test_what_was_there_stays_until_the_new_is_whole(tmp_path, sources):
   assert content(folder) == before
 
 
-def test_two_at_once_are_refused(tmp_path, sources):
+def test_two_processes_at_once_are_refused(tmp_path, sources):
   partial = tmp_path / '.mine-1.0.0.partial'
   partial.mkdir()
   with (partial / '.lock').open('w') as lock:
@@ -209,7 +211,7 @@ def test_two_at_once_are_refused(tmp_path, sources):
 
 
 @pytest.mark.parametrize('spoil', ['part-00001.json', 'part-00001-train.tfrecord'])
-def test_what_a_power_cut_leaves_is_made_anew(tmp_path, sources, spoil):
+def test_incomplete_parts_are_remade(tmp_path, sources, spoil):
   whole, _ = write(tmp_path / 'whole', sources, make)
   with pytest.raises(InputError):
     write(tmp_path, sources, fail_at('uid-21'), workers=1)
@@ -218,7 +220,7 @@ def test_what_a_power_cut_leaves_is_made_anew(tmp_path, sources, spoil):
   assert content(folder) == content(whole)
 
 
-def test_a_failure_behind_the_joining_keeps_the_parts(tmp_path, sources):
+def test_a_failure_after_joining_keeps_the_parts(tmp_path, sources):
   def full(folder, uids):
     raise OSError('no space left')
 
@@ -227,8 +229,8 @@ def test_a_failure_behind_the_joining_keeps_the_parts(tmp_path, sources):
   write(tmp_path, sources, None)  # Nothing is made.
 
 
-def test_what_was_replaced_may_still_be_there(tmp_path, sources):
-  """After a kill at the very end."""
+def test_replaced_data_may_be_left_over(tmp_path, sources):
+  """If the process was killed at the very end."""
   write(tmp_path, sources, make)
   left = tmp_path / '.mine-1.0.0.partial/replaced'
   left.mkdir(parents=True)

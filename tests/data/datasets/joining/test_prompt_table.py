@@ -1,4 +1,4 @@
-"""Which image a name in a table of prompts means."""
+"""How names in a table of prompts match images."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ def find(table: pathlib.Path, folder: pathlib.Path, *names: str) -> list[str | N
 
 @pytest.mark.parametrize('suffix', ['.jsonl', '.parquet'])
 @pytest.mark.parametrize('name', ['image', 'path', 'file_name', 'filename'])
-def test_columns_are_those_of_an_input(tmp_path, suffix, name):
+def test_columns_have_the_same_names_as_in_inputs(tmp_path, suffix, name):
   rows = [{name: 'x/a.png', 'id': 7, 'caption': 'red', 'score': float('nan')}]
   path = table(tmp_path / f't{suffix}', *rows)
   assert [*read(path)] == [Row('', 'x/a.png', 'red')]
@@ -35,22 +35,22 @@ def test_columns_are_those_of_an_input(tmp_path, suffix, name):
   assert [*read(path)] == [Row('7', '', 'red')]
 
 
-def test_a_uid_beside_a_path(tmp_path):
+def test_a_path_takes_precedence_over_a_uid(tmp_path):
   path = table(tmp_path / 't.jsonl', {'uid': 'a', 'path': 'x/b.png', 'prompt': 'red'})
   assert [*read(path)] == [Row('a', 'x/b.png', 'red')]
-  # The path is that of the file, whatever the uid is.
+  # The path names the file, whatever the uid.
   assert find(path, tmp_path, 'x/b.png', 'a.png') == ['red', None]
 
 
 def test_columns_of_bytes(tmp_path):
-  """Text that a program stored as such; images do not name themselves."""
+  """Text may be stored as bytes; a column of images does not name them."""
   row = {'uid': b'a', 'image': b'\x89PNG', 'prompt': 'grün'.encode()}
   assert [*read(table(tmp_path / 't.parquet', row))] == [Row('a', '', 'grün')]
   row['image'] = {'bytes': b'\x89PNG', 'path': 'a.png'}
   assert [*read(table(tmp_path / 't.parquet', row))] == [Row('a', '', 'grün')]
 
 
-def test_a_name_without_a_folder_is_every_file_of_that_name(tmp_path):
+def test_a_bare_name_means_all_files_of_that_name(tmp_path):
   rows = [{'uid': 'a', 'prompt': 'red'}, {'uid': 'v1.5', 'prompt': 'blue'}]
   found = find(
     table(tmp_path / 't.jsonl', *rows),
@@ -65,26 +65,26 @@ def test_an_extension_is_part_of_the_name(tmp_path):
   path = table(tmp_path / 't.jsonl', *rows)
   assert find(path, tmp_path, 'a.png', 'a.jpg', 'a.webp') == ['red', 'blue', None]
   path = table(tmp_path / 't.jsonl', *rows, {'path': 'a', 'prompt': 'green'})
-  with pytest.raises(ValueError, match=r'several prompts for it, as a\.png, a'):
+  with pytest.raises(ValueError, match=r'several prompts for it: a\.png, a'):
     find(path, tmp_path, 'a.png')
 
 
 @pytest.mark.parametrize('name', ['m1/a.png', './m1/../m1//a.png', 'm1/a'])
-def test_a_path_is_of_that_folder(tmp_path, name):
+def test_a_path_means_one_folder(tmp_path, name):
   path = table(tmp_path / 'images/t.jsonl', {'file_name': name, 'prompt': 'red'})
   names = ('m1/a.png', 'm2/a.png', 'a.png', 'x/m1/a.png', 'm1/b.png')
   assert find(path, tmp_path / 'images', *names) == ['red', *[None] * 4]
   assert find(path, tmp_path / 'images/m2', 'a.png') == [None]
 
 
-def test_beside_paths_a_bare_name_is_the_one_at_the_top(tmp_path):
+def test_among_paths_a_bare_name_means_the_top_folder(tmp_path):
   rows = [{'path': 'm1/a.png', 'prompt': 'red'}, {'path': 'a.png', 'prompt': 'blue'}]
   path = table(tmp_path / 't.jsonl', *rows)
   found = find(path, tmp_path, 'a.png', 'm1/a.png', 'm2/a.png')
   assert found == ['blue', 'red', None]
 
 
-def test_paths_from_the_table_on_and_absolute_ones(tmp_path, monkeypatch):
+def test_paths_relative_to_the_table_and_absolute_paths(tmp_path, monkeypatch):
   folder = tmp_path / 'data/images'
   for name, place in (
     ('images/m1/a.png', 'data/t.jsonl'),
@@ -93,12 +93,12 @@ def test_paths_from_the_table_on_and_absolute_ones(tmp_path, monkeypatch):
   ):
     path = table(tmp_path / place, {'path': name, 'prompt': 'red'})
     assert find(path, folder, 'm1/a.png', 'm2/a.png') == ['red', None]
-  # Also where the folder is given from the working directory on.
+  # Also if the folder is relative to the working directory.
   monkeypatch.chdir(folder.parent)
   assert find(path, pathlib.Path('images'), 'm1/a.png', 'm2/a.png') == ['red', None]
 
 
-def test_two_prompts_of_one_name(tmp_path):
+def test_two_prompts_for_one_name(tmp_path):
   rows = [{'uid': 'a', 'prompt': 'red'}, {'uid': './a', 'prompt': 'blue'}]
   with pytest.raises(InputError, match=r"two prompts for '\./a'"):
     find(table(tmp_path / 't.jsonl', *rows), tmp_path, 'a.png')
@@ -113,21 +113,21 @@ def test_two_prompts_of_one_name(tmp_path):
     ({'uid': 'a', 'prompt': 5}, 'line 1: prompt is 5, not text'),
     ({'uid': 'a', 'prompt': 'r\0e\0d'}, 'line 1: prompt .* NUL characters'),
     ({'uid': 'a', 'prompt': '\ud800'}, 'line 1: prompt .* surrogates not allowed'),
-    ({'uid': '', 'prompt': 'a'}, 'line 1: it names no image'),
+    ({'uid': '', 'prompt': 'a'}, 'line 1: the row does not name an image'),
     ({'prompt': 'a'}, r'line 1: needs uid \(or image, path, file_name, filename\)'),
   ],
 )
-def test_values_that_are_no_prompt_or_name(tmp_path, row, message):
+def test_invalid_prompts_and_names(tmp_path, row, message):
   with pytest.raises(InputError, match=rf't\.jsonl, {message}'):
     [*read(table(tmp_path / 't.jsonl', row))]
 
 
-def test_a_column_that_is_there_twice(tmp_path):
+def test_a_duplicate_column(tmp_path):
   columns = [pa.array(['a']), pa.array(['red']), pa.array(['blue'])]
   pq.write_table(
     pa.Table.from_arrays(columns, ['uid', 'prompt', 'prompt']), tmp_path / 't.parquet'
   )
   (tmp_path / 't.csv').write_text('uid,prompt,prompt\na,red,blue\n')
   for name in ('t.parquet', 't.csv'):
-    with pytest.raises(InputError, match='the column prompt is there twice'):
+    with pytest.raises(InputError, match='the column prompt occurs twice'):
       [*read(tmp_path / name)]

@@ -1,4 +1,4 @@
-"""RichHF-18K: everything is joined as it should be, and nothing disappears silently."""
+"""RichHF-18K: samples are joined correctly, and none is dropped silently."""
 
 import collections
 import io
@@ -51,7 +51,7 @@ def sample(assets, tmp_path_factory):
   return _read(directory), report, directory
 
 
-def test_sample_holds_what_was_annotated(sample, assets):
+def test_sample_has_the_annotations(sample, assets):
   stored, _, _ = sample
   manifest = json.loads((assets / 'richhf_sample/manifest.json').read_text())
   expected = collections.Counter(entry['split'] for entry in manifest)
@@ -69,7 +69,7 @@ def test_sample_holds_what_was_annotated(sample, assets):
       ('misalignment', entry['misalignment_points']),
     ):
       peak = codec.decode_map(example[f'{name}_map']).max()
-      # JPEG noise aside, a map is empty exactly where nobody clicked.
+      # Up to JPEG noise, a map is empty exactly if nobody clicked.
       assert (peak > 0.1) == bool(points)
     if len(example['keyword_labels']):
       pairs = zip(tokens, example['keyword_labels'], strict=True)
@@ -79,7 +79,7 @@ def test_sample_holds_what_was_annotated(sample, assets):
   assert masked == 1
 
 
-def test_sample_bytes_are_kept_as_found(sample, assets):
+def test_sample_bytes_are_unchanged(sample, assets):
   stored, _, _ = sample
   folder = assets / 'richhf_sample'
   found = {}
@@ -142,7 +142,7 @@ def test_folder_and_table_give_the_same(sample, assets, tmp_path):
         np.testing.assert_array_equal(again[split][uid][name], value)
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def wide_png():
   return buffer.getvalue()
 
 
-def test_each_defect_has_its_line(release, tmp_path, picture, wide_png):
+def test_each_defect_is_reported(release, tmp_path, picture, wide_png):
   release.add('train', 'good').add('dev', 'd').add('test', 't')
   release.add('train', 'no-image', image=None)
   release.add('train', 'no-prompt', prompt=None)
@@ -229,7 +229,7 @@ def test_polarity_and_names(release, tmp_path):
 
 
 def test_maps_of_16_bits(release, tmp_path):
-  """A ramp from 0 to 1 is one, of 8 bits and of 16."""
+  """A ramp from 0 to 1 stays one, with 8 and with 16 bits."""
   deep = np.arange(0, 65536, 257).reshape(16, 16)
   maps = {
     'artifact_map': image_files.png(deep, 16, image_files.GREY),
@@ -244,7 +244,7 @@ def test_maps_of_16_bits(release, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_uid_in_two_splits_stays_for_evaluation(release, tmp_path):
+def test_uid_in_two_splits_stays_in_the_evaluation_split(release, tmp_path):
   release.add('train', 'a').add('train', 'both').add('dev', 'd').add('test', 'both')
   stored, report = _prepare(release.write(), tmp_path)
   assert 'both' in stored['test']
@@ -258,7 +258,7 @@ def test_split_without_images_is_left_out(release, tmp_path):
   release.add('train', 'a').add('dev', 'd', image=None).add('test', 't')
   stored, report = _prepare(release.write(), tmp_path)
   assert stored.keys() == {'train', 'test'}
-  assert report.notes[-1] == 'dev is left out: none of its images was found'
+  assert report.notes[-1] == 'dev is left out: none of its images were found'
 
 
 def test_nothing_usable_is_an_error(release, tmp_path):
@@ -283,11 +283,11 @@ def test_existing_data_is_replaced_only_on_request(release, tmp_path):
   stored, _ = _prepare(release, tmp_path, overwrite=True)
   assert stored['train'].keys() == {'train-1', 'train-2'}
   (tmp_path / 'out/richhf18k/1.0.0/dataset_info.json').unlink()
-  with pytest.raises(InputError, match='not a prepared data set; take it out'):
+  with pytest.raises(InputError, match='not a prepared data set; move it away'):
     _prepare(release, tmp_path, overwrite=True)
 
 
-def test_label_file_cut_between_records_shows_in_the_counts(release, tmp_path):
+def test_label_file_truncated_between_records_shows_in_the_counts(release, tmp_path):
   for split in schema.SPLITS:
     release.add(split, f'{split}-1').add(split, f'{split}-2')
   path = release.write().labels / 'train.tfrecord'

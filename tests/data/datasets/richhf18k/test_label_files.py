@@ -1,4 +1,4 @@
-"""Label files are read completely or not at all, and errors name the place."""
+"""Label files are read completely or not at all, and errors name the position."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from rahf.errors import InputError
 
 @pytest.fixture
 def label_file(release):
-  """A label file of three records and where each begins."""
+  """A label file of three records, and their offsets."""
   for number in range(3):
     release.add('train', f'u{number}')
   path = release.write().labels / 'train.tfrecord'
@@ -20,8 +20,8 @@ def label_file(release):
 
 
 @pytest.mark.parametrize('behind', [1, 8, 11, 12, 40, -1])
-def test_cut_label_file_names_record_and_byte(label_file, behind):
-  """Cut inside record 2: a part of its length, its data, its checksum."""
+def test_truncated_label_file_names_record_and_byte(label_file, behind):
+  """Truncated in record 2: in its length, data or checksum."""
   path, starts = label_file
   cut = starts[2] + behind if behind > 0 else starts[3] + behind
   path.write_bytes(path.read_bytes()[:cut])

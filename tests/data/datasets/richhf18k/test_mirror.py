@@ -1,4 +1,4 @@
-"""RichHF-18K from parquet files that hold its images too."""
+"""RichHF-18K from parquet files with labels and images."""
 
 import image_files
 import numpy as np

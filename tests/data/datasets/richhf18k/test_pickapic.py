@@ -1,4 +1,4 @@
-"""Images and prompts are found by uid, and no more is read than is needed."""
+"""Images and prompts are found by uid, reading no more than needed."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +10,7 @@ from rahf.errors import InputError
 
 @pytest.fixture
 def folder(release):
-  """Six rows in row groups of two; `b` stands in three of them."""
+  """Six rows in row groups of two; `b` occurs in all three groups."""
   release.add_pair(('a', 'x0'), (b'A', b'x'), 'prompt a')
   release.add_pair(('x1', 'b'), (b'x', b'B'), 'prompt b')
   release.add_pair(('x2', 'x3'), (b'x', b'x'))
@@ -20,15 +20,15 @@ def folder(release):
   return release.write(row_group_size=2).images
 
 
-def test_either_side_is_found_and_the_first_place_wins(folder):
+def test_either_side_is_found_and_the_first_location_wins(folder):
   found = PickAPic(folder, {'a', 'b', 'c', 'absent'})
-  assert found.places.keys() == {'a', 'b', 'c'}
+  assert found.locations.keys() == {'a', 'b', 'c'}
   assert found.prompts == {'a': 'prompt a', 'b': 'prompt b', 'c': 'prompt c'}
-  assert list(found.read(found.places)) == [('a', b'A'), ('b', b'B'), ('c', b'C')]
+  assert list(found.read(found.locations)) == [('a', b'A'), ('b', b'B'), ('c', b'C')]
   assert list(found.read(['c'])) == [('c', b'C')]
 
 
-def test_repeats_and_differing_prompts_are_told(folder):
+def test_repeats_and_differing_prompts_are_reported(folder):
   found = PickAPic(folder, {'a', 'b', 'c'})
   assert found.repeated == {
     'b': '4 places, first used: part.parquet row group 0 row 1 jpg_1'
@@ -66,7 +66,7 @@ def test_batches_within_a_row_group(release):
     release.write(row_group_size=100).images, {'u3', 'u31', 'u32', 'u99'}
   )
   expected = {'u3': b'3', 'u31': b'31', 'u32': b'32', 'u99': b'99'}
-  assert dict(found.read(found.places)) == expected
+  assert dict(found.read(found.locations)) == expected
 
 
 def test_null_image_is_empty_bytes(release):
@@ -113,7 +113,7 @@ def rewritten(folder, **columns: pa.Array):
   return folder
 
 
-def test_images_as_hugging_face_saves_them(folder):
+def test_images_in_hugging_faces_format(folder):
   packed = {
     name: pa.array(
       [
@@ -124,16 +124,22 @@ def test_images_as_hugging_face_saves_them(folder):
     for name in ('jpg_0', 'jpg_1')
   }
   found = PickAPic(rewritten(folder, **packed), {'a', 'b', 'c'})
-  assert dict(found.read(found.places)) == {'a': b'A', 'b': b'B', 'c': b'C'}
+  assert dict(found.read(found.locations)) == {'a': b'A', 'b': b'B', 'c': b'C'}
 
 
-@pytest.mark.parametrize('kind', [pa.binary(), pa.large_binary(), pa.large_string()])
+@pytest.mark.parametrize(
+  'kind',
+  [
+    *(pa.binary(), pa.large_binary(), pa.large_string(), pa.string_view()),
+    *(pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())),
+  ],
+)
 def test_text_of_other_types(folder, kind):
   table = pq.read_table(folder / 'part.parquet')
   names = ('image_0_uid', 'image_1_uid', 'caption')
   columns = {name: table.column(name).cast(kind) for name in names}
   found = PickAPic(rewritten(folder, **columns), {'a', 'c'})
-  assert dict(found.read(found.places)) == {'a': b'A', 'c': b'C'}
+  assert dict(found.read(found.locations)) == {'a': b'A', 'c': b'C'}
   assert found.prompts == {'a': 'prompt a', 'c': 'prompt c'}
 
 
@@ -143,7 +149,7 @@ def test_columns_of_other_kinds_and_twice(folder):
   path = folder / 'part.parquet'
   table = pq.read_table(path)
   pq.write_table(table.append_column('jpg_0', table.column('jpg_1')), path)
-  with pytest.raises(InputError, match='the column jpg_0 is there twice'):
+  with pytest.raises(InputError, match='the column jpg_0 occurs twice'):
     PickAPic(folder, {'a'})
 
 

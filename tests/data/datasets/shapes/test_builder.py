@@ -48,7 +48,7 @@ def test_a_sample_depends_on_its_key_alone():
   assert all(make_record(*key, 64).image != record.image for key in others)
 
 
-def test_size_changes_the_pixels_alone():
+def test_size_changes_only_the_pixels():
   for index in range(20):
     small, large = (make_record(0, 'train', index, size) for size in (64, 160))
     skipped = ('image', 'implausibility_map', 'misalignment_map')
@@ -58,7 +58,7 @@ def test_size_changes_the_pixels_alone():
     assert decode_map(large.implausibility_map).shape == (160, 160)
 
 
-def test_record_holds_the_consolidated_annotations():
+def test_record_has_the_consolidated_annotations():
   for index in range(20):
     record, sample = make_record(3, 'dev', index, 64), make_sample(3, 'dev', index)
     labels = consolidate(sample.annotations, sample.tokens, 64, 64)
@@ -83,7 +83,7 @@ def test_false_colours_are_not_in_the_image(samples):
   assert checked > 50
 
 
-def test_false_words_are_what_the_drawing_contradicts(samples):
+def test_false_words_are_those_the_drawing_contradicts(samples):
   for sample in samples:
     false = {sample.tokens[i] for i in sample.prompt.misaligned}
     for group in sample.scene.groups:
@@ -106,7 +106,7 @@ def test_objects_are_apart_and_inside_the_frame(samples):
         assert max(abs(x - x2), abs(y - y2)) > radius + radius2
 
 
-def test_every_damage_shows(samples):
+def test_every_damage_is_visible(samples):
   rng = np.random.default_rng(0)
   for sample in samples:
     clean = draw(sample.scene, 64).astype(int)
@@ -161,7 +161,7 @@ def test_annotator_noise_leaves_room_to_learn():
   assert max(ceilings['implausibility/cc'], ceilings['plausibility/plcc']) < 0.99
 
 
-def test_prepared_records_are_the_made_ones(prepared):
+def test_prepared_records_equal_the_generated_ones(prepared):
   builder = tfds.builder_from_directory(prepared)
   assert {s: i.num_examples for s, i in builder.info.splits.items()} == {
     'train': 130,
@@ -178,7 +178,7 @@ def test_prepared_records_are_the_made_ones(prepared):
     assert example['misalignment_map'] == made.misalignment_map
 
 
-def test_what_each_annotator_said_is_kept(prepared):
+def test_raw_annotations_are_written(prepared):
   for split, count in (('dev', 3), ('test', 2)):
     annotations = raw.read(raw.path(prepared, split))
     records = list(open_split(prepared, split))
@@ -198,7 +198,7 @@ def test_worker_processes_make_the_same_files(prepared, tmp_path, monkeypatch):
   assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
 
 
-def test_existing_data_is_found_not_made_again(prepared, capsys):
+def test_existing_data_are_reused(prepared, capsys):
   before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
   data_dir = prepared.parents[2]
   assert shapes.prepare_shapes(data_dir, **SMALL) == prepared

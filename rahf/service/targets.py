@@ -1,4 +1,4 @@
-"""Middleware for requests that routes do not handle: absolute targets and HEAD."""
+"""Handles request forms that the router does not know: absolute targets and HEAD."""
 
 import re
 from urllib.parse import unquote
@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _ABSOLUTE = re.compile(rb'https?://([^/]*)(/.*)?', re.IGNORECASE)
 
 
-class RequestTargets:
-  """Serves absolute-form targets, and HEAD wherever there is GET.
+class Targets:
+  """Serves absolute-form targets, and HEAD for every GET route.
 
-  A client that uses the service as a proxy sends GET http://host/path. The host in the
-  target then replaces the Host header (RFC 9112, section 3.2.2). HEAD gets the answer
-  to GET; the server leaves out the body.
+  A client that treats the service as a proxy sends GET http://host/path. The host in
+  the target then replaces the Host header (RFC 9112, section 3.2.2). HEAD is answered
+  like GET; the server omits the body.
   """
 
   def __init__(self, app: ASGIApp):
