@@ -1,7 +1,7 @@
-"""Commands as a user starts them, but quickly: imports take seconds, a fork does not.
+"""Runs commands like a user, but faster: a fork instead of seconds of imports.
 
-A process imports what the commands do, and no more: no device is open yet, and no
-flag is known. For each command it forks; the child runs the module as `python -m` does.
+A process imports the modules of all commands, but opens no device and defines no
+flags. For each command it forks; the child runs the module like `python -m`.
 """
 
 import json
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Of one command, in seconds, and in bytes of address space.
+# Limits of one command, in seconds and in bytes of address space.
 TIME, MEMORY = 100, 16 * 2**30
 
 
-class Done(NamedTuple):
-  """How a command ended: its exit status, minus the signal if one killed it."""
+class Result(NamedTuple):
+  """Exit status and output of a command; minus the signal if one killed it."""
 
   status: int
   printed: str
@@ -29,7 +29,7 @@ class Done(NamedTuple):
 
 
 class Commands:
-  """A process that runs one command after the other."""
+  """A process that runs commands, one after the other."""
 
   def __init__(self):
     self._process = subprocess.Popen(
@@ -41,11 +41,11 @@ class Commands:
       text=True,
     )
 
-  def run(self, module: str, *arguments: str) -> Done:
+  def run(self, module: str, *arguments: str) -> Result:
     """Runs `python -m module arguments…` from the project's root."""
     self._process.stdin.write(json.dumps([module, *arguments]) + '\n')
     self._process.stdin.flush()
-    return Done(*json.loads(self._process.stdout.readline()))
+    return Result(*json.loads(self._process.stdout.readline()))
 
   def close(self) -> None:
     self._process.stdin.close()
@@ -53,7 +53,7 @@ class Commands:
 
 
 def serve() -> None:
-  """Runs what comes as lines of JSON, until there are no more."""
+  """Runs commands from stdin, one per line of JSON, until it ends."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   from rahf.data import quiet_tensorflow
@@ -75,21 +75,21 @@ def serve() -> None:
     answers.flush()
 
 
-def _fork(command: Sequence[str]) -> Done:
+def _fork(command: Sequence[str]) -> Result:
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
     child = os.fork()
     if child == 0:
-      _become(command, out.fileno(), err.fileno())
+      _run_child(command, out.fileno(), err.fileno())
     _, status = os.waitpid(child, 0)
     texts = []
     for file in (out, err):
       file.seek(0)
       texts.append(file.buffer.read().decode(errors='replace'))
-  return Done(os.waitstatus_to_exitcode(status), *texts)
+  return Result(os.waitstatus_to_exitcode(status), *texts)
 
 
-def _become(command: Sequence[str], out: int, err: int) -> None:
-  """Runs the command in a child, as Python would, and ends it."""
+def _run_child(command: Sequence[str], out: int, err: int) -> None:
+  """Runs the command like Python, and exits."""
   import runpy
   import traceback
 
@@ -116,6 +116,6 @@ def _become(command: Sequence[str], out: int, err: int) -> None:
 
 
 if __name__ == '__main__':
-  # As for `python -m`, not the folder of this file.
+  # The same as for `python -m`, instead of the folder of this file.
   sys.path[0] = str(ROOT)
   serve()

@@ -1,9 +1,9 @@
-"""Drills take longer with --long: all that are promised, not a sample."""
+"""The option --long, which runs all drills that are promised, not a sample."""
 
 import pytest
 
 
 @pytest.fixture(scope='session')
 def long(request) -> bool:
-  """Whether to do as many as are promised."""
+  """Whether to run all drills that are promised."""
   return request.config.getoption('--long')

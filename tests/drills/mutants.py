@@ -1,4 +1,4 @@
-"""Images as people and damage make them: every mode and format, and spoilt ones."""
+"""Images in every mode and format, and damaged ones."""
 
 import io
 import struct
@@ -10,14 +10,14 @@ from PIL import Image
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
-  """Returns the bytes of a file."""
+  """Returns the image as the bytes of a file."""
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()
 
 
 def originals() -> dict[str, bytes]:
-  """Returns sound files by what they are."""
+  """Returns valid files by description."""
   rng = np.random.default_rng(0)
   small = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
   picture = small.resize((45, 30), Image.Resampling.BICUBIC)
@@ -50,7 +50,7 @@ def originals() -> dict[str, bytes]:
 
 
 def refused() -> dict[str, bytes]:
-  """Returns what is no image that may be decoded, by what it is."""
+  """Returns files that must not be decoded as images, by description."""
   picture = Image.new('RGB', (16, 16), 'teal')
   files = {
     kind: encode(picture, kind) for kind in ('GIF', 'BMP', 'TIFF', 'ICO', 'PPM', 'TGA')
@@ -76,17 +76,17 @@ def refused() -> dict[str, bytes]:
 
 
 def with_size(png: bytes, width: int, height: int) -> bytes:
-  """Returns a PNG whose header says another size, with a correct checksum."""
+  """Returns a PNG with a false size in its header and a correct checksum."""
   header = png[12:16] + struct.pack('>II', width, height) + png[24:29]
   return png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
 
 
 def mutated(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-  """Yields spoilt files, each with how it came about."""
+  """Yields damaged files, each with a description."""
   rng = np.random.default_rng(seed)
   files = originals()
   names = sorted(files)
-  ways = (_cut, _flip, _splice, _repeat, _zero, _lie)
+  ways = (_cut, _flip, _splice, _repeat, _zero, _resize)
   for number in range(count):
     name, way = names[rng.integers(len(names))], ways[number % len(ways)]
     other = files[names[rng.integers(len(names))]]
@@ -120,8 +120,8 @@ def _zero(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
   return data[:start] + bytes(end - start) + data[end:]
 
 
-def _lie(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-  """Says another size where it is a PNG."""
+def _resize(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
+  """Gives a PNG a false size."""
   if not data.startswith(b'\x89PNG') or len(data) < 40:
     return _flip(rng, data, other)
   return with_size(data, *(int(2 ** rng.uniform(0, 31)) for _ in range(2)))

@@ -1,4 +1,4 @@
-"""Every place where a file of others is read: by its name, what reads it there."""
+"""Readers of untrusted files, by the file's name."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ T5 |= {'d_ff': 12, 'num_layers': 1}
 
 
 def read_all(path: pathlib.Path, prompts: str = '') -> None:
-  """Reads every row of an input as scoring does."""
+  """Reads every row of an input, as in scoring."""
   source = open_source(str(path), prompts)
   for _, load in source.read(lambda number: True):
     item = load()
@@ -118,8 +118,10 @@ READERS: dict[str, Callable[[pathlib.Path], object]] = {
 }
 
 
-def furnish(folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path) -> None:
-  """Puts sound files around the hostile one."""
+def write_valid_files(
+  folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path
+) -> None:
+  """Writes valid files around the hostile one."""
   for name in ('t5x', 'hf', 'in', 'images', 'rapidata', 'run', 'results'):
     (folder / name).mkdir()
   (folder / 'hf/config.json').write_text(json.dumps(T5))

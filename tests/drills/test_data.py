@@ -1,5 +1,5 @@
-"""Data that change under a running training: an error that names the file, and never
-an epoch that is silently shorter."""
+"""Data that change during training: an error names the file, and no epoch is silently
+shorter."""
 
 import itertools
 import pathlib
@@ -56,7 +56,7 @@ def cut(path):
 
 
 def cut_at_a_record(path):
-  """A whole file, as far as TFRecords can tell."""
+  """Leaves a file that is valid as TFRecords."""
   length = int.from_bytes(path.read_bytes()[:8], 'little') + 16
   path.write_bytes(path.read_bytes()[:length])
 
@@ -66,7 +66,7 @@ def test_a_shard_that_changes_midway(directory, tokenizer, spoil):
   stream = batches(directory, tokenizer)
   next(stream)
   spoil(shard(directory, 2))
-  # What was read ahead comes first; one epoch has ten batches.
+  # Batches that were read ahead come first; one epoch has ten batches.
   with pytest.raises(InputError, match=f'{shard(directory, 2)}.*verify'):
     list(itertools.islice(stream, 100))
   with pytest.raises(InputError, match=f'{shard(directory, 2)}'):
@@ -110,7 +110,7 @@ def test_a_slow_disk_gives_the_same_batches(directory, tokenizer, slow_disk):
       np.testing.assert_array_equal(values, others)
 
 
-def test_the_journal_says_that_a_run_waits_for_its_disk(data_dir, tmp_path, slow_disk):
+def test_metrics_show_that_a_run_waits_for_its_disk(data_dir, tmp_path, slow_disk):
   config = tiny.get_config(data_dir)
   # Some batches are read while the first step is compiled.
   config.train.update(steps=12, checkpoint_every=12)

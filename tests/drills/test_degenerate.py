@@ -1,5 +1,5 @@
-"""Annotations and predictions without variance, or without anything: each metric of
-each table is a number or a dash, and what is NaN is no prediction."""
+"""Annotations and predictions that are empty or without variance: each metric in each
+table is a number or a dash, and NaN predictions are errors."""
 
 import csv
 import json
@@ -34,14 +34,14 @@ SUFFIXES = ('.json', '.md', '.html', '.samples.jsonl')
 
 
 def maps(level):
-  """Both maps at one level of 255; None for not annotated."""
+  """Returns both maps at one level of 255; None means not annotated."""
   even = np.full((16, 16), level or 0, np.uint8)
   data = b'' if level is None else codec.encode_png(even)
   return {f'{name}_map': data for name in schema.MAPS}
 
 
 def records(count=COUNT, **changes):
-  """Scores, maps and words that differ, but for the changes."""
+  """Returns records with different scores, maps and words, except for the changes."""
   found = []
   for number in range(count):
     scores = np.roll([0.0, 0.25, 0.75, 1.0], number).tolist()
@@ -62,40 +62,42 @@ SPLITS = {
 }
 
 
-def of(names, *keys):
+def metric_names(names, *keys):
   return {f'{name}/{key}' for name in names for key in keys}
 
 
-def of_words(*keys):
-  return of(('keywords', 'keywords_constrained'), *keys)
+def keyword_metrics(*keys):
+  return metric_names(('keywords', 'keywords_constrained'), *keys)
 
 
-SCORES = of(schema.SCORES, *CORRELATIONS)
-NOT_EMPTY = of(schema.MAPS, 'mse_empty')
-CONSTANT_TRUTH = NOT_EMPTY | of(schema.MAPS, 'cc', 'auc_judd')
-NO_WORDS = of(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
-# What has no number for want of annotations, whatever is predicted, if it varies.
+SCORES = metric_names(schema.SCORES, *CORRELATIONS)
+NOT_EMPTY = metric_names(schema.MAPS, 'mse_empty')
+CONSTANT_TRUTH = NOT_EMPTY | metric_names(schema.MAPS, 'cc', 'auc_judd')
+NO_WORDS = metric_names(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
+# Metrics that the annotations leave undefined, for any predictions that vary.
 UNDEFINED = {
   'usual': NOT_EMPTY,
   'one': SCORES | NOT_EMPTY,
   'empty': SCORES
-  | of(schema.MAPS, *OF_REGIONS)
-  | of_words('recall')
-  | of(['keywords_constrained'], 'average_precision'),
+  | metric_names(schema.MAPS, *OF_REGIONS)
+  | keyword_metrics('recall')
+  | metric_names(['keywords_constrained'], 'average_precision'),
   'even': SCORES | CONSTANT_TRUTH,
   'full': CONSTANT_TRUTH | NO_WORDS,
-  'unasked': SCORES | of(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS) | NO_WORDS,
+  'unasked': SCORES
+  | metric_names(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS)
+  | NO_WORDS,
 }
-# Where nothing is marked; others depend on the model.
-NO_MARKS = of_words('precision', 'f1')
+# Undefined if nothing is marked, which depends on the model.
+NO_MARKS = keyword_metrics('precision', 'f1')
 
 
 def undefined(metrics):
   return {name for name, value in metrics.items() if math.isnan(value)}
 
 
-def heads(change):
-  """Returns a change of the last layers of all maps and scores, kernels being 0."""
+def constant_heads(change):
+  """Returns a function that sets the last kernels of all heads to 0, and biases."""
 
   def all_heads(params):
     for name, head in params.items():
@@ -131,7 +133,7 @@ def evaluate(tmp_path_factory):
       jax.set_mesh(setup.mesh),
       TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
     ):
-      # The threshold of every split is this one.
+      # Every split uses this threshold.
       (epath.Path(workdir) / 'eval').mkdir(parents=True, exist_ok=True)
       kept = json.dumps({'keywords_constrained/threshold': 0.5})
       (epath.Path(workdir) / f'eval/dev-{STEP}.json').write_text(kept)
@@ -144,8 +146,8 @@ def evaluate(tmp_path_factory):
   return run
 
 
-def strictly(text):
-  """Reads JSON, which has no NaN."""
+def parse_strictly(text):
+  """Parses JSON, and refuses NaN."""
 
   def refuse(token):
     raise AssertionError(token)
@@ -159,22 +161,24 @@ def row_of(table, label):
 
 
 def check_files(workdir, split, metrics):
-  """Checks that all tables say the same, and that undefined is null or a dash."""
-  there = {
+  """Checks that all tables agree, and that undefined values are null or a dash."""
+  texts_by_suffix = {
     suffix: (workdir / f'eval/{split}-{STEP}{suffix}').read_text()
     for suffix in SUFFIXES
   }
-  stored = strictly(there['.json'])
+  stored = parse_strictly(texts_by_suffix['.json'])
   assert stored == {k: None if math.isnan(v) else v for k, v in metrics.items()}
-  lines = [strictly(line) for line in there['.samples.jsonl'].splitlines()]
+  lines = [
+    parse_strictly(line) for line in texts_by_suffix['.samples.jsonl'].splitlines()
+  ]
   assert len(lines) == len(SPLITS[split])
   (data,) = re.findall(
-    r'<script[^>]*application/json[^>]*>(.*?)</script>', there['.html']
+    r'<script[^>]*application/json[^>]*>(.*?)</script>', texts_by_suffix['.html']
   )
-  assert len(strictly(data)['samples']) == min(len(lines), 5)
-  for text in (there['.md'], there['.html'].replace(data, '')):
+  assert len(parse_strictly(data)['samples']) == min(len(lines), 5)
+  for text in (texts_by_suffix['.md'], texts_by_suffix['.html'].replace(data, '')):
     assert not re.search(r'\b(nan|inf)\b', text, re.I)
-  _, scores, implausibility, misalignment, *_ = there['.md'].split('\n## ')
+  _, scores, implausibility, misalignment, *_ = texts_by_suffix['.md'].split('\n## ')
   for name, table in zip(schema.MAPS, (implausibility, misalignment), strict=True):
     cells = row_of(table, 'this model')
     values = [stored[f'{name}/{key}'] for key in ('mse', 'mse_empty', *OF_REGIONS)]
@@ -203,18 +207,18 @@ def test_annotations_that_define_little(evaluate, tmp_path, split):
   ],
 )
 def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
-  metrics = evaluate('usual', tmp_path, heads(bias))
-  of_maps = of(schema.MAPS, *lacking)
-  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | of_maps
-  # For how many is said, of each.
+  metrics = evaluate('usual', tmp_path, constant_heads(bias))
+  map_metrics = metric_names(schema.MAPS, *lacking)
+  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | map_metrics
+  # Each comes with the number of samples.
   counted = {name for name in metrics if name.endswith('/undefined')}
-  assert counted == {f'{name}/undefined' for name in of_maps}
+  assert counted == {f'{name}/undefined' for name in map_metrics}
   assert {metrics[name] for name in counted} == {COUNT}
   check_files(tmp_path, 'usual', metrics)
 
 
 def spoil_one(params):
-  """NaN for all maps of one kind; scores and words stay numbers."""
+  """Makes all maps of one kind NaN; scores and words stay numbers."""
   params['heatmap_head_misalignment']['readout_1']['bias'][...] = np.nan
   return params
 
@@ -223,20 +227,20 @@ def spoil_one(params):
   ('change', 'message'),
   [
     (spoil_one, 'maps of uid-0 is NaN'),
-    (heads(np.nan), 'maps of uid-0 is NaN'),
+    (constant_heads(np.nan), 'maps of uid-0 is NaN'),
     (lambda params: jax.tree.map(lambda leaf: leaf * np.nan, params), 'of uid-0 is N'),
   ],
 )
-def test_predictions_that_are_no_numbers(evaluate, tmp_path, change, message):
+def test_nan_predictions_are_errors(evaluate, tmp_path, change, message):
   with pytest.raises(InputError, match=f'{message}.*diverged; train again'):
     evaluate('usual', tmp_path, change)
-  # Only the threshold, which was there before.
+  # Only the threshold, which was written before.
   assert [path.name for path in (tmp_path / 'eval').iterdir()] == [f'dev-{STEP}.json']
 
 
 @pytest.mark.parametrize('part', ['scores', 'p_misaligned'])
 def test_a_single_nan_is_not_averaged_away(part):
-  """Of scores and words alone, which no parameters would give."""
+  """In scores or words only, which no parameters would cause."""
   prediction = ExampleLabels(
     np.full((2, 4, 4), 0.5), np.full(4, 0.5), (1,) * WORDS, 0, np.full(WORDS, 0.5)
   )
@@ -247,7 +251,10 @@ def test_a_single_nan_is_not_averaged_away(part):
 
 @pytest.mark.parametrize('split', ['one', 'even', 'unasked'])
 def test_comparisons(evaluate, tmp_path, capsys, split):
-  for name, change in (('varied', lambda params: params), ('constant', heads(0.0))):
+  for name, change in (
+    ('varied', lambda params: params),
+    ('constant', constant_heads(0.0)),
+  ):
     evaluate(split, tmp_path / name, change)
   out = tmp_path / 'comparison'
   arguments = [f'--split={split}', f'--out={out}', '--draws=100']
@@ -266,7 +273,7 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
     row['metric'] for row in rows if row['run'] == 'varied' and not row['value']
   }
   assert lacking >= UNDEFINED[split]
-  # Of one sample, or of what is not defined, nothing is significant.
+  # With one sample, or undefined metrics, nothing is significant.
   marked = [line for line in texts['md'].splitlines() if {'▲', '▼'} & {*line}]
   assert bool(len(marked) > 1) == (split == 'even')  # One is the legend.
 
@@ -296,8 +303,8 @@ SAMPLE = EvaluatedExample(
     ({'maps': ()}, 'no attribute'),
   ],
 )
-def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
-  """Of another version, or edited: not counted as what they are not."""
+def test_malformed_samples_are_refused(tmp_path, capsys, change, message):
+  """They may come from another version, or be edited."""
   path = tmp_path / 'one.samples.jsonl'
   samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
   assert (
@@ -306,7 +313,7 @@ def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
   assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
 
 
-def test_what_is_no_json(tmp_path):
+def test_samples_with_nan_are_not_json(tmp_path):
   path = epath.Path(tmp_path / 'one.samples.jsonl')
   samples.write(path, [SAMPLE])
   assert samples.read(path) == [SAMPLE]

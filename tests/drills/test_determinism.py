@@ -1,4 +1,4 @@
-"""What comes out twice the same: bits on one machine, 1e-5 in any batch and mesh."""
+"""Reproducible results: equal bits on one machine, 1e-5 in any batch and mesh."""
 
 import json
 import os
@@ -33,24 +33,24 @@ from rahf.runtime.preemption import Interruption
 from rahf.tasks import make_task
 from rahf.training.setup import set_up
 
-# Of scores, maps and words, in float32.
+# For scores, maps and words, in float32.
 TOLERANCE = 1e-5
-# What may differ between two processes, and changes nothing.
+# Differences between processes that must not change results.
 SURROUNDINGS = [
   {'PYTHONHASHSEED': '1', 'TF_NUM_INTEROP_THREADS': '1', 'OMP_NUM_THREADS': '1'},
   {'PYTHONHASHSEED': '2', 'TF_NUM_INTEROP_THREADS': '7', 'TZ': 'Asia/Tokyo'},
 ]
 
 
-def ends_well(processes):
-  """Waits for processes, which run beside each other."""
+def wait_for_success(processes):
+  """Waits for concurrent processes, and checks that they succeed."""
   for process in processes:
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
 
 
 def contents(folder):
-  """Returns all files below a folder by their names."""
+  """Returns the contents of all files below a folder by name."""
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(pathlib.Path(folder).rglob('*'))
@@ -62,9 +62,9 @@ def contents(folder):
 
 
 def test_training_and_its_evaluations(trained, data_dir, tmp_path):
-  """Against each other, and against one in a process that did much else before."""
+  """Compared with each other, and with a run in a process that did other work."""
   workdirs = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       runs.start_tiny(data_dir, f'--workdir={workdir}', **environment)
       for workdir, environment in zip(workdirs, SURROUNDINGS, strict=True)
@@ -75,10 +75,10 @@ def test_training_and_its_evaluations(trained, data_dir, tmp_path):
 
 
 def exported(folder):
-  """Returns an export but for what Orbax notes of times and names at random."""
+  """Returns an export without Orbax's files, which contain times and random names."""
   files = {n: data for n, data in contents(folder).items() if 'params/' not in n}
   description = json.loads(files['model.json'])
-  # Of model.json itself, which holds the digests of Orbax's files too.
+  # The digest of model.json, which lists the digests of Orbax's files.
   del description['sha256']
   for name in [n for n in description['files'] if n.startswith('params/')]:
     del description['files'][name]
@@ -86,9 +86,9 @@ def exported(folder):
 
 
 def test_exports(trained, data_dir, tmp_path):
-  """Evaluations: `test_concurrency` compares their files with those of training."""
+  """For evaluations, `test_concurrency` compares files with those of training."""
   targets = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       runs.start_tiny(
         data_dir,
@@ -107,7 +107,7 @@ def test_inference(tmp_path):
   model, folder = served.write_model(tmp_path), write_folder(tmp_path / 'images', 20)
   outputs = [tmp_path / str(number) for number in range(2)]
   flags = '--mode=infer', f'--model={model}', f'--input={folder}', '--maps=png'
-  ends_well(
+  wait_for_success(
     [
       runs.start(*flags, f'--output={output}', **environment)
       for output, environment in zip(outputs, SURROUNDINGS, strict=True)
@@ -126,7 +126,7 @@ def test_inference(tmp_path):
 def test_data(tmp_path):
   command = [sys.executable, '-m', 'rahf.data', 'prepare', 'shapes']
   folders = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       subprocess.Popen(
         [*command, f'--out={folder}', '--train=40', '--dev=5', '--test=5'],
@@ -141,8 +141,8 @@ def test_data(tmp_path):
   )
   one, other = map(contents, folders)
   assert one.keys() == other.keys()
-  # TFDS writes the features of a record in an order of the process's own: bytes and
-  # checksums of the shards differ, records do not.
+  # TFDS writes the features of a record in an order that depends on the process: bytes
+  # and checksums of the shards differ, records do not.
   named = {
     name for name in one if '.tfrecord' in name or name.endswith('manifest.json')
   }
@@ -161,7 +161,7 @@ def test_data(tmp_path):
 
 
 def example(number):
-  """Images of all sizes, prompts from one word to more than are read."""
+  """Returns an image of any size, and a prompt of one word up to too many."""
   rng = np.random.default_rng(number)
   height, width = 2 ** rng.integers(0, 10, 2)
   pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -183,21 +183,21 @@ def assert_near(found, expected):
 
 
 def check_batches(directory, count, sizes):
-  """Scores examples at any place in batches of all sizes, beside any others."""
+  """Scores examples at any place in batches of all sizes, among any others."""
   prepare = rahf.load(directory, batch_size=1).prepare
   models = {size: rahf.load(directory, batch_size=size) for size in (3, 8, 64)}
   assert {s for m in models.values() for s in m.buckets} >= {1, 2, 3, 8, 16, 64}
   examples = [prepare(*example(number)) for number in range(count)]
-  alone = [models[64].score_examples([one])[0] for one in examples]
-  # Else there is nothing to see.
+  single = [models[64].score_examples([one])[0] for one in examples]
+  # Without differences, the comparison would show nothing.
   for spread in (
-    np.ptp([[*one.scores.values()] for one in alone], axis=0),
-    np.ptp([one.small_maps['misalignment'] for one in alone], axis=0).max(),
-    # NaN is behind a cut.
-    np.ptp([p for one in alone for _, p in one.keywords if p == p]),
+    np.ptp([[*one.scores.values()] for one in single], axis=0),
+    np.ptp([one.small_maps['misalignment'] for one in single], axis=0).max(),
+    # Words cut off at the end are NaN.
+    np.ptp([p for one in single for _, p in one.keywords if p == p]),
   ):
     assert np.all(spread > 100 * TOLERANCE)
-  assert {one.truncated for one in alone} == {False, True}
+  assert {one.truncated for one in single} == {False, True}
   rng = np.random.default_rng(0)
   for size in sizes:
     model = next(models[top] for top in models if size in models[top].buckets)
@@ -206,7 +206,7 @@ def check_batches(directory, count, sizes):
       for number, found in zip(
         chosen, model.score_examples([examples[i] for i in chosen]), strict=True
       ):
-        assert_near(found, alone[number])
+        assert_near(found, single[number])
 
 
 def test_scoring_in_batches(tmp_path):
@@ -214,7 +214,7 @@ def test_scoring_in_batches(tmp_path):
 
 
 def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
-  """Of the quickstart's sizes."""
+  """A model of the quickstart's sizes."""
   if not long:
     pytest.skip('takes minutes: --long')
   from configs import quickstart
@@ -231,7 +231,7 @@ def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
 
 
 def test_inference_in_batches(tmp_path):
-  """On eight devices, and with rows between that cannot be read."""
+  """On eight devices, with some rows that cannot be read."""
   model = served.write_model(tmp_path)
   (tmp_path / 'images').mkdir()
   table = []
@@ -248,12 +248,12 @@ def test_inference_in_batches(tmp_path):
     job = Job(str(model), str(given), str(output), batch_size=size)
     assert infer.infer(job, Interruption()) == 1
     found.append([json.loads(line) for line in (output / 'results.jsonl').open()])
-  alone = rahf.load(model, batch_size=1)
+  single = rahf.load(model, batch_size=1)
   for number, rows in enumerate(zip(*found, strict=True)):
     if number in (3, 17):
       assert all('its prompt is' in row['error'] for row in rows)
       continue
-    (expected,) = alone.score(*example(number))
+    (expected,) = single.score(*example(number))
     for row in rows:
       scores = {name: row[name] for name in expected.scores}
       assert scores == pytest.approx(expected.scores, rel=0, abs=TOLERANCE)
@@ -268,7 +268,7 @@ PROMPTS = ('', ' . ', 'a', 'a yellow cat', 'very ' * 50 + 'long')
 
 
 def test_evaluation_in_batches(tmp_path, long):
-  """Empty prompts too, which scoring refuses."""
+  """Includes empty prompts, which scoring refuses."""
   if not long:
     pytest.skip('only with --long; `test_evaluate` compares metrics')
   records = [
@@ -315,7 +315,7 @@ def test_evaluation_in_batches(tmp_path, long):
   ('devices', 'mesh'), [(1, (1, 1, 1)), (2, (2, 1, 1)), (4, (4, 1, 1)), (4, (1, 2, 2))]
 )
 def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, mesh):
-  """Dropout included: what is drawn does not depend on who draws it."""
+  """Including dropout: random numbers do not depend on the mesh."""
   if not long:
     pytest.skip('only with --long; `test_step` and `test_distributed` do less')
   flag = '--xla_force_host_platform_device_count'
@@ -327,12 +327,12 @@ def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, me
     *(f'--config.mesh.{axis}={n}' for axis, n in zip(sharding.AXES, mesh, strict=True)),
     XLA_FLAGS=flags,
   )
-  ends_well([process])
+  wait_for_success([process])
   runs.assert_close(runs.read_untimed(workdir), runs.read_untimed(trained))
   found, expected = (
     samples.read(epath.Path(folder) / 'eval/dev-4.samples.jsonl')
     for folder in (workdir, trained)
   )
   for one, other in zip(found, expected, strict=True):
-    # Adam makes whole steps of gradients that are nothing but rounding.
+    # Adam turns gradients that are only rounding errors into full steps.
     np.testing.assert_allclose(one.predicted, other.predicted, rtol=0, atol=1e-3)

@@ -1,4 +1,5 @@
-"""Whenever a training process ends, the same command ends like an unbroken run."""
+"""Whenever a training process is killed, the same command completes the run, with the
+same result as without the kill."""
 
 import collections
 import pathlib
@@ -16,7 +17,7 @@ from rahf.workdir.ownership import complete_steps
 
 
 def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
-  """Says what a process, begun then, was at when it was killed."""
+  """Returns what a process that began then was doing when it was killed."""
   unfinished = workdir.glob('checkpoints/*tmp*')
   if any(path.stat().st_mtime > begun for path in unfinished):
     return 'save'
@@ -38,23 +39,23 @@ def kill(process, workdir):
 
 
 def stop(process, workdir):
-  """Ends it by SIGTERM, which is answered in time once there was a step."""
+  """Ends a process by SIGTERM; after the first step it must react in time."""
   stepped = (workdir / 'metrics.jsonl').exists()
   process.terminate()
   printed, errors = process.communicate(timeout=30 if stepped else 300)
   assert 'Traceback' not in errors
   if any(line.startswith('step ') for line in printed.splitlines()):
-    # Unless it had just ended.
+    # It may have just ended.
     assert 'Interrupted after step' in printed or 'Written to' in printed
     assert process.returncode == 0, errors
   else:
-    # Python itself has no answer yet for a while.
+    # At first, Python has no signal handler yet.
     assert process.returncode in (0, -signal.SIGTERM), errors
   return printed
 
 
 def start(data_dir, workdir):
-  """Starts a run that saves at every step, and keeps the newest checkpoint alone."""
+  """Starts a run that saves every step and keeps only the newest checkpoint."""
   return runs.start_tiny(
     data_dir,
     f'--workdir={workdir}',
@@ -67,44 +68,44 @@ def start(data_dir, workdir):
 def test_random_ends(
   trained, data_dir, tmp_path, long, record_property, end, few, many
 ):
-  """Each restart goes on from the newest checkpoint, and there always is one."""
+  """Each restart continues from the newest checkpoint, and there always is one."""
   seed = time.time_ns()
   print(f'seed {seed}')
   rng = np.random.default_rng(seed)
   begun = time.monotonic()
   whole = start(data_dir, tmp_path / 'whole')
   runs.wait_for(whole, 'Written to')
-  # It is done, and only has to leave.
+  # It is done, and only has to exit.
   whole.terminate()
   _, errors = whole.communicate(timeout=300)
   assert whole.returncode == 0, errors
   duration = time.monotonic() - begun
   phases = collections.Counter()
-  # The newest checkpoint of the run that is to go on, 0 before its first.
+  # The newest checkpoint of an interrupted run, 0 before its first.
   number, newest = 0, None
   while newest is not None or phases.total() < (many if long else few):
     workdir = tmp_path / str(number)
     begun, start_time = time.time(), time.monotonic()
     process = start(data_dir, workdir)
-    # Enough of them: this one may go on to its end.
+    # After enough kills, this run may complete.
     done = phases.total() >= (many if long else few)
     try:
-      # A resumed run is shorter; one that ends is compared, and another begins.
+      # A resumed run is shorter; a complete one is compared, and another begins.
       printed, errors = process.communicate(
         timeout=300 if done else rng.uniform(0, duration)
       )
     except subprocess.TimeoutExpired:
       assert not done
       phases[phase(workdir, end(process, workdir), begun)] += 1
-      there = max(complete_steps(epath.Path(workdir)), default=0)
-      assert there >= (newest or 0)
-      newest = there
+      saved = max(complete_steps(epath.Path(workdir)), default=0)
+      assert saved >= (newest or 0)
+      newest = saved
       continue
     assert process.returncode == 0, errors
     assert not newest or f'at step {newest}' in printed
     runs.assert_same_run(trained, workdir)
     if newest is None:
-      # The first run had everything to compile.
+      # The first run had to compile everything.
       duration = time.monotonic() - start_time
     number, newest = number + 1, None
   record_property('ended in', str(dict(phases)))
@@ -118,7 +119,7 @@ def finish(processes):
 
 
 def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
-  """The other ends by itself, and both started again end like an unbroken run."""
+  """The other ends by itself; restarted, both end like an uninterrupted run."""
   if not long:
     pytest.skip('--long; one such kill is in tests/runtime/test_distributed.py')
   seed = time.time_ns()
@@ -139,11 +140,11 @@ def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
     except subprocess.TimeoutExpired:
       kill(processes[lost], workdir)
       kills, broken = kills + 1, True
-      # JAX waits 300 s for one that never joined.
+      # JAX waits 300 s for a process that never joined.
       _, errors = processes[1 - lost].communicate(timeout=400)
       assert processes[1 - lost].returncode not in (0, None), errors
       continue
-    # A resumed run is shorter: one that ends is compared, and another begins.
+    # A resumed run is shorter: a complete one is compared, and another begins.
     finish(processes)
     runs.assert_same_run(tmp_path / 'whole', workdir)
     number, broken = number + 1, False

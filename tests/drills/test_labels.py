@@ -1,5 +1,5 @@
-"""Label files of another release: refused with the column and a remedy, or counted;
-never fewer labels than it seems."""
+"""Label files of another release are refused with the column and a remedy, or masked
+and counted; labels are never lost silently."""
 
 import json
 import pathlib
@@ -25,9 +25,10 @@ Row = dict[str, Any]
 
 
 def change(row: Row, changes: Row) -> Row:
-  """Returns a row with changes; a function makes a value of the old, None drops it.
+  """Returns a row with changes.
 
-  A name that begins with '>' is what the column is called instead.
+  A function computes the new value from the old one, None removes the column, and a
+  string that begins with '>' renames it.
   """
   row = dict(row)
   for name, value in changes.items():
@@ -156,7 +157,7 @@ def strange(value):
 @pytest.mark.parametrize(
   ('write', 'changes', 'words'),
   [
-    # Columns that are gone, or have another name.
+    # Missing and renamed columns.
     (
       write_tfrecords,
       {'artifact_score': '>plausibility'},
@@ -179,7 +180,7 @@ def strange(value):
     (write_mirror, {'aesthetics_score': to_percent}, ('aesthetics 50.0', '[0, 1]')),
     (write_rapidata, {'style_score': to_percent}, ('aesthetics 300.0', '1 to 5')),
     (write_annotated, {'scores': {'overall': 80}}, ('80', 'from 1 to 5', 'a.jsonl:1')),
-    # Other kinds of values.
+    # Other types of values.
     (write_tfrecords, {'overall_score': 'high'}, ('overall_score', 'record 0')),
     (write_mirror, {'overall_score': strange}, ('overall_score', 'string')),
     (write_mirror, {'prompt_misalignment_label': [1, 0, 1]}, ('prompt_misalignment',)),
@@ -205,7 +206,7 @@ def test_another_release_is_refused(tmp_path, capfd, write, changes, words):
 
 
 @pytest.mark.parametrize('write', WRITERS)
-def test_what_is_right_is_whole_and_a_further_column_changes_nothing(tmp_path, write):
+def test_correct_files_are_read_and_extra_columns_change_nothing(tmp_path, write):
   extra = {} if write == write_annotated else {'filename_2': 'further'}
   found = []
   for number, changes in enumerate(({}, extra)):
@@ -230,8 +231,8 @@ def test_what_is_right_is_whole_and_a_further_column_changes_nothing(tmp_path, w
     (write_mirror, {'image': b'no image'}, None),
   ],
 )
-def test_what_is_masked_is_counted(tmp_path, capfd, write, changes, line):
-  """Or, where no image is left, refused."""
+def test_masked_labels_are_counted(tmp_path, capfd, write, changes, line):
+  """Without any usable image, the data set is refused."""
   status = prepare(tmp_path, write, changes)
   out, err = capfd.readouterr()
   if line is None:
