@@ -11,11 +11,12 @@ import sys
 import jax
 from absl import app, flags
 from ml_collections import config_flags
-from rahf.training.blueprint import draw_up
 
 from rahf.errors import InputError
 from rahf.runtime import accelerator, distributed, sharding
+from rahf.tasks import make_task
 from rahf.training.batch_spec import random_batch
+from rahf.training.setup import set_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'What to train.'
@@ -35,16 +36,16 @@ def main(argv: list[str]) -> None:
   if _MULTIHOST.value:
     distributed.silence_others()
   print(f'Running on {devices}', flush=True)
-  blueprint = draw_up(config)
-  blueprint.check_train_batch()
-  mesh, rows = blueprint.mesh, config.train.batch_size
+  setup = set_up(make_task(config))
+  setup.check_train_batch()
+  mesh, rows = setup.mesh, config.train.batch_size
   local = len(sharding.process_rows(rows, mesh))
   key = jax.random.key(0)
   with jax.set_mesh(mesh):
     batch = sharding.put_batch(random_batch(config, local), mesh)
-    step = blueprint.train_step()
+    step = jax.jit(setup.make_train_step(), **setup.jit_options)
     # The first call compiles, the second may still warm up.
-    state = blueprint.states.make(config.seed)
+    state = setup.states.make(config.seed)
     for _ in range(2):
       state, metrics = step(state, batch, key)
     jax.block_until_ready(metrics)

@@ -22,7 +22,12 @@ _BATCH_ROWS = 32
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+  return (
+    pa.types.is_binary(kind)
+    or pa.types.is_large_binary(kind)
+    or pa.types.is_binary_view(kind)
+    or pa.types.is_fixed_size_binary(kind)
+  )
 
 
 def _is_file(kind: pa.DataType) -> bool:
@@ -31,7 +36,11 @@ def _is_file(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-  return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+  return (
+    pa.types.is_string(kind)
+    or pa.types.is_large_string(kind)
+    or pa.types.is_string_view(kind)
+  )
 
 
 KINDS: dict[str, Callable[[pa.DataType], bool]] = {
@@ -42,6 +51,11 @@ KINDS: dict[str, Callable[[pa.DataType], bool]] = {
   'list': pa.types.is_nested,
   'file': _is_file,
 }
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+  """Returns the type of values, which a column may refer to by number."""
+  return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 class Row(NamedTuple):
@@ -114,9 +128,7 @@ def check(path: pathlib.Path, kinds: Mapping[str, str], remedy: str) -> None:
       )
     require(path, file, kinds, remedy)
   for name, kind in kinds.items():
-    found = fields[name]
-    if pa.types.is_dictionary(found):
-      found = found.value_type
+    found = _value_type(fields[name])
     # A column of nulls only has no type.
     if not (pa.types.is_null(found) or KINDS[kind](found)):
       raise InputError(f'{path}: column {name} is {found}, not {kind}; {remedy}')
@@ -179,7 +191,7 @@ def tables(
 
 def _decoded(schema: pa.Schema) -> pa.Schema:
   return pa.schema(
-    [f.with_type(pa.string()) if _is_bytes(f.type) else f for f in schema]
+    [f.with_type(pa.string()) if _is_bytes(_value_type(f.type)) else f for f in schema]
   )
 
 

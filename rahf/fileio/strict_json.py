@@ -26,9 +26,9 @@ def parse(text: str | bytes, *, constants: bool = False) -> Any:
     duplicate
       names in an object, NaN, numbers too large for float64, thousands of levels.
   """
-  numbers = {} if constants else {'parse_constant': _refuse, 'parse_float': _float}
+  strict = {'parse_constant': _refuse, 'parse_float': _float, 'parse_int': _int}
   try:
-    return json.loads(text, object_pairs_hook=_object, **numbers)
+    return json.loads(text, object_pairs_hook=_object, **({} if constants else strict))
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
 
@@ -79,6 +79,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(name: str) -> None:
   raise ValueError(f'{name} is not a valid JSON number')
+
+
+def _int(text: str) -> int:
+  # What does not fit float64 has at least so many digits; `float` of it fails.
+  if len(text) > 308:
+    _float(text)
+  return int(text)
 
 
 def _float(text: str) -> float:

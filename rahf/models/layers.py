@@ -27,10 +27,10 @@ TAP_OF[0, 0, 1] = TAP_OF[0, 1, 0] = TAP_OF[1, 1, 2] = 1
 
 
 class Partitioned(nn.LogicallyPartitioned):
-  """A parameter with its logical axes, which `nn.DenseGeneral` may reshape.
+  """A parameter with its logical axes, also for `nn.DenseGeneral`.
 
-  While that layer makes a parameter, it holds it flat, with fewer axes than names.
-  Flax would then fail to constrain its sharding under a mesh.
+  That layer makes its parameters flat, with fewer axes than names, and unboxes them to
+  reshape them. Flax would constrain their sharding by all names there, and fail.
   """
 
   def unbox(self, apply_constraint: bool = True) -> Any:

@@ -7,12 +7,13 @@ H heads, K head width.
 import dataclasses
 import functools
 import math
+import typing
 from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rahf.fileio.validators import one_of, real
 from rahf.models import layers
@@ -20,6 +21,22 @@ from rahf.models.attention import attend
 from rahf.models.cpu_kernels import dot_general
 from rahf.models.layers import partitioned
 from rahf.models.sizes import Flag, Layers, Side, Width
+
+GELUS = {
+  'tanh': nn.gelu,
+  'exact': functools.partial(nn.gelu, approximate=False),
+  'quick': lambda x: x * nn.sigmoid(1.702 * x),
+}
+
+
+@typing.runtime_checkable
+class BlockConfig(typing.Protocol):
+  """What a block has to know: sizes, and details that no array shows."""
+
+  heads: int
+  mlp: int
+  norm_epsilon: float
+  gelu: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,20 +164,26 @@ def sincos_positions(grid: int, width: int) -> Float[np.ndarray, 'N D']:
 class Block(nn.Module):
   """Self-attention and an MLP, both pre-norm with a residual connection."""
 
-  config: ViTConfig
+  config: BlockConfig
   dropout_rate: float
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
+  def __call__(
+    self,
+    x: Float[Array, 'B N D'],
+    *,
+    train: bool,
+    mask: Bool[Array, '#B 1 N N'] | None = None,
+  ) -> Float[Array, 'B N D']:
     config = self.config
     dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
 
     y = layer_norm(config, self.dtype, 'LayerNorm_0')(x)
-    y = SelfAttention(config.heads, self.dtype, name='MultiHeadDotProductAttention_0')(
-      y
+    attention = SelfAttention(
+      config.heads, self.dtype, name='MultiHeadDotProductAttention_0'
     )
-    x = x + dropout(y)
+    x = x + dropout(attention(y, mask))
 
     y = layer_norm(config, self.dtype, 'LayerNorm_1')(x)
     y = MLP(config, self.dtype, name='MlpBlock_0')(y)
@@ -168,36 +191,41 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Multi-head attention of every token to every token."""
+  """Multi-head attention of every token to every token, or to those of the mask."""
 
   heads: int
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+  def __call__(
+    self, x: Float[Array, 'B N D'], mask: Bool[Array, '#B 1 N N'] | None = None
+  ) -> Float[Array, 'B N D']:
     width = x.shape[-1]
     head_width = width // self.heads
-
-    initializer = nn.initializers.xavier_uniform()
+    xavier = nn.initializers.xavier_uniform()
 
     def project(name: str) -> Float[Array, 'B N H K']:
       return nn.DenseGeneral(
         (self.heads, head_width),
         dtype=self.dtype,
-        kernel_init=partitioned(initializer, 'embed', 'heads', None),
+        kernel_init=partitioned(xavier, 'embed', 'heads', None),
         bias_init=partitioned(nn.initializers.zeros, 'heads', None),
         dot_general=dot_general,
         name=name,
       )(x)
 
     y = attend(
-      project('query'), project('key'), project('value'), scale=head_width**-0.5
+      project('query'),
+      project('key'),
+      project('value'),
+      scale=head_width**-0.5,
+      mask=mask,
     )
     return nn.DenseGeneral(
       width,
       axis=(-2, -1),
       dtype=self.dtype,
-      kernel_init=partitioned(initializer, 'heads', None, 'embed'),
+      kernel_init=partitioned(xavier, 'heads', None, 'embed'),
       bias_init=partitioned(nn.initializers.zeros, 'embed'),
       dot_general=dot_general,
       name='out',
@@ -207,7 +235,7 @@ class SelfAttention(nn.Module):
 class MLP(nn.Module):
   """Two dense layers with a GELU between them."""
 
-  config: ViTConfig
+  config: BlockConfig
   dtype: jnp.dtype
 
   @nn.compact
@@ -219,11 +247,11 @@ class MLP(nn.Module):
       dtype=self.dtype,
     )
     hidden = dense(self.config.mlp, 'embed', 'mlp', name='Dense_0')(x)
-    hidden = nn.gelu(hidden, approximate=self.config.gelu == 'tanh')
+    hidden = GELUS[self.config.gelu](hidden)
     return dense(x.shape[-1], 'mlp', 'embed', name='Dense_1')(hidden)
 
 
-def layer_norm(config: ViTConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def layer_norm(config: BlockConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
   """Returns a layer norm over the width; its statistics are float32."""
   return nn.LayerNorm(
     epsilon=config.norm_epsilon,

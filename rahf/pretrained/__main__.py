@@ -14,6 +14,9 @@ from rahf.pretrained.loading import POSITIONS, ROLES, count, ignored_lines
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.source import Source
 
+# Parameters of models that can be loaded, but that no run trains.
+ONLY_IN_PYTHON = ('clip/', 'resnet/')
+
 
 def main(arguments: list[str] | None = None) -> int:
   """Describes one source; returns 2 after an error message if it cannot be read."""
@@ -44,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def describe(source: Source) -> str:
   """Returns a description: kind, settings, used and ignored arrays."""
-  lines = [f'{source.kind}: {source.path}', 'config.model must say:']
+  role = _role(source)
+  says = 'config.model must say:' if role else 'sizes:'
+  lines = [f'{source.kind}: {source.path}', says]
   lines += [f'  {field} = {value!r}' for field, value in source.settings.items()]
   if (positions := source.weights.get(POSITIONS)) and (
     grid := grid_of(positions.shape[1])
@@ -62,7 +67,9 @@ def describe(source: Source) -> str:
   lines += [f'ignored: {line}' for line in ignored_lines(source)] or ['ignored: none']
   if source.licence:
     lines.append(f'licence: {source.licence}')
-  role = _role(source)
+  if not role:
+    lines.append(f"to use it in Python: rahf.pretrained.load('{source.path}')")
+    return '\n'.join(lines)
   lines.append(f'to train from it: --config.init.{role}={source.path}')
   if role == 'rahf':
     lines.append(
@@ -89,7 +96,9 @@ def _group(path: str) -> str:
 
 
 def _role(source: Source) -> str:
-  """Returns the field of config.init that the source is for."""
+  """Returns the field of config.init that the source is for, '' if there is none."""
+  if all(path.startswith(ONLY_IN_PYTHON) for path in source.weights):
+    return ''
   return next(
     role
     for role, prefix in ROLES.items()

@@ -10,26 +10,34 @@ from flax import traverse_util
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer, paths
 from rahf.models.vit import ViTConfig
+from rahf.pretrained.clip import NOTHING_KNOWN, Towers, is_clip, open_clip
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
+from rahf.pretrained.resnet import is_resnet, open_resnet
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
-  'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5 '
-  'or ViT (config.json and model.safetensors), or the PyTorch RAHF checkpoint (a .pt '
+  'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5, '
+  'ViT, CLIP or ResNet (config.json and model.safetensors), a CLIP of OpenAI or '
+  'OpenCLIP, a ResNet of torchvision or timm, or the PyTorch RAHF checkpoint (a .pt '
   'file, or its directory)'
 )
 
 
-def open_source(path: epath.PathLike, vit: ViTConfig | None = None) -> Source:
+def open_source(
+  path: epath.PathLike,
+  vit: ViTConfig | None = None,
+  towers: Towers = NOTHING_KNOWN,
+) -> Source:
   """Opens pretrained weights; reads names and shapes, but not the arrays.
 
   Args:
     path: a file or directory, local or in a bucket (gs://…).
     vit: gives the number of attention heads, if it has the width of the file's ViT and
       the file does not tell.
+    towers: gives the heads and activations of a CLIP whose files do not tell.
 
   Raises:
     InputError: it is missing, damaged, of an unknown kind, or not safe to read.
@@ -37,7 +45,8 @@ def open_source(path: epath.PathLike, vit: ViTConfig | None = None) -> Source:
   path = paths.find(path, 'the path')
   if not _exists(path):
     raise InputError(f'{path} does not exist; it should be {KNOWN}')
-  return _open_directory(path, vit) if path.is_dir() else _open_file(path, vit)
+  read = _open_directory if path.is_dir() else _open_file
+  return read(path, vit, towers)
 
 
 def _exists(path: epath.Path) -> bool:
@@ -49,7 +58,7 @@ def _exists(path: epath.Path) -> bool:
     raise InputError(f'{path} cannot be reached: {error}') from error
 
 
-def _open_directory(path: epath.Path, vit: ViTConfig | None) -> Source:
+def _open_directory(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Source:
   if found := find_t5x(path):
     return open_t5x(found)
   if (path / 'model.json').exists():
@@ -60,6 +69,10 @@ def _open_directory(path: epath.Path, vit: ViTConfig | None) -> Source:
     )
   if found := find_rahf_torch(path):
     return _open_rahf(found, vit)
+  if is_clip(path):
+    return open_clip(path, towers)
+  if is_resnet(path):
+    return open_resnet(path)
   if (path / 'config.json').exists():
     return open_huggingface(path)
   names = sorted(child.name for child in path.iterdir())
@@ -75,7 +88,7 @@ def _open_rahf(path: epath.Path, vit: ViTConfig | None) -> Source:
   return open_rahf_torch(path, vit_heads=vit.heads, vit_width=vit.width)
 
 
-def _open_file(path: epath.Path, vit: ViTConfig | None) -> Source:
+def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Source:
   with path.open('rb') as stream:
     start = stream.read(len(lfs_pointer.START))
   lfs_pointer.check(path, start)
@@ -88,7 +101,9 @@ def _open_file(path: epath.Path, vit: ViTConfig | None) -> Source:
         f'{path} is damaged, perhaps truncated: {error}; copy it again'
       ) from None
     if any(name.endswith('/data.pkl') for name in names):
-      return _open_rahf(path, vit)
+      if is_clip(path):
+        return open_clip(path, towers)
+      return open_resnet(path) if is_resnet(path) else _open_rahf(path, vit)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
     raise InputError(
@@ -102,6 +117,10 @@ def _open_file(path: epath.Path, vit: ViTConfig | None) -> Source:
       'dict with torch.save'
     )
   if start[8:9] == b'{':
+    if is_clip(path):
+      return open_clip(path, towers)
+    if is_resnet(path):
+      return open_resnet(path)
     raise InputError(
       f'{path} seems to be a safetensors file; give its directory, which must also '
       'contain config.json'

@@ -41,14 +41,34 @@ T5_SIZES = {
 class Config:
   """The fields of a config.json, each validated on access."""
 
-  def __init__(self, path: epath.Path):
+  def __init__(self, path: epath.Path, fields: Mapping[str, Any] | None = None):
     """Reads the file.
+
+    Args:
+      fields: of a section of it, already read.
 
     Raises:
       InputError: it is not a JSON object.
     """
     self.path = path
-    self._fields = read_json(path)
+    self._fields = read_json(path) if fields is None else fields
+
+  def section(self, *names: str) -> 'Config':
+    """Returns the fields inside of a field; those of later names overrule."""
+    fields = {}
+    for name in names:
+      found = self.get(name, {})
+      if not isinstance(found, dict):
+        self.fail(f'{name} is {found!r:.80}, but should hold named fields')
+      fields |= {key: value for key, value in found.items() if value is not None}
+    return Config(self.path, fields)
+
+  def number(self, field: str, default: float) -> float:
+    """Returns a field that must be a number."""
+    value = self.get(field, default)
+    if type(value) not in (int, float):
+      self.fail(f'{field} is {value!r:.80}, but should be a number')
+    return value
 
   def get(self, field: str, default: Any) -> Any:
     """Returns a field, or the default if it is absent or null."""
@@ -119,14 +139,11 @@ def vit_settings(config: Config) -> dict[str, Any]:
   """
   config.only('qkv_bias', True)
   config.only('num_channels', 3)
-  epsilon = config.get('layer_norm_eps', 1e-12)
-  if type(epsilon) not in (int, float):
-    config.fail(f'layer_norm_eps is {epsilon!r:.80}, but should be a number')
   return {
     'vit.patch': config.side('patch_size', 16),
     **{ours: config.count(*theirs) for ours, theirs in VIT_SIZES.items()},
     'vit.class_token': True,
-    'vit.norm_epsilon': epsilon,
+    'vit.norm_epsilon': config.number('layer_norm_eps', 1e-12),
     'vit.gelu': config.choice('hidden_act', 'gelu', VIT_GELU),
   }
 

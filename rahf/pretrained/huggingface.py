@@ -22,7 +22,13 @@ from rahf.pretrained.torch_archive import open_torch
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
-DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+DTYPES = {
+  'F64': 'float64',
+  'F32': 'float32',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'I64': 'int64',
+}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 VIT_IGNORED = {
   'pooler.': 'pooler of the class token',
@@ -94,7 +100,7 @@ def read_tensors(directory: epath.Path) -> dict[str, Weight]:
     InputError: there are none, or they differ from the index.
   """
   for single, index, read in (
-    (SINGLE, INDEX, _header),
+    (SINGLE, INDEX, read_safetensors),
     (PICKLE, PICKLE_INDEX, read_torch),
   ):
     if (directory / single).exists():
@@ -137,7 +143,12 @@ def _read_sharded(
   return tensors
 
 
-def _header(path: epath.Path) -> dict[str, Weight]:
+def read_safetensors(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a safetensors file.
+
+  Raises:
+    InputError: it is damaged, or holds arrays of other types than `DTYPES`.
+  """
   refuse_pointer(path)
   file, tensors = local_file(path), {}
   try:
@@ -172,3 +183,10 @@ def read_torch(path: epath.PathLike) -> dict[str, Weight]:
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
     for name, tensor in open_torch(path).items()
   }
+
+
+def read_weights(path: epath.Path) -> dict[str, Weight]:
+  """Reads the header of a file of either format, which its first bytes tell."""
+  with path.open('rb') as file:
+    archive = file.read(4) == b'PK\x03\x04'
+  return read_torch(path) if archive else read_safetensors(path)

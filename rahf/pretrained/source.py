@@ -38,6 +38,8 @@ class Source:
     licence: terms that users of the weights must know, or ''.
     tasks: the prefixes of the prompt in training; None if they are rahf's own.
     joined_words: whether prompts were reduced to words joined by single spaces.
+    collections: variables other than parameters, such as statistics of batch norms, by
+      the name of Flax's collection and our path in it.
   """
 
   kind: str
@@ -48,3 +50,4 @@ class Source:
   licence: str = ''
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
+  collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)

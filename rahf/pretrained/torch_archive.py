@@ -39,6 +39,8 @@ RESAVE_HINT = (
   'torch.save'
 )
 
+SCRIPT_DEPTH = 50  # Levels of modules.
+
 CHUNK_BYTES = 1 << 20  # read at a time when verifying checksums
 
 
@@ -226,6 +228,27 @@ class _StorageType(_Immutable):
   dtype: np.dtype
 
 
+class _ScriptModule:
+  """Stands for a module of TorchScript; its code, beside the pickle, is not read."""
+
+  attributes: dict[str, Any] | None = None
+
+  def __setstate__(self, state: Any) -> None:
+    if self.attributes is not None or not isinstance(state, dict):
+      raise TypeError('the state of a TorchScript module is one dict')
+    self.attributes = state
+
+  def tensors(self, prefix: str = '', depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yields all tensors below the module by their names in a state dict."""
+    if depth > SCRIPT_DEPTH:
+      raise ValueError('its modules are nested without end')
+    for name, value in (self.attributes or {}).items():
+      if isinstance(value, Tensor):
+        yield f'{prefix}{name}', value
+      elif isinstance(value, _ScriptModule):
+        yield from value.tensors(f'{prefix}{name}.', depth + 1)
+
+
 class _Unpickler(pickle.Unpickler):
   """Builds dicts, numbers, strings and `Tensor`; refuses everything else by name."""
 
@@ -242,6 +265,8 @@ class _Unpickler(pickle.Unpickler):
       return self._parameter
     if module == 'torch' and name in STORAGES:
       return _StorageType(jnp.dtype(STORAGES[name]))
+    if module == '__torch__' or module.startswith('__torch__.'):
+      return _ScriptModule
     if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
       self._archive.fail(
         f'refers to {module}.{name}, which was not run: {SUPPORTED_HINT}'
@@ -292,10 +317,12 @@ class _Unpickler(pickle.Unpickler):
 def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
   """Returns the tensors of a state dict by name, without reading their values.
 
-  The file contains the state dict, or a dict with it under 'model' or 'state_dict'.
+  The file contains the state dict, or a dict with it under 'model' or 'state_dict'. Of
+  a TorchScript file, such as OpenAI's CLIP, only the tensors are read.
 
   Args:
-    path: a file written by `torch.save` of PyTorch 1.6 or newer, local or gs://.
+    path: a file written by `torch.save` of PyTorch 1.6 or newer, or by
+      `torch.jit.save`; local or gs://.
 
   Raises:
     ArchiveError: it is something else, is damaged, or its pickle does more than
@@ -303,6 +330,11 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
   """
   archive = Archive(path)
   state = archive.load()
+  if isinstance(state, _ScriptModule):
+    try:
+      return dict(state.tensors())
+    except ValueError as error:
+      archive.fail(f'is damaged: {error}')
   if isinstance(state, dict):
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state

@@ -43,4 +43,7 @@ def is_foreign(headers: Headers) -> bool:
   if site := headers.get('sec-fetch-site'):
     return site not in ('same-origin', 'none')
   origin = headers.get('origin')
-  return origin is not None and urlsplit(origin).netloc != headers.get('host')
+  try:
+    return origin is not None and urlsplit(origin).netloc != headers.get('host')
+  except ValueError:  # No URL at all, such as http://[::1
+    return True

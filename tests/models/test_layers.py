@@ -1,12 +1,14 @@
 """Building blocks against closed forms and against Flax's own layers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from rahf.errors import InputError
-from rahf.models.layers import Deconv, RMSNorm, activate
+from rahf.models.layers import Deconv, RMSNorm, activate, partitioned
+from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
 
@@ -39,6 +41,21 @@ def test_deconv_equals_the_transposed_convolution(height, width):
   found = Deconv(4, jnp.dtype('float32')).apply({'params': params}, jnp.asarray(x))
   assert found.shape == (2, 2 * height, 2 * width, 4)
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_dense_general_has_its_axes_under_a_mesh():
+  """Flax's own box fails there: the layer makes its kernel flat."""
+  kernel_init = partitioned(nn.initializers.ones, 'embed', 'heads', None)
+  layer = nn.DenseGeneral((8, 2), use_bias=False, kernel_init=kernel_init)
+  mesh = jax.make_mesh((2, 2, 2), AXES, (jax.sharding.AxisType.Auto,) * 3)
+  x = jnp.ones((1, 4))
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+    boxed = jax.jit(layer.init)(jax.random.key(0), x)
+    kernel = boxed['params']['kernel']
+    found = jax.jit(layer.apply)(nn.unbox(boxed), x)
+  assert kernel.names == ('embed', 'heads', None)
+  assert kernel.value.shape == (4, 8, 2)
+  np.testing.assert_array_equal(found, np.full((1, 8, 2), 4))
 
 
 def test_activations():

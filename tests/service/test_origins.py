@@ -59,6 +59,7 @@ def test_a_long_host_is_not_repeated_in_the_answer(port):
     ({'Origin': 'http://localhost:81'}, True),
     ({'Origin': 'https://evil.example'}, True),
     ({'Origin': 'null'}, True),
+    ({'Origin': 'http://[::1'}, True),
     # Behind a proxy that sets its own Host.
     ({'Origin': 'https://own.example', 'Sec-Fetch-Site': 'same-origin'}, False),
   ],

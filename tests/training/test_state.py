@@ -53,14 +53,6 @@ def test_parameters_lie_in_their_shards(state):
   assert {shard.data.shape for shard in table.addressable_shards} == {(20, 8)}
 
 
-def test_parameters_are_the_same_if_they_are_made_under_a_mesh(factory, state):
-  """The ViT's attention makes its kernels flat, with fewer axes than names."""
-  with jax.set_mesh(factory.shardings.step.mesh):
-    found = by_path(factory.make(seed=0).params)
-  for path, leaf in by_path(state.params).items():
-    np.testing.assert_array_equal(found[path], leaf, err_msg=path)
-
-
 def test_moments_lie_where_their_parameters_do(state):
   for name in ('mu', 'nu'):
     moments = by_path(optax.tree_utils.tree_get(state.opt_state, name))

@@ -36,6 +36,10 @@ OTHER_SIGNATURES = {
 Box = Sequence[float] | Float[np.ndarray, '4']
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
+# The largest difference between the channels of a grey map, in levels of 255: JPEG does
+# not keep them quite equal.
+GREY_TOLERANCE = 16
+
 # EXIF orientation -> what makes the image upright.
 TRANSPOSE_BY_ORIENTATION = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -159,16 +163,31 @@ def decode_map(data: bytes) -> Float[np.ndarray, 'H W']:
   Levels are data: colour profile and transparency are ignored.
 
   Raises:
-    ImageError: the bytes are not a complete image within the size limits.
+    ImageError: the bytes are not a complete image within the size limits, or it is one
+      in colours.
   """
   image = open_image(data)
   image.info.pop('transparency', None)
   try:
     deep = image.mode.startswith('I')
+    coloured = _is_coloured(image)
     grey = _upright(image if deep else image.convert('L'), image.info.get('exif'))
-    return np.asarray(grey, np.float32) / (65535 if deep else 255)
+    levels = np.asarray(grey, np.float32) / (65535 if deep else 255)
   except Exception as error:  # Decoders raise many kinds.
     raise ImageError(f'the map cannot be decoded: {error}') from None
+  if coloured:
+    raise ImageError(
+      'the map is painted in colours, which do not say its levels; save it in grey'
+    )
+  return levels
+
+
+def _is_coloured(image: Image.Image) -> bool:
+  """Returns whether an image is more than grey levels in several channels."""
+  if image.mode.startswith(('1', 'L', 'I')):
+    return False
+  red, green, blue = np.asarray(image.convert('RGB'), np.int16).transpose(2, 0, 1)
+  return max(abs(red - green).max(), abs(blue - green).max()) > GREY_TOLERANCE
 
 
 def resize(

@@ -20,8 +20,13 @@ UNSUPPORTED_SUFFIXES = (
   *('.tif', '.tiff'),
 )
 
+try:
+  from lzma import LZMAError
+except ImportError:  # Python may be built without; then it opens no .xz either.
+  LZMAError = tarfile.TarError
+
 # Raised for damaged tar archives.
-TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)
+TAR_ERRORS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, LZMAError)
 # Limits for image files and prompt files.
 MAX_BYTES, MAX_TEXT_BYTES = 2**28, 2**20
 
@@ -85,7 +90,7 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
   """Yields the members of a tar archive, without accumulating them in memory.
 
   Raises:
-    tarfile.ReadError: the archive is truncated or damaged.
+    tarfile.ReadError: the archive has no end marker, or data follow it.
   """
   while member := tar.next():
     tar.members.clear()
@@ -94,6 +99,13 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
   tar.fileobj.seek(tar.offset)
   if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
     raise tarfile.ReadError(f'no end of the archive, damaged at byte {tar.offset}')
+  # Only zeros fill it up; of archives joined by cat, tarfile reads the first alone.
+  while rest := tar.fileobj.read(tarfile.RECORDSIZE):
+    if rest.strip(tarfile.NUL):
+      raise tarfile.ReadError(
+        f'more follows its end at byte {tar.offset}; cat does not join archives, tar '
+        '--concatenate does'
+      )
 
 
 class Folder:

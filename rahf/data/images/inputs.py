@@ -140,7 +140,9 @@ def check_floats(pixels: Float[np.ndarray, '...']) -> None:
 
 
 def _is_array(value: Any) -> bool:
-  return hasattr(value, '__array__') and hasattr(value, 'ndim')
+  # The elements of an array of paths or of bytes look like arrays themselves.
+  is_element = isinstance(value, str | bytes)
+  return not is_element and hasattr(value, '__array__') and hasattr(value, 'ndim')
 
 
 def from_torch(value: Any) -> Any:

@@ -76,26 +76,33 @@ def read(file: epath.Path) -> dict[str, list[Annotation]]:
   return found
 
 
-def _parse(row: dict) -> tuple[str, Annotation]:
-  row = _given(row)
+def _parse(row: Any) -> tuple[str, Annotation]:
+  row = _given(row, 'the line')
   _check('uid' in row, 'it has no uid')
   _check(not (unknown := row.keys() - set(FIELDS)), f'{unknown} are not in {FIELDS}')
   _check(isinstance(row['uid'], str), f'uid {row["uid"]!r} is not text')
-  scores = _given(row.get('scores', {}))
+  scores = _given(row.get('scores', {}), 'scores')
   unknown = scores.keys() - set(schema.SCORES)
   _check(not unknown, f'{unknown} are not in {schema.SCORES}')
   for score in scores.values():
     valid = _is_number(score) and 1 <= score <= 5
     _check(valid, f'score {score!r} is not between 1 and 5')
   points = [row.get(f'{name}_points') for name in schema.MAPS]
+  for marked in points:
+    is_list = marked is None or isinstance(marked, list)
+    _check(is_list, f'{marked!r:.80} is not a list of points')
   for point in itertools.chain(*(marked or () for marked in points)):
-    inside = len(point) == 2 and all(_is_number(c) and 0 <= c <= 1 for c in point)
+    inside = (
+      isinstance(point, list)
+      and len(point) == 2
+      and all(_is_number(c) and 0 <= c <= 1 for c in point)
+    )
     _check(inside, f'point {point!r} is not [x, y] in fractions of the image')
   words = row.get('misaligned_words')
+  _check(words is None or isinstance(words, list), f'{words!r} is not a list of words')
   for word in words or ():
     known = isinstance(word, str) or (type(word) is int and word >= 0)
     _check(known, f'misaligned word {word!r} is neither a position nor a word')
-  _check(words is None or isinstance(words, list), f'{words!r} is not a list of words')
   trust = row.get('trust', 1.0)
   _check(_is_number(trust) and trust > 0, f'trust {trust!r} is not positive')
   return row['uid'], Annotation(
@@ -106,7 +113,8 @@ def _parse(row: dict) -> tuple[str, Annotation]:
   )
 
 
-def _given(values: dict) -> dict:
+def _given(values: Any, what: str) -> dict[str, Any]:
+  _check(isinstance(values, dict), f'{what} is {values!r:.80}, not an object')
   return {name: value for name, value in values.items() if value is not None}
 
 

@@ -224,6 +224,24 @@ def test_jpeg_map_decodes_grey():
   np.testing.assert_allclose(codec.decode_map(data), 100 / 255, atol=2 / 255)
 
 
+def test_a_map_in_colours_is_refused():
+  """Its luminance would be taken for its levels."""
+  ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+  cold_to_warm = Image.fromarray(
+    np.dstack([ramp[None], 0 * ramp[None], ramp[None, ::-1]])
+  )
+  for image in (cold_to_warm, cold_to_warm.convert('RGBA'), cold_to_warm.quantize(9)):
+    with pytest.raises(codec.ImageError, match=r'painted in colours.*in grey'):
+      codec.decode_map(_encode(image, 'PNG'))
+  grey = Image.fromarray(np.tile(ramp, (64, 1)))
+  for mode in ('RGB', 'RGBA', 'P', 'CMYK'):
+    kind = 'JPEG' if mode == 'CMYK' else 'PNG'
+    found = codec.decode_map(_encode(grey.convert(mode), kind))
+    np.testing.assert_allclose(found, np.tile(ramp, (64, 1)) / 255, atol=0.02)
+  for kind in ('JPEG', 'WEBP'):
+    codec.decode_map(_encode(grey.convert('RGB'), kind, quality=5))
+
+
 def test_encoded_map_is_rounded_and_clipped():
   values = np.array([[-0.5, 0.0, 0.4999, 0.5, 1.0, 1.5]], np.float32)
   decoded = codec.decode_map(codec.encode_map(values)) * 255

@@ -133,3 +133,11 @@ def test_git_lfs_pointers(tmp_path):
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')
   with pytest.raises(codec.ImageError, match=r'a\.png is a Git LFS pointer.* lfs pull'):
     read_pixels(path)
+
+
+def test_elements_of_arrays_of_paths_and_bytes(tmp_path):
+  data = codec.encode_png(make_pixels())
+  (tmp_path / 'a.png').write_bytes(data)
+  for element in (np.str_(tmp_path / 'a.png'), np.bytes_(data)):
+    (found,) = split_images([element])
+    np.testing.assert_array_equal(read_pixels(found), make_pixels())

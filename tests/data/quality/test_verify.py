@@ -4,11 +4,13 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 from util import write_split
 
 from rahf.data import label_words, schema
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
+from rahf.data.images.codec import encode_png
 from rahf.data.quality import verify
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
@@ -25,7 +27,7 @@ def record(picture):
     tokens=tuple(label_words.label_tokens(PROMPT)),
     keyword_labels=(1, 0, 1),
     scores=(0.0, 0.5, 1.0, math.nan),
-    implausibility_map=picture,
+    implausibility_map=encode_png(np.zeros((2, 2), np.uint8)),
     misalignment_map=b'',
   )
 

@@ -6,8 +6,10 @@ import json
 import re
 import tarfile
 
+import numpy as np
 import pytest
 
+from rahf.data.images.files import Archive
 from rahf.data.sources.source import open_source
 from rahf.errors import InputError
 
@@ -145,4 +147,36 @@ def test_a_git_lfs_pointer_is_named(tmp_path):
   path = tmp_path / 't.tar'
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
   with pytest.raises(InputError, match=r't\.tar is a Git LFS pointer.*git lfs pull'):
+    open_source(str(path))
+
+
+@pytest.mark.parametrize('suffix', ['.tar', '.tgz'])
+def test_archives_joined_by_cat_are_refused(tmp_path, suffix):
+  """Of these tarfile reads the first alone."""
+  first = write(tmp_path / f'1{suffix}', '1.png', '1.txt').read_bytes()
+  second = write(tmp_path / f'2{suffix}', '2.png', '2.txt').read_bytes()
+  path = tmp_path / f't{suffix}'
+  path.write_bytes(first + second)
+  with pytest.raises(InputError, match='more follows its end at byte 2048; cat does'):
+    open_source(str(path))
+  with pytest.raises(InputError, match='more follows its end'):
+    Archive(path)
+  if suffix == '.tar':  # Tapes and blocks are filled up with zeros.
+    path.write_bytes(first + bytes(50_000))
+    assert read(path).keys() == {'1'}
+
+
+@pytest.mark.parametrize('kind', ['gz', 'bz2', 'xz'])
+def test_damage_in_a_compressed_archive(tmp_path, kind):
+  path = tmp_path / 't.tar'
+  with tarfile.open(path, f'w:{kind}') as tar:
+    for number in range(8):
+      member = tarfile.TarInfo(f'{number}.png')
+      member.size = 300_000  # Larger than the first block of bzip2.
+      data = np.random.default_rng(number).bytes(member.size)
+      tar.addfile(member, io.BytesIO(data))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  with pytest.raises((InputError, OSError)):
     open_source(str(path))

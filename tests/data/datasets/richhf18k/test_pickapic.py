@@ -127,7 +127,13 @@ def test_images_in_hugging_faces_format(folder):
   assert dict(found.read(found.locations)) == {'a': b'A', 'b': b'B', 'c': b'C'}
 
 
-@pytest.mark.parametrize('kind', [pa.binary(), pa.large_binary(), pa.large_string()])
+@pytest.mark.parametrize(
+  'kind',
+  [
+    *(pa.binary(), pa.large_binary(), pa.large_string(), pa.string_view()),
+    *(pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())),
+  ],
+)
 def test_text_of_other_types(folder, kind):
   table = pq.read_table(folder / 'part.parquet')
   names = ('image_0_uid', 'image_1_uid', 'caption')

@@ -1,0 +1,217 @@
+"""CLIP's byte-pair tokenizer, from its merges or from a Hugging Face directory.
+
+The two cleanings of text that are in use give other tokens where text is broken:
+OpenAI's mends mojibake and HTML entities, Hugging Face's does not. Use the one that
+the weights were trained with: OpenAI's for its own files and OpenCLIP's, Hugging
+Face's for its directories, PickScore's among them.
+"""
+
+import gzip
+import html
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Bool, Int
+
+from rahf.errors import InputError
+from rahf.fileio import lfs_pointer, strict_json
+
+START, END = '<|startoftext|>', '<|endoftext|>'
+LENGTH = 77
+# The public file lists more merges than the models have tokens for.
+MERGES = 48_894
+CLEANINGS = ('openai', 'huggingface')
+FILES = 'vocab.json and merges.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz'
+# Contractions, words, single digits, and runs of all else.
+PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"""
+
+
+class Tokens(NamedTuple):
+  """Texts as CLIP reads them.
+
+  Attributes:
+    ids: start, text, end; then ends up to the length.
+    truncated: whether a text lost tokens at its end.
+  """
+
+  ids: Int[np.ndarray, 'N T']
+  truncated: Bool[np.ndarray, ' N']
+
+
+class ClipTokenizer:
+  """Turns texts into CLIP's tokens.
+
+  Attributes:
+    vocabulary: the number of each token, and the merges in their order.
+    size: how many tokens there are.
+  """
+
+  def __init__(self, path: os.PathLike | str, cleaning: str, length: int = LENGTH):
+    """Reads a vocabulary.
+
+    Args:
+      path: a directory that holds one, or the file of merges.
+      cleaning: one of CLEANINGS.
+      length: of the longest text in tokens, start and end included.
+
+    Raises:
+      InputError: there is no vocabulary, or it is damaged.
+    """
+    if cleaning not in CLEANINGS:
+      raise InputError(f'cleaning is {cleaning!r}, but should be one of {CLEANINGS}')
+    self.path, self.cleaning, self.length = epath.Path(path), cleaning, length
+    vocabulary, merges = self.vocabulary = _read(self.path)
+    for special in (START, END):
+      if special not in vocabulary:
+        raise InputError(f'{self.path} is not a vocabulary of CLIP: it lacks {special}')
+    self.size = len(vocabulary)
+    self._start, self._end = vocabulary[START], vocabulary[END]
+    self._tokenizer = _build(vocabulary, merges, cleaning)
+
+  def ids(self, text: str) -> list[int]:
+    """Returns the tokens of a text, between start and end; of any length."""
+    if self.cleaning == 'openai':
+      text = clean(text)
+    return [self._start, *self._tokenizer.encode(text).ids, self._end]
+
+  def encode(self, texts: Sequence[str]) -> Tokens:
+    """Tokenizes texts and cuts or pads each to the same length."""
+    ids = np.full((len(texts), self.length), self._end, np.int32)
+    truncated = np.zeros(len(texts), bool)
+    for row, text in enumerate(texts):
+      found = self.ids(text)
+      truncated[row] = len(found) > self.length
+      found = found[: self.length - 1]
+      ids[row, : len(found)] = found
+    return Tokens(ids, truncated)
+
+
+def clean(text: str) -> str:
+  """Mends mojibake and HTML entities as OpenAI's CLIP does, before lower case."""
+  import ftfy
+
+  text = html.unescape(html.unescape(ftfy.fix_text(text)))
+  return re.sub(r'\s+', ' ', text.strip()).strip()
+
+
+def _build(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], cleaning):
+  from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+  tokenizer = Tokenizer(
+    models.BPE(dict(vocabulary), list(merges), end_of_word_suffix='</w>', unk_token=END)
+  )
+  normal = [normalizers.Replace(Regex(r'\s+'), ' '), normalizers.Lowercase()]
+  if cleaning == 'huggingface':
+    normal.insert(0, normalizers.NFC())
+  tokenizer.normalizer = normalizers.Sequence(normal)
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(PATTERN), behavior='removed', invert=True),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  # A prompt may spell them out; both public tokenizers then give the token itself.
+  tokenizer.add_special_tokens([START, END])
+  return tokenizer
+
+
+Vocabulary = tuple[Mapping[str, int], Sequence[tuple[str, str]]]
+
+
+def _read(path: epath.Path) -> Vocabulary:
+  """Returns the number of each token, and the merges in their order."""
+  if not path.exists():
+    raise InputError(f'{path} does not exist; it should be or hold {FILES}')
+  if not path.is_dir():
+    return _read_merges(path)
+  if (path / 'tokenizer.json').exists():
+    return _read_tokenizer_json(path / 'tokenizer.json')
+  if (path / 'vocab.json').exists() and (path / 'merges.txt').exists():
+    lines = _text(path / 'merges.txt').splitlines()
+    merges = [line for line in lines if line and not line.startswith('#version')]
+    vocabulary = _json(path / 'vocab.json')
+    return _vocabulary(path, vocabulary), _pairs(path / 'merges.txt', merges)
+  for found in sorted(path.glob('bpe_simple_vocab*.txt*')):
+    return _read_merges(found)
+  raise InputError(f'{path} holds no vocabulary of CLIP; it should hold {FILES}')
+
+
+def _read_tokenizer_json(path: epath.Path) -> Vocabulary:
+  model = _json(path).get('model')
+  if not isinstance(model, dict) or model.get('end_of_word_suffix') != '</w>':
+    raise InputError(f'{path} is not a tokenizer of CLIP')
+  vocabulary = _vocabulary(path, model.get('vocab'))
+  merges = model.get('merges')
+  if not isinstance(merges, list):
+    raise InputError(f'{path} has no list of merges')
+  # Older files join the two parts by a space.
+  lines = [' '.join(m) if isinstance(m, list) else str(m) for m in merges]
+  return vocabulary, _pairs(path, lines)
+
+
+def _read_merges(path: epath.Path) -> Vocabulary:
+  """Reads OpenAI's file: a line of title, then a merge on each line."""
+  lines = _text(path).split('\n')[1 : 1 + MERGES]
+  if len(lines) < MERGES:
+    raise InputError(
+      f'{path} has {len(lines):,} merges, but CLIP has {MERGES:,}; copy it again'
+    )
+  merges = _pairs(path, lines)
+  letters = _byte_letters()
+  tokens = [
+    *letters,
+    *(f'{letter}</w>' for letter in letters),
+    *map(''.join, merges),
+    *(START, END),
+  ]
+  return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def _byte_letters() -> list[str]:
+  """Returns the letter that stands for each byte, in the vocabulary's order.
+
+  Bytes that can be seen stand for themselves and come first; the others are the
+  characters from 256 on.
+  """
+  seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  return [chr(code) for code in (*seen, *range(256, 256 + 256 - len(seen)))]
+
+
+def _pairs(path: epath.Path, lines: Sequence[str]) -> list[tuple[str, str]]:
+  pairs = [tuple(line.split(' ')) for line in lines]
+  for number, pair in enumerate(pairs, 1):
+    if len(pair) != 2:
+      raise InputError(f'{path}: merge {number} is {" ".join(pair)!r:.80}, not a pair')
+  return pairs
+
+
+def _vocabulary(path: epath.Path, found: object) -> Mapping[str, int]:
+  if not isinstance(found, dict) or sorted(found.values()) != [*range(len(found))]:
+    raise InputError(f'{path} does not number its tokens from 0 on')
+  return found
+
+
+def _text(path: epath.Path) -> str:
+  data = path.read_bytes()
+  lfs_pointer.check(path, data)
+  try:
+    if data[:2] == b'\x1f\x8b':
+      data = gzip.decompress(data)
+    return data.decode('utf-8')
+  except (OSError, EOFError, ValueError) as error:
+    raise InputError(f'{path} is damaged: {error}; copy it again') from None
+
+
+def _json(path: epath.Path) -> dict:
+  lfs_pointer.check(path, path.read_bytes()[:200])
+  try:
+    found = strict_json.read(path)
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON: {error}; copy it again') from None
+  if not isinstance(found, dict):
+    raise InputError(f'{path} holds {type(found).__name__}, not named fields')
+  return found

@@ -1,0 +1,296 @@
+"""Reads CLIP's weights: Hugging Face directories, OpenAI's and OpenCLIP's files.
+
+Sizes are read from the arrays. The number of heads and the activation are not in them:
+they come from the config beside the weights, or from the published sizes, or must be
+given.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+
+from rahf.errors import InputError
+from rahf.models.clip import SIZES, CLIPConfig, TowerConfig, abstract_params
+from rahf.pretrained import hf_config
+from rahf.pretrained.clip_names import IGNORED, clip_table, split_fused
+from rahf.pretrained.hf_names import rename_arrays
+from rahf.pretrained.huggingface import read_tensors, read_weights
+from rahf.pretrained.source import Source, Weight
+
+GELUS = {
+  'quick_gelu': 'quick',
+  'gelu': 'exact',
+  'gelu_new': 'tanh',
+  'gelu_pytorch_tanh': 'tanh',
+}
+OPENCLIP_CONFIG = 'open_clip_config.json'
+OPENCLIP_WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
+# Arrays that every CLIP in OpenAI's names has.
+CLIP_ARRAYS = {'visual.class_embedding', 'visual.proj', 'logit_scale'}
+# What OpenAI's TorchScript files hold beside the weights.
+OPENAI_MARK = 'input_resolution'
+# Our setting, the field of a tower in config.json, its default by tower.
+TOWER_SIZES = {
+  'width': ('hidden_size', {'vision': 768, 'text': 512}),
+  'layers': ('num_hidden_layers', {'vision': 12, 'text': 12}),
+  'heads': ('num_attention_heads', {'vision': 12, 'text': 8}),
+  'mlp': ('intermediate_size', {'vision': 3072, 'text': 2048}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unseen:
+  """What no array of a tower shows.
+
+  Attributes:
+    heads: of attention; None if nothing says it.
+    gelu: as `TowerConfig.gelu`; '' if nothing says it.
+  """
+
+  heads: int | None = None
+  gelu: str = ''
+  norm_epsilon: float = 1e-5
+
+
+Towers = Mapping[str, Unseen]
+NOTHING_KNOWN: Towers = {'vision': Unseen(), 'text': Unseen()}
+
+
+def is_clip(path: epath.Path) -> bool:
+  """Returns whether a file or directory looks like a CLIP of any of the three kinds."""
+  if not path.is_dir():
+    try:
+      return read_weights(path).keys() >= CLIP_ARRAYS
+    except InputError:  # Other readers say better what is wrong.
+      return False
+  if (path / 'config.json').exists():
+    return hf_config.Config(path / 'config.json').get('model_type', None) == 'clip'
+  return any((path / name).exists() for name in OPENCLIP_WEIGHTS)
+
+
+def open_clip(path: epath.PathLike, given: Towers = NOTHING_KNOWN) -> Source:
+  """Opens a CLIP without reading its arrays.
+
+  Args:
+    path: a Hugging Face directory, a directory or file of OpenCLIP, or OpenAI's .pt;
+      local or in a bucket (gs://…).
+    given: what to take where the files do not say; by tower.
+
+  Raises:
+    InputError: it is of another architecture, damaged or not safe to read, or nothing
+      says how many heads it has or which activation; names what to give.
+  """
+  path = epath.Path(path)
+  if path.is_dir() and (path / 'config.json').exists():
+    return _open_huggingface(path)
+  if not path.is_dir():
+    return _open_openai(path, path, given)
+  for name in OPENCLIP_WEIGHTS:
+    if (path / name).exists():
+      return _open_openai(path, path / name, given)
+  raise InputError(
+    f'{path} holds no CLIP: neither config.json nor {" nor ".join(OPENCLIP_WEIGHTS)}'
+  )
+
+
+def _open_huggingface(directory: epath.Path) -> Source:
+  config = hf_config.Config(directory / 'config.json')
+  config.choice('model_type', '', {'clip': None})
+  towers = {name: _tower_config(config, name) for name in ('vision', 'text')}
+  unseen = {
+    name: Unseen(
+      heads=tower.count('num_attention_heads', TOWER_SIZES['heads'][1][name]),
+      gelu=tower.choice('hidden_act', 'quick_gelu', GELUS),
+      norm_epsilon=tower.number('layer_norm_eps', 1e-5),
+    )
+    for name, tower in towers.items()
+  }
+  weights, ignored, sizes = _place(directory, read_tensors(directory), unseen)
+  for name, tower in towers.items():
+    found = getattr(sizes, name)
+    for ours, (theirs, default) in TOWER_SIZES.items():
+      _check_size(tower, theirs, default[name], getattr(found, ours))
+  vision, text = towers['vision'], towers['text']
+  _check_size(vision, 'image_size', 224, sizes.image_size)
+  _check_size(vision, 'patch_size', 32, sizes.patch)
+  _check_size(text, 'vocab_size', 49408, sizes.vocab_size)
+  _check_size(text, 'max_position_embeddings', 77, sizes.text_length)
+  _check_size(config, 'projection_dim', 512, sizes.projection)
+  return _source('Hugging Face CLIP', directory, weights, ignored, sizes)
+
+
+def _tower_config(config: hf_config.Config, name: str) -> hf_config.Config:
+  """Returns a tower's fields; transformers lets an older spelling overrule."""
+  return config.section(f'{name}_config', f'{name}_config_dict')
+
+
+def _check_size(config: hf_config.Config, field: str, default: int, found: int) -> None:
+  if (value := config.count(field, default)) != found:
+    config.fail(
+      f'{field} is {value}, but the weights have {found}; use the config.json that '
+      'belongs to them'
+    )
+
+
+def _open_openai(path: epath.Path, file: epath.Path, given: Towers) -> Source:
+  """Opens a file in OpenAI's names; `path` is what the user named."""
+  tensors = read_weights(file)
+  if any(name.startswith('vision_model.') for name in tensors):
+    raise InputError(
+      f'{file} holds a CLIP in the names of Hugging Face; give its directory, which '
+      'must hold config.json too'
+    )
+  _, _, sizes = _place(path, tensors, {name: Unseen(1) for name in NOTHING_KNOWN})
+  stated, kind = _published(sizes), 'OpenCLIP'
+  described = file.parent / OPENCLIP_CONFIG
+  if OPENAI_MARK in tensors:
+    kind = 'OpenAI CLIP'
+    stated = {n: dataclasses.replace(t, gelu='quick') for n, t in stated.items()}
+  elif described.exists():
+    stated = _openclip_config(described)
+  unseen = {
+    name: Unseen(tower.heads or given[name].heads, tower.gelu or given[name].gelu)
+    for name, tower in stated.items()
+  }
+  for name, tower in unseen.items():
+    _check_known(path, name, getattr(sizes, name).width, tower)
+  weights, ignored, sizes = _place(path, tensors, unseen)
+  return _source(kind, path, weights, ignored, sizes)
+
+
+def _published(sizes: CLIPConfig) -> Towers:
+  """Returns the heads of the published model of these sizes."""
+  for config in SIZES.values():
+    if _sizes_alone(config) == _sizes_alone(sizes):
+      return {
+        'vision': Unseen(config.vision.heads),
+        'text': Unseen(config.text.heads),
+      }
+  return NOTHING_KNOWN
+
+
+def _sizes_alone(config: CLIPConfig) -> tuple[int, ...]:
+  """Returns the sizes that heads do not depend on the image's size with."""
+  towers = config.vision, config.text
+  return config.patch, *(n for t in towers for n in (t.width, t.layers, t.mlp))
+
+
+def _openclip_config(path: epath.Path) -> Towers:
+  """Reads OpenCLIP's own description of a model."""
+  config = hf_config.Config(path).section('model_cfg')
+  vision, text = config.section('vision_cfg'), config.section('text_cfg')
+  gelu = 'quick' if config.flag('quick_gelu', False) else 'exact'
+  width = vision.count('width', 768)
+  return {
+    'vision': Unseen(width // vision.count('head_width', 64), gelu),
+    'text': Unseen(text.count('heads', 8), gelu),
+  }
+
+
+def _check_known(path: epath.Path, name: str, width: int, tower: Unseen) -> None:
+  setting = f'--config.clip.{name}'
+  if not tower.heads or width % tower.heads:
+    raise InputError(
+      f'{path} has a {name} tower of width {width}, and nothing says how many '
+      f'attention heads that has; give {setting}.heads=…'
+    )
+  if not tower.gelu:
+    raise InputError(
+      f'{path} does not say which activation its {name} tower has; give '
+      f'{setting}.gelu=quick for a model of OpenAI or one whose name ends with '
+      f'-quickgelu, or {setting}.gelu=exact for the others'
+    )
+
+
+def _place(
+  path: epath.Path, tensors: Mapping[str, Weight], unseen: Towers
+) -> tuple[dict[str, Weight], dict[str, str], CLIPConfig]:
+  """Returns the arrays by our paths, those that are ignored, and the sizes."""
+  where = str(path)
+  ignored = {
+    name: reason for name in tensors if (reason := IGNORED.get(name.rpartition('.')[2]))
+  }
+  used = {name: t for name, t in tensors.items() if name not in ignored}
+  table = clip_table(*(unseen[name].heads for name in ('vision', 'text')))
+  weights = rename_arrays(where, split_fused(where, used), table)
+  return weights, ignored, _sizes(where, weights, unseen)
+
+
+def _sizes(where: str, weights: Mapping[str, Weight], unseen: Towers) -> CLIPConfig:
+  def shape(name: str) -> tuple[int, ...]:
+    if f'clip/{name}' not in weights:
+      raise InputError(f'{where} is not a whole CLIP: it lacks clip/{name}')
+    return weights[f'clip/{name}'].shape
+
+  def tower(name: str, width: int) -> TowerConfig:
+    layers = {int(p.split('_')[1].split('/')[0]) for p in weights if _of(p, name)}
+    return TowerConfig(
+      width=width,
+      layers=len(layers),
+      heads=unseen[name].heads,
+      mlp=shape(f'{name}/block_0/MlpBlock_0/Dense_0/kernel')[1],
+      gelu=unseen[name].gelu,
+      norm_epsilon=unseen[name].norm_epsilon,
+    )
+
+  patch = shape('vision/embedding/kernel')[0]
+  tokens = shape('vision/positions')[0] - 1
+  if math.isqrt(tokens) ** 2 != tokens:
+    raise InputError(f'{where} has positions of {tokens} patches, which is no square')
+  return CLIPConfig(
+    image_size=patch * math.isqrt(tokens),
+    patch=patch,
+    vision=tower('vision', shape('vision/cls')[0]),
+    text=tower('text', shape('text/embedding')[1]),
+    text_length=shape('text/positions')[0],
+    vocab_size=shape('text/embedding')[0],
+    projection=shape('text/projection/kernel')[1],
+  )
+
+
+def _of(path: str, name: str) -> bool:
+  return path.startswith(f'clip/{name}/block_')
+
+
+def _source(
+  kind: str,
+  path: epath.Path,
+  weights: Mapping[str, Weight],
+  ignored: Mapping[str, str],
+  sizes: CLIPConfig,
+) -> Source:
+  expected = {f'clip/{name}' for name in _paths(sizes)}
+  if missing := sorted(expected - weights.keys()):
+    raise InputError(
+      f'{path} is not a whole CLIP: it lacks {", ".join(missing[:5])}'
+      + (f' and {len(missing) - 5} more' if len(missing) > 5 else '')
+    )
+  return Source(kind, str(path), weights, ignored, dict(_fields(sizes, 'clip.')))
+
+
+def _paths(sizes: CLIPConfig) -> Iterable[str]:
+  return traverse_util.flatten_dict(abstract_params(sizes), sep='/')
+
+
+def _fields(config: Any, prefix: str) -> Any:
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from _fields(value, f'{prefix}{field.name}.')
+    elif field.name != 'dtype':
+      yield prefix + field.name, value
+
+
+def clip_config(source: Source, dtype: str = 'float32') -> CLIPConfig:
+  """Returns the sizes of an opened CLIP."""
+  fields: dict[str, Any] = collections.defaultdict(dict)
+  for path, value in source.settings.items():
+    _, *parents, name = path.split('.')
+    (fields[parents[0]] if parents else fields)[name] = value
+  towers = {name: TowerConfig(**fields.pop(name)) for name in ('vision', 'text')}
+  return CLIPConfig(**fields, **towers, dtype=dtype)

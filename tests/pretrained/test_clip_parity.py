@@ -1,0 +1,186 @@
+"""Our CLIP, its tokenizer and preprocessing against transformers in PyTorch.
+
+Needs the extra `parity`.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from PIL import Image
+
+import clip_files
+from rahf.data.clip_tokenizer import END, START, ClipTokenizer
+from rahf.data.images.clip_image import MEAN, STD, crop
+from rahf.models.clip import CLIP, normalised
+from rahf.pretrained import load
+from rahf.pretrained.clip import Unseen, clip_config, open_clip
+
+REASON = 'needs PyTorch and transformers: pip install "rahf[parity]"'
+torch = pytest.importorskip('torch', reason=REASON)
+transformers = pytest.importorskip('transformers', reason=REASON)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+  torch.manual_seed(0)
+
+
+def make(folder, act='quick_gelu', sharded=False, **vision):
+  """Writes a small model of transformers, every parameter of which matters."""
+  config = transformers.CLIPConfig(
+    text_config={
+      'vocab_size': 40,
+      'hidden_size': 24,
+      'intermediate_size': 40,
+      'num_hidden_layers': 2,
+      'num_attention_heads': 3,
+      'max_position_embeddings': 12,
+      'hidden_act': act,
+      'eos_token_id': 39,
+      'bos_token_id': 38,
+      'pad_token_id': 39,
+    },
+    vision_config={
+      'hidden_size': 32,
+      'intermediate_size': 48,
+      'num_hidden_layers': 3,
+      'num_attention_heads': 2,
+      'image_size': 24,
+      'patch_size': 8,
+      'hidden_act': act,
+      **vision,
+    },
+    projection_dim=16,
+  )
+  model = transformers.CLIPModel(config).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter += 0.1 * torch.randn(parameter.shape)
+  model.save_pretrained(folder, max_shard_size='20KB' if sharded else '1GB')
+  return model
+
+
+def inputs():
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(3, 24, 24, 3)).astype(np.float32)
+  text = rng.integers(1, 38, (3, 12))
+  text[0, 5:], text[1, 9], text[2, 11] = 39, 39, 39
+  return images, text
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'act': 'gelu'},
+    {'act': 'gelu_pytorch_tanh'},
+    {'sharded': True},
+    {'num_attention_heads': 4, 'layer_norm_eps': 1e-3},
+  ],
+  ids=str,
+)
+def test_models_of_transformers(tmp_path, options):
+  theirs = make(tmp_path, **options)
+  source = open_clip(tmp_path)
+  params = {'params': load(tmp_path)['clip']}
+  ours = CLIP(clip_config(source))
+  images, text = inputs()
+
+  pixels = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
+  expected = theirs(pixel_values=pixels, input_ids=torch.tensor(text))
+  torch.nn.functional.cosine_similarity(
+    expected.image_embeds, expected.text_embeds
+  ).sum().backward()
+
+  def cosine(images):
+    image = ours.apply(params, images, method=CLIP.image_features)
+    words = ours.apply(params, jnp.asarray(text), method=CLIP.text_features)
+    image, words = normalised(image), normalised(words)
+    return (image * words).sum(), (image, words)
+
+  gradient, (image, words) = jax.grad(cosine, has_aux=True)(jnp.asarray(images))
+  logits = ours.apply(params, jnp.asarray(images), jnp.asarray(text))
+  for found, wanted in (
+    (image, expected.image_embeds),
+    (words, expected.text_embeds),
+    (logits, expected.logits_per_image),
+    (gradient, pixels.grad.permute(0, 2, 3, 1)),
+  ):
+    np.testing.assert_allclose(found, wanted.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_torchscript_file_as_openai_wrote_them(assets, tmp_path):
+  """Its modules are nested, its weights halves, and it holds numbers besides."""
+  golden = json.loads((assets / 'preferences' / 'clip_tiny.json').read_text())
+  arrays = clip_files.arrays(golden)
+  modules = torch.nn.Module()
+  for name, array in arrays.items():
+    *parents, last = name.split('.')
+    node = modules
+    for parent in parents:
+      if not hasattr(node, parent):
+        node.add_module(parent, torch.nn.Module())
+      node = getattr(node, parent)
+    node.register_parameter(last, torch.nn.Parameter(torch.tensor(array).half()))
+  modules.register_buffer('input_resolution', torch.tensor(12))
+  torch.jit.script(modules).save(str(tmp_path / 'tiny.pt'))
+
+  given = {'vision': Unseen(2), 'text': Unseen(2)}
+  source = open_clip(tmp_path / 'tiny.pt', given)
+  assert source.kind == 'OpenAI CLIP'
+  assert clip_config(source).vision.gelu == 'quick'
+  assert list(source.ignored) == ['input_resolution']
+  found = traverse_util.flatten_dict(
+    {path: w.read() for path, w in source.weights.items()}
+  )
+  (query,) = (
+    a
+    for (p,), a in found.items()
+    if p.endswith('vision/block_1/MultiHeadDotProductAttention_0/query/kernel')
+  )
+  weight = arrays['visual.transformer.resblocks.1.attn.in_proj_weight'][:128]
+  np.testing.assert_array_equal(query.reshape(128, 128), weight.astype(np.float16).T)
+
+
+@pytest.fixture(scope='module')
+def vocabulary(assets, tmp_path_factory):
+  """A directory as Hugging Face's, made of OpenAI's merges."""
+  folder = tmp_path_factory.mktemp('vocabulary')
+  openai = ClipTokenizer(
+    assets / 'tokenizer/clip_bpe_simple_vocab_16e6.txt.gz', 'openai'
+  )
+  vocab, merges = openai.vocabulary
+  (folder / 'vocab.json').write_text(json.dumps(dict(vocab)))
+  lines = ['#version: 0.2', *(' '.join(pair) for pair in merges)]
+  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n', 'utf-8')
+  return folder
+
+
+def test_tokens_of_public_prompts(vocabulary, assets):
+  theirs = transformers.CLIPTokenizer.from_pretrained(str(vocabulary))
+  ours = ClipTokenizer(vocabulary, 'huggingface')
+  parti = (assets / 'prompts/PartiPrompts.tsv').read_text('utf-8').splitlines()[1:]
+  quirks = (assets / 'prompts/pickapic_quirks.jsonl').read_text('utf-8').splitlines()
+  prompts = [line.split('\t')[0] for line in parti]
+  prompts += [json.loads(line)['prompt'] for line in quirks]
+  prompts += [f'a {END} b', f'{START}x', '', ' \n\t', '\u00e9 e\u0301', 'x' * 500]
+  for prompt in prompts:
+    assert ours.ids(prompt) == theirs(prompt)['input_ids'], prompt
+
+
+@pytest.mark.parametrize(
+  'size', [(37, 50), (50, 37), (24, 24), (24, 27), (100, 31), (7, 9)]
+)
+def test_preprocessing(size):
+  pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+  processor = transformers.CLIPImageProcessorPil(
+    size={'shortest_edge': 24}, crop_size={'height': 24, 'width': 24}
+  )
+  expected = processor(Image.fromarray(pixels), return_tensors='np')['pixel_values'][0]
+  expected = expected.transpose(1, 2, 0) * STD + MEAN
+  found = crop(pixels, 24, 'huggingface') / 255
+  np.testing.assert_allclose(found, expected, atol=1.01 / 255)
