@@ -1,4 +1,4 @@
-"""Where scripts of launch/ are started from in tests."""
+"""Runs scripts of launch/ with fakes of external commands."""
 
 import os
 import pathlib
@@ -15,12 +15,12 @@ SETTINGS = {
   'DATA': 'gs://bucket/data',
   'WORKDIR': 'gs://bucket/runs/first',
 }
-# Commands that would leave this machine, or need what those left.
+# Commands that would contact other machines, or need the results of such commands.
 OUTSIDE = (
   *('gcloud', 'xpk', 'kubectl', 'ssh', 'scp', 'sbatch', 'squeue', 'scancel'),
   *('srun', 'scontrol', 'git', 'curl', 'uv', 'tar', 'tail'),
 )
-# Flags of the training that quoting must keep.
+# Training flags that quoting must preserve.
 FLAGS = ['--config.model.heatmap_head.convs=(8, 4)', '--config.x=it\'s "so" $HOME ~ *']
 TRAINING = [
   '--config=source/configs/augmented_prompt.py',
@@ -36,7 +36,7 @@ def write_stub(folder: pathlib.Path, name: str, body: str) -> None:
 
 
 class Desk:
-  """Where scripts are started from: a PATH of stand-ins, which note their calls."""
+  """Starts scripts with a PATH of fake commands, which record their calls."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
@@ -49,11 +49,11 @@ class Desk:
     }
 
   def stub(self, name: str, body: str = '') -> None:
-    note = '{ printf "%s\\0" "${0##*/}" "$@"; echo; } >>"$CALLS"'
-    write_stub(self.bin, name, f'{note}\n{body}')
+    record = '{ printf "%s\\0" "${0##*/}" "$@"; echo; } >>"$CALLS"'
+    write_stub(self.bin, name, f'{record}\n{body}')
 
   def calls(self) -> list[list[str]]:
-    """Returns the words of each call of a stand-in since the last time."""
+    """Returns the words of each call of a fake command since the last time."""
     path = self.folder / 'calls'
     text = path.read_text() if path.exists() else ''
     path.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ class Desk:
     )
 
   def run(self, *command: str | os.PathLike, status: int = 0, **settings: str):
-    """Runs a command and returns (stdout, stderr) if its status is as expected."""
+    """Runs a command, checks its status and returns (stdout, stderr)."""
     process = self.start(*command, **settings)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == status, printed + errors
@@ -88,7 +88,7 @@ class Desk:
 
 
 def remote(command: list[str]) -> list[str]:
-  """Returns the words of the command that gcloud would run over there."""
+  """Returns the words of the command that gcloud would run remotely."""
   (flag,) = (word for word in command if word.startswith('--command='))
   return shlex.split(flag.removeprefix('--command='))
 

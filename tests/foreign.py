@@ -1,4 +1,4 @@
-"""Small files in the true formats of other projects, from given values."""
+"""Writes given values to small files in the formats of other projects."""
 
 import pathlib
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ def write_t5x(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> pathlib
   target = {}
   for name, array in arrays.items():
     array = np.asarray(array)
-    place = f'target.{name.replace("/", ".")}/'
+    array_path = f'target.{name.replace("/", ".")}/'
     spec = {
       'driver': 'zarr',
       'dtype': 'float32',
-      'kvstore': {'driver': 'file', 'path': f'{folder}/{place}'},
+      'kvstore': {'driver': 'file', 'path': f'{folder}/{array_path}'},
       'metadata': {'shape': list(array.shape), 'compressor': {'id': 'gzip'}},
     }
     tensorstore.open(spec, create=True).result().write(array).result()
     target[tuple(name.split('/'))] = spec | {
-      'kvstore': {'driver': 'file', 'path': place}
+      'kvstore': {'driver': 'file', 'path': array_path}
     }
   tree = {
     'target': flax.traverse_util.unflatten_dict(target),

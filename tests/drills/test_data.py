@@ -118,5 +118,5 @@ def test_the_journal_says_that_a_run_waits_for_its_disk(data_dir, tmp_path, slow
   config.review.page = 0
   slow_disk(0.4)
   runs.run_training(config, tmp_path)
-  rows = [row for row in runs.read_journal(tmp_path) if 'input_wait' in row]
+  rows = [row for row in runs.read_metrics_log(tmp_path) if 'input_wait' in row]
   assert np.mean([row['input_wait'] for row in rows[-3:]]) > 0.5

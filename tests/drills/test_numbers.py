@@ -69,7 +69,7 @@ def test_a_step_is_left_out_and_the_run_goes_on(data_dir, tmp_path, spoil):
 def line_of(workdir, step):
   (found,) = (
     row
-    for row in runs.read_journal(workdir)
+    for row in runs.read_metrics_log(workdir)
     if (row['step'], row['split']) == (step, 'train') and 'loss/total' in row
   )
   return found
@@ -89,7 +89,7 @@ def check_left_out(workdir, steps):
   kernels = [name for name in before if name.endswith('kernel')]
   assert any((after[name] != before[name]).any() for name in kernels)
   assert all(np.isfinite(x).all() for x in after.values())
-  rows = runs.read_journal(workdir)
+  rows = runs.read_metrics_log(workdir)
   skipped = [(row['step'], row['skipped']) for row in rows if 'skipped' in row]
   assert skipped == [(step, 1 + i) for i, step in enumerate(steps)]
 
