@@ -1,7 +1,7 @@
-"""Commands as a user starts them, but quickly: imports take seconds, a fork does not.
+"""Runs commands as a user would, but faster, by forking instead of importing again.
 
-A process imports what the commands do, and no more: no device is open yet, and no
-flag is known. For each command it forks; the child runs the module as `python -m` does.
+A process imports the modules that commands need, without opening devices or defining
+flags. For each command it forks, and the child runs the module like `python -m`.
 """
 
 import json
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Of one command, in seconds, and in bytes of address space.
+# Limits of one command, in seconds and bytes of address space.
 TIME, MEMORY = 100, 16 * 2**30
 
 
 class Done(NamedTuple):
-  """How a command ended: its exit status, minus the signal if one killed it."""
+  """The result of a command; `status` is minus the signal number if one killed it."""
 
   status: int
   printed: str
@@ -29,7 +29,7 @@ class Done(NamedTuple):
 
 
 class Commands:
-  """A process that runs one command after the other."""
+  """A process that runs commands one by one."""
 
   def __init__(self):
     self._process = subprocess.Popen(
@@ -53,7 +53,7 @@ class Commands:
 
 
 def serve() -> None:
-  """Runs what comes as lines of JSON, until there are no more."""
+  """Runs commands given as lines of JSON until the input ends."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   from rahf.data import quiet_tensorflow
@@ -89,7 +89,7 @@ def _fork(command: Sequence[str]) -> Done:
 
 
 def _become(command: Sequence[str], out: int, err: int) -> None:
-  """Runs the command in a child, as Python would, and ends it."""
+  """Runs the command in the child process like Python, then exits."""
   import runpy
   import traceback
 
@@ -116,6 +116,6 @@ def _become(command: Sequence[str], out: int, err: int) -> None:
 
 
 if __name__ == '__main__':
-  # As for `python -m`, not the folder of this file.
+  # As for `python -m`, instead of the folder of this file.
   sys.path[0] = str(ROOT)
   serve()

@@ -1,4 +1,4 @@
-"""Hostile files, small ones: what they are for is in their names."""
+"""Small hostile files; their names tell what they attack."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ import numpy as np
 
 from rahf.data.images.codec import encode_png
 
-# Zeros, in a file a thousandth of that size.
+# Bytes of zeros, compressed a thousandfold.
 BOMB = 2**30
 HTML = (
   '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
@@ -26,7 +26,7 @@ HTML = (
 
 
 class Payload:
-  """Pickled, it makes who unpickles it create a file."""
+  """An object whose unpickling creates a file."""
 
   def __init__(self, trace: pathlib.Path):
     self.trace = str(trace)
@@ -46,7 +46,7 @@ def npy(array: np.ndarray, **options) -> bytes:
 
 
 def npy_that_says(shape: tuple[int, ...]) -> bytes:
-  """Returns the header of an array, without values."""
+  """Returns the header of an array without its values."""
   stream = io.BytesIO()
   header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
   np.lib.format.write_array_header_1_0(stream, header)
@@ -73,7 +73,7 @@ def tensor(shape: list, start: int, end: int) -> bytes:
 
 
 def text_bomb(kind: bytes) -> bytes:
-  """Returns a PNG with a compressed text of many bytes."""
+  """Returns a PNG with a large compressed text."""
   data = zlib.compress(bytes(2**26), 9)
   data = b'Comment\0' + (b'\0' if kind == b'zTXt' else b'\1\0\0\0') + data
   chunk = struct.pack('>I', len(data)) + kind + data
@@ -83,10 +83,10 @@ def text_bomb(kind: bytes) -> bytes:
 
 
 def files(trace: pathlib.Path) -> dict[str, bytes]:
-  """Returns what may lie where any file is expected, by what it is.
+  """Returns hostile contents for any file, by description.
 
   Args:
-    trace: what appears if one of them is run.
+    trace: a file that is created if one of them is executed.
   """
   payload = Payload(trace)
   objects = np.array([payload], object)
@@ -130,7 +130,7 @@ def files(trace: pathlib.Path) -> dict[str, bytes]:
 
 
 def tar(members: dict[str, bytes], links: dict[str, tuple[bytes, str]] | None = None):
-  """Returns an archive of files and of links by their name: type and target."""
+  """Returns an archive with files, and with links given as name: (type, target)."""
   stream = io.BytesIO()
   with tarfile.open(fileobj=stream, mode='w') as archive:
     for name, data in members.items():
@@ -159,7 +159,7 @@ ODD_LEAVES = (
 
 
 def leaves(value: Any, path: tuple = ()) -> Iterator[tuple]:
-  """Yields the path of every value in JSON, those that hold others too."""
+  """Yields the path of every value in JSON, including objects and lists."""
   if path:
     yield path
   items = value.items() if isinstance(value, dict) else ()
@@ -169,7 +169,7 @@ def leaves(value: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def changed(whole: Any, path: tuple, *value: Any) -> Any:
-  """Returns a copy with another value at a path, or without it."""
+  """Returns a copy with the value at a path replaced or removed."""
   copy = json.loads(json.dumps(whole))
   inner = copy
   for key in path[:-1]:

@@ -1,4 +1,4 @@
-"""Images as people and damage make them: every mode and format, and spoilt ones."""
+"""Images in every mode and format, and damaged ones."""
 
 import io
 import struct
@@ -10,14 +10,14 @@ from PIL import Image
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
-  """Returns the bytes of a file."""
+  """Returns the bytes of an image file."""
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()
 
 
 def originals() -> dict[str, bytes]:
-  """Returns sound files by what they are."""
+  """Returns valid files by description."""
   rng = np.random.default_rng(0)
   small = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
   picture = small.resize((45, 30), Image.Resampling.BICUBIC)
@@ -50,7 +50,7 @@ def originals() -> dict[str, bytes]:
 
 
 def refused() -> dict[str, bytes]:
-  """Returns what is no image that may be decoded, by what it is."""
+  """Returns files that must not be decoded, by description."""
   picture = Image.new('RGB', (16, 16), 'teal')
   files = {
     kind: encode(picture, kind) for kind in ('GIF', 'BMP', 'TIFF', 'ICO', 'PPM', 'TGA')
@@ -62,7 +62,7 @@ def refused() -> dict[str, bytes]:
     'EPS': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n',
     'pickle': b'\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93\x94.',
     'long line': encode(Image.new('1', (1, 20_000)), 'PNG'),
-    # 400 million pixels in some 50 kB.
+    # 400 million pixels in about 50 kB.
     'bomb': encode(Image.new('1', (20_000, 20_000)), 'PNG'),
     'wide bomb': encode(Image.new('L', (8_000, 8_000)), 'PNG'),
   }
@@ -76,13 +76,13 @@ def refused() -> dict[str, bytes]:
 
 
 def with_size(png: bytes, width: int, height: int) -> bytes:
-  """Returns a PNG whose header says another size, with a correct checksum."""
+  """Returns a PNG whose header has a wrong size but a correct checksum."""
   header = png[12:16] + struct.pack('>II', width, height) + png[24:29]
   return png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
 
 
 def mutated(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-  """Yields spoilt files, each with how it came about."""
+  """Yields damaged files, each with the kind of damage."""
   rng = np.random.default_rng(seed)
   files = originals()
   names = sorted(files)
@@ -98,7 +98,7 @@ def _cut(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
 
 
 def _flip(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-  """Changes bits, most of them in the header."""
+  """Flips bits, most of them in the header."""
   spoilt = np.frombuffer(data, np.uint8).copy()
   limit = len(spoilt) if rng.random() < 0.5 else min(64, len(spoilt))
   places = rng.integers(limit, size=rng.integers(1, 6))
@@ -121,7 +121,7 @@ def _zero(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
 
 
 def _lie(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-  """Says another size where it is a PNG."""
+  """Changes the size in the header if it is a PNG."""
   if not data.startswith(b'\x89PNG') or len(data) < 40:
     return _flip(rng, data, other)
   return with_size(data, *(int(2 ** rng.uniform(0, 31)) for _ in range(2)))

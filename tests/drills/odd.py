@@ -1,4 +1,4 @@
-"""Odd values of settings: what a slip of the finger, a script or spite may give."""
+"""Odd values for settings, as from typos, faulty scripts or malice."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ OF_TYPE = {
     *((part,) * 9 for part in (1, 'gelu', 'relu', '^vit/')),
   ),
 }
-# As they are typed; most are of the wrong type for any setting.
+# As typed in flags; most have the wrong type for any setting.
 TYPED = (
   *(*TEXTS, 'nan', 'inf', '1e999', '0x10', '1_0', '[', '((', 'None', '()', "('x',)"),
   *('a.b', '{}', '9' * 5_000, '=', '--', '"', "'", '٣', '１', '\udcff'),
@@ -28,5 +28,5 @@ TYPED = (
 
 
 def values_of(default: Any) -> tuple[Any, ...]:
-  """Returns odd values of a setting: of its type, of others, and None."""
+  """Returns odd values for a setting: of its type, of other types, and None."""
   return (default, *OF_TYPE[type(default)], None, True, 3, 0.5, 'x', (), {}, object())

@@ -1,5 +1,5 @@
-"""Whatever happens to the files of a checkpoint: the numbers that were saved, or those
-of the one before, and it is said why."""
+"""Damaged checkpoint files give the saved numbers, or those of the previous checkpoint
+with a message."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ from rahf.workdir.checkpoint import Checkpoints
 
 @pytest.fixture(scope='module')
 def abstract(trained, data_dir):
-  """What a checkpoint of `trained` is read into."""
+  """The abstract state for restoring a checkpoint of `trained`."""
   return set_up(make_task(tiny.get_config(data_dir))).states.abstract.to_tree()
 
 
@@ -41,7 +41,7 @@ def cut(path, rng):
 
 
 def scramble(path, rng):
-  """Other bytes of the same number, as of a disk that wrote elsewhere."""
+  """Overwrites a file with random bytes of the same length."""
   path.write_bytes(rng.bytes(path.stat().st_size))
 
 
@@ -53,7 +53,7 @@ FAULTS = (flip, cut, scramble, remove)
 
 
 def restore(workdir, abstract):
-  """Restores the newest checkpoint, as a run does that goes on."""
+  """Restores the newest checkpoint like a resumed run."""
   checkpoints = Checkpoints(epath.Path(workdir))
   step, state = checkpoints.restore_newest(abstract)
   checkpoints.close()
@@ -80,9 +80,9 @@ def test_any_fault_in_any_file(
     for name, values in expected[step].items():
       np.testing.assert_array_equal(found[name], values, err_msg=f'{file} {fault}')
     if step == 2:
-      # Unless it is as if it had never been finished.
-      said = f'{workdir}/checkpoints/4' in capsys.readouterr().out
-      assert said or file.name == '_CHECKPOINT_METADATA'
+      # Without its metadata, the checkpoint only looks unfinished.
+      reported = f'{workdir}/checkpoints/4' in capsys.readouterr().out
+      assert reported or file.name == '_CHECKPOINT_METADATA'
     outcomes[fault.__name__, step] += 1
     shutil.rmtree(workdir)
   record_property('outcomes', str(dict(outcomes)))
@@ -90,7 +90,7 @@ def test_any_fault_in_any_file(
 
 
 def replace(old: str, new: str):
-  """Returns a function of the text of a file; what it is for must be there."""
+  """Returns a function that replaces `old`, which must occur, in a text."""
 
   def change(text: str) -> str:
     assert old in text
@@ -109,13 +109,13 @@ HOSTILE = {
   'thousands of levels': (TREE, lambda text: '[' * 100_000),
   'a long list': (TREE, lambda text: json.dumps(list(range(10**6)))),
   'an array of 4 TB': (METADATA, replace('float32[8]', 'float32[1000000000000]')),
-  'a place that is no base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
-  'a mesh that is none': ('default/_sharding', replace('NamedSharding', 'eval')),
+  'a path that is not base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
+  'an invalid mesh': ('default/_sharding', replace('NamedSharding', 'eval')),
 }
 
 
 @pytest.mark.parametrize('name', HOSTILE)
-def test_descriptions_that_lead_elsewhere(trained, abstract, expected, tmp_path, name):
+def test_hostile_descriptions(trained, abstract, expected, tmp_path, name):
   workdir, (file, change) = tmp_path / 'a/run', HOSTILE[name]
   shutil.copytree(trained / 'checkpoints', workdir / 'checkpoints')
   path = workdir / 'checkpoints/4' / file

@@ -1,5 +1,5 @@
-"""Whatever is given as a setting, a flag or a file of settings: it works, or one
-message says which it is and what to do, with status 2 and without a traceback."""
+"""Any setting, flag or config file works, or gives one message that names it and says
+what to do, with status 2 and without a traceback."""
 
 import itertools
 import re
@@ -19,10 +19,10 @@ from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.eval_step import make_eval_step
 
-# Of one command, in seconds; it is busy with imports, not with what it was given.
+# Limit of one command, in seconds; most of it goes into imports.
 TIME = 60
 CONTROL = re.compile('[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f\u202e]')
-# What compiled programs depend on.
+# Settings that compiled programs depend on.
 TRACED = ('model', 'optimizer', 'loss', 'mesh', 'keywords', 'seed')
 TRACED += ('data.text', 'data.target', 'train.steps', 'train.batch', 'train.accum')
 
@@ -35,7 +35,7 @@ def default(field: str):
 
 
 def with_value(field: str, value):
-  """Returns a config with a setting changed, None where its type forbids that."""
+  """Returns a config with a setting changed, or None if the type is wrong."""
   config = tiny.get_config()
   try:
     config.update_from_flattened_dict({field: value})
@@ -45,7 +45,7 @@ def with_value(field: str, value):
 
 
 def accepted(field: str) -> list:
-  """Returns the odd values that a setting may have; checks how others are refused."""
+  """Returns the odd values that a setting accepts; checks how others are refused."""
   found = []
   for value in odd.values_of(default(field)):
     if (config := with_value(field, value)) is None:
@@ -68,7 +68,7 @@ def check_named(field: str, error: InputError) -> None:
 
 
 @pytest.mark.parametrize('field', RULES)
-def test_every_value_of_every_setting_is_taken_or_refused(field):
+def test_every_value_of_every_setting_is_accepted_or_refused(field):
   found = accepted(field)
   assert default(field) in found
   assert None not in found or field == 'train.keep_checkpoints'
@@ -76,7 +76,7 @@ def test_every_value_of_every_setting_is_taken_or_refused(field):
 
 
 def build(config) -> None:
-  """Makes model, optimizer, mesh and steps of a config, of shapes alone."""
+  """Builds model, optimizer, mesh and steps of a config, from shapes only."""
   setup = set_up_for_topology(config)
   eval_step = make_eval_step(
     setup.task.model,
@@ -94,8 +94,8 @@ def build(config) -> None:
     assert jax.eval_shape(eval_step, state.params, batch).outputs.scores.shape[1] == 4
 
 
-def test_what_is_taken_can_be_used(long):
-  """Or is refused when the parts are made, with its name."""
+def test_accepted_values_can_be_used(long):
+  """Or are refused by name when the parts are built."""
   fields = [field for field in RULES if field.startswith(TRACED)]
   pairs = [(field, v) for field in fields for v in accepted(field) if v is not True]
   if not long:
@@ -123,7 +123,7 @@ def commands():
 
 
 def check(done: Done, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
-  """Checks status and message of a command that cannot do what it was told."""
+  """Checks status and message of a command that must fail."""
   assert done.status in statuses, done
   assert 'Traceback' not in done.errors, done.errors
   lines = done.errors.splitlines()
@@ -133,20 +133,20 @@ def check(done: Done, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
     assert part in done.errors, done.errors
 
 
-def test_a_fork_ends_as_a_process_does(commands, tmp_path):
+def test_a_fork_behaves_like_a_process(commands, tmp_path):
   arguments = '--config=tests/tiny.py', '--mode=export', f'--workdir={tmp_path}/none'
   process = runs.start(*arguments)
   printed, errors = process.communicate(timeout=200)
   assert commands.run('rahf.main', *arguments) == (process.returncode, printed, errors)
 
 
-def test_what_is_typed(commands, tmp_path, long):
-  """Export looks at all settings first, and then finds no checkpoint."""
+def test_settings_typed_as_flags(commands, tmp_path, long):
+  """Export validates all settings before it finds no checkpoint."""
   pairs = list(itertools.product(RULES, odd.TYPED))
   if not long:
     chosen = np.random.default_rng(time.time_ns()).choice(len(pairs), 90, replace=False)
     pairs = [pairs[number] for number in chosen]
-  taken = 0
+  accepted_count = 0
   for field, value in pairs:
     flag = f'--config.{field}={value}'
     print(repr(flag)[:200])
@@ -158,10 +158,10 @@ def test_what_is_typed(commands, tmp_path, long):
     assert time.monotonic() - start < TIME
     check(done)
     if 'has no checkpoint to export' in done.errors:
-      taken += 1
+      accepted_count += 1
     elif 'unknown kind of URL' not in done.errors:
       assert f'config.{field.rpartition(".")[0]}' in done.errors, done.errors
-  print(f'{len(pairs)} typed, {taken} of them taken')
+  print(f'{len(pairs)} typed, {accepted_count} accepted')
 
 
 CONFIG_FILES = {
@@ -215,8 +215,8 @@ RAPIDATA = ('rahf.data', 'prepare', 'rapidata', '--name=x', '--out=T/out')
 INFER = ('rahf.main', '--mode=infer', '--output=T/out')
 SERVE = ('rahf.serve', 'T/folder', '--port=0')
 COMPARE = ('rahf.evaluate', 'compare', '--out=T/comparison')
-# A command, and what its message must hold. T is a folder with an empty folder and a
-# file that says 'x'.
+# A command, and a part of its message. T is a folder with an empty folder and a file
+# that contains 'x'.
 MISTAKES = [
   (('rahf.main', '--config='), '--config='),
   (('rahf.main', '--config=T/folder'), 'T/folder: there is no such file'),

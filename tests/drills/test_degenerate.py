@@ -1,5 +1,5 @@
-"""Annotations and predictions without variance, or without anything: each metric of
-each table is a number or a dash, and what is NaN is no prediction."""
+"""Constant or missing annotations and predictions: every metric is a number or a dash,
+and NaN predictions are errors."""
 
 import csv
 import json
@@ -34,14 +34,14 @@ SUFFIXES = ('.json', '.md', '.html', '.samples.jsonl')
 
 
 def maps(level):
-  """Both maps at one level of 255; None for not annotated."""
+  """Returns both maps at one level of 255; None means not annotated."""
   even = np.full((16, 16), level or 0, np.uint8)
   data = b'' if level is None else codec.encode_png(even)
   return {f'{name}_map': data for name in schema.MAPS}
 
 
 def records(count=COUNT, **changes):
-  """Scores, maps and words that differ, but for the changes."""
+  """Returns records with varied scores, maps and words, apart from the changes."""
   found = []
   for number in range(count):
     scores = np.roll([0.0, 0.25, 0.75, 1.0], number).tolist()
@@ -74,7 +74,7 @@ SCORES = of(schema.SCORES, *CORRELATIONS)
 NOT_EMPTY = of(schema.MAPS, 'mse_empty')
 CONSTANT_TRUTH = NOT_EMPTY | of(schema.MAPS, 'cc', 'auc_judd')
 NO_WORDS = of(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
-# What has no number for want of annotations, whatever is predicted, if it varies.
+# Metrics that are undefined without annotations, for any varied predictions.
 UNDEFINED = {
   'usual': NOT_EMPTY,
   'one': SCORES | NOT_EMPTY,
@@ -86,7 +86,7 @@ UNDEFINED = {
   'full': CONSTANT_TRUTH | NO_WORDS,
   'unasked': SCORES | of(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS) | NO_WORDS,
 }
-# Where nothing is marked; others depend on the model.
+# If nothing is marked; others depend on the model.
 NO_MARKS = of_words('precision', 'f1')
 
 
@@ -95,7 +95,7 @@ def undefined(metrics):
 
 
 def heads(change):
-  """Returns a change of the last layers of all maps and scores, kernels being 0."""
+  """Returns a function that zeroes the last kernels of heads and sets their biases."""
 
   def all_heads(params):
     for name, head in params.items():
@@ -110,7 +110,7 @@ def heads(change):
 
 @pytest.fixture(scope='module')
 def evaluate(tmp_path_factory):
-  """Returns a function that evaluates on a split, with random parameters."""
+  """Returns a function that evaluates random parameters on a split."""
   folder = tmp_path_factory.mktemp('degenerate')
   data = folder / 'data' / NAME / '1.0.0'
   write_split(data, 'train', records(8))
@@ -131,7 +131,7 @@ def evaluate(tmp_path_factory):
       jax.set_mesh(setup.mesh),
       TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
     ):
-      # The threshold of every split is this one.
+      # All splits use this threshold.
       (epath.Path(workdir) / 'eval').mkdir(parents=True, exist_ok=True)
       kept = json.dumps({'keywords_constrained/threshold': 0.5})
       (epath.Path(workdir) / f'eval/dev-{STEP}.json').write_text(kept)
@@ -145,7 +145,7 @@ def evaluate(tmp_path_factory):
 
 
 def strictly(text):
-  """Reads JSON, which has no NaN."""
+  """Reads JSON, refusing NaN."""
 
   def refuse(token):
     raise AssertionError(token)
@@ -159,7 +159,7 @@ def row_of(table, label):
 
 
 def check_files(workdir, split, metrics):
-  """Checks that all tables say the same, and that undefined is null or a dash."""
+  """Checks that all tables agree, and that undefined values are null or a dash."""
   there = {
     suffix: (workdir / f'eval/{split}-{STEP}{suffix}').read_text()
     for suffix in SUFFIXES
@@ -206,7 +206,7 @@ def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
   metrics = evaluate('usual', tmp_path, heads(bias))
   of_maps = of(schema.MAPS, *lacking)
   assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | of_maps
-  # For how many is said, of each.
+  # The number of undefined samples is given for each.
   counted = {name for name in metrics if name.endswith('/undefined')}
   assert counted == {f'{name}/undefined' for name in of_maps}
   assert {metrics[name] for name in counted} == {COUNT}
@@ -214,7 +214,7 @@ def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
 
 
 def spoil_one(params):
-  """NaN for all maps of one kind; scores and words stay numbers."""
+  """Makes all maps of one kind NaN, but not scores and words."""
   params['heatmap_head_misalignment']['readout_1']['bias'][...] = np.nan
   return params
 
@@ -227,16 +227,16 @@ def spoil_one(params):
     (lambda params: jax.tree.map(lambda leaf: leaf * np.nan, params), 'of uid-0 is N'),
   ],
 )
-def test_predictions_that_are_no_numbers(evaluate, tmp_path, change, message):
+def test_predictions_that_are_not_finite(evaluate, tmp_path, change, message):
   with pytest.raises(InputError, match=f'{message}.*diverged; train again'):
     evaluate('usual', tmp_path, change)
-  # Only the threshold, which was there before.
+  # Only the threshold, which was written before.
   assert [path.name for path in (tmp_path / 'eval').iterdir()] == [f'dev-{STEP}.json']
 
 
 @pytest.mark.parametrize('part', ['scores', 'p_misaligned'])
 def test_a_single_nan_is_not_averaged_away(part):
-  """Of scores and words alone, which no parameters would give."""
+  """In scores and words only, which no parameters could cause."""
   prediction = ExampleLabels(
     np.full((2, 4, 4), 0.5), np.full(4, 0.5), (1,) * WORDS, 0, np.full(WORDS, 0.5)
   )
@@ -266,7 +266,7 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
     row['metric'] for row in rows if row['run'] == 'varied' and not row['value']
   }
   assert lacking >= UNDEFINED[split]
-  # Of one sample, or of what is not defined, nothing is significant.
+  # With one sample or undefined values, nothing is significant.
   marked = [line for line in texts['md'].splitlines() if {'▲', '▼'} & {*line}]
   assert bool(len(marked) > 1) == (split == 'even')  # One is the legend.
 
@@ -296,8 +296,8 @@ SAMPLE = EvaluatedExample(
     ({'maps': ()}, 'no attribute'),
   ],
 )
-def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
-  """Of another version, or edited: not counted as what they are not."""
+def test_mismatched_samples(tmp_path, capsys, change, message):
+  """Samples of another version or edited ones are not misread."""
   path = tmp_path / 'one.samples.jsonl'
   samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
   assert (
@@ -306,7 +306,7 @@ def test_samples_that_do_not_fit(tmp_path, capsys, change, message):
   assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
 
 
-def test_what_is_no_json(tmp_path):
+def test_invalid_json(tmp_path):
   path = epath.Path(tmp_path / 'one.samples.jsonl')
   samples.write(path, [SAMPLE])
   assert samples.read(path) == [SAMPLE]

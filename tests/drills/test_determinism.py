@@ -1,4 +1,4 @@
-"""What comes out twice the same: bits on one machine, 1e-5 in any batch and mesh."""
+"""Reproducibility: bitwise on one machine, to 1e-5 in any batch and mesh."""
 
 import json
 import os
@@ -33,9 +33,9 @@ from rahf.runtime.preemption import Interruption
 from rahf.tasks import make_task
 from rahf.training.setup import set_up
 
-# Of scores, maps and words, in float32.
+# Tolerance of scores, maps and words, in float32.
 TOLERANCE = 1e-5
-# What may differ between two processes, and changes nothing.
+# Settings that may differ between two processes without changing results.
 SURROUNDINGS = [
   {'PYTHONHASHSEED': '1', 'TF_NUM_INTEROP_THREADS': '1', 'OMP_NUM_THREADS': '1'},
   {'PYTHONHASHSEED': '2', 'TF_NUM_INTEROP_THREADS': '7', 'TZ': 'Asia/Tokyo'},
@@ -43,14 +43,14 @@ SURROUNDINGS = [
 
 
 def ends_well(processes):
-  """Waits for processes, which run beside each other."""
+  """Waits for processes that run in parallel."""
   for process in processes:
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
 
 
 def contents(folder):
-  """Returns all files below a folder by their names."""
+  """Returns the contents of all files below a folder by path."""
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(pathlib.Path(folder).rglob('*'))
@@ -62,7 +62,7 @@ def contents(folder):
 
 
 def test_training_and_its_evaluations(trained, data_dir, tmp_path):
-  """Against each other, and against one in a process that did much else before."""
+  """Compared with each other, and with a run in a process that did other work first."""
   workdirs = [tmp_path / str(number) for number in range(2)]
   ends_well(
     [
@@ -75,10 +75,10 @@ def test_training_and_its_evaluations(trained, data_dir, tmp_path):
 
 
 def exported(folder):
-  """Returns an export but for what Orbax notes of times and names at random."""
+  """Returns the files of an export, without Orbax's times and random names."""
   files = {n: data for n, data in contents(folder).items() if 'params/' not in n}
   description = json.loads(files['model.json'])
-  # Of model.json itself, which holds the digests of Orbax's files too.
+  # model.json contains the digests of Orbax's files too.
   del description['sha256']
   for name in [n for n in description['files'] if n.startswith('params/')]:
     del description['files'][name]
@@ -86,7 +86,7 @@ def exported(folder):
 
 
 def test_exports(trained, data_dir, tmp_path):
-  """Evaluations: `test_concurrency` compares their files with those of training."""
+  """`test_concurrency` compares the files of evaluations with those of training."""
   targets = [tmp_path / str(number) for number in range(2)]
   ends_well(
     [
@@ -141,8 +141,8 @@ def test_data(tmp_path):
   )
   one, other = map(contents, folders)
   assert one.keys() == other.keys()
-  # TFDS writes the features of a record in an order of the process's own: bytes and
-  # checksums of the shards differ, records do not.
+  # TFDS writes the features of a record in an order that depends on the process: bytes
+  # and checksums of shards differ, records do not.
   named = {
     name for name in one if '.tfrecord' in name or name.endswith('manifest.json')
   }
@@ -161,7 +161,7 @@ def test_data(tmp_path):
 
 
 def example(number):
-  """Images of all sizes, prompts from one word to more than are read."""
+  """Images of all sizes, and prompts from one word to too many."""
   rng = np.random.default_rng(number)
   height, width = 2 ** rng.integers(0, 10, 2)
   pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -183,17 +183,17 @@ def assert_near(found, expected):
 
 
 def check_batches(directory, count, sizes):
-  """Scores examples at any place in batches of all sizes, beside any others."""
+  """Scores examples at any position in batches of all sizes, with any neighbours."""
   prepare = rahf.load(directory, batch_size=1).prepare
   models = {size: rahf.load(directory, batch_size=size) for size in (3, 8, 64)}
   assert {s for m in models.values() for s in m.buckets} >= {1, 2, 3, 8, 16, 64}
   examples = [prepare(*example(number)) for number in range(count)]
   alone = [models[64].score_examples([one])[0] for one in examples]
-  # Else there is nothing to see.
+  # Otherwise the test would show nothing.
   for spread in (
     np.ptp([[*one.scores.values()] for one in alone], axis=0),
     np.ptp([one.small_maps['misalignment'] for one in alone], axis=0).max(),
-    # NaN is behind a cut.
+    # Truncated words are NaN.
     np.ptp([p for one in alone for _, p in one.keywords if p == p]),
   ):
     assert np.all(spread > 100 * TOLERANCE)
@@ -214,7 +214,7 @@ def test_scoring_in_batches(tmp_path):
 
 
 def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
-  """Of the quickstart's sizes."""
+  """At the quickstart's sizes."""
   if not long:
     pytest.skip('takes minutes: --long')
   from configs import quickstart
@@ -231,7 +231,7 @@ def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
 
 
 def test_inference_in_batches(tmp_path):
-  """On eight devices, and with rows between that cannot be read."""
+  """On eight devices, and with unreadable rows in between."""
   model = served.write_model(tmp_path)
   (tmp_path / 'images').mkdir()
   table = []
@@ -268,7 +268,7 @@ PROMPTS = ('', ' . ', 'a', 'a yellow cat', 'very ' * 50 + 'long')
 
 
 def test_evaluation_in_batches(tmp_path, long):
-  """Empty prompts too, which scoring refuses."""
+  """Includes empty prompts, which scoring refuses."""
   if not long:
     pytest.skip('only with --long; `test_evaluate` compares metrics')
   records = [
@@ -315,7 +315,7 @@ def test_evaluation_in_batches(tmp_path, long):
   ('devices', 'mesh'), [(1, (1, 1, 1)), (2, (2, 1, 1)), (4, (4, 1, 1)), (4, (1, 2, 2))]
 )
 def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, mesh):
-  """Dropout included: what is drawn does not depend on who draws it."""
+  """Dropout included: random numbers do not depend on the mesh."""
   if not long:
     pytest.skip('only with --long; `test_step` and `test_distributed` do less')
   flag = '--xla_force_host_platform_device_count'
@@ -334,5 +334,5 @@ def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, me
     for folder in (workdir, trained)
   )
   for one, other in zip(found, expected, strict=True):
-    # Adam makes whole steps of gradients that are nothing but rounding.
+    # Adam turns gradients that are only rounding errors into full steps.
     np.testing.assert_allclose(one.predicted, other.predicted, rtol=0, atol=1e-3)

@@ -1,5 +1,5 @@
-"""Hostile files: none of them runs, fills the memory or leads outside a folder; each is
-refused with an `InputError`, or what is wrong with it does no harm."""
+"""Hostile files never run code, exhaust memory or escape a folder; each is refused with
+an `InputError`, or does no harm."""
 
 import functools
 import gzip
@@ -31,7 +31,7 @@ from rahf.inference import model_directory
 from rahf.service import pages
 from served import write_model
 
-# Of one file, in seconds, and of all of them, in bytes beyond what the process had.
+# Limits: seconds for one file, and bytes of additional memory for all of them.
 TIME, MEMORY = 10, 600 * 2**20
 
 
@@ -68,7 +68,7 @@ def data(place):
 
 
 def attempt(function: Callable[[], object]) -> str:
-  """Calls a function that may raise InputError; returns what that says."""
+  """Calls a function that may raise InputError; returns its message."""
   start = time.monotonic()
   message = ''
   try:
@@ -86,8 +86,8 @@ def listed(folder: pathlib.Path) -> set[pathlib.Path]:
 
 
 @pytest.mark.parametrize('reader', readers.READERS)
-def test_whatever_lies_there(place, files, model, data, tmp_path, reader):
-  """Of every kind, wherever a file is read."""
+def test_hostile_files_at_every_reader(place, files, model, data, tmp_path, reader):
+  """Every kind of hostile file, wherever a file is read."""
   readers.furnish(tmp_path, model, data)
   path = tmp_path / reader
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -106,7 +106,7 @@ def test_whatever_lies_there(place, files, model, data, tmp_path, reader):
   assert (after - before) * 1024 < MEMORY
   traces = (folder / 'trace' for folder in (place, *tmp_path.parents[:4]))
   assert not any(trace.exists() for trace in traces)
-  # Rows stand for themselves, and what is only kept is made again.
+  # Bad rows become errors of their own, and damaged caches are rebuilt.
   if not reader.startswith(('in/', 'images/')) and 'npz' not in reader.split('/')[-1]:
     assert {'pickle 4', 'npz of objects', 'torch'} <= refused
 
@@ -115,7 +115,7 @@ def test_whatever_lies_there(place, files, model, data, tmp_path, reader):
 
 
 def test_every_value_of_a_description_replaced(model, long):
-  """Each leaf and each object, and each of them left out; a sample, but for --long."""
+  """Replaces or removes each leaf and object; a sample, without --long."""
   path = model / 'model.json'
   whole = json.loads(path.read_text())
   assert model_directory.read_description(epath.Path(model))
@@ -142,7 +142,7 @@ def test_every_value_of_a_description_replaced(model, long):
 
 
 def check_description(model: pathlib.Path) -> None:
-  """Checks that what is accepted can be used and shown."""
+  """Checks that an accepted description can be used and displayed."""
   found = model_directory.read_description(epath.Path(model))
   assert type(found.step) is int
   assert 0 < found.target_length <= 2**14
@@ -167,7 +167,7 @@ def check_description(model: pathlib.Path) -> None:
     (lambda text: text + ' ' * 2**24, 'more than 16777216 bytes'),
   ],
 )
-def test_descriptions_that_lie(model, tmp_path, change, message):
+def test_false_descriptions(model, tmp_path, change, message):
   folder = shutil.copytree(model, tmp_path / 'model')
   path = folder / 'model.json'
   text = change(path.read_text())
@@ -209,7 +209,7 @@ def test_links_and_devices_in_archives(tmp_path):
 
 
 def test_links_and_devices_in_folders(tmp_path):
-  """A link to an image is one; what does not end is none."""
+  """A link to an image is an image; endless devices are not."""
   folder = tmp_path / 'images'
   folder.mkdir()
   (tmp_path / 'outside.png').write_bytes(hostile.png())
@@ -236,8 +236,8 @@ def test_links_and_devices_in_folders(tmp_path):
   assert dict(joined.read(joined.locations)) == {'link': hostile.png()}
 
 
-def test_large_members_are_passed_over(tmp_path):
-  """Compressed, they would be small."""
+def test_large_members_are_skipped(tmp_path):
+  """They would be small if compressed."""
   path = tmp_path / 'x.tgz'
   text = bytes(2**20 + 1)
   whole = hostile.tar({'a.png': hostile.png(), 'a.txt': text, 'b.png': hostile.png()})
@@ -248,8 +248,8 @@ def test_large_members_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['tar', 'folder'])
-def test_uids_lead_nowhere(tmp_path, kind):
-  """Records are named by them, files are not."""
+def test_uids_are_not_paths(tmp_path, kind):
+  """They name records, but not files."""
   home = tmp_path / 'a/b/c'
   images = home / 'images'
   images.mkdir(parents=True)
@@ -289,7 +289,7 @@ def test_uids_lead_nowhere(tmp_path, kind):
     {'splits': {'train': 3}},
   ],
 )
-def test_shards_lie_in_their_folder(data, tmp_path, change):
+def test_shards_are_in_their_folder(data, tmp_path, change):
   folder = shutil.copytree(data, tmp_path / 'data')
   path = folder / 'dataset_info.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | change))

@@ -1,5 +1,5 @@
-"""Whatever is given as an image, a prompt, a record or a flag: a right answer or an
-error that says what is wrong, within time and memory."""
+"""Any image, prompt or record gives a correct result or an error that says what is
+wrong, within limits of time and memory."""
 
 import io
 import subprocess
@@ -22,13 +22,13 @@ from rahf.data.storage.records import parse_record
 from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError
 
-# Of one image, in seconds and in bytes beyond what the process has.
+# Limits of one image, in seconds and bytes of additional memory.
 TIME, MEMORY = 5.0, 600 * 2**20
 
 
 @pytest.fixture(scope='module')
 def many(long):
-  """Examples for each property."""
+  """The number of examples for each property."""
   return settings(
     max_examples=5_000 if long else 150,
     deadline=None,
@@ -44,7 +44,7 @@ def tokenizer(tmp_path_factory) -> Tokenizer:
 # Images
 
 
-# What a viewer does for each EXIF orientation.
+# How viewers transform images for each EXIF orientation.
 UPRIGHT = {
   '1': lambda a: a,
   '2': lambda a: a[:, ::-1],
@@ -58,7 +58,7 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize('name', mutants.originals())
-def test_sound_images_are_read_as_pillow_reads_them(name):
+def test_valid_images_are_read_like_pillow(name):
   data = mutants.originals()[name]
   image = Image.open(io.BytesIO(data))
   if name == 'PNG 16 bits':
@@ -77,7 +77,7 @@ def test_sound_images_are_read_as_pillow_reads_them(name):
 
 
 @pytest.mark.parametrize('name', mutants.refused())
-def test_what_is_no_image_is_refused_quickly(name):
+def test_invalid_images_are_refused_quickly(name):
   start = time.monotonic()
   with pytest.raises(codec.ImageError) as caught:
     codec.decode_image(mutants.refused()[name])
@@ -116,7 +116,7 @@ print(read, refused, slowest, (after - before) * 1024)
 
 
 def test_mutated_images(long):
-  """In a process of its own: a crash of a decoder would end it."""
+  """In a separate process, which a decoder might crash."""
   count = 10_000 if long else 500
   done = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', FUZZ, str(count)],
@@ -128,14 +128,14 @@ def test_mutated_images(long):
   assert done.returncode == 0, done.stderr
   read, refused, slowest, memory = map(float, done.stdout.split())
   assert read + refused == count
-  # Both happen, or the mutations are too weak or too strong to show anything.
+  # Otherwise the mutations are too weak or too strong to test anything.
   assert min(read, refused) > 0.1 * count
   assert slowest < TIME
   assert memory < MEMORY
 
 
-def test_whole_pictures_with_odd_metadata(long):
-  """None is refused, and each is shown as without, turned by its orientation."""
+def test_intact_pictures_with_odd_metadata(long):
+  """None is refused, and metadata changes nothing but the orientation."""
   count = 10_000 if long else 600
   code = 'import sys, odd_metadata; odd_metadata.check(int(sys.argv[1]))'
   done = subprocess.run(
@@ -148,7 +148,7 @@ def test_whole_pictures_with_odd_metadata(long):
   assert done.returncode == 0, done.stderr
   checked, upright = map(int, done.stdout.split())
   assert checked == count
-  # Most changes of EXIF leave the orientation alone.
+  # Most changes of EXIF do not affect the orientation.
   assert upright > 0.3 * count
 
 
@@ -187,7 +187,7 @@ def check_prompt(tokenizer, prompt):
     ids = np.atleast_2d(row[name])
     assert ids.shape[-1] == length
     assert ((ids >= 0) & (ids < tokenizer.size)).all()
-    # Ends once, and nothing but padding comes behind.
+    # It ends once, and only padding follows.
     assert ((ids == EOS).sum(-1) == 1).all()
     assert (ids[:, 1:][ids[:, :-1] == EOS] == 0).all()
   if not row['truncated'] and tokens:
@@ -230,7 +230,7 @@ def test_any_bytes_as_a_record(many):
   check()
 
 
-def test_spoilt_records(many):
+def test_damaged_records(many):
   whole = features.encode_record(make_record(0))
 
   @many

@@ -1,4 +1,4 @@
-"""NaN in a batch: the run stops or leaves the step out, and saves nothing of it."""
+"""NaN in a batch: the run stops or skips the step, and saves nothing of it."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from rahf.training.nan_guard import NonFiniteLossError
 from rahf.workdir import ownership
 from rahf.workdir.checkpoint import Checkpoints
 
-# Field and value, which one row of a batch gets. The square of the last is a float, and
-# so is the loss; the sum of squared gradients, of a weight of 7, is not.
+# Field and value for one row of a batch. The square of the last value and the loss are
+# finite; the sum of squared gradients, with a weight of 7, is not.
 NAN = ('image', np.nan)
 INFINITE_LOSS = ('scores', 1e30)
 INFINITE_GRADIENT = ('scores', 1.8e19)
@@ -20,9 +20,9 @@ INFINITE_GRADIENT = ('scores', 1.8e19)
 
 @pytest.fixture
 def spoil(monkeypatch):
-  """Returns a function that spoils a row of some batches of the next run.
+  """Returns a function that modifies a row in some batches of the next run.
 
-  Its arguments are their numbers, from 1, with NaN, or by number what a row gets.
+  Its arguments are numbers of batches, from 1, that get NaN, or values by number.
   """
   put = sharding.put_batch
 
@@ -46,12 +46,12 @@ def spoil(monkeypatch):
 def make_config(data_dir, **changes):
   config = tiny.get_config(data_dir)
   config.train.update(checkpoint_every=1, keep_checkpoints=None, **changes)
-  # Batches of evaluations would be counted too.
+  # Batches of evaluations would count too.
   config.eval.every = 100
   return config
 
 
-def test_by_default_the_run_stops_and_nothing_of_it_is_saved(data_dir, tmp_path, spoil):
+def test_by_default_the_run_stops_without_saving(data_dir, tmp_path, spoil):
   spoil(3)
   with pytest.raises(NonFiniteLossError, match='step 3 is not finite'):
     runs.run_training(make_config(data_dir), tmp_path)
@@ -59,10 +59,10 @@ def test_by_default_the_run_stops_and_nothing_of_it_is_saved(data_dir, tmp_path,
   assert all(np.isfinite(x).all() for x in runs.read_checkpoint(tmp_path, 2).values())
 
 
-def test_a_step_is_left_out_and_the_run_goes_on(data_dir, tmp_path, spoil):
+def test_a_step_is_skipped_and_the_run_continues(data_dir, tmp_path, spoil):
   spoil(2)
   runs.run_training(make_config(data_dir, max_skipped=1), tmp_path)
-  check_left_out(tmp_path, [2])
+  check_skipped(tmp_path, [2])
   assert line_of(tmp_path, 2)['loss/total'] is None
 
 
@@ -75,13 +75,13 @@ def line_of(workdir, step):
   return found
 
 
-def check_left_out(workdir, steps):
-  """Checks that some steps in a row changed nothing, and the next something."""
+def check_skipped(workdir, steps):
+  """Checks that these steps changed nothing, and the next one did."""
   states = [
     runs.read_checkpoint(workdir, n) for n in range(steps[0] - 1, steps[-1] + 2)
   ]
-  before, *left_out, after = states
-  for number, state in zip(steps, left_out, strict=True):
+  before, *skipped_states, after = states
+  for number, state in zip(steps, skipped_states, strict=True):
     assert int(state['step']) == number
     for name, values in before.items():
       if values.dtype != np.int32:
@@ -96,7 +96,7 @@ def check_left_out(workdir, steps):
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
-  """The others are left out with it: a mean of the rest would be of other examples."""
+  """The whole step is skipped: a mean of the rest would cover other examples."""
   if dtype == 'float32' and not long:
     pytest.skip('only with --long; bfloat16 always runs')
   config = make_config(data_dir, max_skipped=3, accumulate=2, steps=5)
@@ -106,8 +106,8 @@ def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
   config.loss.score = 7.0
   spoil(chosen={2: INFINITE_GRADIENT, 3: NAN, 4: INFINITE_LOSS})
   runs.run_training(config, tmp_path)
-  check_left_out(tmp_path, [2, 3, 4])
-  # Null is what is not finite.
+  check_skipped(tmp_path, [2, 3, 4])
+  # Values that are not finite are null.
   found = [
     [line_of(tmp_path, step)[name] is None for name in ('loss/total', 'gradient_norm')]
     for step in range(1, 6)
@@ -117,7 +117,7 @@ def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
 
 
 def test_parameters_that_a_step_makes_infinite(data_dir, tmp_path):
-  """Loss and gradient of that step are finite still."""
+  """Loss and gradient of that step are still finite."""
   config = make_config(data_dir, steps=3)
   config.optimizer.learning_rate = 1e6
   config.optimizer.rate_factors = (('.', 1e6),) * 6
@@ -128,13 +128,13 @@ def test_parameters_that_a_step_makes_infinite(data_dir, tmp_path):
     assert all(np.isfinite(values).all() for values in state.values())
 
 
-def test_the_limit_is_of_the_whole_run(data_dir, tmp_path, spoil):
-  """Also when it was stopped in between."""
+def test_the_limit_applies_to_the_whole_run(data_dir, tmp_path, spoil):
+  """Even if it was stopped in between."""
   spoil(2)
   config = make_config(data_dir, max_skipped=1, steps=3)
   runs.run_training(config, tmp_path)
   config.train.steps = 6
-  # Another schedule is another run: this one only has further steps to show it.
+  # Removed, since a longer schedule would be refused as another config.
   (tmp_path / 'config.json').unlink()
   spoil(2)
   with pytest.raises(NonFiniteLossError, match='step 5 is not finite'):
