@@ -5,8 +5,8 @@ Run it from the project's root, as a script or as a notebook of `# %%` cells:
   python examples/own_annotations.py [DIR]
 
 Output goes to DIR, by default a temporary directory. It takes a minute or two on two
-CPU cores. Twelve images are too few to learn anything useful: put your own in place of
-"Images and prompts" and "Annotations", and use the model sizes of a config.
+CPU cores. Twelve images are too few to learn anything useful: replace "Images and
+prompts" and "Annotations" with your own, and use the model sizes of a config.
 """
 
 # %% Output folder

@@ -129,9 +129,10 @@ def find_step(workdir: epath.Path, config: ConfigDict) -> int:
       )
     raise InputError(f'{workdir} has no checkpoint to export; {hint}')
   if wanted >= 0 and wanted not in steps:
-    there = ', '.join(map(str, steps))
+    known = ', '.join(map(str, steps))
     raise InputError(
-      f'config.export.step = {wanted} has no checkpoint in {workdir}; there are {there}'
+      f'config.export.step = {wanted} has no checkpoint in {workdir}; '
+      f'available: {known}'
     )
   return wanted if wanted >= 0 else steps[-1]
 

@@ -124,7 +124,7 @@ def apply_settings(config: ConfigDict, source: Source) -> ConfigDict:
   try:
     config_lib.validate(config)
   except InputError as error:
-    raise InputError(f'{source.path} has sizes that do not fit: {error}') from None
+    raise InputError(f'{source.path} has invalid sizes: {error}') from None
   print(f'The model computes in {config.export.dtype} (config.export.dtype)')
   if changed := config_lib.differences(config.model.to_dict(), before, 'config.model'):
     print('Taken from the file ("there"), not from the config ("here"):')

@@ -15,7 +15,6 @@ import signal
 import sys
 
 from absl import app, flags, logging
-from etils import epath
 from ml_collections import config_flags
 
 from rahf.errors import InputError, fail
@@ -206,7 +205,8 @@ def _workdir() -> str | None:
   return f'runs/{name}'
 
 
-def _workdir_path() -> epath.Path:
+def _workdir_path():
+  """Returns the work directory as an `epath.Path`."""
   from rahf.fileio import paths
 
   path = paths.find(_workdir(), '--workdir').absolute()

@@ -1,6 +1,6 @@
 """A second task: autoencoding generated pictures, with batch norm and dropout.
 
-It shows that the trainer knows nothing of the first task. As a config file:
+It shows that the trainer is independent of the first task. As a config file:
 python -m rahf.main --config=tests/autoencoder.py --workdir=…
 """
 
@@ -127,7 +127,7 @@ class AutoencoderEvaluator:
 
 
 def draw(rows: int, step: int) -> np.ndarray:
-  """Returns pictures of one rectangle each, float32 in [0, 1]."""
+  """Returns pictures with one rectangle each, float32 in [0, 1]."""
   random = np.random.default_rng(step)
   images = np.ones((rows, SIZE, SIZE, 3), np.float32)
   for image in images:

@@ -1,4 +1,4 @@
-"""What all tests share: eight virtual CPU devices, real assets, a small run."""
+"""Shared by all tests: eight virtual CPU devices, real assets, a small run."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 
 # Must be set before JAX starts; mesh tests need several devices. Tiny models take
-# longer to compile than to run, so that optimization is a waste.
+# longer to compile than to run, so optimization does not pay off.
 os.environ.setdefault(
   'XLA_FLAGS',
   '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
@@ -16,18 +16,18 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# Many tests run the same few programs, some in processes of their own.
+# Many tests run the same few programs, some in separate processes.
 _COMPILED = tempfile.TemporaryDirectory(prefix='rahf-compiled-')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 
-# From here on the shapes in these modules' signatures are checked in every call.
+# From here on, calls check the shapes in the signatures of these modules.
 jaxtyping.install_import_hook(
   ['rahf.models', 'rahf.training.losses'], 'beartype.beartype'
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-  """Adds the option of tests/drills; pytest asks this file alone."""
+  """Adds the option of tests/drills; pytest only reads options from this file."""
   parser.addoption(
     '--long', action='store_true', help='tests/drills: all that are promised, hours'
   )
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope='session')
 def assets() -> pathlib.Path:
-  """The folder of goldens and real samples that RAHF_TEST_ASSETS names."""
+  """The folder of goldens and real samples, from RAHF_TEST_ASSETS."""
   folder = os.environ.get('RAHF_TEST_ASSETS')
   if not folder:
     pytest.skip('needs the test assets: set RAHF_TEST_ASSETS to their folder')
@@ -44,7 +44,7 @@ def assets() -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory) -> pathlib.Path:
-  """Where the generated data sets of `tiny` are kept."""
+  """The folder of the generated data sets of `tiny`."""
   return tmp_path_factory.mktemp('data')
 
 

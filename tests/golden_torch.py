@@ -1,4 +1,4 @@
-"""The original PyTorch RAHF at a tiny size: its weights, inputs and outputs."""
+"""Weights, inputs and outputs of the original PyTorch RAHF at a tiny size."""
 
 import json
 import pathlib
@@ -42,7 +42,7 @@ def read_golden(assets: pathlib.Path, form: str) -> Golden:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns a weight of the golden models, which is a function of its name."""
+  """Returns a weight of the golden models, computed from its name."""
   name = SHARED[0] if name in SHARED else name
   noise = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
   if name == SHARED[0]:
@@ -62,14 +62,14 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, View]:
-  """Returns the golden weights; the embedding's names share their values."""
+  """Returns the golden weights; all names of the embedding share its values."""
   views = {n: contiguous(weight(n, s)) for n, s in shapes.items() if n not in SHARED}
   embedding = contiguous(weight(SHARED[0], shapes[SHARED[0]]))
   return {name: views.get(name, embedding) for name in shapes}
 
 
 def texts(expected: dict[str, np.ndarray], variant: str) -> np.ndarray:
-  """Returns the texts in our order, the caption padded to the length of the others."""
+  """Returns the texts in our order; the caption is padded to the others' length."""
   caption = expected['ids/caption']
   if variant == 'multi_head':
     return caption[:, None]

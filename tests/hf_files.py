@@ -1,4 +1,4 @@
-"""Small models as transformers writes them, but without transformers."""
+"""Writes small models in the format of transformers, but without transformers."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ VIT = {
   'patch_size': 2,
 }
 RNG = np.random.default_rng(0)
-# What a clone holds without `git lfs pull`.
+# A file of weights in a clone without `git lfs pull`.
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
 
 

@@ -1,4 +1,4 @@
-"""Runs of `tiny`, in this process and as commands, and reading what they leave."""
+"""Runs `tiny`, in this process or as a command, and reads the results."""
 
 import json
 import os
@@ -28,7 +28,7 @@ FOUR_DEVICES = (
 
 
 def run_training(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Trains within this process."""
+  """Trains in this process."""
   train(config, epath.Path(workdir), Interruption())
 
 
@@ -47,13 +47,13 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
 def start_tiny(
   data_dir: pathlib.Path, *arguments: str, **environment: str
 ) -> subprocess.Popen:
-  """Starts it with tests/tiny.py as the config."""
+  """Starts `rahf.main` with the config tests/tiny.py."""
   config = ('--config=tests/tiny.py', f'--config.data.dir={data_dir}')
   return start(*config, *arguments, **environment)
 
 
 def start_two(data_dir: pathlib.Path, workdir: pathlib.Path) -> list[subprocess.Popen]:
-  """Starts it as two processes with four devices each, as on two hosts."""
+  """Starts two processes of it with four devices each, as on two hosts."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
@@ -72,22 +72,22 @@ def start_two(data_dir: pathlib.Path, workdir: pathlib.Path) -> list[subprocess.
 
 
 def wait_for(process: subprocess.Popen, line: str) -> None:
-  """Reads the process's output up to a line with this text."""
+  """Reads the output of a process up to a line that contains this text."""
   for found in process.stdout:
     if line in found:
       return
   raise AssertionError(f'ended without {line!r}: {process.stderr.read()}')
 
 
-def read_journal(workdir: pathlib.Path) -> list[dict]:
+def read_metrics_log(workdir: pathlib.Path) -> list[dict]:
   """Returns the lines of metrics.jsonl."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]
 
 
 def read_untimed(workdir: pathlib.Path) -> list[dict]:
-  """Returns the lines of metrics.jsonl without what depends on the machine's speed."""
-  rows = read_journal(workdir)
+  """Returns the lines of metrics.jsonl without measurements of speed."""
+  rows = read_metrics_log(workdir)
   return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
@@ -106,7 +106,7 @@ def read_checkpoint(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 
 def assert_same_run(one, other):
-  """Asserts equal metrics, and parameters and optimizer state equal bit for bit."""
+  """Asserts equal metrics, and bitwise equal parameters and optimizer state."""
   assert read_untimed(one) == read_untimed(other)
   expected, found = (read_checkpoint(workdir, 4) for workdir in (one, other))
   assert expected.keys() == found.keys()
@@ -119,7 +119,7 @@ def assert_same_run(one, other):
 
 
 def assert_close(found: list[dict], expected: list[dict]) -> None:
-  """Compares the losses of journals to 1e-5, gradients' norms to 1e-4."""
+  """Compares losses in metrics.jsonl to 1e-5, norms of gradients to 1e-4."""
   assert [row.keys() for row in found] == [row.keys() for row in expected]
   for row, other in zip(found, expected, strict=True):
     assert (row['step'], row['split']) == (other['step'], other['split'])
@@ -130,7 +130,7 @@ def assert_close(found: list[dict], expected: list[dict]) -> None:
 
 
 def pictures(workdir):
-  """Returns what TensorBoard shows at the end, by name and step."""
+  """Returns the pictures in TensorBoard's files, by name and step."""
   events = EventAccumulator(
     str(workdir / 'tensorboard/review'), size_guidance={'tensors': 0}
   ).Reload()

@@ -1,4 +1,4 @@
-"""python -m rahf.main: one clear message and status 2 for each of a user's mistakes."""
+"""python -m rahf.main: each mistake of the user gives one message and status 2."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ T5_MODEL = 'tokenizer/t5-base.spiece.model'
 
 
 def assert_refused(process: subprocess.Popen, *parts: str) -> str:
-  """Asserts status 2 and one message with all these parts; returns it."""
+  """Asserts status 2 and one message that contains all parts; returns it."""
   _, errors = process.communicate(timeout=200)
   assert process.returncode == 2, errors
   assert 'Traceback' not in errors
@@ -68,36 +68,36 @@ def test_mistakes_in_the_config(data_dir, assets, tmp_path):
   assert_refused(vocabulary, '32000 pieces', 'only 288 rows', 'config.model.t5')
   no_data = runs.start_tiny(tmp_path, *config[1:], '--config.data.name=richhf18k')
   assert_refused(no_data, f'{tmp_path}/richhf18k', 'python -m rahf.data prepare')
-  # Nothing of these is in the way of the right command.
+  # None of these leaves a work directory.
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.fixture
-def spoilt(trained, tmp_path) -> pathlib.Path:
-  """A copy of the generated data to spoil; the directory of its shards."""
+def shards(trained, tmp_path) -> pathlib.Path:
+  """A copy of the generated data to damage; the directory of its shards."""
   settings = json.loads((trained / 'config.json').read_text())
   shutil.copytree(settings['data']['dir'], tmp_path / 'data')
   (info,) = (tmp_path / 'data').rglob('*-12-61-3-*/*/dataset_info.json')
   return info.parent
 
 
-def test_truncated_shard(spoilt, tmp_path):
-  (shard,) = spoilt.glob('*-train.tfrecord*')
+def test_truncated_shard(shards, tmp_path):
+  (shard,) = shards.glob('*-train.tfrecord*')
   shard.write_bytes(shard.read_bytes()[:-100])
   run = runs.start_tiny(tmp_path / 'data', f'--workdir={tmp_path}/run')
   assert_refused(run, str(shard), 'is truncated in record 11', 'copy it again')
 
 
-def test_bytes_that_are_no_image(spoilt, tmp_path):
-  # Imported here: other tests of this file need no TensorFlow.
+def test_bytes_that_are_not_an_image(shards, tmp_path):
+  # Imported here: the other tests of this file need no TensorFlow.
   import tensorflow as tf
 
   from rahf.data.datasets.joining.features import record_features
   from rahf.data.storage.records import open_split
 
-  records = list(open_split(spoilt, 'train'))
+  records = list(open_split(shards, 'train'))
   records[5] = records[5]._replace(image=b'GIF89a is not one of the formats')
-  (shard,) = spoilt.glob('*-train.tfrecord*')
+  (shard,) = shards.glob('*-train.tfrecord*')
   with tf.io.TFRecordWriter(str(shard)) as writer:
     for record in records:
       writer.write(record_features().serialize_example(record._asdict()))
@@ -107,7 +107,7 @@ def test_bytes_that_are_no_image(spoilt, tmp_path):
   assert 'python -m rahf.data verify' in message
 
 
-def test_of_value_errors_our_own_alone_are_answered(monkeypatch, capsys):
+def test_only_our_own_value_errors_become_messages(monkeypatch, capsys):
   def end_with(error: Exception) -> int:
     def run(interruption):
       raise error
@@ -123,7 +123,7 @@ def test_of_value_errors_our_own_alone_are_answered(monkeypatch, capsys):
     end_with(ValueError('out of a library'))
 
 
-def test_a_bug_in_a_config_shows_its_traceback_if_it_is_wanted(tmp_path):
+def test_a_bug_in_a_config_shows_its_traceback_on_request(tmp_path):
   config = tmp_path / 'buggy.py'
   config.write_text('def get_config():\n  return undefined_name\n')
   assert_refused(runs.start(f'--config={config}'), 'line 2', 'undefined_name')
@@ -133,7 +133,7 @@ def test_a_bug_in_a_config_shows_its_traceback_if_it_is_wanted(tmp_path):
   assert re.search(r'buggy.py", line 2[^$]*undefined_name', errors)
 
 
-def test_too_small_a_memory_is_no_bug(monkeypatch, capsys):
+def test_too_little_memory_is_not_a_bug(monkeypatch, capsys):
   def run(interruption):
     np.empty(2**50)
 

@@ -99,7 +99,7 @@ def test_invalid_settings_are_refused(field, value, message):
     validate(config)
 
 
-def test_padding_leaves_something_of_a_small_grid():
+def test_padding_must_leave_some_of_a_small_grid():
   config = default_config()
   config.model.image_size = 32
   config.model.score_head.padding = 'SAME'

@@ -1,7 +1,7 @@
-"""Labels to targets, through constrained decoding, and back, on prompts that trouble.
+"""Labels to targets, through constrained decoding and back, on difficult prompts.
 
-In place of a trained decoder stands one that writes a given target: its logits at each
-place are those of the target's token there.
+Instead of a trained decoder, one that writes a given target: at each position, its
+logits select the target's token.
 """
 
 import json
@@ -28,17 +28,17 @@ def prompts(assets):
 
 
 def writer(target: np.ndarray):
-  """A decoder that gives the next token of the target, and it alone, a high logit."""
+  """Returns a decoder that gives only the next token of the target a high logit."""
 
-  def decode(given, place, tokens):
-    written = jnp.take_along_axis(target, place, axis=1)
+  def decode(given, position, tokens):
+    written = jnp.take_along_axis(target, position, axis=1)
     return 10.0 * (tokens == written[..., None])
 
   return decode
 
 
 @pytest.mark.parametrize('marked', ['none', 'random', 'all'])
-def test_no_word_is_lost_or_gained(tokenizer, prompts, marked):
+def test_no_word_is_lost_or_added(tokenizer, prompts, marked):
   rng = np.random.default_rng(0)
   pieces = [tokenizer.encode(prompt) for prompt in prompts]
   chances = {'none': 0.0, 'random': 0.3, 'all': 1.0}
@@ -64,14 +64,14 @@ def test_no_word_is_lost_or_gained(tokenizer, prompts, marked):
 
 
 def test_a_mark_never_begins_like_the_next_piece(tokenizer, prompts):
-  # What decoding relies on: one piece tells marking from going on.
+  # Decoding relies on it: one piece decides between a mark and the next word.
   for prompt in prompts:
     ids, word_ends = tokenizer.encode(prompt)
     following = {ids[end] for end in word_ends if end < len(ids)}
     assert tokenizer.mark_ids[0] not in following
 
 
-def test_words_behind_the_cut_count_as_aligned(tokenizer):
+def test_words_after_the_cut_count_as_aligned(tokenizer):
   pieces = tokenizer.encode('a red cat, two dogs')
   assert len(pieces.word_ends) == 5
   cut = pieces.word_ends[2] + 1

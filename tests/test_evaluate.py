@@ -1,4 +1,4 @@
-"""Evaluation: every metric, every example once, whatever the batch and the devices."""
+"""Evaluation: every metric, every example once, for any batch size and devices."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from rahf.tasks import make_task
 from rahf.training import losses
 from rahf.training.setup import set_up
 
-# No batch of 7 or 8 divides it.
+# Not a multiple of the batch sizes 7 and 8.
 EXAMPLES = 19
 MAP_METRICS = ('mse', 'mse_empty', 'cc', 'kld', 'sim', 'nss', 'auc_judd')
 CONTRACT = {
@@ -42,7 +42,7 @@ CONTRACT = {
 @pytest.fixture(scope='module')
 def config(data_dir):
   config = tiny.get_config(data_dir)
-  # Both variants pass here; this one reads seven texts.
+  # Both variants pass; this one reads seven texts.
   config.model.variant = 'augmented_prompt'
   config.data.shapes.update(train=12, dev=EXAMPLES, test=0)
   return config
@@ -50,7 +50,7 @@ def config(data_dir):
 
 @pytest.fixture(scope='module')
 def session(config):
-  """On eight devices."""
+  """A session on eight devices."""
   task = make_task(config)
   return task.open(set_up(task))
 
@@ -61,8 +61,8 @@ def params(session):
 
 
 @pytest.fixture(scope='module')
-def alone(session):
-  """The same on one device."""
+def single_device(session):
+  """The same session on one device."""
   setup = set_up(session.setup.task, jax.devices()[:1])
   return dataclasses.replace(session, setup=setup)
 
@@ -77,9 +77,9 @@ def run(session, params, batch_size, **arguments):
 
 
 @pytest.fixture(scope='module')
-def reference(alone, params):
-  """Batches of 8 on one device, the last of them padded."""
-  return run(alone, params, 8)
+def reference(single_device, params):
+  """Evaluation in batches of 8 on one device; the last batch is padded."""
+  return run(single_device, params, 8)
 
 
 def test_metrics_are_those_of_the_contract(reference):
@@ -90,30 +90,30 @@ def test_metrics_are_those_of_the_contract(reference):
     *schema.MAPS,
     *schema.SCORES,
   }
-  defined = CONTRACT - {'keywords/precision'}  # An untrained model marks no word.
+  defined = CONTRACT - {'keywords/precision'}  # An untrained model marks no words.
   assert all(np.isfinite(reference.metrics[name]) for name in defined)
 
 
 @pytest.mark.parametrize(('devices', 'batch_size'), [(1, 1), (1, 7), (8, 8)])
 def test_batch_size_and_devices_do_not_matter(
-  session, alone, params, reference, devices, batch_size
+  session, single_device, params, reference, devices, batch_size
 ):
-  found = run(session if devices == 8 else alone, params, batch_size).metrics
+  found = run(session if devices == 8 else single_device, params, batch_size).metrics
   assert found.keys() == reference.metrics.keys()
   for name, value in reference.metrics.items():
     assert found[name] == pytest.approx(value, 1e-6, 1e-6, nan_ok=True), name
 
 
 def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
-  config, alone, params, reference
+  config, single_device, params, reference
 ):
-  data, mesh = alone.data, alone.setup.mesh
+  data, mesh = single_device.data, single_device.setup.mesh
   split = data.split('dev')
   (batch,) = batches.eval_batches(
     split, data.tokenizer, data.options, batch_size=len(split)
   )
   with jax.set_mesh(mesh):
-    found = alone.evaluator().eval_step(params, sharding.put_batch(batch, mesh))
+    found = single_device.evaluator().eval_step(params, sharding.put_batch(batch, mesh))
   assert found.counts.scores.tolist() == [EXAMPLES] * 4
   expected = losses.weighted_losses(found.errors, found.counts, config.loss)
   for name, value in expected._asdict().items():
@@ -128,7 +128,9 @@ def test_evaluation_can_be_interrupted(session, params):
     run(session, params, 8, stop=stop)
 
 
-def test_eval_mode_says_what_the_loop_said(trained, data_dir, tmp_path, capsys):
+def test_eval_mode_reproduces_the_metrics_of_training(
+  trained, data_dir, tmp_path, capsys
+):
   workdir = epath.Path(tmp_path / 'run')
   shutil.copytree(trained, workdir)
   expected = json.loads((workdir / 'eval/dev-4.json').read_text())
@@ -141,7 +143,7 @@ def test_eval_mode_says_what_the_loop_said(trained, data_dir, tmp_path, capsys):
   assert found.keys() == expected.keys()
   assert found == pytest.approx(expected, abs=1e-6)
   assert (workdir / 'eval/dev-4.md').read_text() in capsys.readouterr().out
-  # What ran is training, not this.
+  # The saved config stays that of training.
   assert (workdir / 'config.json').read_text() == settings
 
 
@@ -153,7 +155,7 @@ def test_eval_mode_without_a_checkpoint(data_dir, tmp_path):
 
 
 def make_record(level, scores, labels=(1, 0, 1), misaligned=True):
-  """A record whose maps are 4 x 4 pixels, the upper half at this level of 255."""
+  """Returns a record with 4 x 4 maps, whose upper half has this level of 255."""
   pixels = np.zeros((4, 4), np.uint8)
   pixels[:2] = level
   data = codec.encode_png(pixels)
@@ -171,7 +173,7 @@ def make_record(level, scores, labels=(1, 0, 1), misaligned=True):
 
 
 class Records(list):
-  """A split of which none is damaged."""
+  """A split without damaged records."""
 
   def undamaged(self):
     return enumerate(self)
@@ -183,13 +185,13 @@ def test_constant_predictor_by_hand():
     make_record(255, (0.0, 0.5, 0.25, nan)),
     make_record(0, (1.0, 0.5, 0.5, nan), misaligned=False),
   ]
-  # Training means: implausibility 1/2 above, 0 below; misalignment 1 above.
+  # Training means: implausibility 1/2 in the upper half, 0 below; misalignment 1, 0.
   split = [
     make_record(255, (0.25, 0.5, 0.5, 0.5)),
     make_record(0, (0.5, 0.75, 0.5, 0.5), labels=(1, 1, 1)),
   ]
   found = constant_metrics(Records(train), split)
-  # Errors of 1/2 in half the pixels of both; of 0 and 1 in half the pixels.
+  # Implausibility errs by 1/2 in half the pixels of both; misalignment by 0 and 1.
   assert found['implausibility/mse'] == pytest.approx(1 / 8)
   assert found['implausibility/mse_empty'] == pytest.approx(1 / 8)
   assert found['implausibility/cc'] == pytest.approx(1)
@@ -197,7 +199,7 @@ def test_constant_predictor_by_hand():
   assert found['implausibility/sim'] == pytest.approx(1)
   assert found['misalignment/mse'] == pytest.approx(1 / 4)
   assert found['misalignment/mse_empty'] == pytest.approx(1 / 2)
-  # No mark is made, so none of the one marked word is found.
+  # It marks no word, so the one marked word is not found.
   assert np.isnan(found['keywords/precision'])
   assert found['keywords/recall'] == 0
   # A constant correlates with nothing.

@@ -1,4 +1,4 @@
-"""From a work directory to a model directory: complete, checked, safe, replaceable."""
+"""Exporting a work directory: complete, verified, atomic, replaceable."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ FILES = {'README.md', 'model.json', 'model.safetensors', 'params', 'tokenizer.mo
 
 @pytest.fixture(scope='module')
 def workdir(trained, tmp_path_factory) -> epath.Path:
-  """A copy of a run of 4 steps, with what belongs to it exported."""
+  """A copy of a run of 4 steps, to export."""
   folder = epath.Path(tmp_path_factory.mktemp('runs') / 'run')
   shutil.copytree(trained, folder)
   return folder
@@ -47,20 +47,20 @@ def exported(config, workdir) -> epath.Path:
 
 @pytest.fixture
 def copy(exported, tmp_path) -> pathlib.Path:
-  """A model directory to spoil."""
+  """A copy of the model directory to damage."""
   return pathlib.Path(shutil.copytree(exported, tmp_path / 'copy'))
 
 
-def change(folder: pathlib.Path, *place: str, value) -> None:
+def change(folder: pathlib.Path, *keys: str, value) -> None:
   """Changes one field of model.json on purpose; a value of None removes it."""
   path = folder / 'model.json'
   settings = section = json.loads(path.read_text())
   settings.pop('sha256', None)
-  for name in place[:-1]:
+  for name in keys[:-1]:
     section = section[name]
-  section[place[-1]] = value
+  section[keys[-1]] = value
   if value is None:
-    del section[place[-1]]
+    del section[keys[-1]]
   path.write_text(json.dumps(settings))
 
 
@@ -82,7 +82,7 @@ def test_parameters_are_those_of_the_newest_checkpoint(exported, workdir):
 
 
 def test_scores_are_those_of_the_evaluation(exported, workdir, config):
-  """From the file that training left, by images of the data set."""
+  """Compares with the samples file of training."""
   lines = (workdir / 'eval/dev-4.samples.jsonl').read_text().splitlines()
   expected = {sample['uid']: sample for sample in map(json.loads, lines)}
   settings = json.loads((workdir / 'config.json').read_text())
@@ -102,12 +102,12 @@ def test_scores_are_those_of_the_evaluation(exported, workdir, config):
     assert p == pytest.approx(sample['p_misaligned'], abs=1e-5)
 
 
-def test_what_is_in_the_directory(exported, workdir):
+def test_files_of_the_directory(exported, workdir):
   assert {path.name for path in exported.iterdir()} == FILES
   assert (exported / 'tokenizer.model').read_bytes() == (
     workdir / 'tokenizer.model'
   ).read_bytes()
-  # Pickles of protocol 2 and above begin with 0x80, those of torch and NumPy with PK.
+  # Pickles of protocol 2 and above start with 0x80, those of torch and NumPy with PK.
   for path in pathlib.Path(exported).rglob('*'):
     if path.is_file():
       assert path.read_bytes()[:2] not in (b'\x80\x02', b'\x80\x04', b'\x80\x05', b'PK')
@@ -154,7 +154,7 @@ def test_description_survives_json(tmp_path):
   assert model_directory.read_description(folder) == description
 
 
-def test_a_named_step_and_a_named_place(config, workdir, tmp_path, capsys):
+def test_a_given_step_and_folder(config, workdir, tmp_path, capsys):
   config = config.copy_and_resolve_references()
   config.export.update(step=2, dir=str(tmp_path / 'other'))
   export.export(config, workdir, Interruption())
@@ -163,12 +163,12 @@ def test_a_named_step_and_a_named_place(config, workdir, tmp_path, capsys):
   expected = runs.read_checkpoint(workdir, 2)
   np.testing.assert_array_equal(found['vit/cls'], expected['params/vit/cls'])
   config.export.step = 3
-  with pytest.raises(InputError, match=r'step = 3 has no checkpoint.*there are 2, 4'):
+  with pytest.raises(InputError, match=r'step = 3 has no checkpoint.*available: 2, 4'):
     export.export(config, workdir, Interruption())
 
 
 def test_a_work_directory_without_its_tokenizer(config, workdir, exported, tmp_path):
-  """As versions before left it: the data have it."""
+  """As older versions wrote it: the tokenizer of the data is used."""
   older = epath.Path(shutil.copytree(workdir, tmp_path / 'older'))
   shutil.rmtree(older / 'export')
   expected = (older / 'tokenizer.model').read_bytes()
@@ -193,7 +193,7 @@ def test_nothing_to_export(config, tmp_path):
   assert not workdir.exists()
 
 
-def test_what_is_no_model_directory_is_not_replaced(config, workdir, tmp_path):
+def test_other_folders_are_not_replaced(config, workdir, tmp_path):
   config = config.copy_and_resolve_references()
   config.export.dir = str(tmp_path)
   (tmp_path / 'thesis.tex').write_text('x')
@@ -203,22 +203,20 @@ def test_what_is_no_model_directory_is_not_replaced(config, workdir, tmp_path):
 
 
 @pytest.mark.parametrize('error', [Interrupted, OSError])
-def test_a_killed_export_leaves_what_was_there(
-  config, workdir, exported, monkeypatch, error
-):
+def test_a_killed_export_changes_nothing(config, workdir, exported, monkeypatch, error):
   before = {path.name: path.stat().mtime for path in exported.iterdir()}
 
   def fail(*arguments, **options):
     raise error
 
-  monkeypatch.setattr(export, 'model_card', fail)  # Which is written nearly last.
+  monkeypatch.setattr(export, 'model_card', fail)  # Written almost last.
   with pytest.raises(error):
     export.export(config, workdir, Interruption())
   assert {path.name: path.stat().mtime for path in exported.iterdir()} == before
   assert not [path for path in workdir.iterdir() if path.name.startswith('.export')]
 
 
-def test_what_a_kill_left_is_cleared(config, workdir, exported):
+def test_leftovers_of_a_kill_are_removed(config, workdir, exported):
   (workdir / '.export.partial/complete').mkdir(parents=True)
   (workdir / '.export.partial/replaced').mkdir()
   export.export(config, workdir, Interruption())
@@ -239,7 +237,7 @@ def test_a_kill_between_the_renames_loses_nothing(
 
 
 @pytest.mark.parametrize(
-  ('place', 'value', 'message'),
+  ('keys', 'value', 'message'),
   [
     (['format'], 3, 'has format 3, .* update it, with pip install . in a newer'),
     (['format'], 0, 'has format 0, .* export the model again'),
@@ -257,13 +255,13 @@ def test_a_kill_between_the_renames_loses_nothing(
     (['architecture', 'keep_class_token'], 3.5, 'is damaged'),
   ],
 )
-def test_what_model_json_may_not_say(copy, place, value, message):
-  change(copy, *place, value=value)
+def test_invalid_fields_of_model_json(copy, keys, value, message):
+  change(copy, *keys, value=value)
   with pytest.raises(InputError, match=f'(?s){message}'):
     rahf.load(copy)
 
 
-def test_a_field_that_was_not_there_yet_has_its_default(copy, exported):
+def test_a_field_missing_in_older_versions_has_its_default(copy, exported):
   change(copy, 'architecture', 'mask_padding', value=None)
   change(copy, 'architecture', 'vit', 'gelu', value=None)
   found = rahf.load(copy).description
@@ -271,7 +269,7 @@ def test_a_field_that_was_not_there_yet_has_its_default(copy, exported):
 
 
 def test_parameters_are_checked_by_name_shape_and_dtype(copy):
-  """Also of a directory without checksums."""
+  """Also in a directory without checksums."""
   change(copy, 'files', value=None)
   path = copy / 'model.safetensors'
   arrays = safetensors.numpy.load_file(path)
@@ -293,7 +291,7 @@ def test_parameters_are_checked_by_name_shape_and_dtype(copy):
 
 @pytest.mark.parametrize('older', [False, True])
 def test_damaged_files(copy, older):
-  if older:  # Without checksums, as versions before wrote it.
+  if older:  # Without checksums, as older versions wrote it.
     change(copy, 'files', value=None)
   path = copy / 'model.safetensors'
   path.write_bytes(path.read_bytes()[:-9])
@@ -310,7 +308,7 @@ def test_damaged_files(copy, older):
     rahf.load(copy)
 
 
-def test_what_is_no_model_directory(workdir, exported, tmp_path):
+def test_folders_that_are_not_model_directories(workdir, exported, tmp_path):
   for path, message in (
     (tmp_path, r'it has no model\.json'),
     (tmp_path / 'x', 'x does not exist; give a local directory'),
@@ -321,7 +319,7 @@ def test_what_is_no_model_directory(workdir, exported, tmp_path):
       rahf.load(path)
 
 
-def test_by_command(workdir, data_dir, tmp_path):
+def test_the_command(workdir, data_dir, tmp_path):
   run = epath.Path(shutil.copytree(workdir, tmp_path / 'run'))
   shutil.rmtree(run / 'export', ignore_errors=True)
   arguments = f'--workdir={run}', '--mode=export'

@@ -1,4 +1,4 @@
-"""From the PyTorch RAHF's weights to scores: one command, the original's numbers."""
+"""Exporting the weights of the PyTorch RAHF: one command, the same outputs."""
 
 import json
 import pathlib
@@ -46,23 +46,23 @@ def golden(request, assets) -> Golden:
 
 @pytest.fixture(scope='module')
 def command(golden, pieces, tmp_path_factory) -> tuple[pathlib.Path, str]:
-  """The place where one command was run on an archive, and what it printed."""
-  place = tmp_path_factory.mktemp('command')
-  write_state_dict(place / 'rahf_model.pt', tensors(golden.shapes))
-  (place / 'spiece.model').write_bytes(pieces.read_bytes())
+  """The folder in which the command was run on an archive, and what it printed."""
+  folder = tmp_path_factory.mktemp('command')
+  write_state_dict(folder / 'rahf_model.pt', tensors(golden.shapes))
+  (folder / 'spiece.model').write_bytes(pieces.read_bytes())
   done = subprocess.run(
     [
       *(sys.executable, '-m', 'rahf.main', f'--config={ROOT}/configs/rahf_torch.py'),
       *('--config.init.rahf=rahf_model.pt', *HEADS),
       *('--mode=export', '--config.export.dir=model'),
     ],
-    cwd=place,
+    cwd=folder,
     capture_output=True,
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  (place / 'rahf_model.pt').unlink()
-  return place, done.stdout
+  (folder / 'rahf_model.pt').unlink()
+  return folder, done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -70,9 +70,9 @@ def model(command) -> Model:
   return rahf.load(command[0] / 'model', batch_size=2)
 
 
-def test_the_command_writes_the_model_and_nothing_else(command, golden):
-  place, printed = command
-  assert {path.name for path in place.iterdir()} == {'spiece.model', 'model'}
+def test_the_command_writes_only_the_model(command, golden):
+  folder, printed = command
+  assert {path.name for path in folder.iterdir()} == {'spiece.model', 'model'}
   assert "rahf.load('" in printed
   assert LICENCE in printed
   assert 'config.model.t5.vocab_size: 300 there, 32128 here' in printed
@@ -95,13 +95,13 @@ def test_card_and_description(command, golden):
   assert architecture['mask_padding']
   assert architecture['keep_class_token']
   assert not architecture['decoder_sees_image']
-  assert settings['format'] == 2  # Versions before would read punctuation.
+  assert settings['format'] == 2  # Older versions would treat punctuation otherwise.
 
 
-def test_scores_and_maps_are_the_original_s(model, golden):
-  """By the step that scoring runs, with texts padded to its length.
+def test_scores_and_maps_equal_the_original(model, golden):
+  """Runs the scoring step, with texts padded to its length.
 
-  The original has no mask: it saw these texts without padding.
+  The original has no mask, so its texts were not padded.
   """
   expected, description = golden.expected, model.description
   rows = texts(expected, description.model.variant)
@@ -124,7 +124,7 @@ def test_scores_and_maps_are_the_original_s(model, golden):
       )
 
 
-def test_generated_texts_are_the_original_s(model, golden):
+def test_generated_texts_equal_the_original(model, golden):
   expected, module = golden.expected, RAHF(model.description.model)
   rows = texts(expected, model.description.model.variant)
   padded = np.pad(rows, ((0, 0), (0, 0), (0, 30))).astype(np.int32)
@@ -139,8 +139,8 @@ def test_generated_texts_are_the_original_s(model, golden):
   np.testing.assert_array_equal(found, expected['generated'][:, 1:-1])
 
 
-def test_scoring_an_image_is_what_the_network_says(model):
-  """From pixels and a prompt; the network by hand, with texts that are not padded."""
+def test_scoring_an_image_equals_the_network(model):
+  """From pixels and a prompt; the network is called directly with unpadded texts."""
   image = util.make_pixels(1, 32, 32)
   (found,) = model.score(image, 'a red, circle!')
   ids, module = model.tokenizer.ids, RAHF(model.description.model)
@@ -152,7 +152,7 @@ def test_scoring_an_image_is_what_the_network_says(model):
 
   texts = model.description.model.texts
   for task in (TASKS[0], TASKS[len(MAPS)]) if texts > 1 else ('',):
-    # Each pass by itself, as the original's.
+    # Separate passes, as in the original.
     row = jnp.array([*ids(task), *ids('a red circle'), EOS])
     seen = outputs(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
     if task != TASKS[len(MAPS)]:
@@ -169,7 +169,7 @@ def test_scoring_an_image_is_what_the_network_says(model):
 
 
 def test_task_strings_are_pieces_of_one_text(assets):
-  """T5's tokenizer reads the original's text at once, we read it in two parts."""
+  """The original tokenizes its text at once, we do it in two parts."""
   t5 = Tokenizer(assets / 'tokenizer/t5-base.spiece.model')
   assert t5.mark_ids == export_weights.T5_MARK
   row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, tasks=TASKS)
@@ -183,7 +183,7 @@ def test_task_strings_are_pieces_of_one_text(assets):
   export_weights.check_tokenizer(t5, 32128)
 
 
-# What is refused, before any array is read
+# Refused before any array is read
 
 
 @pytest.fixture
@@ -205,12 +205,12 @@ def refuse(config, message: str) -> None:
 
 
 def write_shapes(assets, path: str | pathlib.Path, **changes) -> None:
-  """Writes an archive in which all values are one, with other shapes for some."""
+  """Writes an archive of ones, with other shapes for some."""
   shapes = read_golden(assets, 'single').shapes | changes
   write_state_dict(path, {name: constant(shape) for name, shape in shapes.items()})
 
 
-def test_heads_must_be_of_the_file_s_vit(assets, config):
+def test_attention_heads_must_fit_the_vit_of_the_file(assets, config):
   write_shapes(assets, config.init.rahf)
   flags = '--config.model.vit.width=40 and --config.model.vit.heads=…'
   config.model.vit.update(width=1024, heads=16)  # Of another ViT.
@@ -249,7 +249,7 @@ def test_a_part_is_not_a_whole_model(assets, config):
   refuse(config, r'is a ViT release \(.npz\), which has no heads for scores and maps')
 
 
-def test_where_to_write_must_be_said(config, monkeypatch):
+def test_the_output_folder_must_be_given(config, monkeypatch):
   config.export.dir = ''
   refuse(
     config,
@@ -259,7 +259,7 @@ def test_where_to_write_must_be_said(config, monkeypatch):
   refuse(config, '--workdir=run exports the checkpoint there')
 
 
-def test_what_rahf_itself_wrote_is_named(config, tmp_path, command):
+def test_directories_of_rahf_itself_are_refused(config, tmp_path, command):
   config.init.rahf = str(command[0] / 'model')
   refuse(config, 'is already a model directory: use it with rahf.load')
   (tmp_path / 'run/checkpoints').mkdir(parents=True)
@@ -278,10 +278,10 @@ def test_a_named_work_directory_must_have_a_checkpoint(config, tmp_path):
     export.export(config, workdir, Interruption())
 
 
-def test_sizes_of_the_file_must_be_possible(assets, config):
+def test_sizes_of_the_file_must_be_valid(assets, config):
   positions = 'vit.embeddings.position_embeddings'
   write_shapes(assets, config.init.rahf, **{positions: (1, 1 + 200**2, 40)})
-  refuse(config, r'has sizes that do not fit: config.model.image_size = 3200 gives 200')
+  refuse(config, r'has invalid sizes: config.model.image_size = 3200 gives 200')
 
 
 def test_other_task_strings_are_refused(command):

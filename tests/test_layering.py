@@ -1,4 +1,4 @@
-"""Imports point down from folder to folder, and never in a circle."""
+"""Imports between folders point downwards, and are never circular."""
 
 import ast
 import graphlib
@@ -12,8 +12,8 @@ import rahf
 
 ROOT = pathlib.Path(rahf.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
-# Folders, and files at the root, from the top. Each imports from lower lines only;
-# those of one line do not know each other.
+# Folders and root files, from top to bottom. Each imports only from lines below,
+# not from its own.
 LAYERS = [
   {'__init__', 'main'},
   {'export_weights'},
@@ -35,7 +35,7 @@ USES_TENSORFLOW = ('data', 'reports/tensorboard.py')
 
 
 def imports(path: pathlib.Path) -> set[str]:
-  """Returns the full names of all that a file imports, inside functions too."""
+  """Returns the full names of all imports of a file, including those in functions."""
   names = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
@@ -55,7 +55,7 @@ def module(path: pathlib.Path) -> str:
   return '.'.join(parts).removesuffix('.__init__')
 
 
-def test_every_folder_has_a_place():
+def test_every_folder_is_listed():
   assert {folder(path) for path in FILES} == RANKS.keys()
   assert len([*ROOT.iterdir()]) <= 30 + (ROOT / '__pycache__').exists()
 
@@ -78,7 +78,7 @@ def test_no_circles():
       if name.startswith('rahf.')
     }
     for path in FILES
-    # The face of the package imports inside functions, after everything else.
+    # `rahf/__init__.py` imports inside functions, after everything else.
     if module(path) != 'rahf'
   }
   graphlib.TopologicalSorter(graph).prepare()
@@ -92,7 +92,7 @@ def test_tensorflow_is_for_data_and_tensorboard(path: pathlib.Path):
   assert not found, f'{path} imports {found}'
 
 
-def test_the_checks_find_what_is_forbidden(tmp_path: pathlib.Path):
+def test_the_checks_find_forbidden_imports(tmp_path: pathlib.Path):
   file = tmp_path / 'x.py'
   file.write_text(
     'def f():\n  import tensorflow as tf\n  from rahf.data import images\n'
@@ -101,7 +101,7 @@ def test_the_checks_find_what_is_forbidden(tmp_path: pathlib.Path):
 
 
 def test_the_model_needs_no_tensorflow():
-  """In a fresh interpreter: scoring must not load it."""
+  """Scoring must not load it, in a fresh interpreter."""
   code = (
     'import sys, rahf, rahf.models.rahf, rahf.tasks, rahf.training.setup\n'
     "print([m for m in sys.modules if m.split('.')[0].startswith('tensorflow')])"

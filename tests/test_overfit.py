@@ -1,6 +1,6 @@
-"""Eight real samples are learned by heart, from imported weights.
+"""Overfits eight real samples, from imported weights.
 
-So nothing is lost between data and metrics, nor between files and parameters.
+This shows that nothing is lost from data to metrics, or from files to parameters.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-import pretrained_files
+import foreign
 import tiny
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.pipeline.batches import eval_batches, train_batches
@@ -54,7 +54,7 @@ def make_config(assets, data_dir, variant):
   model.score_head.update(convs=(32, 32), dense=(32,))
   config.tokenizer = os.fspath(assets / 'tokenizer/t5-base.spiece.model')
   config.data.update(name='richhf18k', augment=False)
-  # Squared pixel errors are small beside nats; with less, maps stay empty for longer.
+  # Squared pixel errors are small next to nats; with less, maps stay empty longer.
   config.loss.heatmap = 300.0
   config.optimizer.update(
     learning_rate=2e-3, warmup_steps=60, cooldown_steps=40, weight_decay=0.0
@@ -79,7 +79,7 @@ def shortest(split, tokenizer):
 
 
 def imported_state(states, model, folder):
-  """Returns the state of a run whose ViT and T5 come from files of other projects."""
+  """Returns a state whose ViT and T5 come from files of other projects."""
   abstract = by_path(states.abstract.params)
   given = {path: np.asarray(x) for path, x in states.fresh_params(0, abstract).items()}
 
@@ -91,8 +91,8 @@ def imported_state(states, model, folder):
     }
 
   init = {
-    'vit': os.fspath(pretrained_files.write_vit(folder / 'vit.npz', below('vit/'))),
-    't5': os.fspath(pretrained_files.write_t5x(folder / 't5x', below('t5/'))),
+    'vit': os.fspath(foreign.write_vit(folder / 'vit.npz', below('vit/'))),
+    't5': os.fspath(foreign.write_t5x(folder / 't5x', below('t5/'))),
     'rahf': '',
   }
   plan = loading.plan(loading.open_sources(init), abstract, model.config)
@@ -104,7 +104,7 @@ def imported_state(states, model, folder):
 
 
 @pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])
-def test_eight_real_samples_are_learned_by_heart(assets, richhf, variant, tmp_path):
+def test_eight_real_samples_are_overfitted(assets, richhf, variant, tmp_path):
   config = make_config(assets, richhf, variant)
   task = make_task(config)
   setup = set_up(task, jax.devices()[:1])

@@ -1,6 +1,6 @@
-"""The parameters of every config, held fast in `tests/parameters`.
+"""The parameters of every config, as recorded in `tests/parameters`.
 
-A change of the model shows there as a difference. Where it is meant, rewrite them:
+A change of the model shows as a difference. If it is intended, rewrite the tables:
 
   python -m tests.test_parameters
 """
@@ -28,7 +28,7 @@ FLOAT32 = jnp.dtype('float32')
 
 
 def models() -> dict[str, tuple[str, ...]]:
-  """Returns the name of each table, with its config and what that is called with."""
+  """Returns the name of each table, with its config and the config's arguments."""
   found = {}
   for path in sorted(ROOT.glob('configs/[!_]*.py')):
     module = importlib.import_module(f'configs.{path.stem}')
@@ -40,7 +40,7 @@ def models() -> dict[str, tuple[str, ...]]:
 
 
 def table(name: str, *arguments: str) -> str:
-  """Returns a line for each parameter: sizes with axes; equal layers share one."""
+  """Returns a line for each parameter with sizes and axes; equal layers share one."""
   module = importlib.import_module(f'configs.{name}')
   leaves = parameters(module.get_config(*arguments))
   assert {str(leaf.value.dtype) for leaf in leaves.values()} == {'float32'}
@@ -60,7 +60,7 @@ def table(name: str, *arguments: str) -> str:
 
 
 def parameters(config) -> dict[str, nn.LogicallyPartitioned]:
-  """Returns shapes and axes by path, without making any array."""
+  """Returns shapes and axes by path, without allocating arrays."""
   model = model_config(config)
   size = model.image_size
   boxed = jax.eval_shape(
@@ -85,7 +85,7 @@ def count(leaves) -> int:
 
 
 def folded(leaves) -> list[str]:
-  """Returns a line for each path, or for all layers of it that are the same."""
+  """Returns a line for each path, or for all equal layers of it."""
   numbers = collections.defaultdict(list)
   for path, leaf in leaves.items():
     sizes = [
@@ -108,7 +108,7 @@ def test_every_config_has_the_parameters_of_its_table(name):
   assert found == (FOLDER / f'{name}.txt').read_text()
 
 
-def test_every_table_is_of_a_config():
+def test_every_table_belongs_to_a_config():
   assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(models())
 
 

@@ -1,4 +1,4 @@
-"""The costs of steps compiled for devices here, and for a TPU that is not."""
+"""Costs of steps compiled for the attached devices, and for a TPU."""
 
 import math
 import re
@@ -22,21 +22,21 @@ def small(topology: str = ''):
   return config
 
 
-def test_steps_for_the_devices_here():
+def test_steps_for_the_attached_devices():
   config = small()
   setup = precompile.set_up_for_topology(config)
   training, inference = precompile.compile_steps(setup)
   assert setup.mesh.size == 8
-  # Forward and backward of one image a device against forward and 40 decoder steps.
+  # Forward and backward of one image per device; forward and 40 decoder steps.
   assert training.flops > 0
   assert inference.flops > 0
   assert training.resharding == inference.resharding == 0
-  # Gradients are added up, 41,446 parameters; those of the position biases before
-  # they are gathered into buckets, which is more.
+  # All-reduce of the gradients of 41,446 parameters; those of the position biases are
+  # reduced before they are gathered into buckets, which is more.
   (reduced,) = training.collectives
   assert reduced.kind == 'all-reduce'
   assert 4 * 41_446 <= reduced.bytes < 1.5 * 4 * 41_446
-  # Outputs come together at the end, and what ends the decoder's loop.
+  # Outputs are gathered at the end, and the condition of the decoder's loop.
   assert inference.exchanged < 1.1 * 8 * 4 * (2 * 64 * 64 + 32 + 40 + 8)
   for costs in (training, inference):
     assert costs.peak == costs.arguments + costs.temporaries + costs.outputs
@@ -47,7 +47,7 @@ def test_steps_for_the_devices_here():
   assert 'Training step: compiles; the memory of this device is unknown' in text
 
 
-def test_steps_for_a_tpu_that_is_not_here():
+def test_steps_for_a_tpu_that_is_not_attached():
   started = runs.start(
     '--config=tests/tiny.py',
     '--mode=precompile',
@@ -73,14 +73,14 @@ def test_topologies_that_do_not_exist(topology, message):
     precompile.find_devices(topology)
 
 
-def test_libtpu_is_asked_for(monkeypatch):
+def test_missing_libtpu_is_named(monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(InputError, match=r"'v5e:2x4' needs .*pip install \"rahf\[tpu\]"):
     precompile.find_devices('v5e:2x4')
   assert precompile.find_devices('') == jax.devices()
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_an_indivisible_batch_is_refused():
   config = small()
   config.train.batch_size = 12
   with pytest.raises(InputError, match=r'config\.train\.batch_size = 12 is not'):
@@ -99,7 +99,7 @@ def test_a_batch_that_does_not_divide_is_refused():
     ),
   ],
 )
-def test_what_to_change_when_it_does_not_fit(changes, advice):
+def test_advice_when_it_does_not_fit(changes, advice):
   config = small()
   config.train.update(batch_size=32, accumulate=2)
   config.mesh.update(data=4, fsdp=1, tensor=2)

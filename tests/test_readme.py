@@ -1,4 +1,4 @@
-"""The commands in README and docs parse, and names exist; nothing is trained here."""
+"""Commands in README and docs parse, and names in them exist; nothing is trained."""
 
 import pathlib
 import re
@@ -44,7 +44,7 @@ def test_first_two_blocks_are_the_main_job_and_the_tests():
   assert tests == ["pip install -e '.[test]'", 'python -m pytest']
 
 
-def test_commands_are_of_known_kinds():
+def test_all_commands_are_tested_here():
   kinds = {'pip', 'python', 'tensorboard', 'curl'}
   assert {command[0] for command in COMMANDS} <= kinds
   for command in COMMANDS:
@@ -70,11 +70,11 @@ def test_extras_exist(command: list[str]):
 )
 def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch):
   monkeypatch.chdir(ROOT)
-  # ml_collections looks there for the fields to change.
+  # ml_collections reads overrides of fields from sys.argv.
   monkeypatch.setattr(sys, 'argv', command[2:])
   with flagsaver.flagsaver():
     main.parse_flags(command[2:])
-    if flags.FLAGS.mode != 'infer':  # It has a model, and needs no config.
+    if flags.FLAGS.mode != 'infer':  # It needs a model, not a config.
       config_lib.validate(flags.FLAGS.config)
 
 
@@ -99,7 +99,7 @@ def test_serve_accepts(command: list[str]):
   assert serve._parser().parse_args(command[3:]).directory
 
 
-def test_the_service_is_asked_as_it_answers():
+def test_the_service_is_requested_at_its_default_address():
   command = next(c for c in COMMANDS if c[0] == 'curl')
   host, port = map(serve._parser().get_default, ('host', 'port'))
   assert command[-1] == f'http://{host}:{port}/score'
@@ -109,7 +109,7 @@ def test_the_service_is_asked_as_it_answers():
   'command', [c for c in COMMANDS if 'rahf.pretrained' in c], ids=shlex.join
 )
 def test_pretrained_accepts(command: list[str], capsys):
-  # The file is the user's: it is looked for, and not here.
+  # The file is the user's and does not exist here.
   assert pretrained_main.main(command[3:]) == 2
   assert f'{command[3]} does not exist' in capsys.readouterr().err
 
@@ -118,7 +118,7 @@ def test_pretrained_accepts(command: list[str], capsys):
   'command', [c for c in COMMANDS if 'rahf.evaluate' in c], ids=shlex.join
 )
 def test_evaluate_accepts(command: list[str], tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)  # Where nothing is evaluated.
+  monkeypatch.chdir(tmp_path)  # A folder without evaluations.
   assert compare_command.main(command[3:]) == 2
   assert f'{command[4]} has no evaluation' in capsys.readouterr().err
 
@@ -128,7 +128,7 @@ def test_readme_is_short():
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: pathlib.Path):
+def test_links_exist(page: pathlib.Path):
   for target in re.findall(r'\]\((?!http)([^)#]+)', PAGES[page]):
     assert (page.parent / target).exists(), target
 

@@ -37,12 +37,12 @@ def test_prepare_train_and_evaluate(assets, tmp_path):
   printed, errors = train.communicate(timeout=300)
   assert train.returncode == 0, errors
   assert 'train 13, dev 2, test 3 examples, 32,000 word pieces' in printed
-  rows = runs.read_journal(tmp_path / 'run')
+  rows = runs.read_metrics_log(tmp_path / 'run')
   assert [row['split'] for row in rows] == ['train', 'train', 'train', 'dev', 'test']
   for row in rows:
     assert all(math.isfinite(row[name]) for name in row if name.startswith('loss/'))
 
-  # What is evaluated is free to change; the checkpoint is read by a new process.
+  # The evaluated split may change; a new process reads the checkpoint.
   evaluate = runs.start_tiny(
     tmp_path, *arguments, '--mode=eval', '--config.eval.split=train'
   )

@@ -13,19 +13,21 @@ CONFIG = '--config=tests/autoencoder.py'
 
 
 @pytest.fixture(scope='module')
-def unbroken(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('unbroken')
+def uninterrupted(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('uninterrupted')
   runs.run_training(autoencoder.get_config(), workdir)
   return workdir
 
 
-def test_another_task_is_trained(unbroken):
+def test_another_task_trains(uninterrupted):
   losses = [
-    row['loss/total'] for row in runs.read_journal(unbroken) if row['split'] == 'train'
+    row['loss/total']
+    for row in runs.read_metrics_log(uninterrupted)
+    if row['split'] == 'train'
   ]
   assert len(losses) == 8
   assert losses[-1] < losses[0]
-  rows = runs.read_journal(unbroken)
+  rows = runs.read_metrics_log(uninterrupted)
   assert [(row['step'], row['split']) for row in rows if row['split'] != 'train'] == [
     (4, 'dev'),
     (8, 'dev'),
@@ -33,8 +35,8 @@ def test_another_task_is_trained(unbroken):
   ]
 
 
-def test_other_collections_are_in_the_checkpoint(unbroken):
-  found = runs.read_checkpoint(unbroken, 8)
+def test_other_collections_are_in_the_checkpoint(uninterrupted):
+  found = runs.read_checkpoint(uninterrupted, 8)
   mean = found['collections/batch_stats/BatchNorm_0/mean']
   assert np.any(mean != 0)
   average = found['average/Conv_0/kernel']
@@ -42,22 +44,23 @@ def test_other_collections_are_in_the_checkpoint(unbroken):
   assert np.any(average != found['params/Conv_0/kernel'])
 
 
-def test_the_average_is_that_of_the_parameters(unbroken):
-  """Of steps 7 and 8: decay 0.9 twice, from the checkpoint of step 6."""
+def test_the_average_of_the_parameters(uninterrupted):
+  """Two updates with decay 0.9 from the checkpoint of step 6, at steps 7 and 8."""
   kernels = [
-    runs.read_checkpoint(unbroken, step)['params/Conv_0/kernel'] for step in (6, 8)
+    runs.read_checkpoint(uninterrupted, step)['params/Conv_0/kernel'] for step in (6, 8)
   ]
   averages = [
-    runs.read_checkpoint(unbroken, step)['average/Conv_0/kernel'] for step in (6, 8)
+    runs.read_checkpoint(uninterrupted, step)['average/Conv_0/kernel']
+    for step in (6, 8)
   ]
-  # What is left of the unknown parameters of step 7 lies between both.
+  # The remainder, the unknown parameters of step 7, lies between both.
   rest = (averages[1] - 0.81 * averages[0] - 0.1 * kernels[1]) / 0.09
   low, high = np.minimum(*kernels), np.maximum(*kernels)
-  slack = 1e-2  # Steps of 0.01 that turn around.
+  slack = 1e-2  # Updates of 0.01 may change direction.
   assert np.all((low - slack <= rest) & (rest <= high + slack))
 
 
-def test_a_killed_run_resumes_bit_for_bit(unbroken, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path):
   process = runs.start(CONFIG, f'--workdir={tmp_path}')
   runs.wait_for(process, 'step 5/8')
   process.kill()
@@ -66,8 +69,8 @@ def test_a_killed_run_resumes_bit_for_bit(unbroken, tmp_path):
   printed, errors = process.communicate()
   assert process.returncode == 0, errors
   assert 'Resuming' in printed
-  assert runs.read_untimed(tmp_path) == runs.read_untimed(unbroken)
-  expected, found = (runs.read_checkpoint(one, 8) for one in (unbroken, tmp_path))
+  assert runs.read_untimed(tmp_path) == runs.read_untimed(uninterrupted)
+  expected, found = (runs.read_checkpoint(one, 8) for one in (uninterrupted, tmp_path))
   assert expected.keys() == found.keys()
   for name, values in expected.items():
     np.testing.assert_array_equal(found[name], values, err_msg=name)

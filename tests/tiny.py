@@ -1,4 +1,4 @@
-"""The smallest RAHF that has every part, on a handful of shapes.
+"""The smallest RAHF with all components, on a few generated shapes.
 
 As a config file: python -m rahf.main --config=tests/tiny.py --workdir=…
 """
@@ -11,7 +11,7 @@ from rahf.config import default_config
 
 
 def get_config(data_dir: str | os.PathLike = 'data') -> ConfigDict:
-  """Returns a config with everything on: dropout, shuffling, augmentation, clipping."""
+  """Returns a config with dropout, shuffling, augmentation and clipping enabled."""
   config = default_config()
   model = config.model
   model.variant = 'multi_head'
@@ -32,7 +32,7 @@ def get_config(data_dir: str | os.PathLike = 'data') -> ConfigDict:
   config.data.update(
     name='shapes', dir=os.fspath(data_dir), text_length=32, target_length=40
   )
-  # Many enough to evaluate for SIGTERM to come in between.
+  # Enough examples for SIGTERM to arrive during an evaluation.
   config.data.shapes.update(train=12, dev=61, test=3)
   config.optimizer.update(warmup_steps=2)
   config.train.update(steps=4, batch_size=8, log_every=1, checkpoint_every=2)

@@ -1,4 +1,4 @@
-"""A model directory of the tiny model with random parameters."""
+"""Writes a model directory of the tiny model with random parameters."""
 
 import pathlib
 from typing import Any
@@ -18,10 +18,10 @@ LENGTH, TARGET = 40, 48
 def write(
   folder: pathlib.Path, variant: str = 'multi_head', **about: Any
 ) -> pathlib.Path:
-  """Returns a new model directory below a folder.
+  """Writes a new model directory inside a folder and returns it.
 
   Args:
-    about: what else its description says.
+    about: further fields of its description.
   """
   tokenizer = Tokenizer(util.train_model(folder / 'pieces', '_0'))
   config = tiny_model.tiny(variant)

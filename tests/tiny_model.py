@@ -1,4 +1,4 @@
-"""The smallest model that has every part, and batches that fit it.
+"""The smallest model with all components, and batches for it.
 
 All sizes are multiples of 8, so that eight devices can share any axis.
 """
@@ -45,7 +45,7 @@ def tiny(variant: str = 'multi_head', **changes) -> RAHFConfig:
 def make_batch(
   config: RAHFConfig, rows: int = 8, text_length: int = 16, target_length: int = 8
 ) -> Batch:
-  """Returns random rows with texts of all lengths and every kind of missing label.
+  """Returns random rows with texts of any length and every kind of missing label.
 
   The last row is padding.
   """
@@ -55,8 +55,8 @@ def make_batch(
   def tokens(*shape: int) -> np.ndarray:
     ids = rng.integers(2, config.t5.vocab_size, shape)
     last = rng.integers(0, shape[-1], (*shape[:-1], 1))
-    place = np.arange(shape[-1])
-    ids = np.where(place < last, ids, np.where(place == last, 1, 0))
+    position = np.arange(shape[-1])
+    ids = np.where(position < last, ids, np.where(position == last, 1, 0))
     return ids.astype(np.int32)
 
   real = np.arange(rows) < rows - 1
@@ -76,7 +76,7 @@ def make_batch(
 
 
 def make_params(model: RAHF) -> dict:
-  """Returns random parameters, biases and scales included, without compiling."""
+  """Returns random parameters, including biases and scales, without compiling."""
   config, rng = model.config, np.random.default_rng(1)
   boxed = jax.eval_shape(
     functools.partial(model.init, train=False),

@@ -1,4 +1,4 @@
-"""PyTorch's zip archives, written as torch.save writes them, but without PyTorch."""
+"""Writes zip archives in the format of torch.save, but without PyTorch."""
 
 import io
 import math
@@ -20,23 +20,23 @@ STORAGES = {
 
 
 class View(NamedTuple):
-  """A tensor: where it lies in the values of a storage, which others may share."""
+  """A tensor: a view of a storage, which other tensors may share."""
 
   storage: np.ndarray
   shape: tuple[int, ...]
   strides: tuple[int, ...]
   offset: int = 0
-  bits: dict[str, bool] | None = None  # Operations put off: 'neg', 'conj'.
+  bits: dict[str, bool] | None = None  # Deferred operations: 'neg', 'conj'.
 
 
 def contiguous(array: np.ndarray) -> View:
-  """Returns a tensor with a storage of its own."""
+  """Returns a tensor with its own storage."""
   strides = [math.prod(array.shape[i + 1 :]) for i in range(array.ndim)]
   return View(np.ascontiguousarray(array).reshape(-1), array.shape, tuple(strides))
 
 
 def constant(shape: tuple[int, ...]) -> View:
-  """Returns a tensor of any size whose values are all the one that is stored."""
+  """Returns a tensor of any size that stores a single value."""
   return View(np.ones(1, np.float32), tuple(shape), (0,) * len(shape))
 
 
@@ -49,7 +49,7 @@ def write_state_dict(path, views: Mapping[str, View], *, order='little', wrapper
       keys = [len(storages)]
       storages.append(view.storage)
     code += plain(name) + tensor(str(keys[0]), view)
-  # What modules attach: the version of each.
+  # Modules attach their versions.
   code += b'u}' + plain('_metadata') + ORDERED_DICT + b'sb'
   if wrapper:
     code = b'}(' + plain(wrapper) + code + plain('epoch') + plain(3) + b'u'
@@ -62,7 +62,7 @@ def write_state_dict(path, views: Mapping[str, View], *, order='little', wrapper
 def write_archive(
   path, code: bytes, storages: Mapping[str, np.ndarray], order='little'
 ):
-  """Writes an archive of any pickle, without its first and last instructions."""
+  """Writes an archive with a pickle, given without its first and last opcodes."""
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr(f'{NAME}/data.pkl', b'\x80\x02' + code + b'.')
     if order:
@@ -74,7 +74,7 @@ def write_archive(
 
 
 def tensor(key: str, view: View) -> bytes:
-  """Returns the instructions that make a tensor."""
+  """Returns the opcodes that make a tensor."""
   storage = STORAGES[str(view.storage.dtype)].encode()
   return b''.join(
     [
@@ -88,7 +88,7 @@ def tensor(key: str, view: View) -> bytes:
 
 
 def plain(value) -> bytes:
-  """Returns the instructions that make a constant, or run what it reduces to."""
+  """Returns the opcodes that make a constant, or run what it reduces to."""
   stream = io.BytesIO()
   pickle.Pickler(stream, protocol=2).dump(value)
   return stream.getvalue()[2:-1]

@@ -88,7 +88,7 @@ class Gallery:
   def add(
     self, record: schema.Record, prediction: ExampleLabels, sample: EvaluatedExample
   ) -> None:
-    """Keeps what is to be kept of the next example."""
+    """Adds the next example."""
     worst, thumbnails = self._worst_limit, self._thumbnails
     if self._seen in self._panels:
       self.panels.append(panel(record, prediction, title=record.uid))

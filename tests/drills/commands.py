@@ -1,7 +1,7 @@
-"""Runs commands like a user, but faster: a fork instead of seconds of imports.
+"""Runs commands as a user would, but faster, by forking instead of importing again.
 
-A process imports the modules of all commands, but opens no device and defines no
-flags. For each command it forks; the child runs the module like `python -m`.
+A process imports the modules that commands need, without opening devices or defining
+flags. For each command it forks, and the child runs the module like `python -m`.
 """
 
 import json
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Limits of one command, in seconds and in bytes of address space.
+# Limits of one command, in seconds and bytes of address space.
 TIME, MEMORY = 100, 16 * 2**30
 
 
-class Result(NamedTuple):
-  """Exit status and output of a command; minus the signal if one killed it."""
+class Done(NamedTuple):
+  """The result of a command; `status` is minus the signal number if one killed it."""
 
   status: int
   printed: str
@@ -29,7 +29,7 @@ class Result(NamedTuple):
 
 
 class Commands:
-  """A process that runs commands, one after the other."""
+  """A process that runs commands one by one."""
 
   def __init__(self):
     self._process = subprocess.Popen(
@@ -41,11 +41,11 @@ class Commands:
       text=True,
     )
 
-  def run(self, module: str, *arguments: str) -> Result:
+  def run(self, module: str, *arguments: str) -> Done:
     """Runs `python -m module arguments…` from the project's root."""
     self._process.stdin.write(json.dumps([module, *arguments]) + '\n')
     self._process.stdin.flush()
-    return Result(*json.loads(self._process.stdout.readline()))
+    return Done(*json.loads(self._process.stdout.readline()))
 
   def close(self) -> None:
     self._process.stdin.close()
@@ -53,7 +53,7 @@ class Commands:
 
 
 def serve() -> None:
-  """Runs commands from stdin, one per line of JSON, until it ends."""
+  """Runs commands given as lines of JSON until the input ends."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   from rahf.data import quiet_tensorflow
@@ -75,21 +75,21 @@ def serve() -> None:
     answers.flush()
 
 
-def _fork(command: Sequence[str]) -> Result:
+def _fork(command: Sequence[str]) -> Done:
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
     child = os.fork()
     if child == 0:
-      _run_child(command, out.fileno(), err.fileno())
+      _become(command, out.fileno(), err.fileno())
     _, status = os.waitpid(child, 0)
     texts = []
     for file in (out, err):
       file.seek(0)
       texts.append(file.buffer.read().decode(errors='replace'))
-  return Result(os.waitstatus_to_exitcode(status), *texts)
+  return Done(os.waitstatus_to_exitcode(status), *texts)
 
 
-def _run_child(command: Sequence[str], out: int, err: int) -> None:
-  """Runs the command like Python, and exits."""
+def _become(command: Sequence[str], out: int, err: int) -> None:
+  """Runs the command in the child process like Python, then exits."""
   import runpy
   import traceback
 
@@ -116,6 +116,6 @@ def _run_child(command: Sequence[str], out: int, err: int) -> None:
 
 
 if __name__ == '__main__':
-  # The same as for `python -m`, instead of the folder of this file.
+  # As for `python -m`, instead of the folder of this file.
   sys.path[0] = str(ROOT)
   serve()

@@ -1,9 +1,9 @@
-"""The option --long, which runs all drills that are promised, not a sample."""
+"""Option --long: runs all guaranteed cases instead of a sample."""
 
 import pytest
 
 
 @pytest.fixture(scope='session')
 def long(request) -> bool:
-  """Whether to run all drills that are promised."""
+  """Whether to run all guaranteed cases."""
   return request.config.getoption('--long')

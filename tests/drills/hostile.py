@@ -1,4 +1,4 @@
-"""Small hostile files, named by what they try."""
+"""Small hostile files; their names tell what they attack."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ import numpy as np
 
 from rahf.data.images.codec import encode_png
 
-# Uncompressed bytes of zeros; the file has a thousandth of them.
+# Bytes of zeros, compressed a thousandfold.
 BOMB = 2**30
 HTML = (
   '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
@@ -26,7 +26,7 @@ HTML = (
 
 
 class Payload:
-  """Creates a file when it is unpickled."""
+  """An object whose unpickling creates a file."""
 
   def __init__(self, trace: pathlib.Path):
     self.trace = str(trace)
@@ -45,8 +45,8 @@ def npy(array: np.ndarray, **options) -> bytes:
   return stream.getvalue()
 
 
-def npy_header(shape: tuple[int, ...]) -> bytes:
-  """Returns the header of an array, without values."""
+def npy_that_says(shape: tuple[int, ...]) -> bytes:
+  """Returns the header of an array without its values."""
   stream = io.BytesIO()
   header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
   np.lib.format.write_array_header_1_0(stream, header)
@@ -73,7 +73,7 @@ def tensor(shape: list, start: int, end: int) -> bytes:
 
 
 def text_bomb(kind: bytes) -> bytes:
-  """Returns a PNG with a long compressed text."""
+  """Returns a PNG with a large compressed text."""
   data = zlib.compress(bytes(2**26), 9)
   data = b'Comment\0' + (b'\0' if kind == b'zTXt' else b'\1\0\0\0') + data
   chunk = struct.pack('>I', len(data)) + kind + data
@@ -83,10 +83,10 @@ def text_bomb(kind: bytes) -> bytes:
 
 
 def files(trace: pathlib.Path) -> dict[str, bytes]:
-  """Returns hostile files by description.
+  """Returns hostile contents for any file, by description.
 
   Args:
-    trace: the file that appears if one of them is run.
+    trace: a file that is created if one of them is executed.
   """
   payload = Payload(trace)
   objects = np.array([payload], object)
@@ -95,18 +95,18 @@ def files(trace: pathlib.Path) -> dict[str, bytes]:
     'nothing': b'',
     'zero bytes': bytes(64),
     'text': b'<!doctype html><title>404</title>',
-    'not UTF-8': b'\xff\xfe\x00\xd8' * 9,
+    'no UTF-8': b'\xff\xfe\x00\xd8' * 9,
     **{f'pickle {n}': pickle.dumps(payload, n) for n in (0, 2, 4)},
     'npy of objects': npy(objects, allow_pickle=True),
     'npz of objects': zipped({'cls.npy': npy(objects, allow_pickle=True)}),
-    'npz that says 2^60': zipped({'cls.npy': npy_header((2**30, 2**30))}),
+    'npz that says 2^60': zipped({'cls.npy': npy_that_says((2**30, 2**30))}),
     'npz of pickles': zipped({'cls.npy': pickle.dumps(payload, 2)}),
     'npz bomb': zipped({'cls.npy': npy(np.zeros(2**26, 'u1'))}, zipfile.ZIP_DEFLATED),
     'torch': zipped({'a/data.pkl': pickle.dumps(payload, 2), 'a/version': b'3'}),
     'torch bomb': zipped(
       {'a/data.pkl': zeros, 'a/byteorder': zeros}, zipfile.ZIP_DEFLATED
     ),
-    'zip that points outside': zipped({'../../trace': b'x', '/tmp/trace': b'x'}),
+    'zip that leads outside': zipped({'../../trace': b'x', '/tmp/trace': b'x'}),
     'zip in a zip': zipped({'a.zip': zipped({'b': b''})}),
     'safetensors of 2^60': safetensors(b'{}', 2**60),
     'safetensors of 2^63': safetensors(b'{}', 2**63),
@@ -130,7 +130,7 @@ def files(trace: pathlib.Path) -> dict[str, bytes]:
 
 
 def tar(members: dict[str, bytes], links: dict[str, tuple[bytes, str]] | None = None):
-  """Returns an archive of files, and of links given as type and target."""
+  """Returns an archive with files, and with links given as name: (type, target)."""
   stream = io.BytesIO()
   with tarfile.open(fileobj=stream, mode='w') as archive:
     for name, data in members.items():
@@ -159,7 +159,7 @@ ODD_LEAVES = (
 
 
 def leaves(value: Any, path: tuple = ()) -> Iterator[tuple]:
-  """Yields the path of every value in JSON, including lists and objects."""
+  """Yields the path of every value in JSON, including objects and lists."""
   if path:
     yield path
   items = value.items() if isinstance(value, dict) else ()
@@ -169,7 +169,7 @@ def leaves(value: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def changed(whole: Any, path: tuple, *value: Any) -> Any:
-  """Returns a copy with another value at a path, or with the value removed."""
+  """Returns a copy with the value at a path replaced or removed."""
   copy = json.loads(json.dumps(whole))
   inner = copy
   for key in path[:-1]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
-  """Returns the image as the bytes of a file."""
+  """Returns the bytes of an image file."""
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()
@@ -50,7 +50,7 @@ def originals() -> dict[str, bytes]:
 
 
 def refused() -> dict[str, bytes]:
-  """Returns files that must not be decoded as images, by description."""
+  """Returns files that must not be decoded, by description."""
   picture = Image.new('RGB', (16, 16), 'teal')
   files = {
     kind: encode(picture, kind) for kind in ('GIF', 'BMP', 'TIFF', 'ICO', 'PPM', 'TGA')
@@ -62,7 +62,7 @@ def refused() -> dict[str, bytes]:
     'EPS': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n',
     'pickle': b'\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93\x94.',
     'long line': encode(Image.new('1', (1, 20_000)), 'PNG'),
-    # 400 million pixels in some 50 kB.
+    # 400 million pixels in about 50 kB.
     'bomb': encode(Image.new('1', (20_000, 20_000)), 'PNG'),
     'wide bomb': encode(Image.new('L', (8_000, 8_000)), 'PNG'),
   }
@@ -76,17 +76,17 @@ def refused() -> dict[str, bytes]:
 
 
 def with_size(png: bytes, width: int, height: int) -> bytes:
-  """Returns a PNG with a false size in its header and a correct checksum."""
+  """Returns a PNG whose header has a wrong size but a correct checksum."""
   header = png[12:16] + struct.pack('>II', width, height) + png[24:29]
   return png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
 
 
 def mutated(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-  """Yields damaged files, each with a description."""
+  """Yields damaged files, each with the kind of damage."""
   rng = np.random.default_rng(seed)
   files = originals()
   names = sorted(files)
-  ways = (_cut, _flip, _splice, _repeat, _zero, _resize)
+  ways = (_cut, _flip, _splice, _repeat, _zero, _lie)
   for number in range(count):
     name, way = names[rng.integers(len(names))], ways[number % len(ways)]
     other = files[names[rng.integers(len(names))]]
@@ -98,7 +98,7 @@ def _cut(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
 
 
 def _flip(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-  """Changes bits, most of them in the header."""
+  """Flips bits, most of them in the header."""
   spoilt = np.frombuffer(data, np.uint8).copy()
   limit = len(spoilt) if rng.random() < 0.5 else min(64, len(spoilt))
   places = rng.integers(limit, size=rng.integers(1, 6))
@@ -120,8 +120,8 @@ def _zero(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
   return data[:start] + bytes(end - start) + data[end:]
 
 
-def _resize(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-  """Gives a PNG a false size."""
+def _lie(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
+  """Changes the size in the header if it is a PNG."""
   if not data.startswith(b'\x89PNG') or len(data) < 40:
     return _flip(rng, data, other)
   return with_size(data, *(int(2 ** rng.uniform(0, 31)) for _ in range(2)))

@@ -1,5 +1,5 @@
-"""Intact pictures with odd metadata: a phone's EXIF with some bytes changed, damaged
-colour profiles, and chunks and segments with random contents."""
+"""Intact pictures with odd metadata: modified EXIF, damaged colour profiles, and
+arbitrary contents in chunks and segments without pixels."""
 
 import io
 import struct
@@ -27,13 +27,13 @@ STARTS += (b'http://ns.adobe.com/xap/1.0/\0', b'JFIF\0', b'Adobe', b'FPXR\0')
 
 
 class Case(NamedTuple):
-  """An intact picture.
+  """An intact picture with odd metadata.
 
   Attributes:
-    name: a description.
+    name: how it was made.
     data: the file.
-    plain: its pixels, ignoring all metadata.
-    turn: the orientation in which it is shown, 0 if it may be any.
+    plain: its pixels without any metadata.
+    turn: its EXIF orientation, 0 if any may be applied.
     colours: whether its profile may change the colours.
   """
 
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 def phone_exif() -> bytes:
-  """Returns EXIF as written by phones, for a picture to be turned."""
+  """Returns EXIF as from phones, with an orientation."""
   exif = Image.Exif()
   exif[ExifTags.Base.Make] = 'Maker of phones'
   exif[ExifTags.Base.Model] = 'Phone 7'
@@ -89,7 +89,7 @@ def _changed_exif(rng: np.random.Generator) -> tuple[bytes, int]:
   whole = phone_exif()
   head = len(b'Exif\0\0')
   changed, places = _flip(rng, whole[head:])
-  # In the first directory: the path to the third entry, and this entry.
+  # In the first directory: the bytes up to the third entry, and this entry.
   leads = {
     *range(10),
     *(10 + 12 * entry + byte for entry in range(2) for byte in (0, 1)),
@@ -99,7 +99,7 @@ def _changed_exif(rng: np.random.Generator) -> tuple[bytes, int]:
 
 
 def _flip(rng: np.random.Generator, data: bytes) -> tuple[bytes, set[int]]:
-  """Changes some bytes, most of them to meaningful values."""
+  """Changes some bytes, mostly to meaningful values."""
   spoilt = bytearray(data)
   places = {int(place) for place in rng.integers(len(data), size=rng.integers(1, 5))}
   for place in places:
@@ -121,7 +121,7 @@ def _add_chunk(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def _add_segment(rng: np.random.Generator, data: bytes) -> bytes:
-  # Segments that change colours (APP0, APP14) are made too short.
+  # Segments about colours (APP0, APP14) that are too short.
   marker = (0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE)[rng.integers(6)]
   start = STARTS[rng.integers(len(STARTS))]
   body = (start + _anything(rng))[: 11 if marker in (0xE0, 0xEE) else None]
@@ -131,7 +131,7 @@ def _add_segment(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def check(count: int) -> None:
-  """Reads all pictures, as files and as opened by PIL; prints how many."""
+  """Reads all cases, as files and as PIL images; prints how many."""
   upright = 0
   for case in cases(count):
     try:
@@ -143,17 +143,17 @@ def check(count: int) -> None:
     try:
       image = Image.open(io.BytesIO(case.data))
     except Exception:
-      continue  # Pillow itself fails on it.
+      continue  # Pillow itself cannot read the metadata.
     try:
       assert is_shown(inputs.read_pixels(image), case), f'{case.name}, by PIL'
     except codec.ImageError:
-      # Pillow reads chunks after the pixels only when it decodes.
+      # Chunks after the pixels, which Pillow reads when it decodes.
       assert 'part' in case.name, f'{case.name}, by PIL'
   print(count, upright)
 
 
 def is_shown(found: np.ndarray, case: Case) -> bool:
-  """Returns whether the pixels are the picture's, in an allowed orientation."""
+  """Returns whether pixels are those of the picture, in an allowed orientation."""
   if case.colours:
     return found.shape in (case.plain.shape, case.plain.swapaxes(0, 1).shape)
   turns = (case.turn,) if case.turn else range(1, 9)

@@ -1,4 +1,4 @@
-"""Readers of untrusted files, by the file's name."""
+"""All readers of foreign files, by the path of the file."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ T5 |= {'d_ff': 12, 'num_layers': 1}
 
 
 def read_all(path: pathlib.Path, prompts: str = '') -> None:
-  """Reads every row of an input, as in scoring."""
+  """Reads every row of an input, like scoring."""
   source = open_source(str(path), prompts)
   for _, load in source.read(lambda number: True):
     item = load()
@@ -118,10 +118,8 @@ READERS: dict[str, Callable[[pathlib.Path], object]] = {
 }
 
 
-def write_valid_files(
-  folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path
-) -> None:
-  """Writes valid files around the hostile one."""
+def furnish(folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path) -> None:
+  """Writes valid files next to the hostile one."""
   for name in ('t5x', 'hf', 'in', 'images', 'rapidata', 'run', 'results'):
     (folder / name).mkdir()
   (folder / 'hf/config.json').write_text(json.dumps(T5))

@@ -1,5 +1,5 @@
-"""Damaged checkpoints: the saved numbers are restored, or those of the checkpoint
-before, and the reason is reported."""
+"""Damaged checkpoint files give the saved numbers, or those of the previous checkpoint
+with a message."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ from rahf.workdir.checkpoint import Checkpoints
 
 @pytest.fixture(scope='module')
 def abstract(trained, data_dir):
-  """The tree of shapes for restoring a checkpoint of `trained`."""
+  """The abstract state for restoring a checkpoint of `trained`."""
   return set_up(make_task(tiny.get_config(data_dir))).states.abstract.to_tree()
 
 
@@ -41,7 +41,7 @@ def cut(path, rng):
 
 
 def scramble(path, rng):
-  """Overwrites the file with random bytes, as if the disk wrote elsewhere."""
+  """Overwrites a file with random bytes of the same length."""
   path.write_bytes(rng.bytes(path.stat().st_size))
 
 
@@ -53,7 +53,7 @@ FAULTS = (flip, cut, scramble, remove)
 
 
 def restore(workdir, abstract):
-  """Restores the newest checkpoint, like a run that continues."""
+  """Restores the newest checkpoint like a resumed run."""
   checkpoints = Checkpoints(epath.Path(workdir))
   step, state = checkpoints.restore_newest(abstract)
   checkpoints.close()
@@ -80,7 +80,7 @@ def test_any_fault_in_any_file(
     for name, values in expected[step].items():
       np.testing.assert_array_equal(found[name], values, err_msg=f'{file} {fault}')
     if step == 2:
-      # Without this file, the checkpoint looks unfinished.
+      # Without its metadata, the checkpoint only looks unfinished.
       reported = f'{workdir}/checkpoints/4' in capsys.readouterr().out
       assert reported or file.name == '_CHECKPOINT_METADATA'
     outcomes[fault.__name__, step] += 1
@@ -90,7 +90,7 @@ def test_any_fault_in_any_file(
 
 
 def replace(old: str, new: str):
-  """Returns a function that replaces text, which must occur."""
+  """Returns a function that replaces `old`, which must occur, in a text."""
 
   def change(text: str) -> str:
     assert old in text
@@ -109,8 +109,8 @@ HOSTILE = {
   'thousands of levels': (TREE, lambda text: '[' * 100_000),
   'a long list': (TREE, lambda text: json.dumps(list(range(10**6)))),
   'an array of 4 TB': (METADATA, replace('float32[8]', 'float32[1000000000000]')),
-  'a name that is not base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
-  'a mesh that is a function': ('default/_sharding', replace('NamedSharding', 'eval')),
+  'a path that is not base64': ('default/_sharding', lambda text: '{"../x": "{}"}'),
+  'an invalid mesh': ('default/_sharding', replace('NamedSharding', 'eval')),
 }
 
 

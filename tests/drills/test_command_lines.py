@@ -1,5 +1,5 @@
-"""Any setting, flag or config file works, or one message names it and says what to do,
-with status 2 and without a traceback."""
+"""Any setting, flag or config file works, or gives one message that names it and says
+what to do, with status 2 and without a traceback."""
 
 import itertools
 import re
@@ -7,9 +7,9 @@ import time
 
 import jax
 import numpy as np
-import odd_settings
+import odd
 import pytest
-from commands import Commands, Result
+from commands import Commands, Done
 
 import runs
 import tiny
@@ -19,10 +19,10 @@ from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.eval_step import make_eval_step
 
-# Limit of one command, in seconds; most of it goes to imports.
+# Limit of one command, in seconds; most of it goes into imports.
 TIME = 60
 CONTROL = re.compile('[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f\u202e]')
-# Prefixes of settings that compiled programs depend on.
+# Settings that compiled programs depend on.
 TRACED = ('model', 'optimizer', 'loss', 'mesh', 'keywords', 'seed')
 TRACED += ('data.text', 'data.target', 'train.steps', 'train.batch', 'train.accum')
 
@@ -35,7 +35,7 @@ def default(field: str):
 
 
 def with_value(field: str, value):
-  """Returns a config with a setting changed, or None if its type forbids that."""
+  """Returns a config with a setting changed, or None if the type is wrong."""
   config = tiny.get_config()
   try:
     config.update_from_flattened_dict({field: value})
@@ -45,9 +45,9 @@ def with_value(field: str, value):
 
 
 def accepted(field: str) -> list:
-  """Returns the odd values that a setting accepts; checks the errors of the others."""
+  """Returns the odd values that a setting accepts; checks how others are refused."""
   found = []
-  for value in odd_settings.values_of(default(field)):
+  for value in odd.values_of(default(field)):
     if (config := with_value(field, value)) is None:
       continue
     try:
@@ -60,7 +60,7 @@ def accepted(field: str) -> list:
 
 
 def check_named(field: str, error: InputError) -> None:
-  """Checks that the message names the setting or its section."""
+  """Checks that the message is about the setting, or its section."""
   section = field.split('.')[0]
   assert re.search(rf'config\.{field}\b|config\.{section}\b', str(error))
   assert len(str(error)) < 500
@@ -76,7 +76,7 @@ def test_every_value_of_every_setting_is_accepted_or_refused(field):
 
 
 def build(config) -> None:
-  """Makes a config's model, optimizer, mesh and steps, with shapes only."""
+  """Builds model, optimizer, mesh and steps of a config, from shapes only."""
   setup = set_up_for_topology(config)
   eval_step = make_eval_step(
     setup.task.model,
@@ -95,7 +95,7 @@ def build(config) -> None:
 
 
 def test_accepted_values_can_be_used(long):
-  """Or are refused by name when the parts are made."""
+  """Or are refused by name when the parts are built."""
   fields = [field for field in RULES if field.startswith(TRACED)]
   pairs = [(field, v) for field in fields for v in accepted(field) if v is not True]
   if not long:
@@ -122,8 +122,8 @@ def commands():
   running.close()
 
 
-def check(done: Result, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
-  """Checks the status and the message of a command that failed."""
+def check(done: Done, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
+  """Checks status and message of a command that must fail."""
   assert done.status in statuses, done
   assert 'Traceback' not in done.errors, done.errors
   lines = done.errors.splitlines()
@@ -133,16 +133,16 @@ def check(done: Result, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
     assert part in done.errors, done.errors
 
 
-def test_a_fork_ends_like_a_process(commands, tmp_path):
+def test_a_fork_behaves_like_a_process(commands, tmp_path):
   arguments = '--config=tests/tiny.py', '--mode=export', f'--workdir={tmp_path}/none'
   process = runs.start(*arguments)
   printed, errors = process.communicate(timeout=200)
   assert commands.run('rahf.main', *arguments) == (process.returncode, printed, errors)
 
 
-def test_typed_values(commands, tmp_path, long):
-  """Export checks all settings first, and then finds no checkpoint."""
-  pairs = list(itertools.product(RULES, odd_settings.TYPED))
+def test_settings_typed_as_flags(commands, tmp_path, long):
+  """Export validates all settings before it finds no checkpoint."""
+  pairs = list(itertools.product(RULES, odd.TYPED))
   if not long:
     chosen = np.random.default_rng(time.time_ns()).choice(len(pairs), 90, replace=False)
     pairs = [pairs[number] for number in chosen]
@@ -161,11 +161,11 @@ def test_typed_values(commands, tmp_path, long):
       accepted_count += 1
     elif 'unknown kind of URL' not in done.errors:
       assert f'config.{field.rpartition(".")[0]}' in done.errors, done.errors
-  print(f'{len(pairs)} typed, {accepted_count} of them accepted')
+  print(f'{len(pairs)} typed, {accepted_count} accepted')
 
 
 CONFIG_FILES = {
-  'not Python': ('def get_config(:\n', 'line 1'),
+  'no Python': ('def get_config(:\n', 'line 1'),
   'a pickle': ('\x80\x04\x00', 'SyntaxError'),
   'nothing': ('', 'no function get_config'),
   'no function': ('get_config = 3\n', "'int' object is not callable"),
@@ -215,8 +215,8 @@ RAPIDATA = ('rahf.data', 'prepare', 'rapidata', '--name=x', '--out=T/out')
 INFER = ('rahf.main', '--mode=infer', '--output=T/out')
 SERVE = ('rahf.serve', 'T/folder', '--port=0')
 COMPARE = ('rahf.evaluate', 'compare', '--out=T/comparison')
-# Commands, and what their messages must contain. T is a folder with an empty folder
-# and a file with the text 'x'.
+# A command, and a part of its message. T is a folder with an empty folder and a file
+# that contains 'x'.
 MISTAKES = [
   (('rahf.main', '--config='), '--config='),
   (('rahf.main', '--config=T/folder'), 'T/folder: there is no such file'),

@@ -1,4 +1,4 @@
-"""Concurrency: two writers in one folder, and more requests than can be answered."""
+"""Two writers to the same place, and more requests than the service can answer."""
 
 import collections
 import concurrent.futures
@@ -57,7 +57,7 @@ def finished(process, status=0, seconds=300):
 
 @pytest.mark.parametrize('kills', range(3))
 def test_two_inferences_into_one_folder(directory, rows, tmp_path, kills):
-  """One works, the other is refused; whatever is killed, each row is written once."""
+  """One works, the other is refused; despite kills, each row is written once."""
   folder, out = write_folder(tmp_path / 'images', IMAGES), tmp_path / 'out'
   arguments = f'--input={folder}', f'--output={out}'
   first = start(directory, *arguments, seconds=0.3)
@@ -95,7 +95,7 @@ def test_two_exports_into_one_directory(workdir, data_dir, tmp_path):
   flags = f'--workdir={workdir}', '--mode=export', f'--config.export.dir={target}'
   both = [runs.start_tiny(data_dir, *flags) for _ in range(2)]
   ends = [process.communicate(timeout=300) for process in both]
-  # Both succeed if one began after the other was done.
+  # Both succeed if one started after the other had finished.
   statuses = sorted(process.returncode for process in both)
   assert statuses in ([0, 0], [0, 2]), ends
   assert not any('Traceback' in errors for _, errors in ends)
@@ -120,11 +120,11 @@ def test_two_evaluations_in_one_work_directory(workdir, data_dir):
   assert found == {name: data for name, data in expected.items() if '-2.' not in name}
 
 
-# A service under twice its load
+# A service at twice its capacity
 
 QUEUE, BATCH, SECONDS = 8, 4, 0.25
 COUNT, RATE = 96, 2 * BATCH / SECONDS
-# A batch takes the same time on every machine.
+# Makes every batch take this long on any machine.
 PACED = f"""
 import time
 from rahf.inference.model import Model
@@ -136,12 +136,12 @@ def score_paced(self, examples):
   return found
 Model.score_examples = score_paced
 """
-# Seconds allowed beyond queue and batches, since the machine may be busy.
+# Extra time in seconds, for a busy machine.
 LATE = 5.0
 
 
-class SentRequest(NamedTuple):
-  """A request: when it was sent, how long it took, and the answer, if any."""
+class Exchange(NamedTuple):
+  """A request: when it was sent, how long it took, and the answer if there was one."""
 
   begun: float
   seconds: float
@@ -149,14 +149,14 @@ class SentRequest(NamedTuple):
 
 
 class Load:
-  """Sends requests at a fixed rate, without waiting for answers (an open loop).
+  """Sends requests at a fixed rate without waiting for answers (open loop).
 
   Attributes:
-    sent: each request by number, once it is answered.
+    exchanges: each request, by number, once it has ended.
   """
 
   def __init__(self, port: int):
-    self.sent: list[SentRequest | None] = [None] * COUNT
+    self.exchanges: list[Exchange | None] = [None] * COUNT
     self._port = port
     pool, begun = concurrent.futures.ThreadPoolExecutor(COUNT), time.monotonic()
     self._futures = [
@@ -167,23 +167,23 @@ class Load:
   def _ask(self, number: int, when: float) -> None:
     time.sleep(max(0.0, when - time.monotonic()))
     begun, answer = time.monotonic(), None
-    # The service may have stopped.
+    # The service may have stopped listening.
     with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
       which = number % IMAGES
       answer = ask_json(self._port, image_of(which), prompt_of(which))
-    self.sent[number] = SentRequest(begun, time.monotonic() - begun, answer)
+    self.exchanges[number] = Exchange(begun, time.monotonic() - begun, answer)
 
   def wait(self) -> collections.Counter:
-    """Waits for all requests; returns how many had each status."""
+    """Waits for all requests; returns the number of each status."""
     for future in self._futures:
       future.result(120)
     return collections.Counter(
-      one.answer.status if one.answer else None for one in self.sent
+      one.answer.status if one.answer else None for one in self.exchanges
     )
 
   def check(self, rows: list[dict]) -> None:
-    """Checks that each answer is correct, and no later than the queue allows."""
-    for number, one in enumerate(self.sent):
+    """Checks that answers are correct and no later than the queue allows."""
+    for number, one in enumerate(self.exchanges):
       if one.answer is None:
         continue
       if one.answer.status != 200:
@@ -209,8 +209,8 @@ HALF = (
 )
 
 
-def test_twice_the_load(directory, rows):
-  """With clients that disconnect, and some that stop sending."""
+def test_twice_the_capacity(directory, rows):
+  """With clients that disconnect, and clients that stall."""
   with started(
     directory, f'--queue={QUEUE}', f'--batch_size={BATCH}', before=PACED
   ) as process:
@@ -225,7 +225,7 @@ def test_twice_the_load(directory, rows):
         time.sleep(0.2)
       found = load.wait()
       load.check(rows)
-      # Which requests are refused depends on chance, but both kinds must occur.
+      # Which requests are refused depends on chance, but there are always some.
       assert found.keys() == {200, 429}
       assert min(found.values()) > COUNT / 6
       assert found.total() == COUNT
@@ -242,13 +242,13 @@ def test_twice_the_load(directory, rows):
     assert 'Traceback' not in process.stderr.read()
 
 
-def test_a_stop_under_twice_the_load(directory, rows):
+def test_a_stop_at_twice_the_capacity(directory, rows):
   with started(
     directory, f'--queue={QUEUE}', f'--batch_size={BATCH}', before=PACED
   ) as process:
     port = int(read_until(process, 'Ready')[-1].rpartition(':')[2])
     load = Load(port)
-    wait_until(lambda: sum(one is not None for one in load.sent) > COUNT / 4)
+    wait_until(lambda: sum(one is not None for one in load.exchanges) > COUNT / 4)
     process.terminate()
     stopped = time.monotonic()
     found = load.wait()
@@ -256,8 +256,8 @@ def test_a_stop_under_twice_the_load(directory, rows):
     assert found[200] >= QUEUE
     assert found[None] > 0
     assert found.keys() <= {200, 429, 503, None}
-    # Accepted requests are answered; only those after the stop get no answer.
-    assert all(one.answer or one.begun > stopped - 0.5 for one in load.sent)
+    # Accepted requests are answered; only late ones find nobody listening.
+    assert all(one.answer or one.begun > stopped - 0.5 for one in load.exchanges)
     assert process.wait(30) == 0
     assert process.stdout.read() == 'Stopped\n'
     assert process.stderr.read() == ''

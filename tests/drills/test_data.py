@@ -1,5 +1,5 @@
-"""Data that change during training: an error names the file, and no epoch is silently
-shorter."""
+"""Data that change during training give an error that names the file, never a silently
+shorter epoch."""
 
 import itertools
 import pathlib
@@ -56,7 +56,7 @@ def cut(path):
 
 
 def cut_at_a_record(path):
-  """Leaves a file that is valid as TFRecords."""
+  """Truncates a file so that it still looks like valid TFRecords."""
   length = int.from_bytes(path.read_bytes()[:8], 'little') + 16
   path.write_bytes(path.read_bytes()[:length])
 
@@ -66,7 +66,7 @@ def test_a_shard_that_changes_midway(directory, tokenizer, spoil):
   stream = batches(directory, tokenizer)
   next(stream)
   spoil(shard(directory, 2))
-  # Batches that were read ahead come first; one epoch has ten batches.
+  # Prefetched batches come first; one epoch has ten batches.
   with pytest.raises(InputError, match=f'{shard(directory, 2)}.*verify'):
     list(itertools.islice(stream, 100))
   with pytest.raises(InputError, match=f'{shard(directory, 2)}'):
@@ -82,7 +82,7 @@ def test_every_epoch_has_every_record(directory, tokenizer):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-  """Returns a function that delays each read of a training record, in seconds."""
+  """Returns a function that delays every read of a training record by some seconds."""
   read = RecordSplit.read_serialized
 
   def delay(seconds):
@@ -110,13 +110,13 @@ def test_a_slow_disk_gives_the_same_batches(directory, tokenizer, slow_disk):
       np.testing.assert_array_equal(values, others)
 
 
-def test_metrics_show_that_a_run_waits_for_its_disk(data_dir, tmp_path, slow_disk):
+def test_the_metrics_log_shows_waiting_for_the_disk(data_dir, tmp_path, slow_disk):
   config = tiny.get_config(data_dir)
-  # Some batches are read while the first step is compiled.
+  # Some batches are read while the first step compiles.
   config.train.update(steps=12, checkpoint_every=12)
   config.eval.every = 100
   config.review.page = 0
   slow_disk(0.4)
   runs.run_training(config, tmp_path)
-  rows = [row for row in runs.read_journal(tmp_path) if 'input_wait' in row]
+  rows = [row for row in runs.read_metrics_log(tmp_path) if 'input_wait' in row]
   assert np.mean([row['input_wait'] for row in rows[-3:]]) > 0.5

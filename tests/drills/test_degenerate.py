@@ -1,5 +1,5 @@
-"""Annotations and predictions that are empty or without variance: each metric in each
-table is a number or a dash, and NaN predictions are errors."""
+"""Constant or missing annotations and predictions: every metric is a number or a dash,
+and NaN predictions are errors."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def maps(level):
 
 
 def records(count=COUNT, **changes):
-  """Returns records with different scores, maps and words, except for the changes."""
+  """Returns records with varied scores, maps and words, apart from the changes."""
   found = []
   for number in range(count):
     scores = np.roll([0.0, 0.25, 0.75, 1.0], number).tolist()
@@ -62,42 +62,40 @@ SPLITS = {
 }
 
 
-def metric_names(names, *keys):
+def of(names, *keys):
   return {f'{name}/{key}' for name in names for key in keys}
 
 
-def keyword_metrics(*keys):
-  return metric_names(('keywords', 'keywords_constrained'), *keys)
+def of_words(*keys):
+  return of(('keywords', 'keywords_constrained'), *keys)
 
 
-SCORES = metric_names(schema.SCORES, *CORRELATIONS)
-NOT_EMPTY = metric_names(schema.MAPS, 'mse_empty')
-CONSTANT_TRUTH = NOT_EMPTY | metric_names(schema.MAPS, 'cc', 'auc_judd')
-NO_WORDS = metric_names(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
-# Metrics that the annotations leave undefined, for any predictions that vary.
+SCORES = of(schema.SCORES, *CORRELATIONS)
+NOT_EMPTY = of(schema.MAPS, 'mse_empty')
+CONSTANT_TRUTH = NOT_EMPTY | of(schema.MAPS, 'cc', 'auc_judd')
+NO_WORDS = of(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
+# Metrics that are undefined without annotations, for any varied predictions.
 UNDEFINED = {
   'usual': NOT_EMPTY,
   'one': SCORES | NOT_EMPTY,
   'empty': SCORES
-  | metric_names(schema.MAPS, *OF_REGIONS)
-  | keyword_metrics('recall')
-  | metric_names(['keywords_constrained'], 'average_precision'),
+  | of(schema.MAPS, *OF_REGIONS)
+  | of_words('recall')
+  | of(['keywords_constrained'], 'average_precision'),
   'even': SCORES | CONSTANT_TRUTH,
   'full': CONSTANT_TRUTH | NO_WORDS,
-  'unasked': SCORES
-  | metric_names(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS)
-  | NO_WORDS,
+  'unasked': SCORES | of(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS) | NO_WORDS,
 }
-# Undefined if nothing is marked, which depends on the model.
-NO_MARKS = keyword_metrics('precision', 'f1')
+# If nothing is marked; others depend on the model.
+NO_MARKS = of_words('precision', 'f1')
 
 
 def undefined(metrics):
   return {name for name, value in metrics.items() if math.isnan(value)}
 
 
-def constant_heads(change):
-  """Returns a function that sets the last kernels of all heads to 0, and biases."""
+def heads(change):
+  """Returns a function that zeroes the last kernels of heads and sets their biases."""
 
   def all_heads(params):
     for name, head in params.items():
@@ -112,7 +110,7 @@ def constant_heads(change):
 
 @pytest.fixture(scope='module')
 def evaluate(tmp_path_factory):
-  """Returns a function that evaluates on a split, with random parameters."""
+  """Returns a function that evaluates random parameters on a split."""
   folder = tmp_path_factory.mktemp('degenerate')
   data = folder / 'data' / NAME / '1.0.0'
   write_split(data, 'train', records(8))
@@ -133,7 +131,7 @@ def evaluate(tmp_path_factory):
       jax.set_mesh(setup.mesh),
       TensorBoardWriter(epath.Path(workdir) / 'tensorboard') as board,
     ):
-      # Every split uses this threshold.
+      # All splits use this threshold.
       (epath.Path(workdir) / 'eval').mkdir(parents=True, exist_ok=True)
       kept = json.dumps({'keywords_constrained/threshold': 0.5})
       (epath.Path(workdir) / f'eval/dev-{STEP}.json').write_text(kept)
@@ -146,8 +144,8 @@ def evaluate(tmp_path_factory):
   return run
 
 
-def parse_strictly(text):
-  """Parses JSON, and refuses NaN."""
+def strictly(text):
+  """Reads JSON, refusing NaN."""
 
   def refuse(token):
     raise AssertionError(token)
@@ -162,23 +160,21 @@ def row_of(table, label):
 
 def check_files(workdir, split, metrics):
   """Checks that all tables agree, and that undefined values are null or a dash."""
-  texts_by_suffix = {
+  there = {
     suffix: (workdir / f'eval/{split}-{STEP}{suffix}').read_text()
     for suffix in SUFFIXES
   }
-  stored = parse_strictly(texts_by_suffix['.json'])
+  stored = strictly(there['.json'])
   assert stored == {k: None if math.isnan(v) else v for k, v in metrics.items()}
-  lines = [
-    parse_strictly(line) for line in texts_by_suffix['.samples.jsonl'].splitlines()
-  ]
+  lines = [strictly(line) for line in there['.samples.jsonl'].splitlines()]
   assert len(lines) == len(SPLITS[split])
   (data,) = re.findall(
-    r'<script[^>]*application/json[^>]*>(.*?)</script>', texts_by_suffix['.html']
+    r'<script[^>]*application/json[^>]*>(.*?)</script>', there['.html']
   )
-  assert len(parse_strictly(data)['samples']) == min(len(lines), 5)
-  for text in (texts_by_suffix['.md'], texts_by_suffix['.html'].replace(data, '')):
+  assert len(strictly(data)['samples']) == min(len(lines), 5)
+  for text in (there['.md'], there['.html'].replace(data, '')):
     assert not re.search(r'\b(nan|inf)\b', text, re.I)
-  _, scores, implausibility, misalignment, *_ = texts_by_suffix['.md'].split('\n## ')
+  _, scores, implausibility, misalignment, *_ = there['.md'].split('\n## ')
   for name, table in zip(schema.MAPS, (implausibility, misalignment), strict=True):
     cells = row_of(table, 'this model')
     values = [stored[f'{name}/{key}'] for key in ('mse', 'mse_empty', *OF_REGIONS)]
@@ -207,18 +203,18 @@ def test_annotations_that_define_little(evaluate, tmp_path, split):
   ],
 )
 def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
-  metrics = evaluate('usual', tmp_path, constant_heads(bias))
-  map_metrics = metric_names(schema.MAPS, *lacking)
-  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | map_metrics
-  # Each comes with the number of samples.
+  metrics = evaluate('usual', tmp_path, heads(bias))
+  of_maps = of(schema.MAPS, *lacking)
+  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | of_maps
+  # The number of undefined samples is given for each.
   counted = {name for name in metrics if name.endswith('/undefined')}
-  assert counted == {f'{name}/undefined' for name in map_metrics}
+  assert counted == {f'{name}/undefined' for name in of_maps}
   assert {metrics[name] for name in counted} == {COUNT}
   check_files(tmp_path, 'usual', metrics)
 
 
 def spoil_one(params):
-  """Makes all maps of one kind NaN; scores and words stay numbers."""
+  """Makes all maps of one kind NaN, but not scores and words."""
   params['heatmap_head_misalignment']['readout_1']['bias'][...] = np.nan
   return params
 
@@ -227,11 +223,11 @@ def spoil_one(params):
   ('change', 'message'),
   [
     (spoil_one, 'maps of uid-0 is NaN'),
-    (constant_heads(np.nan), 'maps of uid-0 is NaN'),
+    (heads(np.nan), 'maps of uid-0 is NaN'),
     (lambda params: jax.tree.map(lambda leaf: leaf * np.nan, params), 'of uid-0 is N'),
   ],
 )
-def test_nan_predictions_are_errors(evaluate, tmp_path, change, message):
+def test_predictions_that_are_not_finite(evaluate, tmp_path, change, message):
   with pytest.raises(InputError, match=f'{message}.*diverged; train again'):
     evaluate('usual', tmp_path, change)
   # Only the threshold, which was written before.
@@ -240,7 +236,7 @@ def test_nan_predictions_are_errors(evaluate, tmp_path, change, message):
 
 @pytest.mark.parametrize('part', ['scores', 'p_misaligned'])
 def test_a_single_nan_is_not_averaged_away(part):
-  """In scores or words only, which no parameters would cause."""
+  """In scores and words only, which no parameters could cause."""
   prediction = ExampleLabels(
     np.full((2, 4, 4), 0.5), np.full(4, 0.5), (1,) * WORDS, 0, np.full(WORDS, 0.5)
   )
@@ -251,10 +247,7 @@ def test_a_single_nan_is_not_averaged_away(part):
 
 @pytest.mark.parametrize('split', ['one', 'even', 'unasked'])
 def test_comparisons(evaluate, tmp_path, capsys, split):
-  for name, change in (
-    ('varied', lambda params: params),
-    ('constant', constant_heads(0.0)),
-  ):
+  for name, change in (('varied', lambda params: params), ('constant', heads(0.0))):
     evaluate(split, tmp_path / name, change)
   out = tmp_path / 'comparison'
   arguments = [f'--split={split}', f'--out={out}', '--draws=100']
@@ -273,7 +266,7 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
     row['metric'] for row in rows if row['run'] == 'varied' and not row['value']
   }
   assert lacking >= UNDEFINED[split]
-  # With one sample, or undefined metrics, nothing is significant.
+  # With one sample or undefined values, nothing is significant.
   marked = [line for line in texts['md'].splitlines() if {'▲', '▼'} & {*line}]
   assert bool(len(marked) > 1) == (split == 'even')  # One is the legend.
 
@@ -303,8 +296,8 @@ SAMPLE = EvaluatedExample(
     ({'maps': ()}, 'no attribute'),
   ],
 )
-def test_malformed_samples_are_refused(tmp_path, capsys, change, message):
-  """They may come from another version, or be edited."""
+def test_mismatched_samples(tmp_path, capsys, change, message):
+  """Samples of another version or edited ones are not misread."""
   path = tmp_path / 'one.samples.jsonl'
   samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
   assert (
@@ -313,7 +306,7 @@ def test_malformed_samples_are_refused(tmp_path, capsys, change, message):
   assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
 
 
-def test_samples_with_nan_are_not_json(tmp_path):
+def test_invalid_json(tmp_path):
   path = epath.Path(tmp_path / 'one.samples.jsonl')
   samples.write(path, [SAMPLE])
   assert samples.read(path) == [SAMPLE]

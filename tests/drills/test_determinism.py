@@ -1,4 +1,4 @@
-"""Reproducible results: equal bits on one machine, 1e-5 in any batch and mesh."""
+"""Reproducibility: bitwise on one machine, to 1e-5 in any batch and mesh."""
 
 import json
 import os
@@ -33,24 +33,24 @@ from rahf.runtime.preemption import Interruption
 from rahf.tasks import make_task
 from rahf.training.setup import set_up
 
-# For scores, maps and words, in float32.
+# Tolerance of scores, maps and words, in float32.
 TOLERANCE = 1e-5
-# Differences between processes that must not change results.
+# Settings that may differ between two processes without changing results.
 SURROUNDINGS = [
   {'PYTHONHASHSEED': '1', 'TF_NUM_INTEROP_THREADS': '1', 'OMP_NUM_THREADS': '1'},
   {'PYTHONHASHSEED': '2', 'TF_NUM_INTEROP_THREADS': '7', 'TZ': 'Asia/Tokyo'},
 ]
 
 
-def wait_for_success(processes):
-  """Waits for concurrent processes, and checks that they succeed."""
+def ends_well(processes):
+  """Waits for processes that run in parallel."""
   for process in processes:
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
 
 
 def contents(folder):
-  """Returns the contents of all files below a folder by name."""
+  """Returns the contents of all files below a folder by path."""
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(pathlib.Path(folder).rglob('*'))
@@ -62,9 +62,9 @@ def contents(folder):
 
 
 def test_training_and_its_evaluations(trained, data_dir, tmp_path):
-  """Compared with each other, and with a run in a process that did other work."""
+  """Compared with each other, and with a run in a process that did other work first."""
   workdirs = [tmp_path / str(number) for number in range(2)]
-  wait_for_success(
+  ends_well(
     [
       runs.start_tiny(data_dir, f'--workdir={workdir}', **environment)
       for workdir, environment in zip(workdirs, SURROUNDINGS, strict=True)
@@ -75,10 +75,10 @@ def test_training_and_its_evaluations(trained, data_dir, tmp_path):
 
 
 def exported(folder):
-  """Returns an export without Orbax's files, which contain times and random names."""
+  """Returns the files of an export, without Orbax's times and random names."""
   files = {n: data for n, data in contents(folder).items() if 'params/' not in n}
   description = json.loads(files['model.json'])
-  # The digest of model.json, which lists the digests of Orbax's files.
+  # model.json contains the digests of Orbax's files too.
   del description['sha256']
   for name in [n for n in description['files'] if n.startswith('params/')]:
     del description['files'][name]
@@ -86,9 +86,9 @@ def exported(folder):
 
 
 def test_exports(trained, data_dir, tmp_path):
-  """For evaluations, `test_concurrency` compares files with those of training."""
+  """`test_concurrency` compares the files of evaluations with those of training."""
   targets = [tmp_path / str(number) for number in range(2)]
-  wait_for_success(
+  ends_well(
     [
       runs.start_tiny(
         data_dir,
@@ -107,7 +107,7 @@ def test_inference(tmp_path):
   model, folder = served.write_model(tmp_path), write_folder(tmp_path / 'images', 20)
   outputs = [tmp_path / str(number) for number in range(2)]
   flags = '--mode=infer', f'--model={model}', f'--input={folder}', '--maps=png'
-  wait_for_success(
+  ends_well(
     [
       runs.start(*flags, f'--output={output}', **environment)
       for output, environment in zip(outputs, SURROUNDINGS, strict=True)
@@ -126,7 +126,7 @@ def test_inference(tmp_path):
 def test_data(tmp_path):
   command = [sys.executable, '-m', 'rahf.data', 'prepare', 'shapes']
   folders = [tmp_path / str(number) for number in range(2)]
-  wait_for_success(
+  ends_well(
     [
       subprocess.Popen(
         [*command, f'--out={folder}', '--train=40', '--dev=5', '--test=5'],
@@ -142,7 +142,7 @@ def test_data(tmp_path):
   one, other = map(contents, folders)
   assert one.keys() == other.keys()
   # TFDS writes the features of a record in an order that depends on the process: bytes
-  # and checksums of the shards differ, records do not.
+  # and checksums of shards differ, records do not.
   named = {
     name for name in one if '.tfrecord' in name or name.endswith('manifest.json')
   }
@@ -161,7 +161,7 @@ def test_data(tmp_path):
 
 
 def example(number):
-  """Returns an image of any size, and a prompt of one word up to too many."""
+  """Images of all sizes, and prompts from one word to too many."""
   rng = np.random.default_rng(number)
   height, width = 2 ** rng.integers(0, 10, 2)
   pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -183,21 +183,21 @@ def assert_near(found, expected):
 
 
 def check_batches(directory, count, sizes):
-  """Scores examples at any place in batches of all sizes, among any others."""
+  """Scores examples at any position in batches of all sizes, with any neighbours."""
   prepare = rahf.load(directory, batch_size=1).prepare
   models = {size: rahf.load(directory, batch_size=size) for size in (3, 8, 64)}
   assert {s for m in models.values() for s in m.buckets} >= {1, 2, 3, 8, 16, 64}
   examples = [prepare(*example(number)) for number in range(count)]
-  single = [models[64].score_examples([one])[0] for one in examples]
-  # Without differences, the comparison would show nothing.
+  alone = [models[64].score_examples([one])[0] for one in examples]
+  # Otherwise the test would show nothing.
   for spread in (
-    np.ptp([[*one.scores.values()] for one in single], axis=0),
-    np.ptp([one.small_maps['misalignment'] for one in single], axis=0).max(),
-    # Words cut off at the end are NaN.
-    np.ptp([p for one in single for _, p in one.keywords if p == p]),
+    np.ptp([[*one.scores.values()] for one in alone], axis=0),
+    np.ptp([one.small_maps['misalignment'] for one in alone], axis=0).max(),
+    # Truncated words are NaN.
+    np.ptp([p for one in alone for _, p in one.keywords if p == p]),
   ):
     assert np.all(spread > 100 * TOLERANCE)
-  assert {one.truncated for one in single} == {False, True}
+  assert {one.truncated for one in alone} == {False, True}
   rng = np.random.default_rng(0)
   for size in sizes:
     model = next(models[top] for top in models if size in models[top].buckets)
@@ -206,7 +206,7 @@ def check_batches(directory, count, sizes):
       for number, found in zip(
         chosen, model.score_examples([examples[i] for i in chosen]), strict=True
       ):
-        assert_near(found, single[number])
+        assert_near(found, alone[number])
 
 
 def test_scoring_in_batches(tmp_path):
@@ -214,7 +214,7 @@ def test_scoring_in_batches(tmp_path):
 
 
 def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
-  """A model of the quickstart's sizes."""
+  """At the quickstart's sizes."""
   if not long:
     pytest.skip('takes minutes: --long')
   from configs import quickstart
@@ -231,7 +231,7 @@ def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
 
 
 def test_inference_in_batches(tmp_path):
-  """On eight devices, with some rows that cannot be read."""
+  """On eight devices, and with unreadable rows in between."""
   model = served.write_model(tmp_path)
   (tmp_path / 'images').mkdir()
   table = []
@@ -248,12 +248,12 @@ def test_inference_in_batches(tmp_path):
     job = Job(str(model), str(given), str(output), batch_size=size)
     assert infer.infer(job, Interruption()) == 1
     found.append([json.loads(line) for line in (output / 'results.jsonl').open()])
-  single = rahf.load(model, batch_size=1)
+  alone = rahf.load(model, batch_size=1)
   for number, rows in enumerate(zip(*found, strict=True)):
     if number in (3, 17):
       assert all('its prompt is' in row['error'] for row in rows)
       continue
-    (expected,) = single.score(*example(number))
+    (expected,) = alone.score(*example(number))
     for row in rows:
       scores = {name: row[name] for name in expected.scores}
       assert scores == pytest.approx(expected.scores, rel=0, abs=TOLERANCE)
@@ -315,7 +315,7 @@ def test_evaluation_in_batches(tmp_path, long):
   ('devices', 'mesh'), [(1, (1, 1, 1)), (2, (2, 1, 1)), (4, (4, 1, 1)), (4, (1, 2, 2))]
 )
 def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, mesh):
-  """Including dropout: random numbers do not depend on the mesh."""
+  """Dropout included: random numbers do not depend on the mesh."""
   if not long:
     pytest.skip('only with --long; `test_step` and `test_distributed` do less')
   flag = '--xla_force_host_platform_device_count'
@@ -327,7 +327,7 @@ def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, me
     *(f'--config.mesh.{axis}={n}' for axis, n in zip(sharding.AXES, mesh, strict=True)),
     XLA_FLAGS=flags,
   )
-  wait_for_success([process])
+  ends_well([process])
   runs.assert_close(runs.read_untimed(workdir), runs.read_untimed(trained))
   found, expected = (
     samples.read(epath.Path(folder) / 'eval/dev-4.samples.jsonl')

@@ -1,4 +1,4 @@
-"""Full and read-only disks: no existing file is lost."""
+"""Full and read-only disks: existing files are kept."""
 
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ from rahf.workdir.checkpoint import Checkpoints
 
 @pytest.fixture
 def disk(tmp_path):
-  """Returns a function that mounts a temporary file system with some options."""
+  """Returns a function that creates or recreates a file system of a given size."""
   folder = tmp_path / 'disk'
   folder.mkdir()
 
@@ -46,7 +46,7 @@ def run(data_dir, workdir):
   return process.returncode, printed, errors
 
 
-def test_training_on_a_full_disk_continues_when_there_is_room(trained, data_dir, disk):
+def test_training_on_a_full_disk_resumes_when_there_is_space(trained, data_dir, disk):
   folder = disk('size=40m')
   workdir = folder / 'run'
   stopped = runs.start_tiny(data_dir, f'--workdir={workdir}')
@@ -57,7 +57,7 @@ def test_training_on_a_full_disk_continues_when_there_is_room(trained, data_dir,
   checkpoint = workdir / 'checkpoints/2'
   size = sum(path.stat().st_size for path in checkpoint.rglob('*') if path.is_file())
   free = shutil.disk_usage(folder).free
-  # Room for other files, but not for a checkpoint.
+  # Enough space for other files, but not for a checkpoint.
   (folder / 'filler').write_bytes(bytes(free - size // 2))
   status, _, errors = run(data_dir, workdir)
   assert status == 1
@@ -80,7 +80,7 @@ def test_a_read_only_work_directory(data_dir, disk):
 
 
 def test_a_data_set_on_a_full_disk(tmp_path, disk, monkeypatch):
-  """Finished parts stay, and with more room the rest is written."""
+  """Finished parts are kept, and the rest is written once there is space."""
   monkeypatch.setattr(parts, 'SAMPLES_PER_PART', 4)
   # Enough for the records of some parts.
   folder = disk('size=64k')

@@ -1,5 +1,5 @@
-"""Any image, prompt or record is read correctly or refused with the reason, within
-limits of time and memory."""
+"""Any image, prompt or record gives a correct result or an error that says what is
+wrong, within limits of time and memory."""
 
 import io
 import subprocess
@@ -22,13 +22,13 @@ from rahf.data.storage.records import parse_record
 from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError
 
-# Limits of one image, in seconds and in additional bytes of memory.
+# Limits of one image, in seconds and bytes of additional memory.
 TIME, MEMORY = 5.0, 600 * 2**20
 
 
 @pytest.fixture(scope='module')
 def many(long):
-  """Settings with the number of examples for each property."""
+  """The number of examples for each property."""
   return settings(
     max_examples=5_000 if long else 150,
     deadline=None,
@@ -44,7 +44,7 @@ def tokenizer(tmp_path_factory) -> Tokenizer:
 # Images
 
 
-# How viewers turn images with each EXIF orientation.
+# How viewers transform images for each EXIF orientation.
 UPRIGHT = {
   '1': lambda a: a,
   '2': lambda a: a[:, ::-1],
@@ -77,7 +77,7 @@ def test_valid_images_are_read_like_pillow(name):
 
 
 @pytest.mark.parametrize('name', mutants.refused())
-def test_other_files_are_refused_quickly(name):
+def test_invalid_images_are_refused_quickly(name):
   start = time.monotonic()
   with pytest.raises(codec.ImageError) as caught:
     codec.decode_image(mutants.refused()[name])
@@ -116,7 +116,7 @@ print(read, refused, slowest, (after - before) * 1024)
 
 
 def test_mutated_images(long):
-  """In a separate process, since a decoder might crash it."""
+  """In a separate process, which a decoder might crash."""
   count = 10_000 if long else 500
   done = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', FUZZ, str(count)],
@@ -128,14 +128,14 @@ def test_mutated_images(long):
   assert done.returncode == 0, done.stderr
   read, refused, slowest, memory = map(float, done.stdout.split())
   assert read + refused == count
-  # Both must occur, or the mutations are too weak or too strong.
+  # Otherwise the mutations are too weak or too strong to test anything.
   assert min(read, refused) > 0.1 * count
   assert slowest < TIME
   assert memory < MEMORY
 
 
 def test_intact_pictures_with_odd_metadata(long):
-  """None is refused; each looks as it would without, turned by its orientation."""
+  """None is refused, and metadata changes nothing but the orientation."""
   count = 10_000 if long else 600
   code = 'import sys, odd_metadata; odd_metadata.check(int(sys.argv[1]))'
   done = subprocess.run(

@@ -1,5 +1,4 @@
-"""Whenever a training process is killed, the same command completes the run, with the
-same result as without the kill."""
+"""Killed at any time, a run can be resumed with the result of an uninterrupted run."""
 
 import collections
 import pathlib
@@ -17,7 +16,7 @@ from rahf.workdir.ownership import complete_steps
 
 
 def phase(workdir: pathlib.Path, printed: str, begun: float) -> str:
-  """Returns what a process that began then was doing when it was killed."""
+  """Returns the phase in which a process that started at `begun` was killed."""
   unfinished = workdir.glob('checkpoints/*tmp*')
   if any(path.stat().st_mtime > begun for path in unfinished):
     return 'save'
@@ -39,17 +38,17 @@ def kill(process, workdir):
 
 
 def stop(process, workdir):
-  """Ends a process by SIGTERM; after the first step it must react in time."""
+  """Sends SIGTERM, which must be handled in time after the first step."""
   stepped = (workdir / 'metrics.jsonl').exists()
   process.terminate()
   printed, errors = process.communicate(timeout=30 if stepped else 300)
   assert 'Traceback' not in errors
   if any(line.startswith('step ') for line in printed.splitlines()):
-    # It may have just ended.
+    # Unless it has just finished.
     assert 'Interrupted after step' in printed or 'Written to' in printed
     assert process.returncode == 0, errors
   else:
-    # At first, Python has no signal handler yet.
+    # During start-up, Python does not handle SIGTERM yet.
     assert process.returncode in (0, -signal.SIGTERM), errors
   return printed
 
@@ -65,47 +64,47 @@ def start(data_dir, workdir):
 
 
 @pytest.mark.parametrize(('end', 'few', 'many'), [(kill, 5, 50), (stop, 3, 20)])
-def test_random_ends(
+def test_random_interruptions(
   trained, data_dir, tmp_path, long, record_property, end, few, many
 ):
-  """Each restart continues from the newest checkpoint, and there always is one."""
+  """Each restart resumes from the newest checkpoint, and there always is one."""
   seed = time.time_ns()
   print(f'seed {seed}')
   rng = np.random.default_rng(seed)
   begun = time.monotonic()
   whole = start(data_dir, tmp_path / 'whole')
   runs.wait_for(whole, 'Written to')
-  # It is done, and only has to exit.
+  # Training is done; it only has to exit.
   whole.terminate()
   _, errors = whole.communicate(timeout=300)
   assert whole.returncode == 0, errors
   duration = time.monotonic() - begun
   phases = collections.Counter()
-  # The newest checkpoint of an interrupted run, 0 before its first.
+  # The newest checkpoint of the run to resume, 0 before its first.
   number, newest = 0, None
   while newest is not None or phases.total() < (many if long else few):
     workdir = tmp_path / str(number)
     begun, start_time = time.time(), time.monotonic()
     process = start(data_dir, workdir)
-    # After enough kills, this run may complete.
+    # After enough interruptions, the last run may finish.
     done = phases.total() >= (many if long else few)
     try:
-      # A resumed run is shorter; a complete one is compared, and another begins.
+      # A resumed run is shorter; one that finishes is compared, and the next starts.
       printed, errors = process.communicate(
         timeout=300 if done else rng.uniform(0, duration)
       )
     except subprocess.TimeoutExpired:
       assert not done
       phases[phase(workdir, end(process, workdir), begun)] += 1
-      saved = max(complete_steps(epath.Path(workdir)), default=0)
-      assert saved >= (newest or 0)
-      newest = saved
+      found = max(complete_steps(epath.Path(workdir)), default=0)
+      assert found >= (newest or 0)
+      newest = found
       continue
     assert process.returncode == 0, errors
     assert not newest or f'at step {newest}' in printed
     runs.assert_same_run(trained, workdir)
     if newest is None:
-      # The first run had to compile everything.
+      # Later runs are faster, with compiled programs cached.
       duration = time.monotonic() - start_time
     number, newest = number + 1, None
   record_property('ended in', str(dict(phases)))
@@ -119,7 +118,7 @@ def finish(processes):
 
 
 def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
-  """The other ends by itself; restarted, both end like an uninterrupted run."""
+  """The other exits; restarted, both finish like an uninterrupted run."""
   if not long:
     pytest.skip('--long; one such kill is in tests/runtime/test_distributed.py')
   seed = time.time_ns()
@@ -144,7 +143,7 @@ def test_one_of_two_processes_is_killed(data_dir, tmp_path, long):
       _, errors = processes[1 - lost].communicate(timeout=400)
       assert processes[1 - lost].returncode not in (0, None), errors
       continue
-    # A resumed run is shorter: a complete one is compared, and another begins.
+    # A resumed run is shorter; one that finishes is compared, and the next starts.
     finish(processes)
     runs.assert_same_run(tmp_path / 'whole', workdir)
     number, broken = number + 1, False

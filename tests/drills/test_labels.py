@@ -1,5 +1,5 @@
-"""Label files of another release are refused with the column and a remedy, or masked
-and counted; labels are never lost silently."""
+"""Label files of another release are refused with the column and advice, or masked and
+counted; labels are never lost silently."""
 
 import json
 import pathlib
@@ -25,10 +25,10 @@ Row = dict[str, Any]
 
 
 def change(row: Row, changes: Row) -> Row:
-  """Returns a row with changes.
+  """Returns a changed row.
 
-  A function computes the new value from the old one, None removes the column, and a
-  string that begins with '>' renames it.
+  A value may be a function of the old value, None to drop the column, or '>name' to
+  rename it.
   """
   row = dict(row)
   for name, value in changes.items():
@@ -51,7 +51,7 @@ def of_release(uid: str, split: str) -> Row:
 
 
 def write_tfrecords(folder: pathlib.Path, changes: Row) -> list[str]:
-  """Writes the release's files, images and prompts; returns the flags for them."""
+  """Writes files of the release, images and prompts; returns the flags for them."""
   (folder / 'labels').mkdir()
   (folder / 'images').mkdir()
   prompts = ['uid,prompt']
@@ -157,7 +157,7 @@ def strange(value):
 @pytest.mark.parametrize(
   ('write', 'changes', 'words'),
   [
-    # Missing and renamed columns.
+    # Missing or renamed columns.
     (
       write_tfrecords,
       {'artifact_score': '>plausibility'},
@@ -175,7 +175,7 @@ def strange(value):
     (write_rapidata, {'word_scores': '>words'}, ('word_scores', 'only')),
     (write_annotated, {'scores': '>ratings'}, ('ratings', 'a.jsonl:1')),
     (write_annotated, {'uid': '>id'}, ('id', 'a.jsonl:1')),
-    # Another scale: the worst of 1 to 5 would be the best of 0 to 1.
+    # Another scale: 1 is worst on 1 to 5, but best on 0 to 1.
     (write_tfrecords, {'overall_score': to_five}, ('overall 3.0', '[0, 1]')),
     (write_mirror, {'aesthetics_score': to_percent}, ('aesthetics 50.0', '[0, 1]')),
     (write_rapidata, {'style_score': to_percent}, ('aesthetics 300.0', '1 to 5')),
@@ -206,7 +206,7 @@ def test_another_release_is_refused(tmp_path, capfd, write, changes, words):
 
 
 @pytest.mark.parametrize('write', WRITERS)
-def test_correct_files_are_read_and_extra_columns_change_nothing(tmp_path, write):
+def test_correct_labels_are_complete_and_extra_columns_are_ignored(tmp_path, write):
   extra = {} if write == write_annotated else {'filename_2': 'further'}
   found = []
   for number, changes in enumerate(({}, extra)):
@@ -232,7 +232,7 @@ def test_correct_files_are_read_and_extra_columns_change_nothing(tmp_path, write
   ],
 )
 def test_masked_labels_are_counted(tmp_path, capfd, write, changes, line):
-  """Without any usable image, the data set is refused."""
+  """Or refused, if no image is left."""
   status = prepare(tmp_path, write, changes)
   out, err = capfd.readouterr()
   if line is None:

@@ -8,13 +8,13 @@ from rahf.inference.model import load
 from rahf.service.engine import Engine
 from served import ask_json, make_image, running, write_model
 
-# The memory that allocators keep varies. A leak of half of the short run's images, 200
-# batches of 8 at 64 px as floats, or of its requests, would be 80 or 36 MB.
+# Slack for allocators. Leaking half of the short run's 200 batches of 8 images of 64 px
+# as floats, or half of its requests' images, would be 80 and 36 MB.
 SLACK = 24 * 2**20
 
 
 def resident(process: int | str) -> int:
-  """Returns the resident memory of a process in bytes (Linux only)."""
+  """Returns the resident memory of a process in bytes (on Linux)."""
   status = pathlib.Path(f'/proc/{process}/status').read_text()
   return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) * 1024
 
@@ -36,7 +36,7 @@ def test_training(data_dir, tmp_path, long):
       found.append(resident(process.pid))
   _, errors = process.communicate(timeout=100)
   assert process.returncode == 0, errors
-  # After the warm-up, and before the last evaluation.
+  # Measured once warm, and before the last evaluation.
   assert max(found[4:7]) - found[2] < SLACK
 
 

@@ -11,8 +11,8 @@ from rahf.training.nan_guard import NonFiniteLossError
 from rahf.workdir import ownership
 from rahf.workdir.checkpoint import Checkpoints
 
-# The field and value that one row of a batch gets. With the last, the loss is a finite
-# float32, but the sum of squared gradients, with a weight of 7, is not.
+# Field and value for one row of a batch. The square of the last value and the loss are
+# finite; the sum of squared gradients, with a weight of 7, is not.
 NAN = ('image', np.nan)
 INFINITE_LOSS = ('scores', 1e30)
 INFINITE_GRADIENT = ('scores', 1.8e19)
@@ -20,10 +20,9 @@ INFINITE_GRADIENT = ('scores', 1.8e19)
 
 @pytest.fixture
 def spoil(monkeypatch):
-  """Returns a function that spoils a row in some batches of the next run.
+  """Returns a function that modifies a row in some batches of the next run.
 
-  Its arguments are the numbers, from 1, of batches that get NaN; `chosen` maps numbers
-  to other fields and values.
+  Its arguments are numbers of batches, from 1, that get NaN, or values by number.
   """
   put = sharding.put_batch
 
@@ -47,12 +46,12 @@ def spoil(monkeypatch):
 def make_config(data_dir, **changes):
   config = tiny.get_config(data_dir)
   config.train.update(checkpoint_every=1, keep_checkpoints=None, **changes)
-  # Otherwise batches of evaluations would be counted too.
+  # Batches of evaluations would count too.
   config.eval.every = 100
   return config
 
 
-def test_by_default_the_run_stops_without_saving_the_step(data_dir, tmp_path, spoil):
+def test_by_default_the_run_stops_without_saving(data_dir, tmp_path, spoil):
   spoil(3)
   with pytest.raises(NonFiniteLossError, match='step 3 is not finite'):
     runs.run_training(make_config(data_dir), tmp_path)
@@ -70,19 +69,19 @@ def test_a_step_is_skipped_and_the_run_continues(data_dir, tmp_path, spoil):
 def line_of(workdir, step):
   (found,) = (
     row
-    for row in runs.read_journal(workdir)
+    for row in runs.read_metrics_log(workdir)
     if (row['step'], row['split']) == (step, 'train') and 'loss/total' in row
   )
   return found
 
 
 def check_skipped(workdir, steps):
-  """Checks that consecutive steps changed nothing, and that the next one did."""
+  """Checks that these steps changed nothing, and the next one did."""
   states = [
     runs.read_checkpoint(workdir, n) for n in range(steps[0] - 1, steps[-1] + 2)
   ]
-  before, *left_out, after = states
-  for number, state in zip(steps, left_out, strict=True):
+  before, *skipped_states, after = states
+  for number, state in zip(steps, skipped_states, strict=True):
     assert int(state['step']) == number
     for name, values in before.items():
       if values.dtype != np.int32:
@@ -90,14 +89,14 @@ def check_skipped(workdir, steps):
   kernels = [name for name in before if name.endswith('kernel')]
   assert any((after[name] != before[name]).any() for name in kernels)
   assert all(np.isfinite(x).all() for x in after.values())
-  rows = runs.read_journal(workdir)
+  rows = runs.read_metrics_log(workdir)
   skipped = [(row['step'], row['skipped']) for row in rows if 'skipped' in row]
   assert skipped == [(step, 1 + i) for i, step in enumerate(steps)]
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
-  """The whole step is skipped, since a mean of the rest would cover fewer examples."""
+  """The whole step is skipped: a mean of the rest would cover other examples."""
   if dtype == 'float32' and not long:
     pytest.skip('only with --long; bfloat16 always runs')
   config = make_config(data_dir, max_skipped=3, accumulate=2, steps=5)
@@ -117,8 +116,8 @@ def test_in_one_micro_batch(data_dir, tmp_path, spoil, long, dtype):
   assert found == [none, [False, True], both, both, none]
 
 
-def test_a_step_that_makes_parameters_infinite(data_dir, tmp_path):
-  """The loss and gradient of that step are still finite."""
+def test_parameters_that_a_step_makes_infinite(data_dir, tmp_path):
+  """Loss and gradient of that step are still finite."""
   config = make_config(data_dir, steps=3)
   config.optimizer.learning_rate = 1e6
   config.optimizer.rate_factors = (('.', 1e6),) * 6
@@ -129,13 +128,13 @@ def test_a_step_that_makes_parameters_infinite(data_dir, tmp_path):
     assert all(np.isfinite(values).all() for values in state.values())
 
 
-def test_the_limit_counts_for_the_whole_run(data_dir, tmp_path, spoil):
+def test_the_limit_applies_to_the_whole_run(data_dir, tmp_path, spoil):
   """Even if it was stopped in between."""
   spoil(2)
   config = make_config(data_dir, max_skipped=1, steps=3)
   runs.run_training(config, tmp_path)
   config.train.steps = 6
-  # Otherwise a config with more steps would be refused as another run.
+  # Removed, since a longer schedule would be refused as another config.
   (tmp_path / 'config.json').unlink()
   spoil(2)
   with pytest.raises(NonFiniteLossError, match='step 5 is not finite'):

@@ -1,4 +1,4 @@
-"""One model and one compiled program for all of these tests."""
+"""One model and one compiled program, shared by these tests."""
 
 import pathlib
 
@@ -25,7 +25,7 @@ def model(directory):
 
 @pytest.fixture
 def job(directory, model, tmp_path, monkeypatch):
-  """Makes a job; all share one compiled model."""
+  """Returns a function that makes a job; all jobs share one compiled model."""
   monkeypatch.setattr(infer, 'load', lambda *_, **__: model)
   monkeypatch.setattr(infer, 'PART_ROWS', PART)
 
@@ -38,6 +38,6 @@ def job(directory, model, tmp_path, monkeypatch):
 
 @pytest.fixture(scope='session')
 def expected(model) -> list[Feedback]:
-  """By another path: from memory."""
+  """The model's results for the same images, scored from memory."""
   numbers = range(COUNT)
   return model.score([*map(image_of, numbers)], [*map(prompt_of, numbers)])

@@ -1,4 +1,4 @@
-"""The same images with their prompts in every kind of input, and runs on them."""
+"""The same images and prompts in every kind of input, and runs on them."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def image_of(number: int) -> bytes:
 def write_folder(
   folder: pathlib.Path, count: int = COUNT, prompts=True
 ) -> pathlib.Path:
-  """Writes 000.png and so on, every second into a folder of its own name's parity."""
+  """Writes 000.png and so on, and their prompts as 000.txt and so on."""
   for number in range(count):
     path = folder / f'{number:03d}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write_folder(
 
 
 def write_table(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
-  """Writes a table of the kind that its name says."""
+  """Writes a table in the format of its suffix."""
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.suffix == '.parquet':
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
@@ -58,7 +58,7 @@ def write_table(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
     path.write_text(''.join(json.dumps(row) + '\n\n' for row in rows))
   else:
     comma = {'.csv': ',', '.tsv': '\t'}[path.suffix]
-    # In quotes, since it says of TSV that values are.
+    # Quoted, since quotes are allowed in TSV too.
     lines = [comma.join(f'"{name}"' for name in rows[0])]
     for row in rows:
       cells = (str(value).replace('"', '""') for value in row.values())
@@ -96,7 +96,7 @@ def table_rows(folder: pathlib.Path, image='image', prompt='prompt') -> list[dic
 
 
 def make_input(kind: str, folder: pathlib.Path) -> tuple[pathlib.Path | str, str]:
-  """Writes the images in one of the ways; returns --input and --prompts."""
+  """Writes the images as one kind of input; returns --input and --prompts."""
   numbers = range(COUNT)
   match kind:
     case 'folder':
@@ -195,7 +195,7 @@ app.run(main.main, flags_parser=main.parse_flags)
 def start(
   directory: pathlib.Path, *arguments: str, blocked: str = '', seconds=0, **environment
 ) -> subprocess.Popen:
-  """Starts the command with small parts, without some modules, and slowed down."""
+  """Starts the command with small parts, some modules blocked, and slowed down."""
   code = COMMAND.format(seconds=seconds)
   flags = ('--mode=infer', f'--model={directory}', '--batch_size=1', *arguments)
   return subprocess.Popen(
@@ -209,7 +209,7 @@ def start(
 
 
 def wait_for_parts(process: subprocess.Popen, out: pathlib.Path, count: int) -> None:
-  """Returns when so many parts are there, and the process still runs."""
+  """Waits until `count` parts exist; the process must still run."""
   while len([*(out / 'parts').glob('*.jsonl')]) < count:
     assert process.poll() is None, process.stderr.read()
     time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""--mode=infer: any input, its order, rows with errors, maps, several processes."""
+"""--mode=infer: kinds of input, order, errors, maps, several processes."""
 
 import pathlib
 import shutil
@@ -37,7 +37,7 @@ from rahf.runtime.preemption import Interrupted, Interruption
     'TFRecords of others',
   ],
 )
-def test_every_input_gives_the_same_rows_in_its_order(kind, job, expected, tmp_path):
+def test_every_input_gives_the_same_rows_in_order(kind, job, expected, tmp_path):
   given, prompts = make_input(kind, tmp_path)
   status, rows = run(job(given, prompts=prompts))
   assert status == 0
@@ -57,14 +57,14 @@ def test_uids(job, tmp_path):
   assert [row['uid'] for row in rows] == [str(100 - n) for n in range(COUNT)]
 
 
-def test_parquet_holds_the_same(job, tmp_path):
+def test_parquet_has_the_same_rows(job, tmp_path):
   bad = tmp_path / 'images/003x.png'
   folder = write_folder(tmp_path / 'images')
   bad.write_bytes(b'no image')
   lines = run(job(folder, output=tmp_path / 'lines'))
   columns = run(job(folder, output=tmp_path / 'columns', format='parquet'))
   assert lines[0] == 1
-  # JSON has all digits, also of what is float32 in parquet.
+  # JSON has all digits of values that are float32 in parquet.
   assert columns == lines
   assert len(lines[1]) == COUNT + 1
 
@@ -104,7 +104,7 @@ BROKEN = [
 
 
 def write_broken(folder: pathlib.Path) -> pathlib.Path:
-  """Writes a table in which each of BROKEN stands behind a good row."""
+  """Writes a table in which a good row comes before each of BROKEN."""
   write_folder(folder / 'x', prompts=False)
   (folder / 'x/cut.png').write_bytes(image_of(0)[:300])
   (folder / 'x/gif.png').write_bytes(b'GIF89a')
@@ -124,11 +124,11 @@ def test_a_bad_image_is_a_row_with_an_error(job, expected, tmp_path, capsys):
     empty = {value for name, value in row.items() if name not in ('uid', 'prompt')}
     assert empty == {None, row['error']}
   assert f'{len(BROKEN)} of them have no result' in capsys.readouterr().out
-  # Done is done, and so is its status.
+  # A finished job keeps its exit status.
   assert infer.infer(job(tmp_path / 't.jsonl', maps='png'), Interruption()) == 1
 
 
-def test_what_a_decoder_raises_is_a_row_too(job, model, tmp_path, monkeypatch):
+def test_an_exception_of_a_decoder_becomes_a_row(job, model, tmp_path, monkeypatch):
   def prepare(image, prompt):
     raise IndexError('out of a decoder')
 
@@ -138,7 +138,7 @@ def test_what_a_decoder_raises_is_a_row_too(job, model, tmp_path, monkeypatch):
   assert {row['error'] for row in rows} == {'IndexError: out of a decoder'}
 
 
-def test_scores_that_are_no_numbers_are_an_error(job, model, tmp_path, monkeypatch):
+def test_scores_that_are_not_finite_are_an_error(job, model, tmp_path, monkeypatch):
   score = model.score_examples
 
   def diverged(examples):
@@ -153,12 +153,12 @@ def test_scores_that_are_no_numbers_are_an_error(job, model, tmp_path, monkeypat
   assert errors == ['its scores are not finite', None, None]
 
 
-def test_names_cannot_lead_outside(job, tmp_path):
-  """Of tar members above all; two with the same name have two maps."""
+def test_names_cannot_escape_the_folder(job, tmp_path):
+  """Mainly those of tar members; two with the same name get separate maps."""
   keys = ['../../../evil', '/etc/evil', 'a/1', '..', 'a/1', 'ü/ \n', 'n' * 90]
   files = []
   for number, key in enumerate(keys):
-    if key == '..':  # Nothing in front of the first dot.
+    if key == '..':  # Nothing before the first dot.
       key = 'x/../y'
     files += [(f'{key}.png', image_of(number)), (f'{key}.txt', b'a red circle')]
     files += [
@@ -179,7 +179,7 @@ def test_names_cannot_lead_outside(job, tmp_path):
 
 
 def test_each_process_has_its_own_parts(job, expected, tmp_path, monkeypatch):
-  """Without JAX's processes: the first finds the parts of the second."""
+  """Simulated without JAX processes: the first finds the second's parts."""
   folder = write_folder(tmp_path / 'images')
   made = []
   write = results_folder.Output.write_part
@@ -245,8 +245,8 @@ def test_the_export_of_a_work_directory_is_found(directory, tmp_path, monkeypatc
   assert [job.model for job in jobs] == [str(tmp_path / 'run/export')]
 
 
-def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
-  """Through files and bytes alike; a JPEG here, since all others are PNG."""
+def test_rotated_and_grey_images_are_read_as_in_training(job, model, tmp_path):
+  """As JPEG, since all other tests use PNG."""
   picture = Image.fromarray(codec.decode_image(image_of(5))).convert('L')
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -258,8 +258,8 @@ def test_turned_and_grey_images_are_read_as_in_training(job, model, tmp_path):
   assert (rows[0]['width'], rows[0]['height']) == (25, 25)
 
 
-def test_linked_folders_are_told(job, tmp_path, capsys):
-  """Every image that was found has a result, and yet not all is done."""
+def test_linked_folders_are_reported(job, tmp_path, capsys):
+  """All images found have a result, but the status says that some were skipped."""
   folder = write_folder(tmp_path / 'images', 1)
   write_folder(tmp_path / 'elsewhere', 1)
   (folder / 'away').symlink_to(tmp_path / 'elsewhere')

@@ -29,11 +29,13 @@ from rahf.inference import results_folder
 from rahf.runtime.preemption import Interrupted, Interruption
 
 
-def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
-  """With the whole command, without the extra `train`; and with a bad image."""
+def test_a_kill_neither_loses_nor_duplicates_rows(directory, job, tmp_path):
+  """The real command without the extra `train`, with one bad image."""
   folder = write_folder(tmp_path / 'images', 60)
   (folder / '007.png').write_bytes(b'')
-  status, unbroken = run(job(folder, maps='npz', output=tmp_path / 'unbroken'))
+  status, uninterrupted = run(
+    job(folder, maps='npz', output=tmp_path / 'uninterrupted')
+  )
   assert status == 1
 
   out = tmp_path / 'out'
@@ -46,7 +48,7 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
   process.kill()
   process.communicate()
   assert not (out / 'results.jsonl').exists()
-  # What a kill may leave, and a mark to see that a part is not made again.
+  # A leftover of a kill, and a mark that shows that a part is not made again.
   (out / 'parts/.00005.host.1').write_text('{"uid": "half a li')
   part = out / 'parts/00001.jsonl'
   part.write_text(part.read_text().replace('008.png"', '008.png kept"'))
@@ -58,9 +60,9 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
   rows = [json.loads(line) for line in (out / 'results.jsonl').open()]
   assert rows[8]['uid'] == '008.png kept'
   rows[8]['uid'] = '008.png'
-  assert rows == unbroken
-  for path in (tmp_path / 'unbroken/maps').rglob('*.npz'):
-    other = out / path.relative_to(tmp_path / 'unbroken')
+  assert rows == uninterrupted
+  for path in (tmp_path / 'uninterrupted/maps').rglob('*.npz'):
+    other = out / path.relative_to(tmp_path / 'uninterrupted')
     with np.load(path) as one, np.load(other) as two:
       for name in schema.MAPS:
         np.testing.assert_array_equal(one[name], two[name])
@@ -68,7 +70,7 @@ def test_a_kill_loses_and_doubles_nothing(directory, job, tmp_path):
 
 def test_a_signal_keeps_complete_parts(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images', 40)
-  _, expected = run(job(folder, output=tmp_path / 'unbroken'))
+  _, expected = run(job(folder, output=tmp_path / 'uninterrupted'))
   write = results_folder.Output.write_part
   made = []
 
@@ -85,7 +87,7 @@ def test_a_signal_keeps_complete_parts(job, tmp_path, monkeypatch):
   assert made == [*range(5)]
 
 
-def test_the_status_of_what_was_interrupted(monkeypatch, tmp_path, capsys):
+def test_the_status_after_an_interruption(monkeypatch, tmp_path, capsys):
   def stop(*_):
     raise Interrupted
 
@@ -97,10 +99,10 @@ def test_the_status_of_what_was_interrupted(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('moment', ['before', 'after'])
-def test_stopped_beside_the_end(moment, job, tmp_path, monkeypatch):
-  """Parts stay until the results are there, and the manifest says so."""
+def test_a_stop_around_the_last_step(moment, job, tmp_path, monkeypatch):
+  """Parts stay until the manifest says that the results are complete."""
   folder = write_folder(tmp_path / 'images')
-  _, expected = run(job(folder, output=tmp_path / 'unbroken'))
+  _, expected = run(job(folder, output=tmp_path / 'uninterrupted'))
   finish, remove = results_folder.Output.finish, results_folder.Output.remove_parts
 
   def stop(*_):
@@ -138,7 +140,7 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
   other = shutil.copytree(directory, tmp_path / 'model')
   settings = json.loads((other / 'model.json').read_text())
   settings['outputs']['keywords']['threshold'] = 0.75
-  del settings['sha256']  # Which says that it was meant to be changed.
+  del settings['sha256']  # Marks the change as intended.
   (other / 'model.json').write_text(json.dumps(settings))
   with pytest.raises(InputError, match=r'model was [0-9a-f]{64}, is'):
     run(Job(str(other), str(folder), str(tmp_path / 'out'), batch_size=1))
@@ -152,7 +154,7 @@ def test_results_of_something_else_are_refused(job, directory, tmp_path, monkeyp
   assert (tmp_path / 'out/results.jsonl').read_bytes() == before
 
 
-def test_what_kills_leave_is_in_nobodys_way(job, tmp_path):
+def test_leftovers_of_kills_do_no_harm(job, tmp_path):
   folder, out = write_folder(tmp_path / 'images', 3), tmp_path / 'out'
   out.mkdir()
   for name in ('.lock', '.manifest.json', '.manifest.json.host.1'):
@@ -179,8 +181,8 @@ def test_what_kills_leave_is_in_nobodys_way(job, tmp_path):
     ('images/x/*.tar', 'images'),
   ],
 )
-def test_input_and_output_inside_each_other(given, out, job, tmp_path):
-  """Maps that were just written would be read as images."""
+def test_input_and_output_must_not_contain_each_other(given, out, job, tmp_path):
+  """Otherwise maps just written would be read as images."""
   write_folder(tmp_path / 'images/deep', 1)
   before = sorted(tmp_path.rglob('*'))
   with pytest.raises(InputError, match='inside the other: results would be read as'):
@@ -189,7 +191,7 @@ def test_input_and_output_inside_each_other(given, out, job, tmp_path):
 
 
 def test_results_beside_a_table(job, tmp_path):
-  """Its folder is not walked."""
+  """The table's folder is not searched for images."""
   table = write_table(tmp_path / 't.csv', table_rows(tmp_path / 'images'))
   assert run(job(table, output=tmp_path / 'results', maps='png'))[0] == 0
   (tmp_path / 'link').symlink_to(tmp_path / 'images')
@@ -197,7 +199,7 @@ def test_results_beside_a_table(job, tmp_path):
     run(job(tmp_path / 'link', output=tmp_path / 'images/results'))
 
 
-def test_results_that_are_gone(job, tmp_path):
+def test_deleted_results(job, tmp_path):
   folder = write_folder(tmp_path / 'images', 3)
   _, expected = run(job(folder))
   (tmp_path / 'out/results.jsonl').unlink()
@@ -225,7 +227,7 @@ def test_ranges_are_printed(job, tmp_path, capsys):
 
 def test_two_processes_share_the_work(directory, job, tmp_path):
   folder = write_folder(tmp_path / 'images', 40)
-  _, alone = run(job(folder, output=tmp_path / 'alone'))
+  _, single = run(job(folder, output=tmp_path / 'single'))
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
@@ -247,6 +249,6 @@ def test_two_processes_share_the_work(directory, job, tmp_path):
   assert 'images' not in ends[1][0]
   assert 'Scoring' not in ends[1][1]
   rows = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').open()]
-  assert [row['uid'] for row in rows] == [row['uid'] for row in alone]
-  for row, other in zip(rows, alone, strict=True):
+  assert [row['uid'] for row in rows] == [row['uid'] for row in single]
+  for row, other in zip(rows, single, strict=True):
     assert row['overall'] == pytest.approx(other['overall'], abs=1e-5)

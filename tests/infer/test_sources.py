@@ -1,4 +1,4 @@
-"""What is no input is refused, before anything is scored."""
+"""Invalid input is refused before anything is scored."""
 
 import sys
 
@@ -17,7 +17,7 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 
 
-def test_inputs_that_are_none(job, tmp_path):
+def test_invalid_inputs(job, tmp_path):
   def refused(given, message, **options):
     with pytest.raises(InputError, match=message):
       run(job(given, **options))
@@ -57,7 +57,7 @@ def lines(*numbers: int) -> str:
 
 @pytest.mark.parametrize('now', [(0, 1, 2, 3), (0, 1)])
 def test_a_file_that_changes_while_it_is_read(now, tmp_path):
-  """Not one row of it or of the next is taken for another."""
+  """No row of it or of the next file is mistaken for another."""
   for number in range(2):
     (tmp_path / f'{number}.jsonl').write_text(lines(0, 1, 2))
   source = open_source(str(tmp_path))
@@ -74,7 +74,7 @@ def test_a_file_that_changes_while_it_is_read(now, tmp_path):
   assert found == [(number, str(number)) for number in range(3) if number in now]
 
 
-def test_an_input_of_as_many_rows_that_changed(job, tmp_path, monkeypatch):
+def test_a_change_that_keeps_the_number_of_rows(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
   run_work = infer._Worker.run
 
@@ -107,7 +107,7 @@ def test_a_folder_that_changes_before_it_is_read(change, job, tmp_path, monkeypa
   assert not (tmp_path / 'out/results.jsonl').exists()
 
 
-def test_parts_left_undone_are_not_waited_for(job, tmp_path, monkeypatch):
+def test_missing_parts_are_not_waited_for(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
   monkeypatch.setattr(Source, 'read', lambda *_: iter(()))
   monkeypatch.setattr(infer, 'wait_until', no_wait)
@@ -116,10 +116,10 @@ def test_parts_left_undone_are_not_waited_for(job, tmp_path, monkeypatch):
 
 
 def no_wait(condition):
-  assert condition(), 'it would wait for ever'
+  assert condition(), 'it would wait forever'
 
 
-def test_hidden_folders_are_passed_over(tmp_path):
+def test_hidden_folders_are_skipped(tmp_path):
   (tmp_path / 'a.jsonl').write_text(lines(0))
   write_folder(tmp_path / '.thumbnails', 1)
   write_table(tmp_path / '.git/x.csv', [{'image': 'a.png', 'prompt': 'a'}])
@@ -127,7 +127,7 @@ def test_hidden_folders_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize('cut', [-21, -24, -30])
-def test_a_cut_tar_is_refused_before_anything_is_scored(job, tmp_path, cut):
+def test_a_truncated_tar_is_refused_before_anything_is_scored(job, tmp_path, cut):
   path = write_tar(tmp_path / 't.tar', samples(range(COUNT)))
   path.write_bytes(path.read_bytes()[: 512 * cut])
   with pytest.raises(InputError, match=r't\.tar is not a complete tar archive'):

@@ -1,6 +1,6 @@
-"""What JAX starts on, and what is said where a GPU or TPU is missing.
+"""The platform that JAX starts on, and the error if a GPU or TPU is missing.
 
-JAX is the real one, in fresh processes; its plugin for NVIDIA GPUs is an empty one.
+These run the real JAX in fresh processes, with an empty plugin for NVIDIA GPUs.
 """
 
 import os
@@ -29,7 +29,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def plugin(tmp_path_factory) -> str:
-  """A folder for PYTHONPATH, with a plugin for GPUs that brings none to JAX."""
+  """A folder for PYTHONPATH, with a GPU plugin that registers no GPU."""
   folder = tmp_path_factory.mktemp('plugin')
   about = folder / 'jax_cuda13_pjrt-0.1.dist-info'
   about.mkdir()
@@ -44,7 +44,7 @@ def plugin(tmp_path_factory) -> str:
 
 
 def run(*arguments: str, path: str = '', **environment: str):
-  """Runs Python from the project's root, where JAX is told nothing."""
+  """Runs Python from the project's root, without settings for JAX."""
   unset = ('JAX_PLATFORMS', 'XLA_FLAGS')
   kept = {name: value for name, value in os.environ.items() if name not in unset}
   kept['PYTHONPATH'] = os.pathsep.join(filter(None, (path, str(ROOT))))
@@ -73,7 +73,7 @@ def assert_refused(found, *parts: str) -> None:
 
 
 @pytest.mark.skipif(accelerator._may_have('tpu'), reason='there may be a TPU')
-def test_libtpu_without_a_tpu_says_nothing():
+def test_libtpu_without_a_tpu_prints_nothing():
   assert accelerator._is_installed('libtpu')
   found = run('-c', START)
   assert (found.stdout, found.stderr) == ('1 CPU device\n', '')
@@ -84,26 +84,28 @@ def test_what_is_installed_for_gpus_does_not_compute_on_a_cpu(plugin):
   assert_refused(main(path=plugin), 'JAX finds no GPU', reason, 'JAX_PLATFORMS=cpu in')
 
 
-def test_unless_it_is_told_to(plugin):
-  for told in (
+def test_an_installation_for_gpus_runs_on_a_cpu_if_asked(plugin):
+  for result in (
     main(path=plugin, JAX_PLATFORMS='cpu'),
     main('--config=tests/tiny.py', '--config.platform=cpu', path=plugin),
   ):
-    assert told.stdout.splitlines()[0] == 'Running on 1 CPU device'
-    # It goes on to look for the model.
-    assert told.stderr.startswith('error: none has no exported model')
+    assert result.stdout.splitlines()[0] == 'Running on 1 CPU device'
+    # It continues, and looks for the model.
+    assert result.stderr.startswith('error: none has no exported model')
 
 
-@pytest.mark.parametrize('told', ['cuda', 'cuda,cpu', 'gpu', 'tpu', 'tpu,cpu'])
-def test_what_jax_is_set_to_is_wanted(told):
-  name = 'TPU' if 'tpu' in told else 'GPU'
+@pytest.mark.parametrize('platforms', ['cuda', 'cuda,cpu', 'gpu', 'tpu', 'tpu,cpu'])
+def test_the_platform_that_jax_is_set_to_is_required(platforms):
+  name = 'TPU' if 'tpu' in platforms else 'GPU'
   if accelerator._may_have(name.lower()):
     pytest.skip(f'there may be a {name}')
-  found = main(JAX_PLATFORMS=told)
-  assert_refused(found, f'JAX finds no {name} here, although JAX is set to use {told};')
+  found = main(JAX_PLATFORMS=platforms)
+  assert_refused(
+    found, f'JAX finds no {name} here, although JAX is set to use {platforms};'
+  )
 
 
-def test_the_config_s_platform_is_wanted():
+def test_the_platform_of_the_config_is_required():
   given = '--config=tests/tiny.py', '--config.platform=gpu'
   found = main(*given, JAX_PLATFORMS='cpu')
   reason = "config.platform = 'gpu' and JAX is set to use cpu"
@@ -140,7 +142,7 @@ print(rahf.load({str(directory)!r}, devices=jax.devices()).buckets)
 
 @pytest.mark.parametrize(('there', 'kind'), [(True, 'OSError'), (False, 'InputError')])
 def test_jax_that_does_not_start(tmp_path, there, kind):
-  """Another attempt may succeed where there is hardware: no mistake of the user."""
+  """If there is hardware, a retry may succeed, so it is not the user's mistake."""
   (tmp_path / 'accel0').touch()
   files = {'gpu': (), 'tpu': (str(tmp_path / 'accel*'),) if there else ()}
   code = f"""
@@ -172,11 +174,13 @@ except Exception as error:
     ((), ('other',), ()),
   ],
 )
-def test_what_jax_was_installed_for(monkeypatch, installed, plugins, platforms):
+def test_the_platform_that_jax_was_installed_for(
+  monkeypatch, installed, plugins, platforms
+):
   monkeypatch.setattr(accelerator, '_is_installed', lambda name: name in installed)
   found = [types.SimpleNamespace(name=name) for name in plugins]
   monkeypatch.setattr('importlib.metadata.entry_points', lambda group: found)
-  told = jax.config.jax_platforms
+  before = jax.config.jax_platforms
   try:
     jax.config.update('jax_platforms', '')
     wanted = accelerator.choose()
@@ -190,7 +194,7 @@ def test_what_jax_was_installed_for(monkeypatch, installed, plugins, platforms):
     else:
       assert accelerator.start(wanted) == '8 CPU devices'
   finally:
-    jax.config.update('jax_platforms', told)
+    jax.config.update('jax_platforms', before)
 
 
 def test_devices_are_counted_by_kind():
@@ -199,8 +203,8 @@ def test_devices_are_counted_by_kind():
   assert accelerator.describe(found) == '3 TPU v5 lite devices and 1 NVIDIA H100 device'
 
 
-def test_libtpu_is_loaded_where_a_tpu_may_be(monkeypatch, tmp_path):
-  """Such as a file of a device, or JAX itself, which knows the TPUs of today."""
+def test_libtpu_is_loaded_if_there_may_be_a_tpu(monkeypatch, tmp_path):
+  """A device file means that there may be one."""
   changed = []
   monkeypatch.setattr(accelerator, 'has_started', lambda: False)
   monkeypatch.setattr(jax.config, 'update', lambda *change: changed.append(change))

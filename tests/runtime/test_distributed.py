@@ -12,7 +12,7 @@ from rahf.runtime import distributed
 from rahf.workdir.checkpoint import Checkpoints
 
 
-def stop_in_the_middle(data_dir, workdir, line) -> None:
+def resume_and_stop(data_dir, workdir, line) -> None:
   """Resumes a run, and stops it after the first process has printed `line`."""
   first, second = runs.start_two(data_dir, workdir)
   runs.wait_for(first, line)
@@ -40,12 +40,12 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   assert first.returncode
   assert Checkpoints(tmp_path).latest_step() == 2
 
-  stop_in_the_middle(data_dir, tmp_path, 'Resuming')
+  resume_and_stop(data_dir, tmp_path, 'Resuming')
   newest = Checkpoints(tmp_path).latest_step()
   # Damages a file that both processes read.
   arrays = tmp_path.glob(f'checkpoints/{newest}/default/ocdbt.process_*/d/*')
   max(arrays, key=lambda path: path.stat().st_size).unlink()
-  stop_in_the_middle(
+  resume_and_stop(
     data_dir, tmp_path, f'Moved a damaged checkpoint to {tmp_path}/damaged'
   )
 

@@ -31,7 +31,7 @@ def sizes(data: int, fsdp: int = 1, tensor: int = 1) -> dict[str, int]:
   return dict(data=data, fsdp=fsdp, tensor=tensor)
 
 
-def test_one_size_may_be_the_rest():
+def test_one_size_may_be_left_open():
   assert len(jax.devices()) == 8
   assert dict(make_mesh(sizes(-1, 2, 2)).shape) == sizes(2, 2, 2)
   assert dict(make_mesh(sizes(2, 1, -1)).shape) == sizes(2, 1, 4)

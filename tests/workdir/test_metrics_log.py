@@ -25,9 +25,9 @@ def lines(workdir) -> list[str]:
 
 
 def test_lines_hold_step_split_and_values(workdir):
-  journal = MetricsLog(workdir, 0)
-  journal.append(2, 'train', {'loss/total': 0.5})
-  journal.append(2, 'dev', {'overall/plcc': math.nan, 'loss/total': math.inf})
+  log = MetricsLog(workdir, 0)
+  log.append(2, 'train', {'loss/total': 0.5})
+  log.append(2, 'dev', {'overall/plcc': math.nan, 'loss/total': math.inf})
   assert rows(workdir) == [
     {'step': 2, 'split': 'train', 'loss/total': 0.5},
     {'step': 2, 'split': 'dev', 'overall/plcc': None, 'loss/total': None},
@@ -36,21 +36,21 @@ def test_lines_hold_step_split_and_values(workdir):
 
 
 def test_the_best_step_of_a_split(workdir):
-  journal = MetricsLog(workdir, 0)
+  log = MetricsLog(workdir, 0)
   for step, value in ((2, 0.5), (4, math.nan), (6, 0.25), (8, 0.5), (10, 0.25)):
-    journal.append(step, 'dev', {'overall/srcc': value})
-    journal.append(step, 'train', {'overall/srcc': 9.0, 'loss/total': -9.0})
-  assert journal.best('dev', 'overall/srcc', lowest=False) == 2
-  assert journal.best('dev', 'overall/srcc', lowest=True) == 6
-  assert journal.best('dev', 'loss/total', lowest=True) is None
+    log.append(step, 'dev', {'overall/srcc': value})
+    log.append(step, 'train', {'overall/srcc': 9.0, 'loss/total': -9.0})
+  assert log.best('dev', 'overall/srcc', lowest=False) == 2
+  assert log.best('dev', 'overall/srcc', lowest=True) == 6
+  assert log.best('dev', 'loss/total', lowest=True) is None
   assert MetricsLog(workdir, 6).best('dev', 'overall/srcc', lowest=False) == 2
 
 
-def test_lines_behind_the_resume_step_are_dropped(workdir):
-  journal = MetricsLog(workdir, 0)
+def test_lines_after_the_resume_step_are_dropped(workdir):
+  log = MetricsLog(workdir, 0)
   for step in (1, 2, 3):
-    journal.append(step, 'train', {'loss/total': step})
-  journal.append(2, 'dev', {})
+    log.append(step, 'train', {'loss/total': step})
+  log.append(2, 'dev', {})
   resumed = MetricsLog(workdir, 2)
   assert [(row['step'], row['split']) for row in rows(workdir)] == [
     (1, 'train'),
@@ -71,7 +71,7 @@ def test_lines_behind_the_resume_step_are_dropped(workdir):
     *('{"split": "dev"}', '{"step": "one", "split": "dev"}'),
   ],
 )
-def test_a_line_that_was_cut_off_or_spoilt_is_dropped(workdir, cut):
+def test_a_truncated_or_damaged_line_is_dropped(workdir, cut):
   MetricsLog(workdir, 0).append(1, 'train', {'loss/total': 1})
   whole = lines(workdir)
   with (workdir / 'metrics.jsonl').open('a') as file:
@@ -81,8 +81,8 @@ def test_a_line_that_was_cut_off_or_spoilt_is_dropped(workdir, cut):
   assert [row['step'] for row in rows(workdir)] == [1, 2]
 
 
-def test_a_fresh_start_leaves_nothing_of_an_earlier_one(workdir):
+def test_a_fresh_start_drops_all_lines(workdir):
   MetricsLog(workdir, 0).append(1, 'train', {})
-  journal = MetricsLog(workdir, 0)
-  assert not journal.has(1, 'train')
+  log = MetricsLog(workdir, 0)
+  assert not log.has(1, 'train')
   assert (workdir / 'metrics.jsonl').read_text() == ''

@@ -156,7 +156,7 @@ def from_torch(value: Any) -> Any:
   if torch is None or not isinstance(value, torch.Tensor):
     return value
   try:
-    value = value.detach()
+    value = value.detach().resolve_neg()
     # NumPy has no bfloat16.
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
   except (RuntimeError, TypeError, NotImplementedError) as error:

@@ -24,6 +24,10 @@ from rahf.fileio import lfs_pointer
 _HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
 _COMPRESSED = {
   b'\x1f\x8b\x08': 'GZIP',
+  b'BZh': 'bzip2',
+  b'\xfd7zXZ\0': 'xz',
+  b'\x28\xb5\x2f\xfd': 'Zstandard',
+  b'PK\3\4': 'zip',
   **dict.fromkeys((b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), 'ZLIB'),
 }
 _OVERHEAD = _HEADER.size + 4

@@ -1,3 +1,5 @@
+import bz2
+import lzma
 import pathlib
 import struct
 
@@ -160,6 +162,21 @@ def test_compressed_files_are_named(tmp_path, kind):
       writer.write(b'%d' % number * 100)
   with pytest.raises(InputError, match=rf'a\.tfrecord is compressed \({kind}\)'):
     records.open_files([path])
+
+
+@pytest.mark.parametrize(
+  ('kind', 'data'),
+  [
+    ('bzip2', bz2.compress(b'records' * 9)),
+    ('xz', lzma.compress(b'records' * 9)),
+    ('Zstandard', b'\x28\xb5\x2f\xfd' + bytes(99)),
+    ('zip', b'PK\3\4' + bytes(99)),
+  ],
+)
+def test_files_that_other_programs_compressed_are_named(tmp_path, kind, data):
+  (tmp_path / 'a.tfrecord').write_bytes(data)
+  with pytest.raises(InputError, match=rf'a\.tfrecord is compressed \({kind}\)'):
+    records.open_files([tmp_path / 'a.tfrecord'])
 
 
 def test_a_length_that_looks_like_compression(tmp_path):

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from rahf.data.images import files
 from rahf.errors import InputError
 from rahf.fileio import table_files, text_files
 from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS, shown
@@ -64,8 +65,12 @@ def read(table: os.PathLike | str) -> Iterator[Row]:
 
 
 def uid_of(row: Row) -> str:
-  """Returns the uid, or else the file name without folder and extension."""
-  return row.uid or pathlib.PurePosixPath(row.path).stem
+  """Returns the uid, or else the file name without folder and extension.
+
+  A name without an extension may contain dots.
+  """
+  path = pathlib.PurePosixPath(row.path)
+  return row.uid or (path.stem if files.is_image(path) else path.name)
 
 
 class FilePrompts:

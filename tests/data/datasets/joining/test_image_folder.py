@@ -62,6 +62,15 @@ def test_images_are_found_in_subfolders_by_stem(tmp_path):
   assert found.prompts == {'a': AWKWARD, 'b': 'plain'}
 
 
+def test_names_with_dots_and_without_extension(tmp_path):
+  for name in ('sd_v1.png', 'sd_v1.5_0.png', 'sd_v1.5_1.png'):
+    (tmp_path / name).write_bytes(b'x')
+  table = tmp_path / 'prompts.csv'
+  table.write_text('path,prompt\nsd_v1.5_0,red\nsd_v1.5_1.png,blue\n')
+  found = ImageFolder(tmp_path, table, ['sd_v1', 'sd_v1.5_0', 'sd_v1.5_1'])
+  assert found.prompts == {'sd_v1.5_0': 'red', 'sd_v1.5_1': 'blue'}
+
+
 def test_first_of_differing_prompts_wins(tmp_path):
   (tmp_path / 'a.png').write_bytes(b'x')
   table = tmp_path / 'prompts.csv'

@@ -1,4 +1,4 @@
-"""Odd values of settings, from typing errors, scripts or malice."""
+"""Odd values for settings, as from typos, faulty scripts or malice."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ OF_TYPE = {
     *((part,) * 9 for part in (1, 'gelu', 'relu', '^vit/')),
   ),
 }
-# Values typed as flags; most have the wrong type for any setting.
+# As typed in flags; most have the wrong type for any setting.
 TYPED = (
   *(*TEXTS, 'nan', 'inf', '1e999', '0x10', '1_0', '[', '((', 'None', '()', "('x',)"),
   *('a.b', '{}', '9' * 5_000, '=', '--', '"', "'", '٣', '１', '\udcff'),
