@@ -15,6 +15,8 @@ from rahf.config import T5_VOCABULARY, default_config
 
 
 def get_config() -> ConfigDict:
+  # The defaults are this variant and its sizes: see RAHFConfig, ViTConfig and T5Config
+  # in rahf/models/, and rahf/config/settings.py for the recipe.
   config = default_config()
   config.tokenizer = T5_VOCABULARY
   # Fits on eight TPU v5e of 16 GB: parameters sharded eight ways, eight micro-batches,

@@ -1,4 +1,4 @@
-"""RAHF with seven heads (paper, section 4.2): one encoder pass for all outputs.
+"""RAHF, multi-head (paper, section 4.2): one encoder pass, six heads and the decoder.
 
 Otherwise the same as `augmented_prompt.py`.
 

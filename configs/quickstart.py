@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
   config.optimizer.update(learning_rate=5e-4, warmup_steps=400, cooldown_steps=1150)
   # T5 was designed for Adafactor, whose steps scale with a parameter's size. With
   # AdamW, position biases trained from scratch would take thousands of steps to become
-  # sharp, and the decoder cannot copy the prompt before.
+  # sharp, and the decoder cannot copy the prompt until then.
   config.optimizer.rate_factors = (('relpos_bias', 30.0),)
   config.train.update(steps=3500, batch_size=16, checkpoint_every=1750)
   config.eval.update(every=1750, batch_size=50)

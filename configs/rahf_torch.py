@@ -1,4 +1,4 @@
-"""RAHF from the public PyTorch checkpoint: ViT-L/16 at 384 px, T5 1.0 base, 7 heads.
+"""RAHF from the public PyTorch checkpoint: ViT-L/16 at 384 px, T5 1.0 base, multi-head.
 
 The checkpoint's architecture differs from the paper's (section 4.2) in sizes, score
 head, decoder input and some details. The first command needs neither data nor training:

@@ -1,7 +1,13 @@
 """The training loop: batch, step, log, save, evaluate, in this order.
 
 Step n takes its batch and its randomness from (seed, n), so that a run that was stopped
-continues exactly as it would have without the stop.
+continues exactly as it would have without the stop. What a run consists of, in the
+order in which it is made:
+
+  make_task   the model and its loss
+  set_up      mesh, optimizer, shapes and shardings of the state
+  task.open   data, evaluation, initial weights: a Session
+  Trainer     the loop
 """
 
 import contextlib
@@ -50,11 +56,11 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     setup.check_train_batch()
     session = task.open(setup)
     evaluator = session.evaluator()
-    # Opens every split that will be evaluated: a missing one fails now, not in hours.
+    # Opens every split that will be evaluated: a missing one fails now, not later.
     print(session.describe(('train', *_evaluated_splits(config, evaluator))))
     # The first process decides: a shared folder may look different to the others.
     resumes = bool(distributed.from_first(ownership.is_started(workdir)))
-    # Before the new run is recorded, so that a mistake in config.init can be corrected.
+    # Before the run is recorded, so that a mistake in config.init can still be fixed.
     plan = None if resumes else session.plan_weights()
     if plan and plan.sources:
       print(plan.report())
@@ -64,7 +70,7 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     jax.set_mesh(setup.mesh),
   ):
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    if plan is None:
+    if resumes:
       step, state = restore(checkpoints, setup)
       print(f'Resuming {workdir} at step {step}.')
     else:
@@ -153,7 +159,7 @@ class Trainer:
       print(f'Interrupted after step {self.step}; run the same command to continue.')
 
   def _compile_ahead(self) -> None:
-    """Compiles evaluation and checksums, so that a signal need not wait for them later.
+    """Compiles evaluation and checksums, so that a signal does not wait for it later.
 
     The first step compiles the train step; before it there is nothing to save.
     """
@@ -164,6 +170,7 @@ class Trainer:
     """Runs the remaining steps, and logs, saves and evaluates when that is due."""
     config, mesh = self._config.train, self._setup.mesh
     train_step = jax.jit(self._setup.make_train_step(), **self._setup.jit_options)
+    # Not the key of the initial parameters.
     key = jax.random.key(self._config.seed + 1)
     batches = prefetch(
       self._session.train_batches(self.step),
@@ -279,14 +286,14 @@ class Trainer:
       self.state.variables, self._workdir, self.step, split, self._stop, self._board
     )
     if distributed.is_first():
-      # Written last: a run that is killed before repeats the evaluation.
+      # Written last: a run that is killed before this line repeats the evaluation.
       self._metrics_log.append(self.step, split, metrics)
       headlines = self._evaluator.headlines
       shown = ', '.join(f'{name} {metrics[name]:.4g}' for name in headlines)
       if split == self._config.eval.split and self._best_step() == self.step:
         shown += f'; the best {self._config.train.keep_best} so far'
       tqdm.write(f'{split}, step {self.step}: {shown}')
-    # A process that exits meanwhile would end the first one too.
+    # A process that exited while the first one writes would end that one too.
     distributed.wait_for_all()
     return text
 

@@ -55,7 +55,7 @@ class RAHFConfig:
       to the text tokens.
     mask_padding: whether padding is masked in attention. Without the mask, predictions
       depend on the length that the texts of a batch are padded to.
-    remat: what the backward pass computes again instead of keeping it: 'none', 'heads'
+    remat: what the backward pass recomputes instead of keeping it: 'none', 'heads'
       (the upsampling stages), or 'blocks' (these and all blocks of ViT and T5). It
       affects memory and time only.
     dropout_rate: in the residual branches and MLPs of ViT and T5.
@@ -87,19 +87,19 @@ class RAHFConfig:
 
   @property
   def texts(self) -> int:
-    """K, the number of texts per image."""
+    """K, the number of texts per image; their order is that of `tokenizer.TASKS`."""
     return 1 if self.variant == 'multi_head' else len(MAPS) + len(SCORES) + 1
 
 
 class Fused(NamedTuple):
-  """Encoder output: image tokens in front of text tokens, for each text."""
+  """Encoder output for each text: image tokens, then text tokens."""
 
   tokens: Float[Array, 'B K N+L D']
   mask: Bool[Array, 'B K N+L']
 
 
 class Outputs(NamedTuple):
-  """Model outputs for a batch, on the device; None for what was not computed.
+  """Model outputs for a batch, on the device; fields that were not computed are None.
 
   Attributes:
     maps: in [0, 1], in the order of MAPS; row 0 at the top, higher is worse.
@@ -195,7 +195,7 @@ class RAHF(nn.Module):
     features = image_tokens.reshape(batch, texts, grid, grid, width)
     if self.config.variant == 'multi_head':
       maps, scores = self._all_heads(features[:, 0])
-    else:
+    else:  # Two maps, four scores, then the plain prompt, which has no head.
       maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
       scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
     return Outputs(self._to_image_size(maps), scores)

@@ -118,7 +118,7 @@ class T5(nn.Module):
   ) -> Float[Array, 'B L C']:
     """Returns logits of C candidate tokens at L places of the target, as `decode`.
 
-    Leaves out the rest of the vocabulary, which is a sixth of the work at base size.
+    Skips the rest of the vocabulary, which saves a sixth of the work at base size.
 
     Args:
       memory: of `keys_values`.
@@ -143,7 +143,7 @@ class T5(nn.Module):
     fused_mask: Bool[Array, 'B L'],
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B V'], DecoderCache]:
-    """Returns logits of the token after `token`, the input at `position`."""
+    """Returns logits of the next token, given `token` at `position`."""
     x, cache = self.decoder.step(
       self.embed(token[:, None]), cache, fused_mask, position
     )
@@ -170,6 +170,7 @@ class Encoder(nn.Module):
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], *, train: bool
   ) -> Float[Array, 'B L D']:
     dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+    # Over one sequence: image tokens row by row, then text. T5 has no other positions.
     bias = RelativePositionBias(
       self.config.heads, bidirectional=True, name='relpos_bias'
     )(x.shape[1])

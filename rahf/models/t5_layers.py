@@ -55,7 +55,7 @@ class DecoderCache(NamedTuple):
 
 
 class Attention(nn.Module):
-  """Multi-head attention without biases; T5 has its 1/sqrt(K) in the initialiser."""
+  """Multi-head attention without biases; 1/sqrt(K) is in the query's initialiser."""
 
   width: int
   heads: int

@@ -31,7 +31,7 @@ GELUS = {
 
 @typing.runtime_checkable
 class BlockConfig(typing.Protocol):
-  """What a block has to know: sizes, and details that no array shows."""
+  """Settings of a block; CLIP's towers have them too."""
 
   heads: int
   mlp: int

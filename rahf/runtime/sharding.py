@@ -52,7 +52,7 @@ def make_mesh(sizes, devices: list[jax.Device] | None = None) -> Mesh:
       f'config.mesh has {named}, whose product is not {len(devices)}, the number of '
       'devices; change config.mesh.data, .fsdp or .tensor'
     )
-  # It places neighbours in the mesh close together in the hardware.
+  # jax.make_mesh places neighbours in the mesh close together in the hardware.
   return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
 
 

@@ -1,4 +1,4 @@
-"""Tasks, which are what a run can train: a file and an entry in `TASKS` for each."""
+"""The tasks that a run can train; each is a file and an entry in `TASKS`."""
 
 from collections.abc import Callable
 

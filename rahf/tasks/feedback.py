@@ -57,7 +57,7 @@ class FeedbackTask:
     return losses.weighted_losses(errors, counts, self.config.loss), {}
 
   def open(self, setup: Setup) -> Session:
-    # Imported late: the data need TensorFlow, the model does not.
+    # Imported late: loading data needs TensorFlow, the model does not.
     from rahf.tasks.feedback_data import open_data
     from rahf.tasks.feedback_session import FeedbackSession
 

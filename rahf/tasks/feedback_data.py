@@ -21,8 +21,8 @@ class FeedbackData:
   """Prepared data sets, and how their examples are read.
 
   Attributes:
-    name: of the data set for evaluation.
-    directory: of the data set for evaluation.
+    name: name of the evaluation data set.
+    directory: its directory.
     mixture: directories and weights of the data sets for training.
     options: image size and lengths of the texts.
   """

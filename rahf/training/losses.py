@@ -1,7 +1,7 @@
 """The training loss: heatmap MSE, score MSE and teacher-forced cross-entropy.
 
-Errors are kept as sums and labels as counts, which add up: the micro-batches of a batch
-give the loss of the batch, and padded batches the loss of a split.
+Errors are kept as sums and labels as counts. Both can be added, so that micro-batches
+give exactly the loss of their batch, and padded batches the loss of a split.
 
 Axis letters: B batch, H W map size, T target tokens, V vocabulary.
 """
@@ -17,7 +17,7 @@ from rahf.models.rahf import PAD_ID, Outputs
 
 
 class LabelSums(NamedTuple):
-  """One number per map type, per score type, and for all target tokens."""
+  """Error sums or label counts: per map, per score, and of all target tokens."""
 
   maps: Float[Array, '2']
   scores: Float[Array, '4']
@@ -43,7 +43,7 @@ def count_labels(batch: Batch) -> LabelSums:
 
 
 def sum_errors(outputs: Outputs, batch: Batch) -> LabelSums:
-  """Sums mean squared pixel errors, squared score errors and token nats."""
+  """Sums the errors of a batch: mean squared per map, squared per score, nats."""
   pixel_errors = jnp.mean(jnp.square(outputs.maps - batch.maps), axis=(2, 3))
   score_errors = jnp.square(outputs.scores - batch.scores)
   nats = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.target)
@@ -65,7 +65,7 @@ def weighted_losses(errors: LabelSums, counts: LabelSums, weights) -> Losses:
   Returns:
     heatmap: sum over map types of the mean pixel MSE.
     score: sum over score types of the mean MSE.
-    sequence: cross-entropy per target token in nats, EOS counted, padding not.
+    sequence: cross-entropy per target token in nats, with EOS, without padding.
   """
   means = [
     error / jnp.maximum(count, 1) for error, count in zip(errors, counts, strict=True)

@@ -1,4 +1,4 @@
-"""Stops a run at a step that is not finite, or counts it as skipped."""
+"""Stops a run whose loss becomes NaN or infinite, or counts the step as skipped."""
 
 import math
 
@@ -10,7 +10,7 @@ from rahf.training.train_step import Metrics
 
 
 class NonFiniteLossError(InputError):
-  """A step was not finite; the last checkpoint is from before that step."""
+  """Loss, gradient or parameters became NaN or infinite; no checkpoint has them."""
 
 
 class FiniteCheck:
@@ -26,7 +26,7 @@ class FiniteCheck:
 
     Args:
       limit: how many steps may be skipped.
-      skipped: how many already were, before the run was resumed.
+      skipped: how many had been skipped when the run was resumed.
     """
     self._limit = limit
     self._checked = 0

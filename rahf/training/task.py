@@ -1,6 +1,6 @@
 """The interface of a task: model, loss, data and evaluation.
 
-The trainer does the rest, the same for every task: mesh, micro-batches, optimizer,
+The trainer does everything else, which all tasks share: mesh, micro-batches, optimizer,
 checkpoints, logs, interruption.
 """
 
@@ -53,7 +53,7 @@ class Task(Protocol):
     ...
 
   def count_labels(self, batch: Any) -> Any:
-    """Counts the labels that the means of the loss are over."""
+    """Counts the labels by which the loss is averaged."""
     ...
 
   def loss(

@@ -30,10 +30,10 @@ def make_train_step(
   """Returns the step; jit it under the mesh.
 
   Args:
-    task: has the loss that a step lowers.
+    task: provides the loss to minimise.
     gather: turns the state's parameters into those that the model is applied with.
-    accumulate: number of micro-batches that the batch is split into and that are
-      computed one after another. Their gradients add up to the batch's.
+    accumulate: number of micro-batches, processed one after another. Their gradients
+      add up to the batch's.
     schedule: of the optimizer, reported as `learning_rate`.
     skip_nonfinite: whether to keep the old state, apart from its step counters, if the
       loss, the gradient or the new parameters are NaN or infinite.
@@ -55,7 +55,11 @@ def make_train_step(
     if schedule:
       metrics['learning_rate'] = schedule(state.step)
     new = TrainState(
-      state.step, params, opt_state, collections, _averaged(state, params, average)
+      step=state.step,
+      params=params,
+      opt_state=opt_state,
+      collections=collections,
+      average=_averaged(state, params, average),
     )
     if skip_nonfinite:
       totals = losses.total, metrics['gradient_norm'], metrics['parameter_norm']
@@ -97,10 +101,12 @@ def make_gradient(
       grads, (losses, collections) = gradient(
         state.params, collections, micro_batch, counts, jax.random.fold_in(key, number)
       )
+      # Summed, not averaged: each loss is divided by the counts of the whole batch.
       return (jax.tree.map(jnp.add, total, (grads, losses)), collections), None
 
-    numbered = (jnp.arange(accumulate), split_batch(batch, accumulate))
-    first = jax.tree.map(lambda x: x[0], numbered[1])
+    micro_batches = split_batch(batch, accumulate)
+    numbered = (jnp.arange(accumulate), micro_batches)
+    first = jax.tree.map(lambda x: x[0], micro_batches)
     zeros = _zeros(gradient, state, first, counts, key)
     start = (zeros, state.collections)
     ((grads, losses), collections), _ = jax.lax.scan(add_micro_batch, start, numbered)
