@@ -172,7 +172,7 @@ CONFIG_FILES = {
   'an import': ('import nowhere\n', 'line 1: ModuleNotFoundError: No module named'),
   'an error': ('def get_config():\n  raise KeyError("k")\n', "line 2: KeyError: 'k'"),
   'an argument': ('def get_config(name):\n  return 3\n', "argument: 'name'"),
-  'a number': ('def get_config():\n  return 3\n', 'gives int, not ConfigDict'),
+  'a number': ('def get_config():\n  return 3\n', 'returns int, not ConfigDict'),
   'a wrong type': (
     'from rahf.config import default_config\ndef get_config():\n'
     '  config = default_config()\n  config.train.steps = 1.5\n  return config\n',
