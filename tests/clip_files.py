@@ -1,4 +1,4 @@
-"""The tiny CLIP of the goldens, its parameters by formula, in OpenAI's names."""
+"""Parameters of the goldens' tiny CLIP, computed by formula, with OpenAI's names."""
 
 import math
 

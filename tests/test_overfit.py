@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-import foreign
+import pretrained_files
 import tiny
 from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 from rahf.data.pipeline.batches import eval_batches, train_batches
@@ -91,8 +91,8 @@ def imported_state(states, model, folder):
     }
 
   init = {
-    'vit': os.fspath(foreign.write_vit(folder / 'vit.npz', below('vit/'))),
-    't5': os.fspath(foreign.write_t5x(folder / 't5x', below('t5/'))),
+    'vit': os.fspath(pretrained_files.write_vit(folder / 'vit.npz', below('vit/'))),
+    't5': os.fspath(pretrained_files.write_t5x(folder / 't5x', below('t5/'))),
     'rahf': '',
   }
   plan = loading.plan(loading.open_sources(init), abstract, model.config)

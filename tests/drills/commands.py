@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 TIME, MEMORY = 100, 16 * 2**30
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
   """The result of a command; `status` is minus the signal number if one killed it."""
 
   status: int
@@ -41,11 +41,11 @@ class Commands:
       text=True,
     )
 
-  def run(self, module: str, *arguments: str) -> Done:
+  def run(self, module: str, *arguments: str) -> Result:
     """Runs `python -m module arguments…` from the project's root."""
     self._process.stdin.write(json.dumps([module, *arguments]) + '\n')
     self._process.stdin.flush()
-    return Done(*json.loads(self._process.stdout.readline()))
+    return Result(*json.loads(self._process.stdout.readline()))
 
   def close(self) -> None:
     self._process.stdin.close()
@@ -75,20 +75,20 @@ def serve() -> None:
     answers.flush()
 
 
-def _fork(command: Sequence[str]) -> Done:
+def _fork(command: Sequence[str]) -> Result:
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
     child = os.fork()
     if child == 0:
-      _become(command, out.fileno(), err.fileno())
+      _run_child(command, out.fileno(), err.fileno())
     _, status = os.waitpid(child, 0)
     texts = []
     for file in (out, err):
       file.seek(0)
       texts.append(file.buffer.read().decode(errors='replace'))
-  return Done(os.waitstatus_to_exitcode(status), *texts)
+  return Result(os.waitstatus_to_exitcode(status), *texts)
 
 
-def _become(command: Sequence[str], out: int, err: int) -> None:
+def _run_child(command: Sequence[str], out: int, err: int) -> None:
   """Runs the command in the child process like Python, then exits."""
   import runpy
   import traceback

@@ -45,7 +45,7 @@ def npy(array: np.ndarray, **options) -> bytes:
   return stream.getvalue()
 
 
-def npy_that_says(shape: tuple[int, ...]) -> bytes:
+def npy_header(shape: tuple[int, ...]) -> bytes:
   """Returns the header of an array without its values."""
   stream = io.BytesIO()
   header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
@@ -99,7 +99,7 @@ def files(trace: pathlib.Path) -> dict[str, bytes]:
     **{f'pickle {n}': pickle.dumps(payload, n) for n in (0, 2, 4)},
     'npy of objects': npy(objects, allow_pickle=True),
     'npz of objects': zipped({'cls.npy': npy(objects, allow_pickle=True)}),
-    'npz that says 2^60': zipped({'cls.npy': npy_that_says((2**30, 2**30))}),
+    'npz that says 2^60': zipped({'cls.npy': npy_header((2**30, 2**30))}),
     'npz of pickles': zipped({'cls.npy': pickle.dumps(payload, 2)}),
     'npz bomb': zipped({'cls.npy': npy(np.zeros(2**26, 'u1'))}, zipfile.ZIP_DEFLATED),
     'torch': zipped({'a/data.pkl': pickle.dumps(payload, 2), 'a/version': b'3'}),

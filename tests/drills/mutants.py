@@ -86,7 +86,7 @@ def mutated(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
   rng = np.random.default_rng(seed)
   files = originals()
   names = sorted(files)
-  ways = (_cut, _flip, _splice, _repeat, _zero, _lie)
+  ways = (_cut, _flip, _splice, _repeat, _zero, _resize)
   for number in range(count):
     name, way = names[rng.integers(len(names))], ways[number % len(ways)]
     other = files[names[rng.integers(len(names))]]
@@ -120,7 +120,7 @@ def _zero(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
   return data[:start] + bytes(end - start) + data[end:]
 
 
-def _lie(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
+def _resize(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
   """Changes the size in the header if it is a PNG."""
   if not data.startswith(b'\x89PNG') or len(data) < 40:
     return _flip(rng, data, other)

@@ -118,7 +118,9 @@ READERS: dict[str, Callable[[pathlib.Path], object]] = {
 }
 
 
-def furnish(folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path) -> None:
+def write_valid_files(
+  folder: pathlib.Path, model: pathlib.Path, data: pathlib.Path
+) -> None:
   """Writes valid files next to the hostile one."""
   for name in ('t5x', 'hf', 'in', 'images', 'rapidata', 'run', 'results'):
     (folder / name).mkdir()

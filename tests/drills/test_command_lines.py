@@ -7,9 +7,9 @@ import time
 
 import jax
 import numpy as np
-import odd
+import odd_settings
 import pytest
-from commands import Commands, Done
+from commands import Commands, Result
 
 import runs
 import tiny
@@ -47,7 +47,7 @@ def with_value(field: str, value):
 def accepted(field: str) -> list:
   """Returns the odd values that a setting accepts; checks how others are refused."""
   found = []
-  for value in odd.values_of(default(field)):
+  for value in odd_settings.values_of(default(field)):
     if (config := with_value(field, value)) is None:
       continue
     try:
@@ -122,7 +122,7 @@ def commands():
   running.close()
 
 
-def check(done: Done, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
+def check(done: Result, *parts: str, statuses: tuple[int, ...] = (2,)) -> None:
   """Checks status and message of a command that must fail."""
   assert done.status in statuses, done
   assert 'Traceback' not in done.errors, done.errors
@@ -142,7 +142,7 @@ def test_a_fork_behaves_like_a_process(commands, tmp_path):
 
 def test_settings_typed_as_flags(commands, tmp_path, long):
   """Export validates all settings before it finds no checkpoint."""
-  pairs = list(itertools.product(RULES, odd.TYPED))
+  pairs = list(itertools.product(RULES, odd_settings.TYPED))
   if not long:
     chosen = np.random.default_rng(time.time_ns()).choice(len(pairs), 90, replace=False)
     pairs = [pairs[number] for number in chosen]

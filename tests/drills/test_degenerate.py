@@ -62,39 +62,41 @@ SPLITS = {
 }
 
 
-def of(names, *keys):
+def metric_names(names, *keys):
   return {f'{name}/{key}' for name in names for key in keys}
 
 
-def of_words(*keys):
-  return of(('keywords', 'keywords_constrained'), *keys)
+def keyword_metrics(*keys):
+  return metric_names(('keywords', 'keywords_constrained'), *keys)
 
 
-SCORES = of(schema.SCORES, *CORRELATIONS)
-NOT_EMPTY = of(schema.MAPS, 'mse_empty')
-CONSTANT_TRUTH = NOT_EMPTY | of(schema.MAPS, 'cc', 'auc_judd')
-NO_WORDS = of(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
+SCORES = metric_names(schema.SCORES, *CORRELATIONS)
+NOT_EMPTY = metric_names(schema.MAPS, 'mse_empty')
+CONSTANT_TRUTH = NOT_EMPTY | metric_names(schema.MAPS, 'cc', 'auc_judd')
+NO_WORDS = metric_names(['keywords'], 'precision', 'recall', 'f1', 'f1_per_sample')
 # Metrics that are undefined without annotations, for any varied predictions.
 UNDEFINED = {
   'usual': NOT_EMPTY,
   'one': SCORES | NOT_EMPTY,
   'empty': SCORES
-  | of(schema.MAPS, *OF_REGIONS)
-  | of_words('recall')
-  | of(['keywords_constrained'], 'average_precision'),
+  | metric_names(schema.MAPS, *OF_REGIONS)
+  | keyword_metrics('recall')
+  | metric_names(['keywords_constrained'], 'average_precision'),
   'even': SCORES | CONSTANT_TRUTH,
   'full': CONSTANT_TRUTH | NO_WORDS,
-  'unasked': SCORES | of(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS) | NO_WORDS,
+  'unasked': SCORES
+  | metric_names(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS)
+  | NO_WORDS,
 }
 # If nothing is marked; others depend on the model.
-NO_MARKS = of_words('precision', 'f1')
+NO_MARKS = keyword_metrics('precision', 'f1')
 
 
 def undefined(metrics):
   return {name for name, value in metrics.items() if math.isnan(value)}
 
 
-def heads(change):
+def constant_heads(change):
   """Returns a function that zeroes the last kernels of heads and sets their biases."""
 
   def all_heads(params):
@@ -144,7 +146,7 @@ def evaluate(tmp_path_factory):
   return run
 
 
-def strictly(text):
+def parse_strictly(text):
   """Reads JSON, refusing NaN."""
 
   def refuse(token):
@@ -164,14 +166,14 @@ def check_files(workdir, split, metrics):
     suffix: (workdir / f'eval/{split}-{STEP}{suffix}').read_text()
     for suffix in SUFFIXES
   }
-  stored = strictly(there['.json'])
+  stored = parse_strictly(there['.json'])
   assert stored == {k: None if math.isnan(v) else v for k, v in metrics.items()}
-  lines = [strictly(line) for line in there['.samples.jsonl'].splitlines()]
+  lines = [parse_strictly(line) for line in there['.samples.jsonl'].splitlines()]
   assert len(lines) == len(SPLITS[split])
   (data,) = re.findall(
     r'<script[^>]*application/json[^>]*>(.*?)</script>', there['.html']
   )
-  assert len(strictly(data)['samples']) == min(len(lines), 5)
+  assert len(parse_strictly(data)['samples']) == min(len(lines), 5)
   for text in (there['.md'], there['.html'].replace(data, '')):
     assert not re.search(r'\b(nan|inf)\b', text, re.I)
   _, scores, implausibility, misalignment, *_ = there['.md'].split('\n## ')
@@ -203,12 +205,12 @@ def test_annotations_that_define_little(evaluate, tmp_path, split):
   ],
 )
 def test_predictions_without_variance(evaluate, tmp_path, bias, lacking):
-  metrics = evaluate('usual', tmp_path, heads(bias))
-  of_maps = of(schema.MAPS, *lacking)
-  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | of_maps
+  metrics = evaluate('usual', tmp_path, constant_heads(bias))
+  map_metrics = metric_names(schema.MAPS, *lacking)
+  assert undefined(metrics) - NO_MARKS == SCORES | NOT_EMPTY | map_metrics
   # The number of undefined samples is given for each.
   counted = {name for name in metrics if name.endswith('/undefined')}
-  assert counted == {f'{name}/undefined' for name in of_maps}
+  assert counted == {f'{name}/undefined' for name in map_metrics}
   assert {metrics[name] for name in counted} == {COUNT}
   check_files(tmp_path, 'usual', metrics)
 
@@ -223,7 +225,7 @@ def spoil_one(params):
   ('change', 'message'),
   [
     (spoil_one, 'maps of uid-0 is NaN'),
-    (heads(np.nan), 'maps of uid-0 is NaN'),
+    (constant_heads(np.nan), 'maps of uid-0 is NaN'),
     (lambda params: jax.tree.map(lambda leaf: leaf * np.nan, params), 'of uid-0 is N'),
   ],
 )
@@ -247,7 +249,10 @@ def test_a_single_nan_is_not_averaged_away(part):
 
 @pytest.mark.parametrize('split', ['one', 'even', 'unasked'])
 def test_comparisons(evaluate, tmp_path, capsys, split):
-  for name, change in (('varied', lambda params: params), ('constant', heads(0.0))):
+  for name, change in (
+    ('varied', lambda params: params),
+    ('constant', constant_heads(0.0)),
+  ):
     evaluate(split, tmp_path / name, change)
   out = tmp_path / 'comparison'
   arguments = [f'--split={split}', f'--out={out}', '--draws=100']

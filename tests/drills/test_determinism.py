@@ -42,7 +42,7 @@ SURROUNDINGS = [
 ]
 
 
-def ends_well(processes):
+def wait_for_success(processes):
   """Waits for processes that run in parallel."""
   for process in processes:
     _, errors = process.communicate(timeout=500)
@@ -64,7 +64,7 @@ def contents(folder):
 def test_training_and_its_evaluations(trained, data_dir, tmp_path):
   """Compared with each other, and with a run in a process that did other work first."""
   workdirs = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       runs.start_tiny(data_dir, f'--workdir={workdir}', **environment)
       for workdir, environment in zip(workdirs, SURROUNDINGS, strict=True)
@@ -88,7 +88,7 @@ def exported(folder):
 def test_exports(trained, data_dir, tmp_path):
   """`test_concurrency` compares the files of evaluations with those of training."""
   targets = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       runs.start_tiny(
         data_dir,
@@ -107,7 +107,7 @@ def test_inference(tmp_path):
   model, folder = served.write_model(tmp_path), write_folder(tmp_path / 'images', 20)
   outputs = [tmp_path / str(number) for number in range(2)]
   flags = '--mode=infer', f'--model={model}', f'--input={folder}', '--maps=png'
-  ends_well(
+  wait_for_success(
     [
       runs.start(*flags, f'--output={output}', **environment)
       for output, environment in zip(outputs, SURROUNDINGS, strict=True)
@@ -126,7 +126,7 @@ def test_inference(tmp_path):
 def test_data(tmp_path):
   command = [sys.executable, '-m', 'rahf.data', 'prepare', 'shapes']
   folders = [tmp_path / str(number) for number in range(2)]
-  ends_well(
+  wait_for_success(
     [
       subprocess.Popen(
         [*command, f'--out={folder}', '--train=40', '--dev=5', '--test=5'],
@@ -188,16 +188,16 @@ def check_batches(directory, count, sizes):
   models = {size: rahf.load(directory, batch_size=size) for size in (3, 8, 64)}
   assert {s for m in models.values() for s in m.buckets} >= {1, 2, 3, 8, 16, 64}
   examples = [prepare(*example(number)) for number in range(count)]
-  alone = [models[64].score_examples([one])[0] for one in examples]
+  single = [models[64].score_examples([one])[0] for one in examples]
   # Otherwise the test would show nothing.
   for spread in (
-    np.ptp([[*one.scores.values()] for one in alone], axis=0),
-    np.ptp([one.small_maps['misalignment'] for one in alone], axis=0).max(),
+    np.ptp([[*one.scores.values()] for one in single], axis=0),
+    np.ptp([one.small_maps['misalignment'] for one in single], axis=0).max(),
     # Truncated words are NaN.
-    np.ptp([p for one in alone for _, p in one.keywords if p == p]),
+    np.ptp([p for one in single for _, p in one.keywords if p == p]),
   ):
     assert np.all(spread > 100 * TOLERANCE)
-  assert {one.truncated for one in alone} == {False, True}
+  assert {one.truncated for one in single} == {False, True}
   rng = np.random.default_rng(0)
   for size in sizes:
     model = next(models[top] for top in models if size in models[top].buckets)
@@ -206,7 +206,7 @@ def check_batches(directory, count, sizes):
       for number, found in zip(
         chosen, model.score_examples([examples[i] for i in chosen]), strict=True
       ):
-        assert_near(found, alone[number])
+        assert_near(found, single[number])
 
 
 def test_scoring_in_batches(tmp_path):
@@ -248,12 +248,12 @@ def test_inference_in_batches(tmp_path):
     job = Job(str(model), str(given), str(output), batch_size=size)
     assert infer.infer(job, Interruption()) == 1
     found.append([json.loads(line) for line in (output / 'results.jsonl').open()])
-  alone = rahf.load(model, batch_size=1)
+  single = rahf.load(model, batch_size=1)
   for number, rows in enumerate(zip(*found, strict=True)):
     if number in (3, 17):
       assert all('its prompt is' in row['error'] for row in rows)
       continue
-    (expected,) = alone.score(*example(number))
+    (expected,) = single.score(*example(number))
     for row in rows:
       scores = {name: row[name] for name in expected.scores}
       assert scores == pytest.approx(expected.scores, rel=0, abs=TOLERANCE)
@@ -327,7 +327,7 @@ def test_training_on_other_meshes(trained, data_dir, tmp_path, long, devices, me
     *(f'--config.mesh.{axis}={n}' for axis, n in zip(sharding.AXES, mesh, strict=True)),
     XLA_FLAGS=flags,
   )
-  ends_well([process])
+  wait_for_success([process])
   runs.assert_close(runs.read_untimed(workdir), runs.read_untimed(trained))
   found, expected = (
     samples.read(epath.Path(folder) / 'eval/dev-4.samples.jsonl')

@@ -88,7 +88,7 @@ def listed(folder: pathlib.Path) -> set[pathlib.Path]:
 @pytest.mark.parametrize('reader', readers.READERS)
 def test_hostile_files_at_every_reader(place, files, model, data, tmp_path, reader):
   """Every kind of hostile file, wherever a file is read."""
-  readers.furnish(tmp_path, model, data)
+  readers.write_valid_files(tmp_path, model, data)
   path = tmp_path / reader
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   refused = set()

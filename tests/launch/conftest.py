@@ -1,4 +1,4 @@
-"""Desks on which scripts of launch/ find stand-ins for clouds and machines."""
+"""Sandboxes in which scripts of launch/ find fakes of clouds and machines."""
 
 import pathlib
 import shutil
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from desk import LAUNCH, OUTSIDE, Desk
+from launch_sandbox import LAUNCH, OUTSIDE, Sandbox
 
 TRAINING_STAND_IN = '''
 """Trains as long as its first attempt is not stopped; the next one ends by itself."""
@@ -49,18 +49,18 @@ def Path(path):
 
 
 @pytest.fixture
-def desk(tmp_path) -> Desk:
-  """A desk on which everything that would reach out fails."""
-  desk = Desk(tmp_path)
+def sandbox(tmp_path) -> Sandbox:
+  """A sandbox where all commands that contact other machines fail."""
+  sandbox = Sandbox(tmp_path)
   for name in OUTSIDE:
-    desk.stub(name, 'echo "$0 was run" >&2; exit 99')
-  return desk
+    sandbox.stub(name, 'echo "$0 was run" >&2; exit 99')
+  return sandbox
 
 
 @pytest.fixture
-def site(tmp_path) -> Desk:
-  """A checkout of its own at `desk.folder / 'checkout'`, and a machine to train on."""
-  desk = Desk(tmp_path / 'desk')
+def site(tmp_path) -> Sandbox:
+  """A sandbox with a checkout in the folder `checkout`, and a machine to train on."""
+  sandbox = Sandbox(tmp_path / 'sandbox')
   modules = tmp_path / 'modules'
   for name, text in {
     'rahf/__init__.py': '',
@@ -71,24 +71,24 @@ def site(tmp_path) -> Desk:
     (modules / name).parent.mkdir(parents=True, exist_ok=True)
     (modules / name).write_text(text)
   (tmp_path / 'machine').mkdir()
-  desk.env |= {
+  sandbox.env |= {
     'MACHINE': str(tmp_path / 'machine'),
     'BUCKETS': str(tmp_path / 'buckets'),
     'PYTHONPATH': str(modules),
     'PYTHON': sys.executable,
     'RUN': 'first',
   }
-  desk.stub(
+  sandbox.stub(
     'uv',
     '[[ $1 == venv ]] || exit 0; mkdir -p "${@: -1}/bin"; '
     'printf \'#!/bin/sh\\nexec "$PYTHON" "$@"\\n\' >"${@: -1}/bin/python"; '
     'chmod +x "${@: -1}/bin/python"',
   )
-  shutil.copytree(LAUNCH, desk.folder / 'checkout/launch')
+  shutil.copytree(LAUNCH, sandbox.folder / 'checkout/launch')
   git = ['git', '-c', 'user.name=x', '-c', 'user.email=x@y', '-C', 'checkout']
-  desk.run(*git, 'init', '-q')
-  desk.run(*git, 'add', '.')
-  desk.run(*git, 'commit', '-qm', 'x')
-  yield desk
-  for pid in pathlib.Path(desk.env['MACHINE']).glob('rahf/jobs/*/pid'):
+  sandbox.run(*git, 'init', '-q')
+  sandbox.run(*git, 'add', '.')
+  sandbox.run(*git, 'commit', '-qm', 'x')
+  yield sandbox
+  for pid in pathlib.Path(sandbox.env['MACHINE']).glob('rahf/jobs/*/pid'):
     subprocess.run(['pkill', '-KILL', '-s', pid.read_text().strip()])

@@ -13,7 +13,16 @@ import sys
 
 import pytest
 
-from desk import FLAGS, LAUNCH, OUTSIDE, ROOT, SETTINGS, TRAINING, Desk, remote
+from launch_sandbox import (
+  FLAGS,
+  LAUNCH,
+  OUTSIDE,
+  ROOT,
+  SETTINGS,
+  TRAINING,
+  Sandbox,
+  remote,
+)
 
 README = (LAUNCH / 'README.md').read_text(encoding='utf-8')
 SCRIPTS = ['tpu_vm', 'tpu_pod', 'gpu_node', 'slurm', 'xpk']
@@ -59,26 +68,26 @@ ASKING = [('tpu_pod', 'resume'), ('tpu_pod', 'watch')]
   ('script', 'verb'), [pair for pair in ALL_VERBS if pair not in ASKING]
 )
 def test_a_dry_run_prints_what_a_run_does(script, verb, tmp_path):
-  desk = Desk(tmp_path)
+  sandbox = Sandbox(tmp_path)
   for name in OUTSIDE:
-    desk.stub(name)
+    sandbox.stub(name)
   takes_flags = verb in ('run', 'resume', 'profile')
   words = [verb, '--', *FLAGS] if takes_flags else [verb]
   settings = SETTINGS | {'RUN': "it's first", 'RESULTS': 'fetched/a b'}
   settings['LOG'] = str(tmp_path / 'logs/a b')
-  printed, _ = desk.launch(script, '--dry-run', *words, **settings)
-  assert {path.name for path in desk.folder.iterdir()} == {'bin'}
-  desk.run('bash', '-euc', printed)
-  pasted = desk.calls()
+  printed, _ = sandbox.launch(script, '--dry-run', *words, **settings)
+  assert {path.name for path in sandbox.folder.iterdir()} == {'bin'}
+  sandbox.run('bash', '-euc', printed)
+  pasted = sandbox.calls()
   assert pasted
-  desk.launch(script, *words, **settings)
-  assert desk.calls() == pasted
+  sandbox.launch(script, *words, **settings)
+  assert sandbox.calls() == pasted
 
 
 @pytest.mark.parametrize(('script', 'verb'), ASKING)
-def test_a_dry_run_asks_nothing(script, verb, desk):
-  assert desk.dry(script, verb)
-  assert {path.name for path in desk.folder.iterdir()} == {'bin'}
+def test_a_dry_run_asks_nothing(script, verb, sandbox):
+  assert sandbox.dry(script, verb)
+  assert {path.name for path in sandbox.folder.iterdir()} == {'bin'}
 
 
 PLACE = ['--project=my-project', '--zone=us-west4-a']
@@ -87,15 +96,15 @@ QUEUE = ['gcloud', 'compute', 'tpus', 'queued-resources']
 JOB = ['bash', 'rahf/source/launch/remote/job.sh']
 
 
-def test_tpu_vm(desk):
-  assert desk.dry('tpu_vm', 'create') == [
+def test_tpu_vm(sandbox):
+  assert sandbox.dry('tpu_vm', 'create') == [
     [
       *(*TPU, 'create', 'rahf', *PLACE),
       *('--accelerator-type=v5litepod-8', '--version=v2-alpha-tpuv5-lite'),
     ]
   ]
-  pack, copy, install = desk.dry('tpu_vm', 'install', NAME='mine')
-  archive = f'{desk.folder}/rahf-augmented_prompt.tar.gz'
+  pack, copy, install = sandbox.dry('tpu_vm', 'install', NAME='mine')
+  archive = f'{sandbox.folder}/rahf-augmented_prompt.tar.gz'
   assert pack == ['bash', f'{LAUNCH}/pack.sh', archive]
   assert copy == [*TPU, 'scp', archive, 'mine:rahf.tar.gz', *PLACE, '--worker=all']
   assert remote(install)[-4:] == [
@@ -104,15 +113,15 @@ def test_tpu_vm(desk):
     'install',
     'tpu',
   ]
-  (run,) = desk.dry('tpu_vm', 'run', '--', *FLAGS)
+  (run,) = sandbox.dry('tpu_vm', 'run', '--', *FLAGS)
   assert run[:-1] == [*TPU, 'ssh', 'rahf', *PLACE, '--worker=all']
   assert remote(run) == [*JOB, 'start', 'augmented_prompt', *TRAINING, *FLAGS]
-  assert desk.dry('tpu_vm', 'resume', '--', *FLAGS) == [run]
-  assert desk.dry('tpu_vm', 'delete') == [[*TPU, 'delete', 'rahf', *PLACE]]
+  assert sandbox.dry('tpu_vm', 'resume', '--', *FLAGS) == [run]
+  assert sandbox.dry('tpu_vm', 'delete') == [[*TPU, 'delete', 'rahf', *PLACE]]
 
 
-def test_results_in_a_bucket_are_fetched_from_there(desk):
-  assert desk.dry('tpu_vm', 'fetch', RESULTS='here') == [
+def test_results_in_a_bucket_are_fetched_from_there(sandbox):
+  assert sandbox.dry('tpu_vm', 'fetch', RESULTS='here') == [
     ['mkdir', '-p', 'here'],
     [
       *('gcloud', 'storage', 'rsync', '--recursive', '--exclude=checkpoints/.*'),
@@ -121,9 +130,9 @@ def test_results_in_a_bucket_are_fetched_from_there(desk):
   ]
 
 
-def test_results_on_a_machine_are_fetched_as_an_archive(desk):
-  pack, copy, folder, unpack = desk.dry('tpu_vm', 'fetch', WORKDIR='runs/x')
-  archive = f'{desk.folder}/rahf-augmented_prompt.tar.gz'
+def test_results_on_a_machine_are_fetched_as_an_archive(sandbox):
+  pack, copy, folder, unpack = sandbox.dry('tpu_vm', 'fetch', WORKDIR='runs/x')
+  archive = f'{sandbox.folder}/rahf-augmented_prompt.tar.gz'
   assert remote(pack) == [*JOB, 'pack', 'runs/x']
   assert copy[4:7] == ['scp', 'rahf:rahf/packed.tar.gz', archive]
   assert folder == ['mkdir', '-p', 'runs/fetched/augmented_prompt']
@@ -134,8 +143,8 @@ def test_results_on_a_machine_are_fetched_as_an_archive(desk):
   ('capacity', 'flags'),
   [('spot', ['--spot']), ('on-demand', []), ('reserved', ['--reserved'])],
 )
-def test_tpu_pod_asks_for_capacity(capacity, flags, desk):
-  (create,) = desk.dry('tpu_pod', 'create', CAPACITY=capacity, NAME='mine')
+def test_tpu_pod_asks_for_capacity(capacity, flags, sandbox):
+  (create,) = sandbox.dry('tpu_pod', 'create', CAPACITY=capacity, NAME='mine')
   assert create == [
     *QUEUE,
     *('create', 'mine', *PLACE, '--node-id=mine', '--accelerator-type=v5litepod-16'),
@@ -143,8 +152,8 @@ def test_tpu_pod_asks_for_capacity(capacity, flags, desk):
   ]
 
 
-def test_tpu_pod_resumes_on_all_hosts(desk):
-  commands = desk.dry('tpu_pod', 'resume', '--', *FLAGS)
+def test_tpu_pod_resumes_on_all_hosts(sandbox):
+  commands = sandbox.dry('tpu_pod', 'resume', '--', *FLAGS)
   steps = [' '.join(command[:5]) for command in commands]
   assert steps[1:4] == [
     ' '.join([*QUEUE, verb]) for verb in ('delete', 'create', 'list')
@@ -155,21 +164,21 @@ def test_tpu_pod_resumes_on_all_hosts(desk):
   assert remote(commands[-1]) == start
 
 
-def test_gpu_node_with_all_or_one_gpu(desk):
-  (run,) = desk.dry('gpu_node', 'run', '--', *FLAGS)
+def test_gpu_node_with_all_or_one_gpu(sandbox):
+  (run,) = sandbox.dry('gpu_node', 'run', '--', *FLAGS)
   assert run[:2] == ['ssh', 'me@gpu-node']
   start = [*JOB, 'start', 'augmented_prompt', *TRAINING, *FLAGS]
   assert shlex.split(run[2]) == start
-  (run,) = desk.dry('gpu_node', 'run', '--', *FLAGS, GPUS='0')
+  (run,) = sandbox.dry('gpu_node', 'run', '--', *FLAGS, GPUS='0')
   assert shlex.split(run[2]) == ['env', 'CUDA_VISIBLE_DEVICES=0', *start]
 
 
-def test_slurm(desk):
+def test_slurm(sandbox):
   settings = {'GPUS': '4', 'NODES': '2', 'WORKDIR': '/shared/my run', 'VENV': '/v'}
-  assert desk.dry('slurm', 'install', **settings) == [
+  assert sandbox.dry('slurm', 'install', **settings) == [
     ['bash', f'{LAUNCH}/remote/job.sh', 'venv', '/v', str(ROOT), 'cuda']
   ]
-  _, submit = desk.dry('slurm', 'run', '--', *FLAGS, **settings)
+  _, submit = sandbox.dry('slurm', 'run', '--', *FLAGS, **settings)
   script = submit.index(f'{LAUNCH}/remote/slurm.sbatch')
   assert submit[0] == 'sbatch'
   assert {
@@ -183,27 +192,27 @@ def test_slurm(desk):
   ]
 
 
-def test_xpk(desk):
+def test_xpk(sandbox):
   cluster = [*PLACE, '--cluster=rahf']
-  assert desk.dry('xpk', 'create', CAPACITY='reservation=ours') == [
+  assert sandbox.dry('xpk', 'create', CAPACITY='reservation=ours') == [
     [
       *('xpk', 'cluster', 'create', *cluster, '--tpu-type=v5litepod-16'),
       *('--num-slices=1', '--reservation=ours'),
     ]
   ]
-  *_, create = desk.dry('xpk', 'run', '--', *FLAGS)
+  *_, create = sandbox.dry('xpk', 'run', '--', *FLAGS)
   assert create[:6] == ['xpk', 'workload', 'create', *cluster]
   assert {
     *('--workload=augmented-prompt', '--tpu-type=v5litepod-16', '--max-restarts=20'),
     *('--base-docker-image=python:3.12', '--restart-on-exit-codes=1'),
-    f'--script-dir={desk.folder}/rahf-augmented_prompt',
+    f'--script-dir={sandbox.folder}/rahf-augmented_prompt',
   } <= set(create)
   assert remote(create) == [
     *('pip', 'install', '--quiet', '.[tpu]', '&&'),
     *('exec', 'python', 'launch/remote/attempt.py'),
     *('--config=configs/augmented_prompt.py', *TRAINING[1:], '--multihost', *FLAGS),
   ]
-  delete, *rest = desk.dry('xpk', 'resume', '--', *FLAGS)
+  delete, *rest = sandbox.dry('xpk', 'resume', '--', *FLAGS)
   assert delete == [
     'xpk',
     'workload',
@@ -212,31 +221,31 @@ def test_xpk(desk):
     '--workload=augmented-prompt',
   ]
   assert rest[-1] == create
-  *_, logs = desk.dry('xpk', 'logs')
+  *_, logs = sandbox.dry('xpk', 'logs')
   assert logs[:2] == ['kubectl', 'logs']
 
 
 @pytest.mark.parametrize(
   ('script', 'name'), [(s, n) for s, names in NEEDED.items() for n in names]
 )
-def test_missing_settings(script, name, desk):
+def test_missing_settings(script, name, sandbox):
   settings = SETTINGS | {name: ''}
-  _, errors = desk.launch(script, 'logs', status=2, **settings)
+  _, errors = sandbox.launch(script, 'logs', status=2, **settings)
   assert f'error: not set: {name} (for example: export {name}=…)' in errors
   assert f'launch/{script}.sh --help' in errors
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_training_needs_data(script, desk):
-  _, errors = desk.launch(script, 'run', status=2, **SETTINGS | {'DATA': ''})
+def test_training_needs_data(script, sandbox):
+  _, errors = sandbox.launch(script, 'run', status=2, **SETTINGS | {'DATA': ''})
   assert 'not set: DATA' in errors
-  assert desk.calls() == []
+  assert sandbox.calls() == []
 
 
-def test_all_that_is_missing_is_told_at_once(desk):
-  _, errors = desk.launch('tpu_pod', 'create', status=2)
+def test_all_that_is_missing_is_told_at_once(sandbox):
+  _, errors = sandbox.launch('tpu_pod', 'create', status=2)
   assert 'not set: PROJECT ZONE (for example: export PROJECT=… ZONE=…)' in errors
-  _, errors = desk.launch('tpu_pod', 'fetch', status=2, **SETTINGS | {'WORKDIR': ''})
+  _, errors = sandbox.launch('tpu_pod', 'fetch', status=2, **SETTINGS | {'WORKDIR': ''})
   assert 'not set: WORKDIR ' in errors
 
 
@@ -244,11 +253,11 @@ def test_all_that_is_missing_is_told_at_once(desk):
 @pytest.mark.parametrize(
   ('script', 'verb'), [('tpu_pod', 'resume'), ('tpu_pod', 'watch'), ('xpk', 'resume')]
 )
-def test_several_hosts_need_a_bucket(script, verb, name, desk):
+def test_several_hosts_need_a_bucket(script, verb, name, sandbox):
   settings = SETTINGS | {name: '/local'}
-  _, errors = desk.launch(script, verb, status=2, **settings)
+  _, errors = sandbox.launch(script, verb, status=2, **settings)
   assert f'{name}=/local must begin with gs://' in errors
-  assert desk.calls() == []
+  assert sandbox.calls() == []
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -262,23 +271,23 @@ def test_several_hosts_need_a_bucket(script, verb, name, desk):
     (['logs', '--', '--x'], 'logs takes no training flags'),
   ],
 )
-def test_mistakes(script, words, message, desk):
-  printed, errors = desk.launch(script, *words, status=2, **SETTINGS)
+def test_mistakes(script, words, message, sandbox):
+  printed, errors = sandbox.launch(script, *words, status=2, **SETTINGS)
   assert printed == ''
   assert errors.startswith(f'error: {message}')
   assert errors.endswith(f'see launch/{script}.sh --help\n')
-  assert desk.calls() == []
+  assert sandbox.calls() == []
 
 
 @pytest.mark.parametrize('script', ['tpu_pod', 'xpk'])
-def test_unknown_capacity(script, desk):
-  _, errors = desk.launch(script, 'create', status=2, **SETTINGS, CAPACITY='cheap')
+def test_unknown_capacity(script, sandbox):
+  _, errors = sandbox.launch(script, 'create', status=2, **SETTINGS, CAPACITY='cheap')
   assert 'CAPACITY=cheap is not one of spot, on-demand' in errors
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_help(script, desk):
-  printed, errors = desk.launch(script, '--help')
+def test_help(script, sandbox):
+  printed, errors = sandbox.launch(script, '--help')
   assert errors == ''
   for verb in verbs(script):
     assert re.search(rf'(^  |  ){verb}( |:)', printed, re.MULTILINE), verb
@@ -299,7 +308,7 @@ COMMANDS = [
 ]
 
 
-def test_readme_commands_pass_a_dry_run(desk):
+def test_readme_commands_pass_a_dry_run(sandbox):
   scripts = [line for line in COMMANDS if 'launch/' in line and '.sh' in line]
   assert len(scripts) > 20
   exports = ''
@@ -307,13 +316,13 @@ def test_readme_commands_pass_a_dry_run(desk):
     if line.startswith('export '):
       exports = f'{exports}{line}\n'
     elif line in scripts:
-      printed, _ = desk.run(
+      printed, _ = sandbox.run(
         'bash',
         '-euc',
         exports + re.sub(r'launch/(\w+\.sh)', rf'{LAUNCH}/\1 --dry-run', line),
       )
       assert printed, line
-  assert desk.calls() == []
+  assert sandbox.calls() == []
 
 
 def test_readme_names_what_is_there():

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from desk import FLAGS, LAUNCH, Desk, wait_for
+from launch_sandbox import FLAGS, LAUNCH, Sandbox, wait_for
 
 
-def attempt(desk: Desk, *flags: str) -> subprocess.Popen:
+def attempt(sandbox: Sandbox, *flags: str) -> subprocess.Popen:
   path = LAUNCH / 'remote/attempt.py'
-  return desk.start(sys.executable, path, '--workdir=gs://bucket/x', *flags)
+  return sandbox.start(sys.executable, path, '--workdir=gs://bucket/x', *flags)
 
 
 @pytest.mark.parametrize('send', [os.kill, os.killpg], ids=['one', 'all'])
@@ -71,18 +71,18 @@ def test_finished(journal, status, site, tmp_path):
     (2, '0', True, 1, False),
   ],
 )
-def test_a_part_under_slurm(tasks, restarts, finished, status, requeued, desk):
-  desk.stub('srun', f'exit {tasks}')
-  desk.stub('scontrol')
-  desk.stub('python', f'exit {int(not finished)}')
-  desk.run(
+def test_a_part_under_slurm(tasks, restarts, finished, status, requeued, sandbox):
+  sandbox.stub('srun', f'exit {tasks}')
+  sandbox.stub('scontrol')
+  sandbox.stub('python', f'exit {int(not finished)}')
+  sandbox.run(
     *('bash', LAUNCH / 'remote/slurm.sbatch', 'python', '/my run', '3', *FLAGS),
     status=status,
     SLURM_JOB_ID='7',
     SLURM_JOB_NODELIST='node[1-2]',
     SLURM_RESTART_COUNT=restarts,
   )
-  calls = desk.calls()
+  calls = sandbox.calls()
   assert calls[0] == [
     *('srun', '--kill-on-bad-exit=1', 'python', '-m', 'rahf.main', '--multihost'),
     *FLAGS,

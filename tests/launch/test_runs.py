@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from desk import FLAGS, SETTINGS, TRAINING, Desk, remote, wait_for
+from launch_sandbox import FLAGS, SETTINGS, TRAINING, Sandbox, remote, wait_for
 
 ON_MACHINE = 'cd "$MACHINE" && HOME=$MACHINE bash -c'
 COPY = 'cp "${1/#*:/$MACHINE/}" "${2/#*:/$MACHINE/}"'
@@ -99,7 +99,7 @@ esac
 
 
 @pytest.fixture
-def cloud(site) -> Desk:
+def cloud(site) -> Sandbox:
   folder = site.folder / 'cloud'
   folder.mkdir()
   (folder / 'answers').touch()
@@ -108,10 +108,10 @@ def cloud(site) -> Desk:
   return site
 
 
-def did(desk: Desk) -> list[str]:
+def did(sandbox: Sandbox) -> list[str]:
   """Returns what was done to the slice, looks left out."""
   found = []
-  for call in desk.calls():
+  for call in sandbox.calls():
     verb = call[4] if call[0] == 'gcloud' else ''
     if verb in ('create', 'delete'):
       found.append(verb)

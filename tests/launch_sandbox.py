@@ -35,7 +35,7 @@ def write_stub(folder: pathlib.Path, name: str, body: str) -> None:
   (folder / name).chmod(0o755)
 
 
-class Desk:
+class Sandbox:
   """Starts scripts with a PATH of fake commands, which record their calls."""
 
   def __init__(self, folder: pathlib.Path):
