@@ -98,7 +98,7 @@ BROKEN = [
   ({'image': 'x/000.png', 'prompt': ' '}, "its prompt is ' '"),
   ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
   ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'not valid Unicode'),
-  ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
+  ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a prompt column, prompt or caption'),
   ([1], 'not a JSON object'),
 ]
 
