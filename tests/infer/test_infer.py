@@ -93,12 +93,12 @@ BROKEN = [
   ({'image': 'x/gif.png', 'prompt': 'a'}, 'not a PNG, JPEG or WEBP image'),
   ({'image': 'nowhere.png', 'prompt': 'a'}, 'nowhere.png cannot be read: No such file'),
   ({'image': 'a\0b.png', 'prompt': 'a'}, 'null byte'),
-  ({'image': 'https://a.b/c.png', 'prompt': 'a'}, 'download the image first'),
+  ({'image': 'https://a.b/c.png', 'prompt': 'a'}, 'is a URL; download the image'),
   ({'image': None, 'prompt': 'a'}, 'its image is None'),
   ({'image': 'x/000.png', 'prompt': ' '}, "its prompt is ' '"),
   ({'image': 'x/000.png', 'prompt': 7}, 'its prompt is 7'),
   ({'image': 'x/000.png', 'prompt': 'a \ud800'}, 'not valid Unicode'),
-  ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a column prompt or caption'),
+  ({'picture': 'x/000.png', 'prompt': 'a'}, 'needs a prompt column, prompt or caption'),
   ([1], 'not a JSON object'),
 ]
 
