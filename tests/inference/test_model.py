@@ -220,7 +220,7 @@ def test_words_for_which_decoding_has_no_room(model, tokenizer, marked):
   [
     (b'GIF89a', r'images\[1\]: not a PNG, JPEG or WEBP image'),
     ('nowhere.png', r'images\[1\]: nowhere\.png cannot be read: No such file'),
-    ('https://a.b/c.png', 'download the image first'),
+    ('https://a.b/c.png', 'is a URL; download the image and give its bytes'),
     (np.zeros((4, 4), np.uint8), r'shape \[4, 4\] is not an image'),
     (np.zeros((3, 4, 4), np.uint8), r'\[3, 4, 4\] is not an RGB .* channels last'),
     (np.zeros((0, 4, 3), np.uint8), r'\[0, 4, 3\] is not an RGB'),
