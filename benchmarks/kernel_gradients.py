@@ -1,10 +1,12 @@
-"""Compares XLA's kernel gradients on CPUs with ours.
+"""Compares XLA's gradients on CPUs with ours.
 
   python benchmarks/kernel_gradients.py
 
 Convolutions: one image and a 3x3 kernel, with the sizes of the heatmap head for 256 and
 512 px. Dense layers: all gradients of an MLP with a GELU, with the sizes of the
-quickstart's ViT and of T5 base.
+quickstart's ViT and of T5 base. Transposed convolutions: `Deconv` and the equal
+`nn.ConvTranspose`, forward and with all gradients, with the sizes of the first stage of
+the quickstart's heatmap head and of the paper's, the latter for two images.
 """
 
 import functools
@@ -12,15 +14,19 @@ import functools
 import jax
 import jax.numpy as jnp
 import machine
+from flax import linen as nn
 
 from metrics import median_ms
 from rahf.drawing.markdown import markdown_table
 from rahf.models.cpu_kernels import DIMENSIONS, kernel_gradient, product
+from rahf.models.layers import Deconv
 
 # Side of the map, channels.
 SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))
 # Examples, tokens, width, hidden width.
 MLP_SIZES = ((16, 65, 128, 512), (2, 384, 768, 2048))
+# Images, side of the map, channels before and after.
+DECONV_SIZES = ((16, 8, 64, 32), (2, 32, 384, 768))
 PADDING = ((1, 1), (1, 1))
 REPETITIONS = 7
 
@@ -31,7 +37,9 @@ def main() -> None:
   rows = [measure_convolution(*size) for size in SIZES]
   print(markdown_table(('convolution', 'channels', *times), rows), end='\n\n')
   rows = [measure_mlp(*size) for size in MLP_SIZES]
-  print(markdown_table(('MLP', 'width', *times), rows))
+  print(markdown_table(('MLP', 'width', *times), rows), end='\n\n')
+  rows = [row for size in DECONV_SIZES for row in measure_deconv(*size)]
+  print(markdown_table(('transposed convolution', 'channels', *times), rows))
 
 
 def measure_convolution(side: int, channels: int) -> list[str]:
@@ -71,8 +79,29 @@ def measure_mlp(examples: int, tokens: int, width: int, hidden: int) -> list[str
   return [f'{examples} x {tokens}', f'{width}, {hidden}', *compare(arrays, *ways)]
 
 
+def measure_deconv(images: int, side: int, before: int, after: int) -> list[list[str]]:
+  x = jax.random.normal(jax.random.key(0), (images, side, side, before))
+  ours = Deconv(after, x.dtype)
+  stock = nn.ConvTranspose(after, (3, 3), (2, 2), padding=((1, 2), (1, 2)))
+  params = nn.unbox(ours.init(jax.random.key(1), x))
+
+  def gradient(module):
+    def loss(params, x):
+      return jnp.sum(jnp.square(module.apply(params, x)))
+
+    return jax.jit(jax.grad(loss, (0, 1)))
+
+  size = f'{images} x {side} px', f'{before} to {after}'
+  return [
+    [f'{size[0]}, {name}', size[1], *compare((params, x), *map(make, (stock, ours)))]
+    for name, make in (('forward', lambda m: jax.jit(m.apply)), ('gradients', gradient))
+  ]
+
+
 def compare(arrays, *ways) -> list[str]:
   """Returns the milliseconds of two functions, and their ratio."""
+  for function in ways:  # Compiles.
+    jax.block_until_ready(function(*arrays))
   milliseconds = [
     median_ms(lambda f=function: jax.block_until_ready(f(*arrays)), REPETITIONS)
     for function in ways

@@ -22,7 +22,7 @@ from rahf.fileio import lfs_pointer, strict_json
 
 START, END = '<|startoftext|>', '<|endoftext|>'
 LENGTH = 77
-# The public file lists more merges than the models have tokens for.
+# The public file has more merges, for which the models have no tokens.
 MERGES = 48_894
 CLEANINGS = ('openai', 'huggingface')
 FILES = 'vocab.json and merges.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz'
@@ -47,7 +47,6 @@ class ClipTokenizer:
 
   Attributes:
     vocabulary: the number of each token, and the merges in their order.
-    size: how many tokens there are.
   """
 
   def __init__(self, path: os.PathLike | str, cleaning: str, length: int = LENGTH):
@@ -68,7 +67,6 @@ class ClipTokenizer:
     for special in (START, END):
       if special not in vocabulary:
         raise InputError(f'{self.path} is not a vocabulary of CLIP: it lacks {special}')
-    self.size = len(vocabulary)
     self._start, self._end = vocabulary[START], vocabulary[END]
     self._tokenizer = _build(vocabulary, merges, cleaning)
 
@@ -207,11 +205,4 @@ def _text(path: epath.Path) -> str:
 
 
 def _json(path: epath.Path) -> dict:
-  lfs_pointer.check(path, path.read_bytes()[:200])
-  try:
-    found = strict_json.read(path)
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON: {error}; copy it again') from None
-  if not isinstance(found, dict):
-    raise InputError(f'{path} holds {type(found).__name__}, not named fields')
-  return found
+  return strict_json.read_own(path, 'copy it again')

@@ -20,8 +20,6 @@ from rahf.models.layers import partitioned
 from rahf.models.sizes import Layers, Side, Width
 from rahf.models.vit import Block, layer_norm
 
-START, END = 49406, 49407  # Tokens around every text.
-VOCABULARY = 49408
 # Of a model that starts from nothing: the logarithm of 1 / .07.
 INITIAL_LOGIT_SCALE = 2.6592600
 
@@ -49,6 +47,7 @@ class CLIPConfig:
 
   Attributes:
     image_size, patch: sides in pixels.
+    vocab_size: the last token is the end of a text.
     text_length: the longest text in tokens, its start and end included.
     projection: width E of the space that image and text share.
   """
@@ -58,7 +57,7 @@ class CLIPConfig:
   vision: TowerConfig = TowerConfig()
   text: TowerConfig = TowerConfig(width=512, heads=8, mlp=2048)
   text_length: Width = 77
-  vocab_size: Width = VOCABULARY
+  vocab_size: Width = 49408
   projection: Width = 512
   dtype: str = 'float32'
 
@@ -134,7 +133,8 @@ class VisionTower(nn.Module):
 class TextTower(nn.Module):
   """A causal transformer that is read at the first end token.
 
-  What comes after it does not matter, so that any padding will do.
+  What comes after it does not matter, so that any padding will do. A text without an
+  end token gives NaN: OpenAI's code would read its start token.
   """
 
   config: CLIPConfig
@@ -159,9 +159,10 @@ class TextTower(nn.Module):
     causal = jnp.tril(jnp.ones((1, 1, length, length), bool))
     x = _blocks(tower, self.dtype, x, causal)
     x = layer_norm(tower, self.dtype, 'final_norm')(x)
-    # The vocabulary of a smaller model ends with the end token, as the public one does.
-    first = jnp.argmax(text == config.vocab_size - 1, axis=1)
+    is_end = text == config.vocab_size - 1
+    first = jnp.argmax(is_end, axis=1)
     x = jnp.take_along_axis(x, first[:, None, None], axis=1)[:, 0]
+    x = jnp.where(is_end.any(1, keepdims=True), x, jnp.nan)
     return _projection(config.projection, tower.width, self.dtype)(x)
 
 

@@ -120,10 +120,9 @@ class Deconv(nn.Module):
   """A 3x3 transposed convolution that doubles height and width.
 
   It computes `nn.ConvTranspose(features, (3, 3), (2, 2), padding=((1, 2), (1, 2)))`,
-  whose gradient is slow on CPUs. On two cores it takes 4.7 ms instead of 23 ms for the
-  first stage of configs/quickstart.py, and 1.8 s instead of 30 s for the first stage of
-  the paper's model and two images. The forward pass alone takes up to 1.8 times as
-  long.
+  whose gradient is slow on CPUs: on two cores it takes 3 times as long for the first
+  stage of configs/quickstart.py and 22 times for the paper's. The forward pass alone is
+  up to 1.5 times as fast as here (benchmarks/kernel_gradients.py).
 
   Output row 2i reads input row i with the middle tap, row 2i+1 reads rows i and i+1
   with the outer taps. The four outputs of an input pixel therefore depend on its 2x2

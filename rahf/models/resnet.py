@@ -16,7 +16,6 @@ from rahf.models.layers import partitioned
 from rahf.models.sizes import Width
 
 EXPANSION = 4  # Output channels of a bottleneck, for each of its inner ones.
-STRIDE = 32  # Pixels of the image to one of the last map.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +29,6 @@ class ResNetConfig:
 
   blocks: Annotated[tuple, sequence(whole(1, 200), '(3, 4, 6, 3)')] = (3, 4, 6, 3)
   width: Width = 64
-
-  @property
-  def features(self) -> int:
-    """Channels of the last map."""
-    return EXPANSION * self.width * 2 ** (len(self.blocks) - 1)
 
 
 class ResNet(nn.Module):
@@ -147,4 +141,4 @@ def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> 
 def init_variables(config: ResNetConfig, key: Array):
   """Makes parameters and statistics, boxed with their logical axes."""
   model = ResNet(config, jnp.dtype('float32'))
-  return model.init(key, jnp.zeros((1, STRIDE, STRIDE, 3)), train=False)
+  return model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)

@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.arrays:
       print('\n'.join(array_lines(source)))
     if options.read:
-      for weight in source.weights.values():
-        weight.read()
-      print(f'read: {count(w.shape for w in source.weights.values())}')
+      for array in source.arrays.values():
+        array.read()
+      print(f'read: {count(a.shape for a in source.arrays.values())}')
   except (InputError, OSError) as error:
     return fail(error)
   return 0
@@ -57,8 +57,8 @@ def describe(source: Source) -> str:
     side = grid[1]
     pixels = side * source.settings['vit.patch']
     lines.append(f'positions: {side} x {side}, for {pixels} px; resampled for others')
-  shapes = {path: weight.shape for path, weight in source.weights.items()}
-  dtypes = sorted({str(weight.dtype) for weight in source.weights.values()})
+  shapes = {path: array.shape for path, array in source.arrays.items()}
+  dtypes = sorted({str(array.dtype) for array in source.arrays.values()})
   lines.append(f'used: {count(shapes.values())}, {", ".join(dtypes)}')
   groups = collections.defaultdict(list)
   for path, shape in shapes.items():
@@ -83,7 +83,7 @@ def array_lines(source: Source) -> list[str]:
   """Returns a line per array: our path, shape, dtype, and its name in the file."""
   used = [
     f'{path} {list(weight.shape)} {weight.dtype} <- {weight.name}'
-    for path, weight in source.weights.items()
+    for path, weight in source.arrays.items()
   ]
   return used + [f'ignored: {name}: {why}' for name, why in source.ignored.items()]
 

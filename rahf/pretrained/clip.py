@@ -19,8 +19,8 @@ from rahf.models.clip import SIZES, CLIPConfig, TowerConfig, abstract_params
 from rahf.pretrained import hf_config
 from rahf.pretrained.clip_names import IGNORED, clip_table, split_fused
 from rahf.pretrained.hf_names import rename_arrays
-from rahf.pretrained.huggingface import read_tensors, read_weights
 from rahf.pretrained.source import Source, Weight
+from rahf.pretrained.tensors import Tensors, read_weights
 
 GELUS = {
   'quick_gelu': 'quick',
@@ -44,12 +44,12 @@ TOWER_SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Unseen:
-  """What no array of a tower shows.
+class Hint:
+  """Settings of a tower that its arrays do not show.
 
   Attributes:
-    heads: of attention; None if nothing says it.
-    gelu: as `TowerConfig.gelu`; '' if nothing says it.
+    heads: attention heads; None if unknown.
+    gelu: as `TowerConfig.gelu`; '' if unknown.
   """
 
   heads: int | None = None
@@ -57,65 +57,72 @@ class Unseen:
   norm_epsilon: float = 1e-5
 
 
-Towers = Mapping[str, Unseen]
-NOTHING_KNOWN: Towers = {'vision': Unseen(), 'text': Unseen()}
+# By tower, 'vision' and 'text'.
+Hints = Mapping[str, Hint]
+NO_HINTS: Hints = {'vision': Hint(), 'text': Hint()}
 
 
-def is_clip(path: epath.Path) -> bool:
-  """Returns whether a file or directory looks like a CLIP of any of the three kinds."""
-  if not path.is_dir():
-    try:
-      return read_weights(path).keys() >= CLIP_ARRAYS
-    except InputError:  # Other readers say better what is wrong.
-      return False
-  if (path / 'config.json').exists():
-    return hf_config.Config(path / 'config.json').get('model_type', None) == 'clip'
-  return any((path / name).exists() for name in OPENCLIP_WEIGHTS)
+def openclip_weights(directory: epath.Path) -> epath.Path | None:
+  """Returns OpenCLIP's file of weights in a directory; None if there is none."""
+  files = (directory / name for name in OPENCLIP_WEIGHTS)
+  return next((file for file in files if file.exists()), None)
 
 
-def open_clip(path: epath.PathLike, given: Towers = NOTHING_KNOWN) -> Source:
-  """Opens a CLIP without reading its arrays.
+def open_clip(path: epath.PathLike, hints: Hints = NO_HINTS) -> Source:
+  """Opens a file in OpenAI's names without reading its arrays.
 
   Args:
-    path: a Hugging Face directory, a directory or file of OpenCLIP, or OpenAI's .pt;
-      local or in a bucket (gs://…).
-    given: what to take where the files do not say; by tower.
+    path: a file of OpenAI (.pt) or OpenCLIP; local or in a bucket (gs://…).
+    hints: settings of the towers that the files do not state.
 
   Raises:
     InputError: it is of another architecture, damaged or not safe to read, or nothing
       says how many heads it has or which activation; names what to give.
   """
   path = epath.Path(path)
-  if path.is_dir() and (path / 'config.json').exists():
-    return _open_huggingface(path)
-  if not path.is_dir():
-    return _open_openai(path, path, given)
-  for name in OPENCLIP_WEIGHTS:
-    if (path / name).exists():
-      return _open_openai(path, path / name, given)
-  raise InputError(
-    f'{path} holds no CLIP: neither config.json nor {" nor ".join(OPENCLIP_WEIGHTS)}'
-  )
+  tensors = read_weights(path)
+  if any(name.startswith('vision_model.') for name in tensors):
+    raise InputError(
+      f'{path} contains a CLIP in the names of Hugging Face; give its directory, which '
+      'must also contain config.json'
+    )
+  _, _, sizes = _place(path, tensors, {name: Hint(1) for name in NO_HINTS})
+  stated, kind = _published(sizes), 'OpenCLIP'
+  described = path.parent / OPENCLIP_CONFIG
+  if OPENAI_MARK in tensors:
+    kind = 'OpenAI CLIP'
+    stated = {n: dataclasses.replace(t, gelu='quick') for n, t in stated.items()}
+  elif described.exists():
+    stated = _openclip_config(described)
+  towers = {
+    name: Hint(tower.heads or hints[name].heads, tower.gelu or hints[name].gelu)
+    for name, tower in stated.items()
+  }
+  for name, tower in towers.items():
+    _check_known(path, name, getattr(sizes, name).width, tower)
+  weights, ignored, sizes = _place(path, tensors, towers)
+  return _source(kind, path, weights, ignored, sizes)
 
 
-def _open_huggingface(directory: epath.Path) -> Source:
-  config = hf_config.Config(directory / 'config.json')
-  config.choice('model_type', '', {'clip': None})
-  towers = {name: _tower_config(config, name) for name in ('vision', 'text')}
-  unseen = {
-    name: Unseen(
+def from_huggingface(
+  directory: epath.Path, config: hf_config.Config, tensors: Tensors
+) -> Source:
+  """Opens a CLIP as transformers saves it; as `huggingface.open_huggingface`."""
+  fields = {name: _tower_config(config, name) for name in ('vision', 'text')}
+  towers = {
+    name: Hint(
       heads=tower.count('num_attention_heads', TOWER_SIZES['heads'][1][name]),
       gelu=tower.choice('hidden_act', 'quick_gelu', GELUS),
       norm_epsilon=tower.number('layer_norm_eps', 1e-5),
     )
-    for name, tower in towers.items()
+    for name, tower in fields.items()
   }
-  weights, ignored, sizes = _place(directory, read_tensors(directory), unseen)
-  for name, tower in towers.items():
+  weights, ignored, sizes = _place(directory, tensors, towers)
+  for name, tower in fields.items():
     found = getattr(sizes, name)
     for ours, (theirs, default) in TOWER_SIZES.items():
       _check_size(tower, theirs, default[name], getattr(found, ours))
-  vision, text = towers['vision'], towers['text']
+  vision, text = fields['vision'], fields['text']
   _check_size(vision, 'image_size', 224, sizes.image_size)
   _check_size(vision, 'patch_size', 32, sizes.patch)
   _check_size(text, 'vocab_size', 49408, sizes.vocab_size)
@@ -137,78 +144,51 @@ def _check_size(config: hf_config.Config, field: str, default: int, found: int) 
     )
 
 
-def _open_openai(path: epath.Path, file: epath.Path, given: Towers) -> Source:
-  """Opens a file in OpenAI's names; `path` is what the user named."""
-  tensors = read_weights(file)
-  if any(name.startswith('vision_model.') for name in tensors):
-    raise InputError(
-      f'{file} holds a CLIP in the names of Hugging Face; give its directory, which '
-      'must hold config.json too'
-    )
-  _, _, sizes = _place(path, tensors, {name: Unseen(1) for name in NOTHING_KNOWN})
-  stated, kind = _published(sizes), 'OpenCLIP'
-  described = file.parent / OPENCLIP_CONFIG
-  if OPENAI_MARK in tensors:
-    kind = 'OpenAI CLIP'
-    stated = {n: dataclasses.replace(t, gelu='quick') for n, t in stated.items()}
-  elif described.exists():
-    stated = _openclip_config(described)
-  unseen = {
-    name: Unseen(tower.heads or given[name].heads, tower.gelu or given[name].gelu)
-    for name, tower in stated.items()
-  }
-  for name, tower in unseen.items():
-    _check_known(path, name, getattr(sizes, name).width, tower)
-  weights, ignored, sizes = _place(path, tensors, unseen)
-  return _source(kind, path, weights, ignored, sizes)
-
-
-def _published(sizes: CLIPConfig) -> Towers:
+def _published(sizes: CLIPConfig) -> Hints:
   """Returns the heads of the published model of these sizes."""
   for config in SIZES.values():
     if _sizes_alone(config) == _sizes_alone(sizes):
       return {
-        'vision': Unseen(config.vision.heads),
-        'text': Unseen(config.text.heads),
+        'vision': Hint(config.vision.heads),
+        'text': Hint(config.text.heads),
       }
-  return NOTHING_KNOWN
+  return NO_HINTS
 
 
 def _sizes_alone(config: CLIPConfig) -> tuple[int, ...]:
-  """Returns the sizes that heads do not depend on the image's size with."""
+  """Returns the sizes that tell a model, but for those of image and vocabulary."""
   towers = config.vision, config.text
   return config.patch, *(n for t in towers for n in (t.width, t.layers, t.mlp))
 
 
-def _openclip_config(path: epath.Path) -> Towers:
+def _openclip_config(path: epath.Path) -> Hints:
   """Reads OpenCLIP's own description of a model."""
   config = hf_config.Config(path).section('model_cfg')
   vision, text = config.section('vision_cfg'), config.section('text_cfg')
   gelu = 'quick' if config.flag('quick_gelu', False) else 'exact'
   width = vision.count('width', 768)
   return {
-    'vision': Unseen(width // vision.count('head_width', 64), gelu),
-    'text': Unseen(text.count('heads', 8), gelu),
+    'vision': Hint(width // vision.count('head_width', 64), gelu),
+    'text': Hint(text.count('heads', 8), gelu),
   }
 
 
-def _check_known(path: epath.Path, name: str, width: int, tower: Unseen) -> None:
-  setting = f'--config.clip.{name}'
+def _check_known(path: epath.Path, name: str, width: int, tower: Hint) -> None:
   if not tower.heads or width % tower.heads:
     raise InputError(
       f'{path} has a {name} tower of width {width}, and nothing says how many '
-      f'attention heads that has; give {setting}.heads=…'
+      f"attention heads; give open_source(…, hints={{'{name}': Hint(heads=…), …}})"
     )
   if not tower.gelu:
     raise InputError(
       f'{path} does not say which activation its {name} tower has; give '
-      f'{setting}.gelu=quick for a model of OpenAI or one whose name ends with '
-      f'-quickgelu, or {setting}.gelu=exact for the others'
+      f"open_source(…, hints={{'{name}': Hint(gelu='quick'), …}}) for a model of "
+      "OpenAI or one whose name ends with -quickgelu, and gelu='exact' for others"
     )
 
 
 def _place(
-  path: epath.Path, tensors: Mapping[str, Weight], unseen: Towers
+  path: epath.Path, tensors: Mapping[str, Weight], hints: Hints
 ) -> tuple[dict[str, Weight], dict[str, str], CLIPConfig]:
   """Returns the arrays by our paths, those that are ignored, and the sizes."""
   where = str(path)
@@ -216,12 +196,12 @@ def _place(
     name: reason for name in tensors if (reason := IGNORED.get(name.rpartition('.')[2]))
   }
   used = {name: t for name, t in tensors.items() if name not in ignored}
-  table = clip_table(*(unseen[name].heads for name in ('vision', 'text')))
+  table = clip_table(*(hints[name].heads for name in ('vision', 'text')))
   weights = rename_arrays(where, split_fused(where, used), table)
-  return weights, ignored, _sizes(where, weights, unseen)
+  return weights, ignored, _sizes(where, weights, hints)
 
 
-def _sizes(where: str, weights: Mapping[str, Weight], unseen: Towers) -> CLIPConfig:
+def _sizes(where: str, weights: Mapping[str, Weight], hints: Hints) -> CLIPConfig:
   def shape(name: str) -> tuple[int, ...]:
     if f'clip/{name}' not in weights:
       raise InputError(f'{where} is not a whole CLIP: it lacks clip/{name}')
@@ -232,16 +212,18 @@ def _sizes(where: str, weights: Mapping[str, Weight], unseen: Towers) -> CLIPCon
     return TowerConfig(
       width=width,
       layers=len(layers),
-      heads=unseen[name].heads,
+      heads=hints[name].heads,
       mlp=shape(f'{name}/block_0/MlpBlock_0/Dense_0/kernel')[1],
-      gelu=unseen[name].gelu,
-      norm_epsilon=unseen[name].norm_epsilon,
+      gelu=hints[name].gelu,
+      norm_epsilon=hints[name].norm_epsilon,
     )
 
   patch = shape('vision/embedding/kernel')[0]
   tokens = shape('vision/positions')[0] - 1
   if math.isqrt(tokens) ** 2 != tokens:
-    raise InputError(f'{where} has positions of {tokens} patches, which is no square')
+    raise InputError(
+      f'{where} has positions of {tokens} patches, which is not a square'
+    )
   return CLIPConfig(
     image_size=patch * math.isqrt(tokens),
     patch=patch,

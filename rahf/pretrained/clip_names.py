@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rahf.errors import InputError
-from rahf.pretrained.hf_names import Arrange, Table, conv, dense, identity
+from rahf.pretrained.hf_names import Table, block, conv, dense, identity, layer_norm
 from rahf.pretrained.source import Weight
 
 FUSED = ('in_proj_weight', 'in_proj_bias')
@@ -25,84 +25,58 @@ IGNORED = {
 
 
 def clip_table(vision_heads: int, text_heads: int) -> Table:
-  """Returns the places of a CLIP's arrays, with `split_fused` applied."""
-  vision, text = 'clip/vision', 'clip/text'
-  hf_vision, hf_text = r'vision_model\.', r'text_model\.'
+  """Returns the table of a CLIP's arrays, after `split_fused`."""
+  vision, text = r'vision_model\.', r'text_model\.'
   ai_vision, ai_text = r'visual\.', r'(?:text\.)?'
-  embeddings = r'embeddings\.'
   return [
     (r'logit_scale', 'clip/logit_scale', identity),
     (
-      rf'(?:{hf_vision}{embeddings}|{ai_vision})class_embedding',
-      f'{vision}/cls',
+      rf'(?:{vision}embeddings\.|{ai_vision})class_embedding',
+      'clip/vision/cls',
       identity,
     ),
     (
-      rf'(?:{hf_vision}{embeddings}patch_embedding|{ai_vision}conv1)\.weight',
-      f'{vision}/embedding/kernel',
+      rf'(?:{vision}embeddings\.patch_embedding|{ai_vision}conv1)\.weight',
+      'clip/vision/embedding/kernel',
       conv,
     ),
+    *layer_norm(rf'{vision}pre_layrnorm|{ai_vision}ln_pre', 'clip/vision/pre_norm'),
+    *layer_norm(rf'{vision}post_layernorm|{ai_vision}ln_post', 'clip/vision/post_norm'),
+    (r'visual_projection\.weight', 'clip/vision/projection/kernel', dense),
+    (rf'{ai_vision}proj', 'clip/vision/projection/kernel', identity),
+    *_tower(vision, ai_vision, 'clip/vision', vision_heads),
     (
-      rf'{hf_vision}{embeddings}position_embedding\.weight|'
-      rf'{ai_vision}positional_embedding',
-      f'{vision}/positions',
+      rf'(?:{text}embeddings\.|{ai_text})token_embedding\.weight',
+      'clip/text/embedding',
       identity,
     ),
-    *_norm(rf'{hf_vision}pre_layrnorm|{ai_vision}ln_pre', f'{vision}/pre_norm'),
-    *_norm(rf'{hf_vision}post_layernorm|{ai_vision}ln_post', f'{vision}/post_norm'),
-    (r'visual_projection\.weight', f'{vision}/projection/kernel', dense),
-    (rf'{ai_vision}proj', f'{vision}/projection/kernel', identity),
-    *_blocks(hf_vision, ai_vision, f'{vision}/block_', vision_heads),
-    (
-      rf'(?:{hf_text}{embeddings}|{ai_text})token_embedding\.weight',
-      f'{text}/embedding',
-      identity,
-    ),
-    (
-      rf'{hf_text}{embeddings}position_embedding\.weight|'
-      rf'{ai_text}positional_embedding',
-      f'{text}/positions',
-      identity,
-    ),
-    *_norm(rf'{hf_text}final_layer_norm|{ai_text}ln_final', f'{text}/final_norm'),
-    (r'text_projection\.weight', f'{text}/projection/kernel', dense),
-    (rf'{ai_text}text_projection', f'{text}/projection/kernel', identity),
-    *_blocks(hf_text, ai_text, f'{text}/block_', text_heads),
+    *layer_norm(rf'{text}final_layer_norm|{ai_text}ln_final', 'clip/text/final_norm'),
+    (r'text_projection\.weight', 'clip/text/projection/kernel', dense),
+    (rf'{ai_text}text_projection', 'clip/text/projection/kernel', identity),
+    *_tower(text, ai_text, 'clip/text', text_heads),
   ]
 
 
-def _blocks(hf: str, openai: str, ours: str, heads: int) -> Iterator:
-  def to_heads(kernel: np.ndarray) -> np.ndarray:
-    return kernel.T.reshape(kernel.shape[1], heads, -1)
-
-  def bias_to_heads(bias: np.ndarray) -> np.ndarray:
-    return bias.reshape(heads, -1)
-
-  def from_heads(kernel: np.ndarray) -> np.ndarray:
-    return kernel.T.reshape(heads, -1, kernel.shape[0])
-
-  block = rf'(?:{hf}encoder\.layers|{openai}transformer\.resblocks)\.(\d+)\.'
-  ours += r'\1'
-  attention = f'{ours}/MultiHeadDotProductAttention_0'
-  yield from _norm(rf'{block}(?:layer_norm1|ln_1)', f'{ours}/LayerNorm_0')
-  yield from _norm(rf'{block}(?:layer_norm2|ln_2)', f'{ours}/LayerNorm_1')
-  for name in ('query', 'key', 'value'):
-    there = rf'{block}(?:self_attn|attn)\.{name[0]}_proj'
-    yield rf'{there}\.weight', f'{attention}/{name}/kernel', to_heads
-    yield rf'{there}\.bias', f'{attention}/{name}/bias', bias_to_heads
-  there = rf'{block}(?:self_attn|attn)\.out_proj'
-  yield rf'{there}\.weight', f'{attention}/out/kernel', from_heads
-  yield rf'{there}\.bias', f'{attention}/out/bias', identity
-  for i, names in enumerate((r'fc1|mlp\.c_fc', r'fc2|mlp\.c_proj')):
-    there, mlp = rf'{block}(?:mlp\.{names})', f'{ours}/MlpBlock_0/Dense_{i}'
-    yield rf'{there}\.weight', f'{mlp}/kernel', dense
-    yield rf'{there}\.bias', f'{mlp}/bias', identity
-
-
-def _norm(pattern: str, path: str) -> list[tuple[str, str, Arrange]]:
+def _tower(hf: str, openai: str, ours: str, heads: int) -> Table:
+  """Returns the rows that both towers have: positions and blocks."""
+  layer = rf'(?:{hf}encoder\.layers|{openai}transformer\.resblocks)\.(\d+)\.'
+  names = ('query', 'key', 'value', 'out')
   return [
-    (rf'(?:{pattern})\.weight', f'{path}/scale', identity),
-    (rf'(?:{pattern})\.bias', f'{path}/bias', identity),
+    (
+      rf'{hf}embeddings\.position_embedding\.weight|{openai}positional_embedding',
+      f'{ours}/positions',
+      identity,
+    ),
+    *block(
+      rf'{ours}/block_\1',
+      heads,
+      norms=(rf'{layer}(?:layer_norm1|ln_1)', rf'{layer}(?:layer_norm2|ln_2)'),
+      attention={
+        name: rf'{layer}(?:self_attn|attn)\.{name if name == "out" else name[0]}_proj'
+        for name in names
+      },
+      mlp=(rf'{layer}mlp\.(?:fc1|c_fc)', rf'{layer}mlp\.(?:fc2|c_proj)'),
+    ),
   ]
 
 

@@ -10,12 +10,19 @@ from flax import traverse_util
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer, paths
 from rahf.models.vit import ViTConfig
-from rahf.pretrained.clip import NOTHING_KNOWN, Towers, is_clip, open_clip
+from rahf.pretrained.clip import (
+  CLIP_ARRAYS,
+  NO_HINTS,
+  Hints,
+  open_clip,
+  openclip_weights,
+)
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
-from rahf.pretrained.resnet import is_resnet, open_resnet
+from rahf.pretrained.resnet import RESNET_ARRAYS, open_resnet
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
+from rahf.pretrained.tensors import read_weights
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
@@ -29,7 +36,7 @@ KNOWN = (
 def open_source(
   path: epath.PathLike,
   vit: ViTConfig | None = None,
-  towers: Towers = NOTHING_KNOWN,
+  hints: Hints = NO_HINTS,
 ) -> Source:
   """Opens pretrained weights; reads names and shapes, but not the arrays.
 
@@ -37,7 +44,7 @@ def open_source(
     path: a file or directory, local or in a bucket (gs://…).
     vit: gives the number of attention heads, if it has the width of the file's ViT and
       the file does not tell.
-    towers: gives the heads and activations of a CLIP whose files do not tell.
+    hints: gives heads and activations of a CLIP whose files do not tell.
 
   Raises:
     InputError: it is missing, damaged, of an unknown kind, or not safe to read.
@@ -46,7 +53,7 @@ def open_source(
   if not _exists(path):
     raise InputError(f'{path} does not exist; it should be {KNOWN}')
   read = _open_directory if path.is_dir() else _open_file
-  return read(path, vit, towers)
+  return read(path, vit, hints)
 
 
 def _exists(path: epath.Path) -> bool:
@@ -58,7 +65,7 @@ def _exists(path: epath.Path) -> bool:
     raise InputError(f'{path} cannot be reached: {error}') from error
 
 
-def _open_directory(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Source:
+def _open_directory(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> Source:
   if found := find_t5x(path):
     return open_t5x(found)
   if (path / 'model.json').exists():
@@ -69,12 +76,10 @@ def _open_directory(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> 
     )
   if found := find_rahf_torch(path):
     return _open_rahf(found, vit)
-  if is_clip(path):
-    return open_clip(path, towers)
-  if is_resnet(path):
-    return open_resnet(path)
   if (path / 'config.json').exists():
     return open_huggingface(path)
+  if weights := openclip_weights(path):
+    return open_clip(weights, hints)
   names = sorted(child.name for child in path.iterdir())
   if not names:
     raise InputError(f'{path} is an empty directory; it should be {KNOWN}')
@@ -88,7 +93,7 @@ def _open_rahf(path: epath.Path, vit: ViTConfig | None) -> Source:
   return open_rahf_torch(path, vit_heads=vit.heads, vit_width=vit.width)
 
 
-def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Source:
+def _open_file(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> Source:
   with path.open('rb') as stream:
     start = stream.read(len(lfs_pointer.START))
   lfs_pointer.check(path, start)
@@ -101,9 +106,7 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Sourc
         f'{path} is damaged, perhaps truncated: {error}; copy it again'
       ) from None
     if any(name.endswith('/data.pkl') for name in names):
-      if is_clip(path):
-        return open_clip(path, towers)
-      return open_resnet(path) if is_resnet(path) else _open_rahf(path, vit)
+      return _open_single(path, hints) or _open_rahf(path, vit)
     if names and all(name.endswith('.npy') for name in names):
       return open_vit_npz(path)
     raise InputError(
@@ -117,10 +120,8 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Sourc
       'dict with torch.save'
     )
   if start[8:9] == b'{':
-    if is_clip(path):
-      return open_clip(path, towers)
-    if is_resnet(path):
-      return open_resnet(path)
+    if source := _open_single(path, hints):
+      return source
     raise InputError(
       f'{path} seems to be a safetensors file; give its directory, which must also '
       'contain config.json'
@@ -128,16 +129,26 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, towers: Towers) -> Sourc
   raise InputError(f'{path} has an unknown format; it should be {KNOWN}')
 
 
+def _open_single(path: epath.Path, hints: Hints) -> Source | None:
+  """Opens a CLIP or ResNet in one file; None if it is something else or damaged."""
+  try:
+    names = read_weights(path).keys()
+  except InputError:  # The other readers explain what is wrong.
+    return None
+  if names >= CLIP_ARRAYS:
+    return open_clip(path, hints)
+  return open_resnet(path) if names >= RESNET_ARRAYS else None
+
+
 def load(path: epath.PathLike) -> dict[str, Any]:
   """Reads all weights of a source, without checking them against a model.
 
   Returns:
     Nested dicts of arrays with our parameters' names and layouts, and the file's
-    dtypes.
+    dtypes. Statistics of batch norms are in 'batch_stats'.
 
   Raises:
     InputError: see `open_source`.
   """
-  weights = open_source(path).weights
-  arrays = {name: weight.read() for name, weight in weights.items()}
+  arrays = {name: a.read() for name, a in open_source(path).arrays.items()}
   return traverse_util.unflatten_dict(arrays, sep='/')

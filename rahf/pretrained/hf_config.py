@@ -106,7 +106,9 @@ class Config:
     """Returns the value in `known` that a text field selects."""
     value = self.get(field, default)
     if not isinstance(value, str) or value not in known:
-      self.fail(f'{field} is {value!r:.80}; only {" and ".join(known)} can be read')
+      *first, last = known
+      names = f'{", ".join(first)} and {last}' if first else last
+      self.fail(f'{field} is {value!r:.80}; only {names} can be read')
     return known[value]
 
   def only(self, field: str, value: Any) -> None:

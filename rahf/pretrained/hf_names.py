@@ -7,7 +7,7 @@ an axis for the heads.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -102,19 +102,13 @@ def vit_table(heads: int) -> Table:
   and newer ones (`layers.0.attention.q_proj`).
   """
 
-  def to_heads(kernel: np.ndarray) -> np.ndarray:
-    return kernel.T.reshape(kernel.shape[1], heads, -1)
-
-  def bias_to_heads(bias: np.ndarray) -> np.ndarray:
-    return bias.reshape(heads, -1)
-
-  def from_heads(kernel: np.ndarray) -> np.ndarray:
-    return kernel.T.reshape(heads, -1, kernel.shape[0])
-
   layer = r'(?:encoder\.layer|layers)\.(\d+)\.'
-  block = r'vit/Transformer/encoderblock_\1/'
-  attention = f'{block}MultiHeadDotProductAttention_0/'
-  table = [
+  attention = {
+    name: rf'{layer}attention\.(?:attention\.{name}|{name[0]}_proj)'
+    for name in ('query', 'key', 'value')
+  }
+  attention['out'] = rf'{layer}attention\.(?:output\.dense|o_proj)'
+  return [
     (r'embeddings\.cls_token', 'vit/cls', identity),
     (
       r'embeddings\.position_embeddings',
@@ -127,28 +121,64 @@ def vit_table(heads: int) -> Table:
       conv,
     ),
     (r'embeddings\.patch_embeddings\.projection\.bias', 'vit/embedding/bias', identity),
-    *_layer_norm(r'layernorm', 'vit/Transformer/encoder_norm'),
-    *_layer_norm(rf'{layer}layernorm_before', f'{block}LayerNorm_0'),
-    *_layer_norm(rf'{layer}layernorm_after', f'{block}LayerNorm_1'),
+    *layer_norm(r'layernorm', 'vit/Transformer/encoder_norm'),
+    *block(
+      r'vit/Transformer/encoderblock_\1',
+      heads,
+      norms=(rf'{layer}layernorm_before', rf'{layer}layernorm_after'),
+      attention=attention,
+      mlp=(
+        rf'{layer}(?:intermediate\.dense|mlp\.fc1)',
+        rf'{layer}(?:output\.dense|mlp\.fc2)',
+      ),
+    ),
   ]
-  for name in ('query', 'key', 'value'):
-    theirs = rf'{layer}attention\.(?:attention\.{name}|{name[0]}_proj)'
-    table += [
-      (rf'{theirs}\.weight', f'{attention}{name}/kernel', to_heads),
-      (rf'{theirs}\.bias', f'{attention}{name}/bias', bias_to_heads),
+
+
+def block(
+  ours: str,
+  heads: int,
+  *,
+  norms: tuple[str, str],
+  attention: Mapping[str, str],
+  mlp: tuple[str, str],
+) -> Table:
+  """Returns the rows of a `models.vit.Block`.
+
+  Args:
+    ours: the block's path.
+    norms: patterns of the norms before attention and MLP.
+    attention: patterns of query, key, value and out.
+    mlp: patterns of its two layers.
+  """
+
+  def to_heads(kernel: np.ndarray) -> np.ndarray:
+    return kernel.T.reshape(kernel.shape[1], heads, -1)
+
+  def bias_to_heads(bias: np.ndarray) -> np.ndarray:
+    return bias.reshape(heads, -1)
+
+  def from_heads(kernel: np.ndarray) -> np.ndarray:
+    return kernel.T.reshape(heads, -1, kernel.shape[0])
+
+  rows = []
+  for i, theirs in enumerate(norms):
+    rows += layer_norm(theirs, f'{ours}/LayerNorm_{i}')
+  for name, theirs in attention.items():
+    kernel, bias = (to_heads, bias_to_heads)
+    if name == 'out':
+      kernel, bias = (from_heads, identity)
+    path = f'{ours}/MultiHeadDotProductAttention_0/{name}'
+    rows += [
+      (rf'{theirs}\.weight', f'{path}/kernel', kernel),
+      (rf'{theirs}\.bias', f'{path}/bias', bias),
     ]
-  out = rf'{layer}attention\.(?:output\.dense|o_proj)'
-  table += [
-    (rf'{out}\.weight', f'{attention}out/kernel', from_heads),
-    (rf'{out}\.bias', f'{attention}out/bias', identity),
-  ]
-  mlp = (r'(?:intermediate\.dense|mlp\.fc1)', r'(?:output\.dense|mlp\.fc2)')
   for i, theirs in enumerate(mlp):
-    table += [
-      (rf'{layer}{theirs}\.weight', f'{block}MlpBlock_0/Dense_{i}/kernel', dense),
-      (rf'{layer}{theirs}\.bias', f'{block}MlpBlock_0/Dense_{i}/bias', identity),
+    rows += [
+      (rf'{theirs}\.weight', f'{ours}/MlpBlock_0/Dense_{i}/kernel', dense),
+      (rf'{theirs}\.bias', f'{ours}/MlpBlock_0/Dense_{i}/bias', identity),
     ]
-  return table
+  return rows
 
 
 def t5_table() -> Table:
@@ -203,8 +233,9 @@ def _scale(theirs: str, ours: str) -> tuple[str, str, Arrange]:
   return rf'{theirs}_norm\.weight', f'{ours}/scale', identity
 
 
-def _layer_norm(pattern: str, path: str) -> Table:
+def layer_norm(pattern: str, path: str) -> Table:
+  """Returns the rows of a layer norm."""
   return [
-    (rf'{pattern}\.weight', f'{path}/scale', identity),
-    (rf'{pattern}\.bias', f'{path}/bias', identity),
+    (rf'(?:{pattern})\.weight', f'{path}/scale', identity),
+    (rf'(?:{pattern})\.bias', f'{path}/bias', identity),
   ]

@@ -1,34 +1,15 @@
-"""Reads Hugging Face directories of T5 and ViT: config.json and the weights.
+"""Opens Hugging Face directories: config.json and the weights of one of four models."""
 
-The weights are safetensors, or else PyTorch's own format, in one or several files.
-"""
+from collections.abc import Callable
 
-import functools
-import os
-from collections.abc import Callable, Mapping
-
-import jax.numpy as jnp
-import numpy as np
-import safetensors
 from etils import epath
 
-from rahf.errors import InputError
-from rahf.fileio.local_file import LocalFile, local_file, refuse_pointer
-from rahf.pretrained import hf_config, t5x, vit_npz
+from rahf.pretrained import clip, hf_config, resnet, t5x, vit_npz
 from rahf.pretrained.embedding import NAMES, find_embedding
 from rahf.pretrained.hf_names import bare_name, rename_arrays, t5_table, vit_table
-from rahf.pretrained.source import Source, Weight
-from rahf.pretrained.torch_archive import open_torch
+from rahf.pretrained.source import Source
+from rahf.pretrained.tensors import Tensors, read_tensors
 
-SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
-PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
-DTYPES = {
-  'F64': 'float64',
-  'F32': 'float32',
-  'F16': 'float16',
-  'BF16': 'bfloat16',
-  'I64': 'int64',
-}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 VIT_IGNORED = {
   'pooler.': 'pooler of the class token',
@@ -38,12 +19,9 @@ VIT_IGNORED = {
 }
 UNUSED_BIAS = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 
-# Arrays by their name in the file, and in the file's layout.
-Tensors = Mapping[str, Weight]
-
 
 def open_huggingface(path: epath.PathLike) -> Source:
-  """Opens a directory of a T5 or a ViT without reading its arrays.
+  """Opens a directory of a T5, ViT, CLIP or ResNet without reading its arrays.
 
   Raises:
     InputError: it is another model, has a setting or an array that our model does not
@@ -57,8 +35,7 @@ def open_huggingface(path: epath.PathLike) -> Source:
       'there is no model_type, so this is not a Hugging Face model; if it is a work '
       'directory of rahf, continue its run with --workdir'
     )
-  readers: dict[str, Callable] = {'vit': _vit, 't5': _t5}
-  read = config.choice('model_type', '', readers)
+  read = config.choice('model_type', '', READERS)
   return read(directory, config, read_tensors(directory))
 
 
@@ -93,100 +70,9 @@ def _t5(directory: epath.Path, config: hf_config.Config, tensors: Tensors) -> So
   return Source('Hugging Face T5', where, weights, ignored, settings)
 
 
-def read_tensors(directory: epath.Path) -> dict[str, Weight]:
-  """Reads the headers of the weight files in a directory.
-
-  Raises:
-    InputError: there are none, or they differ from the index.
-  """
-  for single, index, read in (
-    (SINGLE, INDEX, read_safetensors),
-    (PICKLE, PICKLE_INDEX, read_torch),
-  ):
-    if (directory / single).exists():
-      return read(directory / single)
-    if (directory / index).exists():
-      return _read_sharded(directory / index, read)
-  raise InputError(
-    f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE} nor {PICKLE_INDEX}; '
-    'load the model with transformers and save it with save_pretrained'
-  )
-
-
-def _read_sharded(
-  index: epath.Path, read: Callable[[epath.Path], dict[str, Weight]]
-) -> dict[str, Weight]:
-  directory, places = index.parent, hf_config.read_json(index).get('weight_map')
-  if not isinstance(places, dict) or not all(
-    isinstance(v, str) for v in places.values()
-  ):
-    raise InputError(f'{index} has no weight_map from names to files')
-  tensors, files = {}, sorted(set(places.values()))
-  for file_name in files:
-    if os.path.basename(file_name) != file_name:
-      raise InputError(
-        f'{index} refers to {file_name!r}, which is outside its directory'
-      )
-    if not (directory / file_name).exists():
-      raise InputError(
-        f'{index} refers to {file_name}, which is missing; download it as well'
-      )
-  for file_name in files:
-    found = read(directory / file_name)
-    listed = {name for name, place in places.items() if place == file_name}
-    if wrong := sorted(listed ^ found.keys()):
-      raise InputError(
-        f'{directory / file_name} and {index.name} differ in {", ".join(wrong[:5])}; '
-        'download both again'
-      )
-    tensors |= found
-  return tensors
-
-
-def read_safetensors(path: epath.Path) -> dict[str, Weight]:
-  """Reads the header of a safetensors file.
-
-  Raises:
-    InputError: it is damaged, or holds arrays of other types than `DTYPES`.
-  """
-  refuse_pointer(path)
-  file, tensors = local_file(path), {}
-  try:
-    with safetensors.safe_open(file.path, framework='numpy') as archive:
-      for name in archive.keys():  # noqa: SIM118, not a mapping
-        part = archive.get_slice(name)
-        dtype = DTYPES.get(part.get_dtype())
-        if dtype is None:
-          raise InputError(
-            f'{path}: {name} is of type {part.get_dtype()}; only '
-            f'{", ".join(DTYPES)} can be read: save the model in one of these'
-          )
-        shape = tuple(part.get_shape())
-        values = functools.partial(_read, file, name)
-        tensors[name] = Weight(name, shape, jnp.dtype(dtype), values)
-  except safetensors.SafetensorError as error:
-    raise InputError(
-      f'{path} is not a safetensors file, or is truncated: {error}; copy it again'
-    ) from None
-  return tensors
-
-
-def _read(file: LocalFile, name: str) -> np.ndarray:
-  # Reopened for each array: pages of a file that stays mapped would accumulate.
-  with safetensors.safe_open(file.path, framework='numpy') as archive:
-    return archive.get_tensor(name)
-
-
-def read_torch(path: epath.PathLike) -> dict[str, Weight]:
-  """Reads the header of a file in PyTorch's own format."""
-  return {
-    name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
-    for name, tensor in open_torch(path).items()
-  }
-
-
-def read_weights(path: epath.Path) -> dict[str, Weight]:
-  """Reads the header of a file of either format, which its first bytes tell."""
-  with path.open('rb') as file:
-    archive = file.read(4) == b'PK\x03\x04'
-  return read_torch(path) if archive else read_safetensors(path)
+READERS: dict[str, Callable[[epath.Path, hf_config.Config, Tensors], Source]] = {
+  'vit': _vit,
+  't5': _t5,
+  'clip': clip.from_huggingface,
+  'resnet': resnet.from_huggingface,
+}

@@ -21,14 +21,6 @@ from rahf.errors import InputError
 from rahf.models.rahf import MAPS, SCORES
 from rahf.pretrained.embedding import NAMES, find_embedding
 from rahf.pretrained.hf_names import bare_name, rename_arrays, t5_table, vit_table
-from rahf.pretrained.huggingface import (
-  INDEX,
-  PICKLE,
-  PICKLE_INDEX,
-  SINGLE,
-  read_tensors,
-  read_torch,
-)
 from rahf.pretrained.positions import grid_of
 from rahf.pretrained.rahf_torch_names import (
   CONVS,
@@ -39,6 +31,14 @@ from rahf.pretrained.rahf_torch_names import (
 )
 from rahf.pretrained.source import Source, Weight
 from rahf.pretrained.t5x import t5_settings
+from rahf.pretrained.tensors import (
+  INDEX,
+  PICKLE,
+  PICKLE_INDEX,
+  SINGLE,
+  read_tensors,
+  read_torch,
+)
 from rahf.pretrained.vit_npz import vit_settings
 
 LICENCE = (

@@ -15,8 +15,8 @@ from rahf.errors import InputError
 from rahf.models.resnet import ResNetConfig, init_variables
 from rahf.pretrained import hf_config
 from rahf.pretrained.hf_names import Table, bare_name, conv, identity, rename_arrays
-from rahf.pretrained.huggingface import read_tensors, read_weights
 from rahf.pretrained.source import Source, Weight
+from rahf.pretrained.tensors import Tensors, read_weights
 
 IGNORED = {
   r'.*num_batches_tracked': 'counter of batches',
@@ -28,36 +28,31 @@ STAGES = 4
 STATISTICS = {'running_mean': 'mean', 'running_var': 'var'}
 
 
-def is_resnet(path: epath.Path) -> bool:
-  """Returns whether a file or directory looks like a ResNet."""
-  if path.is_dir():
-    config = path / 'config.json'
-    return config.exists() and hf_config.Config(config).get('model_type', '') == (
-      'resnet'
-    )
-  try:
-    return read_weights(path).keys() >= RESNET_ARRAYS
-  except InputError:  # Other readers say better what is wrong.
-    return False
-
-
 def open_resnet(path: epath.PathLike) -> Source:
-  """Opens a ResNet without reading its arrays.
+  """Opens a file of torchvision or timm without reading its arrays.
 
   Args:
-    path: a file of torchvision or timm (torch.save or safetensors), or a Hugging Face
-      directory; local or in a bucket (gs://…).
+    path: written by torch.save, or safetensors; local or in a bucket (gs://…).
 
   Raises:
-    InputError: it is another architecture, such as v1 with the stride on the 1x1
-      convolution or a ResNet without bottlenecks; or damaged, or not safe to read.
+    InputError: it is another architecture, damaged, or not safe to read.
   """
-  path = epath.Path(path)
-  if path.is_dir():
-    _check_config(hf_config.Config(path / 'config.json'))
-    tensors, table = read_tensors(path), _hf_table()
-  else:
-    tensors, table = read_weights(path), _torchvision_table()
+  return _open(epath.Path(path), read_weights(epath.Path(path)), _torchvision_table())
+
+
+def from_huggingface(
+  directory: epath.Path, config: hf_config.Config, tensors: Tensors
+) -> Source:
+  """Opens a ResNet as transformers saves it; as `huggingface.open_huggingface`."""
+  config.only('layer_type', 'bottleneck')
+  config.only('downsample_in_bottleneck', False)  # True is v1.
+  config.only('downsample_in_first_stage', False)
+  config.only('hidden_act', 'relu')
+  config.only('num_channels', 3)
+  return _open(directory, tensors, _hf_table())
+
+
+def _open(path: epath.Path, tensors: Tensors, table: Table) -> Source:
   where = str(path)
   ignored = {
     name: reason
@@ -70,7 +65,7 @@ def open_resnet(path: epath.PathLike) -> Source:
   placed = rename_arrays(where, used, table)
   statistics = {p: w for p, w in placed.items() if p.startswith('batch_stats/')}
   weights = {p: w for p, w in placed.items() if p not in statistics}
-  config = _sizes(where, weights)
+  config = _sizes(where, placed)
   return Source(
     'ResNet',
     where,
@@ -79,14 +74,6 @@ def open_resnet(path: epath.PathLike) -> Source:
     {'resnet.blocks': config.blocks, 'resnet.width': config.width},
     collections=statistics,
   )
-
-
-def _check_config(config: hf_config.Config) -> None:
-  config.only('layer_type', 'bottleneck')
-  config.only('downsample_in_bottleneck', False)
-  config.only('downsample_in_first_stage', False)
-  config.only('hidden_act', 'relu')
-  config.only('num_channels', 3)
 
 
 def _torchvision_table() -> Table:
@@ -139,8 +126,7 @@ def _sizes(where: str, weights: Mapping[str, Weight]) -> ResNetConfig:
   if 'resnet/conv1/kernel' not in weights or 0 in blocks:
     raise InputError(f'{where} is not a whole ResNet of {STAGES} stages')
   config = ResNetConfig(tuple(blocks), weights['resnet/conv1/kernel'].shape[-1])
-  expected = _paths(config)
-  if missing := sorted(expected - {path.split('/', 1)[1] for path in weights}):
+  if missing := sorted(_paths(config) - weights.keys()):
     raise InputError(
       f'{where} is not a whole ResNet: it lacks {", ".join(missing[:5])}'
     )
@@ -148,5 +134,12 @@ def _sizes(where: str, weights: Mapping[str, Weight]) -> ResNetConfig:
 
 
 def _paths(config: ResNetConfig) -> set[str]:
+  """Returns the paths of all parameters and statistics."""
   variables = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
-  return set(traverse_util.flatten_dict(nn.unbox(variables)['params'], sep='/'))
+  parts = nn.unbox(variables)
+  return {
+    *traverse_util.flatten_dict({'resnet': parts['params']}, sep='/'),
+    *traverse_util.flatten_dict(
+      {'batch_stats': {'resnet': parts['batch_stats']}}, sep='/'
+    ),
+  }

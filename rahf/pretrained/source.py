@@ -38,8 +38,8 @@ class Source:
     licence: terms that users of the weights must know, or ''.
     tasks: the prefixes of the prompt in training; None if they are rahf's own.
     joined_words: whether prompts were reduced to words joined by single spaces.
-    collections: variables other than parameters, such as statistics of batch norms, by
-      the name of Flax's collection and our path in it.
+    collections: variables other than parameters, by the name of Flax's collection and
+      our path in it, such as 'batch_stats/resnet/bn1/mean'.
   """
 
   kind: str
@@ -51,3 +51,8 @@ class Source:
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
   collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)
+
+  @property
+  def arrays(self) -> dict[str, Weight]:
+    """All arrays that are used: `weights`, and those of `collections`."""
+    return {**self.weights, **self.collections}

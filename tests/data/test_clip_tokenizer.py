@@ -65,7 +65,7 @@ def test_a_directory_may_hold_either_form(tmp_path):
     ('merges.txt', 'a b c\n', 'merge 1 is'),
     ('vocab.json', '{"a": 1}', 'does not number its tokens'),
     ('vocab.json', '{"a": 0}', 'lacks <|startoftext|>'),
-    ('vocab.json', '[', 'is not JSON'),
+    ('vocab.json', '[', 'vocab.json is damaged'),
     ('vocab.json', 'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
     ('tokenizer.json', '{"model": {"type": "Unigram"}}', 'not a tokenizer of CLIP'),
   ],

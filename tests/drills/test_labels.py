@@ -178,8 +178,16 @@ def strange(value):
     # Another scale: 1 is worst on 1 to 5, but best on 0 to 1.
     (write_tfrecords, {'overall_score': to_five}, ('overall 3.0', '[0, 1]')),
     (write_mirror, {'aesthetics_score': to_percent}, ('aesthetics 50.0', '[0, 1]')),
-    (write_rapidata, {'style_score': to_percent}, ('aesthetics 300.0', 'between 1 and 5')),
-    (write_annotated, {'scores': {'overall': 80}}, ('80', 'between 1 and 5', 'a.jsonl:1')),
+    (
+      write_rapidata,
+      {'style_score': to_percent},
+      ('aesthetics 300.0', 'between 1 and 5'),
+    ),
+    (
+      write_annotated,
+      {'scores': {'overall': 80}},
+      ('80', 'between 1 and 5', 'a.jsonl:1'),
+    ),
     # Other types of values.
     (write_tfrecords, {'overall_score': 'high'}, ('overall_score', 'record 0')),
     (write_mirror, {'overall_score': strange}, ('overall_score', 'string')),

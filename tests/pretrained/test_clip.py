@@ -10,8 +10,9 @@ import clip_files
 from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.errors import InputError
 from rahf.models.clip import CLIP, SIZES, abstract_params, normalised
+from rahf.pretrained import open_source
 from rahf.pretrained.__main__ import main
-from rahf.pretrained.clip import Unseen, clip_config, open_clip
+from rahf.pretrained.clip import Hint, clip_config, open_clip
 from rahf.runtime.tree import by_path
 from torch_files import contiguous, write_state_dict
 
@@ -19,7 +20,7 @@ OPENCLIP = {
   'vision_cfg': {'width': 128, 'head_width': 32},
   'text_cfg': {'width': 128, 'heads': 2},
 }
-GIVEN = {'vision': Unseen(2, 'quick'), 'text': Unseen(2, 'quick')}
+GIVEN = {'vision': Hint(2, 'quick'), 'text': Hint(2, 'quick')}
 
 
 @pytest.fixture(scope='module')
@@ -103,12 +104,10 @@ def test_arrays_are_those_of_the_model(archive):
 
 
 def test_what_no_array_shows_must_be_given(archive):
-  with pytest.raises(
-    InputError, match=r'width 128.*give --config\.clip\.vision\.heads'
-  ):
+  with pytest.raises(InputError, match=r'width 128.*give open_source\(.*heads='):
     open_clip(archive)
-  with pytest.raises(InputError, match=r'give --config\.clip\.vision\.gelu=quick'):
-    open_clip(archive, {'vision': Unseen(2), 'text': Unseen(2)})
+  with pytest.raises(InputError, match=r'open_source\(.*gelu=.quick'):
+    open_clip(archive, {'vision': Hint(2), 'text': Hint(2)})
 
 
 def write_openclip(folder, golden):
@@ -125,13 +124,22 @@ def write_openclip(folder, golden):
   return described
 
 
+def test_a_text_without_an_end_has_no_features(archive, golden):
+  source = open_clip(archive, GIVEN)
+  model, params = CLIP(clip_config(source)), {'params': read(source)}
+  text = jnp.asarray([[49406, 320, 49407], [49406, 320, 320]])
+  found = model.apply(params, text, method=CLIP.text_features)
+  assert jnp.isfinite(found[0]).all()
+  assert jnp.isnan(found[1]).all()
+
+
 def test_openclip_says_heads_and_activation_beside_its_file(golden, tmp_path):
   described = write_openclip(tmp_path, golden)
-  config = clip_config(open_clip(tmp_path))
+  config = clip_config(open_source(tmp_path))
   assert (config.vision.heads, config.text.heads) == (4, 2)
   assert config.vision.gelu == config.text.gelu == 'exact'
   described.write_text(json.dumps({'model_cfg': OPENCLIP | {'quick_gelu': True}}))
-  assert clip_config(open_clip(tmp_path)).text.gelu == 'quick'
+  assert clip_config(open_source(tmp_path)).text.gelu == 'quick'
 
 
 @pytest.mark.parametrize(

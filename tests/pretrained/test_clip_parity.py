@@ -16,8 +16,8 @@ import clip_files
 from rahf.data.clip_tokenizer import END, START, ClipTokenizer
 from rahf.data.images.clip_image import MEAN, STD, crop
 from rahf.models.clip import CLIP, normalised
-from rahf.pretrained import load
-from rahf.pretrained.clip import Unseen, clip_config, open_clip
+from rahf.pretrained import load, open_source
+from rahf.pretrained.clip import Hint, clip_config, open_clip
 
 REASON = 'needs PyTorch and transformers: pip install "rahf[parity]"'
 torch = pytest.importorskip('torch', reason=REASON)
@@ -85,7 +85,7 @@ def inputs():
 )
 def test_models_of_transformers(tmp_path, options):
   theirs = make(tmp_path, **options)
-  source = open_clip(tmp_path)
+  source = open_source(tmp_path)
   params = {'params': load(tmp_path)['clip']}
   ours = CLIP(clip_config(source))
   images, text = inputs()
@@ -129,7 +129,7 @@ def test_a_torchscript_file_as_openai_wrote_them(assets, tmp_path):
   modules.register_buffer('input_resolution', torch.tensor(12))
   torch.jit.script(modules).save(str(tmp_path / 'tiny.pt'))
 
-  given = {'vision': Unseen(2), 'text': Unseen(2)}
+  given = {'vision': Hint(2), 'text': Hint(2)}
   source = open_clip(tmp_path / 'tiny.pt', given)
   assert source.kind == 'OpenAI CLIP'
   assert clip_config(source).vision.gelu == 'quick'

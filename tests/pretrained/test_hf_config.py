@@ -51,10 +51,13 @@ def test_a_config_with_other_sizes_is_an_error(folder, fields, message):
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
-    (T5 | {'model_type': 'umt5'}, "model_type is 'umt5'; only vit and t5 can be read"),
+    (
+      T5 | {'model_type': 'umt5'},
+      "model_type is 'umt5'; only vit, t5, clip and resnet can be read",
+    ),
     (
       T5 | {'model_type': ['t5']},
-      r"model_type is \['t5'\]; only vit and t5 can be read",
+      r"model_type is \['t5'\]; only vit, t5, clip and resnet can be read",
     ),
     (T5 | {'model_type': None}, r'config.json: there is no model_type, .* --workdir'),
     (
@@ -80,7 +83,10 @@ def test_a_config_with_other_sizes_is_an_error(folder, fields, message):
       'config.json: d_kv is 64 by default, but the weights have 2',
     ),
     (T5 | {'d_kv': None}, 'd_kv is 64 by default, but the weights have 2'),
-    (VIT | {'hidden_act': 'silu'}, "hidden_act is 'silu'; only gelu and gelu_new and"),
+    (
+      VIT | {'hidden_act': 'silu'},
+      "hidden_act is 'silu'; only gelu, gelu_new, gelu_fast and",
+    ),
     (VIT | {'patch_size': [2, 4]}, r'patch_size is \[2, 4\]; only squares can be read'),
     (VIT | {'patch_size': [2, 2, 2]}, 'patch_size is .* one or two whole numbers'),
     (VIT | {'patch_size': '2'}, "patch_size is '2', but should be one or two whole"),
