@@ -89,7 +89,7 @@ def measure(
 
   mark_ids = session.data.tokenizer.mark_ids
   eval_step = make_eval_step(model, options, mark_ids, length, session.setup.gather)
-  seconds, found = _time(eval_step, params, on_device)
+  seconds, found = _time(eval_step, {'params': params}, on_device)
   _line('inference step', seconds, size)
   seconds, fused = _time(encode, params, on_device)
   _line('  of it encoding', seconds, size)

@@ -139,9 +139,9 @@ def serve_ours(pipe: Connection, config: ConfigDict) -> None:
 
   from rahf.costs import work
   from rahf.models.rahf import RAHF
-  from rahf.precompile import ANY_MARK_IDS
   from rahf.runtime import sharding
   from rahf.tasks import make_task
+  from rahf.tasks.feedback import ANY_MARK_IDS
   from rahf.training.batch_spec import random_batch
   from rahf.training.setup import set_up
 

@@ -1,7 +1,7 @@
-"""Evaluates a run's newest checkpoint, and compares evaluations.
+"""Evaluates a run's newest checkpoint.
 
 python -m rahf.main --mode=eval --config=… --workdir=DIR
-python -m rahf.evaluate compare DIR [DIR …]
+python -m rahf.evaluate compare DIR [DIR …]     the same as python -m rahf.compare
 """
 
 import sys
@@ -9,7 +9,7 @@ import sys
 from etils import epath
 from ml_collections import ConfigDict
 
-from rahf.errors import InputError
+from rahf.errors import InputError, fail
 from rahf.runtime.preemption import Interruption
 
 
@@ -18,9 +18,11 @@ def evaluate(
 ) -> None:
   """Evaluates the newest checkpoint on `config.eval.split` and prints the tables.
 
+  A model that is not trained has no checkpoint; its weights come from config.init.
+
   Raises:
-    InputError: there is no checkpoint, it was trained with another config, or another
-      process is evaluating in the directory.
+    InputError: there is no checkpoint, or there are no weights, it was trained with
+      another config, or another process is evaluating in the directory.
     Interrupted: SIGTERM or Ctrl-C came.
   """
   # Imported here because `compare` needs neither JAX nor TensorFlow.
@@ -29,18 +31,11 @@ def evaluate(
   from rahf.runtime import distributed
   from rahf.tasks import make_task
   from rahf.training.setup import set_up
-  from rahf.training.state import TrainState
   from rahf.workdir import ownership
-  from rahf.workdir.checkpoint import Checkpoints
 
   task = make_task(config)
   ownership.check_workdir(workdir, config)
-  if not (workdir / 'checkpoints').exists():
-    raise _nothing_to_evaluate(workdir)
-  checkpoints = Checkpoints(workdir)
-  step = checkpoints.latest_step()
-  if step is None:
-    raise _nothing_to_evaluate(workdir)
+  step = _newest_step(workdir) if task.trains else 0
   with distributed.interruptible(interruption):
     setup = set_up(task)
     session = task.open(setup)
@@ -48,9 +43,12 @@ def evaluate(
     split = config.eval.split
     # Opens every split now, so that a missing one fails before any evaluation.
     print(session.describe((*evaluator.splits_before(split), split)))
-  tree = checkpoints.restore(step, setup.states.abstract.to_tree())
-  checkpoints.close()
-  variables = TrainState(**tree).variables
+  if task.trains:
+    variables = _read_checkpoint(workdir, step, setup)
+  else:
+    plan = session.plan_weights()
+    print(plan.report())
+    variables = {'params': setup.states.params_tree(plan.read())}
   stop = distributed.StopSignal(interruption, setup.mesh)
 
   def evaluate_one(name: str) -> str:
@@ -59,7 +57,11 @@ def evaluate(
     distributed.wait_for_all()
     return tables
 
-  with jax.set_mesh(setup.mesh), ownership.lock_folder(workdir / 'eval'):
+  if task.trains:
+    lock = ownership.lock_folder(workdir / 'eval')
+  else:
+    lock = ownership.claim_workdir(workdir, config, started=False)
+  with jax.set_mesh(setup.mesh), lock:
     for before in evaluator.splits_before(split):
       done = (workdir / 'eval' / f'{before}-{step}.json').exists()
       if not distributed.from_first(done):
@@ -69,13 +71,31 @@ def evaluate(
   print(f'Written to {workdir}/eval/{split}-{step}.*')
 
 
-def _nothing_to_evaluate(workdir: epath.Path) -> InputError:
-  return InputError(
-    f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
-  )
+def _newest_step(workdir: epath.Path) -> int:
+  from rahf.workdir.ownership import complete_steps
+
+  if not (steps := complete_steps(workdir)):
+    raise InputError(
+      f'{workdir} has no checkpoint to evaluate; train first, with the same --workdir'
+    )
+  return steps[-1]
+
+
+def _read_checkpoint(workdir: epath.Path, step: int, setup):
+  from rahf.training.state import TrainState
+  from rahf.workdir.checkpoint import Checkpoints
+
+  checkpoints = Checkpoints(workdir)
+  tree = checkpoints.restore(step, setup.states.abstract.to_tree())
+  checkpoints.close()
+  return TrainState(**tree).variables
 
 
 if __name__ == '__main__':
   from rahf.evaluation.compare_command import main
 
-  sys.exit(main())
+  if sys.argv[1:2] != ['compare']:
+    sys.exit(
+      fail('usage: python -m rahf.evaluate compare RUN …, or rahf.compare RUN …')
+    )
+  sys.exit(main(sys.argv[2:]))

@@ -1,35 +1,37 @@
-"""Exports a checkpoint as a model directory (`inference/model_directory.py`).
+"""Exports a checkpoint as a directory to use it from.
 
-The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or to
-`config.export.dir`. It is written to a staging folder and renamed, so a directory that
-exists is complete.
+RAHF as a model directory (`inference/model_directory.py`), a CLIP as Hugging Face has
+it. The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or to
+`config.export.dir`.
 """
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
 from rahf.data import open_dataset, schema
+from rahf.data.clip_tokenizer import (
+  VOCABULARY_FOLDER,
+  read_vocabulary,
+  write_vocabulary,
+)
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.evaluation.samples import THRESHOLD
-from rahf.fileio import digests, locks, strict_json
+from rahf.fileio import strict_json
 from rahf.fileio.paths import find
-from rahf.inference import jax_export, model_directory, model_files
-from rahf.inference.model_card import model_card
+from rahf.fileio.staged_folder import staged
+from rahf.inference import model_directory
 from rahf.inference.model_directory import Description
-from rahf.inference.step import from_pixels, make_infer
+from rahf.inference.write_directory import Content, export_content
 from rahf.models.init import abstract_params
-from rahf.models.rahf import RAHF, RAHFConfig
+from rahf.models.rahf import RAHF
+from rahf.pretrained.clip_export import write_huggingface
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
+from rahf.tasks import make_task
 from rahf.workdir import checkpoint, ownership
 
 DATA_TERMS = {
@@ -38,18 +40,8 @@ DATA_TERMS = {
   'v1, which have their own terms',
 }
 OTHER_TERMS = 'terms unknown; ask whoever provided the data'
-# In the staging folder: the new directory, and the old one while it is being replaced.
-NEW, OLD = 'complete', 'replaced'
 # The section of a work directory's model card about the initial weights.
 WEIGHTS_HEADING = '## Initial weights'
-
-
-class Content(NamedTuple):
-  """The contents of a model directory; `params` are nested NumPy arrays."""
-
-  description: Description
-  params: Any
-  tokenizer: Tokenizer
 
 
 def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -> None:
@@ -64,10 +56,18 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
+  if config.task not in ('feedback', 'contrastive'):
+    raise InputError(
+      f'config.task = {config.task!r}: only models of the tasks feedback and '
+      'contrastive can be exported'
+    )
   ownership.check_workdir(workdir, config)
   folder = workdir / 'export'
   if config.export.dir:
     folder = find(config.export.dir, 'config.export.dir').absolute()
+  if config.task == 'contrastive':
+    export_clip(config, workdir, folder, interruption)
+    return
 
   def read_content() -> Content:
     step = find_step(workdir, config)
@@ -80,35 +80,35 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   export_content(folder, read_content, interruption, program=config.export.program)
 
 
-def export_content(
+def export_clip(
+  config: ConfigDict,
+  workdir: epath.Path,
   folder: epath.Path,
-  read_content: Callable[[], Content],
   interruption: Interruption,
-  *,
-  program: bool,
 ) -> None:
-  """Writes a model directory and prints how to use it.
-
-  Args:
-    read_content: returns the contents; called after the target has been checked.
-    program: whether to add `program.jaxexport` (`inference/jax_export.py`).
+  """Exports a checkpoint of the contrastive task as a Hugging Face directory.
 
   Raises:
-    InputError: the target exists and is not a model directory, or another process is
-      writing it; and whatever `read_content` raises.
-    Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
+    InputError, Interrupted: as `export`.
   """
-  if jax.process_count() > 1:
-    raise InputError('--mode=export runs in one process; remove --multihost')
-  _check_target(folder)
-  with contextlib.ExitStack() as stack:
-    with distributed.interruptible(interruption):
-      content = read_content()
-      staging = stack.enter_context(_staging_folder(folder))
-      _write_files(staging / NEW, *content, program)
-    # Two renames; no signal may come between them.
-    _replace(staging, folder)
-  print(f"Written to {folder}; in Python: rahf.load('{folder}').score(images, prompts)")
+  if folder.exists() and not (folder / 'config.json').exists():
+    raise InputError(
+      f'{folder} exists and is not a CLIP; choose another with --config.export.dir'
+    )
+  task = make_task(config)
+  step = find_step(workdir, config)
+  abstract = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))['params']
+  part = 'average' if config.train.average else 'params'
+  with distributed.interruptible(interruption):
+    params = checkpoint.read_params(workdir, step, abstract, part)
+    vocabulary = read_vocabulary(workdir / VOCABULARY_FOLDER)
+  # Two renames at the end; no signal may come between them.
+  with staged(folder) as new, distributed.interruptible(interruption):
+    new.mkdir(parents=True)
+    write_huggingface(new, task.clip_config, params['clip'])
+    write_vocabulary(new, vocabulary)
+    (new / 'README.md').write_text((workdir / 'model_card.md').read_text())
+  print(f'Written to {folder}, in the format of Hugging Face')
 
 
 def find_step(workdir: epath.Path, config: ConfigDict) -> int:
@@ -143,7 +143,7 @@ def describe(config: ConfigDict, workdir: epath.Path, step: int) -> Description:
   mixture = config.data.mixture or ((config.data.name, 1.0),)
   words = config.keywords
   return Description(
-    model=exported_model(config),
+    model=config_lib.exported_model(config),
     step=step,
     text_length=config.data.text_length,
     target_length=config.data.target_length,
@@ -157,12 +157,6 @@ def describe(config: ConfigDict, workdir: epath.Path, step: int) -> Description:
     weights=read_weights_section(workdir),
     metrics=metrics,
   )
-
-
-def exported_model(config: ConfigDict) -> RAHFConfig:
-  """Returns the model config with the dtype of `config.export`."""
-  model = config_lib.model_config(config)
-  return dataclasses.replace(model, dtype=config.export.dtype or model.dtype)
 
 
 def read_metrics(workdir: epath.Path, step: int) -> dict[str, dict[str, float | None]]:
@@ -202,102 +196,3 @@ def find_tokenizer(config: ConfigDict, workdir: epath.Path) -> Tokenizer:
     tokenizer = open_dataset.open_tokenizer('', directory)
   tokenizer.check_vocabulary(config.model.t5.vocab_size)
   return tokenizer
-
-
-def write(
-  folder: epath.Path,
-  description: Description,
-  params: Any,
-  tokenizer: Tokenizer,
-  *,
-  program: bool = False,
-) -> None:
-  """Writes a model directory, replacing an older one.
-
-  Args:
-    params: nested NumPy arrays.
-    program: whether to add `program.jaxexport` (`inference/jax_export.py`).
-  """
-  with _staging_folder(folder) as staging:
-    _write_files(staging / NEW, description, params, tokenizer, program)
-    _replace(staging, folder)
-
-
-@contextlib.contextmanager
-def _staging_folder(folder: epath.Path) -> Iterator[epath.Path]:
-  """Yields a locked staging folder next to `folder`, and removes it at the end.
-
-  Raises:
-    InputError: another process is writing the same folder.
-  """
-  staging = folder.parent / f'.{folder.name}.partial'
-  with locks.locked(staging):
-    try:
-      _restore_old(staging, folder)
-      _remove(staging / NEW)
-      yield staging
-    finally:
-      _restore_old(staging, folder)
-      _remove(staging)
-
-
-def _restore_old(staging: epath.Path, folder: epath.Path) -> None:
-  """Undoes the first rename of `_replace` if the second never happened."""
-  if (staging / OLD).exists() and not folder.exists():
-    (staging / OLD).rename(folder)
-
-
-def _replace(staging: epath.Path, folder: epath.Path) -> None:
-  """Replaces `folder` with the new directory."""
-  _remove(staging / OLD)
-  if folder.exists():
-    folder.rename(staging / OLD)
-  (staging / NEW).rename(folder)
-
-
-def _write_files(
-  folder: epath.Path,
-  description: Description,
-  params: Any,
-  tokenizer: Tokenizer,
-  program: bool,
-) -> None:
-  folder.mkdir(parents=True)
-  (folder / model_directory.TOKENIZER).write_bytes(tokenizer.to_bytes())
-  model_files.write_params(folder / model_directory.WEIGHTS, params)
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(folder / model_directory.ORBAX, params)
-  if program:
-    infer = make_infer(
-      RAHF(description.model),
-      decoder=description.decoder,
-      mark_ids=tokenizer.mark_ids,
-      length=description.target_length,
-    )
-    path = folder / model_directory.PROGRAM
-    difference = jax_export.write(path, description, params, from_pixels(infer))
-    print(
-      f'{path.name}: {", ".join(jax_export.PLATFORMS)}; reloaded on '
-      f'{jax.default_backend()}, largest difference {difference:.2g}'
-    )
-  description = dataclasses.replace(description, files=digests.describe(folder))
-  card = model_card(description, program=program)
-  (folder / model_directory.CARD).write_text(card)
-  description_json = model_directory.to_json(description)
-  (folder / model_directory.DESCRIPTION).write_text(description_json)
-
-
-def _check_target(folder: epath.Path) -> None:
-  """Raises InputError if `folder` exists and is not a model directory."""
-  if not folder.exists() or (folder / model_directory.DESCRIPTION).exists():
-    return
-  if not folder.is_dir() or any(folder.iterdir()):
-    raise InputError(
-      f'{folder} exists and is not a model directory; choose another with '
-      '--config.export.dir'
-    )
-
-
-def _remove(folder: epath.Path) -> None:
-  if folder.exists():
-    folder.rmtree()

@@ -30,7 +30,7 @@ MODES = {
   'export': ('rahf.export', 'export'),
   'precompile': ('rahf.precompile', 'precompile'),
 }
-EXPORT_WEIGHTS = ('rahf.export_weights', 'export_weights')
+EXPORT_WEIGHTS = ('rahf.inference.public_weights', 'export_weights')
 
 # Errors that a retry cannot fix.
 USER_ERRORS = (

@@ -20,11 +20,7 @@ from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
 from rahf.runtime import sharding
 from rahf.tasks import make_task
-from rahf.training.eval_step import make_eval_step
 from rahf.training.setup import Setup, set_up
-
-# Any two ids compile to the same program.
-ANY_MARK_IDS = (2, 3)
 
 
 def precompile(config: ConfigDict) -> str:
@@ -35,7 +31,7 @@ def precompile(config: ConfigDict) -> str:
       installed.
   """
   setup = set_up_for_topology(config)
-  return report(config, setup.mesh, *compile_steps(setup))
+  return report(setup, *compile_steps(setup))
 
 
 def set_up_for_topology(config: ConfigDict) -> Setup:
@@ -90,13 +86,7 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
     return setup.task.batch_shapes(rows, sharding.batch_sharding(mesh))
 
   train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
-  length = config.data.target_length
-  eval_step = jax.jit(
-    make_eval_step(
-      setup.task.model, config.keywords, ANY_MARK_IDS, length, setup.gather
-    ),
-    out_shardings=replicated,
-  )
+  eval_step = jax.jit(setup.task.make_eval_step(setup.gather), out_shardings=replicated)
   with jax.set_mesh(mesh):
     training = measure(
       train_step,
@@ -106,23 +96,24 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
     )
     inference = measure(
       eval_step,
-      (states.abstract.params, batch(config.eval.batch_size)),
+      (states.abstract.variables, batch(config.eval.batch_size)),
       mesh,
       # The decoder's loop ends when all sequences have ended.
-      loop_trips=length,
+      loop_trips=config.data.target_length,
     )
   return training, inference
 
 
-def report(config: ConfigDict, mesh: Mesh, training: Costs, inference: Costs) -> str:
+def report(setup: Setup, training: Costs, inference: Costs) -> str:
   """Returns what was compiled, a table of its costs, and a verdict."""
+  config, mesh = setup.config, setup.mesh
   kind = mesh.devices.flat[0].device_kind
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-  model, train = config.model, config.train
+  train = config.train
   columns = (cost_rows(costs, kind) for costs in (training, inference))
   rows = _side_by_side(*columns)
   return (
-    f'{model.variant}, {model.image_size} px, {model.dtype}, remat {model.remat!r}, on '
+    f'{setup.task.title}, {setup.task.dtype}, remat {config.model.remat!r}, on '
     f'{mesh.size} x {kind} ({axes})\n'
     f'Training: {train.batch_size} images per step, {train.accumulate} micro-batches. '
     f'Inference: {config.eval.batch_size} images.\n\n'

@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rahf.data.pipeline.prefetch import prefetch
+from rahf.errors import InputError
 from rahf.pretrained.loading import Plan
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.preemption import Interrupted, Interruption
+from rahf.runtime.tree import by_path
 from rahf.tasks import make_task
 from rahf.training.nan_guard import FiniteCheck
 from rahf.training.setup import Setup, set_up
@@ -50,6 +52,8 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
     Interrupted: SIGTERM or Ctrl-C came before training was set up.
   """
   task = make_task(config)
+  if not task.trains:
+    raise InputError(f'{task.title}: there is nothing to train; use --mode=eval')
   ownership.check_workdir(workdir, config)
   with distributed.interruptible(interruption):
     setup = set_up(task)
@@ -90,7 +94,8 @@ def fresh_state(setup: Setup, plan: Plan) -> TrainState:
   seed = setup.config.seed
   # Fresh parameters first: making them takes more memory than they occupy.
   params = setup.states.fresh_params(seed, plan.fresh) | plan.read()
-  return setup.states.from_params(params, seed)
+  others = plan.read_collections(by_path(setup.states.abstract.collections))
+  return setup.states.from_params(params, seed, others)
 
 
 def restore(checkpoints: Checkpoints, setup: Setup) -> tuple[int, TrainState]:

@@ -47,6 +47,8 @@ class AutoencoderTask:
 
   config: ConfigDict
   model: Autoencoder = Autoencoder()
+  title: str = 'autoencoder'
+  trains: bool = True
   dtype: str = 'float32'
 
   def init(self, key: jax.Array) -> Any:

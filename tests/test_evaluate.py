@@ -73,7 +73,8 @@ def run(session, params, batch_size, **arguments):
   setup = dataclasses.replace(session.setup, config=config)
   evaluator = dataclasses.replace(session, setup=setup).evaluator()
   with jax.set_mesh(setup.mesh):
-    return evaluator.measure(params, session.data.split('dev'), **arguments)
+    variables = {'params': params}
+    return evaluator.measure(variables, session.data.split('dev'), **arguments)
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +114,9 @@ def test_losses_are_those_of_all_examples_in_one_unpadded_batch(
     split, data.tokenizer, data.options, batch_size=len(split)
   )
   with jax.set_mesh(mesh):
-    found = single_device.evaluator().eval_step(params, sharding.put_batch(batch, mesh))
+    found = single_device.evaluator().eval_step(
+      {'params': params}, sharding.put_batch(batch, mesh)
+    )
   assert found.counts.scores.tolist() == [EXAMPLES] * 4
   expected = losses.weighted_losses(found.errors, found.counts, config.loss)
   for name, value in expected._asdict().items():

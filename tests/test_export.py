@@ -18,7 +18,7 @@ from rahf import export, main
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import tasks
 from rahf.errors import InputError
-from rahf.inference import model_directory
+from rahf.inference import model_directory, write_directory
 from rahf.inference.model_directory import Description
 from rahf.runtime.preemption import Interrupted, Interruption
 from rahf.runtime.tree import by_path
@@ -209,7 +209,7 @@ def test_a_killed_export_changes_nothing(config, workdir, exported, monkeypatch,
   def fail(*arguments, **options):
     raise error
 
-  monkeypatch.setattr(export, 'model_card', fail)  # Written almost last.
+  monkeypatch.setattr(write_directory, 'model_card', fail)  # Written almost last.
   with pytest.raises(error):
     export.export(config, workdir, Interruption())
   assert {path.name: path.stat().mtime for path in exported.iterdir()} == before
@@ -229,7 +229,7 @@ def test_a_kill_between_the_renames_loses_nothing(
 ):
   (workdir / '.export.partial').mkdir()
   exported.rename(workdir / '.export.partial/replaced')
-  monkeypatch.setattr(export, 'model_card', lambda *_, **__: 1 / 0)
+  monkeypatch.setattr(write_directory, 'model_card', lambda *_, **__: 1 / 0)
   with pytest.raises(ZeroDivisionError):
     export.export(config, workdir, Interruption())
   assert {path.name for path in exported.iterdir()} == FILES

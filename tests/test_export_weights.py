@@ -15,12 +15,12 @@ from etils import epath
 import rahf
 from configs import rahf_torch
 from golden_torch import Golden, read_golden, tensors, texts
-from rahf import export, export_weights
+from rahf import export
 from rahf.data.images import codec
 from rahf.data.pipeline.decoding import encode_prompt
 from rahf.data.tokenizer import EOS, Tokenizer
 from rahf.errors import InputError
-from rahf.inference import model_directory, step
+from rahf.inference import model_directory, public_weights, step
 from rahf.inference.model import Model
 from rahf.models.rahf import MAPS, RAHF, SCORES
 from rahf.pretrained.rahf_torch import LICENCE, TASKS
@@ -171,7 +171,7 @@ def test_scoring_an_image_equals_the_network(model):
 def test_task_strings_are_pieces_of_one_text(assets):
   """The original tokenizes its text at once, we do it in two parts."""
   t5 = Tokenizer(assets / 'tokenizer/t5-base.spiece.model')
-  assert t5.mark_ids == export_weights.T5_MARK
+  assert t5.mark_ids == public_weights.T5_MARK
   row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, tasks=TASKS)
   for ids, task in zip(row.text, TASKS, strict=True):
     whole = [*t5.ids(f'{task}a red circle'), EOS]
@@ -180,7 +180,7 @@ def test_task_strings_are_pieces_of_one_text(assets):
     '<output> HEATMAP: implausibility </output> ',
     '<output> SCORE: plausibility </output> ',
   )
-  export_weights.check_tokenizer(t5, 32128)
+  public_weights.check_tokenizer(t5, 32128)
 
 
 # Refused before any array is read
@@ -199,7 +199,7 @@ def config(pieces, tmp_path):
 def refuse(config, message: str) -> None:
   workdir = epath.Path(config.export.dir or '.').parent / 'run'
   with pytest.raises(InputError, match=message):
-    export_weights.export_weights(config, workdir, Interruption())
+    public_weights.export_weights(config, workdir, Interruption())
   if config.export.dir:
     assert not pathlib.Path(config.export.dir).exists()
 
@@ -238,7 +238,7 @@ def test_without_a_tokenizer(assets, config, monkeypatch):
     raise RuntimeError('no route')
 
   write_shapes(assets, config.init.rahf)
-  monkeypatch.setattr(export_weights, 'Tokenizer', fail)
+  monkeypatch.setattr(public_weights, 'Tokenizer', fail)
   for setting in ('', rahf_torch.get_config().tokenizer):
     config.tokenizer = setting
     refuse(config, r'give T5.s with --config.tokenizer=spiece.*gs://t5-data.*no route')

@@ -16,8 +16,16 @@ FILES = sorted(ROOT.rglob('*.py'))
 # not from its own.
 LAYERS = [
   {'__init__', 'main'},
-  {'export_weights'},
-  {'train', 'evaluate', 'infer', 'export', 'precompile', 'annotate', 'serve'},
+  {
+    'train',
+    'evaluate',
+    'compare',
+    'infer',
+    'export',
+    'precompile',
+    'annotate',
+    'serve',
+  },
   {'tasks'},
   {'training', 'learning', 'service', 'annotation'},
   {'reports', 'inference'},

@@ -20,7 +20,7 @@ from rahf.pretrained import loading
 from rahf.runtime.tree import by_path
 from rahf.tasks import make_task
 from rahf.tasks.feedback_data import open_data
-from rahf.tasks.feedback_evaluator import FeedbackEvaluator
+from rahf.tasks.feedback_session import FeedbackSession
 from rahf.training.setup import set_up
 from rahf.training.train_step import make_train_step
 
@@ -132,10 +132,10 @@ def test_eight_real_samples_are_overfitted(assets, richhf, variant, tmp_path):
     for batch in itertools.islice(batches, STEPS):
       state, metrics = step(state, batch, jax.random.key(0))
       history.append(metrics)
-    evaluator = FeedbackEvaluator(setup, task.model, data)
-    found = evaluator.measure(state.params, split).metrics
+    evaluator = FeedbackSession(setup, task.model, data).evaluator()
+    found = evaluator.measure(state.variables, split).metrics
     (batch,) = eval_batches(split, data.tokenizer, data.options, batch_size=8)
-    result = evaluator.eval_step(state.params, batch)
+    result = evaluator.eval_step(state.variables, batch)
 
   for name in ('total', 'heatmap', 'score', 'sequence'):
     first, last = (float(metrics[f'loss/{name}']) for metrics in history[:: STEPS - 1])

@@ -42,7 +42,7 @@ def test_steps_for_the_attached_devices():
     assert costs.peak == costs.arguments + costs.temporaries + costs.outputs
     assert costs.bytes_moved > costs.arguments
     assert costs.fits
-  text = precompile.report(config, setup.mesh, training, inference)
+  text = precompile.report(setup, training, inference)
   assert '8 x cpu (data 8 x fsdp 1 x tensor 1)' in text
   assert 'Training step: compiles; the memory of this device is unknown' in text
 
@@ -106,9 +106,9 @@ def test_advice_when_it_does_not_fit(changes, advice):
   if 'train.batch_size' in changes:
     config.train.accumulate = 1
   config.update_from_flattened_dict(changes)
-  mesh = precompile.set_up_for_topology(config).mesh
+  setup = precompile.set_up_for_topology(config)
   costs = Costs(peak=20 * GIB, limit=15.75 * GIB, flops=1e12, resharding=0, seconds=1.0)
-  text = precompile.report(config, mesh, costs, costs)
+  text = precompile.report(setup, costs, costs)
   assert 'Training step: DOES NOT FIT: needs 20.00 of 15.75 GiB; ' in text
   assert re.search(advice, text)
   assert 'Inference step: DOES NOT FIT' in text

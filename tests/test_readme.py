@@ -115,12 +115,12 @@ def test_pretrained_accepts(command: list[str], capsys):
 
 
 @pytest.mark.parametrize(
-  'command', [c for c in COMMANDS if 'rahf.evaluate' in c], ids=shlex.join
+  'command', [c for c in COMMANDS if 'rahf.compare' in c], ids=shlex.join
 )
-def test_evaluate_accepts(command: list[str], tmp_path, monkeypatch, capsys):
+def test_compare_accepts(command: list[str], tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)  # A folder without evaluations.
   assert compare_command.main(command[3:]) == 2
-  assert f'{command[4]} has no evaluation' in capsys.readouterr().err
+  assert f'{command[3]} has no evaluation' in capsys.readouterr().err
 
 
 def test_readme_is_short():

@@ -7,8 +7,8 @@ import util
 from etils import epath
 
 import tiny_model
-from rahf import export
 from rahf.data.tokenizer import Tokenizer
+from rahf.inference import write_directory
 from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 
@@ -27,5 +27,5 @@ def write(
   config = tiny_model.tiny(variant)
   params = tiny_model.make_params(RAHF(config))
   description = Description(config, 7, LENGTH, TARGET, **about)
-  export.write(epath.Path(folder / 'model'), description, params, tokenizer)
+  write_directory.write(epath.Path(folder / 'model'), description, params, tokenizer)
   return folder / 'model'

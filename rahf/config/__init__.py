@@ -59,6 +59,12 @@ def model_config(config: ConfigDict) -> RAHFConfig:
   )
 
 
+def exported_model(config: ConfigDict) -> RAHFConfig:
+  """Returns the model config with the dtype of `config.export`."""
+  model = model_config(config)
+  return dataclasses.replace(model, dtype=config.export.dtype or model.dtype)
+
+
 def validate(config: ConfigDict) -> None:
   """Checks all settings, and the model's against each other.
 
@@ -76,7 +82,8 @@ def validate(config: ConfigDict) -> None:
   for field, rule in RULES.items():
     if problem := rule(settings[field]):
       raise InputError(f'config.{field} = {settings[field]!r:.80} {problem}')
-  _check_shapes(config.model)
+  if config.task == 'feedback':  # The only one with a RAHF.
+    _check_shapes(config.model)
 
 
 def _flattened(section: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:

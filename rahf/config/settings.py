@@ -20,7 +20,11 @@ from rahf.fileio.validators import (
   truth,
   whole,
 )
-from rahf.models.rahf import DTYPES, RAHFConfig
+from rahf.models.baselines import BaselineConfig
+from rahf.models.clip import CLIPConfig
+from rahf.models.rahf import RAHFConfig
+from rahf.models.resnet import ResNetConfig
+from rahf.models.sizes import DTYPES
 from rahf.runtime.accelerator import PLATFORMS
 
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
@@ -59,11 +63,16 @@ class InitialWeights:
     vit: weights of a ViT.
     t5: weights of a T5.
     rahf: weights of a whole RAHF, instead of both.
+    clip, resnet: weights of a CLIP or a ResNet, for the tasks with such a model.
+    clip_gelu: the activation of a CLIP whose files do not state it, 'quick' or 'exact'.
   """
 
   vit: Text = ''
   t5: Text = ''
   rahf: Text = ''
+  clip: Text = ''
+  resnet: Text = ''
+  clip_gelu: Annotated[str, one_of(('', 'quick', 'exact'))] = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +106,8 @@ class Data:
     augment: crop images at random and change their colours.
     min_words, max_words: leave out training prompts with fewer or more words; -1 means
       no limit.
+    aligned_only: leave out training prompts that have misaligned words, or whose words
+      are not annotated.
     max_skipped: how many damaged records a training process may skip; with 0 it stops
       at the first.
   """
@@ -109,6 +120,7 @@ class Data:
   augment: Flag = True
   min_words: Limit = -1
   max_words: Limit = -1
+  aligned_only: Flag = False
   max_skipped: Count = 0
   shapes: Shapes = Shapes()
 
@@ -270,13 +282,19 @@ class Settings:
     seed: of parameters, order, augmentation and dropout.
     platform: 'cpu', 'gpu' or 'tpu', which JAX must have; '' leaves the choice to
       JAX_PLATFORMS and the installed JAX (`runtime/accelerator.py`).
-    tokenizer: path of a SentencePiece model; '' for the one next to the data set.
+    model: sizes of RAHF; other models take the image size and dtype from here.
+    clip, resnet, baseline: sizes and choices for the tasks with such a model.
+    tokenizer: path of a SentencePiece model, '' for the one next to the data set; for a
+      CLIP its vocabulary, '' for the one next to the weights.
   """
 
   task: Text = 'feedback'
   seed: Annotated[int, whole(0, INT32_MAX - 1)] = 0
   platform: Annotated[str, one_of(('', *PLATFORMS))] = ''
   model: RAHFConfig = RAHFConfig()
+  clip: CLIPConfig = CLIPConfig()
+  resnet: ResNetConfig = ResNetConfig()
+  baseline: BaselineConfig = BaselineConfig()
   init: InitialWeights = InitialWeights()
   tokenizer: Text = ''
   data: Data = Data()

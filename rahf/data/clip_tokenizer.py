@@ -8,9 +8,10 @@ Face's for its directories, PickScore's among them.
 
 import gzip
 import html
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +25,19 @@ START, END = '<|startoftext|>', '<|endoftext|>'
 LENGTH = 77
 # The public file has more merges, for which the models have no tokens.
 MERGES = 48_894
+# In the work directory of a run, whose model needs it, perhaps without the data.
+VOCABULARY_FOLDER = 'vocabulary'
 CLEANINGS = ('openai', 'huggingface')
 FILES = 'vocab.json and merges.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz'
 # Contractions, words, single digits, and runs of all else.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"""
+
+
+class Vocabulary(NamedTuple):
+  """The number of each token, and the merges in their order."""
+
+  ids: Mapping[str, int]
+  merges: Sequence[tuple[str, str]]
 
 
 class Tokens(NamedTuple):
@@ -46,39 +56,80 @@ class ClipTokenizer:
   """Turns texts into CLIP's tokens.
 
   Attributes:
-    vocabulary: the number of each token, and the merges in their order.
+    vocabulary: its tokens and merges.
+    end_id: the token at the end of a text, which is also the padding.
   """
 
-  def __init__(self, path: os.PathLike | str, cleaning: str, length: int = LENGTH):
-    """Reads a vocabulary.
+  def __init__(
+    self,
+    source: os.PathLike | str | Vocabulary,
+    cleaning: str,
+    length: int = LENGTH,
+    prefix: str = '',
+  ):
+    """Makes the tokenizer, and reads its vocabulary.
 
     Args:
-      path: a directory that holds one, or the file of merges.
+      source: a directory that holds a vocabulary, the file of merges, or a vocabulary.
       cleaning: one of CLEANINGS.
       length: of the longest text in tokens, start and end included.
+      prefix: put before each text, such as 'A photo depicts '.
 
     Raises:
       InputError: there is no vocabulary, or it is damaged.
     """
     if cleaning not in CLEANINGS:
       raise InputError(f'cleaning is {cleaning!r}, but should be one of {CLEANINGS}')
-    self.path, self.cleaning, self.length = epath.Path(path), cleaning, length
-    vocabulary, merges = self.vocabulary = _read(self.path)
-    for special in (START, END):
-      if special not in vocabulary:
-        raise InputError(f'{self.path} is not a vocabulary of CLIP: it lacks {special}')
-    self._start, self._end = vocabulary[START], vocabulary[END]
+    self.cleaning, self.length, self.prefix = cleaning, length, prefix
+    if not isinstance(source, Vocabulary):
+      source = read_vocabulary(epath.Path(source))
+    self.vocabulary = source
+    vocabulary, merges = source
+    self._start, self.end_id = vocabulary[START], vocabulary[END]
     self._tokenizer = _build(vocabulary, merges, cleaning)
+
+  @property
+  def size(self) -> int:
+    """The number of tokens."""
+    return len(self.vocabulary.ids)
 
   def ids(self, text: str) -> list[int]:
     """Returns the tokens of a text, between start and end; of any length."""
-    if self.cleaning == 'openai':
-      text = clean(text)
-    return [self._start, *self._tokenizer.encode(text).ids, self._end]
+    text = self._cleaned(text)
+    return [self._start, *self._tokenizer.encode(text).ids, self.end_id]
+
+  def _cleaned(self, text: str) -> str:
+    text = self.prefix + text
+    return clean(text) if self.cleaning == 'openai' else text
+
+  def tokens_of(self, text: str, spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Returns which tokens each of some words has.
+
+    Args:
+      text: the text without cleaning, in which OpenAI's may have mended something; a
+        word that it changed has no tokens.
+      spans: of the words: first character, and the one after the last.
+
+    Returns:
+      For each word the positions of its tokens in `encode`'s result; those that were
+      cut off are missing.
+    """
+    words = [text[start:end] for start, end in spans]
+    cleaned = self._cleaned(text)
+    places, after = [], len(self.prefix)
+    for word in words:
+      start = cleaned.find(word, after)
+      places.append((start, start + len(word)) if start >= 0 else (0, 0))
+      after = max(after, places[-1][1])
+    offsets = self._tokenizer.encode(cleaned).offsets[: self.length - 2]
+    return [
+      [i for i, (a, b) in enumerate(offsets, 1) if a < end and b > start]
+      for start, end in places
+    ]
 
   def encode(self, texts: Sequence[str]) -> Tokens:
     """Tokenizes texts and cuts or pads each to the same length."""
-    ids = np.full((len(texts), self.length), self._end, np.int32)
+    ids = np.full((len(texts), self.length), self.end_id, np.int32)
     truncated = np.zeros(len(texts), bool)
     for row, text in enumerate(texts):
       found = self.ids(text)
@@ -117,11 +168,58 @@ def _build(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], cle
   return tokenizer
 
 
-Vocabulary = tuple[Mapping[str, int], Sequence[tuple[str, str]]]
+def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
+  """Learns merges from texts, for a small CLIP of one's own.
+
+  Args:
+    size: number of tokens: 512 for the bytes, the merges, and start and end.
+
+  Raises:
+    InputError: the size is too small, or the texts have too few words for it.
+  """
+  from tokenizers import trainers
+
+  bytes_alone = _from_merges([])
+  trainer = trainers.BpeTrainer(
+    vocab_size=size - 2,
+    show_progress=False,
+    initial_alphabet=_byte_letters(),
+    end_of_word_suffix='</w>',
+  )
+  tokenizer = _build(*bytes_alone, 'huggingface')
+  tokenizer.train_from_iterator(texts, trainer)
+  learned = json.loads(tokenizer.to_str())['model']['merges']
+  merges = [tuple(merge) for merge in learned][: size - len(bytes_alone.ids)]
+  found = _from_merges(merges)
+  if len(found.ids) != size:
+    raise InputError(
+      f'config.clip.vocab_size = {size} does not fit: these prompts give a vocabulary '
+      f'of {len(bytes_alone.ids)} to {len(found.ids)} tokens'
+    )
+  return found
+
+
+def write_vocabulary(folder: epath.Path, vocabulary: Vocabulary) -> None:
+  """Writes vocab.json and merges.txt as Hugging Face's directories have them."""
+  (folder / 'vocab.json').write_text(json.dumps(vocabulary.ids, ensure_ascii=False))
+  lines = ['#version: 0.2', *map(' '.join, vocabulary.merges)]
+  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n')
+
+
+def read_vocabulary(path: epath.Path) -> Vocabulary:
+  """Reads a directory or file of any known kind.
+
+  Raises:
+    InputError: there is no vocabulary, or it is damaged.
+  """
+  found = _read(path)
+  for special in (START, END):
+    if special not in found.ids:
+      raise InputError(f'{path} is not a vocabulary of CLIP: it lacks {special}')
+  return found
 
 
 def _read(path: epath.Path) -> Vocabulary:
-  """Returns the number of each token, and the merges in their order."""
   if not path.exists():
     raise InputError(f'{path} does not exist; it should be or hold {FILES}')
   if not path.is_dir():
@@ -131,8 +229,8 @@ def _read(path: epath.Path) -> Vocabulary:
   if (path / 'vocab.json').exists() and (path / 'merges.txt').exists():
     lines = _text(path / 'merges.txt').splitlines()
     merges = [line for line in lines if line and not line.startswith('#version')]
-    vocabulary = _json(path / 'vocab.json')
-    return _vocabulary(path, vocabulary), _pairs(path / 'merges.txt', merges)
+    ids = _numbered(path, _json(path / 'vocab.json'))
+    return Vocabulary(ids, _pairs(path / 'merges.txt', merges))
   for found in sorted(path.glob('bpe_simple_vocab*.txt*')):
     return _read_merges(found)
   raise InputError(f'{path} holds no vocabulary of CLIP; it should hold {FILES}')
@@ -142,13 +240,13 @@ def _read_tokenizer_json(path: epath.Path) -> Vocabulary:
   model = _json(path).get('model')
   if not isinstance(model, dict) or model.get('end_of_word_suffix') != '</w>':
     raise InputError(f'{path} is not a tokenizer of CLIP')
-  vocabulary = _vocabulary(path, model.get('vocab'))
+  ids = _numbered(path, model.get('vocab'))
   merges = model.get('merges')
   if not isinstance(merges, list):
     raise InputError(f'{path} has no list of merges')
   # Older files join the two parts by a space.
   lines = [' '.join(m) if isinstance(m, list) else str(m) for m in merges]
-  return vocabulary, _pairs(path, lines)
+  return Vocabulary(ids, _pairs(path, lines))
 
 
 def _read_merges(path: epath.Path) -> Vocabulary:
@@ -158,7 +256,11 @@ def _read_merges(path: epath.Path) -> Vocabulary:
     raise InputError(
       f'{path} has {len(lines):,} merges, but CLIP has {MERGES:,}; copy it again'
     )
-  merges = _pairs(path, lines)
+  return _from_merges(_pairs(path, lines))
+
+
+def _from_merges(merges: Sequence[tuple[str, str]]) -> Vocabulary:
+  """Numbers the tokens as OpenAI does: bytes, bytes that end a word, merges, ends."""
   letters = _byte_letters()
   tokens = [
     *letters,
@@ -166,7 +268,7 @@ def _read_merges(path: epath.Path) -> Vocabulary:
     *map(''.join, merges),
     *(START, END),
   ]
-  return {token: number for number, token in enumerate(tokens)}, merges
+  return Vocabulary({token: number for number, token in enumerate(tokens)}, merges)
 
 
 def _byte_letters() -> list[str]:
@@ -187,7 +289,7 @@ def _pairs(path: epath.Path, lines: Sequence[str]) -> list[tuple[str, str]]:
   return pairs
 
 
-def _vocabulary(path: epath.Path, found: object) -> Mapping[str, int]:
+def _numbered(path: epath.Path, found: object) -> Mapping[str, int]:
   if not isinstance(found, dict) or sorted(found.values()) != [*range(len(found))]:
     raise InputError(f'{path} does not number its tokens from 0 on')
   return found

@@ -72,7 +72,10 @@ class Tokenizer:
   Attributes:
     mark_ids: the pieces of `_0` as they follow a letter (834, 632 in T5's model).
     size: the number of pieces in the model.
+    end_id: the token at the end of a text.
   """
+
+  end_id = EOS
 
   def __init__(self, path: os.PathLike | str):
     """Reads the model.

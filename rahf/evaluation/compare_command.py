@@ -1,4 +1,4 @@
-"""The command `python -m rahf.evaluate compare`: arguments, tables and files."""
+"""The command `python -m rahf.compare`: arguments, tables and files."""
 
 import argparse
 import csv
@@ -173,7 +173,7 @@ def _shown(interval: Interval, digits: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs python -m rahf.evaluate; returns the exit status, 2 for a user's mistake."""
+  """Runs python -m rahf.compare; returns the exit status, 2 for a user's mistake."""
   arguments = _parser().parse_args(argv)
   try:
     out = find(arguments.out, '--out')
@@ -207,17 +207,12 @@ def _shortly_named(runs: Sequence[Run]) -> list[Run]:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m rahf.evaluate',
-    description='Works on the evaluations that python -m rahf.main --mode=eval wrote.',
+    prog='python -m rahf.compare',
+    description="Prints the paper's tables 1 to 4 with the rows of evaluated runs, and "
+    'every metric with its interval and its difference from the first run. A dash '
+    'means that a model does not predict something.',
   )
-  commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  comparison = commands.add_parser(
-    'compare',
-    help='compare runs, with confidence intervals',
-    description="Prints the paper's tables with the runs' rows, and every metric with "
-    'its interval and its difference from the first run.',
-  )
-  add = comparison.add_argument
+  add = parser.add_argument
   add(
     'runs', nargs='+', metavar='RUN', help='work directories, or .samples.jsonl files'
   )

@@ -179,7 +179,7 @@ def _keywords(ours: Mapping[str, Mapping[str, float]], marks: Marks) -> Table:
   for label, values in ours.items():
     rows[label], row_marks[label] = values, marks.get(label, {})
     constrained = _renamed(values, prefix)
-    if constrained:
+    if 'keywords/threshold' in constrained:
       threshold = constrained['keywords/threshold']
       name = f'{label}, constrained, p > {threshold:.2f}'
       rows[name], row_marks[name] = constrained, _renamed(row_marks[label], prefix)

@@ -30,12 +30,15 @@ CORRELATIONS = {'plcc': plcc, 'srcc': srcc, 'kendall': kendall}
 
 
 class EvaluatedExample(NamedTuple):
-  """Scores, map metrics and words of one example; NaN if not annotated or undefined.
+  """Scores, map metrics and words of one example; NaN if missing or undefined.
 
   Attributes:
-    predicted, annotated: the scores, in the order of schema.SCORES.
-    maps: the values of MAP_METRICS for each annotated map of schema.MAPS.
-    truth: for each word, 1 aligned, 0 misaligned; () if not annotated.
+    predicted, annotated: the scores, in the order of schema.SCORES; NaN where a model
+      does not predict a score, or it is not annotated.
+    maps: the values of MAP_METRICS for each map of schema.MAPS that is annotated and
+      predicted.
+    truth: for each word, 1 aligned, 0 misaligned; () if words are not annotated or not
+      predicted.
     marked: the decoded labels, likewise.
     unplaced: decoded marks that do not follow a word of the prompt.
     p_misaligned: for each word; () without constrained decoding.
@@ -182,6 +185,8 @@ def read(path: epath.Path) -> list[EvaluatedExample]:
       fields = _map_leaves(strict_json.parse(line), _from_json)
       samples.append(EvaluatedExample(**fields))
       _check(samples[-1])
+      if np.any(np.isnan(samples[-1].predicted) != np.isnan(samples[0].predicted)):
+        raise ValueError('a score is predicted for some examples, but null for others')
     except (ValueError, TypeError, AttributeError) as error:
       raise InputError(f'{path}:{number} is not a sample: {error!s:.300}') from error
   return samples
@@ -228,7 +233,7 @@ def _correlation(
   indices: Int[np.ndarray, 'n'],
 ) -> float:
   predicted, annotated = predicted[indices], annotated[indices]
-  return measure(predicted, annotated, ~np.isnan(annotated))
+  return measure(predicted, annotated, ~np.isnan(predicted) & ~np.isnan(annotated))
 
 
 def _mean(values: Float[np.ndarray, 'N'], indices: Int[np.ndarray, 'n']) -> float:
@@ -269,8 +274,8 @@ def _check(sample: EvaluatedExample) -> None:
   for name in ('predicted', 'annotated'):
     if (count := len(getattr(sample, name))) != len(schema.SCORES):
       raise ValueError(f'{name} has {count} scores, not {len(schema.SCORES)}')
-  if not all(map(math.isfinite, (*sample.predicted, *sample.p_misaligned))):
-    raise ValueError('a predicted score or probability is null')
+  if not all(map(math.isfinite, sample.p_misaligned)):
+    raise ValueError('a predicted probability is null')
   if sample.truth:
     KeywordMetrics.of(sample.truth, sample.marked, unplaced=sample.unplaced)
     if len(sample.p_misaligned) not in (0, len(sample.truth)):

@@ -3,6 +3,7 @@
 Axis letters: H W map size.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -25,15 +26,16 @@ class ExampleLabels(NamedTuple):
   """Labels of one example, annotated or predicted, on the host.
 
   Attributes:
-    maps: in the order of schema.MAPS, values in [0, 1]; None where not annotated.
-    scores: in the order of schema.SCORES, in [0, 1]; NaN where not annotated.
-    keyword_labels: for each word, 1 aligned, 0 misaligned; None if not annotated.
+    maps: in the order of schema.MAPS, values in [0, 1]; None where there is none.
+    scores: in the order of schema.SCORES, in [0, 1]; NaN where not annotated, None
+      where not predicted.
+    keyword_labels: for each word, 1 aligned, 0 misaligned; None if there are none.
     unplaced: decoded marks that do not follow a word of the prompt.
     p_misaligned: for each word, from constrained decoding; None without it.
   """
 
   maps: Sequence[Float[np.ndarray, 'H W'] | None]
-  scores: Sequence[float]
+  scores: Sequence[float | None]
   keyword_labels: Sequence[int] | None
   unplaced: int = 0
   p_misaligned: Sequence[float] | None = None
@@ -49,24 +51,28 @@ def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
   maps = {}
   encoded = _encoded_maps(record)
   for name, predicted, data in zip(schema.MAPS, prediction.maps, encoded, strict=True):
-    if data:
+    if data and predicted is not None:
       maps[name] = MapMetrics.of(predicted, codec.decode_map(data)).values()
-  p_misaligned = prediction.p_misaligned
+  marked, p_misaligned = prediction.keyword_labels, prediction.p_misaligned
   return EvaluatedExample(
     record.uid,
-    predicted=tuple(map(float, prediction.scores)),
+    predicted=tuple(math.nan if s is None else float(s) for s in prediction.scores),
     annotated=tuple(map(float, record.scores)),
     maps=maps,
-    truth=tuple(record.keyword_labels),
-    marked=tuple(prediction.keyword_labels),
+    truth=() if marked is None else tuple(record.keyword_labels),
+    marked=() if marked is None else tuple(marked),
     unplaced=prediction.unplaced,
     p_misaligned=() if p_misaligned is None else tuple(map(float, p_misaligned)),
   )
 
 
 def _check(record: schema.Record, prediction: ExampleLabels) -> None:
-  parts = prediction.maps, prediction.scores, prediction.p_misaligned
-  for name, values in zip(('maps', 'scores', 'words'), parts, strict=True):
+  parts = (
+    *(('maps', heatmap) for heatmap in prediction.maps),
+    ('scores', [score for score in prediction.scores if score is not None]),
+    ('words', prediction.p_misaligned),
+  )
+  for name, values in parts:
     # A sum is finite only if all values are, and needs no memory.
     if values is not None and not np.isfinite(np.sum(values, dtype=np.float64)):
       raise InputError(

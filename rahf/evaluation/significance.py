@@ -4,6 +4,7 @@ Every run is compared with the first, metric by metric, on the same samples and 
 random draws of them (`metrics/bootstrap.py`).
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -74,8 +75,8 @@ def compare(
   """Resamples every metric of every run.
 
   Raises:
-    InputError: two runs have the same name, different annotated samples or different
-      metrics; or there are too few draws.
+    InputError: two runs have the same name or different annotated samples; or there
+      are too few draws.
   """
   names = [run.name for run in runs]
   if len(set(names)) < len(names):
@@ -89,18 +90,18 @@ def compare(
     by_uid = {sample.uid: sample for sample in run.samples}
     aligned.append([by_uid[uid] for uid in order])
   undefined = dict(zip(names, map(samples_lib.undefined, aligned), strict=True))
-  functions = {}
-  for run, samples in zip(runs, defined_in_all(aligned), strict=True):
-    functions[run.name], _ = samples_lib.statistics(samples, run.threshold)
-    if missing := functions[run.name].keys() ^ functions[names[0]].keys():
-      raise InputError(
-        f'only one of {names[0]} and {run.name} has {min(missing)}; evaluate both again'
-      )
+  functions = {
+    run.name: samples_lib.statistics(samples, run.threshold)[0]
+    for run, samples in zip(runs, defined_in_all(aligned), strict=True)
+  }
+  metrics = list(dict.fromkeys(itertools.chain(*functions.values())))
   results: dict[str, dict[str, Resampled]] = {name: {} for name in names}
-  work = [(name, metric) for name in names for metric in functions[name]]
+  work = list(itertools.product(names, metrics))
   for name, metric in tqdm(work, 'resample', unit='metric', leave=False, disable=None):
+    # A model may lack a metric, such as those of constrained decoding.
+    function = functions[name].get(metric, lambda _: math.nan)
     results[name][metric] = bootstrap.resample(
-      functions[name][metric], len(order), draws=draws, seed=seed
+      function, len(order), draws=draws, seed=seed
     )
   thresholds = {run.name: run.threshold for run in runs}
   return Comparison(len(order), results, thresholds, undefined)
@@ -144,11 +145,13 @@ def check_same_samples(first: Run, other: Run) -> None:
       f'{len(differing)} are not in both, such as {differing[0]}; evaluate both on the '
       'same split of the same data'
     )
+  # Without predicted words, a run's samples have no annotated words either.
+  have_words = all(any(s.truth for s in run.values()) for run in (one, two))
   for uid, sample in one.items():
-    same = sample.truth == two[uid].truth and np.array_equal(
+    same = not have_words or sample.truth == two[uid].truth
+    if not same or not np.array_equal(
       sample.annotated, two[uid].annotated, equal_nan=True
-    )
-    if not same:
+    ):
       raise InputError(
         f'{first.name} and {other.name} have different annotations of {uid}; evaluate '
         'both on the same version of the data'

@@ -36,7 +36,8 @@ from rahf.inference import model_directory, model_files
 from rahf.inference.feedback import Feedback
 from rahf.inference.model_directory import Description
 from rahf.inference.step import ANY_THRESHOLD, from_pixels, make_infer
-from rahf.models.rahf import DTYPES, RAHF, Outputs
+from rahf.models.rahf import RAHF, Outputs
+from rahf.models.sizes import DTYPES
 from rahf.runtime import accelerator
 
 

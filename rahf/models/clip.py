@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from rahf.fileio.validators import one_of, real
 from rahf.models import layers
 from rahf.models.layers import partitioned
-from rahf.models.sizes import Layers, Side, Width
+from rahf.models.sizes import DTYPES, Layers, Side, Width
 from rahf.models.vit import Block, layer_norm
 
 # Of a model that starts from nothing: the logarithm of 1 / .07.
@@ -59,7 +59,7 @@ class CLIPConfig:
   text_length: Width = 77
   vocab_size: Width = 49408
   projection: Width = 512
-  dtype: str = 'float32'
+  dtype: Annotated[str, one_of(DTYPES)] = 'float32'
 
 
 class CLIP(nn.Module):

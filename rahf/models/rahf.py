@@ -33,7 +33,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
-from rahf.models.sizes import Flag, Side
+from rahf.models.sizes import DTYPES, Flag, Side
 from rahf.models.t5 import T5, DecoderCache, T5Config
 from rahf.models.vit import ViT, ViTConfig
 
@@ -41,7 +41,6 @@ MAPS = ('implausibility', 'misalignment')
 SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
 PAD_ID = 0
 VARIANTS = ('augmented_prompt', 'multi_head')
-DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Fused(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """Model outputs for a batch, on the device; fields that were not computed are None.
+  """Outputs for a batch, on the device; what is not computed or predicted is None.
 
   Attributes:
     maps: in [0, 1], in the order of MAPS; row 0 at the top, higher is worse.
@@ -110,8 +109,8 @@ class Outputs(NamedTuple):
       right after the word; 0 at all other tokens.
   """
 
-  maps: Float[Array, 'B 2 H W']
-  scores: Float[Array, 'B 4']
+  maps: Float[Array, 'B 2 H W'] | None = None
+  scores: Float[Array, 'B 4'] | None = None
   logits: Float[Array, 'B T V'] | None = None
   keywords: Int[Array, 'B T'] | None = None
   p_misaligned: Float[Array, 'B L'] | None = None

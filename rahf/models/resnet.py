@@ -8,6 +8,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -15,6 +16,11 @@ from rahf.fileio.validators import sequence, whole
 from rahf.models.layers import partitioned
 from rahf.models.sizes import Width
 
+# Of ImageNet's pixels in [0, 1], with which the public weights were trained.
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+STD = np.array((0.229, 0.224, 0.225), np.float32)
+# How often the image is halved: by the first convolution, by pooling, by three stages.
+HALVINGS = 5
 EXPANSION = 4  # Output channels of a bottleneck, for each of its inner ones.
 
 

@@ -10,3 +10,4 @@ Widths = Annotated[tuple, sequence(whole(1, 2**17), '(64, 32)')]
 Layers = Annotated[int, whole(1, 200)]
 Side = Annotated[int, whole(1, 8192)]
 Flag = Annotated[bool, truth]
+DTYPES = ('float32', 'bfloat16')  # of computations

@@ -1,6 +1,5 @@
 """Writes the model card: sizes, initial weights and licences."""
 
-from rahf.models.rahf import RAHFConfig
 from rahf.pretrained.loading import ROLES, Plan, count, ignored_lines
 
 ABOUT = """# RAHF model
@@ -12,12 +11,17 @@ misses. Liang et al., Rich Human Feedback for Text-to-Image Generation, CVPR 202
 """
 
 
-def model_card(model: RAHFConfig, plan: Plan) -> str:
-  """Returns Markdown: sizes, sources of the initial weights, and their licences."""
+def model_card(about: str, model: str, plan: Plan) -> str:
+  """Returns Markdown: sizes, sources of the initial weights, and their licences.
+
+  Args:
+    about: heading and description of the model, such as `ABOUT`.
+    model: the model's variant and size in a few words.
+  """
   parameters = count(leaf.shape for leaf in plan.params.values())
   lines = [
-    ABOUT,
-    f'- Variant: {model.variant}, {model.image_size} px',
+    about,
+    f'- Model: {model}',
     f'- Parameters: {parameters}',
     '',
     '## Initial weights',

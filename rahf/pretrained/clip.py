@@ -177,13 +177,16 @@ def _check_known(path: epath.Path, name: str, width: int, tower: Hint) -> None:
   if not tower.heads or width % tower.heads:
     raise InputError(
       f'{path} has a {name} tower of width {width}, and nothing says how many '
-      f"attention heads; give open_source(…, hints={{'{name}': Hint(heads=…), …}})"
+      f"attention heads; give --config.clip.{name}.heads (or hints={{'{name}': "
+      'Hint(heads=…), …})'
     )
   if not tower.gelu:
     raise InputError(
       f'{path} does not say which activation its {name} tower has; give '
-      f"open_source(…, hints={{'{name}': Hint(gelu='quick'), …}}) for a model of "
-      "OpenAI or one whose name ends with -quickgelu, and gelu='exact' for others"
+      '--config.init.clip_gelu=quick (configs/baselines take it after the path: '
+      f"{path.name},quick; open_source takes hints={{'{name}': Hint(gelu='quick'), "
+      '…}) for a model of OpenAI or one whose name ends with -quickgelu, and exact '
+      'for others'
     )
 
 

@@ -1,5 +1,6 @@
 """Detects the format of pretrained weights by their content, and opens them."""
 
+import dataclasses
 import os
 import zipfile
 from typing import Any
@@ -14,6 +15,7 @@ from rahf.pretrained.clip import (
   CLIP_ARRAYS,
   NO_HINTS,
   Hints,
+  clip_config,
   open_clip,
   openclip_weights,
 )
@@ -138,6 +140,23 @@ def _open_single(path: epath.Path, hints: Hints) -> Source | None:
   if names >= CLIP_ARRAYS:
     return open_clip(path, hints)
   return open_resnet(path) if names >= RESNET_ARRAYS else None
+
+
+def clip_settings(path: epath.PathLike, gelu: str = '') -> dict[str, Any]:
+  """Returns the sizes of a CLIP as `config.clip` has them; reads no arrays.
+
+  Args:
+    path: its weights, of any kind.
+    gelu: its activation, if its files do not state it.
+
+  Raises:
+    InputError: see `open_source`; or it is not a CLIP.
+  """
+  hints = {name: dataclasses.replace(h, gelu=gelu) for name, h in NO_HINTS.items()}
+  source = open_source(path, hints=hints)
+  if 'clip.vision.width' not in source.settings:
+    raise InputError(f'{path} is a {source.kind}, not a CLIP')
+  return dataclasses.asdict(clip_config(source))
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:

@@ -16,16 +16,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from rahf.errors import InputError
 from rahf.models.rahf import RAHFConfig
 from rahf.models.vit import ViTConfig
+from rahf.pretrained.clip import NO_HINTS, Hints
 from rahf.pretrained.formats import open_source
 from rahf.pretrained.positions import can_resample, resample_positions
 from rahf.pretrained.source import Source, Weight
 
 # Field of config.init -> prefix of the parameters that it provides.
-ROLES = {'vit': 'vit/', 't5': 't5/', 'rahf': ''}
+ROLES = {'vit': 'vit/', 't5': 't5/', 'rahf': '', 'clip': 'clip/', 'resnet': 'resnet/'}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 SHOWN_PROBLEMS = 20
 
@@ -42,6 +44,7 @@ class Plan:
     loaded: weights to load from the sources, by path.
     resized: paths in `loaded` that are resampled.
     fresh: paths of all other parameters, which are initialised randomly.
+    collections: other variables to load, such as statistics, by path.
   """
 
   sources: Mapping[str, Source]
@@ -49,10 +52,24 @@ class Plan:
   loaded: Mapping[str, Weight]
   resized: frozenset[str]
   fresh: tuple[str, ...]
+  collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)
 
   def read(self) -> dict[str, jax.Array]:
-    """Reads the arrays one at a time into their shards; returns them by path."""
-    return {path: self._place(path) for path in self.loaded}
+    """Reads the parameters one at a time into their shards; returns them by path."""
+    return {
+      path: _place(self.read_one(path), self.params[path]) for path in self.loaded
+    }
+
+  def read_collections(self, shapes: Shapes) -> dict[str, jax.Array]:
+    """Reads the other variables into their shards; returns them by path.
+
+    Args:
+      shapes: their shapes, dtypes and shardings, by path.
+    """
+    return {
+      path: _place(np.asarray(weight.read(), shapes[path].dtype), shapes[path])
+      for path, weight in self.collections.items()
+    }
 
   def read_one(self, path: str) -> np.ndarray:
     """Reads one array of `loaded`, with the model's shape and dtype."""
@@ -62,14 +79,6 @@ class Plan:
     array = np.asarray(array, leaf.dtype)
     assert array.shape == leaf.shape, (path, array.shape, leaf.shape)
     return array
-
-  def _place(self, path: str) -> jax.Array:
-    leaf, array = self.params[path], self.read_one(path)
-    placed = jax.make_array_from_callback(
-      leaf.shape, leaf.sharding, lambda index: array[index]
-    )
-    # Wait for the copy: queued ones would keep all arrays in host memory.
-    return jax.block_until_ready(placed)
 
   def report(self) -> str:
     """Returns a text listing what is loaded, resized, ignored and fresh."""
@@ -98,31 +107,47 @@ class Plan:
     return count(self.params[path].shape for path in paths)
 
 
+def _place(array: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+  """Copies an array to the devices, each of which gets its own shard."""
+  placed = jax.make_array_from_callback(
+    leaf.shape, leaf.sharding, lambda index: array[index]
+  )
+  # Wait for the copy: queued ones would keep all arrays in host memory.
+  return jax.block_until_ready(placed)
+
+
 def open_sources(
-  init: Mapping[str, str], vit: ViTConfig | None = None
+  init: Mapping[str, str], vit: ViTConfig | None = None, hints: Hints = NO_HINTS
 ) -> dict[str, Source]:
   """Opens the sources named by the fields of config.init that are not empty.
 
   Args:
-    vit: as for `open_source`.
+    vit, hints: as for `open_source`.
 
   Raises:
     InputError: a source cannot be read, or `rahf` is not the only one.
   """
-  given = {role: init[role] for role in ROLES if init[role]}
+  given = {role: init[role] for role in ROLES if init.get(role)}
   if 'rahf' in given and len(given) > 1:
     others = ' and '.join(f'config.init.{role}' for role in given if role != 'rahf')
     raise InputError(f'config.init.rahf is a whole model, so {others} must be empty')
-  return {role: open_source(path, vit) for role, path in given.items()}
+  return {role: open_source(path, vit, hints) for role, path in given.items()}
 
 
-def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Plan:
+def plan(
+  sources: Mapping[str, Source],
+  params: Shapes,
+  settings: RAHFConfig | ConfigDict,
+  *,
+  section: str = 'config.model',
+) -> Plan:
   """Decides where every parameter comes from, without reading arrays.
 
   Args:
     sources: by role, see `ROLES`.
     params: the model's parameters, by path.
-    model: its settings, which must match those of the sources.
+    settings: the model's, which must match those of the sources.
+    section: where a config has these settings.
 
   Raises:
     InputError: a source is of another model or has other settings; or its arrays are
@@ -131,7 +156,7 @@ def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Pl
   loaded, resized, problems = {}, set(), []
   for role, source in sources.items():
     _check_role(role, source)
-    _check_settings(role, source, model)
+    _check_settings(role, source, settings, section)
     expected = {path for path in params if path.startswith(ROLES[role])}
     for path in sorted(expected | source.weights.keys()):
       leaf, weight = params.get(path), source.weights.get(path)
@@ -149,7 +174,8 @@ def plan(sources: Mapping[str, Source], params: Shapes, model: RAHFConfig) -> Pl
       + '\n  '.join(problems[:SHOWN_PROBLEMS] + tail)
     )
   fresh = tuple(path for path in params if path not in loaded)
-  return Plan(sources, params, loaded, frozenset(resized), fresh)
+  others = {path: w for s in sources.values() for path, w in s.collections.items()}
+  return Plan(sources, params, loaded, frozenset(resized), fresh, others)
 
 
 def ignored_lines(source: Source) -> list[str]:
@@ -178,12 +204,14 @@ def _check_role(role: str, source: Source) -> None:
     )
 
 
-def _check_settings(role: str, source: Source, model: RAHFConfig) -> None:
+def _check_settings(
+  role: str, source: Source, settings: RAHFConfig | ConfigDict, section: str
+) -> None:
   flags = []
   for field, value in source.settings.items():
     value = tuple(value) if isinstance(value, list) else value
-    if operator.attrgetter(field)(model) != value:
-      flags.append(shlex.quote(f'--config.model.{field}={value}'))
+    if operator.attrgetter(field)(settings) != value:
+      flags.append(shlex.quote(f'--{section}.{field}={value}'))
   if flags:
     raise InputError(
       f'config.init.{role} = {source.path} has other settings; give\n  '

@@ -4,6 +4,7 @@ Memory: a fixed number of panels and worst cases, and for the report page one th
 of a few kB per example, up to a limit.
 """
 
+import copy
 import heapq
 import io
 import math
@@ -46,12 +47,12 @@ class Thumbnail(NamedTuple):
   """A prompt, and small WebP pictures of an example's image and maps.
 
   Attributes:
-    maps: for each name in schema.MAPS, the annotated map or None, and the predicted.
+    maps: for each name in schema.MAPS, the annotated and the predicted map, or None.
   """
 
   prompt: str
   image: bytes
-  maps: dict[str, tuple[SmallMap | None, SmallMap]]
+  maps: dict[str, tuple[SmallMap | None, SmallMap | None]]
 
 
 class _Case(NamedTuple):
@@ -103,7 +104,7 @@ class Gallery:
       cases = self._worst[name]
       if len(cases) < worst or rank > cases[0][:2]:
         # Copied, since the maps are a view of the whole batch.
-        kept = prediction._replace(maps=prediction.maps.copy())
+        kept = prediction._replace(maps=copy.deepcopy(prediction.maps))
         keep = heapq.heappush if len(cases) < worst else heapq.heapreplace
         keep(cases, (*rank, _Case(record, kept)))
     self._seen += 1
@@ -134,13 +135,8 @@ def thumbnail(record: schema.Record, prediction: ExampleLabels) -> Thumbnail:
   image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
   truth = annotated_labels(record).maps
   maps = {}
-  for name, annotated, predicted in zip(
-    schema.MAPS, truth, prediction.maps, strict=True
-  ):
-    maps[name] = (
-      None if annotated is None else _small_map(annotated),
-      _small_map(predicted),
-    )
+  for name, *pair in zip(schema.MAPS, truth, prediction.maps, strict=True):
+    maps[name] = tuple(None if one is None else _small_map(one) for one in pair)
   return Thumbnail(record.prompt, _webp(image, quality=60), maps)
 
 

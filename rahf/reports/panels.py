@@ -135,7 +135,7 @@ def _scale() -> Image.Image:
   return block
 
 
-def _scores(truth: Sequence[float], prediction: Sequence[float]) -> Image.Image:
+def _scores(truth: Sequence[float], prediction: Sequence[float | None]) -> Image.Image:
   """Draws a pair of bars for each score, on a track from 0 to 1."""
   row, bar = TILE // len(schema.SCORES), 19
   block = Image.new('RGB', (TILE, CAPTION + TILE), PAPER)
@@ -147,10 +147,10 @@ def _scores(truth: Sequence[float], prediction: Sequence[float]) -> Image.Image:
     top = CAPTION + i * row
     draw.text((0, top + 24), name, INK, font(TEXT), anchor='ls')
     for j, (who, scores, colour) in enumerate(sides):
-      value, y = float(scores[i]), top + 32 + j * (bar + 2)
+      value, y = scores[i], top + 32 + j * (bar + 2)
       draw.rectangle((0, y, right, y + bar - 1), TRACK)
       middle = y + bar / 2
-      if math.isnan(value):
+      if value is None or math.isnan(value):
         draw.text((6, middle), f'not {who}', FAINT, font(17), anchor='lm')
         continue
       draw.rectangle((0, y, np.clip(value, 0, 1) * right, y + bar - 1), colour)

@@ -6,10 +6,16 @@ from ml_collections import ConfigDict
 
 from rahf import config as config_lib
 from rahf.errors import InputError
+from rahf.tasks.baseline import BaselineTask
+from rahf.tasks.contrastive import ContrastiveTask
 from rahf.tasks.feedback import FeedbackTask
 from rahf.training.task import Task
 
-TASKS: dict[str, Callable[[ConfigDict], Task]] = {'feedback': FeedbackTask.of}
+TASKS: dict[str, Callable[[ConfigDict], Task]] = {
+  'feedback': FeedbackTask.of,
+  'baseline': BaselineTask.of,
+  'contrastive': ContrastiveTask.of,
+}
 
 
 def make_task(config: ConfigDict) -> Task:

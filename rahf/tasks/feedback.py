@@ -1,6 +1,8 @@
 """The feedback task: RAHF learns heatmaps, scores and misaligned words."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -11,9 +13,13 @@ from rahf.models.init import init_variables
 from rahf.models.rahf import RAHF
 from rahf.training import losses
 from rahf.training.batch_spec import batch_shapes
+from rahf.training.eval_step import EvalResult, make_eval_step
 from rahf.training.losses import LabelSums, Losses
 from rahf.training.setup import Setup
 from rahf.training.task import Session, Variables
+
+# Ids of the mark to compile with: any two give the same program.
+ANY_MARK_IDS = (2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +28,15 @@ class FeedbackTask:
 
   config: ConfigDict
   model: RAHF
+  trains = True
 
   @classmethod
   def of(cls, config: ConfigDict) -> 'FeedbackTask':
     return cls(config, RAHF(config_lib.model_config(config)))
+
+  @property
+  def title(self) -> str:
+    return f'{self.model.config.variant}, {self.model.config.image_size} px'
 
   @property
   def dtype(self) -> str:
@@ -55,6 +66,13 @@ class FeedbackTask:
     )
     errors = losses.sum_errors(outputs, batch)
     return losses.weighted_losses(errors, counts, self.config.loss), {}
+
+  def make_eval_step(
+    self, gather: Callable[[Any], Any], mark_ids: tuple[int, ...] = ANY_MARK_IDS
+  ) -> Callable[[Variables, Batch], EvalResult]:
+    return make_eval_step(
+      self.model, self.config.keywords, mark_ids, self.config.data.target_length, gather
+    )
 
   def open(self, setup: Setup) -> Session:
     # Imported late: loading data needs TensorFlow, the model does not.

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rahf.data import open_dataset
+from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.data.pipeline import batches
 from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.schema import Batch
@@ -24,13 +25,14 @@ class FeedbackData:
     name: name of the evaluation data set.
     directory: its directory.
     mixture: directories and weights of the data sets for training.
+    tokenizer: that of the model: T5's, or CLIP's.
     options: image size and lengths of the texts.
   """
 
   name: str
   directory: epath.Path
   mixture: tuple[tuple[epath.Path, float], ...]
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | ClipTokenizer
   options: PipelineOptions
 
   def split(self, name: str) -> RecordSplit:
@@ -70,16 +72,22 @@ class FeedbackData:
     return f'{text}\nTrained on: {", ".join(parts)}'
 
 
-def open_data(config: ConfigDict) -> FeedbackData:
+def open_data(
+  config: ConfigDict, tokenizer: ClipTokenizer | None = None
+) -> FeedbackData:
   """Opens the data sets and the tokenizer that a config names.
+
+  Args:
+    tokenizer: CLIP's; None for the SentencePiece model of the config.
 
   Raises:
     InputError: one of them is missing, or does not fit the model.
   """
   directory = open_dataset.prepared_directory(config.data, config.data.name)
   mixture = config.data.mixture or ((config.data.name, 1.0),)
-  tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
-  tokenizer.check_vocabulary(config.model.t5.vocab_size)
+  if tokenizer is None:
+    tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
+    tokenizer.check_vocabulary(config.model.t5.vocab_size)
   return FeedbackData(
     name=config.data.name,
     directory=directory,
@@ -104,5 +112,6 @@ def _pipeline_options(config: ConfigDict) -> PipelineOptions:
     augment=config.data.augment,
     min_words=limit(config.data.min_words),
     max_words=limit(config.data.max_words),
+    aligned_only=config.data.aligned_only,
     max_skipped=config.data.max_skipped,
   )

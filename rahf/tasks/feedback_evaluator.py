@@ -1,8 +1,8 @@
-"""Evaluates feedback models: computes every metric over a split, writes reports."""
+"""Evaluates RAHF and its baselines: every metric over a split, and the reports."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -13,13 +13,12 @@ from rahf.data import schema
 from rahf.data.pipeline.batches import eval_batches
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import RecordSplit
-from rahf.data.tokenizer import at_word_ends
 from rahf.evaluation import samples
 from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
 from rahf.evaluation.score_example import ExampleLabels, score
 from rahf.fileio import strict_json
 from rahf.inference.step import ANY_THRESHOLD
-from rahf.models.rahf import RAHF
+from rahf.models.rahf import Outputs
 from rahf.reports import report
 from rahf.reports.gallery import Gallery
 from rahf.reports.tensorboard import TensorBoardWriter
@@ -28,10 +27,18 @@ from rahf.runtime.distributed import StopSignal
 from rahf.tasks.feedback_data import FeedbackData
 from rahf.training import losses
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import EvalResult, make_eval_step
+from rahf.training.eval_step import EvalResult
 from rahf.training.losses import LabelSums
 from rahf.training.setup import Setup
 from rahf.training.task import Variables
+
+
+class ReadLabels(Protocol):
+  """Turns the outputs for one example into its labels, on the host."""
+
+  def __call__(
+    self, record: schema.Record, outputs: Outputs, row: int
+  ) -> ExampleLabels: ...
 
 
 class FeedbackEvaluator:
@@ -39,37 +46,46 @@ class FeedbackEvaluator:
 
   Attributes:
     headlines: the metrics to print; the reports have all.
-    eval_step: from (parameters, batch) to `EvalResult`.
+    eval_step: from (variables, batch) to `EvalResult`.
   """
 
-  headlines = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
+  def __init__(
+    self,
+    setup: Setup,
+    data: FeedbackData,
+    eval_step: Callable[[Variables, schema.Batch], EvalResult],
+    read_labels: ReadLabels,
+    *,
+    headlines: Sequence[str],
+    has_threshold: bool = True,
+  ):
+    """Jits the step.
 
-  def __init__(self, setup: Setup, model: RAHF, data: FeedbackData):
+    Args:
+      has_threshold: whether the step gives probabilities of words, with which a
+        threshold is chosen on `config.keywords.threshold_split`.
+    """
+    self.headlines = headlines
     self._setup = setup
     self._config = setup.config
     self._data = data
+    self._read_labels = read_labels
+    self._has_threshold = has_threshold
     self._batch_size = self._config.eval.batch_size
     sharding.check_batch_size('config.eval.batch_size', self._batch_size, setup.mesh)
-    eval_step = make_eval_step(
-      model,
-      self._config.keywords,
-      data.tokenizer.mark_ids,
-      data.options.target_length,
-      setup.gather,
-    )
     self.eval_step = jax.jit(eval_step, out_shardings=sharding.replicated(setup.mesh))
 
   def compile(self) -> None:
     """Compiles `eval_step` ahead of its first call."""
     rows = sharding.batch_sharding(self._setup.mesh)
     batch = batch_shapes(self._config, self._batch_size, rows)
-    params = self._setup.states.abstract.params
-    self.eval_step = self.eval_step.lower(params, batch).compile()
+    variables = self._setup.states.abstract.variables
+    self.eval_step = self.eval_step.lower(variables, batch).compile()
 
   def splits_before(self, split: str) -> Sequence[str]:
     """Returns the split that the threshold for keywords is chosen on."""
     chosen_on = self._config.keywords.threshold_split
-    return () if split == chosen_on else (chosen_on,)
+    return (chosen_on,) if self._has_threshold and split != chosen_on else ()
 
   def evaluate(
     self,
@@ -88,7 +104,7 @@ class FeedbackEvaluator:
       threshold = read_threshold(workdir / 'eval', chosen_on, step)
     gallery = self._gallery(len(split), board) if distributed.is_first() else None
     evaluation = self.measure(
-      variables['params'], split, threshold=threshold, gallery=gallery, stop=stop
+      variables, split, threshold=threshold, gallery=gallery, stop=stop
     )
     if gallery is None:
       return evaluation.metrics, ''
@@ -108,7 +124,7 @@ class FeedbackEvaluator:
 
   def measure(
     self,
-    params: Any,
+    variables: Variables,
     split: RecordSplit,
     *,
     threshold: float | None = None,
@@ -139,7 +155,7 @@ class FeedbackEvaluator:
       for batch in batches:
         if stop:
           stop.check()
-        found = jax.tree.map(np.asarray, self.eval_step(params, batch))
+        found = jax.tree.map(np.asarray, self.eval_step(variables, batch))
         errors = jax.tree.map(np.add, errors, found.errors)
         counts = jax.tree.map(np.add, counts, found.counts)
         truncated += int(found.truncated.sum())
@@ -148,8 +164,7 @@ class FeedbackEvaluator:
           if gallery:
             gallery.add(record, prediction, scored[-1])
           bar.update()
-    means = losses.weighted_losses(errors, counts, self._config.loss)
-    metrics = {f'loss/{name}': float(v) for name, v in means._asdict().items()}
+    metrics = _losses(errors, counts, self._config.loss)
     metrics |= samples.metrics(scored, threshold)
     metrics['keywords/truncated'] = truncated
     return Evaluation(metrics, scored)
@@ -169,23 +184,10 @@ class FeedbackEvaluator:
     self, split: RecordSplit, found: EvalResult
   ) -> Iterator[tuple[schema.Record, ExampleLabels]]:
     """Yields the records of a batch, padding left out, with their predictions."""
-    tokenizer, outputs = self._data.tokenizer, found.outputs
     for row, index in enumerate(found.index):
-      if index < 0:
-        continue
-      record = split[int(index)]
-      pieces = tokenizer.encode(record.prompt)
-      keywords = tokenizer.read_marks(pieces, outputs.keywords[row])
-      yield (
-        record,
-        ExampleLabels(
-          outputs.maps[row],
-          outputs.scores[row],
-          keywords.labels,
-          keywords.unplaced,
-          at_word_ends(outputs.p_misaligned[row], pieces),
-        ),
-      )
+      if index >= 0:
+        record = split[int(index)]
+        yield record, self._read_labels(record, found.outputs, row)
 
   def _gallery(self, examples: int, board: TensorBoardWriter | None) -> Gallery:
     options = self._config.review
@@ -196,6 +198,17 @@ class FeedbackEvaluator:
     return Gallery(
       thumbnails=options.page, panels=panels[: options.examples], worst=options.worst
     )
+
+
+def _losses(errors: LabelSums, counts: LabelSums, weights) -> dict[str, float]:
+  """Returns the mean losses by name; NaN for those without any label."""
+  means = losses.weighted_losses(errors, counts, weights)._asdict()
+  for name, count in zip(('heatmap', 'score', 'sequence'), counts, strict=True):
+    if not np.any(count):
+      means[name] = np.nan
+  if not any(map(np.any, counts)):
+    means['total'] = np.nan
+  return {f'loss/{name}': float(value) for name, value in means.items()}
 
 
 def read_threshold(folder: epath.Path, split: str, step: int) -> float:

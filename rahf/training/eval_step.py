@@ -1,4 +1,4 @@
-"""One evaluation step, as a pure function of (params, batch).
+"""One evaluation step, as a pure function of (variables, batch).
 
 Axis letter: B batch.
 """
@@ -15,6 +15,7 @@ from rahf.models.rahf import RAHF, Outputs
 from rahf.runtime import sharding
 from rahf.training import losses
 from rahf.training.losses import LabelSums
+from rahf.training.task import Variables
 
 
 class EvalResult(NamedTuple):
@@ -40,7 +41,7 @@ def make_eval_step(
   mark_ids: tuple[int, ...],
   length: int,
   gather: Callable[[Any], Any] = lambda params: params,
-) -> Callable[[Any, schema.Batch], EvalResult]:
+) -> Callable[[Variables, schema.Batch], EvalResult]:
   """Returns the step; jit it under the mesh.
 
   Args:
@@ -50,8 +51,8 @@ def make_eval_step(
     gather: turns the state's parameters into those that the model is applied with.
   """
 
-  def eval_step(params: Any, batch: schema.Batch) -> EvalResult:
-    params = gather(params)
+  def eval_step(variables: Variables, batch: schema.Batch) -> EvalResult:
+    params = gather(variables['params'])
 
     def run(method, *args, **kwargs):
       return model.apply({'params': params}, *args, method=method, **kwargs)

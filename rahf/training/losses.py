@@ -43,15 +43,21 @@ def count_labels(batch: Batch) -> LabelSums:
 
 
 def sum_errors(outputs: Outputs, batch: Batch) -> LabelSums:
-  """Sums the errors of a batch: mean squared per map, squared per score, nats."""
-  pixel_errors = jnp.mean(jnp.square(outputs.maps - batch.maps), axis=(2, 3))
-  score_errors = jnp.square(outputs.scores - batch.scores)
-  nats = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.target)
-  return LabelSums(
-    maps=jnp.sum(pixel_errors * batch.map_mask, 0),
-    scores=jnp.sum(score_errors * batch.score_mask, 0),
-    tokens=jnp.sum(nats * token_mask(batch)),
-  )
+  """Sums the errors of a batch: mean squared per map, squared per score, nats.
+
+  What a model does not predict has no errors; its labels must be masked.
+  """
+  sums = LabelSums(jnp.zeros(2), jnp.zeros(4), jnp.zeros(()))
+  if outputs.maps is not None:
+    pixel_errors = jnp.mean(jnp.square(outputs.maps - batch.maps), axis=(2, 3))
+    sums = sums._replace(maps=jnp.sum(pixel_errors * batch.map_mask, 0))
+  if outputs.scores is not None:
+    score_errors = jnp.square(outputs.scores - batch.scores)
+    sums = sums._replace(scores=jnp.sum(score_errors * batch.score_mask, 0))
+  if outputs.logits is not None:
+    nats = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.target)
+    sums = sums._replace(tokens=jnp.sum(nats * token_mask(batch)))
+  return sums
 
 
 def weighted_losses(errors: LabelSums, counts: LabelSums, weights) -> Losses:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from rahf.runtime import sharding
-from rahf.runtime.tree import by_path
+from rahf.runtime.tree import by_path, map_paths
 from rahf.training.task import Variables
 
 # From a key to fresh variables, boxed with their logical axes.
@@ -134,26 +134,34 @@ class StateFactory:
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
-  def from_params(self, params: Mapping[str, jax.Array], seed: int = 0) -> TrainState:
+  def from_params(
+    self,
+    params: Mapping[str, jax.Array],
+    seed: int = 0,
+    collections: Mapping[str, jax.Array] | None = None,
+  ) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       params: all parameters by path, in their shards; they are not copied.
       seed: of the other collections.
+      collections: their known variables by path, in their shards.
     """
-    tree = jax.tree.unflatten(
-      jax.tree.structure(self.shardings.params),
-      [params[path] for path in by_path(self.shardings.params)],
-    )
+    tree = self.params_tree(params)
 
     def make(tree) -> tuple[Int[Array, ''], Any]:
       return jnp.zeros((), jnp.int32), self._optimizer.init(tree)
 
     shardings = self.shardings.step, self.shardings.opt_state
     step, opt_state = jax.jit(make, out_shardings=shardings)(tree)
-    return TrainState(
-      step, tree, opt_state, self._fresh_collections(seed), self._first_average(tree)
-    )
+    others = self._fresh_collections(seed)
+    if collections:
+      others = map_paths((by_path(others) | dict(collections)).__getitem__, others)
+    return TrainState(step, tree, opt_state, others, self._first_average(tree))
+
+  def params_tree(self, params: Mapping[str, jax.Array]) -> Any:
+    """Returns parameters by path as the model's tree."""
+    return map_paths(params.__getitem__, self.shardings.params)
 
   def _fresh_collections(self, seed: int) -> dict[str, Any]:
     if not self.shardings.collections:

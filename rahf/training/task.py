@@ -4,7 +4,7 @@ The trainer does everything else, which all tasks share: mesh, micro-batches, op
 checkpoints, logs, interruption.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -32,10 +32,14 @@ class Task(Protocol):
 
   Attributes:
     config: all settings of the run.
+    title: the model in a few words.
+    trains: whether there is something to train; otherwise it can only be evaluated.
     dtype: compute dtype of the model; a step casts the parameters to it.
   """
 
   config: ConfigDict
+  title: str
+  trains: bool
   dtype: str
 
   def init(self, key: jax.Array) -> Variables:
@@ -66,6 +70,16 @@ class Task(Protocol):
       counts: `count_labels` of the whole batch. Sums are divided by these counts, so
         that the losses of micro-batches add up to those of the batch.
       key: for dropout and other randomness.
+    """
+    ...
+
+  def make_eval_step(
+    self, gather: Callable[[Any], Any]
+  ) -> Callable[[Variables, Any], Any]:
+    """Returns the evaluation step, a function of variables and batch, to compile it.
+
+    Args:
+      gather: turns the state's parameters into those that the model is applied with.
     """
     ...
 

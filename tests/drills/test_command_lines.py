@@ -15,9 +15,8 @@ import runs
 import tiny
 from rahf.config import RULES, validate
 from rahf.errors import InputError
-from rahf.precompile import ANY_MARK_IDS, set_up_for_topology
+from rahf.precompile import set_up_for_topology
 from rahf.training.batch_spec import batch_shapes
-from rahf.training.eval_step import make_eval_step
 
 # Limit of one command, in seconds; most of it goes into imports.
 TIME = 60
@@ -78,20 +77,15 @@ def test_every_value_of_every_setting_is_accepted_or_refused(field):
 def build(config) -> None:
   """Builds model, optimizer, mesh and steps of a config, from shapes only."""
   setup = set_up_for_topology(config)
-  eval_step = make_eval_step(
-    setup.task.model,
-    config.keywords,
-    ANY_MARK_IDS,
-    config.data.target_length,
-    setup.gather,
-  )
+  eval_step = setup.task.make_eval_step(setup.gather)
   state, key = setup.states.abstract, jax.random.key(0)
   with jax.set_mesh(setup.mesh):
     batch = batch_shapes(config, config.train.batch_size)
     _, metrics = jax.eval_shape(setup.make_train_step(), state, batch, key)
     assert metrics['loss/total'].shape == ()
     batch = batch_shapes(config, config.eval.batch_size)
-    assert jax.eval_shape(eval_step, state.params, batch).outputs.scores.shape[1] == 4
+    found = jax.eval_shape(eval_step, state.variables, batch)
+    assert found.outputs.scores.shape[1] == 4
 
 
 def test_accepted_values_can_be_used(long):

@@ -257,9 +257,7 @@ def test_comparisons(evaluate, tmp_path, capsys, split):
   out = tmp_path / 'comparison'
   arguments = [f'--split={split}', f'--out={out}', '--draws=100']
   folders = [str(tmp_path / name) for name in ('varied', 'constant')]
-  assert compare_command.main(['compare', *folders, *arguments]) == 0, (
-    capsys.readouterr().err
-  )
+  assert compare_command.main([*folders, *arguments]) == 0, capsys.readouterr().err
   texts = {
     kind: out.with_suffix(f'.{kind}').read_text() for kind in ('md', 'csv', 'tex')
   }
@@ -305,9 +303,7 @@ def test_mismatched_samples(tmp_path, capsys, change, message):
   """Samples of another version or edited ones are not misread."""
   path = tmp_path / 'one.samples.jsonl'
   samples.write(path, [SAMPLE, SAMPLE._replace(uid='b', **change)])
-  assert (
-    compare_command.main(['compare', str(path), f'--out={tmp_path}/comparison']) == 2
-  )
+  assert compare_command.main([str(path), f'--out={tmp_path}/comparison']) == 2
   assert re.search(f'{path}:2 is not a sample: .*{message}', capsys.readouterr().err)
 
 

@@ -19,13 +19,14 @@ import served
 import tiny
 import tiny_model
 from rahf import config as config_lib
-from rahf import export, infer
+from rahf import infer
 from rahf.data import label_words, schema
 from rahf.data.images import codec
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer
 from rahf.evaluation import samples
 from rahf.infer import Job
+from rahf.inference import write_directory
 from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
@@ -226,7 +227,7 @@ def test_scoring_in_batches_by_a_larger_model(tmp_path, long):
   description = Description(
     sizes, 7, config.data.text_length, config.data.target_length
   )
-  export.write(epath.Path(tmp_path / 'model'), description, params, tokenizer)
+  write_directory.write(epath.Path(tmp_path / 'model'), description, params, tokenizer)
   check_batches(tmp_path / 'model', 64, (1, 2, 3, 8, 16, 64) * 3)
 
 
@@ -287,14 +288,14 @@ def test_evaluation_in_batches(tmp_path, long):
   config.data.name = util.NAME
   config.tokenizer = str(util.train_model(tmp_path / 'tokenizer.model', '_0'))
   task = make_task(config)
-  params = tiny_model.make_params(task.model)
+  variables = {'params': tiny_model.make_params(task.model)}
   found = []
   for size in (1, 16):
     config.eval.batch_size = size
     setup = set_up(task, jax.devices()[:1])
     session = task.open(setup)
     with jax.set_mesh(setup.mesh):
-      evaluation = session.evaluator().measure(params, session.data.split('dev'))
+      evaluation = session.evaluator().measure(variables, session.data.split('dev'))
     found.append(evaluation.samples)
   for expected, *others in zip(*found, strict=True):
     for sample in others:

@@ -110,7 +110,7 @@ def test_the_order_of_samples_does_not_matter(folder, comparison):
 def test_written_files(folder, tmp_path, capsys):
   out = tmp_path / 'better'
   arguments = [str(folder / 'bad'), str(folder / 'good'), '--draws=100', f'--out={out}']
-  assert compare_command.main(['compare', *arguments]) == 0
+  assert compare_command.main([*arguments]) == 0
   printed = capsys.readouterr().out
   text = out.with_suffix('.md').read_text()
   assert text in printed
@@ -132,7 +132,7 @@ def test_written_files(folder, tmp_path, capsys):
 
 
 def test_the_command(folder, tmp_path):
-  command = [sys.executable, '-m', 'rahf.evaluate', 'compare', '--draws=100']
+  command = [sys.executable, '-m', 'rahf.compare', '--draws=100']
   runs = [str(folder / name) for name in MISTAKES]
   out = f'--out={tmp_path}/runs'
   ended = subprocess.run(
@@ -175,6 +175,26 @@ def test_a_run_on_other_samples_is_refused(folder):
     compare_runs([first, first])
 
 
+def test_a_run_without_words_and_maps(folder, tmp_path):
+  """Its rows have dashes, and the other run keeps all of its numbers."""
+  place = epath.Path(tmp_path / 'scores' / 'eval')
+  place.mkdir(parents=True)
+  nothing = {'maps': {}, 'truth': (), 'marked': (), 'p_misaligned': ()}
+  scores = [sample._replace(**nothing) for sample in make_run('good')]
+  samples.write(place / 'test-0.samples.jsonl', scores)
+  (first,) = read_runs(folder, 'good')
+  second = compare_command.read_run(place.parent, 'test')._replace(name='scores')
+  both = compare_runs([first, second], draws=100)
+  rows = compare_command.markdown(both).splitlines()
+  dashes = [row.count('–') for row in rows if row.startswith('| **scores**')]
+  assert dashes == [0, 7, 7, 4]
+  alone = compare_runs([first], draws=100).results['good']
+  assert both.results['good'].keys() == alone.keys()
+  for metric, result in alone.items():
+    found = both.results['good'][metric].interval
+    np.testing.assert_equal(found.value, result.interval.value)
+
+
 def test_a_run_that_gives_up_on_hard_images_does_not_win(folder):
   """A constant map has no correlation, which leaves only the easy images."""
   honest, lazy = (make_run('bad') for _ in range(2))
@@ -210,7 +230,7 @@ def test_the_threshold_is_not_tuned_on_the_compared_samples(folder, tmp_path):
 
 def test_runs_with_one_file_name_get_distinct_names(folder, tmp_path, capsys):
   files = [str(folder / name / 'eval/test-100.samples.jsonl') for name in MISTAKES]
-  arguments = ['compare', *files, '--draws=100', f'--out={tmp_path}/files']
+  arguments = [*files, '--draws=100', f'--out={tmp_path}/files']
   assert compare_command.main(arguments) == 0
   assert '**good/eval/test-100.samples.jsonl**' in capsys.readouterr().out
 
@@ -224,7 +244,7 @@ def test_runs_with_one_file_name_get_distinct_names(folder, tmp_path, capsys):
 )
 def test_options_that_do_not_fit(folder, capsys, option, message):
   runs = [str(folder / name) for name in MISTAKES]
-  assert compare_command.main(['compare', *runs, option]) == 2
+  assert compare_command.main([*runs, option]) == 2
   assert message in capsys.readouterr().err
 
 
@@ -234,7 +254,7 @@ def test_options_that_do_not_fit(folder, capsys, option, message):
 )
 def test_missing_evaluations(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'
-  assert compare_command.main(['compare', str(folder / run), f'--split={split}']) == 2
+  assert compare_command.main([str(folder / run), f'--split={split}']) == 2
   errors = capsys.readouterr().err
   assert message in errors
   assert 'Traceback' not in errors

@@ -151,7 +151,7 @@ def test_scores_are_those_of_the_evaluation(tokenizer, tmp_path, variant, decode
   )
   words = ConfigDict(dict(decoder=decoder, beams=1))
   eval_step = make_eval_step(RAHF(config), words, tokenizer.mark_ids, TARGET)
-  expected = jax.device_get(jax.jit(eval_step)(model.params, batch).outputs)
+  expected = jax.device_get(jax.jit(eval_step)({'params': model.params}, batch).outputs)
 
   found = model.score([record.image for record in records], prompts)
   for row, one in enumerate(found):

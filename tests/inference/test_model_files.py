@@ -12,11 +12,11 @@ from etils import epath
 import rahf
 import tiny_directory
 import tiny_model
-from rahf import export, serve
+from rahf import serve
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.infer import Job, infer
-from rahf.inference import jax_export, model_directory, model_files
+from rahf.inference import jax_export, model_directory, model_files, write_directory
 from rahf.inference.model_directory import Description
 from rahf.models.rahf import RAHF
 from rahf.runtime.preemption import Interruption
@@ -30,7 +30,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
   description = model_directory.read_description(epath.Path(plain))
   params = tiny_model.make_params(RAHF(description.model))
   tokenizer = Tokenizer(plain / 'tokenizer.model')
-  export.write(
+  write_directory.write(
     epath.Path(folder / 'whole'), description, params, tokenizer, program=True
   )
   return folder / 'whole'
@@ -170,12 +170,12 @@ def test_fingerprint(directory, copy):
   first = model_directory.read_description(epath.Path(directory))
   params = model_files.read_params(epath.Path(directory), first)
   tokenizer = Tokenizer(directory / 'tokenizer.model')
-  export.write(epath.Path(copy), first, params, tokenizer)
+  write_directory.write(epath.Path(copy), first, params, tokenizer)
   again = model_directory.read_description(epath.Path(copy))
   assert again.files != first.files
   assert again.fingerprint == first.fingerprint != ''
   params['vit']['cls'] = params['vit']['cls'] + 1
-  export.write(epath.Path(copy), first, params, tokenizer)
+  write_directory.write(epath.Path(copy), first, params, tokenizer)
   changed = model_directory.read_description(epath.Path(copy))
   assert changed.fingerprint != first.fingerprint
   assert Description(first.model, 7, 40, 48).fingerprint == ''

@@ -1,4 +1,7 @@
-"""What CLIP sees of an image: a square from its centre."""
+"""The part of an image that CLIP sees: a square from its centre.
+
+Axis letters: H W size of an image, S side of the square.
+"""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,6 +34,19 @@ def crop(pixels: UInt8[np.ndarray, 'H W 3'], side: int, source: str) -> np.ndarr
   else:
     left, top = (margin // 2 for margin in margins)
   return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def uncrop(
+  heat: Float[np.ndarray, 'S S'], height: int, width: int
+) -> Float[np.ndarray, 'H W']:
+  """Puts a map of the square back into its image; 0 where CLIP saw nothing."""
+  side = min(height, width)
+  square = Image.fromarray(np.asarray(heat, np.float32))
+  square = square.resize((side, side), Image.Resampling.BILINEAR)
+  whole = np.zeros((height, width), np.float32)
+  top, left = (height - side) // 2, (width - side) // 2
+  whole[top : top + side, left : left + side] = square
+  return whole
 
 
 def normalised(pixels: UInt8[np.ndarray, '*N 3']) -> Float[np.ndarray, '*N 3']:

@@ -211,6 +211,15 @@ def resize(
   return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, limits))
 
 
+def cut(pixels: UInt8[np.ndarray, 'H W 3'], box: Box) -> UInt8[np.ndarray, 'h w 3']:
+  """Cuts a box out of an image, rounded to whole pixels, at least one."""
+  corner, sides = np.reshape(np.asarray(box, np.float64), (2, 2))
+  shape = pixels.shape[:2]
+  first = np.minimum(np.round(corner * shape).astype(int), np.subtract(shape, 1))
+  last = np.maximum(np.round((corner + sides) * shape).astype(int), first + 1)
+  return pixels[first[0] : last[0], first[1] : last[1]]
+
+
 def to_signed(image: Any) -> Any:
   """Maps pixels from [0, 1] to [-1, 1], the range of the model's input.
 

@@ -17,11 +17,12 @@ from etils import epath
 from jaxtyping import Int64
 
 from rahf.data import schema
+from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.data.images import codec
 from rahf.data.pipeline import augment, mixture
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import RecordSplit, concatenate, parse_record
-from rahf.data.tokenizer import EOS, Tokenizer, tasks
+from rahf.data.tokenizer import Tokenizer, tasks
 from rahf.errors import InputError
 
 # TensorFlow only loads data; the accelerators' memory is left to JAX.
@@ -30,7 +31,7 @@ tf.config.set_visible_devices([], 'GPU')
 
 def train_batches(
   splits: Sequence[RecordSplit],
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | ClipTokenizer,
   options: PipelineOptions,
   *,
   batch_size: int,
@@ -77,7 +78,7 @@ def train_batches(
 
 def eval_batches(
   split: RecordSplit,
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | ClipTokenizer,
   options: PipelineOptions,
   *,
   batch_size: int,
@@ -106,7 +107,8 @@ def eval_batches(
   stream = _Stream(
     split, tokenizer, options, example_key, np.zeros(1, int), augmented=False
   )
-  return map(_blank_padding, stream.batches(0, steps * len(rows), len(rows)))
+  blank = functools.partial(_blank_padding, tokenizer.end_id)
+  return map(blank, stream.batches(0, steps * len(rows), len(rows)))
 
 
 class _Rows:
@@ -134,7 +136,7 @@ class _Stream:
   """Batches of rows, each of which is a function of its number alone."""
 
   split: RecordSplit
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | ClipTokenizer
   options: PipelineOptions
   example_key: Callable[[tf.Tensor], _ExampleKey]
   starts: Int64[np.ndarray, 'S']  # index of each data set's first record
@@ -266,6 +268,19 @@ def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
 
 
 def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
+  """Returns the positions of the records that the options select."""
+  selected = _within_limits(split, options)
+  if options.aligned_only:
+    selected = selected[split.misaligned_counts()[selected] == 0]
+    if not len(selected):
+      raise InputError(
+        f'no prompt of {split.name} has words that are annotated and all aligned; set '
+        'config.data.aligned_only to False, or train on other data'
+      )
+  return selected
+
+
+def _within_limits(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   """Returns the positions of the records within the word limits."""
   if options.min_words is None and options.max_words is None:
     return np.arange(len(split))
@@ -281,8 +296,8 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   return selected
 
 
-def _blank_padding(batch: schema.Batch) -> schema.Batch:
-  """Blanks the rows whose index is -1; a single EOS keeps attention well-defined."""
+def _blank_padding(end_id: int, batch: schema.Batch) -> schema.Batch:
+  """Blanks the rows whose index is -1; a single end keeps attention well-defined."""
   padding = batch.index < 0
   if not padding.any():
     return batch
@@ -290,6 +305,6 @@ def _blank_padding(batch: schema.Batch) -> schema.Batch:
   for values in blank:
     values[padding] = 0
   blank.index[padding] = -1
-  blank.text[padding, :, 0] = EOS
-  blank.target[padding, 0] = EOS
+  blank.text[padding, :, 0] = end_id
+  blank.target[padding, 0] = end_id
   return blank

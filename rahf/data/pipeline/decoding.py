@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from rahf.data import schema
-from rahf.data.images import codec
+from rahf.data.clip_tokenizer import ClipTokenizer
+from rahf.data.images import clip_image, codec
 from rahf.data.tokenizer import (
   PromptPieces,
   Tokenizer,
@@ -31,6 +32,8 @@ class PipelineOptions:
     augment: whether to augment training batches; evaluation batches never are.
     min_words, max_words: training leaves out prompts with fewer or more words (3 and 30
       in the supplement). None: no limit.
+    aligned_only: training leaves out prompts that have misaligned words, or whose words
+      are not annotated.
     max_skipped: how many damaged records a training process may skip; the next record
       takes their place. Evaluation skips none.
   """
@@ -42,6 +45,7 @@ class PipelineOptions:
   augment: bool = True
   min_words: int | None = None
   max_words: int | None = None
+  aligned_only: bool = False
   max_skipped: int = 0
 
 
@@ -82,7 +86,7 @@ def encode_prompt(
 
 def decode_record(
   record: schema.Record,
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | ClipTokenizer,
   options: PipelineOptions,
   box: codec.Box = codec.WHOLE_IMAGE,
 ) -> dict[str, np.ndarray]:
@@ -101,29 +105,60 @@ def decode_record(
     truncated     bool[]             text or target was cut
 
   Args:
+    tokenizer: that of a CLIP gives the image and the text that CLIP sees, and no
+      target: the square from the centre and the plain prompt. Maps are of the whole
+      image.
     box: top, left, height, width of the crop, as fractions.
 
   Raises:
     InputError: image or map cannot be decoded, or labels do not fit the prompt.
   """
   size = options.image_size
+  image = codec.decode_image(record.image)
+  if isinstance(tokenizer, ClipTokenizer):
+    image = clip_image.crop(codec.cut(image, box), size, tokenizer.cleaning)
+    texts = _clip_text(record, tokenizer, options)
+  else:
+    image = codec.resize(image, size, box)
+    texts = _texts(record, tokenizer, options)
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
+  return {
+    'image': image,
+    'maps': np.stack([_decode_map(data, size, box) for data in maps]),
+    'map_mask': np.array([bool(data) for data in maps]),
+    'scores': np.nan_to_num(scores, nan=0.0),
+    'score_mask': ~np.isnan(scores),
+    **texts,
+  }
+
+
+def _texts(
+  record: schema.Record, tokenizer: Tokenizer, options: PipelineOptions
+) -> dict[str, np.ndarray]:
   row = encode_prompt(record.prompt, tokenizer, options.variant, options.text_length)
   # Without labels, nothing is marked; keyword_mask excludes the target from the loss.
   labels = record.keyword_labels or [1] * len(row.pieces.word_ends)
   target = tokenizer.mark(row.pieces, labels)
   return {
-    'image': codec.resize(codec.decode_image(record.image), size, box),
-    'maps': np.stack([_decode_map(data, size, box) for data in maps]),
-    'map_mask': np.array([bool(data) for data in maps]),
-    'scores': np.nan_to_num(scores, nan=0.0),
-    'score_mask': ~np.isnan(scores),
     'text': row.text,
     'word_end': row.word_end,
     'target': pad(target, options.target_length),
     'keyword_mask': np.array(bool(record.keyword_labels)),
     'truncated': np.array(row.truncated or len(target) >= options.target_length),
+  }
+
+
+def _clip_text(
+  record: schema.Record, tokenizer: ClipTokenizer, options: PipelineOptions
+) -> dict[str, np.ndarray]:
+  tokens = tokenizer.encode([record.prompt])
+  return {
+    'text': tokens.ids,
+    'word_end': np.zeros(options.text_length, bool),
+    'target': np.zeros(options.target_length, np.int32),
+    'keyword_mask': np.array(False),
+    'truncated': tokens.truncated[0],
   }
 
 

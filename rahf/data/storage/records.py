@@ -136,7 +136,18 @@ class RecordSplit:
     return tf.data.experimental.from_variant(reader, spec).take(1).get_single_element()
 
   def word_counts(self) -> Int32[np.ndarray, 'n']:
-    """Counts the words of each prompt.
+    """Counts the words of each prompt; 0 for damaged records."""
+    return self._counts('words')
+
+  def misaligned_counts(self) -> Int32[np.ndarray, 'n']:
+    """Counts the misaligned words of each prompt.
+
+    -1 for records whose words are not annotated, and for damaged ones.
+    """
+    return self._counts('misaligned')
+
+  def _counts(self, name: str) -> Int32[np.ndarray, 'n']:
+    """Returns one of the counts.
 
     The first call reads the whole split; the result is cached next to the shards, like
     the index.
@@ -144,13 +155,16 @@ class RecordSplit:
     path = self.directory / f'{self.name}.words.npz'
     sizes = _sizes(self.files)
     found = index_cache.read(path, sizes)
-    if found is None:
-      counts = np.zeros(len(self), np.int32)  # 0 for damaged records.
+    if found is None or name not in found:
+      words, misaligned = np.zeros((2, len(self)), np.int32)
+      misaligned -= 1
       for position, record in self.undamaged():
-        counts[position] = len(record.tokens)
-      found = {'sizes': sizes, 'words': counts}
+        words[position] = len(record.tokens)
+        if record.keyword_labels:
+          misaligned[position] = record.keyword_labels.count(0)
+      found = {'sizes': sizes, 'words': words, 'misaligned': misaligned}
       index_cache.write(path, found)
-    return found['words']
+    return found[name]
 
 
 def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:

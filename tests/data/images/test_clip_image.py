@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
+from rahf.data.images import clip_image, codec
 from rahf.data.images.clip_image import crop
 
 
@@ -22,3 +25,25 @@ def test_where_the_square_begins(size, openai, huggingface):
     square = crop(pixels, 24, source)
     assert square.shape == (24, 24, 3)
     assert tuple(square[0, 0, :2]) == expected
+
+
+def test_a_map_is_put_back_into_its_image():
+  heat = np.arange(16, dtype=np.float32).reshape(4, 4) / 16
+  whole = clip_image.uncrop(heat, 4, 9)
+  assert whole.shape == (4, 9)
+  np.testing.assert_array_equal(whole[:, 2:6], heat)
+  assert np.all(whole[:, [0, 1, 6, 7, 8]] == 0)
+  tall = clip_image.uncrop(np.ones((4, 4)), 30, 10)
+  assert np.all(tall[10:20] == 1)
+  assert np.all(tall[:10] == 0)
+  assert np.all(tall[20:] == 0)
+
+
+@pytest.mark.parametrize('shape', [(7, 12), (12, 7), (1, 1)])
+def test_a_box_is_cut_out(shape):
+  pixels = np.arange(math.prod(shape) * 3, dtype=np.uint8).reshape(*shape, 3)
+  np.testing.assert_array_equal(codec.cut(pixels, codec.WHOLE_IMAGE), pixels)
+  part = codec.cut(pixels, (0.25, 0.5, 0.5, 0.25))
+  assert part.size
+  top, left = round(0.25 * shape[0]), min(round(0.5 * shape[1]), shape[1] - 1)
+  np.testing.assert_array_equal(part[0, 0], pixels[top, left])

@@ -17,12 +17,12 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
-from rahf import export
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.fileio import paths
 from rahf.inference import model_directory
 from rahf.inference.model_directory import Description
+from rahf.inference.write_directory import Content, export_content
 from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF
 from rahf.pretrained import loading
@@ -68,7 +68,7 @@ def export_weights(
   _refuse_rahf_output(path)
   print(f'Exporting {path} as it is, without training{trained}')
   folder = paths.find(config.export.dir, 'config.export.dir').absolute()
-  export.export_content(
+  export_content(
     folder,
     lambda: read_content(config, path),
     interruption,
@@ -76,7 +76,7 @@ def export_weights(
   )
 
 
-def read_content(config: ConfigDict, path: epath.Path) -> export.Content:
+def read_content(config: ConfigDict, path: epath.Path) -> Content:
   """Reads weights and tokenizer, and builds the model's description.
 
   Raises:
@@ -90,7 +90,7 @@ def read_content(config: ConfigDict, path: epath.Path) -> export.Content:
       'and maps; only a whole model can be exported without training'
     )
   config = apply_settings(config, source)
-  model = export.exported_model(config)
+  model = config_lib.exported_model(config)
   plan = loading.plan({'rahf': source}, by_path(abstract_params(RAHF(model))), model)
   tokenizer = find_tokenizer(config.tokenizer, path)
   check_tokenizer(tokenizer, model.t5.vocab_size)
@@ -106,7 +106,7 @@ def read_content(config: ConfigDict, path: epath.Path) -> export.Content:
     tasks=source.tasks,
     joined_words=source.joined_words,
   )
-  return export.Content(description, _read(plan), tokenizer)
+  return Content(description, _read(plan), tokenizer)
 
 
 def apply_settings(config: ConfigDict, source: Source) -> ConfigDict:

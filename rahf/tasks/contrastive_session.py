@@ -1,0 +1,215 @@
+"""The contrastive task with its data: batches, vocabulary, evaluation, export."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+from tqdm import tqdm
+
+from rahf.data.clip_tokenizer import (
+  VOCABULARY_FOLDER,
+  ClipTokenizer,
+  Vocabulary,
+  train_vocabulary,
+  write_vocabulary,
+)
+from rahf.data.open_dataset import prepared_directory
+from rahf.data.pipeline.batches import eval_batches
+from rahf.data.pipeline.prefetch import prefetch
+from rahf.data.schema import Batch
+from rahf.data.storage.records import open_split
+from rahf.drawing.markdown import markdown_table
+from rahf.fileio import atomic_write
+from rahf.pretrained import loading
+from rahf.pretrained.card import model_card
+from rahf.reports.tensorboard import TensorBoardWriter
+from rahf.runtime import distributed, sharding
+from rahf.runtime.distributed import StopSignal
+from rahf.runtime.tree import by_path
+from rahf.tasks import clip_data
+from rahf.tasks.feedback_data import FeedbackData, open_data
+from rahf.training.batch_spec import batch_shapes
+from rahf.training.setup import Setup
+from rahf.training.task import Variables
+
+# A vocabulary of one's own is learned from the first prompts for training.
+VOCABULARY_PROMPTS = 2000
+ABOUT = '# CLIP\n\nEmbeds images and texts in one space. Trained by contrast.\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveSession:
+  """The contrastive task with its data; a `training.task.Session`."""
+
+  setup: Setup
+  data: FeedbackData
+
+  def describe(self, splits: Sequence[str]) -> str:
+    return (
+      f'Model: {self.setup.task.title}, {self.setup.describe()}\n'
+      f'{self.data.describe(splits)}'
+    )
+
+  def plan_weights(self) -> loading.Plan:
+    config = self.setup.config
+    return loading.plan(
+      loading.open_sources(config.init, hints=clip_data.hints(config)),
+      by_path(self.setup.states.abstract.params),
+      config,
+      section='config',
+    )
+
+  def write_description(self, workdir: epath.Path, plan: loading.Plan) -> None:
+    card = model_card(ABOUT, self.setup.task.title, plan)
+    (workdir / 'model_card.md').write_text(card)
+    folder = workdir / VOCABULARY_FOLDER
+    folder.mkdir(exist_ok=True)
+    write_vocabulary(folder, self.data.tokenizer.vocabulary)
+
+  def train_batches(self, start_step: int) -> Iterator[Batch]:
+    return self.data.train_batches(self.setup.config, self.setup.mesh, start_step)
+
+  def evaluator(self) -> 'ContrastiveEvaluator':
+    return ContrastiveEvaluator(self.setup, self.data)
+
+
+class ContrastiveEvaluator:
+  """Finds the text of each image among those of a split, and the reverse.
+
+  A `training.task.Evaluator`. Examples with misaligned words are left out.
+  """
+
+  headlines = ('retrieval/image_to_text', 'retrieval/text_to_image')
+
+  def __init__(self, setup: Setup, data: FeedbackData):
+    self._setup, self._data = setup, data
+    self._batch_size = setup.config.eval.batch_size
+    sharding.check_batch_size('config.eval.batch_size', self._batch_size, setup.mesh)
+    step = setup.task.make_eval_step(setup.gather)
+    self._eval_step = jax.jit(step, out_shardings=sharding.replicated(setup.mesh))
+
+  def compile(self) -> None:
+    """Compiles the step ahead of its first call."""
+    rows = sharding.batch_sharding(self._setup.mesh)
+    batch = batch_shapes(self._setup.config, self._batch_size, rows)
+    variables = self._setup.states.abstract.variables
+    self._eval_step = self._eval_step.lower(variables, batch).compile()
+
+  def splits_before(self, split: str) -> Sequence[str]:
+    return ()
+
+  def evaluate(
+    self,
+    variables: Variables,
+    workdir: epath.Path,
+    step: int,
+    split: str,
+    stop: StopSignal,
+    board: TensorBoardWriter | None = None,
+  ) -> tuple[dict[str, float], str]:
+    """Evaluates a split; see `training.task.Evaluator`."""
+    metrics = self._measure(variables, split, stop)
+    if not distributed.is_first():
+      return metrics, ''
+    title = f'{self._data.name}, {split} split, step {step}'
+    rows = [[name, f'{value:.4g}'] for name, value in metrics.items()]
+    table = markdown_table(['', 'value'], rows)
+    tables = f'# {title}\n\n{table}\n'
+    folder = workdir / 'eval'
+    folder.mkdir(exist_ok=True)
+    with distributed.interruptible(stop.interruption):
+      atomic_write.write(folder / f'{split}-{step}.json', json.dumps(metrics) + '\n')
+      atomic_write.write(folder / f'{split}-{step}.md', tables)
+    if board:
+      board.scalars(step, split, metrics)
+      board.text(step, split, tables)
+    return metrics, tables
+
+  def _measure(
+    self, variables: Variables, split_name: str, stop: StopSignal
+  ) -> dict[str, float]:
+    split, mesh = self._data.split(split_name), self._setup.mesh
+    batches = eval_batches(
+      split,
+      self._data.tokenizer,
+      self._data.options,
+      batch_size=self._batch_size,
+      rows=sharding.process_rows(self._batch_size, mesh),
+    )
+    batches = prefetch(batches, lambda batch: sharding.put_batch(batch, mesh))
+    images, texts = (
+      np.zeros((len(split), self._setup.config.clip.projection), np.float32)
+      for _ in range(2)
+    )
+    bar = tqdm(
+      total=len(split), desc=f'evaluate {split_name}', leave=False, disable=None
+    )
+    with bar, contextlib.closing(batches):
+      for batch in batches:
+        stop.check()
+        found = jax.tree.map(np.asarray, self._eval_step(variables, batch))
+        real = found.index >= 0
+        images[found.index[real]] = found.image[real]
+        texts[found.index[real]] = found.text[real]
+        bar.update(int(real.sum()))
+    aligned = np.flatnonzero(split.misaligned_counts() == 0)
+    prompts = np.array([split[int(i)].prompt for i in aligned])
+    return retrieval(images[aligned], texts[aligned], prompts)
+
+
+def retrieval(
+  images: Float[np.ndarray, 'N E'], texts: Float[np.ndarray, 'N E'], prompts: np.ndarray
+) -> dict[str, float]:
+  """Returns how often the nearest is right; any of the same prompt is.
+
+  Args:
+    images, texts: normalised features of the same examples.
+    prompts: their prompts.
+
+  Returns:
+    Shares in [0, 1] by name, with that of guessing; NaN without examples.
+  """
+  if not len(prompts):
+    return dict.fromkeys(
+      ('retrieval/image_to_text', 'retrieval/text_to_image', 'retrieval/chance'),
+      float('nan'),
+    )
+  cosines = images @ texts.T
+  same = prompts[:, None] == prompts[None]
+  rows = np.arange(len(prompts))
+  return {
+    'retrieval/image_to_text': float(same[rows, cosines.argmax(1)].mean()),
+    'retrieval/text_to_image': float(same[cosines.argmax(0), rows].mean()),
+    'retrieval/chance': float(same.mean()),
+  }
+
+
+def open_session(setup: Setup) -> ContrastiveSession:
+  """Opens data and vocabulary.
+
+  Without a vocabulary in the config, one is learned from the prompts.
+
+  Raises:
+    InputError: one of them is missing, or does not fit the model.
+  """
+  config = setup.config
+  if config.tokenizer or config.init.clip:
+    tokenizer = clip_data.open_tokenizer(config)
+  else:
+    tokenizer = ClipTokenizer(
+      _learn_vocabulary(config), 'huggingface', config.clip.text_length
+    )
+  return ContrastiveSession(setup, open_data(config, tokenizer))
+
+
+def _learn_vocabulary(config) -> Vocabulary:
+  split = open_split(prepared_directory(config.data, config.data.name), 'train')
+  records = itertools.islice(split.undamaged(), VOCABULARY_PROMPTS)
+  prompts = (record.prompt for _, record in records)
+  return train_vocabulary(prompts, config.clip.vocab_size)
