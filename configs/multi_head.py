@@ -10,16 +10,10 @@ test: plausibility PLCC .666, implausibility CC .425, keywords F1 43.3.
 
 from ml_collections import ConfigDict
 
-from rahf.config import T5_VOCABULARY, default_config
+from configs import augmented_prompt
 
 
 def get_config() -> ConfigDict:
-  config = default_config()
+  config = augmented_prompt.get_config()
   config.model.variant = 'multi_head'
-  config.tokenizer = T5_VOCABULARY
-  # Fits on eight TPU v5e of 16 GB: parameters sharded eight ways, eight micro-batches,
-  # and blocks recomputed for the gradient instead of stored.
-  config.mesh.update(data=1, fsdp=-1)
-  config.train.accumulate = 8
-  config.model.remat = 'blocks'
   return config

@@ -32,6 +32,8 @@ MODES = {
 }
 EXPORT_WEIGHTS = ('rahf.inference.public_weights', 'export_weights')
 
+# Of the extra `clip`.
+CLIP_PACKAGES = ('ftfy', 'tokenizers')
 # Errors that a retry cannot fix.
 USER_ERRORS = (
   *(InputError, FileNotFoundError, FileExistsError, PermissionError),
@@ -58,7 +60,8 @@ _MODE = flags.DEFINE_enum(
   'train',
   [*MODES],
   'train: train, or resume. '
-  'eval: evaluate the newest checkpoint on config.eval.split. '
+  'eval: evaluate the newest checkpoint, or weights that need no training, on '
+  'config.eval.split. '
   'infer: score the images in --input with an exported model and write the results to '
   '--output; if interrupted, run the same command to continue. '
   'export: write the newest checkpoint as a model directory, to DIR/export or '
@@ -137,9 +140,10 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
         raise
+      extra = 'clip' if error.name in CLIP_PACKAGES else 'train'
       return fail(
-        f'{error.name} is not installed; training and evaluation need the extra '
-        '`train`: pip install "rahf[train]"'
+        f'{error.name} is not installed; this command needs the extra `{extra}`: '
+        f'pip install "rahf[{extra}]"'
       )
     except (InputError, OSError, MemoryError, RuntimeError) as error:
       if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error):

@@ -75,8 +75,8 @@ def find_devices(topology: str) -> list[jax.Device]:
     ) from error
 
 
-def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
-  """Returns the costs of the training step and of the inference step."""
+def compile_steps(setup: Setup) -> tuple[Costs | None, Costs]:
+  """Returns the costs of the training step, if there is one, and the inference step."""
   config, mesh, states = setup.config, setup.mesh, setup.states
   replicated = sharding.replicated(mesh)
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -88,12 +88,14 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
   train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
   eval_step = jax.jit(setup.task.make_eval_step(setup.gather), out_shardings=replicated)
   with jax.set_mesh(mesh):
-    training = measure(
-      train_step,
-      (states.abstract, batch(config.train.batch_size), key),
-      mesh,
-      loop_trips=1,
-    )
+    training = None
+    if setup.task.trains:
+      training = measure(
+        train_step,
+        (states.abstract, batch(config.train.batch_size), key),
+        mesh,
+        loop_trips=1,
+      )
     inference = measure(
       eval_step,
       (states.abstract.variables, batch(config.eval.batch_size)),
@@ -104,23 +106,32 @@ def compile_steps(setup: Setup) -> tuple[Costs, Costs]:
   return training, inference
 
 
-def report(setup: Setup, training: Costs, inference: Costs) -> str:
+def report(setup: Setup, training: Costs | None, inference: Costs) -> str:
   """Returns what was compiled, a table of its costs, and a verdict."""
   config, mesh = setup.config, setup.mesh
   kind = mesh.devices.flat[0].device_kind
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
   train = config.train
-  columns = (cost_rows(costs, kind) for costs in (training, inference))
-  rows = _side_by_side(*columns)
-  return (
-    f'{setup.task.title}, {setup.task.dtype}, remat {config.model.remat!r}, on '
-    f'{mesh.size} x {kind} ({axes})\n'
-    f'Training: {train.batch_size} images per step, {train.accumulate} micro-batches. '
-    f'Inference: {config.eval.batch_size} images.\n\n'
-    f'{markdown_table(("per chip", "training step", "inference step"), rows)}\n\n'
-    f'Training step: {_verdict(training, _advice(config, mesh))}.\n'
-    f'Inference step: {_verdict(inference, "lower config.eval.batch_size")}.'
+  remat = f', remat {config.model.remat!r}' if config.task == 'feedback' else ''
+  steps = {
+    'training step': (training, _advice(config, mesh)),
+    'inference step': (inference, 'lower config.eval.batch_size'),
+  }
+  steps = {name: step for name, step in steps.items() if step[0]}
+  rows = _side_by_side(*(cost_rows(costs, kind) for costs, _ in steps.values()))
+  verdicts = (
+    f'{name.capitalize()}: {_verdict(*step)}.' for name, step in steps.items()
   )
+  batch = f'Inference: {config.eval.batch_size} images.'
+  if training:
+    batch = (
+      f'Training: {train.batch_size} images per step, {train.accumulate} '
+      f'micro-batches. {batch}'
+    )
+  return (
+    f'{setup.task.title}, {setup.task.dtype}{remat}, on {mesh.size} x {kind} ({axes})\n{batch}\n\n'
+    f'{markdown_table(("per chip", *steps), rows)}\n\n'
+  ) + '\n'.join(verdicts)
 
 
 def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
@@ -153,14 +164,16 @@ def cost_rows(costs: Costs, kind: str) -> dict[str, str]:
   }
 
 
-def _side_by_side(one: dict[str, str], other: dict[str, str]) -> list[list[str]]:
-  """Joins two columns by row name, in an order that respects both."""
-  names, before = list(one), ''
-  for name in other:
-    if name not in names:
-      names.insert(names.index(before) + 1, name)
-    before = name
-  return [[name, one.get(name, '–'), other.get(name, '–')] for name in names]
+def _side_by_side(*columns: dict[str, str]) -> list[list[str]]:
+  """Joins columns by row name, in an order that respects all of them."""
+  names: list[str] = []
+  for column in columns:
+    before = ''
+    for name in column:
+      if name not in names:
+        names.insert(names.index(before) + 1 if before else 0, name)
+      before = name
+  return [[name, *(column.get(name, '–') for column in columns)] for name in names]
 
 
 def _known(value: float, unit: str) -> str:
@@ -181,7 +194,7 @@ def _verdict(costs: Costs, advice: str) -> str:
 def _advice(config: ConfigDict, mesh: Mesh) -> str:
   """Returns what to change first if the training step does not fit."""
   shards = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-  if config.model.remat != 'blocks':
+  if config.task == 'feedback' and config.model.remat != 'blocks':
     return "set config.model.remat = 'blocks'"
   if config.train.batch_size > config.train.accumulate * shards:
     return f'set config.train.accumulate = {2 * config.train.accumulate}'

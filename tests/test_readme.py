@@ -30,7 +30,7 @@ COMMANDS = [
 ]
 SCRIPTS = {
   *('rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'rahf.annotate'),
-  *('rahf.serve', 'pytest'),
+  *('rahf.compare', 'rahf.serve', 'pytest'),
 }
 
 

@@ -17,14 +17,13 @@ from rahf.fileio.validators import (
   real,
   sequence,
   text,
-  truth,
   whole,
 )
 from rahf.models.baselines import BaselineConfig
 from rahf.models.clip import CLIPConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.resnet import ResNetConfig
-from rahf.models.sizes import DTYPES
+from rahf.models.sizes import DTYPES, Flag
 from rahf.runtime.accelerator import PLATFORMS
 
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
@@ -38,7 +37,6 @@ CRITERIA = (
 )
 
 Text = Annotated[str, text]
-Flag = Annotated[bool, truth]
 Count = Annotated[int, whole(0)]
 Positive = Annotated[int, whole(1)]
 Rows = Annotated[int, whole(1, 2**20)]

@@ -201,9 +201,11 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
 def write_vocabulary(folder: epath.Path, vocabulary: Vocabulary) -> None:
   """Writes vocab.json and merges.txt as Hugging Face's directories have them."""
-  (folder / 'vocab.json').write_text(json.dumps(vocabulary.ids, ensure_ascii=False))
-  lines = ['#version: 0.2', *map(' '.join, vocabulary.merges)]
-  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n')
+  ids = json.dumps(vocabulary.ids, ensure_ascii=False)
+  lines = ['#version: 0.2', *map(' '.join, vocabulary.merges), '']
+  # As bytes, since the default encoding is the machine's.
+  (folder / 'vocab.json').write_bytes(ids.encode())
+  (folder / 'merges.txt').write_bytes('\n'.join(lines).encode())
 
 
 def read_vocabulary(path: epath.Path) -> Vocabulary:

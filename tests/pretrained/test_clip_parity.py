@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from flax import traverse_util
 from PIL import Image
 
+import clip_directory
 import clip_files
-from rahf.data.clip_tokenizer import END, START, ClipTokenizer
+from rahf.data.clip_tokenizer import END, START, ClipTokenizer, write_vocabulary
 from rahf.data.images.clip_image import MEAN, STD, crop
 from rahf.models.clip import CLIP, normalised
 from rahf.pretrained import load, open_source
@@ -153,10 +155,7 @@ def vocabulary(assets, tmp_path_factory):
   openai = ClipTokenizer(
     assets / 'tokenizer/clip_bpe_simple_vocab_16e6.txt.gz', 'openai'
   )
-  vocab, merges = openai.vocabulary
-  (folder / 'vocab.json').write_text(json.dumps(dict(vocab)))
-  lines = ['#version: 0.2', *(' '.join(pair) for pair in merges)]
-  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n', 'utf-8')
+  write_vocabulary(epath.Path(folder), openai.vocabulary)
   return folder
 
 
@@ -170,6 +169,27 @@ def test_tokens_of_public_prompts(vocabulary, assets):
   prompts += [f'a {END} b', f'{START}x', '', ' \n\t', '\u00e9 e\u0301', 'x' * 500]
   for prompt in prompts:
     assert ours.ids(prompt) == theirs(prompt)['input_ids'], prompt
+
+
+def test_transformers_reads_our_directory(tmp_path):
+  """Of a CLIP that we trained: features, and the tokens of a vocabulary of its own."""
+  folder = clip_directory.write(tmp_path / 'clip')
+  theirs = transformers.CLIPModel.from_pretrained(folder).eval()
+  config, params = clip_directory.CONFIG, {'params': load(folder)['clip']}
+  prompts = [*clip_directory.PROMPTS, 'Ünheard of']
+  tokens = ClipTokenizer(folder, 'huggingface').encode(prompts).ids
+  expected = transformers.CLIPTokenizer.from_pretrained(folder)(
+    prompts, padding='max_length', max_length=77
+  )['input_ids']
+  assert tokens.tolist() == expected
+  pixels = np.random.default_rng(0).standard_normal((3, 32, 32, 3)).astype(np.float32)
+  with torch.no_grad():
+    logits = theirs(
+      input_ids=torch.tensor(expected),
+      pixel_values=torch.tensor(pixels.transpose(0, 3, 1, 2)),
+    ).logits_per_image
+  found = CLIP(config).apply(params, jnp.asarray(pixels), jnp.asarray(tokens))
+  np.testing.assert_allclose(found, logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(
