@@ -128,10 +128,15 @@ def report(setup: Setup, training: Costs | None, inference: Costs) -> str:
       f'Training: {train.batch_size} images per step, {train.accumulate} '
       f'micro-batches. {batch}'
     )
-  return (
-    f'{setup.task.title}, {setup.task.dtype}{remat}, on {mesh.size} x {kind} ({axes})\n{batch}\n\n'
-    f'{markdown_table(("per chip", *steps), rows)}\n\n'
-  ) + '\n'.join(verdicts)
+  return '\n'.join(
+    [
+      f'{setup.task.title}, {setup.task.dtype}{remat}, on '
+      f'{mesh.size} x {kind} ({axes})',
+      f'{batch}\n',
+      f'{markdown_table(("per chip", *steps), rows)}\n',
+      *verdicts,
+    ]
+  )
 
 
 def cost_rows(costs: Costs, kind: str) -> dict[str, str]:

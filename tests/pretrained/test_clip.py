@@ -104,9 +104,13 @@ def test_arrays_are_those_of_the_model(archive):
 
 
 def test_what_no_array_shows_must_be_given(archive):
-  with pytest.raises(InputError, match=r'width 128.*give open_source\(.*heads='):
+  with pytest.raises(
+    InputError, match=r'width 128.*give --config\.clip\.\w+\.heads .*heads='
+  ):
     open_clip(archive)
-  with pytest.raises(InputError, match=r'open_source\(.*gelu=.quick'):
+  with pytest.raises(
+    InputError, match=r'give --config\.init\.clip_gelu=quick .*gelu=.quick'
+  ):
     open_clip(archive, {'vision': Hint(2), 'text': Hint(2)})
 
 

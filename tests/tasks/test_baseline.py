@@ -11,6 +11,7 @@ from etils import epath
 from flax import linen as nn
 
 import clip_directory
+import hf_files
 import runs
 import tiny
 from configs.baselines import (
@@ -211,6 +212,30 @@ def test_settings_that_do_not_fit(clip, data_dir, tmp_path, change, message):
   config.update_from_flattened_dict(change)
   with pytest.raises(InputError, match=message):
     evaluated(config, tmp_path)
+
+
+def test_a_missing_vocabulary(clip, data_dir, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(clip, copy)
+  (copy / 'vocab.json').unlink()
+  config = small(clip_zero_shot.get_config(str(copy)), data_dir)
+  with pytest.raises(
+    InputError, match=r'no vocabulary of CLIP.* Set config\.tokenizer'
+  ):
+    evaluated(config, tmp_path / 'run')
+  config.tokenizer = str(clip)
+  assert evaluated(config, tmp_path / 'run')
+
+
+def test_weights_of_another_architecture(clip, data_dir, tmp_path):
+  config = resnet('resnet_maps', data_dir)
+  config.init.resnet = str(clip)
+  with pytest.raises(InputError, match=r'a Hugging Face CLIP .*only for resnet/'):
+    runs.run_training(config, tmp_path)
+  t5 = tmp_path / 't5'
+  hf_files.write(t5, hf_files.T5, hf_files.t5_arrays())
+  with pytest.raises(InputError, match='a Hugging Face T5, not a CLIP'):
+    clip_zero_shot.get_config(str(t5))
 
 
 def test_there_is_nothing_to_train(clip, data_dir, tmp_path):
