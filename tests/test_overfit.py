@@ -104,7 +104,11 @@ def imported_state(states, model, folder):
 
 
 @pytest.mark.parametrize('variant', ['multi_head', 'augmented_prompt'])
-def test_eight_real_samples_are_overfitted(assets, richhf, variant, tmp_path):
+def test_eight_real_samples_are_overfitted(
+  assets, richhf, variant, tmp_path, pytestconfig
+):
+  if variant == 'multi_head' and not pytestconfig.getoption('--long'):
+    pytest.skip('takes minutes: pytest --long')
   config = make_config(assets, richhf, variant)
   task = make_task(config)
   setup = set_up(task, jax.devices()[:1])
