@@ -136,7 +136,7 @@ def test_eight_real_samples_are_overfitted(
     for batch in itertools.islice(batches, STEPS):
       state, metrics = step(state, batch, jax.random.key(0))
       history.append(metrics)
-    evaluator = FeedbackSession(setup, task.model, data).evaluator()
+    evaluator = FeedbackSession(setup, data).evaluator()
     found = evaluator.measure(state.variables, split).metrics
     (batch,) = eval_batches(split, data.tokenizer, data.options, batch_size=8)
     result = evaluator.eval_step(state.variables, batch)

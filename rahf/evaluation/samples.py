@@ -42,6 +42,7 @@ class EvaluatedExample(NamedTuple):
     marked: the decoded labels, likewise.
     unplaced: decoded marks that do not follow a word of the prompt.
     p_misaligned: for each word; () without constrained decoding.
+    calibrated: whether predicted and annotated scores have the same scale.
   """
 
   uid: str
@@ -52,6 +53,7 @@ class EvaluatedExample(NamedTuple):
   marked: tuple[int, ...]
   unplaced: int = 0
   p_misaligned: tuple[float, ...] = ()
+  calibrated: bool = True
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +64,12 @@ class Evaluation(NamedTuple):
 
 
 def score_error(sample: EvaluatedExample) -> float:
-  """Returns the mean of |predicted - annotated| over the annotated scores, or NaN."""
+  """Returns the mean of |predicted - annotated| over the annotated scores, or NaN.
+
+  Scores of another scale have no error.
+  """
+  if not sample.calibrated:
+    return math.nan
   errors = np.abs(np.subtract(sample.predicted, sample.annotated))
   return float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan
 

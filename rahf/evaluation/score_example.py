@@ -32,6 +32,7 @@ class ExampleLabels(NamedTuple):
     keyword_labels: for each word, 1 aligned, 0 misaligned; None if there are none.
     unplaced: decoded marks that do not follow a word of the prompt.
     p_misaligned: for each word, from constrained decoding; None without it.
+    calibrated: whether scores are in [0, 1] as people's are; cosines are not.
   """
 
   maps: Sequence[Float[np.ndarray, 'H W'] | None]
@@ -39,6 +40,7 @@ class ExampleLabels(NamedTuple):
   keyword_labels: Sequence[int] | None
   unplaced: int = 0
   p_misaligned: Sequence[float] | None = None
+  calibrated: bool = True
 
 
 def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
@@ -63,6 +65,7 @@ def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
     marked=() if marked is None else tuple(marked),
     unplaced=prediction.unplaced,
     p_misaligned=() if p_misaligned is None else tuple(map(float, p_misaligned)),
+    calibrated=prediction.calibrated,
   )
 
 

@@ -146,7 +146,7 @@ class BaselineTask:
     if self.kind.weights == 'clip':
       prefix = WORDS_PREFIX if self.kind.words else ''
       tokenizer = clip_data.open_tokenizer(self.config, prefix)
-    return BaselineSession(setup, self.kind, open_data(self.config, tokenizer))
+    return BaselineSession(setup, open_data(self.config, tokenizer))
 
   def _inputs(self, batch: Batch) -> tuple[Array, Array]:
     """Returns images normalised as for the pretrained weights, and the prompts."""

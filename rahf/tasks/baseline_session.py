@@ -1,56 +1,38 @@
 """The baseline task with its data: pretrained weights, evaluator, labels."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from etils import epath
 
 from rahf.data import label_words
 from rahf.data.images import clip_image, codec
-from rahf.data.schema import MAPS, SCORES, Batch, Record
+from rahf.data.schema import MAPS, SCORES, Record
 from rahf.errors import InputError
 from rahf.evaluation.score_example import ExampleLabels
 from rahf.models.rahf import Outputs
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
-from rahf.runtime.tree import by_path
-from rahf.tasks import clip_data
 from rahf.tasks.baseline_kinds import Kind, WordRelevance
-from rahf.tasks.feedback_data import FeedbackData
+from rahf.tasks.data_session import DataSession
 from rahf.tasks.feedback_evaluator import FeedbackEvaluator
-from rahf.training.setup import Setup
 
 # A word whose tokens speak against the image by more than this (CLIP4DM).
 MISALIGNED_BELOW = -5e-5
 
 
-@dataclasses.dataclass(frozen=True)
-class BaselineSession:
+class BaselineSession(DataSession):
   """The baseline task with its data; a `training.task.Session`."""
 
-  setup: Setup
-  kind: Kind
-  data: FeedbackData
-
-  def describe(self, splits: Sequence[str]) -> str:
-    return (
-      f'Model: {self.setup.task.title}, {self.setup.describe()}\n'
-      f'{self.data.describe(splits)}'
-    )
+  @property
+  def kind(self) -> Kind:
+    return self.setup.task.kind
 
   def plan_weights(self) -> loading.Plan:
-    config = self.setup.config
-    plan = loading.plan(
-      loading.open_sources(config.init, hints=clip_data.hints(config)),
-      by_path(self.setup.states.abstract.params),
-      config,
-      section='config',
-    )
+    plan = super().plan_weights()
     if plan.fresh and not self.kind.trains:
+      options = self.setup.config.baseline
       raise InputError(
-        f'config.init.{self.kind.weights} is empty: {config.baseline.kind} is not '
-        'trained and needs pretrained weights'
+        f'config.init.{self.kind.weights} is empty: {options.kind} is not trained and '
+        'needs pretrained weights'
       )
     return plan
 
@@ -58,9 +40,6 @@ class BaselineSession:
     about = f'# {self.setup.config.baseline.kind}\n\nA baseline to compare RAHF with.\n'
     card = model_card(about, self.setup.task.title, plan)
     (workdir / 'model_card.md').write_text(card)
-
-  def train_batches(self, start_step: int) -> Iterator[Batch]:
-    return self.data.train_batches(self.setup.config, self.setup.mesh, start_step)
 
   def evaluator(self) -> FeedbackEvaluator:
     return FeedbackEvaluator(
@@ -95,7 +74,7 @@ class BaselineSession:
     else:
       for index in map(SCORES.index, self.kind.scores):
         scores[index] = float(outputs.scores[row, index])
-    return ExampleLabels(maps, scores, words)
+    return ExampleLabels(maps, scores, words, calibrated=self.kind.trains)
 
   def _whole(self, record: Record, heat: np.ndarray) -> np.ndarray:
     """Returns a map of the whole image; CLIP sees only a square of it."""

@@ -1,10 +1,9 @@
 """The contrastive task with its data: batches, vocabulary, evaluation, export."""
 
 import contextlib
-import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -22,7 +21,6 @@ from rahf.data.clip_tokenizer import (
 from rahf.data.open_dataset import prepared_directory
 from rahf.data.pipeline.batches import eval_batches
 from rahf.data.pipeline.prefetch import prefetch
-from rahf.data.schema import Batch
 from rahf.data.storage.records import open_split
 from rahf.drawing.markdown import markdown_table
 from rahf.fileio import atomic_write
@@ -31,8 +29,8 @@ from rahf.pretrained.card import model_card
 from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.distributed import StopSignal
-from rahf.runtime.tree import by_path
 from rahf.tasks import clip_data
+from rahf.tasks.data_session import DataSession
 from rahf.tasks.feedback_data import FeedbackData, open_data
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.setup import Setup
@@ -43,27 +41,8 @@ VOCABULARY_PROMPTS = 2000
 ABOUT = '# CLIP\n\nEmbeds images and texts in one space. Trained by contrast.\n'
 
 
-@dataclasses.dataclass(frozen=True)
-class ContrastiveSession:
+class ContrastiveSession(DataSession):
   """The contrastive task with its data; a `training.task.Session`."""
-
-  setup: Setup
-  data: FeedbackData
-
-  def describe(self, splits: Sequence[str]) -> str:
-    return (
-      f'Model: {self.setup.task.title}, {self.setup.describe()}\n'
-      f'{self.data.describe(splits)}'
-    )
-
-  def plan_weights(self) -> loading.Plan:
-    config = self.setup.config
-    return loading.plan(
-      loading.open_sources(config.init, hints=clip_data.hints(config)),
-      by_path(self.setup.states.abstract.params),
-      config,
-      section='config',
-    )
 
   def write_description(self, workdir: epath.Path, plan: loading.Plan) -> None:
     card = model_card(ABOUT, self.setup.task.title, plan)
@@ -71,9 +50,6 @@ class ContrastiveSession:
     folder = workdir / VOCABULARY_FOLDER
     folder.mkdir(exist_ok=True)
     write_vocabulary(folder, self.data.tokenizer.vocabulary)
-
-  def train_batches(self, start_step: int) -> Iterator[Batch]:
-    return self.data.train_batches(self.setup.config, self.setup.mesh, start_step)
 
   def evaluator(self) -> 'ContrastiveEvaluator':
     return ContrastiveEvaluator(self.setup, self.data)

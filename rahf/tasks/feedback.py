@@ -79,4 +79,4 @@ class FeedbackTask:
     from rahf.tasks.feedback_data import open_data
     from rahf.tasks.feedback_session import FeedbackSession
 
-    return FeedbackSession(setup, self.model, open_data(self.config))
+    return FeedbackSession(setup, open_data(self.config))

@@ -1,38 +1,27 @@
 """The feedback task with its data: batches, pretrained weights, evaluator."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-
 from etils import epath
 
 from rahf.data.open_dataset import TOKENIZER_FILE
-from rahf.data.schema import Batch, Record
+from rahf.data.schema import Record
 from rahf.data.tokenizer import at_word_ends
 from rahf.evaluation.score_example import ExampleLabels
 from rahf.models.rahf import RAHF, Outputs
 from rahf.pretrained import loading
 from rahf.pretrained.card import ABOUT, model_card
 from rahf.runtime.tree import by_path
-from rahf.tasks.feedback_data import FeedbackData
+from rahf.tasks.data_session import DataSession
 from rahf.tasks.feedback_evaluator import FeedbackEvaluator
-from rahf.training.setup import Setup
 
 HEADLINES = ('loss/total', 'overall/srcc', 'implausibility/cc', 'keywords/f1')
 
 
-@dataclasses.dataclass(frozen=True)
-class FeedbackSession:
+class FeedbackSession(DataSession):
   """The feedback task with its data; a `training.task.Session`."""
 
-  setup: Setup
-  model: RAHF
-  data: FeedbackData
-
-  def describe(self, splits: Sequence[str]) -> str:
-    return (
-      f'Model: {self.setup.task.title}, {self.setup.describe()}\n'
-      f'{self.data.describe(splits)}'
-    )
+  @property
+  def model(self) -> RAHF:
+    return self.setup.task.model
 
   def plan_weights(self) -> loading.Plan:
     return loading.plan(
@@ -46,9 +35,6 @@ class FeedbackSession:
     (workdir / 'model_card.md').write_text(card)
     # Exporting the model needs the tokenizer, perhaps without the data.
     (workdir / TOKENIZER_FILE).write_bytes(self.data.tokenizer.to_bytes())
-
-  def train_batches(self, start_step: int) -> Iterator[Batch]:
-    return self.data.train_batches(self.setup.config, self.setup.mesh, start_step)
 
   def evaluator(self) -> FeedbackEvaluator:
     mark_ids = self.data.tokenizer.mark_ids

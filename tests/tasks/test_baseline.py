@@ -88,6 +88,7 @@ def test_the_cosine_is_a_score(clip, data_dir, tmp_path):
   predicted = np.array([sample.predicted for sample in found])
   assert np.isnan(predicted[:, [0, 2, 3]]).all()
   assert np.all(np.abs(predicted[:, 1]) <= 1)
+  assert all(np.isnan(samples.score_error(sample)) for sample in found)
   # A second evaluation in the same directory must be of the same model.
   config.baseline.scores = SCORES
   with pytest.raises(InputError, match=r'baseline\.scores'):
