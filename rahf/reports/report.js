@@ -145,6 +145,7 @@ async function drawHeat() {
   const canvas = byId('heat');
   canvas.hidden = byId('scale').parentElement.hidden = encoded === null;
   byId('missing').hidden = encoded !== null;
+  byId('missing').textContent = `not ${side.value}`;
   fade(byId('picture'), canvas, encoded && opacity.value / 100);
   if (encoded === null) return;
   // Another sample or map may be selected meanwhile.

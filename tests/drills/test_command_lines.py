@@ -175,7 +175,7 @@ CONFIG_FILES = {
   'another project': (
     'from ml_collections import ConfigDict\ndef get_config():\n'
     '  return ConfigDict({"a": 1})\n',
-    'config.data.augment is missing',
+    'config.baseline.deconvs is missing',
   ),
   'a section that is None': (
     'from rahf.config import default_config\ndef get_config():\n'
@@ -281,7 +281,9 @@ MISTAKES = [
   ((*COMPARE, 'T/file', '--draws=x'), '--draws'),
   ((*COMPARE, 'T/file', '--out=T/file/x'), '--out=T/file/x'),
   ((*COMPARE, 'http://x/y'), 'http://x/y'),
-  (('rahf.evaluate', 'x'), "invalid choice: 'x'"),
+  (('rahf.evaluate', 'x'), 'usage: python -m rahf.evaluate compare RUN'),
+  (('rahf.compare',), 'RUN'),
+  (('rahf.compare', 'T/folder', '--out=T/c'), "no evaluation of the split 'test'"),
   (('rahf.pretrained',), 'source'),
   (('rahf.pretrained', ''), 'empty'),
   (('rahf.pretrained', 'T/file'), 'T/file has an unknown format'),
