@@ -83,9 +83,10 @@ UNDEFINED = {
   | keyword_metrics('recall')
   | metric_names(['keywords_constrained'], 'average_precision'),
   'even': SCORES | CONSTANT_TRUTH,
-  'full': CONSTANT_TRUTH | NO_WORDS,
+  'full': CONSTANT_TRUTH | NO_WORDS | {'loss/sequence'},
   'unasked': SCORES
   | metric_names(schema.MAPS, 'mse', 'mse_empty', *OF_REGIONS)
+  | metric_names(['loss'], 'heatmap', 'score', 'sequence', 'total')
   | NO_WORDS,
 }
 # If nothing is marked; others depend on the model.
@@ -288,8 +289,8 @@ SAMPLE = EvaluatedExample(
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'predicted': (0.5, NAN, 0.5, 0.5)}, 'score or probability is null'),
-    ({'p_misaligned': (0.5, NAN)}, 'score or probability is null'),
+    ({'predicted': (0.5, NAN, 0.5, 0.5)}, 'for some examples, but null for others'),
+    ({'p_misaligned': (0.5, NAN)}, 'a predicted probability is null'),
     ({'p_misaligned': (0.5,)}, 'p_misaligned and truth have different lengths'),
     ({'predicted': (0.5,) * 3}, 'predicted has 3 scores, not 4'),
     ({'annotated': ()}, 'annotated has 0 scores, not 4'),
