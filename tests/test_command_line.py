@@ -40,7 +40,7 @@ def assert_refused(process: subprocess.Popen, *parts: str) -> str:
       '--config=tests/tiny.py --config.trian.steps 3',
       ["config has no field 'trian'", 'did you mean train?'],
     ),
-    ('--config=tests/tiny.py --config.x=3', ["no field 'x'", "it has ['data', 'ev"]),
+    ('--config=tests/tiny.py --config.x=3', ["no field 'x'", "it has ['baseline'"]),
     ('--config=tests/tiny.py --config.train.steps=few', ['train.steps=few', 'int']),
     ('--config=tests/tiny.py --mode=evaluate', ['--mode=evaluate', 'train|eval']),
     ('--config=tests/tiny.py --workdri=x', ["'workdri'", 'workdir']),

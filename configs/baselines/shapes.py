@@ -36,6 +36,7 @@ def get_config(argument: str = 'resnet_scores') -> ConfigDict:
     config.init.clip = clip
     config.clip.update(clip_settings(clip))
     config.data.update(text_length=config.clip.text_length, target_length=1)
+  if kind == 'clip_scores':
     # The head starts from nothing, CLIP does not.
     config.optimizer.learning_rate = 1e-4
     config.optimizer.rate_factors = (('^score_layers/', 5.0),)
