@@ -68,11 +68,13 @@ class FeedbackTask:
     return losses.weighted_losses(errors, counts, self.config.loss), {}
 
   def make_eval_step(
-    self, gather: Callable[[Any], Any], mark_ids: tuple[int, ...] = ANY_MARK_IDS
+    self,
+    gather: Callable[[Any], Any],
+    mark_ids: tuple[int, ...] = ANY_MARK_IDS,
+    length: int | None = None,
   ) -> Callable[[Variables, Batch], EvalResult]:
-    return make_eval_step(
-      self.model, self.config.keywords, mark_ids, self.config.data.target_length, gather
-    )
+    length = length or self.config.data.target_length
+    return make_eval_step(self.model, self.config.keywords, mark_ids, length, gather)
 
   def open(self, setup: Setup) -> Session:
     # Imported late: loading data needs TensorFlow, the model does not.

@@ -37,8 +37,11 @@ class FeedbackSession(DataSession):
     (workdir / TOKENIZER_FILE).write_bytes(self.data.tokenizer.to_bytes())
 
   def evaluator(self) -> FeedbackEvaluator:
-    mark_ids = self.data.tokenizer.mark_ids
-    eval_step = self.setup.task.make_eval_step(self.setup.gather, mark_ids)
+    eval_step = self.setup.task.make_eval_step(
+      self.setup.gather,
+      self.data.tokenizer.mark_ids,
+      self.data.options.target_length,
+    )
     return FeedbackEvaluator(
       self.setup, self.data, eval_step, self._read_labels, headlines=HEADLINES
     )
