@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TIMED_STEPS = 60
 # Name of the run, config, and whether it is trained. CLIP stands for the directory.
 RAHF = ('rahf', 'configs/quickstart.py', True)
-CONTRAST = ('clip_contrast', 'configs/baselines/shapes_clip.py', True)
+CONTRAST = ('clip_contrast', 'configs/baselines/shapes_clip.py')
 BASELINES = [
   ('resnet_scores', 'configs/baselines/shapes.py:resnet_scores', True),
   ('resnet_maps', 'configs/baselines/shapes.py:resnet_maps', True),
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
   scratch = pathlib.Path(_SCRATCH.value).absolute()
   scratch.mkdir(parents=True, exist_ok=True)
-  train(scratch, *CONTRAST[:2])
+  train(scratch, *CONTRAST)
   clip = scratch / 'clip_contrast' / 'export'
   if not clip.exists():
     command(scratch / 'clip_contrast', CONTRAST[1], ['--mode=export'])

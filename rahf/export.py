@@ -25,7 +25,11 @@ from rahf.fileio.paths import find
 from rahf.fileio.staged_folder import staged
 from rahf.inference import model_directory
 from rahf.inference.model_directory import Description
-from rahf.inference.write_directory import Content, export_content
+from rahf.inference.write_directory import (
+  Content,
+  check_single_process,
+  export_content,
+)
 from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF
 from rahf.pretrained.clip_export import write_huggingface
@@ -40,6 +44,11 @@ DATA_TERMS = {
   'v1, which have their own terms',
 }
 OTHER_TERMS = 'terms unknown; ask whoever provided the data'
+# What an exported CLIP consists of; a folder with anything else is not replaced.
+CLIP_FILES = {
+  *('README.md', 'config.json', 'model.safetensors'),
+  *('vocab.json', 'merges.txt'),
+}
 # The section of a work directory's model card about the initial weights.
 WEIGHTS_HEADING = '## Initial weights'
 
@@ -91,9 +100,11 @@ def export_clip(
   Raises:
     InputError, Interrupted: as `export`.
   """
-  if folder.exists() and not (folder / 'config.json').exists():
+  check_single_process()
+  if folder.exists() and not _is_exported_clip(folder):
     raise InputError(
-      f'{folder} exists and is not a CLIP; choose another with --config.export.dir'
+      f'{folder} exists and is not an exported CLIP; choose another with '
+      '--config.export.dir'
     )
   task = make_task(config)
   step = find_step(workdir, config)
@@ -109,6 +120,10 @@ def export_clip(
     write_vocabulary(new, vocabulary)
     (new / 'README.md').write_text((workdir / 'model_card.md').read_text())
   print(f'Written to {folder}, in the format of Hugging Face')
+
+
+def _is_exported_clip(folder: epath.Path) -> bool:
+  return folder.is_dir() and {path.name for path in folder.iterdir()} <= CLIP_FILES
 
 
 def find_step(workdir: epath.Path, config: ConfigDict) -> int:

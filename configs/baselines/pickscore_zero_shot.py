@@ -8,8 +8,8 @@ PickScore is a CLIP ViT-H/14, fine-tuned on people's choices. Nothing is trained
 `PickScore_v1` is its Hugging Face directory; if it has no vocabulary, set
 `config.tokenizer` to that of laion/CLIP-ViT-H-14-laion2B-s32B-b79K.
 
-Hardware: 6 GB of memory for its 986 M parameters, CPU or GPU. Not yet run with the
-public weights. The paper reports on RichHF-18K test: alignment PLCC .346, overall .202.
+Hardware: a CPU or GPU, for 986 M parameters. Not yet run with the public weights. The
+paper reports on RichHF-18K test: alignment PLCC .346, overall .202.
 """
 
 import dataclasses

@@ -280,7 +280,8 @@ class Settings:
     seed: of parameters, order, augmentation and dropout.
     platform: 'cpu', 'gpu' or 'tpu', which JAX must have; '' leaves the choice to
       JAX_PLATFORMS and the installed JAX (`runtime/accelerator.py`).
-    model: sizes of RAHF; other models take the image size and dtype from here.
+    model: sizes of RAHF; a ResNet has the same image size and dtype, and a CLIP must
+      have the same image size.
     clip, resnet, baseline: sizes and choices for the tasks with such a model.
     tokenizer: path of a SentencePiece model, '' for the one next to the data set; for a
       CLIP its vocabulary, '' for the one next to the weights.

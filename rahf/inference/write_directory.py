@@ -47,8 +47,7 @@ def export_content(
       writing it; and whatever `read_content` raises.
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
-  if jax.process_count() > 1:
-    raise InputError('--mode=export runs in one process; remove --multihost')
+  check_single_process()
   _check_target(folder)
   with distributed.interruptible(interruption):
     content = read_content()
@@ -56,6 +55,12 @@ def export_content(
   with staged(folder) as new, distributed.interruptible(interruption):
     _write_files(new, *content, program)
   print(f"Written to {folder}; in Python: rahf.load('{folder}').score(images, prompts)")
+
+
+def check_single_process() -> None:
+  """Raises InputError if this is one of several processes."""
+  if jax.process_count() > 1:
+    raise InputError('--mode=export runs in one process; remove --multihost')
 
 
 def write(

@@ -10,7 +10,7 @@ Axis letters: B batch, H W image size, h w map size, C D channels, T text tokens
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,40 @@ from rahf.models.rahf import MAPS, SCORES, Outputs
 from rahf.models.resnet import BatchNorm, ResNet, ResNetConfig
 from rahf.models.sizes import Widths
 
-KINDS = (
-  *('resnet_scores', 'resnet_maps'),
-  *('clip_scores', 'clip_zero_shot', 'clip_gradient', 'clip_words'),
-)
 GRADIENTS = ('input_gradient', 'signed', 'grad_cam', 'grad_eclip')
+
+
+class Kind(NamedTuple):
+  """What a kind of baseline is made from and predicts.
+
+  Attributes:
+    weights: the field of `config.init` with its pretrained weights.
+    maps, scores: names of what it predicts.
+    words: whether it predicts misaligned words.
+    trains: whether it is trained on the labels.
+  """
+
+  weights: str
+  maps: tuple[str, ...] = ()
+  scores: tuple[str, ...] = ()
+  words: bool = False
+  trains: bool = False
+
+
+KINDS = {
+  'resnet_scores': Kind('resnet', scores=SCORES, trains=True),
+  'resnet_maps': Kind('resnet', maps=MAPS, trains=True),
+  'clip_scores': Kind('clip', scores=SCORES, trains=True),
+  'clip_zero_shot': Kind('clip', scores=SCORES),
+  'clip_gradient': Kind('clip', maps=('misalignment',)),
+  'clip_words': Kind('clip', words=True),
+}
+
+
+class WordRelevance(NamedTuple):
+  """Outputs of 'clip_words': how much each token speaks for the image."""
+
+  tokens: Float[Array, 'B T']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +77,7 @@ class BaselineConfig:
     gradient: kind of map, see `models/clip_maps.py`.
   """
 
-  kind: Annotated[str, one_of(KINDS)] = 'resnet_scores'
+  kind: Annotated[str, one_of(tuple(KINDS))] = 'resnet_scores'
   dense: Widths = (1024, 512)
   deconvs: Widths = (256, 256, 256, 128, 64)
   scores: Annotated[tuple, sequence(one_of(SCORES), "('alignment',)", 1)] = (
@@ -104,7 +133,7 @@ class ResNetMaps(nn.Module):
       len(MAPS),
       (1, 1),
       dtype=jnp.float32,
-      kernel_init=_small_normal(),
+      kernel_init=_small_normal(None),
       bias_init=partitioned(nn.initializers.constant(READOUT_BIAS), None),
       name='readout',
     )(x)
@@ -191,5 +220,5 @@ class ScoreLayers(nn.Module):
     return nn.sigmoid(readout(jnp.asarray(x, jnp.float32)))
 
 
-def _small_normal() -> nn.initializers.Initializer:
-  return partitioned(nn.initializers.normal(1e-3), None, None, 'conv_in', 'conv_out')
+def _small_normal(outputs: str | None = 'conv_out') -> nn.initializers.Initializer:
+  return partitioned(nn.initializers.normal(1e-3), None, None, 'conv_in', outputs)

@@ -48,7 +48,7 @@ class ResNet(nn.Module):
     self, image: Float[Array, 'B H W 3'], *, train: bool
   ) -> Float[Array, 'B h w D']:
     config = self.config
-    x = conv(config.width, 7, 2, self.dtype, 'conv1')(image)
+    x = conv(config.width, 7, 2, self.dtype, 'conv1', inputs=None)(image)
     x = nn.relu(BatchNorm(self.dtype, name='bn1')(x, train=train))
     x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     for stage, blocks in enumerate(config.blocks):
@@ -127,8 +127,19 @@ class BatchNorm(nn.Module):
     return jnp.asarray((x - now) * factor + bias, self.dtype)
 
 
-def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Conv:
-  """Returns a square convolution without bias, padded alike on all sides."""
+def conv(
+  features: int,
+  size: int,
+  stride: int,
+  dtype: jnp.dtype,
+  name: str,
+  inputs: str | None = 'conv_in',
+) -> nn.Conv:
+  """Returns a square convolution without bias, padded alike on all sides.
+
+  Args:
+    inputs: the logical axis of the input channels; None if they are not sharded.
+  """
   margin = size // 2
   return nn.Conv(
     features,
@@ -138,7 +149,7 @@ def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> 
     use_bias=False,
     dtype=dtype,
     kernel_init=partitioned(
-      nn.initializers.he_normal(), None, None, 'conv_in', 'conv_out'
+      nn.initializers.he_normal(), None, None, inputs, 'conv_out'
     ),
     name=name,
   )

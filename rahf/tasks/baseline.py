@@ -19,24 +19,29 @@ from rahf.data.schema import MAPS, SCORES, Batch
 from rahf.errors import InputError
 from rahf.models import clip_maps, resnet
 from rahf.models.baselines import (
+  KINDS,
   BaselineConfig,
   ClipAlone,
   ClipScores,
+  Kind,
   ResNetMaps,
   ResNetScores,
+  WordRelevance,
 )
 from rahf.models.clip import CLIP
 from rahf.models.rahf import Outputs
 from rahf.models.resnet import ResNetConfig
 from rahf.runtime import sharding
 from rahf.tasks import clip_data
-from rahf.tasks.baseline_kinds import KINDS, WORDS_PREFIX, Kind, WordRelevance
 from rahf.training import losses
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.eval_step import EvalResult
 from rahf.training.losses import LabelSums, Losses
 from rahf.training.setup import Setup
 from rahf.training.task import Session, Variables
+
+# Before the prompt, for words (CLIP4DM).
+WORDS_PREFIX = 'A photo depicts '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,7 @@ class BaselineTask:
   def of(cls, config: ConfigDict) -> 'BaselineTask':
     options = BaselineConfig(**config.baseline.to_dict())
     if KINDS[options.kind].weights == 'clip':
-      clip = clip_data.clip_config(config)
+      clip = clip_data.make_clip_config(config)
       if options.kind == 'clip_scores':
         return cls(config, ClipScores(clip, options, jnp.dtype(clip.dtype)))
       return cls(config, ClipAlone(clip))

@@ -8,10 +8,10 @@ from rahf.data.images import clip_image, codec
 from rahf.data.schema import MAPS, SCORES, Record
 from rahf.errors import InputError
 from rahf.evaluation.score_example import ExampleLabels
+from rahf.models.baselines import Kind, WordRelevance
 from rahf.models.rahf import Outputs
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
-from rahf.tasks.baseline_kinds import Kind, WordRelevance
 from rahf.tasks.data_session import DataSession
 from rahf.tasks.feedback_evaluator import FeedbackEvaluator
 

@@ -10,7 +10,7 @@ from rahf.models.clip import CLIPConfig, TowerConfig
 from rahf.pretrained.clip import Hint, Hints
 
 
-def clip_config(config: ConfigDict) -> CLIPConfig:
+def make_clip_config(config: ConfigDict) -> CLIPConfig:
   """Returns `config.clip` as the dataclass that its modules take.
 
   Raises:

@@ -64,7 +64,7 @@ class ContrastiveTask:
         f'config.train.accumulate = {config.train.accumulate}, but the contrastive '
         'task compares all images and texts of a batch at once; use 1'
       )
-    return cls(config, clip_data.clip_config(config))
+    return cls(config, clip_data.make_clip_config(config))
 
   @property
   def title(self) -> str:

@@ -26,12 +26,10 @@ from rahf.data.schema import MAPS, SCORES
 from rahf.errors import InputError
 from rahf.evaluate import evaluate
 from rahf.evaluation import compare_command, samples
-from rahf.models.baselines import KINDS as NAMES
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
 from rahf.tasks import make_task
-from rahf.tasks.baseline_kinds import KINDS
 from rahf.training.batch_spec import random_batch
 from rahf.training.setup import set_up
 
@@ -71,10 +69,6 @@ def defined(metrics):
 
 
 COUNTED = {'keywords'}  # The number of truncated prompts.
-
-
-def test_every_kind_is_described():
-  assert KINDS.keys() == set(NAMES)
 
 
 def test_the_cosine_is_a_score(clip, data_dir, tmp_path):
@@ -162,11 +156,12 @@ def test_clip_is_fine_tuned(clip, data_dir, tmp_path):
 
 
 def test_statistics_are_those_of_the_global_batch(data_dir):
-  """Eight devices see one batch, as one device does."""
+  """Devices along all axes of the mesh see one batch, as one device does."""
   config = resnet('resnet_scores', data_dir)
   batch = random_batch(config, 8)
   found = []
-  for devices in (1, 8):
+  for devices, mesh in ((1, (1, 1, 1)), (8, (2, 2, 2))):
+    config.mesh.update(dict(zip(('data', 'fsdp', 'tensor'), mesh, strict=True)))
     setup = set_up(make_task(config), jax.devices()[:devices])
     step = jax.jit(setup.make_train_step(), **setup.jit_options)
     with jax.set_mesh(setup.mesh):

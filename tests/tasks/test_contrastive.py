@@ -105,9 +105,14 @@ def test_trained_exported_and_read_back(data_dir, tmp_path):
   assert (tokenizer.size, tokenizer.end_id) == (SIZE, SIZE - 1)
   # A second export replaces the first, but nothing else.
   export(config, epath.Path(tmp_path), Interruption())
-  config.export.dir = str(tmp_path / 'eval')
-  with pytest.raises(InputError, match='exists and is not a CLIP'):
-    export(config, epath.Path(tmp_path), Interruption())
+  (tmp_path / 'note').touch()
+  kept = {path.name for path in tmp_path.iterdir()}
+  # Neither a folder of reports nor a work directory, which has a config.json too.
+  for place in (tmp_path / 'eval', tmp_path, tmp_path / 'note'):
+    config.export.dir = str(place)
+    with pytest.raises(InputError, match='exists and is not an exported CLIP'):
+      export(config, epath.Path(tmp_path), Interruption())
+  assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_only_aligned_prompts_are_trained_on(data_dir):
