@@ -4,9 +4,12 @@
 
 Random weights at the published sizes, float32, the same inputs on the same cores, in
 turn. Outputs are compared too. The CLIP gradient is the baseline's map: the cosine of
-image and text, backwards to the pixels. Needs the extra `parity`.
+image and text, backwards to the pixels; PyTorch computes the gradients of all
+parameters along with it unless one says otherwise, so that both are timed. Needs the
+extra `parity`.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -38,7 +41,7 @@ def main(argv: list[str]) -> None:
   del argv
   print(f'{machine.processor()}; {machine.accelerator()}; PyTorch {torch.__version__}')
   rows = []
-  for name, (ours, theirs) in {**clip_pairs(), **resnet_pair()}.items():
+  for name, (ours, theirs) in {**clip_pairs(), **resnet_pairs()}.items():
     one, other = ours(), theirs()
     difference = np.abs(one - other).max() / np.abs(other).max()
     seconds = [], []
@@ -91,7 +94,8 @@ def clip_pairs() -> dict[str, Pair]:
   image_features = compiled(lambda: features(theirs.get_image_features(pixels)))
   text_features = compiled(lambda: features(theirs.get_text_features(tokens)))
 
-  def their_gradient() -> np.ndarray:
+  def their_gradient(parameters_too: bool) -> np.ndarray:
+    theirs.requires_grad_(parameters_too).zero_grad()
     x = pixels.clone().requires_grad_()
     with torch.no_grad():
       texts = features(theirs.get_text_features(tokens))
@@ -101,8 +105,9 @@ def clip_pairs() -> dict[str, Pair]:
     low, high = heat.amin((1, 2), True), heat.amax((1, 2), True)
     return ((heat - low) / (high - low)).numpy()
 
-  for parameter in theirs.parameters():
-    parameter.requires_grad_(False)
+  def our_gradient() -> np.ndarray:
+    return np.asarray(gradient(params, *on_device))
+
   return {
     'CLIP B/32, image features': (
       ours(CLIP.image_features, on_device[0]),
@@ -112,15 +117,16 @@ def clip_pairs() -> dict[str, Pair]:
       ours(CLIP.text_features, on_device[1]),
       without_gradient(text_features),
     ),
-    'CLIP B/32, gradient map': (
-      lambda: np.asarray(gradient(params, *on_device)),
-      their_gradient,
+    'CLIP B/32, gradient map': (our_gradient, lambda: their_gradient(False)),
+    "CLIP B/32, gradient map, PyTorch with its parameters' gradients": (
+      our_gradient,
+      lambda: their_gradient(True),
     ),
   }
 
 
-def resnet_pair() -> dict[str, Pair]:
-  """Returns the last map of a ResNet-50, ours and theirs with other weights."""
+def resnet_pairs() -> dict[str, Pair]:
+  """Returns the last map of a ResNet-50, ours and theirs, of the same weights."""
   batch = _BATCH.value
   config = ResNetConfig()
   variables = nn.unbox(resnet.init_variables(config, jax.random.key(0)))
@@ -131,12 +137,17 @@ def resnet_pair() -> dict[str, Pair]:
   on_device = jnp.asarray(image)
   pixels = torch.tensor(image.transpose(0, 3, 1, 2).copy())
   step = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
-  forward = compiled(lambda: theirs(pixels).last_hidden_state.permute(0, 2, 3, 1))
+
+  def pair(**layout) -> Pair:
+    x, network = pixels.to(**layout), copy.deepcopy(theirs).to(**layout)
+    forward = compiled(lambda: network(x).last_hidden_state.permute(0, 2, 3, 1))
+    return lambda: np.asarray(step(variables, on_device)), without_gradient(forward)
+
   return {
-    'ResNet-50, last map': (
-      lambda: np.asarray(step(variables, on_device)),
-      without_gradient(forward),
-    )
+    'ResNet-50, last map': pair(),
+    'ResNet-50, last map, PyTorch with channels last': pair(
+      memory_format=torch.channels_last
+    ),
   }
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from rahf.fileio.validators import one_of, real
-from rahf.models import layers
+from rahf.models import cpu_kernels, layers
 from rahf.models.layers import partitioned
 from rahf.models.sizes import DTYPES, Layers, Side, Width
 from rahf.models.vit import Block, layer_norm
@@ -112,6 +112,7 @@ class VisionTower(nn.Module):
       'VALID',
       use_bias=False,
       dtype=self.dtype,
+      conv_general_dilated=cpu_kernels.convolve,
       kernel_init=partitioned(nn.initializers.normal(0.02), None, None, None, 'embed'),
       name='embedding',
     )(image)

@@ -41,8 +41,15 @@ def make_inputs(size, taps, rows=2, dtype=jnp.float32):
     # Heights that no four rows divide.
     ((LARGE_SIDE + 2, LARGE_SIDE), (3, 3), (1, 1), 'SAME'),
     ((LARGE_SIDE + 1, LARGE_SIDE + 3), (3, 3), (1, 1), 'VALID'),
-    # Left to XLA.
+    # Matrix products.
+    ((9, 7), (1, 1), (1, 1), 'SAME'),
+    ((9, 7), (1, 1), (2, 2), ((0, 0), (0, 0))),
     ((LARGE_SIDE, LARGE_SIDE), (2, 2), (2, 2), 'VALID'),
+    ((11, 7), (3, 2), (3, 2), 'VALID'),  # The last rows and columns are left out.
+    # Left to XLA.
+    ((9, 7), (1, 1), (2, 2), ((0, 1), (1, 0))),
+    ((11, 7), (3, 2), (3, 2), 'SAME'),
+    ((11, 7), (2, 2), (3, 3), 'VALID'),
     ((9, 7), (3, 3), (1, 1), 'SAME'),
   ],
 )
@@ -72,12 +79,18 @@ def test_eight_devices():
   check_same(found, values_and_gradients(xla, x, kernel, (1, 1), 'SAME'))
 
 
-def test_other_options_of_convolutions_are_respected():
-  x, kernel = make_inputs((LARGE_SIDE + 4, LARGE_SIDE + 4), (3, 3))
-  dilated = functools.partial(convolve, rhs_dilation=(2, 2))
-  expected = functools.partial(xla, rhs_dilation=(2, 2))
-  y = dilated(x, kernel, (1, 1), 'VALID')
-  check_same([y], [expected(x, kernel, (1, 1), 'VALID')])
+@pytest.mark.parametrize('taps', [(1, 1), (3, 3)])
+def test_other_options_of_convolutions_are_respected(taps):
+  x, kernel = make_inputs((LARGE_SIDE + 4, LARGE_SIDE + 4), taps)
+  for options in (
+    {'lhs_dilation': (2, 2)},
+    {'rhs_dilation': (2, 2)},
+    {'feature_group_count': 2},
+  ):
+    groups = options.get('feature_group_count', 1)
+    arguments = x, kernel[:, :, : WIDE // groups], (1, 1), ((0, 0), (0, 0))
+    found, expected = (f(*arguments, **options) for f in (convolve, xla))
+    check_same([found], [expected])
 
 
 def test_only_cpus_use_the_gradient_for_large_maps():
