@@ -1,4 +1,4 @@
-"""RAHF from the public PyTorch checkpoint: ViT-L/16 at 384 px, T5 1.0 base, multi-head.
+r"""RAHF from the public PyTorch checkpoint: ViT-L/16, 384 px, T5 1.0 base, multi-head.
 
 The checkpoint's architecture differs from the paper's (section 4.2) in sizes, score
 head, decoder input and some details. The first command needs neither data nor training:
@@ -6,10 +6,10 @@ it writes a model directory for `rahf.load(DIR)`, `--mode=infer --model=DIR`, re
 and the service. `spiece.model` is T5's tokenizer. The second command fine-tunes the
 checkpoint.
 
-  python -m rahf.main --config=configs/rahf_torch.py \\
-    --config.init.rahf=rahf_model.pt --config.tokenizer=spiece.model \\
+  python -m rahf.main --config=configs/rahf_torch.py \
+    --config.init.rahf=rahf_model.pt --config.tokenizer=spiece.model \
     --mode=export --config.export.dir=DIR
-  python -m rahf.main --config=configs/rahf_torch.py \\
+  python -m rahf.main --config=configs/rahf_torch.py \
     --config.init.rahf=rahf_model.pt --workdir=runs/rahf_torch
 
 Hardware: TPU or GPU nodes. Not yet run. Reported results of the checkpoint on

@@ -1,11 +1,11 @@
-"""A longer run on generated shapes, to compare the two variants.
+r"""A longer run on generated shapes, to compare the two variants.
 
 The model of `quickstart.py` on six times the data, in either variant of the paper
 (section 4.2), for equal time:
 
-  python -m rahf.main --config=configs/shapes.py:multi_head \\
+  python -m rahf.main --config=configs/shapes.py:multi_head \
     --workdir=runs/shapes_multi_head
-  python -m rahf.main --config=configs/shapes.py:augmented_prompt \\
+  python -m rahf.main --config=configs/shapes.py:augmented_prompt \
     --workdir=runs/shapes_augmented_prompt
 
 Hardware: two CPU cores. Time: multi-head about 90 minutes, at 0.162 s per step. On its

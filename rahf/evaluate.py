@@ -38,7 +38,7 @@ def evaluate(
   step = _newest_step(workdir) if task.trains else 0
   with distributed.interruptible(interruption):
     setup = set_up(task)
-    session = task.open(setup)
+    session = task.open(setup, workdir)
     evaluator = session.evaluator()
     split = config.eval.split
     # Opens every split now, so that a missing one fails before any evaluation.

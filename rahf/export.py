@@ -32,7 +32,7 @@ from rahf.inference.write_directory import (
 )
 from rahf.models.init import abstract_params
 from rahf.models.rahf import RAHF
-from rahf.pretrained.clip_export import write_huggingface
+from rahf.pretrained.clip_export import MARK, write_huggingface
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 from rahf.tasks import make_task
@@ -101,7 +101,10 @@ def export_clip(
     InputError, Interrupted: as `export`.
   """
   check_single_process()
-  if folder.exists() and not _is_exported_clip(folder):
+  # A link is followed, so that what it points to is replaced, not the link.
+  folder = epath.Path(folder.resolve())
+  is_empty = folder.is_dir() and not any(folder.iterdir())
+  if folder.exists() and not (is_empty or _is_exported_clip(folder)):
     raise InputError(
       f'{folder} exists and is not an exported CLIP; choose another with '
       '--config.export.dir'
@@ -113,17 +116,28 @@ def export_clip(
   with distributed.interruptible(interruption):
     params = checkpoint.read_params(workdir, step, abstract, part)
     vocabulary = read_vocabulary(workdir / VOCABULARY_FOLDER)
+    card = (workdir / 'model_card.md').read_text()
   # Two renames at the end; no signal may come between them.
   with staged(folder) as new, distributed.interruptible(interruption):
     new.mkdir(parents=True)
     write_huggingface(new, task.clip_config, params['clip'])
     write_vocabulary(new, vocabulary)
-    (new / 'README.md').write_text((workdir / 'model_card.md').read_text())
+    (new / 'README.md').write_text(card)
   print(f'Written to {folder}, in the format of Hugging Face')
 
 
 def _is_exported_clip(folder: epath.Path) -> bool:
-  return folder.is_dir() and {path.name for path in folder.iterdir()} <= CLIP_FILES
+  """Returns whether we have written a folder, and nothing was added since."""
+  if not folder.is_dir():
+    return False
+  paths = [*folder.iterdir()]
+  if {path.name for path in paths} != CLIP_FILES or any(p.is_dir() for p in paths):
+    return False
+  try:
+    fields = strict_json.read(folder / 'config.json')
+  except ValueError:
+    return False
+  return isinstance(fields, dict) and fields.items() >= MARK.items()
 
 
 def find_step(workdir: epath.Path, config: ConfigDict) -> int:

@@ -53,7 +53,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'Directory for checkpoints, metrics and reports; an existing run is resumed. '
-  'Default: runs/NAME for configs/NAME.py.',
+  'Default: runs/NAME for configs/NAME.py, runs/NAME_WORD for configs/NAME.py:WORD.',
 )
 _MODE = flags.DEFINE_enum(
   'mode',
@@ -202,11 +202,21 @@ def _start_jax() -> None:
 
 
 def _workdir() -> str | None:
-  """Returns --workdir, or by default runs/NAME for a config file NAME.py."""
+  """Returns --workdir, or the default of the config."""
   if _WORKDIR.value is not None or _CONFIG.value is None:
     return _WORKDIR.value
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-  return f'runs/{name}'
+  return default_workdir(config_flags.get_config_filename(flags.FLAGS['config']))
+
+
+def default_workdir(config: str) -> str:
+  """Returns the work directory of a config file with or without an argument.
+
+  >>> default_workdir('configs/baselines/shapes.py:clip_words,models/clip-b32')
+  'runs/shapes_clip_words_clip-b32'
+  """
+  file, _, argument = config.partition(':')
+  words = [pathlib.Path(word).name for word in argument.split(',') if word]
+  return '_'.join([f'runs/{pathlib.Path(file).stem}', *words])
 
 
 def _workdir_path():

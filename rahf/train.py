@@ -58,10 +58,11 @@ def train(config: ConfigDict, workdir: epath.Path, interruption: Interruption) -
   with distributed.interruptible(interruption):
     setup = set_up(task)
     setup.check_train_batch()
-    session = task.open(setup)
+    session = task.open(setup, workdir)
     evaluator = session.evaluator()
     # Opens every split that will be evaluated: a missing one fails now, not later.
     print(session.describe(('train', *_evaluated_splits(config, evaluator))))
+    _warn_of_short_run(config)
     # The first process decides: a shared folder may look different to the others.
     resumes = bool(distributed.from_first(ownership.is_started(workdir)))
     # Before the run is recorded, so that a mistake in config.init can still be fixed.
@@ -102,6 +103,18 @@ def restore(checkpoints: Checkpoints, setup: Setup) -> tuple[int, TrainState]:
   """Reads the newest complete checkpoint; returns its step and the state."""
   step, tree = checkpoints.restore_newest(setup.states.abstract.to_tree())
   return step, TrainState(**tree)
+
+
+def _warn_of_short_run(config: ConfigDict) -> None:
+  """Says so if a run is too short for its schedule, as when only the steps were set."""
+  options = config.optimizer
+  ramps = options.warmup_steps + options.cooldown_steps
+  if ramps > config.train.steps:
+    print(
+      f'Note: warming up and cooling down takes {ramps:,} steps, the run has '
+      f'{config.train.steps:,}: it never trains at the full learning rate. Set '
+      'config.optimizer.warmup_steps and config.optimizer.cooldown_steps as well.'
+    )
 
 
 def _evaluated_splits(config: ConfigDict, evaluator: Evaluator) -> list[str]:

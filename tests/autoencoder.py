@@ -69,7 +69,8 @@ class AutoencoderTask:
     pixels = jnp.sum(jnp.mean(jnp.square(drawn - image), (1, 2, 3))) / counts
     return Losses(pixels, pixels), changed
 
-  def open(self, setup: Setup) -> 'AutoencoderSession':
+  def open(self, setup: Setup, workdir: epath.Path) -> 'AutoencoderSession':
+    del workdir
     return AutoencoderSession(setup, self.model)
 
 

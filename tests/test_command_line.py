@@ -28,6 +28,18 @@ def assert_refused(process: subprocess.Popen, *parts: str) -> str:
 
 
 @pytest.mark.parametrize(
+  ('config', 'workdir'),
+  [
+    ('configs/quickstart.py', 'runs/quickstart'),
+    ('baselines/shapes.py:resnet_maps', 'runs/shapes_resnet_maps'),
+    ('a/clip_words.py:/models/clip-b.32,exact', 'runs/clip_words_clip-b.32_exact'),
+  ],
+)
+def test_the_default_work_directory(config, workdir):
+  assert main.default_workdir(config) == workdir
+
+
+@pytest.mark.parametrize(
   ('arguments', 'parts'),
   [
     ('', ['--config is missing', 'configs/quickstart.py']),

@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+import clip_directory
 from rahf import annotate, main, serve
 from rahf import config as config_lib
 from rahf.data import __main__ as data_main
@@ -68,8 +69,13 @@ def test_extras_exist(command: list[str]):
 @pytest.mark.parametrize(
   'command', [c for c in COMMANDS if 'rahf.main' in c], ids=shlex.join
 )
-def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path):
   monkeypatch.chdir(ROOT)
+  # A config after whose colon stands a CLIP reads its sizes.
+  clip = 'clip-vit-base-patch32'
+  if any(word.endswith(f':{clip}') for word in command):
+    clip_directory.write(tmp_path / clip)
+    command = [word.replace(f':{clip}', f':{tmp_path / clip}') for word in command]
   # ml_collections reads overrides of fields from sys.argv.
   monkeypatch.setattr(sys, 'argv', command[2:])
   with flagsaver.flagsaver():
@@ -120,7 +126,7 @@ def test_pretrained_accepts(command: list[str], capsys):
 def test_compare_accepts(command: list[str], tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)  # A folder without evaluations.
   assert compare_command.main(command[3:]) == 2
-  assert f'{command[3]} has no evaluation' in capsys.readouterr().err
+  assert f'{command[3]} does not exist' in capsys.readouterr().err
 
 
 def test_readme_is_short():

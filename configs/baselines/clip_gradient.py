@@ -1,10 +1,10 @@
-"""Baseline: the gradient of CLIP's cosine as the misalignment map (paper, table 3).
+r"""Baseline: the gradient of CLIP's cosine as the misalignment map (paper, table 3).
 
 Weights and sizes as in `clip_zero_shot.py`; nothing is trained. Other kinds of maps are
 in `rahf/models/clip_maps.py`; `config.baseline.gradient` chooses one.
 
-  python -m rahf.main --mode=eval --workdir=… \\
-    --config=configs/baselines/clip_gradient.py:openai/clip-vit-base-patch32
+  python -m rahf.main --mode=eval --workdir=… \
+    --config=configs/baselines/clip_gradient.py:clip-vit-base-patch32
 
 Hardware: a CPU. Not yet run with the public weights. The paper reports on RichHF-18K
 test: misalignment CC .015.

@@ -1,10 +1,10 @@
-"""Baseline: CLIP fine-tuned on the four scores (paper, table 1).
+r"""Baseline: CLIP fine-tuned on the four scores (paper, table 1).
 
 Two hidden fully connected layers on CLIP's features of image and prompt; everything is
 trained. Weights and sizes as in `clip_zero_shot.py`.
 
-  python -m rahf.main --workdir=… \\
-    --config=configs/baselines/clip_scores.py:openai/clip-vit-base-patch32
+  python -m rahf.main --workdir=… \
+    --config=configs/baselines/clip_scores.py:clip-vit-base-patch32
 
 Hardware: one GPU or TPU. Not yet run with the public weights. The paper reports on
 RichHF-18K test: plausibility PLCC .390, alignment PLCC .398.

@@ -1,9 +1,9 @@
-"""Baseline: misaligned words from CLIP's attention, without training (CLIP4DM).
+r"""Baseline: misaligned words from CLIP's attention, without training (CLIP4DM).
 
 The paper has no baseline for words. Weights and sizes as in `clip_zero_shot.py`.
 
-  python -m rahf.main --mode=eval --workdir=… \\
-    --config=configs/baselines/clip_words.py:openai/clip-vit-base-patch32
+  python -m rahf.main --mode=eval --workdir=… \
+    --config=configs/baselines/clip_words.py:clip-vit-base-patch32
 
 Hardware: a CPU. Not yet run with the public weights.
 """

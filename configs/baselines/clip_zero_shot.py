@@ -1,12 +1,12 @@
-"""Baseline: CLIP's cosine of image and prompt as the alignment score (paper, table 1).
+r"""Baseline: CLIP's cosine of image and prompt as the alignment score (paper, table 1).
 
 Nothing is trained: `--mode=eval` with the weights of any CLIP, which also give its
 sizes: a Hugging Face directory, OpenAI's .pt, or an OpenCLIP file. The vocabulary
 should lie in the same directory; otherwise set `config.tokenizer`. If a file does not
 state its activation, add it: `…:FILE,exact` or `…:FILE,quick`.
 
-  python -m rahf.main --mode=eval --workdir=… \\
-    --config=configs/baselines/clip_zero_shot.py:openai/clip-vit-base-patch32
+  python -m rahf.main --mode=eval --workdir=… \
+    --config=configs/baselines/clip_zero_shot.py:clip-vit-base-patch32
 
 Hardware: a CPU. Not yet run with the public weights. The paper reports on RichHF-18K
 test: alignment PLCC .185 (its size of CLIP is not known).

@@ -1,8 +1,8 @@
-"""Baseline: PickScore as each of the four scores (paper, table 1).
+r"""Baseline: PickScore as each of the four scores (paper, table 1).
 
 PickScore is a CLIP ViT-H/14, fine-tuned on people's choices. Nothing is trained:
 
-  python -m rahf.main --mode=eval --workdir=… \\
+  python -m rahf.main --mode=eval --workdir=… \
     --config=configs/baselines/pickscore_zero_shot.py:PickScore_v1
 
 `PickScore_v1` is its Hugging Face directory; if it has no vocabulary, set

@@ -1,9 +1,9 @@
-"""Baseline: a ResNet-50 that predicts both maps (paper, tables 2 and 3).
+r"""Baseline: a ResNet-50 that predicts both maps (paper, tables 2 and 3).
 
 Like `resnet50_scores.py`, with five deconvolutions up to the image's size instead of
 the fully connected layers.
 
-  python -m rahf.main --config=configs/baselines/resnet50_maps.py \\
+  python -m rahf.main --config=configs/baselines/resnet50_maps.py \
     --config.init.resnet=resnet50.pth --workdir=…
 
 Hardware: one GPU or TPU. Not yet run with the public weights. The paper reports on

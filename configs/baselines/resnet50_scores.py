@@ -1,10 +1,10 @@
-"""Baseline: a ResNet-50 that predicts the four scores (paper, table 1).
+r"""Baseline: a ResNet-50 that predicts the four scores (paper, table 1).
 
 ImageNet weights, mean pooling, two hidden fully connected layers; it never sees the
 prompt. `resnet50.pth` is torchvision's, timm's or Hugging Face's ResNet-50; without
 `init.resnet` it learns from scratch.
 
-  python -m rahf.main --config=configs/baselines/resnet50_scores.py \\
+  python -m rahf.main --config=configs/baselines/resnet50_scores.py \
     --config.init.resnet=resnet50.pth --workdir=…
 
 Hardware: one GPU or TPU. Not yet run with the public weights. The paper reports on

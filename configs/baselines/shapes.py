@@ -1,10 +1,10 @@
-"""The baselines on generated shapes, at the size of `quickstart.py`.
+r"""The baselines on generated shapes, at the size of `quickstart.py`.
 
 Start CLIP's kinds from the directory that `shapes_clip.py` exports. For example
 
-  python -m rahf.main --workdir=runs/shapes_resnet_maps \\
+  python -m rahf.main --workdir=runs/shapes_resnet_maps \
     --config=configs/baselines/shapes.py:resnet_maps
-  python -m rahf.main --mode=eval --workdir=runs/shapes_clip_gradient \\
+  python -m rahf.main --mode=eval --workdir=runs/shapes_clip_gradient \
     --config=configs/baselines/shapes.py:clip_gradient,runs/shapes_clip/export
 
 `benchmarks/baselines.py` runs all of them, and RAHF, for equal time.
@@ -15,6 +15,7 @@ Hardware: two CPU cores.
 from ml_collections import ConfigDict
 
 from configs import quickstart
+from rahf.errors import InputError
 from rahf.pretrained.formats import clip_settings
 
 
@@ -26,6 +27,8 @@ def get_config(argument: str = 'resnet_scores') -> ConfigDict:
       CLIP.
   """
   kind, _, clip = argument.partition(',')
+  if kind.startswith('clip') and not clip:
+    raise InputError(f'{kind} needs a CLIP; give shapes.py:{kind},DIRECTORY')
   config = quickstart.get_config()
   config.task = 'baseline'
   # 1.4 million parameters for scores, 2.5 million for maps; RAHF has 2.2 million.

@@ -106,21 +106,21 @@ class ClipTokenizer:
     """Returns which tokens each of some words has.
 
     Args:
-      text: the text without cleaning, in which OpenAI's may have mended something; a
-        word that it changed has no tokens.
+      text: the text without cleaning.
       spans: of the words: first character, and the one after the last.
 
     Returns:
       For each word the positions of its tokens in `encode`'s result; those that were
-      cut off are missing.
+      cut off are missing, as are those of a word that cleaning took apart.
     """
-    words = [text[start:end] for start, end in spans]
-    cleaned = self._cleaned(text)
-    places, after = [], len(self.prefix)
-    for word in words:
-      start = cleaned.find(word, after)
-      places.append((start, start + len(word)) if start >= 0 else (0, 0))
-      after = max(after, places[-1][1])
+    cleaned, after = self._cleaned(text), len(self.prefix)
+    if self.cleaning == 'openai':
+      places = []
+      for start, end in spans:
+        places.append(_find_word(cleaned, text[start:end], after))
+        after = max(after, places[-1][1])
+    else:
+      places = [(start + after, end + after) for start, end in spans]
     offsets = self._tokenizer.encode(cleaned).offsets[: self.length - 2]
     return [
       [i for i, (a, b) in enumerate(offsets, 1) if a < end and b > start]
@@ -137,6 +137,19 @@ class ClipTokenizer:
       found = found[: self.length - 1]
       ids[row, : len(found)] = found
     return Tokens(ids, truncated)
+
+
+def _find_word(text: str, word: str, after: int) -> tuple[int, int]:
+  """Returns where a word, as it is or cleaned, stands whole; (0, 0) if nowhere."""
+  for form in (word, clean(word)):
+    pattern = re.escape(form)
+    if form[:1].isalnum():
+      pattern = r'(?<![^\W_])' + pattern
+    if form[-1:].isalnum():
+      pattern += r'(?![^\W_])'
+    if form and (found := re.compile(pattern).search(text, after)):
+      return found.span()
+  return 0, 0
 
 
 def clean(text: str) -> str:
@@ -218,6 +231,18 @@ def read_vocabulary(path: epath.Path) -> Vocabulary:
   for special in (START, END):
     if special not in found.ids:
       raise InputError(f'{path} is not a vocabulary of CLIP: it lacks {special}')
+  merged = {''.join(pair) for pair in found.merges}
+  parts = {part for pair in found.merges for part in pair}
+  letters = {letter + end for letter in _byte_letters() for end in ('', '</w>')}
+  if unknown := sorted((merged | parts) - found.ids.keys()):
+    raise InputError(
+      f'{path} is damaged: its merges make {unknown[0]!r}, which is not a token; copy '
+      'it again'
+    )
+  if lone := sorted(found.ids.keys() - merged - letters - {START, END}):
+    raise InputError(
+      f'{path} is damaged: no merge makes the token {lone[0]!r}; copy it again'
+    )
   return found
 
 
@@ -292,7 +317,9 @@ def _pairs(path: epath.Path, lines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _numbered(path: epath.Path, found: object) -> Mapping[str, int]:
-  if not isinstance(found, dict) or sorted(found.values()) != [*range(len(found))]:
+  numbers = [*found.values()] if isinstance(found, dict) else [None]
+  whole = all(type(number) is int for number in numbers)
+  if not whole or sorted(numbers) != [*range(len(numbers))]:
     raise InputError(f'{path} does not number its tokens from 0 on')
   return found
 

@@ -89,7 +89,7 @@ class Tokenizer:
       model = paths.find(path, 'config.tokenizer').read_bytes()
       lfs_pointer.check(path, model)
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except (OSError, RuntimeError) as error:
+    except (*paths.read_errors(), RuntimeError) as error:
       raise InputError(
         f'{path} cannot be read as a SentencePiece model ({error}); set '
         "config.tokenizer to a T5 `spiece.model` or a data set's `tokenizer.model`"

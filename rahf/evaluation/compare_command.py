@@ -56,6 +56,8 @@ def _newest(workdir: epath.Path, split: str) -> epath.Path:
   for file in (workdir / 'eval').glob(f'{split}-*.samples.jsonl'):
     if found := re.fullmatch(rf'{re.escape(split)}-(\d+)\.samples\.jsonl', file.name):
       steps[int(found[1])] = file
+  if not workdir.exists():
+    raise InputError(f'{workdir} does not exist; give the work directories of runs')
   if not steps:
     raise InputError(
       f'{workdir} has no evaluation of the split {split!r} with samples; make one with '
@@ -143,11 +145,15 @@ def _undefined(comparison: Comparison) -> Table:
   return Table('Maps without a metric', note, ['', *counts], rows)
 
 
+# Below this, the bootstrap's intervals are too narrow.
+FEW_SAMPLES = 30
+
+
 def _intervals(comparison: Comparison) -> Table:
   first, *others = comparison.results
   header = ['', first]
   for run in others:
-    header += [run, f'{run} less {first}', 'p']
+    header += [run, f'{run} − {first}', 'p']
   rows = []
   for metric, found in comparison.results[first].items():
     digits = 5 if metric.rsplit('/', 1)[-1] in ('mse', 'mse_empty') else 3
@@ -161,7 +167,13 @@ def _intervals(comparison: Comparison) -> Table:
       ]
     rows.append(row)
   title = f'All metrics with {bootstrap.LEVEL:.0%} intervals, {comparison.size} samples'
-  return Table(title, '', header, rows)
+  note = ''
+  if comparison.size < FEW_SAMPLES:
+    note = (
+      f'With fewer than {FEW_SAMPLES} samples, the intervals are too narrow, and the '
+      'marks of significance mean nothing.'
+    )
+  return Table(title, note, header, rows)
 
 
 def _shown(interval: Interval, digits: int) -> str:

@@ -67,7 +67,7 @@ EMPTY_MAPS = {'implausibility': 69, 'misalignment': 144}
 LATEX = {
   **{sign: f'\\{sign}' for sign in '&%$#_{}'},
   **{'~': r'\textasciitilde{}', '^': r'\textasciicircum{}'},
-  **{'\\': r'\textbackslash{}', '<': '$<$', '>': '$>$', '–': '--'},
+  **{'\\': r'\textbackslash{}', '<': '$<$', '>': '$>$', '–': '--', '−': '$-$'},
   **{'↑': r'$\uparrow$', '↓': r'$\downarrow$', '¹': '$^1$', '²': '$^2$'},
   **{'▲': r'$^{\blacktriangle}$', '▼': r'$^{\blacktriangledown}$'},
 }
@@ -84,8 +84,8 @@ with them. A dash means not reported or not defined.
   the paper does not state its choice.
 ² Precision, recall and F1 are means over the samples; the paper's are pooled."""
 CONSTANT_NOTE = """\
-The constant predictor returns the training means for every example: the score
-without looking at the image."""
+The constant predictor returns the training means for every example: what
+ignoring the image achieves."""
 ANNOTATOR_NOTE = """\
 Each annotator in turn is measured like a model against the labels of the others.
 Their maps are nearly all 0: where they miss a region, KLD is large, and AUC-Judd,

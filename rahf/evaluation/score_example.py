@@ -69,6 +69,12 @@ def score(record: schema.Record, prediction: ExampleLabels) -> EvaluatedExample:
   )
 
 
+DIVERGED = (
+  'the parameters are not finite, or too large; train again with a lower '
+  'config.optimizer.learning_rate, or take other weights'
+)
+
+
 def _check(record: schema.Record, prediction: ExampleLabels) -> None:
   parts = (
     *(('maps', heatmap) for heatmap in prediction.maps),
@@ -80,8 +86,7 @@ def _check(record: schema.Record, prediction: ExampleLabels) -> None:
     if values is not None and not np.isfinite(np.sum(values, dtype=np.float64)):
       raise InputError(
         f"the model's prediction for the {name} of {record.uid} is NaN or infinite: "
-        'its parameters have diverged; train again with a lower '
-        'config.optimizer.learning_rate, or evaluate another run'
+        + DIVERGED
       )
 
 

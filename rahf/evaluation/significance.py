@@ -141,9 +141,9 @@ def check_same_samples(first: Run, other: Run) -> None:
   one, two = ({s.uid: s for s in run.samples} for run in (first, other))
   if differing := sorted(one.keys() ^ two.keys()):
     raise InputError(
-      f'{first.name} has {len(one)} samples and {other.name} {len(two)}, of which '
-      f'{len(differing)} are not in both, such as {differing[0]}; evaluate both on the '
-      'same split of the same data'
+      f'{first.name} has {len(one)} samples and {other.name} {len(two)}, but '
+      f'{len(differing)} of them are in one run only, such as {differing[0]}; evaluate '
+      'both on the same split of the same data'
     )
   # Without predicted words, a run's samples have no annotated words either.
   have_words = all(any(s.truth for s in run.values()) for run in (one, two))

@@ -1,6 +1,7 @@
 """Resolves paths given by users, local or in a bucket."""
 
 import os
+import sys
 
 from etils import epath
 
@@ -25,3 +26,12 @@ def find(path: str | os.PathLike, name: str) -> epath.Path:
       f'{name} = {path}: unknown kind of URL; give a local path, or one in a bucket '
       '(gs://…, s3://…)'
     ) from None
+
+
+def read_errors() -> tuple[type[Exception], ...]:
+  """Returns what reading a file can raise; TensorFlow has its own errors for buckets.
+
+  For `except`, so that TensorFlow is only looked up when something was raised.
+  """
+  tensorflow = sys.modules.get('tensorflow')
+  return (OSError, tensorflow.errors.OpError) if tensorflow else (OSError,)

@@ -18,9 +18,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from rahf.fileio.validators import one_of, sequence
+from rahf.models import cpu_kernels
 from rahf.models.clip import CLIP, CLIPConfig, normalised
 from rahf.models.heads import READOUT_BIAS
-from rahf.models.layers import dense, partitioned
+from rahf.models.layers import EvenDeconv, dense, partitioned
 from rahf.models.rahf import MAPS, SCORES, Outputs
 from rahf.models.resnet import BatchNorm, ResNet, ResNetConfig
 from rahf.models.sizes import Widths
@@ -119,20 +120,13 @@ class ResNetMaps(nn.Module):
     del text
     x = ResNet(self.resnet_config, self.dtype, name='resnet')(image, train=train)
     for i, features in enumerate(self.config.deconvs):
-      x = nn.ConvTranspose(
-        features,
-        (4, 4),
-        (2, 2),
-        use_bias=False,
-        dtype=self.dtype,
-        kernel_init=_small_normal(),
-        name=f'deconv_{i}',
-      )(x)
+      x = EvenDeconv(features, self.dtype, _small_normal(), name=f'deconv_{i}')(x)
       x = nn.relu(BatchNorm(self.dtype, name=f'deconv_{i}_norm')(x, train=train))
     x = nn.Conv(
       len(MAPS),
       (1, 1),
       dtype=jnp.float32,
+      conv_general_dilated=cpu_kernels.convolve,
       kernel_init=_small_normal(None),
       bias_init=partitioned(nn.initializers.constant(READOUT_BIAS), None),
       name='readout',

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -20,6 +21,9 @@ from rahf.models.layers import partitioned
 from rahf.models.sizes import DTYPES, Layers, Side, Width
 from rahf.models.vit import Block, layer_norm
 
+# Of pixels in [0, 1], with which OpenAI and most others trained.
+MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
+STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 # Of a model that starts from nothing: the logarithm of 1 / .07.
 INITIAL_LOGIT_SCALE = 2.6592600
 

@@ -165,6 +165,43 @@ class Deconv(nn.Module):
     return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 
+class EvenDeconv(nn.Module):
+  """A 4x4 transposed convolution that doubles height and width, without bias.
+
+  It computes `nn.ConvTranspose(features, (4, 4), (2, 2), use_bias=False)`, whose
+  gradient takes up to 50 times as long on CPUs.
+
+  Output rows 2i - 1 and 2i both read the input rows i - 1 and i, each with two of the
+  four taps. One 2x2 convolution computes the four outputs between four pixels.
+  """
+
+  features: int
+  dtype: jnp.dtype
+  kernel_init: nn.initializers.Initializer
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
+    batch, height, width, channels = x.shape
+    kernel = self.param('kernel', self.kernel_init, (4, 4, channels, self.features))
+    x, kernel = (jnp.asarray(array, self.dtype) for array in (x, kernel))
+    # d e offsets, p q parities, k l taps: k = 2 d + p, l = 2 e + q.
+    phases = kernel.reshape(2, 2, 2, 2, channels, self.features)
+    phases = jnp.einsum('dpeqio->deipqo', phases)
+    # Padded here: XLA's kernel gradient is slow where the map grows.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = cpu_kernels.convolve(
+      x,
+      phases.reshape(2, 2, channels, 4 * self.features),
+      strides=(1, 1),
+      padding=((0, 0), (0, 0)),
+    )
+    y = y.reshape(batch, height + 1, width + 1, 2, 2, self.features)
+    # Row 2i is the even one of the i-th, row 2i + 1 the odd one of the next.
+    y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], 2)
+    y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], 4)
+    return y.reshape(batch, 2 * height, 2 * width, self.features)
+
+
 def split_by_batch(x: Array, *axes: str | None) -> Array:
   """Constrains the first axis to be split over the mesh like a batch.
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 from flax import traverse_util
 
 from rahf.errors import InputError
-from rahf.models.clip import SIZES, CLIPConfig, TowerConfig, abstract_params
+from rahf.models.clip import MEAN, SIZES, STD, CLIPConfig, TowerConfig, abstract_params
 from rahf.pretrained import hf_config
 from rahf.pretrained.clip_names import IGNORED, clip_table, split_fused
 from rahf.pretrained.hf_names import rename_arrays
@@ -68,6 +69,23 @@ def openclip_weights(directory: epath.Path) -> epath.Path | None:
   return next((file for file in files if file.exists()), None)
 
 
+# 3 is bicubic.
+HUGGINGFACE_PIXELS = {'resample': 3} | dict.fromkeys(
+  ('do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'), True
+)
+# What OpenCLIP's description may say of the preparation of images and of each tower;
+# its other choices would compute something else from the same arrays.
+OPENCLIP_PIXELS = {'interpolation': 'bicubic', 'resize_mode': 'shortest'}
+OPENCLIP_VISION = {
+  **{'pool_type': 'tok', 'global_average_pool': False, 'attentional_pool': False},
+  **{'norm_kwargs': {}, 'act_kwargs': {}, 'no_ln_pre': False, 'ls_init_value': None},
+}
+OPENCLIP_TEXT = {
+  **{'pool_type': 'argmax', 'no_causal_mask': False, 'embed_cls': False},
+  **{'norm_kwargs': {}, 'act_kwargs': {}, 'ls_init_value': None},
+}
+
+
 def open_clip(path: epath.PathLike, hints: Hints = NO_HINTS) -> Source:
   """Opens a file in OpenAI's names without reading its arrays.
 
@@ -93,7 +111,7 @@ def open_clip(path: epath.PathLike, hints: Hints = NO_HINTS) -> Source:
     kind = 'OpenAI CLIP'
     stated = {n: dataclasses.replace(t, gelu='quick') for n, t in stated.items()}
   elif described.exists():
-    stated = _openclip_config(described)
+    stated = _openclip_config(described, sizes)
   towers = {
     name: Hint(tower.heads or hints[name].heads, tower.gelu or hints[name].gelu)
     for name, tower in stated.items()
@@ -113,10 +131,16 @@ def from_huggingface(
     name: Hint(
       heads=tower.count('num_attention_heads', TOWER_SIZES['heads'][1][name]),
       gelu=tower.choice('hidden_act', 'quick_gelu', GELUS),
-      norm_epsilon=tower.number('layer_norm_eps', 1e-5),
+      norm_epsilon=_epsilon(tower),
     )
     for name, tower in fields.items()
   }
+  prepared = directory / 'preprocessor_config.json'
+  if prepared.exists():
+    pixels = hf_config.Config(prepared)
+    _check_pixels(pixels, 'image_mean', 'image_std')
+    for field, value in HUGGINGFACE_PIXELS.items():
+      pixels.only(field, value)
   weights, ignored, sizes = _place(directory, tensors, towers)
   for name, tower in fields.items():
     found = getattr(sizes, name)
@@ -129,6 +153,13 @@ def from_huggingface(
   _check_size(text, 'max_position_embeddings', 77, sizes.text_length)
   _check_size(config, 'projection_dim', 512, sizes.projection)
   return _source('Hugging Face CLIP', directory, weights, ignored, sizes)
+
+
+def _epsilon(tower: hf_config.Config) -> float:
+  epsilon = tower.number('layer_norm_eps', 1e-5)
+  if not 1e-30 <= epsilon <= 1:
+    tower.fail(f'layer_norm_eps is {epsilon!r}, but should be from 1e-30 to 1')
+  return float(epsilon)
 
 
 def _tower_config(config: hf_config.Config, name: str) -> hf_config.Config:
@@ -161,24 +192,53 @@ def _sizes_alone(config: CLIPConfig) -> tuple[int, ...]:
   return config.patch, *(n for t in towers for n in (t.width, t.layers, t.mlp))
 
 
-def _openclip_config(path: epath.Path) -> Hints:
-  """Reads OpenCLIP's own description of a model."""
-  config = hf_config.Config(path).section('model_cfg')
-  vision, text = config.section('vision_cfg'), config.section('text_cfg')
-  gelu = 'quick' if config.flag('quick_gelu', False) else 'exact'
-  width = vision.count('width', 768)
+def _openclip_config(path: epath.Path, sizes: CLIPConfig) -> Hints:
+  """Reads OpenCLIP's own description of a model, and checks it against the arrays."""
+  config = hf_config.Config(path)
+  _check_pixels(config.section('preprocess_cfg'), 'mean', 'std')
+  for field, value in OPENCLIP_PIXELS.items():
+    config.section('preprocess_cfg').only(field, value)
+  model = config.section('model_cfg')
+  vision, text = model.section('vision_cfg'), model.section('text_cfg')
+  for section, fields in ((vision, OPENCLIP_VISION), (text, OPENCLIP_TEXT)):
+    for field, value in fields.items():
+      section.only(field, value)
+  for section, field, found in (
+    (vision, 'width', sizes.vision.width),
+    (vision, 'layers', sizes.vision.layers),
+    (vision, 'patch_size', sizes.patch),
+    (vision, 'image_size', sizes.image_size),
+    (text, 'width', sizes.text.width),
+    (text, 'layers', sizes.text.layers),
+    (text, 'context_length', sizes.text_length),
+  ):
+    _check_size(section, field, found, found)
+  gelu = 'quick' if model.flag('quick_gelu', False) else 'exact'
   return {
-    'vision': Hint(width // vision.count('head_width', 64), gelu),
+    'vision': Hint(sizes.vision.width // vision.count('head_width', 64), gelu),
     'text': Hint(text.count('heads', 8), gelu),
   }
+
+
+def _check_pixels(config: hf_config.Config, mean: str, std: str) -> None:
+  """Raises InputError unless images are normalised as OpenAI's models take them."""
+  for field, known in ((mean, MEAN), (std, STD)):
+    found = config.get(field, known.tolist())
+    numbers = isinstance(found, list) and all(type(x) in (int, float) for x in found)
+    if not numbers or len(found) != 3 or not np.allclose(found, known, atol=1e-4):
+      config.fail(
+        f"{field} is {found!r:.80}; only OpenAI's normalisation of images can be read, "
+        f'{known.tolist()}'
+      )
 
 
 def _check_known(path: epath.Path, name: str, width: int, tower: Hint) -> None:
   if not tower.heads or width % tower.heads:
     raise InputError(
       f'{path} has a {name} tower of width {width}, and nothing says how many '
-      f"attention heads; give --config.clip.{name}.heads (or hints={{'{name}': "
-      'Hint(heads=…), …})'
+      f'attention heads; give --config.clip.{name}.heads, with the weights in '
+      '--config.init.clip and not after the colon of --config (in Python: '
+      f"hints={{'{name}': Hint(heads=…), …}})"
     )
   if not tower.gelu:
     raise InputError(

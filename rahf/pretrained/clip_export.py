@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 from rahf.models.clip import CLIPConfig, TowerConfig
 from rahf.pretrained.clip import GELUS
 
+# In config.json: that we have written the directory, and may replace it.
+MARK = {'exported_by': 'rahf'}
 ATTENTION = 'MultiHeadDotProductAttention_0'
 
 
@@ -21,7 +23,7 @@ def write_huggingface(folder: epath.Path, config: CLIPConfig, params: Any) -> No
     params: nested NumPy arrays of a `models.clip.CLIP`.
   """
   save_file(to_huggingface(params), folder / 'model.safetensors', {'format': 'pt'})
-  text = json.dumps(describe(config), indent=2, sort_keys=True) + '\n'
+  text = json.dumps(describe(config) | MARK, indent=2, sort_keys=True) + '\n'
   (folder / 'config.json').write_text(text)
 
 

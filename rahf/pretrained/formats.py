@@ -53,7 +53,9 @@ def open_source(
   """
   path = paths.find(path, 'the path')
   if not _exists(path):
-    raise InputError(f'{path} does not exist; it should be {KNOWN}')
+    raise InputError(
+      f'{path} does not exist; nothing is downloaded. It should be {KNOWN}'
+    )
   read = _open_directory if path.is_dir() else _open_file
   return read(path, vit, hints)
 
@@ -150,13 +152,18 @@ def clip_settings(path: epath.PathLike, gelu: str = '') -> dict[str, Any]:
     gelu: its activation, if its files do not state it.
 
   Raises:
-    InputError: see `open_source`; or it is not a CLIP.
+    InputError: see `open_source`; or it is not a CLIP, or states another activation.
   """
   hints = {name: dataclasses.replace(h, gelu=gelu) for name, h in NO_HINTS.items()}
   source = open_source(path, hints=hints)
   if 'clip.vision.width' not in source.settings:
     raise InputError(f'{path} is a {source.kind}, not a CLIP')
-  return dataclasses.asdict(clip_config(source))
+  config = clip_config(source)
+  if gelu and gelu != config.vision.gelu:
+    raise InputError(
+      f'{path} states the activation {config.vision.gelu!r}, not {gelu!r}; leave it out'
+    )
+  return dataclasses.asdict(config)
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:

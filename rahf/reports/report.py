@@ -58,9 +58,8 @@ def write(
   tables = evaluation_tables(metrics, constant, annotator, title=title)
   if metrics['keywords/truncated']:
     tables += (
-      f'\n{metrics["keywords/truncated"]} of {len(split)} prompts were truncated to '
-      'config.data.text_length or config.data.target_length; lost words '
-      'count as aligned.\n'
+      f'\nPrompts truncated to config.data.text_length or config.data.target_length: '
+      f'{metrics["keywords/truncated"]} of {len(split)}. Lost words count as aligned.\n'
     )
   if gallery.thumbnails:
     page = folder / f'{name}.html'

@@ -128,6 +128,14 @@ def gather(params: Any, shardings: Any, dtype: str) -> Any:
 def _field(path: str, axis: str) -> str:
   """Returns the setting that determines the size of a parameter's axis."""
   module, layer, *_ = path.split('/')
+  if module == 'resnet':
+    return 'config.resnet.width'
+  if module == 'clip':
+    return f'a size in config.clip.{layer}'
+  if module == 'score_layers':
+    return 'a width in config.baseline.dense'
+  if module.startswith('deconv_'):
+    return 'a width in config.baseline.deconvs'
   for head in ('heatmap_head', 'score_head'):
     if module.startswith(head) and (layer, axis) != ('conv_0', 'conv_in'):
       return f'a width in config.model.{head}'

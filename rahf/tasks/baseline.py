@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import linen as nn
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -120,7 +121,7 @@ class BaselineTask:
       batch = self._mask(batch)
       return EvalResult(
         batch.index,
-        batch.truncated,
+        batch.truncated & (self.kind.weights == 'clip'),
         found,
         losses.sum_errors(outputs, batch),
         losses.count_labels(batch),
@@ -142,7 +143,8 @@ class BaselineTask:
     maps = [heat if n in self.kind.maps else jnp.zeros_like(heat) for n in MAPS]
     return Outputs(maps=jnp.stack(maps, 1))
 
-  def open(self, setup: Setup) -> Session:
+  def open(self, setup: Setup, workdir: epath.Path) -> Session:
+    del workdir
     # Imported late: loading data needs TensorFlow, the model does not.
     from rahf.tasks.baseline_session import BaselineSession
     from rahf.tasks.feedback_data import open_data

@@ -7,7 +7,7 @@ from rahf.data import label_words
 from rahf.data.images import clip_image, codec
 from rahf.data.schema import MAPS, SCORES, Record
 from rahf.errors import InputError
-from rahf.evaluation.score_example import ExampleLabels
+from rahf.evaluation.score_example import DIVERGED, ExampleLabels
 from rahf.models.baselines import Kind, WordRelevance
 from rahf.models.rahf import Outputs
 from rahf.pretrained import loading
@@ -88,6 +88,8 @@ class BaselineSession(DataSession):
 
     Words that were cut off count as aligned.
     """
+    if not np.isfinite(relevance).all():
+      raise InputError(f'the relevance of the words of {record.uid} is NaN: {DIVERGED}')
     tokens = self.data.tokenizer.tokens_of(
       record.prompt, label_words.label_spans(record.prompt)
     )

@@ -28,7 +28,8 @@ def make_clip_config(config: ConfigDict) -> CLIPConfig:
     if (found := config[section][name]) != value:
       raise InputError(
         f'config.{field} = {found!r}, but with this CLIP it must be {value!r}: set '
-        f'--config.{field}={value}, or use weights that fit'
+        f'--config.{field}={value}, or use weights that fit; '
+        '--config=FILE:WEIGHTS takes all sizes from the weights'
       )
   return clip
 
@@ -71,7 +72,8 @@ def open_tokenizer(config: ConfigDict, prefix: str = '') -> ClipTokenizer:
     raise InputError(
       f'{path} has {tokenizer.size:,} tokens and ends texts with number '
       f'{tokenizer.end_id:,}, but config.clip.vocab_size = {size:,}, and the last '
-      'token must be the end; set config.tokenizer to the vocabulary of the weights'
+      'token must be the end; set config.tokenizer to the vocabulary of the weights, '
+      'or take the sizes from the weights with --config=FILE:WEIGHTS'
     )
   return tokenizer
 
@@ -80,6 +82,11 @@ def _vocabulary(config: ConfigDict) -> epath.Path:
   if config.tokenizer:
     return paths.find(config.tokenizer, 'config.tokenizer')
   weights = paths.find(config.init.clip, 'config.init.clip')
+  if not weights.exists():
+    raise InputError(
+      f'config.init.clip = {weights} does not exist; give the path of a copy, nothing '
+      'is downloaded'
+    )
   return weights if weights.is_dir() else weights.parent
 
 

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from etils import epath
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from rahf.data.images import clip_image
 from rahf.data.schema import Batch
 from rahf.errors import InputError
 from rahf.models.baselines import ClipAlone
-from rahf.models.clip import CLIP, CLIPConfig, normalised
+from rahf.models.clip import CLIP, MEAN, STD, CLIPConfig, normalised
 from rahf.runtime import sharding
 from rahf.tasks import clip_data
 from rahf.training.batch_spec import batch_shapes
@@ -101,7 +101,7 @@ class ContrastiveTask:
     """Embeds images and texts."""
     params = {'params': variables['params']['clip']}
     model = CLIP(self.clip_config)
-    pixels = ((batch.image + 1) / 2 - clip_image.MEAN) / clip_image.STD
+    pixels = ((batch.image + 1) / 2 - MEAN) / STD
     image = model.apply(params, pixels, method=CLIP.image_features)
     text = model.apply(params, batch.text[:, -1], method=CLIP.text_features)
     return Features(batch.index, normalised(image), normalised(text))
@@ -115,11 +115,11 @@ class ContrastiveTask:
 
     return eval_step
 
-  def open(self, setup: Setup) -> Session:
+  def open(self, setup: Setup, workdir: epath.Path) -> Session:
     # Imported late: loading data needs TensorFlow, the model does not.
     from rahf.tasks.contrastive_session import open_session
 
-    return open_session(setup)
+    return open_session(setup, workdir)
 
 
 def contrastive_losses(logits: Float[Array, 'B B'], text: Int[Array, 'B T']) -> Losses:

@@ -15,6 +15,7 @@ from rahf.data.clip_tokenizer import (
   VOCABULARY_FOLDER,
   ClipTokenizer,
   Vocabulary,
+  read_vocabulary,
   train_vocabulary,
   write_vocabulary,
 )
@@ -23,6 +24,8 @@ from rahf.data.pipeline.batches import eval_batches
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import open_split
 from rahf.drawing.markdown import markdown_table
+from rahf.errors import InputError
+from rahf.evaluation.score_example import DIVERGED
 from rahf.fileio import atomic_write
 from rahf.pretrained import loading
 from rahf.pretrained.card import model_card
@@ -150,7 +153,12 @@ def retrieval(
 
   Returns:
     Shares in [0, 1] by name, with that of guessing; NaN without examples.
+
+  Raises:
+    InputError: a feature is NaN or infinite.
   """
+  if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+    raise InputError('the features are NaN or infinite: ' + DIVERGED)
   if not len(prompts):
     return dict.fromkeys(
       ('retrieval/image_to_text', 'retrieval/text_to_image', 'retrieval/chance'),
@@ -166,10 +174,11 @@ def retrieval(
   }
 
 
-def open_session(setup: Setup) -> ContrastiveSession:
+def open_session(setup: Setup, workdir: epath.Path) -> ContrastiveSession:
   """Opens data and vocabulary.
 
-  Without a vocabulary in the config, one is learned from the prompts.
+  Without a vocabulary in the config, a new run learns one from the prompts; a run that
+  has started keeps its own.
 
   Raises:
     InputError: one of them is missing, or does not fit the model.
@@ -178,9 +187,11 @@ def open_session(setup: Setup) -> ContrastiveSession:
   if config.tokenizer or config.init.clip:
     tokenizer = clip_data.open_tokenizer(config)
   else:
-    tokenizer = ClipTokenizer(
-      _learn_vocabulary(config), 'huggingface', config.clip.text_length
-    )
+    own = workdir / VOCABULARY_FOLDER
+    # The first process decides, since it may be writing the folder.
+    known = bool(distributed.from_first(own.exists()))
+    vocabulary = read_vocabulary(own) if known else _learn_vocabulary(config)
+    tokenizer = ClipTokenizer(vocabulary, 'huggingface', config.clip.text_length)
   return ContrastiveSession(setup, open_data(config, tokenizer))
 
 

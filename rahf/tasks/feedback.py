@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
@@ -76,7 +77,8 @@ class FeedbackTask:
     length = length or self.config.data.target_length
     return make_eval_step(self.model, self.config.keywords, mark_ids, length, gather)
 
-  def open(self, setup: Setup) -> Session:
+  def open(self, setup: Setup, workdir: epath.Path) -> Session:
+    del workdir
     # Imported late: loading data needs TensorFlow, the model does not.
     from rahf.tasks.feedback_data import open_data
     from rahf.tasks.feedback_session import FeedbackSession

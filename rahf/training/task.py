@@ -83,11 +83,12 @@ class Task(Protocol):
     """
     ...
 
-  def open(self, setup: Any) -> 'Session':
+  def open(self, setup: Any, workdir: epath.Path) -> 'Session':
     """Opens the data.
 
     Args:
       setup: the `training.setup.Setup` of this task.
+      workdir: of the run, which may not exist yet.
 
     Raises:
       InputError: the data is missing or does not fit the config.

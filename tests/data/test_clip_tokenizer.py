@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -65,7 +66,11 @@ def test_a_directory_may_hold_either_form(tmp_path):
     ('merges.txt', 'a b c\n', 'merge 1 is'),
     ('vocab.json', '{"a": 1}', 'does not number its tokens'),
     ('vocab.json', '{"a": 0}', 'lacks <|startoftext|>'),
+    ('vocab.json', '{"a": 0, "b": 1.0}', 'does not number its tokens'),
+    ('vocab.json', '{"a": 0, "b": null}', 'does not number its tokens'),
     ('vocab.json', '[', 'vocab.json is damaged'),
+    ('merges.txt', '#version: 0.2\n', "no merge makes the token 'ab</w>'"),
+    ('merges.txt', 'a b</w>\na z</w>\n', "its merges make 'az</w>', which is not"),
     ('vocab.json', 'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
     ('tokenizer.json', '{"model": {"type": "Unigram"}}', 'not a tokenizer of CLIP'),
   ],
@@ -75,6 +80,25 @@ def test_damaged_vocabularies_are_named(tmp_path, name, content, message):
   (tmp_path / name).write_text(content)
   with pytest.raises(InputError, match=message.replace('|', r'\|')):
     ClipTokenizer(tmp_path, 'huggingface')
+
+
+@pytest.mark.parametrize('cleaning', CLEANINGS)
+@pytest.mark.parametrize(
+  'text',
+  ['that’s a cat', '“castle” a dog', 'cafe\u0301 a  cat', 'that a\ncat', 'a_b a'],
+)
+def test_words_have_their_own_tokens(tokenizers, cleaning, text):
+  """Also where cleaning changes words, whose letters other words repeat."""
+  tokenizer = tokenizers[cleaning]
+  named = {number: token for token, number in tokenizer.vocabulary.ids.items()}
+  words = [match.span() for match in re.finditer(r'[^\W_\u0301]+\u0301?', text)]
+  ids = tokenizer.ids(text)
+  found = tokenizer.tokens_of(text, words)
+  for (start, end), places in zip(words, found, strict=True):
+    if text[start:end].isascii():
+      pieces = ''.join(named[ids[place]] for place in places)
+      # The apostrophe belongs to the token of the s.
+      assert pieces.removeprefix("'").removesuffix('</w>') == text[start:end]
 
 
 def test_a_missing_vocabulary_says_what_is_needed(tmp_path):

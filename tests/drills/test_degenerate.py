@@ -127,7 +127,7 @@ def evaluate(tmp_path_factory):
   config.tokenizer = str(train_model(folder / 'tokenizer.model', '_0'))
   task = make_task(config)
   setup = set_up(task)
-  evaluator = task.open(setup).evaluator()
+  evaluator = task.open(setup, epath.Path()).evaluator()
   fresh = jax.device_get(setup.states.make(0).params)
   stop = distributed.StopSignal(Interruption(), setup.mesh)
 

@@ -293,7 +293,7 @@ def test_evaluation_in_batches(tmp_path, long):
   for size in (1, 16):
     config.eval.batch_size = size
     setup = set_up(task, jax.devices()[:1])
-    session = task.open(setup)
+    session = task.open(setup, epath.Path())
     with jax.set_mesh(setup.mesh):
       evaluation = session.evaluator().measure(variables, session.data.split('dev'))
     found.append(evaluation.samples)

@@ -164,7 +164,7 @@ def test_a_run_on_other_samples_is_refused(folder):
   (first,) = read_runs(folder, 'good')
   fewer = Run('fewer', first.samples[:-2], 0.5)
   with pytest.raises(
-    InputError, match='60 samples and fewer 58, of which 2 are not in'
+    InputError, match='60 samples and fewer 58, but 2 of them are in one'
   ):
     compare_runs([first, fewer])
   changed = first.samples[3]._replace(annotated=(0.5,) * 4)
@@ -250,7 +250,7 @@ def test_options_that_do_not_fit(folder, capsys, option, message):
 
 @pytest.mark.parametrize(
   ('run', 'message'),
-  [('none', "none has no evaluation of the split 'test'"), ('good', '--config.eval')],
+  [('none', 'none does not exist'), ('good', '--config.eval')],
 )
 def test_missing_evaluations(folder, capsys, run, message):
   split = 'test' if run == 'none' else 'dev'

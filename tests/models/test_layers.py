@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from rahf.errors import InputError
-from rahf.models.layers import Deconv, RMSNorm, activate, partitioned
+from rahf.models.layers import Deconv, EvenDeconv, RMSNorm, activate, partitioned
 from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
@@ -41,6 +41,26 @@ def test_deconv_equals_the_transposed_convolution(height, width):
   found = Deconv(4, jnp.dtype('float32')).apply({'params': params}, jnp.asarray(x))
   assert found.shape == (2, 2 * height, 2 * width, 4)
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 2), (4, 5)])
+def test_even_deconv_equals_the_transposed_convolution(height, width):
+  x = jnp.asarray(RNG.standard_normal((2, height, width, 3)), jnp.float32)
+  params = {'kernel': jnp.asarray(RNG.standard_normal((4, 4, 3, 5)), jnp.float32)}
+  ours = EvenDeconv(5, jnp.dtype('float32'), nn.initializers.normal())
+  flax = nn.ConvTranspose(5, (4, 4), (2, 2), use_bias=False)
+  found, expected = (
+    jax.value_and_grad(
+      lambda x, params, layer=layer: jnp.sum(
+        jnp.sin(layer.apply({'params': params}, x))
+      ),
+      argnums=(0, 1),
+    )(x, params)
+    for layer in (ours, flax)
+  )
+  assert ours.apply({'params': params}, x).shape == (2, 2 * height, 2 * width, 5)
+  for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-5)
 
 
 def test_dense_general_has_its_axes_under_a_mesh():

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import jax
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import clip_directory
 import clip_files
 from rahf.data.clip_tokenizer import ClipTokenizer
+from rahf.data.images import clip_image
 from rahf.errors import InputError
 from rahf.models.clip import CLIP, SIZES, abstract_params, normalised
 from rahf.pretrained import open_source
@@ -105,7 +108,7 @@ def test_arrays_are_those_of_the_model(archive):
 
 def test_what_no_array_shows_must_be_given(archive):
   with pytest.raises(
-    InputError, match=r'width 128.*give --config\.clip\.\w+\.heads .*heads='
+    InputError, match=r'width 128.*give --config\.clip\.\w+\.heads.* hints=.*heads='
   ):
     open_clip(archive)
   with pytest.raises(
@@ -144,6 +147,46 @@ def test_openclip_says_heads_and_activation_beside_its_file(golden, tmp_path):
   assert config.vision.gelu == config.text.gelu == 'exact'
   described.write_text(json.dumps({'model_cfg': OPENCLIP | {'quick_gelu': True}}))
   assert clip_config(open_source(tmp_path)).text.gelu == 'quick'
+
+
+@pytest.mark.parametrize(
+  ('section', 'field', 'value', 'message'),
+  [
+    ('text_cfg', 'no_causal_mask', True, 'no_causal_mask is True; only False'),
+    ('vision_cfg', 'pool_type', 'avg', "pool_type is 'avg'; only 'tok'"),
+    ('vision_cfg', 'norm_kwargs', {'eps': 1e-6}, 'norm_kwargs is .*eps'),
+    ('vision_cfg', 'width', 256, 'width is 256, but the weights have 128'),
+    ('vision_cfg', 'layers', 99, 'layers is 99, but the weights have'),
+    ('preprocess_cfg', 'mean', [0.5] * 3, "only OpenAI's normalisation"),
+    ('preprocess_cfg', 'resize_mode', 'squash', "only 'shortest'"),
+  ],
+)
+def test_openclip_says_what_we_cannot_compute(
+  golden, tmp_path, section, field, value, message
+):
+  described = write_openclip(tmp_path, golden)
+  config = {'model_cfg': copy.deepcopy(OPENCLIP)}
+  where = config if section == 'preprocess_cfg' else config['model_cfg']
+  where.setdefault(section, {})[field] = value
+  described.write_text(json.dumps(config))
+  with pytest.raises(InputError, match=message):
+    open_source(tmp_path)
+
+
+def test_preprocessing_beside_hugging_face_weights(tmp_path):
+  folder = clip_directory.write(tmp_path / 'clip')
+  prepared = folder / 'preprocessor_config.json'
+  public = {'image_mean': clip_image.MEAN.tolist(), 'resample': 3, 'do_resize': True}
+  prepared.write_text(json.dumps(public))
+  assert open_source(folder)
+  for change, message in (
+    ({'image_std': [0.5, 0.5, 0.5]}, "image_std .* only OpenAI's"),
+    ({'resample': 2}, 'resample is 2; only 3'),
+    ({'do_center_crop': False}, 'do_center_crop is False; only True'),
+  ):
+    prepared.write_text(json.dumps(public | change))
+    with pytest.raises(InputError, match=message):
+      open_source(folder)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ def write_cut_npz(path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda path: None, r'does not exist; it should be a T5X checkpoint directory'),
+    (
+      lambda path: None,
+      r'does not exist; nothing is downloaded\. It should be a T5X checkpoint',
+    ),
     (lambda path: path.mkdir(), r'is an empty directory; it should be'),
     (
       lambda path: (path / 'notes').mkdir(parents=True),

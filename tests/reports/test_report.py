@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_computed_rows_are_reused(trained, tmp_path):
   text = write(trained, tmp_path, {'overall/plcc': NAN, 'keywords/truncated': 0})
   assert paper_tables.ANNOTATOR in text
   assert paper_tables.CONSTANT in text
-  assert 'were truncated' not in text
+  assert 'Prompts truncated' not in text
   assert json.loads((tmp_path / 'dev-7.json').read_text())['overall/plcc'] is None
 
 
@@ -86,7 +87,7 @@ def test_a_damaged_row_is_reported(trained, tmp_path, text):
 
 def test_without_thumbnails_there_is_no_page(trained, tmp_path):
   text = write(trained, tmp_path, {'keywords/truncated': 1})
-  assert '1 of 1 prompts were truncated' in text
+  assert re.search(r'Prompts truncated .*: 1 of 1\.', text)
   assert {path.suffix for path in tmp_path.glob('dev-7*')} == {'.md', '.json', '.jsonl'}
 
 

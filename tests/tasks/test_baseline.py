@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from etils import epath
 from flax import linen as nn
 
@@ -21,6 +22,7 @@ from configs.baselines import (
   clip_zero_shot,
   pickscore_zero_shot,
   resnet50_scores,
+  shapes,
 )
 from rahf.data.schema import MAPS, SCORES
 from rahf.errors import InputError
@@ -113,6 +115,16 @@ def test_words_without_training(clip, data_dir, tmp_path):
   assert all(len(s.marked) == len(s.truth) > 0 for s in found)
 
 
+def test_words_of_weights_that_are_not_finite(clip, data_dir, tmp_path):
+  shutil.copytree(clip, tmp_path / 'nan')
+  arrays = safetensors.numpy.load_file(clip / 'model.safetensors')
+  arrays['visual_projection.weight'][:] = np.nan
+  safetensors.numpy.save_file(arrays, tmp_path / 'nan' / 'model.safetensors')
+  config = small(clip_words.get_config(str(tmp_path / 'nan')), data_dir)
+  with pytest.raises(InputError, match=r'relevance of the words of .* is NaN'):
+    evaluated(config, tmp_path / 'run')
+
+
 @pytest.fixture(scope='module')
 def resnet_run(data_dir, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('resnet_maps')
@@ -155,6 +167,26 @@ def test_clip_is_fine_tuned(clip, data_dir, tmp_path):
   assert 'Random at the start: 4 arrays' in card
 
 
+@pytest.mark.parametrize(
+  ('kind', 'change', 'field'),
+  [
+    ('resnet_maps', {'resnet.width': 6}, r'config\.resnet\.width'),
+    ('resnet_maps', {'baseline.deconvs': (6, 8)}, r'a width in .*baseline\.deconvs'),
+    (
+      'resnet_scores',
+      {'baseline.dense': (6,), 'resnet.width': 8},
+      r'a width in config\.baseline\.dense',
+    ),
+  ],
+)
+def test_a_mesh_that_does_not_divide_names_the_setting(data_dir, kind, change, field):
+  config = resnet(kind, data_dir)
+  config.mesh.update(data=1, fsdp=1, tensor=4)
+  config.update_from_flattened_dict(change)
+  with pytest.raises(InputError, match=f'does not divide {field} = 6'):
+    set_up(make_task(config), jax.devices()[:4])
+
+
 def test_statistics_are_those_of_the_global_batch(data_dir):
   """Devices along all axes of the mesh see one batch, as one device does."""
   config = resnet('resnet_scores', data_dir)
@@ -194,6 +226,7 @@ def test_a_row_for_each_model(clip, data_dir, resnet_run, tmp_path, capsys):
   ('change', 'message'),
   [
     ({'init.clip': ''}, 'config.init.clip and config.tokenizer are empty'),
+    ({'init.clip': 'clip-b32'}, 'clip-b32 does not exist; .* nothing is downloaded'),
     ({'model.image_size': 64}, r'config\.model\.image_size = 64, but .* must be 32'),
     ({'model.variant': 'augmented_prompt'}, "must be 'multi_head'"),
     ({'data.text_length': 20}, r'config\.data\.text_length = 20'),
@@ -232,6 +265,16 @@ def test_weights_of_another_architecture(clip, data_dir, tmp_path):
   hf_files.write(t5, hf_files.T5, hf_files.t5_arrays())
   with pytest.raises(InputError, match='a Hugging Face T5, not a CLIP'):
     clip_zero_shot.get_config(str(t5))
+
+
+def test_an_activation_that_the_files_contradict(clip):
+  with pytest.raises(InputError, match="states the activation 'exact', not 'quick'"):
+    clip_zero_shot.get_config(f'{clip},quick')
+
+
+def test_clip_on_shapes_needs_weights():
+  with pytest.raises(InputError, match=r'give shapes\.py:clip_words,DIRECTORY'):
+    shapes.get_config('clip_words')
 
 
 def test_there_is_nothing_to_train(clip, data_dir, tmp_path):

@@ -1,6 +1,7 @@
 """A CLIP trained by contrast, exported and read back."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,13 @@ from etils import epath
 import clip_directory
 import runs
 import tiny
-from rahf.data.clip_tokenizer import ClipTokenizer, train_vocabulary
+from rahf.data.clip_tokenizer import (
+  ClipTokenizer,
+  Vocabulary,
+  read_vocabulary,
+  train_vocabulary,
+  write_vocabulary,
+)
 from rahf.data.storage.records import open_split
 from rahf.errors import InputError
 from rahf.export import export
@@ -107,18 +114,46 @@ def test_trained_exported_and_read_back(data_dir, tmp_path):
   export(config, epath.Path(tmp_path), Interruption())
   (tmp_path / 'note').touch()
   kept = {path.name for path in tmp_path.iterdir()}
-  # Neither a folder of reports nor a work directory, which has a config.json too.
-  for place in (tmp_path / 'eval', tmp_path, tmp_path / 'note'):
+  # Neither a folder of reports, nor a work directory, which has a config.json too, nor
+  # someone else's CLIP, nor one to which something was added.
+  for name in ('other', 'more'):
+    shutil.copytree(folder, tmp_path / name)
+  fields = json.loads((folder / 'config.json').read_text())
+  del fields['exported_by']
+  (tmp_path / 'other' / 'config.json').write_text(json.dumps(fields))
+  (tmp_path / 'more' / 'notes.txt').touch()
+  kept |= {'other', 'more'}
+  for place in (*(tmp_path / name for name in ('eval', 'note', *kept)), tmp_path):
+    if place == folder:
+      continue
     config.export.dir = str(place)
     with pytest.raises(InputError, match='exists and is not an exported CLIP'):
       export(config, epath.Path(tmp_path), Interruption())
   assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+def test_a_run_keeps_its_vocabulary(data_dir, tmp_path):
+  """Even if the data has other prompts than when it began."""
+  config = small(data_dir)
+  runs.run_training(config, tmp_path)
+  setup = set_up(make_task(config), jax.devices()[:1])
+  own = read_vocabulary(tmp_path / 'vocabulary')
+  changed = Vocabulary(own.ids, own.merges[::-1])
+  write_vocabulary(epath.Path(tmp_path / 'vocabulary'), changed)
+  session = setup.task.open(setup, epath.Path(tmp_path))
+  assert session.data.tokenizer.vocabulary == changed
+
+
+def test_features_that_are_not_finite():
+  features = np.full((2, 3), np.nan, np.float32)
+  with pytest.raises(InputError, match='features are NaN'):
+    retrieval(features, features, np.array(['a', 'b']))
+
+
 def test_only_aligned_prompts_are_trained_on(data_dir):
   config = small(data_dir)
   task = make_task(config)
-  session = task.open(set_up(task, jax.devices()[:1]))
+  session = task.open(set_up(task, jax.devices()[:1]), epath.Path('none'))
   counts = session.data.split('train').misaligned_counts()
   assert 0 < np.sum(counts == 0) < len(counts)
   batches = session.train_batches(0)
@@ -147,7 +182,7 @@ def test_a_vocabulary_that_the_prompts_do_not_fill(data_dir):
   config.clip.vocab_size = 5000
   task = make_task(config)
   with pytest.raises(InputError, match=r'vocab_size = 5000 does not fit: .* 514 to'):
-    task.open(set_up(task, jax.devices()[:1]))
+    task.open(set_up(task, jax.devices()[:1]), epath.Path('none'))
 
 
 def test_a_learned_vocabulary_reads_back(tmp_path):

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
-STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
+from rahf.models.clip import MEAN, STD
 
 
 def crop(pixels: UInt8[np.ndarray, 'H W 3'], side: int, source: str) -> np.ndarray:
