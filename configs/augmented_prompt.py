@@ -1,7 +1,7 @@
 """RAHF with an augmented prompt: the paper's better variant (section 4.2).
 
-A task string before the prompt selects one map or score at a time; three heads serve
-all seven outputs. ViT-B/16 at 512 px, T5 1.1 base, batch 256.
+A task string before the prompt selects one map or score at a time; two heads and the
+decoder give all seven outputs. ViT-B/16 at 512 px, T5 1.1 base, batch 256.
 
   python -m rahf.main --config=configs/augmented_prompt.py --workdir=…
 

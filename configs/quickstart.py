@@ -6,7 +6,7 @@ and therefore learns fastest on a CPU.
 
   python -m rahf.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Hardware: two CPU cores. Time: 10 to 17 minutes, data and evaluation included. On its
+Hardware: two CPU cores. Time: 10 to 20 minutes, data and evaluation included. On its
 test split: implausibility CC .63, misalignment CC .76, plausibility PLCC .66,
 alignment PLCC .63, keywords F1 60%.
 """

@@ -1,4 +1,4 @@
-"""Exports a checkpoint as a directory to use it from.
+"""Exports a checkpoint as a model directory for inference.
 
 RAHF as a model directory (`inference/model_directory.py`), a CLIP as Hugging Face has
 it. The newest checkpoint, or that of `config.export.step`, goes to DIR/export, or to

@@ -177,7 +177,7 @@ def _check(job: Job) -> None:
     if value not in known:
       raise InputError(f'--{name}={value} is not one of {", ".join(known)}')
   if job.batch_size < 1:
-    raise InputError(f'--batch_size={job.batch_size} is not above 0')
+    raise InputError(f'--batch_size={job.batch_size} must be at least 1')
   if job.format == 'parquet':
     check_pyarrow()
   distributed.check_joined()

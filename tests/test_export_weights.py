@@ -23,7 +23,7 @@ from rahf.errors import InputError
 from rahf.inference import model_directory, public_weights, step
 from rahf.inference.model import Model
 from rahf.models.rahf import MAPS, RAHF, SCORES
-from rahf.pretrained.rahf_torch import LICENCE, TASKS
+from rahf.pretrained.rahf_torch import LICENCE, TASK_PREFIXES
 from rahf.runtime.preemption import Interruption
 from rahf.workdir import ownership
 from torch_files import constant, write_state_dict
@@ -151,15 +151,15 @@ def test_scoring_an_image_equals_the_network(model):
     return step.encode_and_score(module, params, signed, text)[1]
 
   texts = model.description.model.texts
-  for task in (TASKS[0], TASKS[len(MAPS)]) if texts > 1 else ('',):
+  for task in (TASK_PREFIXES[0], TASK_PREFIXES[len(MAPS)]) if texts > 1 else ('',):
     # Separate passes, as in the original.
     row = jnp.array([*ids(task), *ids('a red circle'), EOS])
     seen = outputs(model.params, jnp.broadcast_to(row, (1, texts, len(row))))
-    if task != TASKS[len(MAPS)]:
+    if task != TASK_PREFIXES[len(MAPS)]:
       np.testing.assert_allclose(
         found.heatmaps[MAPS[0]], seen.maps[0, 0], rtol=0, atol=TOLERANCE
       )
-    if task != TASKS[0]:
+    if task != TASK_PREFIXES[0]:
       expected = float(seen.scores[0, 0])
       assert found.scores[SCORES[0]] == pytest.approx(expected, abs=TOLERANCE)
   assert [word for word, _ in found.keywords] == ['a', 'red', 'circle']
@@ -172,11 +172,11 @@ def test_task_strings_are_pieces_of_one_text(assets):
   """The original tokenizes its text at once, we do it in two parts."""
   t5 = Tokenizer(assets / 'tokenizer/t5-base.spiece.model')
   assert t5.mark_ids == public_weights.T5_MARK
-  row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, tasks=TASKS)
-  for ids, task in zip(row.text, TASKS, strict=True):
+  row = encode_prompt('a red circle', t5, 'augmented_prompt', 40, tasks=TASK_PREFIXES)
+  for ids, task in zip(row.text, TASK_PREFIXES, strict=True):
     whole = [*t5.ids(f'{task}a red circle'), EOS]
     np.testing.assert_array_equal(ids, np.pad(whole, (0, 40 - len(whole))))
-  assert TASKS[:3:2] == (
+  assert TASK_PREFIXES[:3:2] == (
     '<output> HEATMAP: implausibility </output> ',
     '<output> SCORE: plausibility </output> ',
   )

@@ -1,6 +1,6 @@
 r"""The baselines on generated shapes, at the size of `quickstart.py`.
 
-Start CLIP's kinds from the directory that `shapes_clip.py` exports. For example
+Start the CLIP baselines from the directory that `shapes_clip.py` exports. For example
 
   python -m rahf.main --workdir=runs/shapes_resnet_maps \
     --config=configs/baselines/shapes.py:resnet_maps

@@ -1,8 +1,8 @@
-r"""A small CLIP, trained by contrast on generated shapes and their prompts.
+r"""A small CLIP, trained contrastively on generated shapes and their prompts.
 
-What the baselines of `shapes.py` start from: nothing public knows these
-pictures. Only prompts whose words all fit their image are used. Then `--mode=export`
-writes a Hugging Face directory to WORKDIR/export.
+The baselines of `shapes.py` start from it: no public CLIP has seen such pictures. Only
+prompts whose words all fit their image are used. Then `--mode=export` writes a Hugging
+Face directory to WORKDIR/export.
 
   python -m rahf.main --config=configs/baselines/shapes_clip.py \
     --workdir=runs/shapes_clip [--mode=export]

@@ -260,13 +260,13 @@ def _read(path: epath.Path) -> Vocabulary:
     return Vocabulary(ids, _pairs(path / 'merges.txt', merges))
   for found in sorted(path.glob('bpe_simple_vocab*.txt*')):
     return _read_merges(found)
-  raise InputError(f'{path} holds no vocabulary of CLIP; it should hold {FILES}')
+  raise InputError(f'{path} contains no vocabulary of CLIP; it should contain {FILES}')
 
 
 def _read_tokenizer_json(path: epath.Path) -> Vocabulary:
   model = _json(path).get('model')
   if not isinstance(model, dict) or model.get('end_of_word_suffix') != '</w>':
-    raise InputError(f'{path} is not a tokenizer of CLIP')
+    raise InputError(f'{path} is not a CLIP tokenizer')
   ids = _numbered(path, model.get('vocab'))
   merges = model.get('merges')
   if not isinstance(merges, list):

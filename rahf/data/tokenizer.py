@@ -32,7 +32,7 @@ Variant = Literal['augmented_prompt', 'multi_head']
 
 # The prefix of each text of the augmented-prompt variant: one per map, one per score,
 # and none for the keywords.
-TASKS = (
+TASK_PREFIXES = (
   *(f'{name} heatmap: ' for name in schema.MAPS),
   *(f'{name} score: ' for name in schema.SCORES),
   '',
@@ -268,7 +268,7 @@ class Texts(NamedTuple):
 
 def tasks(variant: Variant) -> tuple[str, ...]:
   """Returns the prefixes of a variant's K texts."""
-  return TASKS if variant == 'augmented_prompt' else ('',)
+  return TASK_PREFIXES if variant == 'augmented_prompt' else ('',)
 
 
 def prompt_texts(

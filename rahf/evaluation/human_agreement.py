@@ -1,4 +1,4 @@
-"""Agreement of the annotators: each is measured like a model against the others."""
+"""Agreement of the annotators: scores each against the others, like a model."""
 
 from collections.abc import Sequence
 

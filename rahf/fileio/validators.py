@@ -119,7 +119,9 @@ def pattern(value: Any) -> str | None:
     re.compile(value)
   except (re.error, TypeError, RecursionError, OverflowError) as error:
     return f'is not a regular expression ({error})'
-  return None if isinstance(value, str) else 'is not a text regular expression'
+  return (
+    None if isinstance(value, str) else 'must be a string with a regular expression'
+  )
 
 
 def _limit(value: float, low: float, high: float) -> str | None:

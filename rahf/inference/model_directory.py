@@ -32,7 +32,7 @@ from rahf.fileio import strict_json, validators
 from rahf.fileio.digests import Digest
 from rahf.inference import output_ranges
 from rahf.models.rahf import RAHFConfig
-from rahf.pretrained.rahf_torch import TASKS as TORCH_TASKS
+from rahf.pretrained.rahf_torch import TASK_PREFIXES as TORCH_PREFIXES
 from rahf.version import __version__
 
 # The format is raised where older code would read a directory wrongly: in 2, prompts
@@ -339,8 +339,8 @@ def _read_tasks(
   found, own = settings['preprocessing']['text']['tasks'], tasks(model.variant)
   if tuple(found) == own:
     return None
-  if tuple(found) == TORCH_TASKS and len(TORCH_TASKS) == model.texts:
-    return TORCH_TASKS
+  if tuple(found) == TORCH_PREFIXES and len(TORCH_PREFIXES) == model.texts:
+    return TORCH_PREFIXES
   raise InputError(
     f'{path} has the task strings {found!r:.300}, but rahf {__version__} has '
     f'{list(own)}; use rahf {settings["rahf"]!r:.80}'

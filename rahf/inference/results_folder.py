@@ -92,8 +92,8 @@ class Output:
     manifest = self._manifest()
     if 'summary' in manifest and not self.results.exists():
       raise InputError(
-        f'{self.results} is gone, though {folder / MANIFEST} says that it is complete; '
-        f'delete {folder} and run the same command again, or give another --output'
+        f'{self.results} is missing, although {folder / MANIFEST} says that it is '
+        f'complete; delete {folder} and run the same command again, or give another --output'
       )
     self.part_rows = manifest['part_rows']
     self.parts = -(-settings.rows // self.part_rows)

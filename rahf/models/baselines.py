@@ -64,7 +64,7 @@ class WordRelevance(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BaselineConfig:
-  """Which baseline, and what it is made of; the defaults are the paper's, if known.
+  """The kind of baseline and its layers; the defaults are the paper's, if known.
 
   Attributes:
     kind: 'resnet_scores', 'resnet_maps' and 'clip_scores' are trained; the others are

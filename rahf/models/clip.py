@@ -1,4 +1,4 @@
-"""CLIP (Radford et al., 2021): an image and a text as vectors of one space.
+"""CLIP (Radford et al., 2021): images and texts in a shared embedding space.
 
 Both towers are stacks of the ViT's blocks. Sizes are listed in `SIZES`; the number of
 heads does not follow from them.

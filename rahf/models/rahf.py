@@ -48,6 +48,7 @@ class RAHFConfig:
   """All sizes of a model; the defaults are the paper's, as far as it gives them.
 
   Attributes:
+    variant: 'multi_head' or 'augmented_prompt', see above.
     image_size: side of the square input in pixels, a multiple of the patch.
     keep_class_token: whether the ViT's class token joins the fused sequence.
     decoder_sees_image: whether the decoder attends to the image tokens too, not only
@@ -86,7 +87,7 @@ class RAHFConfig:
 
   @property
   def texts(self) -> int:
-    """K, the number of texts per image; their order is that of `tokenizer.TASKS`."""
+    """K, the number of texts per image, in the order of `tokenizer.TASK_PREFIXES`."""
     return 1 if self.variant == 'multi_head' else len(MAPS) + len(SCORES) + 1
 
 

@@ -20,8 +20,6 @@ from rahf.models.sizes import Width
 # Of ImageNet's pixels in [0, 1], with which the public weights were trained.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
-# How often the image is halved: by the first convolution, by pooling, by three stages.
-HALVINGS = 5
 EXPANSION = 4  # Output channels of a bottleneck, for each of its inner ones.
 
 
@@ -34,12 +32,17 @@ class ResNetConfig:
     width: inner channels of the first stage; each stage doubles them.
   """
 
-  blocks: Annotated[tuple, sequence(whole(1, 200), '(3, 4, 6, 3)')] = (3, 4, 6, 3)
+  blocks: Annotated[tuple, sequence(whole(1, 200), '(3, 4, 6, 3)', 1)] = (3, 4, 6, 3)
   width: Width = 64
+
+  @property
+  def halvings(self) -> int:
+    """How often the image is halved: by convolution, pooling, stages but the first."""
+    return len(self.blocks) + 1
 
 
 class ResNet(nn.Module):
-  """Encodes an image to a map of 1/32 of its size."""
+  """Encodes an image to a map; that of ResNet-50 has 1/32 of its size."""
 
   config: ResNetConfig
   dtype: jnp.dtype

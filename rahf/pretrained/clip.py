@@ -101,8 +101,8 @@ def open_clip(path: epath.PathLike, hints: Hints = NO_HINTS) -> Source:
   tensors = read_weights(path)
   if any(name.startswith('vision_model.') for name in tensors):
     raise InputError(
-      f'{path} contains a CLIP in the names of Hugging Face; give its directory, which '
-      'must also contain config.json'
+      f'{path} contains a CLIP with the names of Hugging Face; give its directory, '
+      'which must also contain config.json'
     )
   _, _, sizes = _place(path, tensors, {name: Hint(1) for name in NO_HINTS})
   stated, kind = _published(sizes), 'OpenCLIP'

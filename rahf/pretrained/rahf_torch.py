@@ -2,8 +2,8 @@
 
 Both contain a ViT and a T5 with Hugging Face's names, and heads, in one file
 (`torch.save`) or a Hugging Face directory. The multi-head form is our `multi_head`, the
-single-head form our `augmented_prompt` with other task strings (`TASKS`). Both were
-trained on prompts without punctuation: words joined by single spaces.
+single-head form our `augmented_prompt` with other task strings (`TASK_PREFIXES`). Both
+were trained on prompts without punctuation: words joined by single spaces.
 
 The original has no padding mask, and pads captions to the longest in their batch.
 Therefore `mask_padding` is not among the settings: with it, our model gives the
@@ -49,7 +49,7 @@ LICENCE = (
 # Width -> number of attention heads of the released ViTs, Ti to H; shapes do not tell.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 # Prefixes of the prompt, in the order of our texts.
-TASKS = (
+TASK_PREFIXES = (
   *(f'<output> HEATMAP: {name} </output> ' for name in MAPS),
   *(f'<output> SCORE: {name} </output> ' for name in SCORES),
   '',
@@ -121,7 +121,9 @@ def open_rahf_torch(
     ignored=ignored,
     settings=_settings(weights, path),
     licence=LICENCE,
-    tasks=None if any(path.startswith('score_head_') for path in weights) else TASKS,
+    tasks=None
+    if any(path.startswith('score_head_') for path in weights)
+    else TASK_PREFIXES,
     joined_words=True,
   )
 

@@ -62,7 +62,7 @@ class BaselineTask:
       return cls(config, ClipAlone(clip))
     sizes = ResNetConfig(**config.resnet.to_dict())
     module = ResNetScores if options.kind == 'resnet_scores' else ResNetMaps
-    _check_sizes(config, options)
+    _check_sizes(config, sizes)
     return cls(config, module(sizes, options, jnp.dtype(config.model.dtype)))
 
   @property
@@ -174,14 +174,15 @@ class BaselineTask:
     )
 
 
-def _check_sizes(config: ConfigDict, options: BaselineConfig) -> None:
-  if options.kind == 'resnet_maps' and len(options.deconvs) > resnet.HALVINGS:
+def _check_sizes(config: ConfigDict, sizes: ResNetConfig) -> None:
+  deconvs, side = config.baseline.deconvs, config.model.image_size
+  if config.baseline.kind == 'resnet_maps' and len(deconvs) > sizes.halvings:
     raise InputError(
-      f'config.baseline.deconvs has {len(options.deconvs)} widths, which makes maps '
-      f'larger than the image; use at most {resnet.HALVINGS}'
+      f'config.baseline.deconvs has {len(deconvs)} widths, which makes maps larger '
+      f'than the image; use at most {sizes.halvings}'
     )
-  if config.model.image_size % 2**resnet.HALVINGS:
+  if side % 2**sizes.halvings:
     raise InputError(
-      f'config.model.image_size = {config.model.image_size} is not a multiple of '
-      f'{2**resnet.HALVINGS}, by which a ResNet divides it'
+      f'config.model.image_size = {side} is not a multiple of {2**sizes.halvings}, by '
+      'which a ResNet divides it'
     )

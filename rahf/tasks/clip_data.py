@@ -35,7 +35,7 @@ def make_clip_config(config: ConfigDict) -> CLIPConfig:
 
 
 def hints(config: ConfigDict) -> Hints:
-  """Returns what a config says of a CLIP whose files do not say it."""
+  """Returns settings of a CLIP from the config, for weights whose files lack them."""
   return {
     name: Hint(config.clip[name].heads, config.init.clip_gelu)
     for name in ('vision', 'text')
@@ -45,7 +45,7 @@ def hints(config: ConfigDict) -> Hints:
 def open_tokenizer(config: ConfigDict, prefix: str = '') -> ClipTokenizer:
   """Opens the vocabulary of `config.tokenizer`, or that next to the weights.
 
-  Texts are cleaned as Hugging Face does for a directory of theirs, and else as OpenAI
+  Texts are cleaned as Hugging Face does for its directories, and otherwise as OpenAI
   does, since that is how the weights were trained.
 
   Args:

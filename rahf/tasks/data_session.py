@@ -1,4 +1,4 @@
-"""What the sessions of all tasks on labelled images share: description and batches."""
+"""Base of the sessions on labelled images: description and training batches."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""One training step and what it needs."""
+"""The training step: loss, optimizer, state and their setup on a mesh."""

@@ -43,9 +43,10 @@ def count_labels(batch: Batch) -> LabelSums:
 
 
 def sum_errors(outputs: Outputs, batch: Batch) -> LabelSums:
-  """Sums the errors of a batch: mean squared per map, squared per score, nats.
+  """Sums the errors of a batch: mean squares per map, squares per score, nats.
 
-  What a model does not predict has no errors; its labels must be masked.
+  Outputs that a model does not predict (None) contribute 0, and the caller masks
+  their labels.
   """
   sums = LabelSums(jnp.zeros(2), jnp.zeros(4), jnp.zeros(()))
   if outputs.maps is not None:

@@ -54,7 +54,7 @@ def check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
     raise InputError(
       f'{workdir} holds a run with another config:\n  '
       + '\n  '.join(changed)
-      + '\nchoose another --workdir, or set these fields to the values there'
+      + '\nchoose another --workdir, or set these fields to the values of the run'
     )
 
 

@@ -72,7 +72,7 @@ def test_a_directory_may_hold_either_form(tmp_path):
     ('merges.txt', '#version: 0.2\n', "no merge makes the token 'ab</w>'"),
     ('merges.txt', 'a b</w>\na z</w>\n', "its merges make 'az</w>', which is not"),
     ('vocab.json', 'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
-    ('tokenizer.json', '{"model": {"type": "Unigram"}}', 'not a tokenizer of CLIP'),
+    ('tokenizer.json', '{"model": {"type": "Unigram"}}', 'not a CLIP tokenizer'),
   ],
 )
 def test_damaged_vocabularies_are_named(tmp_path, name, content, message):
@@ -102,7 +102,9 @@ def test_words_have_their_own_tokens(tokenizers, cleaning, text):
 
 
 def test_a_missing_vocabulary_says_what_is_needed(tmp_path):
-  with pytest.raises(InputError, match=r'holds no vocabulary of CLIP; .*merges\.txt'):
+  with pytest.raises(
+    InputError, match=r'contains no vocabulary of CLIP; .*merges\.txt'
+  ):
     ClipTokenizer(tmp_path, 'huggingface')
 
 

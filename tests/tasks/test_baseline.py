@@ -288,6 +288,10 @@ def test_there_is_nothing_to_train(clip, data_dir, tmp_path):
   [
     ({'baseline.deconvs': (8,) * 6}, 'maps larger than the image; use at most 5'),
     ({'model.image_size': 48}, 'not a multiple of 32'),
+    (
+      {'resnet.blocks': (1, 1), 'baseline.deconvs': (8,) * 4},
+      'larger than the image; use at most 3',
+    ),
     ({'baseline.kind': 'resnet'}, "config.baseline.kind = 'resnet'"),
     ({'task': 'baselines'}, 'not one of feedback, baseline, contrastive'),
   ],
