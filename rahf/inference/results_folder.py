@@ -93,7 +93,8 @@ class Output:
     if 'summary' in manifest and not self.results.exists():
       raise InputError(
         f'{self.results} is missing, although {folder / MANIFEST} says that it is '
-        f'complete; delete {folder} and run the same command again, or give another --output'
+        f'complete; delete {folder} and run the same command again, or give another '
+        '--output'
       )
     self.part_rows = manifest['part_rows']
     self.parts = -(-settings.rows // self.part_rows)
