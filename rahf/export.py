@@ -5,6 +5,8 @@ it. The newest checkpoint, or that of `config.export.step`, goes to DIR/export, 
 `config.export.dir`.
 """
 
+import os
+
 import jax
 from etils import epath
 from flax import linen as nn
@@ -21,7 +23,7 @@ from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.evaluation.samples import THRESHOLD
 from rahf.fileio import strict_json
-from rahf.fileio.paths import find
+from rahf.fileio.paths import absolute, find, is_local
 from rahf.fileio.staged_folder import staged
 from rahf.inference import model_directory
 from rahf.inference.model_directory import Description
@@ -73,7 +75,7 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
   ownership.check_workdir(workdir, config)
   folder = workdir / 'export'
   if config.export.dir:
-    folder = find(config.export.dir, 'config.export.dir').absolute()
+    folder = absolute(find(config.export.dir, 'config.export.dir'))
   if config.task == 'contrastive':
     export_clip(config, workdir, folder, interruption)
     return
@@ -102,7 +104,8 @@ def export_clip(
   """
   check_single_process()
   # A link is followed, so that what it points to is replaced, not the link.
-  folder = epath.Path(folder.resolve())
+  if is_local(folder):
+    folder = epath.Path(os.path.realpath(folder))
   is_empty = folder.is_dir() and not any(folder.iterdir())
   if folder.exists() and not (is_empty or _is_exported_clip(folder)):
     raise InputError(

@@ -223,7 +223,7 @@ def _workdir_path():
   """Returns the work directory as an `epath.Path`."""
   from rahf.fileio import paths
 
-  path = paths.find(_workdir(), '--workdir').absolute()
+  path = paths.absolute(paths.find(_workdir(), '--workdir'))
   if path.exists() and not path.is_dir():
     raise InputError(
       f'--workdir={_workdir()} is a file; give a new directory, or that of a run'

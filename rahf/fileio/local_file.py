@@ -7,6 +7,7 @@ import tempfile
 from etils import epath
 
 from rahf.fileio import lfs_pointer
+from rahf.fileio.paths import is_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,6 @@ class LocalFile:
 
   path: str
   folder: tempfile.TemporaryDirectory | None = None
-
-
-def is_local(path: epath.Path) -> bool:
-  """Returns whether a path is on this machine, not in a bucket."""
-  return '://' not in os.fspath(path)
 
 
 def local_file(path: epath.Path) -> LocalFile:

@@ -28,6 +28,20 @@ def find(path: str | os.PathLike, name: str) -> epath.Path:
     ) from None
 
 
+def absolute(path: epath.Path) -> epath.Path:
+  """Returns an absolute path; one in a bucket is so already.
+
+  `epath.Path.absolute` would turn gs://bucket/x into a local path below the current
+  folder.
+  """
+  return path.absolute() if is_local(path) else path
+
+
+def is_local(path: epath.Path) -> bool:
+  """Returns whether a path is on this machine, not in a bucket."""
+  return '://' not in os.fspath(path)
+
+
 def read_errors() -> tuple[type[Exception], ...]:
   """Returns what reading a file can raise; TensorFlow has its own errors for buckets.
 

@@ -67,7 +67,7 @@ def export_weights(
     )
   _refuse_rahf_output(path)
   print(f'Exporting {path} as it is, without training{trained}')
-  folder = paths.find(config.export.dir, 'config.export.dir').absolute()
+  folder = paths.absolute(paths.find(config.export.dir, 'config.export.dir'))
   export_content(
     folder,
     lambda: read_content(config, path),

@@ -31,6 +31,21 @@ GELUS = {
 }
 OPENCLIP_CONFIG = 'open_clip_config.json'
 OPENCLIP_WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
+# 3 is bicubic.
+HUGGINGFACE_PIXELS = {'resample': 3} | dict.fromkeys(
+  ('do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'), True
+)
+# What OpenCLIP's description may say of the preparation of images and of each tower;
+# its other choices would compute something else from the same arrays.
+OPENCLIP_PIXELS = {'interpolation': 'bicubic', 'resize_mode': 'shortest'}
+OPENCLIP_VISION = {
+  **{'pool_type': 'tok', 'global_average_pool': False, 'attentional_pool': False},
+  **{'norm_kwargs': {}, 'act_kwargs': {}, 'no_ln_pre': False, 'ls_init_value': None},
+}
+OPENCLIP_TEXT = {
+  **{'pool_type': 'argmax', 'no_causal_mask': False, 'embed_cls': False},
+  **{'norm_kwargs': {}, 'act_kwargs': {}, 'ls_init_value': None},
+}
 # Arrays that every CLIP in OpenAI's names has.
 CLIP_ARRAYS = {'visual.class_embedding', 'visual.proj', 'logit_scale'}
 # What OpenAI's TorchScript files hold beside the weights.
@@ -67,23 +82,6 @@ def openclip_weights(directory: epath.Path) -> epath.Path | None:
   """Returns OpenCLIP's file of weights in a directory; None if there is none."""
   files = (directory / name for name in OPENCLIP_WEIGHTS)
   return next((file for file in files if file.exists()), None)
-
-
-# 3 is bicubic.
-HUGGINGFACE_PIXELS = {'resample': 3} | dict.fromkeys(
-  ('do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'), True
-)
-# What OpenCLIP's description may say of the preparation of images and of each tower;
-# its other choices would compute something else from the same arrays.
-OPENCLIP_PIXELS = {'interpolation': 'bicubic', 'resize_mode': 'shortest'}
-OPENCLIP_VISION = {
-  **{'pool_type': 'tok', 'global_average_pool': False, 'attentional_pool': False},
-  **{'norm_kwargs': {}, 'act_kwargs': {}, 'no_ln_pre': False, 'ls_init_value': None},
-}
-OPENCLIP_TEXT = {
-  **{'pool_type': 'argmax', 'no_causal_mask': False, 'embed_cls': False},
-  **{'norm_kwargs': {}, 'act_kwargs': {}, 'ls_init_value': None},
-}
 
 
 def open_clip(path: epath.PathLike, hints: Hints = NO_HINTS) -> Source:

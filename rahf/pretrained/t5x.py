@@ -20,7 +20,8 @@ from flax import serialization, traverse_util
 
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
-from rahf.fileio.local_file import is_local, refuse_pointer
+from rahf.fileio.local_file import refuse_pointer
+from rahf.fileio.paths import is_local
 from rahf.pretrained.source import Source, Weight
 
 INDEX = 'checkpoint'

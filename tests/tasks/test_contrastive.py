@@ -114,6 +114,11 @@ def test_trained_exported_and_read_back(data_dir, tmp_path):
   export(config, epath.Path(tmp_path), Interruption())
   (tmp_path / 'note').touch()
   kept = {path.name for path in tmp_path.iterdir()}
+  # Through a link, it is the folder that is replaced.
+  (tmp_path / 'link').symlink_to(folder)
+  config.export.dir = str(tmp_path / 'link')
+  export(config, epath.Path(tmp_path), Interruption())
+  assert (tmp_path / 'link').is_symlink()
   # Neither a folder of reports, nor a work directory, which has a config.json too, nor
   # someone else's CLIP, nor one to which something was added.
   for name in ('other', 'more'):
@@ -122,9 +127,9 @@ def test_trained_exported_and_read_back(data_dir, tmp_path):
   del fields['exported_by']
   (tmp_path / 'other' / 'config.json').write_text(json.dumps(fields))
   (tmp_path / 'more' / 'notes.txt').touch()
-  kept |= {'other', 'more'}
+  kept |= {'other', 'more', 'link'}
   for place in (*(tmp_path / name for name in ('eval', 'note', *kept)), tmp_path):
-    if place == folder:
+    if place.resolve() == folder:
       continue
     config.export.dir = str(place)
     with pytest.raises(InputError, match='exists and is not an exported CLIP'):
