@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
       if _MODE.value == 'infer':
         print('Interrupted; run the same command to continue.')
         return 1
-      print('Interrupted; run the same command to start again.')
+      print('Interrupted; run the same command again.')
     except ModuleNotFoundError as error:
       if (error.name or '').startswith('rahf'):
         raise

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rahf.models.decoding import EOS_ID, START_ID, Cache, DecodeStep
-from rahf.models.layers import split_by_batch
+from rahf.models.layers import constrain_batch
 
 # Wu et al. (2016), equation 14, with T5X's exponent.
 LENGTH_EXPONENT = 0.6
@@ -47,8 +47,8 @@ def beam(
     Token ids of the best finished sequence, or of the best unfinished one if none
     finished; EOS included, 0 after it.
   """
-  empty = split_by_batch(jnp.zeros((batch, beams, length), jnp.int32))
-  nothing = split_by_batch(jnp.full((batch, beams), NEVER))
+  empty = constrain_batch(jnp.zeros((batch, beams, length), jnp.int32))
+  nothing = constrain_batch(jnp.full((batch, beams), NEVER))
   state = _State(
     jnp.zeros((), jnp.int32),
     # Start with one beam: equal beams would stay equal.

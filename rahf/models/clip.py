@@ -174,7 +174,7 @@ class TextTower(nn.Module):
 def _blocks(tower: TowerConfig, dtype: jnp.dtype, x: Array, mask=None) -> Array:
   for i in range(tower.layers):
     x = Block(tower, 0.0, dtype, name=f'block_{i}')(x, train=False, mask=mask)
-    x = layers.split_by_batch(x)
+    x = layers.constrain_batch(x)
   return x
 
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rahf.models.layers import split_by_batch
+from rahf.models.layers import constrain_batch
 
 # From a target (teacher forcing), places in it and candidate tokens for each place to
 # the candidates' logits, as `T5.decode_at`.
@@ -79,8 +79,8 @@ def sequential(
     p = jnp.where(word_end & (place < length), p, 0.0)
     return passes + 1, p > 0.5, p, jnp.any((p > 0.5) != marked)
 
-  unmarked = split_by_batch(jnp.zeros(prompt.shape, bool))
-  start = (0, unmarked, split_by_batch(jnp.zeros(prompt.shape)), jnp.array(True))
+  unmarked = constrain_batch(jnp.zeros(prompt.shape, bool))
+  start = (0, unmarked, constrain_batch(jnp.zeros(prompt.shape)), jnp.array(True))
   return jax.lax.while_loop(unsettled, judge_again, start)[2]
 
 

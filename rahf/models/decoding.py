@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rahf.models.layers import split_by_batch
+from rahf.models.layers import constrain_batch
 
 START_ID = 0
 EOS_ID = 1
@@ -50,9 +50,9 @@ def greedy(
 
   state = (
     jnp.zeros((), jnp.int32),
-    split_by_batch(jnp.full((batch,), START_ID, jnp.int32)),
-    split_by_batch(jnp.zeros((batch,), bool)),
-    split_by_batch(jnp.zeros((batch, length), jnp.int32)),
+    constrain_batch(jnp.full((batch,), START_ID, jnp.int32)),
+    constrain_batch(jnp.zeros((batch,), bool)),
+    constrain_batch(jnp.zeros((batch, length), jnp.int32)),
     cache,
   )
   return jax.lax.while_loop(unfinished, advance, state)[3]

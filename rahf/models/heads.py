@@ -14,11 +14,11 @@ from rahf.fileio.validators import one_of
 from rahf.models.layers import (
   Deconv,
   RMSNorm,
+  constrain_batch,
   conv,
   dense,
   partitioned,
   rematerialized,
-  split_by_batch,
 )
 from rahf.models.sizes import Flag, Side, Width, Widths
 
@@ -84,7 +84,7 @@ class HeatmapHead(nn.Module):
       x = conv(width, name=f'conv_{i}', dtype=self.dtype)(x)
       normalize = norm(f'conv_{i}_norm', self.dtype)
       x = normalize(nn.relu(x)) if config.relu_before_norm else nn.relu(normalize(x))
-      x = split_by_batch(x)
+      x = constrain_batch(x)
     for i, width in enumerate(config.deconvs):
       stage = UpsampleStage(width, self.dtype, name=f'stage_{i}')
       x = rematerialized(stage, self.remat)(x)
@@ -111,11 +111,11 @@ class UpsampleStage(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
     x = Deconv(self.width, self.dtype, name='deconv')(x)
-    x = split_by_batch(nn.relu(norm('deconv_norm', self.dtype)(x)))
+    x = constrain_batch(nn.relu(norm('deconv_norm', self.dtype)(x)))
     y = conv(self.width, name='conv_0', dtype=self.dtype)(x)
-    y = split_by_batch(nn.relu(norm('conv_0_norm', self.dtype)(y)))
+    y = constrain_batch(nn.relu(norm('conv_0_norm', self.dtype)(y)))
     y = conv(self.width, name='conv_1', dtype=self.dtype)(y)
-    return split_by_batch(nn.relu(x + norm('conv_1_norm', self.dtype)(y)))
+    return constrain_batch(nn.relu(x + norm('conv_1_norm', self.dtype)(y)))
 
 
 class ScoreHead(nn.Module):
@@ -138,7 +138,7 @@ class ScoreHead(nn.Module):
       )(x)
       # Without this constraint, XLA gets some gradients of small convolutions wrong if
       # data, fsdp and tensor all have several devices.
-      x = split_by_batch(nn.relu(norm(f'conv_{i}_norm', self.dtype)(x)))
+      x = constrain_batch(nn.relu(norm(f'conv_{i}_norm', self.dtype)(x)))
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(config.dense):
       x = dense(

@@ -202,7 +202,7 @@ class EvenDeconv(nn.Module):
     return y.reshape(batch, 2 * height, 2 * width, self.features)
 
 
-def split_by_batch(x: Array, *axes: str | None) -> Array:
+def constrain_batch(x: Array, *axes: str | None) -> Array:
   """Constrains the first axis to be split over the mesh like a batch.
 
   Needed where a loop starts from a constant: that has no sharding, and the compiler

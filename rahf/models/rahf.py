@@ -171,7 +171,7 @@ class RAHF(nn.Module):
 
     text = text.reshape(batch * texts, -1)
     embedded = jnp.concatenate([image_tokens, self.t5.embed(text)], axis=1)
-    embedded = layers.split_by_batch(embedded)
+    embedded = layers.constrain_batch(embedded)
     is_image = jnp.ones(image_tokens.shape[:2], bool)
     is_text = (text != PAD_ID) | (not self.config.mask_padding)
     mask = jnp.concatenate([is_image, is_text], axis=1)

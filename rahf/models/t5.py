@@ -21,10 +21,10 @@ from rahf.fileio.validators import one_of, sequence, whole
 from rahf.models.layers import (
   ACTIVATIONS,
   RMSNorm,
+  constrain_batch,
   dense,
   partitioned,
   rematerialized,
-  split_by_batch,
 )
 from rahf.models.sizes import Flag, Layers, Width
 from rahf.models.t5_layers import (
@@ -182,7 +182,7 @@ class Encoder(nn.Module):
       x = rematerialized(layer, self.remat)(
         x, bias=bias, mask=mask[:, None, None, :], train=train
       )
-      x = split_by_batch(x)
+      x = constrain_batch(x)
     return dropout(RMSNorm(dtype=self.dtype, name='encoder_norm')(x))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.layers import partitioned, split_by_batch
+from rahf.models.layers import constrain_batch, partitioned
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -49,7 +49,7 @@ class DecoderCache(NamedTuple):
 
     def empty(memory: Array) -> Array:
       shape = memory.shape[0], length, *memory.shape[2:]
-      return split_by_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
+      return constrain_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
 
     return cls(past=jax.tree.map(empty, fused), fused=fused)
 

@@ -120,7 +120,7 @@ class Transformer(nn.Module):
     for i in range(config.layers):
       block = Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')
       x = layers.rematerialized(block, self.remat)(x, train=train)
-      x = layers.split_by_batch(x)
+      x = layers.constrain_batch(x)
     return layer_norm(config, self.dtype, 'encoder_norm')(x)
 
 
