@@ -116,7 +116,7 @@ class VisionTower(nn.Module):
       'VALID',
       use_bias=False,
       dtype=self.dtype,
-      conv_general_dilated=cpu_kernels.convolve,
+      conv_general_dilated=cpu_kernels.embed_patches,
       kernel_init=partitioned(nn.initializers.normal(0.02), None, None, None, 'embed'),
       name='embedding',
     )(image)

@@ -1,8 +1,9 @@
 """Gradients of dense layers and convolutions that are also fast on CPUs.
 
 They go into Flax's own layers: `nn.Dense(dot_general=dot_general)` and
-`nn.Conv(conv_general_dilated=convolve)`. On GPUs and TPUs nothing changes but the order
-of the operands of a matrix product; convolutions use XLA's own gradients there.
+`nn.Conv(conv_general_dilated=convolve)`. On GPUs and TPUs little changes: the order of
+the operands of a matrix product, and 1x1 convolutions and patch embeddings are written
+as such products; other convolutions use XLA's own gradients there.
 
 Axis letters: N leading axes, I inputs, O outputs; B batch, H W map size, C D channels,
 K L kernel size.
@@ -97,9 +98,8 @@ def convolve(
 ) -> Float[Array, 'B h w D']:
   """Replaces `jax.lax.conv_general_dilated` in `nn.Conv`.
 
-  1x1 convolutions and patch embeddings, whose windows do not overlap, are matrix
-  products. On CPUs, XLA's convolution takes up to twice as long as these, and its
-  gradient with respect to patches many times as long: it multiplies by zeros.
+  A 1x1 convolution is a matrix product. On CPUs, XLA's convolution takes up to twice as
+  long.
 
   XLA's other convolutions and their gradients with respect to the input are as fast as
   matrix products, but the gradient with respect to the kernel is up to ten times slower
@@ -119,8 +119,8 @@ def convolve(
     if isinstance(padding, str):
       sides = jax.lax.padtype_to_pads(x.shape[1:3], taps, strides, padding)
     sides = tuple(tuple(side) for side in sides)
-    if taps in ((1, 1), strides) and sides == ((0, 0), (0, 0)):
-      return product(_windows(x, taps, strides), kernel, 3)
+    if taps == (1, 1) and sides == ((0, 0), (0, 0)):
+      return product(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     large = min(x.shape[1:3]) >= LARGE_SIDE and min(kernel.shape[2:]) >= WIDE
     if large and strides == (1, 1):
       return _convolve(x, kernel, sides)
@@ -128,16 +128,23 @@ def convolve(
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def _windows(
-  x: Float[Array, 'B H W C'], taps: tuple[int, int], strides: tuple[int, int]
-) -> Float[Array, 'B h w K L C']:
-  """Cuts a map into windows of one pixel, or of as many as the stride has."""
-  if taps == (1, 1):
-    return x[:, :: strides[0], :: strides[1], None, None]
-  height, width = (side // tap for side, tap in zip(x.shape[1:3], taps, strict=True))
-  x = x[:, : height * taps[0], : width * taps[1]]
-  x = x.reshape(len(x), height, taps[0], width, taps[1], x.shape[-1])
-  return x.swapaxes(2, 3)
+def embed_patches(
+  x: Float[Array, 'B H W C'],
+  kernel: Float[Array, 'K L C D'],
+  *args: Any,
+  **options: Any,
+) -> Float[Array, 'B h w D']:
+  """Replaces `jax.lax.conv_general_dilated` where the stride is the kernel's size.
+
+  It is a matrix product. XLA's convolution is as fast, but its gradient with respect to
+  the image takes many times as long on CPUs, since it multiplies by inserted zeros.
+  """
+  del args, options
+  tall, wide = kernel.shape[:2]
+  height, width = x.shape[1] // tall, x.shape[2] // wide
+  x = x[:, : height * tall, : width * wide]
+  x = x.reshape(x.shape[0], height, tall, width, wide, x.shape[-1])
+  return product(x.swapaxes(2, 3), kernel, 3)
 
 
 def _plain(x: Array, kernel: Array, padding: Padding) -> Array:

@@ -203,7 +203,9 @@ def test_deleted_results(job, tmp_path):
   folder = write_folder(tmp_path / 'images', 3)
   _, expected = run(job(folder))
   (tmp_path / 'out/results.jsonl').unlink()
-  with pytest.raises(InputError, match=r'results\.jsonl is gone.*; delete .*out and'):
+  with pytest.raises(
+    InputError, match=r'results\.jsonl is missing.*; delete .*out and'
+  ):
     run(job(folder))
   shutil.rmtree(tmp_path / 'out')
   assert run(job(folder)) == (0, expected)

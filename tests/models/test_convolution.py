@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rahf.models.cpu_kernels import DIMENSIONS, LARGE_SIDE, WIDE, convolve
+from rahf.models.cpu_kernels import (
+  DIMENSIONS,
+  LARGE_SIDE,
+  WIDE,
+  convolve,
+  embed_patches,
+)
 from rahf.runtime import sharding
 
 xla = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=DIMENSIONS)
@@ -44,9 +50,8 @@ def make_inputs(size, taps, rows=2, dtype=jnp.float32):
     # Matrix products.
     ((9, 7), (1, 1), (1, 1), 'SAME'),
     ((9, 7), (1, 1), (2, 2), ((0, 0), (0, 0))),
-    ((LARGE_SIDE, LARGE_SIDE), (2, 2), (2, 2), 'VALID'),
-    ((11, 7), (3, 2), (3, 2), 'VALID'),  # The last rows and columns are left out.
     # Left to XLA.
+    ((LARGE_SIDE, LARGE_SIDE), (2, 2), (2, 2), 'VALID'),
     ((9, 7), (1, 1), (2, 2), ((0, 1), (1, 0))),
     ((11, 7), (3, 2), (3, 2), 'SAME'),
     ((11, 7), (2, 2), (3, 3), 'VALID'),
@@ -57,6 +62,14 @@ def test_values_and_gradients(size, taps, strides, padding):
   arguments = *make_inputs(size, taps), strides, padding
   expected = values_and_gradients(xla, *arguments)
   check_same(values_and_gradients(convolve, *arguments), expected)
+
+
+@pytest.mark.parametrize('size', [(6, 4), (8, 5)])
+def test_patches(size):
+  """Rows and columns that do not fill a patch are left out."""
+  arguments = *make_inputs(size, (3, 2)), (3, 2), 'VALID'
+  expected = values_and_gradients(xla, *arguments)
+  check_same(values_and_gradients(embed_patches, *arguments), expected)
 
 
 def test_bfloat16():
