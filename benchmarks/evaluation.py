@@ -17,6 +17,7 @@ import jax
 import machine
 import numpy as np
 from absl import app, flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from rahf.data.pipeline.batches import eval_batches
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   task = make_task(config)
   setup = set_up(task)
-  session = task.open(setup)
+  session = task.open(setup, epath.Path())
   split = session.data.split(config.eval.final_split)
   batches = list(
     itertools.islice(

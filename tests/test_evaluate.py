@@ -52,7 +52,7 @@ def config(data_dir):
 def session(config):
   """A session on eight devices."""
   task = make_task(config)
-  return task.open(set_up(task))
+  return task.open(set_up(task), epath.Path())
 
 
 @pytest.fixture(scope='module')
