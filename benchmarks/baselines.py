@@ -2,9 +2,11 @@
 
   python benchmarks/baselines.py [--minutes=4] [--scratch=runs/baselines]
 
-A CLIP is trained by contrast first, for as long as each of the others. Each model's
-steps follow from a short run in which a step is timed; compiling and evaluating do not
-count. Runs that are complete are not repeated. Ends with `python -m rahf.compare`.
+A CLIP is trained by contrast first, for as long as each of the others. The number of
+steps of each model follows from a short run in which a step is timed; compiling and
+evaluating do not count. All steps are timed first, on a machine that should be idle;
+the training that follows may share it. Runs that are complete are not repeated. Ends
+with `python -m rahf.compare`.
 """
 
 import json
@@ -45,16 +47,19 @@ def main(argv: list[str]) -> None:
   print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
   scratch = pathlib.Path(_SCRATCH.value).absolute()
   scratch.mkdir(parents=True, exist_ok=True)
-  train(scratch, *CONTRAST)
-  clip = scratch / 'clip_contrast' / 'export'
-  if not clip.exists():
-    command(scratch / 'clip_contrast', CONTRAST[1], ['--mode=export'])
-  for name, config, trains in (RAHF, *BASELINES):
-    config, _, gradient = config.replace('CLIP', str(clip)).partition('#')
-    more = [f'--config.baseline.gradient={gradient}'] if gradient else []
-    if trains:
-      train(scratch, name, config)
-    elif not any((scratch / name).glob('eval/test-*.md')):
+  trained = [(name, config) for name, config, trains in (RAHF, *BASELINES) if trains]
+  plan(scratch, *CONTRAST)
+  timed_clip = export(scratch / f'{CONTRAST[0]}_timed', timing())
+  for name, config in trained:
+    plan(scratch, name, config.replace('CLIP', str(timed_clip)))
+  steps = train(scratch, *CONTRAST)
+  clip = export(scratch / CONTRAST[0], schedule(steps))
+  for name, config in trained:
+    train(scratch, name, config.replace('CLIP', str(clip)))
+  for name, config, trains in BASELINES:
+    if not trains and not complete(scratch / name):
+      config, _, gradient = config.replace('CLIP', str(clip)).partition('#')
+      more = [f'--config.baseline.gradient={gradient}'] if gradient else []
       command(scratch / name, config, ['--mode=eval', *more])
   names = [RAHF[0], *(name for name, _, _ in BASELINES)]
   runs = [str(scratch / name) for name in names]
@@ -65,50 +70,61 @@ def main(argv: list[str]) -> None:
   )
 
 
-def train(scratch: pathlib.Path, name: str, config: str) -> None:
-  """Trains for the time of the flag, unless that has been done."""
-  workdir = scratch / name
-  if any(workdir.glob('eval/test-*.md')):
-    return
-  steps = json_file(scratch / f'{name}.json', lambda: measure(scratch, name, config))
-  shape = schedule(steps['steps'])
-  start = time.perf_counter()
-  command(workdir, config, shape)
-  print(
-    f'{name}: {steps["steps"]} steps of {steps["seconds"]:.3f} s; with evaluation '
-    f'{time.perf_counter() - start:.0f} s',
-    flush=True,
-  )
+def plan(scratch: pathlib.Path, name: str, config: str) -> dict[str, float]:
+  """Returns the seconds of a step and the number of steps; measured only once.
 
-
-def json_file(path: pathlib.Path, make) -> dict:
-  """Reads a file, or makes and writes it: a run must resume with the same steps."""
+  A run must resume with the same steps, so they are kept in a file.
+  """
+  path = scratch / f'{name}.json'
   if not path.exists():
-    path.write_text(json.dumps(make()))
+    workdir = scratch / f'{name}_timed'
+    command(workdir, config, timing())
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    seconds = min(row['step_seconds'] for row in rows if 'step_seconds' in row)
+    steps = round(60 * _MINUTES.value / seconds)
+    path.write_text(json.dumps({'seconds': seconds, 'steps': steps}))
   return json.loads(path.read_text())
 
 
-def measure(scratch: pathlib.Path, name: str, config: str) -> dict[str, float]:
-  """Returns the seconds of a step, and how many fit into the time."""
-  workdir = scratch / f'{name}_timed'
-  every = TIMED_STEPS // 3
-  command(
-    workdir,
-    config,
-    [
-      f'--config.train.steps={TIMED_STEPS}',
-      f'--config.train.log_every={every}',
-      '--config.optimizer.warmup_steps=0',
-      '--config.optimizer.cooldown_steps=0',
-      '--config.eval.split=dev',
-      '--config.eval.final_split=dev',
-      f'--config.eval.every={TIMED_STEPS}',
-    ],
-  )
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
-  seconds = min(row['step_seconds'] for row in rows if 'step_seconds' in row)
-  return {'seconds': seconds, 'steps': round(60 * _MINUTES.value / seconds)}
+def train(scratch: pathlib.Path, name: str, config: str) -> int:
+  """Trains for the time of the flag, unless that has been done; returns the steps."""
+  planned, workdir = plan(scratch, name, config), scratch / name
+  if not complete(workdir):
+    start = time.perf_counter()
+    command(workdir, config, schedule(planned['steps']))
+    print(
+      f'{name}: {planned["steps"]} steps of {planned["seconds"]:.3f} s; with '
+      f'evaluation {time.perf_counter() - start:.0f} s',
+      flush=True,
+    )
+  return planned['steps']
+
+
+def complete(workdir: pathlib.Path) -> bool:
+  """Returns whether a run has its final evaluation."""
+  return any(workdir.glob('eval/test-*.md'))
+
+
+def export(workdir: pathlib.Path, settings: list[str]) -> pathlib.Path:
+  """Exports a contrastive run, with the flags of its training; returns the folder."""
+  folder = workdir / 'export'
+  if not folder.exists():
+    command(workdir, CONTRAST[1], ['--mode=export', *settings])
+  return folder
+
+
+def timing() -> list[str]:
+  """Returns flags of a short run with three measurements of a step."""
+  return [
+    f'--config.train.steps={TIMED_STEPS}',
+    f'--config.train.log_every={TIMED_STEPS // 3}',
+    '--config.optimizer.warmup_steps=0',
+    '--config.optimizer.cooldown_steps=0',
+    '--config.eval.split=dev',
+    '--config.eval.final_split=dev',
+    f'--config.eval.every={TIMED_STEPS}',
+  ]
 
 
 def schedule(steps: int) -> list[str]:
@@ -126,10 +142,6 @@ def command(workdir: pathlib.Path, config: str, more: list[str]) -> None:
   """Runs python -m rahf.main; its output goes to a file next to the work directory."""
   arguments = [f'--config={config}', f'--workdir={workdir}']
   arguments += [f'--config.data.dir={_DATA.value}', *more]
-  if '--mode=export' in more:
-    # The steps are part of the run's config.
-    steps = json.loads((workdir.parent / f'{workdir.name}.json').read_text())
-    arguments += schedule(steps['steps'])
   print(shlex.join(['python -m rahf.main', *arguments]), flush=True)
   with (workdir.parent / f'{workdir.name}.log').open('a') as log:
     subprocess.run(

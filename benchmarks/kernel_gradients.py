@@ -4,9 +4,10 @@
 
 Convolutions: one image and a 3x3 kernel, with the sizes of the heatmap head for 256 and
 512 px. Dense layers: all gradients of an MLP with a GELU, with the sizes of the
-quickstart's ViT and of T5 base. Transposed convolutions: `Deconv` and the equal
-`nn.ConvTranspose`, forward and with all gradients, with the sizes of the first stage of
-the quickstart's heatmap head and of the paper's, the latter for two images.
+quickstart's ViT and of T5 base. Transposed convolutions: `Deconv` and `Deconv4x4` and
+the equal `nn.ConvTranspose`, forward and with all gradients. The sizes are those of the
+first stage of the quickstart's heatmap head, of the paper's (two images), and of two
+stages of the ResNet with maps (one image).
 """
 
 import functools
@@ -19,7 +20,7 @@ from flax import linen as nn
 from metrics import median_ms
 from rahf.drawing.markdown import markdown_table
 from rahf.models.cpu_kernels import DIMENSIONS, kernel_gradient, product
-from rahf.models.layers import Deconv
+from rahf.models.layers import Deconv, Deconv4x4
 
 # Side of the map, channels.
 SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))
@@ -27,6 +28,7 @@ SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))
 MLP_SIZES = ((16, 65, 128, 512), (2, 384, 768, 2048))
 # Images, side of the map, channels before and after.
 DECONV_SIZES = ((16, 8, 64, 32), (2, 32, 384, 768))
+DECONV_4X4_SIZES = ((1, 32, 256, 256), (1, 64, 256, 256))
 PADDING = ((1, 1), (1, 1))
 REPETITIONS = 7
 
@@ -39,6 +41,7 @@ def main() -> None:
   rows = [measure_mlp(*size) for size in MLP_SIZES]
   print(markdown_table(('MLP', 'width', *times), rows), end='\n\n')
   rows = [row for size in DECONV_SIZES for row in measure_deconv(*size)]
+  rows += [row for size in DECONV_4X4_SIZES for row in measure_deconv_4x4(*size)]
   print(markdown_table(('transposed convolution', 'channels', *times), rows))
 
 
@@ -79,10 +82,24 @@ def measure_mlp(examples: int, tokens: int, width: int, hidden: int) -> list[str
   return [f'{examples} x {tokens}', f'{width}, {hidden}', *compare(arrays, *ways)]
 
 
-def measure_deconv(images: int, side: int, before: int, after: int) -> list[list[str]]:
-  x = jax.random.normal(jax.random.key(0), (images, side, side, before))
-  ours = Deconv(after, x.dtype)
+def measure_deconv(*size: int) -> list[list[str]]:
+  after = size[-1]
   stock = nn.ConvTranspose(after, (3, 3), (2, 2), padding=((1, 2), (1, 2)))
+  return measure_modules(size, '3x3', stock, Deconv(after, jnp.dtype('float32')))
+
+
+def measure_deconv_4x4(*size: int) -> list[list[str]]:
+  after = size[-1]
+  stock = nn.ConvTranspose(after, (4, 4), (2, 2), use_bias=False)
+  ours = Deconv4x4(after, jnp.dtype('float32'), nn.initializers.normal(1e-3))
+  return measure_modules(size, '4x4', stock, ours)
+
+
+def measure_modules(
+  size: tuple[int, ...], taps: str, stock: nn.Module, ours: nn.Module
+) -> list[list[str]]:
+  images, side, before, after = size
+  x = jax.random.normal(jax.random.key(0), (images, side, side, before))
   params = nn.unbox(ours.init(jax.random.key(1), x))
 
   def gradient(module):
@@ -91,9 +108,9 @@ def measure_deconv(images: int, side: int, before: int, after: int) -> list[list
 
     return jax.jit(jax.grad(loss, (0, 1)))
 
-  size = f'{images} x {side} px', f'{before} to {after}'
+  shown, channels = f'{taps}, {images} x {side} px', f'{before} to {after}'
   return [
-    [f'{size[0]}, {name}', size[1], *compare((params, x), *map(make, (stock, ours)))]
+    [f'{shown}, {name}', channels, *compare((params, x), *map(make, (stock, ours)))]
     for name, make in (('forward', lambda m: jax.jit(m.apply)), ('gradients', gradient))
   ]
 

@@ -5,8 +5,8 @@
 Random weights at the published sizes, float32, the same inputs on the same cores, in
 turn. Outputs are compared too. The CLIP gradient is the baseline's map: the cosine of
 image and text, backwards to the pixels; PyTorch computes the gradients of all
-parameters along with it unless one says otherwise, so that both are timed. Needs the
-extra `parity`.
+parameters along with it unless one says otherwise, so that both are timed. A training
+step of the ResNet is forward and backward, without optimizer. Needs the extra `parity`.
 """
 
 import copy
@@ -41,7 +41,8 @@ def main(argv: list[str]) -> None:
   del argv
   print(f'{machine.processor()}; {machine.accelerator()}; PyTorch {torch.__version__}')
   rows = []
-  for name, (ours, theirs) in {**clip_pairs(), **resnet_pairs()}.items():
+  pairs = {**clip_pairs(), **resnet_pairs(), **resnet_training()}
+  for name, (ours, theirs) in pairs.items():
     one, other = ours(), theirs()
     difference = np.abs(one - other).max() / np.abs(other).max()
     seconds = [], []
@@ -51,12 +52,12 @@ def main(argv: list[str]) -> None:
         function()
         times.append(time.perf_counter() - start)
     medians = [*map(statistics.median, seconds)]
-    pairs = [b / a for a, b in zip(*seconds, strict=True)]
+    ratios = [b / a for a, b in zip(*seconds, strict=True)]
     rows.append(
       [
         name,
         *(f'{s:.3f}' for s in medians),
-        f'{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})',
+        f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})',
         f'{difference:.1e}',
       ]
     )
@@ -125,17 +126,22 @@ def clip_pairs() -> dict[str, Pair]:
   }
 
 
-def resnet_pairs() -> dict[str, Pair]:
-  """Returns the last map of a ResNet-50, ours and theirs, of the same weights."""
-  batch = _BATCH.value
+def make_resnets():
+  """Returns a ResNet-50, its variables, theirs with the same, and images for both."""
   config = ResNetConfig()
   variables = nn.unbox(resnet.init_variables(config, jax.random.key(0)))
-  model = ResNet(config, jnp.dtype('float32'))
   theirs = transformers.ResNetModel(transformers.ResNetConfig()).eval()
   copy_resnet(variables, theirs)
-  image = np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
-  on_device = jnp.asarray(image)
+  shape = _BATCH.value, 224, 224, 3
+  image = np.random.default_rng(0).standard_normal(shape, np.float32)
   pixels = torch.tensor(image.transpose(0, 3, 1, 2).copy())
+  model = ResNet(config, jnp.dtype('float32'))
+  return model, variables, theirs, jnp.asarray(image), pixels
+
+
+def resnet_pairs() -> dict[str, Pair]:
+  """Returns the last map of a ResNet-50, ours and theirs, of the same weights."""
+  model, variables, theirs, on_device, pixels = make_resnets()
   step = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
 
   def pair(**layout) -> Pair:
@@ -146,6 +152,43 @@ def resnet_pairs() -> dict[str, Pair]:
   return {
     'ResNet-50, last map': pair(),
     'ResNet-50, last map, PyTorch with channels last': pair(
+      memory_format=torch.channels_last
+    ),
+  }
+
+
+def resnet_training() -> dict[str, Pair]:
+  """Returns the gradient of the first kernel in a training step, ours and theirs."""
+  model, variables, theirs, on_device, pixels = make_resnets()
+
+  @jax.jit
+  def step(params, statistics, x):
+    def loss(params):
+      variables = {'params': params, 'batch_stats': statistics}
+      found, changed = model.apply(variables, x, train=True, mutable=['batch_stats'])
+      return jnp.mean(jnp.square(found)), changed
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  def our_step() -> np.ndarray:
+    grads, _ = step(variables['params'], variables['batch_stats'], on_device)
+    jax.block_until_ready(grads)
+    return np.asarray(grads['conv1']['kernel'])
+
+  def pair(**layout) -> Pair:
+    x, network = pixels.to(**layout), copy.deepcopy(theirs).to(**layout).train()
+
+    def their_step() -> np.ndarray:
+      network.zero_grad()
+      network(x).last_hidden_state.square().mean().backward()
+      first = network.embedder.embedder.convolution.weight.grad
+      return first.permute(2, 3, 1, 0).numpy()
+
+    return our_step, compiled(their_step)
+
+  return {
+    'ResNet-50, training step': pair(),
+    'ResNet-50, training step, PyTorch with channels last': pair(
       memory_format=torch.channels_last
     ),
   }

@@ -5,7 +5,9 @@
   reward = rahf.reward('runs/quickstart/export')
   values, info = reward(images, prompts)
 
-See `rahf/inference/feedback.py` and `rahf/learning/reward.py` for what they return.
+A model is a RAHF, or a CLIP such as PickScore; `load` also opens a Muse, an image
+generator (`rahf/inference/generator.py`). See `rahf/inference/feedback.py` and
+`rahf/learning/reward.py` for what they return.
 """
 
 from rahf.version import __version__
@@ -16,7 +18,7 @@ __all__ = ['__version__', 'load', 'reward']
 def __getattr__(name: str):
   """Imports JAX code on first use, so that `import rahf` is fast."""
   if name == 'load':
-    from rahf.inference.model import load
+    from rahf.inference.open_model import load
 
     return load
   if name == 'reward':

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 # Control characters that could move the cursor or colour the terminal; tabs and line
 # ends are allowed.
@@ -23,6 +25,25 @@ def fail(message: object, status: int = 2) -> int:
 
   Control characters, which file names may contain, are escaped.
   """
-  text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], f'error: {message}')
-  print(text, file=sys.stderr, flush=True)
+  print(f'error: {printable(message)}', file=sys.stderr, flush=True)
   return status
+
+
+def run_command(run: Callable[[Any], int | None], arguments: Any) -> int:
+  """Runs a command with its arguments and returns the exit status.
+
+  That is what `run` returns, 0 for None; 2, after a message, for a user's mistake or an
+  interruption.
+  """
+  try:
+    return run(arguments) or 0
+  except (InputError, OSError) as error:
+    return fail(error)
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    return 2
+
+
+def printable(message: object) -> str:
+  """Returns text with its control characters escaped."""
+  return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(message))

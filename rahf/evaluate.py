@@ -1,10 +1,12 @@
-"""Evaluates a run's newest checkpoint.
+"""Evaluates a run's newest checkpoint, or models on people's preferences.
 
 python -m rahf.main --mode=eval --config=… --workdir=DIR
+python -m rahf.evaluate preferences MODEL [MODEL …] --pairs=DIR
 python -m rahf.evaluate compare DIR [DIR …]     the same as python -m rahf.compare
 """
 
 import sys
+from collections.abc import Sequence
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -91,11 +93,22 @@ def _read_checkpoint(workdir: epath.Path, step: int, setup):
   return TrainState(**tree).variables
 
 
-if __name__ == '__main__':
-  from rahf.evaluation.compare_command import main
+def main(argv: Sequence[str]) -> int:
+  """Runs one of the commands; returns the exit status."""
+  command, *rest = argv or ['']
+  if command == 'compare':
+    from rahf.evaluation import compare_command
 
-  if sys.argv[1:2] != ['compare']:
-    sys.exit(
-      fail('usage: python -m rahf.evaluate compare RUN …, or rahf.compare RUN …')
-    )
-  sys.exit(main(sys.argv[2:]))
+    return compare_command.main(rest)
+  if command == 'preferences':
+    from rahf.inference import preference_command
+
+    return preference_command.main(rest)
+  return fail(
+    'usage: python -m rahf.evaluate preferences MODEL … --pairs=DIR, or python -m '
+    'rahf.evaluate compare RUN …'
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ it. The newest checkpoint, or that of `config.export.step`, goes to DIR/export, 
 """
 
 import os
+from typing import Any
 
 import jax
 from etils import epath
@@ -13,6 +14,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from rahf import config as config_lib
+from rahf.config.settings import RAHF_TASKS
 from rahf.data import open_dataset, schema
 from rahf.data.clip_tokenizer import (
   VOCABULARY_FOLDER,
@@ -25,7 +27,7 @@ from rahf.evaluation.samples import THRESHOLD
 from rahf.fileio import strict_json
 from rahf.fileio.paths import absolute, find, is_local
 from rahf.fileio.staged_folder import staged
-from rahf.inference import model_directory
+from rahf.inference import model_directory, write_generator
 from rahf.inference.model_directory import Description
 from rahf.inference.write_directory import (
   Content,
@@ -38,6 +40,7 @@ from rahf.pretrained.clip_export import MARK, write_huggingface
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 from rahf.tasks import make_task
+from rahf.training import lora
 from rahf.workdir import checkpoint, ownership
 
 DATA_TERMS = {
@@ -46,6 +49,10 @@ DATA_TERMS = {
   'v1, which have their own terms',
 }
 OTHER_TERMS = 'terms unknown; ask whoever provided the data'
+# Tasks that train a CLIP.
+CLIP_TASKS = ('contrastive', 'preference')
+# Tasks that train a part of a Muse.
+MUSE_TASKS = ('autoencoder', 'generator')
 # What an exported CLIP consists of; a folder with anything else is not replaced.
 CLIP_FILES = {
   *('README.md', 'config.json', 'model.safetensors'),
@@ -67,17 +74,21 @@ def export(config: ConfigDict, workdir: epath.Path, interruption: Interruption) 
     Interrupted: SIGTERM or Ctrl-C came; nothing has changed.
   """
   config_lib.validate(config)
-  if config.task not in ('feedback', 'contrastive'):
+  exported = *RAHF_TASKS, *CLIP_TASKS, *MUSE_TASKS
+  if config.task not in exported:
     raise InputError(
-      f'config.task = {config.task!r}: only models of the tasks feedback and '
-      'contrastive can be exported'
+      f'config.task = {config.task!r}: only models of the tasks {", ".join(exported)} '
+      'can be exported'
     )
   ownership.check_workdir(workdir, config)
   folder = workdir / 'export'
   if config.export.dir:
     folder = absolute(find(config.export.dir, 'config.export.dir'))
-  if config.task == 'contrastive':
+  if config.task in CLIP_TASKS:
     export_clip(config, workdir, folder, interruption)
+    return
+  if config.task in MUSE_TASKS:
+    export_muse(config, workdir, folder, interruption)
     return
 
   def read_content() -> Content:
@@ -97,7 +108,7 @@ def export_clip(
   folder: epath.Path,
   interruption: Interruption,
 ) -> None:
-  """Exports a checkpoint of the contrastive task as a Hugging Face directory.
+  """Exports a checkpoint of a CLIP's task as a Hugging Face directory.
 
   Raises:
     InputError, Interrupted: as `export`.
@@ -113,11 +124,8 @@ def export_clip(
       '--config.export.dir'
     )
   task = make_task(config)
-  step = find_step(workdir, config)
-  abstract = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))['params']
-  part = 'average' if config.train.average else 'params'
   with distributed.interruptible(interruption):
-    params = checkpoint.read_params(workdir, step, abstract, part)
+    _, params = _read_params(config, workdir)
     vocabulary = read_vocabulary(workdir / VOCABULARY_FOLDER)
     card = (workdir / 'model_card.md').read_text()
   # Two renames at the end; no signal may come between them.
@@ -127,6 +135,39 @@ def export_clip(
     write_vocabulary(new, vocabulary)
     (new / 'README.md').write_text(card)
   print(f'Written to {folder}, in the format of Hugging Face')
+
+
+def export_muse(
+  config: ConfigDict,
+  workdir: epath.Path,
+  folder: epath.Path,
+  interruption: Interruption,
+) -> None:
+  """Exports a checkpoint of a Muse, or of its autoencoder.
+
+  Raises:
+    InputError, Interrupted: as `export`.
+  """
+  check_single_process()
+  write_generator.check_target(folder)
+  with distributed.interruptible(interruption):
+    step, params = _read_params(config, workdir)
+    params = jax.device_get(lora.merged(params, config.generator.lora_scale))
+    vocabulary = read_vocabulary(workdir / VOCABULARY_FOLDER)
+    card = (workdir / 'model_card.md').read_text()
+  # Two renames at the end; no signal may come between them.
+  with staged(folder) as new, distributed.interruptible(interruption):
+    write_generator.write(new, config, step, params, vocabulary, card)
+  print(f'Written to {folder}')
+
+
+def _read_params(config: ConfigDict, workdir: epath.Path) -> tuple[int, Any]:
+  """Returns the step to export and its parameters as nested NumPy arrays."""
+  step = find_step(workdir, config)
+  init = make_task(config).init
+  abstract = nn.unbox(jax.eval_shape(init, jax.random.key(0)))['params']
+  part = 'average' if config.train.average else 'params'
+  return step, checkpoint.read_params(workdir, step, abstract, part)
 
 
 def _is_exported_clip(folder: epath.Path) -> bool:

@@ -1,4 +1,4 @@
-"""Scores a folder or table of any size with an exported model.
+"""Scores a folder or table of any size with an exported model or a CLIP.
 
   python -m rahf.main --mode=infer --model=DIR --input=images --output=results
 
@@ -13,6 +13,8 @@ Data format of each row:
   height, width int             image size in pixels
   plausibility, alignment, aesthetics, overall
                 float           in [0, 1], higher is better
+  similarity    float           instead of these four, of a CLIP: the cosine times the
+                                model's scale, higher is better
   keywords      list            {"word", "p_misaligned"}: the words of the prompt, which
                                 end at white space and , . ? ! " : ; each with its
                                 probability in [0, 1], higher is worse, or null if the
@@ -22,7 +24,8 @@ Data format of each row:
   implausibility_map, misalignment_map
                 text            file, relative to the output; in [0, 1], higher is worse
   error         text            why there is no result; all but uid and prompt are null
-Missing values are null.
+Missing values are null. There are no columns for what the model does not say: a CLIP
+gives neither words nor maps. The manifest has range and direction of each output.
 """
 
 import collections
@@ -42,7 +45,6 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from rahf.data import schema
 from rahf.data.images.codec import encode_map
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.sources.item import Item, Load
@@ -50,9 +52,9 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 from rahf.fileio import locks
 from rahf.fileio.table_files import check_pyarrow
-from rahf.inference import model_directory, output_ranges
-from rahf.inference.model import Example, Model, load
-from rahf.inference.model_directory import Description
+from rahf.inference import model_directory, open_scorer
+from rahf.inference.feedback import Feedback
+from rahf.inference.open_scorer import load
 from rahf.inference.results_folder import (
   FORMATS,
   PART_ROWS,
@@ -63,6 +65,7 @@ from rahf.inference.results_folder import (
   digest_files,
   wait_until,
 )
+from rahf.inference.scorer import Example, Scorer, ScorerDescription
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
 
@@ -74,7 +77,7 @@ class Job:
   """What to score, with which model, and where to write results.
 
   Attributes:
-    model: a model directory.
+    model: a model directory, or a CLIP; see `open_scorer.load`.
     input: images and prompts, see `source.KINDS`.
     output: a folder, new or with results of the same job, which is then continued.
     prompts: a table, for a folder of images without text files; '' for none.
@@ -119,9 +122,9 @@ def infer(job: Job, interruption: Interruption) -> int:
     output_path = pathlib.Path(job.output).expanduser()
     check_apart(job.input, output_path)
     source = open_source(job.input, job.prompts)
-    folder = model_directory.find(job.model)
-    description = model_directory.read_description(folder)
-    step = description.step
+    folder = open_scorer.find(job.model)
+    description = open_scorer.read_description(folder)
+    _check_maps(job, description)
     devices = jax.local_devices()
     batch = job.batch_size * len(devices)
     check_place(output_path)
@@ -130,21 +133,33 @@ def infer(job: Job, interruption: Interruption) -> int:
     output = Output(
       output_path,
       _settings(job, folder, description, source),
-      about=_about(job, step),
+      about={
+        'job': dataclasses.asdict(job),
+        'model': description.summary,
+        'outputs': description.outputs.to_dict(),
+      },
       # A whole number of batches, so that only the last batch is not full.
       part_rows=batch * -(-PART_ROWS // batch),
       first=distributed.is_first(),
     )
     if not output.summary:
-      print(f'Model: {folder}, step {step}; {source.rows:,} images', flush=True)
+      print(
+        f'Model: {folder}, {description.summary}; {source.rows:,} images', flush=True
+      )
       model = load(folder, batch_size=batch, devices=devices)
       _Worker(model, source, output, job.maps).run()
       _complete(source, output)
     if distributed.is_first():
       output.remove_parts()
-    summary = output.summary
+  return _report(source, output, description)
+
+
+def _report(source: Source, output: Output, description: ScorerDescription) -> int:
+  """Prints where the results are; returns the exit status."""
+  summary = output.summary
   print(
-    f'Written to {output.results}: {summary["rows"]:,} images. {output_ranges.RANGES}'
+    f'Written to {output.results}: {summary["rows"]:,} images. '
+    f'{description.outputs.ranges}'
   )
   if summary['errors']:
     print(
@@ -183,24 +198,22 @@ def _check(job: Job) -> None:
   distributed.check_joined()
 
 
+def _check_maps(job: Job, description: ScorerDescription) -> None:
+  if job.maps != 'none' and not description.outputs.maps:
+    raise InputError(
+      f'--maps={job.maps}, but {job.model} makes no heatmaps ({description.summary}); '
+      'leave out --maps'
+    )
+
+
 def _settings(
-  job: Job, folder: epath.Path, description: Description, source: Source
+  job: Job, folder: epath.Path, description: ScorerDescription, source: Source
 ) -> Settings:
   names = (model_directory.DESCRIPTION, model_directory.TOKENIZER)
   model = description.fingerprint or digest_files(
     folder / name for name in (*names, model_directory.WEIGHTS)
   )
   return Settings(model, source.digest, source.rows, job.maps, job.format)
-
-
-def _about(job: Job, step: int) -> dict[str, Any]:
-  return {
-    'job': dataclasses.asdict(job),
-    'step': step,
-    'scores': output_ranges.SCORE.to_dict(),
-    'maps': output_ranges.MAP.to_dict(),
-    'p_misaligned': output_ranges.KEYWORD.to_dict(),
-  }
 
 
 def _complete(source: Source, output: Output) -> None:
@@ -215,7 +228,7 @@ def _complete(source: Source, output: Output) -> None:
 class _Worker:
   """Scores the parts of this process: a contiguous range, so that few share a file."""
 
-  def __init__(self, model: Model, source: Source, output: Output, maps: str):
+  def __init__(self, model: Scorer, source: Source, output: Output, maps: str):
     self._model, self._source, self._output = model, source, output
     self._maps = maps
     number, processes = jax.process_index(), jax.process_count()
@@ -291,34 +304,33 @@ class _Worker:
       for one in batch
     ]
 
-  def _row(self, one: Prepared, feedback: Any) -> dict[str, Any]:
+  def _row(self, one: Prepared, feedback: Feedback | None) -> dict[str, Any]:
     """Writes the maps of an image and returns its row; NaN becomes null."""
-    prompt = one.item.prompt
+    prompt, outputs = one.item.prompt, self._model.outputs
+    words = ('keywords', 'misaligned') if outputs.keywords else ()
     if feedback and not all(map(math.isfinite, feedback.scores.values())):
       one, feedback = one._replace(error='its scores are not finite'), None
     row = {
       'uid': _clean(one.item.uid),
       'prompt': _clean(prompt) if isinstance(prompt, str) else None,
-      **dict.fromkeys(('height', 'width', *schema.SCORES, 'keywords', 'misaligned')),
-      **dict.fromkeys(('truncated', *(f'{name}_map' for name in schema.MAPS))),
+      **dict.fromkeys(('height', 'width', *outputs.scores, *words)),
+      **dict.fromkeys(('truncated', *(f'{name}_map' for name in outputs.maps))),
       'error': _clean(one.error) if feedback is None else None,
     }
     if feedback is None:
       return row
     height, width = feedback.size
-    return row | {
-      **{'height': height, 'width': width},
-      **feedback.scores,
-      'keywords': [
+    row |= {'height': height, 'width': width, **feedback.scores}
+    if feedback.keywords is not None:
+      row['keywords'] = [
         {'word': word, 'p_misaligned': None if math.isnan(p) else p}
         for word, p in feedback.keywords
-      ],
-      'misaligned': feedback.misaligned,
-      'truncated': feedback.truncated,
-      **self._write_maps(one, feedback),
-    }
+      ]
+      row['misaligned'] = feedback.misaligned
+    row['truncated'] = feedback.truncated
+    return row | self._write_maps(one, feedback)
 
-  def _write_maps(self, one: Prepared, feedback: Any) -> dict[str, str]:
+  def _write_maps(self, one: Prepared, feedback: Feedback) -> dict[str, str]:
     """Writes the maps and returns their columns."""
     folder, name_parts = self._output.folder, (one.position, one.item.uid)
     if self._maps == 'none':

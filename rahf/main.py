@@ -13,6 +13,8 @@ import os
 import pathlib
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -27,6 +29,7 @@ MODES = {
   'train': ('rahf.train', 'train'),
   'eval': ('rahf.evaluate', 'evaluate'),
   'infer': ('rahf.infer', 'infer'),
+  'generate': ('rahf.generate', 'generate'),
   'export': ('rahf.export', 'export'),
   'precompile': ('rahf.precompile', 'precompile'),
 }
@@ -62,8 +65,11 @@ _MODE = flags.DEFINE_enum(
   'train: train, or resume. '
   'eval: evaluate the newest checkpoint, or weights that need no training, on '
   'config.eval.split. '
-  'infer: score the images in --input with an exported model and write the results to '
-  '--output; if interrupted, run the same command to continue. '
+  'infer: score the images in --input with an exported model or a CLIP and write the '
+  'results to --output; if interrupted, run the same command to continue. '
+  'generate: make images of the prompts in --input with a Muse, or a pipeline of '
+  'diffusers, and write them to --output; if interrupted, run the same command to '
+  'continue. '
   'export: write the newest checkpoint as a model directory, to DIR/export or '
   'config.export.dir; without --workdir, export the weights in config.init.rahf as '
   'they are. rahf.load(DIR).score(images, prompts) then gives plausibility, alignment, '
@@ -83,18 +89,23 @@ _MULTIHOST = flags.DEFINE_bool(
 _MODEL = flags.DEFINE_string(
   'model',
   None,
-  'For infer: a model directory. Default: WORKDIR/export, written by --mode=export.',
+  'For infer: a model directory, or a CLIP such as PickScore_v1. For generate: the '
+  'directory of a Muse, or of a pipeline of diffusers. Default: WORKDIR/export, '
+  'written by --mode=export.',
 )
 _INPUT = flags.DEFINE_string(
   'input',
   None,
+  'For generate: prompts, one a line, or a table with a column `prompt` or `caption`. '
   'For infer: a folder of images, with cat.txt next to cat.png, or with --prompts; a '
   'table (.csv, .tsv, .jsonl, .parquet) with a column `prompt` or `caption` and a '
   'column `image` or `path` (paths relative to the table, or bytes in parquet); a '
   "WebDataset .tar; TFRecords; a folder of such files, or a pattern: 'x/*-test*'.",
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'For infer: a new folder, or one written by the same command.'
+  'output',
+  None,
+  'For infer and generate: a new folder, or one written by the same command.',
 )
 _PROMPTS = flags.DEFINE_string(
   'prompts',
@@ -113,9 +124,34 @@ _FORMAT = flags.DEFINE_string(
   'format', 'jsonl', 'For infer: format of the results, jsonl or parquet.'
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 32, 'For infer: images per device in a batch.'
+  'batch_size',
+  None,
+  'For infer and generate: images per device in a batch; by default 32, and 8.',
 )
-_INFER_FLAGS = (_MODEL, _INPUT, _OUTPUT, _PROMPTS, _MAPS, _FORMAT, _BATCH_SIZE)
+_IMAGES_PER_PROMPT = flags.DEFINE_integer(
+  'images_per_prompt', 1, 'For generate: images of each prompt.'
+)
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'For generate: seed of the noise, unless the table has a column `seed`.'
+)
+_NEGATIVE_PROMPT = flags.DEFINE_string(
+  'negative_prompt', '', 'For generate: text that guidance leads away from.'
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', 0, 'For generate: steps of the sampling; 0 for those of the model.'
+)
+_GUIDANCE = flags.DEFINE_float(
+  'guidance', 0.0, "For generate: strength of guidance, at least 1; 0 for the model's."
+)
+# Both modes take a model, an input and an output.
+_SHARED_FLAGS = (_MODEL, _INPUT, _OUTPUT, _BATCH_SIZE)
+_INFER_FLAGS = (*_SHARED_FLAGS, _PROMPTS, _MAPS, _FORMAT)
+_GENERATE_FLAGS = (
+  *_SHARED_FLAGS,
+  *(_IMAGES_PER_PROMPT, _SEED, _NEGATIVE_PROMPT, _STEPS, _GUIDANCE),
+)
+# The modes that use a trained model, without a config.
+_JOB_FLAGS = {'infer': _INFER_FLAGS, 'generate': _GENERATE_FLAGS}
 
 
 def main(argv: list[str]) -> int:
@@ -133,7 +169,7 @@ def main(argv: list[str]) -> int:
     try:
       return _run(interruption)
     except Interrupted:
-      if _MODE.value == 'infer':
+      if _MODE.value in _JOB_FLAGS:
         print('Interrupted; run the same command to continue.')
         return 1
       print('Interrupted; run the same command again.')
@@ -163,7 +199,7 @@ def _run(interruption: Interruption) -> int:
 
   mode, config = _MODE.value, _CONFIG.value
   logging.set_verbosity(logging.WARNING)  # Orbax and JAX log every step.
-  if mode not in ('infer', 'export'):  # They rarely need a data set.
+  if mode not in ('infer', 'generate', 'export'):  # They rarely need a data set.
     quiet_tensorflow.import_tensorflow()
   _start_jax()
   module, function = MODES[mode]
@@ -172,6 +208,8 @@ def _run(interruption: Interruption) -> int:
   run = getattr(importlib.import_module(module), function)
   if mode == 'infer':
     return run(_infer_job(), interruption)
+  if mode == 'generate':
+    return run(_generate_job(), interruption)
   if mode == 'precompile':
     print(run(config))
   else:
@@ -188,7 +226,10 @@ def _start_jax() -> None:
   if config is not None:
     config_lib.validate(config)
     platform = config.platform
-  computes = _MODE.value in ('train', 'eval', 'infer')
+  if _MODE.value == 'generate':
+    # Else JAX takes most of a GPU's memory, which a pipeline of diffusers may need.
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  computes = _MODE.value in ('train', 'eval', 'infer', 'generate')
   wanted = accelerator.choose(platform, required=computes)
   if _MULTIHOST.value:
     distributed.join()
@@ -235,17 +276,33 @@ def _infer_job():
   """Returns the flags of --mode=infer as a `rahf.infer.Job`."""
   from rahf.fileio import paths
   from rahf.infer import Job
-  from rahf.inference.model_directory import DESCRIPTION
+  from rahf.inference import open_scorer
 
   model = _MODEL.value
   if model is None:
     workdir = _workdir()
     model = os.path.join(workdir, 'export')
-    if not (paths.find(model, '--workdir') / DESCRIPTION).exists():
+    if not open_scorer.is_model(paths.find(model, '--workdir')):
       raise InputError(
         f'{workdir} has no exported model; run --mode=export first, or give --model'
       )
-  return Job(**{flag.name: flag.value for flag in _INFER_FLAGS} | {'model': model})
+  return Job(**_values(_INFER_FLAGS, model=model, batch_size=32))
+
+
+def _generate_job():
+  """Returns the flags of --mode=generate as a `rahf.generate.Job`."""
+  from rahf.generate import Job
+
+  model = _MODEL.value or os.path.join(_workdir(), 'export')
+  return Job(**_values(_GENERATE_FLAGS, model=model, batch_size=8))
+
+
+def _values(given: Sequence[flags.FlagHolder], **defaults) -> dict[str, Any]:
+  """Returns the values of flags by name, with defaults for those that are None."""
+  values = {flag.name: flag.value for flag in given}
+  return values | {
+    name: default for name, default in defaults.items() if values[name] is None
+  }
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -263,16 +320,20 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _check_flags() -> None:
   """Raises flags.Error if flags are missing or belong to another mode."""
-  if _MODE.value == 'infer':
-    for flag, example in ((_INPUT, 'images'), (_OUTPUT, 'results')):
+  mode = _MODE.value
+  allowed = {flag.name for flag in _JOB_FLAGS.get(mode, ())}
+  for other, others in _JOB_FLAGS.items():
+    for flag in others:
+      if flag.present and flag.name not in allowed:
+        raise flags.Error(f'--{flag.name} is for --mode={other}')
+  if mode in _JOB_FLAGS:
+    examples = {'infer': 'images', 'generate': 'prompts.txt'}
+    for flag, example in ((_INPUT, examples[mode]), (_OUTPUT, 'results')):
       if not flag.value:
         raise flags.Error(f'--{flag.name} is missing, for example {example}')
     if _MODEL.value or _WORKDIR.value or _CONFIG.value:
       return
     raise flags.Error('--model is missing, for example runs/quickstart/export')
-  for flag in _INFER_FLAGS:
-    if flag.present:
-      raise flags.Error(f'--{flag.name} is for --mode=infer')
   if _CONFIG.value is None:
     raise flags.Error('--config is missing, for example configs/quickstart.py')
 

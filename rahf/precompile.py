@@ -14,6 +14,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rahf.config.settings import RAHF_TASKS
 from rahf.costs.chips import CHIPS, GB, GIB
 from rahf.costs.program import Costs, captured_stderr, measure
 from rahf.drawing.markdown import markdown_table
@@ -82,8 +83,8 @@ def compile_steps(setup: Setup) -> tuple[Costs | None, Costs]:
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
 
-  def batch(rows: int) -> Any:
-    return setup.task.batch_shapes(rows, sharding.batch_sharding(mesh))
+  def batch(rows: int, *, train: bool = False) -> Any:
+    return setup.task.batch_shapes(rows, sharding.batch_sharding(mesh), train=train)
 
   train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
   eval_step = jax.jit(setup.task.make_eval_step(setup.gather), out_shardings=replicated)
@@ -92,7 +93,7 @@ def compile_steps(setup: Setup) -> tuple[Costs | None, Costs]:
     if setup.task.trains:
       training = measure(
         train_step,
-        (states.abstract, batch(config.train.batch_size), key),
+        (states.abstract, batch(config.train.batch_size, train=True), key),
         mesh,
         loop_trips=1,
       )
@@ -112,7 +113,7 @@ def report(setup: Setup, training: Costs | None, inference: Costs) -> str:
   kind = mesh.devices.flat[0].device_kind
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
   train = config.train
-  remat = f', remat {config.model.remat!r}' if config.task == 'feedback' else ''
+  remat = f', remat {config.model.remat!r}' if config.task in RAHF_TASKS else ''
   steps = {
     'training step': (training, _advice(config, mesh)),
     'inference step': (inference, 'lower config.eval.batch_size'),
@@ -199,7 +200,7 @@ def _verdict(costs: Costs, advice: str) -> str:
 def _advice(config: ConfigDict, mesh: Mesh) -> str:
   """Returns what to change first if the training step does not fit."""
   shards = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-  if config.task == 'feedback' and config.model.remat != 'blocks':
+  if config.task in RAHF_TASKS and config.model.remat != 'blocks':
     return "set config.model.remat = 'blocks'"
   if config.train.batch_size > config.train.accumulate * shards:
     return f'set config.train.accumulate = {2 * config.train.accumulate}'

@@ -1,7 +1,8 @@
 """Scores images over HTTP: python -m rahf.serve MODEL_DIRECTORY.
 
-Open / for a page to try it, and /docs for the reference. Scores are from 0 to 1, higher
-is better; maps and word probabilities are from 0 to 1, higher is worse.
+Open / for a page to try it, and /docs for the reference. Scores of a RAHF are from 0 to
+1, higher is better; maps and word probabilities are from 0 to 1, higher is worse. A
+CLIP such as PickScore gives one score, similarity; higher is better.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def _serve(arguments: argparse.Namespace) -> int:
       f'the service needs {error.name}, which is not installed: '
       "pip install 'rahf[serve]'"
     ) from None
-  from rahf.inference.model import load
+  from rahf.inference.open_scorer import load
   from rahf.runtime import accelerator
 
   # It logs every malformed body; the client gets an error anyway.
@@ -187,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   add = parser.add_argument
-  add('directory', help='model directory, written by --mode=export')
+  add('directory', help='model directory, written by --mode=export, or a CLIP')
   add(
     '--host',
     default=HOST,
@@ -213,7 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     help='seconds after SIGTERM or Ctrl-C in which waiting requests are still '
     'answered; then the rest get 503 and the exit status is 1',
   )
-  add('--dtype', help='float32 or bfloat16; by default as in training')
+  add(
+    '--dtype', help='float32 or bfloat16; by default as in training, for a CLIP float32'
+  )
   return parser
 
 

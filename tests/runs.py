@@ -48,17 +48,27 @@ def start_tiny(
   data_dir: pathlib.Path, *arguments: str, **environment: str
 ) -> subprocess.Popen:
   """Starts `rahf.main` with the config tests/tiny.py."""
-  config = ('--config=tests/tiny.py', f'--config.data.dir={data_dir}')
+  return start_config('tiny', data_dir, *arguments, **environment)
+
+
+def start_config(
+  name: str, data_dir: pathlib.Path, *arguments: str, **environment: str
+) -> subprocess.Popen:
+  """Starts `rahf.main` with a config of tests/."""
+  config = (f'--config=tests/{name}.py', f'--config.data.dir={data_dir}')
   return start(*config, *arguments, **environment)
 
 
-def start_two(data_dir: pathlib.Path, workdir: pathlib.Path) -> list[subprocess.Popen]:
-  """Starts two processes of it with four devices each, as on two hosts."""
+def start_two(
+  data_dir: pathlib.Path, workdir: pathlib.Path, name: str = 'tiny'
+) -> list[subprocess.Popen]:
+  """Starts two processes of a config with four devices each, as on two hosts."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
   return [
-    start_tiny(
+    start_config(
+      name,
       data_dir,
       f'--workdir={workdir}',
       '--multihost',
@@ -130,7 +140,9 @@ def assert_close(found: list[dict], expected: list[dict]) -> None:
 
 
 def pictures(workdir):
-  """Returns the pictures in TensorBoard's files, by name and step."""
+  """Returns the pictures in TensorBoard's files, if any, by name and step."""
+  if not (workdir / 'tensorboard/review').exists():
+    return {}
   events = EventAccumulator(
     str(workdir / 'tensorboard/review'), size_guidance={'tensors': 0}
   ).Reload()

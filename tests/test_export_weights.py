@@ -85,6 +85,7 @@ def test_card_and_description(command, golden):
   for part in (
     *('PyTorch RAHF checkpoint, `rahf_model.pt`', LICENCE, 'not trained further'),
     *('weights of another project', 'without punctuation', 'Not evaluated'),
+    'checkpoint, `rahf_model.pt`, under its terms:\n',
   ):
     assert part in card
   assert 'Trained' not in card

@@ -1,4 +1,4 @@
-"""The parameters of every config, as recorded in `tests/parameters`.
+"""The parameters of every config with a RAHF, as recorded in `tests/parameters`.
 
 A change of the model shows as a difference. If it is intended, rewrite the tables:
 
@@ -18,6 +18,7 @@ import pytest
 from flax import linen as nn
 
 from rahf.config import model_config
+from rahf.config.settings import RAHF_TASKS
 from rahf.models.rahf import RAHF, VARIANTS
 from rahf.models.t5 import T5, T5Config
 from rahf.models.vit import ViT, ViTConfig
@@ -32,6 +33,8 @@ def models() -> dict[str, tuple[str, ...]]:
   found = {}
   for path in sorted(ROOT.glob('configs/[!_]*.py')):
     module = importlib.import_module(f'configs.{path.stem}')
+    if module.get_config().task not in RAHF_TASKS:
+      continue
     if inspect.signature(module.get_config).parameters:
       found |= {f'{path.stem}_{variant}': (path.stem, variant) for variant in VARIANTS}
     else:

@@ -11,10 +11,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 import clip_directory
-from rahf import annotate, main, serve
+import tiny_muse
+from rahf import annotate, best, improve, judge, main, rank, serve
 from rahf import config as config_lib
 from rahf.data import __main__ as data_main
 from rahf.evaluation import compare_command
+from rahf.inference import preference_command
 from rahf.pretrained import __main__ as pretrained_main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,7 +33,8 @@ COMMANDS = [
 ]
 SCRIPTS = {
   *('rahf.main', 'rahf.data', 'rahf.evaluate', 'rahf.pretrained', 'rahf.annotate'),
-  *('rahf.compare', 'rahf.serve', 'pytest'),
+  *('rahf.compare', 'rahf.rank', 'rahf.judge', 'rahf.best', 'rahf.improve'),
+  *('rahf.serve', 'pytest'),
 }
 
 
@@ -71,16 +74,21 @@ def test_extras_exist(command: list[str]):
 )
 def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path):
   monkeypatch.chdir(ROOT)
-  # A config after whose colon stands a CLIP reads its sizes.
-  clip = 'clip-vit-base-patch32'
-  if any(word.endswith(f':{clip}') for word in command):
-    clip_directory.write(tmp_path / clip)
-    command = [word.replace(f':{clip}', f':{tmp_path / clip}') for word in command]
+  # A config after whose colon stands a model reads its sizes.
+  models = {
+    'clip-vit-base-patch32': clip_directory.write,
+    'CLIP-ViT-H-14-laion2B-s32B-b79K': clip_directory.write,
+    'runs/muse_shapes_generator/export': tiny_muse.write,
+  }
+  for model, write in models.items():
+    if any(word.endswith(f':{model}') for word in command):
+      write(tmp_path / model)
+      command = [word.replace(f':{model}', f':{tmp_path / model}') for word in command]
   # ml_collections reads overrides of fields from sys.argv.
   monkeypatch.setattr(sys, 'argv', command[2:])
   with flagsaver.flagsaver():
     main.parse_flags(command[2:])
-    if flags.FLAGS.mode != 'infer':  # It needs a model, not a config.
+    if flags.FLAGS.mode not in ('infer', 'generate'):  # They need no config.
       config_lib.validate(flags.FLAGS.config)
 
 
@@ -127,6 +135,47 @@ def test_compare_accepts(command: list[str], tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)  # A folder without evaluations.
   assert compare_command.main(command[3:]) == 2
   assert f'{command[3]} does not exist' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.rank' in c], ids=shlex.join
+)
+def test_rank_accepts(command: list[str], tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)  # A folder without votes.
+  assert rank.main(command[3:]) == 2
+  assert f'{command[3]}: no such file or folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.improve' in c], ids=shlex.join
+)
+def test_improve_accepts(command: list[str]):
+  assert improve._parser().parse_args(command[3:]).run
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.best' in c], ids=shlex.join
+)
+def test_best_accepts(command: list[str]):
+  assert best._parser().parse_args(command[3:]).out
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'rahf.judge' in c], ids=shlex.join
+)
+def test_judge_accepts(command: list[str], tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)  # A folder without images.
+  assert judge.main(command[3:]) == 2
+  assert 'no such file or folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'command', [c for c in COMMANDS if 'preferences' in c], ids=shlex.join
+)
+def test_preferences_accepts(command: list[str], tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)  # A folder without models.
+  assert preference_command.main(command[4:]) == 2
+  assert f'{command[4].rpartition("=")[2]} does not exist' in capsys.readouterr().err
 
 
 def test_readme_is_short():

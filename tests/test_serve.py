@@ -147,13 +147,13 @@ Model.score_examples = score_examples
 
 def test_ctrl_c_while_the_model_loads(directory):
   before = """
-import os, signal, time, rahf.inference.model
+import os, signal, time, rahf.inference.open_scorer
 # As in a terminal; processes that a shell starts in the background ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def load(*arguments, **named):
   os.kill(os.getpid(), signal.SIGINT)
   time.sleep(60)  # Lets the signal arrive.
-rahf.inference.model.load = load
+rahf.inference.open_scorer.load = load
 """
   with started(directory, before=before) as process:
     assert process.wait(60) == 130

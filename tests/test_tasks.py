@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-import autoencoder
 import runs
+import toy_task
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.tasks import make_task
 
-CONFIG = '--config=tests/autoencoder.py'
+CONFIG = '--config=tests/toy_task.py'
 
 
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('uninterrupted')
-  runs.run_training(autoencoder.get_config(), workdir)
+  runs.run_training(toy_task.get_config(), workdir)
   return workdir
 
 

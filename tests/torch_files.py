@@ -1,4 +1,4 @@
-"""Writes zip archives in the format of torch.save, but without PyTorch."""
+"""Writes files in both formats of torch.save, but without PyTorch."""
 
 import io
 import math
@@ -42,21 +42,45 @@ def constant(shape: tuple[int, ...]) -> View:
 
 def write_state_dict(path, views: Mapping[str, View], *, order='little', wrapper=''):
   """Writes a state dict; `wrapper` is the key of a dict around it."""
-  storages, code = [], ORDERED_DICT + b'('
-  for name, view in views.items():
-    keys = [key for key, values in enumerate(storages) if values is view.storage]
-    if not keys:
-      keys = [len(storages)]
-      storages.append(view.storage)
-    code += plain(name) + tensor(str(keys[0]), view)
-  # Modules attach their versions.
-  code += b'u}' + plain('_metadata') + ORDERED_DICT + b'sb'
+  code, storages = _state_dict(views)
   if wrapper:
     code = b'}(' + plain(wrapper) + code + plain('epoch') + plain(3) + b'u'
   words = {str(key): v.view(f'u{v.itemsize}') for key, v in enumerate(storages)}
   if order == 'big':
     words = {key: values.byteswap() for key, values in words.items()}
   write_archive(path, code, words, order)
+
+
+def write_legacy(path, views: Mapping[str, View], *, code: bytes = b''):
+  """Writes a state dict as PyTorch before 1.6 did.
+
+  Args:
+    code: the opcodes of the pickled object, in place of those of the state dict.
+  """
+  state, storages = _state_dict(views, legacy=True)
+  system = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {}}
+  keys = [str(key) for key in range(len(storages))]
+  with open(path, 'wb') as stream:
+    for part in (0x1950A86A20F9469CFC6C, 1001, system):
+      pickle.dump(part, stream, protocol=2)
+    stream.write(b'\x80\x02' + (code or state) + b'.')
+    pickle.dump(keys, stream, protocol=2)
+    for values in storages:
+      stream.write(values.size.to_bytes(8, 'little'))
+      stream.write(np.ascontiguousarray(values).view(f'u{values.itemsize}').data)
+
+
+def _state_dict(views: Mapping[str, View], legacy=False):
+  """Returns the opcodes of a state dict, and its storages."""
+  storages, code = [], ORDERED_DICT + b'('
+  for name, view in views.items():
+    keys = [key for key, values in enumerate(storages) if values is view.storage]
+    if not keys:
+      keys = [len(storages)]
+      storages.append(view.storage)
+    code += plain(name) + tensor(str(keys[0]), view, legacy)
+  # Modules attach their versions.
+  return code + b'u}' + plain('_metadata') + ORDERED_DICT + b'sb', storages
 
 
 def write_archive(
@@ -73,14 +97,14 @@ def write_archive(
     archive.writestr(f'{NAME}/version', '3\n')
 
 
-def tensor(key: str, view: View) -> bytes:
+def tensor(key: str, view: View, legacy=False) -> bytes:
   """Returns the opcodes that make a tensor."""
   storage = STORAGES[str(view.storage.dtype)].encode()
   return b''.join(
     [
       b'ctorch._utils\n_rebuild_tensor_v2\n((',
       plain('storage') + b'ctorch\n' + storage + b'\n',
-      plain(key) + plain('cpu') + plain(view.storage.size) + b'tQ',
+      plain(key) + plain('cpu') + plain(view.storage.size) + b'N' * legacy + b'tQ',
       plain(view.offset) + plain(view.shape) + plain(view.strides),
       b'\x89' + ORDERED_DICT + (b'' if view.bits is None else plain(view.bits)) + b'tR',
     ]

@@ -13,10 +13,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rahf.config.settings import Settings
+from rahf.config.settings import RAHF_TASKS, Settings
 from rahf.errors import InputError
 from rahf.fileio.validators import Rule
+from rahf.models.clip import TowerConfig
 from rahf.models.heads import HeatmapHeadConfig, ScoreHeadConfig
+from rahf.models.muse import MuseConfig, SamplingConfig, check_config
+from rahf.models.muse.autoencoder import AutoencoderConfig
+from rahf.models.muse.text import TextConfig
+from rahf.models.muse.transformer import TransformerConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.t5 import T5Config
 from rahf.models.vit import ViTConfig
@@ -59,6 +64,34 @@ def model_config(config: ConfigDict) -> RAHFConfig:
   )
 
 
+def muse_config(config: ConfigDict) -> MuseConfig:
+  """Returns `config.muse` as the dataclass that its modules take.
+
+  Raises:
+    InputError: its parts do not fit together.
+  """
+  fields = config.muse.to_dict()
+  text = fields['text']
+  muse = MuseConfig(
+    **fields
+    | dict(
+      autoencoder=AutoencoderConfig(**fields['autoencoder']),
+      transformer=TransformerConfig(**fields['transformer']),
+      text=TextConfig(**text | {'text': TowerConfig(**text['text'])}),
+    )
+  )
+  try:
+    check_config(muse)
+  except InputError as error:
+    raise InputError(f'config.{error}') from None
+  return muse
+
+
+def sampling_config(config: ConfigDict) -> SamplingConfig:
+  """Returns `config.sampling` as the dataclass that the sampler takes."""
+  return SamplingConfig(**config.sampling.to_dict())
+
+
 def exported_model(config: ConfigDict) -> RAHFConfig:
   """Returns the model config with the dtype of `config.export`."""
   model = model_config(config)
@@ -82,7 +115,7 @@ def validate(config: ConfigDict) -> None:
   for field, rule in RULES.items():
     if problem := rule(settings[field]):
       raise InputError(f'config.{field} = {settings[field]!r:.80} {problem}')
-  if config.task == 'feedback':  # The only one with a RAHF.
+  if config.task in RAHF_TASKS:
     _check_shapes(config.model)
 
 

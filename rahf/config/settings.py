@@ -7,7 +7,18 @@ defined next to its modules, in `RAHFConfig` and its parts.
 import dataclasses
 from typing import Annotated
 
-from rahf.data.schema import MAPS, SCORES, SPLITS
+from rahf.config.data_settings import (
+  Count,
+  Data,
+  Factor,
+  Limit,
+  Pairs,
+  Positive,
+  Rows,
+  Split,
+  Text,
+)
+from rahf.data.schema import MAPS, SCORES
 from rahf.fileio.validators import (
   INT32_MAX,
   one_of,
@@ -16,16 +27,18 @@ from rahf.fileio.validators import (
   pattern,
   real,
   sequence,
-  text,
   whole,
 )
 from rahf.models.baselines import BaselineConfig
 from rahf.models.clip import CLIPConfig
+from rahf.models.muse import MuseConfig, SamplingConfig
 from rahf.models.rahf import RAHFConfig
 from rahf.models.resnet import ResNetConfig
 from rahf.models.sizes import DTYPES, Flag
 from rahf.runtime.accelerator import PLATFORMS
 
+# The tasks that train a RAHF.
+RAHF_TASKS = ('feedback', 'feedback_pairs')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 # Valid values of train.keep_best; losses are minimised, metrics maximised.
 CRITERIA = (
@@ -34,23 +47,8 @@ CRITERIA = (
   *(f'{name}/{value}' for name in SCORES for value in ('plcc', 'srcc')),
   *(f'{name}/cc' for name in MAPS),
   *('keywords/f1', 'keywords_constrained/f1'),
+  *('accuracy/ties_half', 'accuracy/ties_dropped'),
 )
-
-Text = Annotated[str, text]
-Count = Annotated[int, whole(0)]
-Positive = Annotated[int, whole(1)]
-Rows = Annotated[int, whole(1, 2**20)]
-Length = Annotated[int, whole(1, 2**14)]
-Factor = Annotated[float, real(0, 1e6)]
-Limit = Annotated[int, whole(-1)]
-Split = Annotated[str, one_of(SPLITS)]
-Mixture = Annotated[
-  tuple,
-  sequence(
-    pair(text, real(1e-9, 1e9)),
-    "(('richhf18k', 2.0), ('shapes', 1.0)), pairs of a name and a weight above 0",
-  ),
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,8 @@ class InitialWeights:
     vit: weights of a ViT.
     t5: weights of a T5.
     rahf: weights of a whole RAHF, instead of both.
-    clip, resnet: weights of a CLIP or a ResNet, for the tasks with such a model.
+    clip, resnet, muse: weights of such a model, for the tasks that have one; of a Muse
+      also only the autoencoder.
     clip_gelu: the activation of a CLIP whose files do not state it, 'quick' or 'exact'.
   """
 
@@ -70,66 +69,41 @@ class InitialWeights:
   rahf: Text = ''
   clip: Text = ''
   resnet: Text = ''
+  muse: Text = ''
   clip_gelu: Annotated[str, one_of(('', 'quick', 'exact'))] = ''
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes:
-  """The generated data set; used only if `data.name` is 'shapes'.
+class Generator:
+  """Training of 'generator', the transformer of a Muse.
 
   Attributes:
-    image_size: in pixels.
-    train, dev, test: number of images.
-    seed: random seed of the generator.
+    text_dropout: share of the images whose text is replaced by the empty one, which
+      guidance needs.
+    label_smoothing: share of each label that is spread over all codes.
+    lora_rank: rank of the low-rank changes that are trained instead of the transformer
+      itself; 0 for none.
+    lora_scale: what they are multiplied by.
   """
 
-  image_size: Annotated[int, whole(64, 8192)] = 64
-  train: Count = 10000
-  dev: Count = 500
-  test: Count = 1000
-  seed: Count = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """The data for training and evaluation.
-
-  Attributes:
-    name: a prepared data set below `dir`, or 'shapes', which is generated.
-    dir: the output folder of `python -m rahf.data prepare`.
-    mixture: pairs of a data set's name and its weight, to train on instead of `name`
-      alone. Evaluations always use `name`.
-    text_length: tokens of a prompt including its task string.
-    target_length: tokens of the prompt with its marks.
-    augment: crop images at random and change their colours.
-    min_words, max_words: leave out training prompts with fewer or more words; -1 means
-      no limit.
-    aligned_only: leave out training prompts that have misaligned words, or whose words
-      are not annotated.
-    max_skipped: how many damaged records a training process may skip; with 0 it stops
-      at the first.
-  """
-
-  name: Text = 'richhf18k'
-  dir: Text = 'data'
-  mixture: Mixture = ()
-  text_length: Length = 128
-  target_length: Length = 192
-  augment: Flag = True
-  min_words: Limit = -1
-  max_words: Limit = -1
-  aligned_only: Flag = False
-  max_skipped: Count = 0
-  shapes: Shapes = Shapes()
+  text_dropout: Annotated[float, real(0, 1)] = 0.1
+  label_smoothing: Annotated[float, real(0, 0.999)] = 0.0
+  lora_rank: Count = 0
+  lora_scale: Factor = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-  """Weights of the losses in their sum (paper section 4.3)."""
+  """Weights of the losses in their sum (paper section 4.3).
+
+  Attributes:
+    preference: of the pairs of 'feedback_pairs'.
+  """
 
   heatmap: Factor = 1.0
   score: Factor = 1.0
   sequence: Factor = 1.0
+  preference: Factor = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +112,12 @@ class Optimizer:
 
   Attributes:
     learning_rate: after warm-up.
+    schedule: 'inverse_sqrt' (RAHF's supplement), or 'linear': logarithmic warm-up,
+      then linearly to 0 (PickScore).
     warmup_steps: over which it rises from 0.
-    cooldown_steps: the last steps, over which it falls to 0.
-    weight_decay: for kernels; norms, biases and embeddings are not decayed.
+    cooldown_steps: of 'inverse_sqrt', the last steps, over which it falls to 0.
+    weight_decay: for what `decay` names.
+    decay: 'kernels', without norms, biases and embeddings, or 'all'.
     clip_norm: maximum global norm of the gradient.
     b1, b2: decay rates of the moments.
     freeze: regular expressions of parameter paths to freeze, such as '^vit/'.
@@ -149,9 +126,11 @@ class Optimizer:
   """
 
   learning_rate: Factor = 1e-3
+  schedule: Annotated[str, one_of(('inverse_sqrt', 'linear'))] = 'inverse_sqrt'
   warmup_steps: Count = 2000
   cooldown_steps: Count = 0
   weight_decay: Factor = 1e-3
+  decay: Annotated[str, one_of(('kernels', 'all'))] = 'kernels'
   # Clipping to 0 would leave no gradient.
   clip_norm: Annotated[float, real(1e-9)] = 1.0
   b1: Annotated[float, real(0, 0.999999)] = 0.9
@@ -283,6 +262,10 @@ class Settings:
     model: sizes of RAHF; a ResNet has the same image size and dtype, and a CLIP must
       have the same image size.
     clip, resnet, baseline: sizes and choices for the tasks with such a model.
+    muse, generator, sampling: sizes of a Muse, of which 'autoencoder' and then
+      'generator' train a part; how the latter is trained; how it draws.
+    pairs: preference pairs: the data of 'preference', and of 'feedback_pairs' beside
+      `data`.
     tokenizer: path of a SentencePiece model, '' for the one next to the data set; for a
       CLIP its vocabulary, '' for the one next to the weights.
   """
@@ -294,9 +277,13 @@ class Settings:
   clip: CLIPConfig = CLIPConfig()
   resnet: ResNetConfig = ResNetConfig()
   baseline: BaselineConfig = BaselineConfig()
+  muse: MuseConfig = MuseConfig()
+  generator: Generator = Generator()
+  sampling: SamplingConfig = SamplingConfig()
   init: InitialWeights = InitialWeights()
   tokenizer: Text = ''
   data: Data = Data()
+  pairs: Pairs = Pairs()
   loss: LossWeights = LossWeights()
   optimizer: Optimizer = Optimizer()
   train: Train = Train()

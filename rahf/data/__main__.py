@@ -43,6 +43,17 @@ averaged on a scale of 0 to 1. An annotator's "trust" is their weight.
 Writes OUT/NAME/<version>/ with report.json, which lists every image that was left out.
 """
 
+_IMAGES = """\
+Write images and prompts without labels, on which image generators train, as TFRecords
+for the splits train, dev and test. Image files are stored unchanged.
+
+--input is what scoring takes: a folder of images with text files (cat.txt for cat.png)
+or --prompts, a .csv, .tsv, .jsonl or .parquet table, a WebDataset .tar, TFRecords, or a
+folder or quoted pattern of such files.
+
+Writes OUT/NAME/<version>/ with report.json, which lists every row that was left out.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command and returns its exit status.
@@ -94,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_shapes(names)
   _add_annotated(names)
   _add_rapidata(names)
+  _add_images(names)
 
   verify = commands.add_parser(
     'verify', help='read every record of a prepared directory and list problems'
@@ -150,6 +162,9 @@ def _add_shapes(names) -> None:
   shapes.add_argument('--dev', type=int, default=500, help='number of records')
   shapes.add_argument('--test', type=int, default=1_000, help='number of records')
   shapes.add_argument('--seed', type=int, default=0, help='random seed')
+  shapes.add_argument(
+    '--world', default='full', help="'small' is for small generators of images"
+  )
   shapes.set_defaults(run=_prepare_shapes)
 
 
@@ -160,8 +175,8 @@ def _add_annotated(names) -> None:
     description=_ANNOTATED,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
+  _add_name_and_shares(annotated)
   add, path = annotated.add_argument, pathlib.Path
-  add('--name', required=True, help='data set name, for config.data.name')
   add('--annotations', type=path, required=True, help='JSON lines')
   add(
     '--images',
@@ -170,8 +185,6 @@ def _add_annotated(names) -> None:
     help='folder or tar archive of image files named <uid>.<extension>',
   )
   _add_prompts(annotated, required=True)
-  add('--dev', type=_share, default=0.05, help='share of the prompts (default: 0.05)')
-  add('--test', type=_share, default=0.05, help='share of the prompts (default: 0.05)')
   add(
     '--drawn',
     choices=('discs', 'gaussians'),
@@ -190,8 +203,8 @@ def _add_rapidata(names) -> None:
     help="Rapidata's rich feedback sets, from their parquet files",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
+  _add_name_and_shares(rapidata)
   add, path = rapidata.add_argument, pathlib.Path
-  add('--name', required=True, help='data set name, for config.data.name')
   add('--files', type=path, required=True, help='folder of its parquet files')
   add(
     '--threshold',
@@ -199,10 +212,30 @@ def _add_rapidata(names) -> None:
     default=0.5,
     help='share of annotators above which a word is misaligned',
   )
-  add('--dev', type=_share, default=0.05, help='share of the prompts')
-  add('--test', type=_share, default=0.05, help='share of the prompts')
   _add_output(rapidata)
   rapidata.set_defaults(run=_prepare_rapidata)
+
+
+def _add_images(names) -> None:
+  images = names.add_parser(
+    'images',
+    help='your own images and prompts without labels, to train a generator',
+    description=_IMAGES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  _add_name_and_shares(images)
+  images.add_argument('--input', required=True, help='images and prompts, see above')
+  _add_prompts(images)
+  _add_output(images)
+  images.set_defaults(run=_prepare_images)
+
+
+def _add_name_and_shares(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('--name', required=True, help='data set name, for config.data.name')
+  share = 'share of the prompts (default: %(default)s)'
+  add('--dev', type=_share, default=0.05, help=share)
+  add('--test', type=_share, default=0.05, help=share)
 
 
 def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -247,29 +280,28 @@ def _prepare_annotated(arguments: argparse.Namespace) -> int:
   return _print_report(*prepare_annotated(arguments.out, **_options(arguments)))
 
 
+def _prepare_images(arguments: argparse.Namespace) -> int:
+  from rahf.data.datasets.images import prepare_images
+
+  return _print_report(*prepare_images(arguments.out, **_options(arguments)))
+
+
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
   """Returns the keyword arguments for the `prepare_…` functions."""
   return {k: v for k, v in vars(arguments).items() if k not in ('run', 'out')}
 
 
 def _prepare_richhf18k(arguments: argparse.Namespace) -> int:
-  if arguments.mirror:
+  options = _options(arguments)
+  if mirror := options.pop('mirror'):
     from rahf.data.datasets.richhf18k.mirror import prepare_mirror
 
-    return _print_report(
-      *prepare_mirror(
-        arguments.out,
-        files=arguments.mirror,
-        workers=arguments.workers,
-        overwrite=arguments.overwrite,
-      )
-    )
+    common = {name: options[name] for name in ('workers', 'overwrite')}
+    return _print_report(*prepare_mirror(arguments.out, files=mirror, **common))
   if not (arguments.labels and arguments.images):
     raise InputError('give --labels and --images, or --mirror')
   from rahf.data.datasets.richhf18k.builder import prepare_richhf18k
 
-  options = _options(arguments)
-  del options['mirror']
   return _print_report(*prepare_richhf18k(arguments.out, **options))
 
 

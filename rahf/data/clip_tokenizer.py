@@ -206,8 +206,8 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
   found = _from_merges(merges)
   if len(found.ids) != size:
     raise InputError(
-      f'config.clip.vocab_size = {size} does not fit: these prompts give a vocabulary '
-      f'of {len(bytes_alone.ids)} to {len(found.ids)} tokens'
+      f'vocab_size = {size} does not fit: these prompts give a vocabulary of '
+      f'{len(bytes_alone.ids)} to {len(found.ids)} tokens; change it in the config'
     )
   return found
 

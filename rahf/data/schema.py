@@ -16,11 +16,13 @@ Data format, on disk (one `tf.train.Example` in the shards of a prepared data se
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
 MAPS = ('implausibility', 'misalignment')
 SPLITS = ('train', 'dev', 'test')
+# Of Pick-a-Pic; in the unique ones, each prompt has one pair.
+PAIR_SPLITS = ('train', 'validation', 'test', 'validation_unique', 'test_unique')
 
 
 class Record(NamedTuple):
@@ -69,3 +71,48 @@ class Batch(NamedTuple):
   score_mask: Bool[np.ndarray, 'B 4']
   keyword_mask: Bool[np.ndarray, 'B']
   truncated: Bool[np.ndarray, 'B']
+
+
+class ImageBatch(NamedTuple):
+  """A batch of B images with their prompts, without labels; NumPy or JAX arrays.
+
+  Attributes:
+    index: position of the example in its split, -1 for a padding row.
+    image: RGB in [-1, 1], row 0 at the top.
+    text: token ids of the prompt.
+    truncated: True where the prompt lost tokens at its end.
+  """
+
+  index: Int[np.ndarray, 'B']
+  image: Float[np.ndarray, 'B H W 3']
+  text: Int[np.ndarray, 'B T']
+  truncated: Bool[np.ndarray, 'B']
+
+
+class PairBatch(NamedTuple):
+  """A batch of B preference pairs; NumPy or JAX arrays.
+
+  Attributes:
+    index: position of the pair in its split, -1 for a padding row.
+    images: RGB, as the model sees them: by CLIP the square from the centre.
+    text: tokens of the prompt, as the model takes them.
+    preference: the probability that the first image is preferred: 1, 0, or .5 for a
+      tie.
+    weight: of the pair in the loss, 1 / number of pairs of its prompt; 0 for padding,
+      and for a pair that is dropped.
+    problem: what is wrong with the pair, a `preferences.pair_tally.Problem`.
+  """
+
+  index: Int[np.ndarray, 'B']
+  images: UInt8[np.ndarray, 'B 2 S S 3']
+  text: Int[np.ndarray, 'B ...']
+  preference: Float[np.ndarray, 'B']
+  weight: Float[np.ndarray, 'B']
+  problem: Int[np.ndarray, 'B']
+
+
+class MixedBatch(NamedTuple):
+  """Labelled images, and pairs without such labels."""
+
+  labelled: Batch
+  pairs: PairBatch

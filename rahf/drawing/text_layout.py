@@ -60,6 +60,12 @@ def truncate(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
   return f'{text[: max(fits - 1, 0)]}…'
 
 
+def one_line(text: str) -> str:
+  """Joins lines, and escapes characters that cannot be drawn, such as surrogates."""
+  joined = ' '.join(text.split())
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
   return ImageFont.load_default(size)

@@ -28,6 +28,24 @@ def find(path: str | os.PathLike, name: str) -> epath.Path:
     ) from None
 
 
+def new(path: str | os.PathLike, name: str) -> epath.Path:
+  """Returns the path of an output, which is never written over anything.
+
+  Args:
+    name: of the flag, for errors.
+
+  Raises:
+    InputError: as for `find`; it exists, or its folder does not.
+  """
+  found = find(path, name)
+  if found.exists():
+    raise InputError(f'{name}={found} exists; delete it, or choose another name')
+  # Buckets have no folders.
+  if is_local(found) and not found.parent.is_dir():
+    raise InputError(f'{name}={found}: the folder {found.parent} does not exist')
+  return found
+
+
 def absolute(path: epath.Path) -> epath.Path:
   """Returns an absolute path; one in a bucket is so already.
 

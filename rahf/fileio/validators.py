@@ -3,6 +3,7 @@
 A problem completes 'config.x = value …', as in 'must be at least 1'.
 """
 
+import argparse
 import difflib
 import math
 import numbers
@@ -35,6 +36,20 @@ def real(low: float, high: float = math.inf) -> Rule:
     return 'must be a number' if math.isnan(value) else _limit(value, low, high)
 
   return check
+
+
+def argument(convert: Callable[[str], Any], rule: Rule) -> Callable[[str], Any]:
+  """Returns a parser, for argparse, of an argument that must obey a rule."""
+
+  def parse(text: str) -> Any:
+    value = convert(text)
+    if problem := rule(value):
+      raise argparse.ArgumentTypeError(f'{text} {problem}')
+    return value
+
+  # In messages about what cannot be converted.
+  parse.__name__ = convert.__name__
+  return parse
 
 
 def optional(rule: Rule) -> Rule:

@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +39,6 @@ from rahf.version import __version__
 FORMAT, JOINED_WORDS_FORMAT = 1, 2
 DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
 TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
-SUPPORTED = 'a local directory, or one in a bucket (gs://…, s3://…)'
 # How a prompt is read, by its name in model.json: whether as joined words.
 PROMPTS = {'as written': False, 'its words, joined by single spaces': True}
 # The field of model.json with the SHA-256 of all other fields.
@@ -103,6 +101,19 @@ class Description:
   files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
 
   @property
+  def image_size(self) -> int:
+    return self.model.image_size
+
+  @property
+  def outputs(self) -> output_ranges.ModelOutputs:
+    return output_ranges.RAHF_OUTPUTS
+
+  @property
+  def summary(self) -> str:
+    data = f' on {", ".join(self.data)}' if self.data else ''
+    return f'RAHF, trained for {self.step:,} steps{data}'
+
+  @property
   def fingerprint(self) -> str:
     """SHA-256 of everything that results depend on; '' without digests of the files.
 
@@ -116,7 +127,7 @@ class Description:
 
 def to_json(description: Description) -> str:
   """Returns the text of model.json, complete for readers without this code."""
-  config = dataclasses.asdict(description)
+  config, outputs = dataclasses.asdict(description), description.outputs
   model = config.pop('model')
   variant, joined = model['variant'], config.pop('joined_words')
   (prompt,) = (text for text, is_joined in PROMPTS.items() if is_joined == joined)
@@ -143,11 +154,10 @@ def to_json(description: Description) -> str:
       },
     },
     'outputs': {
-      'scores': _outputs(schema.SCORES, output_ranges.SCORES, output_ranges.SCORE),
-      'maps': _outputs(schema.MAPS, output_ranges.MAPS, output_ranges.MAP),
+      'scores': _named(outputs.scores),
+      'maps': _named(outputs.maps),
       'keywords': {
-        'meaning': output_ranges.KEYWORDS,
-        **output_ranges.KEYWORD.to_dict(),
+        **outputs.keywords.to_dict(),
         'decoder': config.pop('decoder'),
         'threshold': config.pop('threshold'),
         'threshold_split': config.pop('threshold_split'),
@@ -167,48 +177,8 @@ def _sha256(settings: Any) -> str:
   return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _outputs(
-  names: tuple[str, ...], meanings: dict[str, str], scale: output_ranges.Scale
-) -> list[dict[str, Any]]:
-  return [
-    {'name': name, 'meaning': meanings[name], **scale.to_dict()} for name in names
-  ]
-
-
-def find(path: str | os.PathLike) -> epath.Path:
-  """Returns the path of a model directory.
-
-  Raises:
-    InputError: there is no model directory, or it cannot be reached.
-  """
-  if not isinstance(path, str | os.PathLike):
-    raise InputError(f'{path!r} is not the path of a model directory; give {SUPPORTED}')
-  name = os.fspath(path)
-  if '://' in name and not name.startswith(('gs://', 's3://')):
-    raise InputError(f'{name} cannot be opened; give {SUPPORTED}')
-  folder = epath.Path(path).expanduser()
-  try:
-    found = (folder / DESCRIPTION).exists()
-  except Exception as error:  # Each bucket client has its own errors.
-    if '://' not in name:
-      raise
-    raise InputError(f'{name} cannot be reached: {error}') from error
-  if found:
-    return folder
-  if not folder.exists():
-    raise InputError(f'{name} does not exist; give {SUPPORTED}')
-  if (folder / 'checkpoints').exists():
-    inside = folder / 'export'
-    hint = (
-      f'give {inside}'
-      if (inside / DESCRIPTION).exists()
-      else 'export it first, with --mode=export'
-    )
-    raise InputError(f'{name} is a work directory, not a model directory; {hint}')
-  raise InputError(
-    f'{name} is not a model directory, it has no {DESCRIPTION}; python -m rahf.main '
-    '--mode=export writes one'
-  )
+def _named(outputs: Mapping[str, output_ranges.Output]) -> list[dict[str, Any]]:
+  return [{'name': name, **one.to_dict()} for name, one in outputs.items()]
 
 
 def read_description(folder: epath.Path) -> Description:

@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
-from rahf.fileio import digests
+from rahf.fileio import digests, safetensors_file
 from rahf.fileio.local_file import local_file
 from rahf.inference.model_directory import DESCRIPTION, TOKENIZER, WEIGHTS, Description
 from rahf.models.init import abstract_params
@@ -49,7 +49,7 @@ def write_params(path: epath.Path, params: Any) -> None:
   if '://' in os.fspath(path):
     path.write_bytes(safetensors.numpy.save(arrays))
   else:  # Without a copy in memory.
-    safetensors.numpy.save_file(arrays, path)
+    safetensors_file.write(path, arrays, None)
 
 
 def read_params(folder: epath.Path, description: Description) -> dict[str, Any]:

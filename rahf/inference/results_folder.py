@@ -12,6 +12,7 @@ uid, so that no input can lead outside the folder.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -21,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rahf.data import schema
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, strict_json
 from rahf.version import __version__
@@ -193,20 +193,25 @@ def check_place(folder: pathlib.Path) -> None:
     )
 
 
-def check_apart(given: str, folder: pathlib.Path) -> None:
+def check_apart(
+  given: str,
+  folder: pathlib.Path,
+  flags: tuple[str, str] = ('--input=', '--output='),
+) -> None:
   """Raises InputError if input and output contain one another.
 
   Args:
     given: the input: a folder, a file, or a pattern, in which '**' matches any depth.
     folder: of the output.
+    flags: that gave the two, for errors.
   """
   start, any_depth, _ = given.partition('**')
   source, out = pathlib.Path(start).expanduser().resolve(), folder.resolve()
   walked = bool(any_depth) or source.is_dir()
   if (walked and out.is_relative_to(source)) or source.is_relative_to(out):
     raise InputError(
-      f'--output={folder} and --input={given} are one inside the other: results would '
-      'be read as input; give an --output beside the input'
+      f'{flags[1]}{folder} and {flags[0]}{given} are one inside the other: results '
+      f'would be read as input; give an {flags[1].rstrip("=")} beside the input'
     )
 
 
@@ -247,16 +252,19 @@ def _write_parquet(path: pathlib.Path, parts: Iterable[list[dict[str, Any]]]) ->
 
   text, number = pa.string(), pa.float32()
   word = pa.struct([('word', text), ('p_misaligned', number)])
-  columns = {
+  types = {
     **{'uid': text, 'prompt': text, 'height': pa.int32(), 'width': pa.int32()},
-    **dict.fromkeys(schema.SCORES, number),
     **{'keywords': pa.list_(word), 'misaligned': pa.list_(text)},
-    **{'truncated': pa.bool_(), **{f'{name}_map': text for name in schema.MAPS}},
-    'error': text,
+    **{'truncated': pa.bool_(), 'error': text},
   }
-  errors, layout = 0, pa.schema(columns.items())
+
+  def type_of(column: str) -> pa.DataType:
+    return types.get(column, text if column.endswith('_map') else number)
+
+  first = next(parts)  # All rows have the same columns: what their model says.
+  errors, layout = 0, pa.schema([(name, type_of(name)) for name in first[0]])
   with pq.ParquetWriter(path, layout) as writer:
-    for rows in parts:
+    for rows in itertools.chain([first], parts):
       errors += sum(row['error'] is not None for row in rows)
       writer.write_table(pa.Table.from_pylist(rows, layout))
   return errors

@@ -1,11 +1,13 @@
 """The inference step: outputs for a batch of images and prompts, without labels.
 
-Axis letters: B batch, K texts, L prompt tokens, S image size of the model.
+Axis letters: B batch, N images, K texts, L prompt tokens, S image size of the model,
+H W size of an image, C colours.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
@@ -72,6 +74,14 @@ def from_pixels(infer: Infer) -> Infer:
     return infer(params, image, text, word_end)
 
   return infer_pixels
+
+
+def scale(
+  pixels: Float[Array, 'N H W C'], size: int
+) -> Float[Array, 'N {size} {size} C']:
+  """Resizes like `codec.resize`, but without rounding to levels of 1/255."""
+  shape = (pixels.shape[0], size, size, pixels.shape[3])
+  return jax.image.resize(pixels, shape, 'bilinear', antialias=True)
 
 
 def judge_words(

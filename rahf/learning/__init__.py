@@ -1,1 +1,1 @@
-"""Rewards for training image generators."""
+"""Feedback improves image generators: rewards for training them, best of N."""

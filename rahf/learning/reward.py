@@ -17,12 +17,10 @@ list or tuple, and values an array that torch.as_tensor accepts. Trainers call i
                 AlignPropTrainer(reward_function=reward.with_gradient)
 
 Axis letters: N images, C 3 colours, H W their size, S the model's size, K texts,
-L tokens.
+L tokens. A CLIP's text is [N L].
 """
 
 import functools
-import math
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,25 +30,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from rahf.data import schema
-from rahf.data.images import codec as images_lib
 from rahf.data.images import inputs
 from rahf.errors import InputError
-from rahf.inference.feedback import Feedback
-from rahf.inference.model import Model, as_list, load, one_each
-from rahf.inference.step import encode_and_score
+from rahf.inference.open_scorer import load
+from rahf.inference.scorer import Scorer, as_list, one_each
+from rahf.learning.reward_terms import (
+  WORDS,
+  check_numbers,
+  check_weights,
+  map_terms,
+  mean_p_misaligned,
+  scales_of,
+)
 from rahf.learning.shared_gpu import open_shared
-from rahf.models.rahf import RAHF
-
-DEFAULT = {'overall': 1.0}
-# Terms where higher is worse; the first ones reduce a heatmap to one number.
-MAP_TERMS = {
-  f'{name}_{reduction}': (name, reduction)
-  for name in schema.MAPS
-  for reduction in ('mean', 'peak')
-}
-WORDS = 'misaligned_words'
-PENALTIES = (*MAP_TERMS, WORDS)
 
 
 def reward(
@@ -62,7 +54,7 @@ def reward(
   batch_size: int = 16,
   dtype: str | None = None,
 ) -> 'Reward':
-  """Opens a model directory as a reward that can share a GPU with a trainer.
+  """Opens a model as a reward that can share a GPU with a trainer.
 
   JAX will not preallocate GPU memory and will use at most `memory_fraction` of it. This
   must be set before JAX starts in this process; afterwards there is only a warning
@@ -71,14 +63,17 @@ def reward(
   Args:
     path: as for `rahf.load`.
     weights: of the terms below; the reward is their weighted sum. None: the overall
-      score, which is in [0, 1].
+      score of a RAHF, or the similarity of a CLIP.
       plausibility, alignment, aesthetics, overall: scores, higher is better.
       implausibility_mean, implausibility_peak, misalignment_mean, misalignment_peak:
         mean and maximum of a heatmap at the model's size; higher is worse.
       misaligned_words: mean probability that a word is misaligned, without truncated
         words; 0 if there are no words; higher is worse.
-      All are in [0, 1], so the reward is between the sum of the negative weights and
-      that of the positive ones; higher is better.
+      All these are of a RAHF and in [0, 1], so the reward is between the sum of the
+      negative weights and that of the positive ones; higher is better.
+      similarity: of a CLIP, its only term: the cosine times the model's scale, from
+        -100 to 100 for most; higher is better. PickScore gives 20 to 23 to most images;
+        a weight of 1/26 is usual.
     device: 'cpu', 'cuda', 'cuda:1', 'tpu', or a torch.device. None: JAX's first device.
       With 'cpu', JAX will not use a GPU in this process, unless it has already started.
       With one process per GPU, give each its own: 'cuda:0', 'cuda:1' and so on.
@@ -89,7 +84,8 @@ def reward(
     InputError: as in `rahf.load`; the device does not exist; or a weight has an unknown
       name, is not finite, or rewards a penalty.
   """
-  weights = check_weights(DEFAULT if weights is None else weights)
+  if weights is not None:
+    check_numbers(weights)  # Before the model is read, which may take long.
   devices = [open_shared(device, memory_fraction)]
   model = load(path, batch_size=batch_size, dtype=dtype, devices=devices)
   return Reward(model, weights)
@@ -101,12 +97,16 @@ class Reward:
   Attributes:
     model: a loaded model.
     weights: by term.
+    scales: range and direction of each term of the model, with or without a weight.
   """
 
-  def __init__(self, model: Model, weights: Mapping[str, float] | None = None):
+  def __init__(self, model: Scorer, weights: Mapping[str, float] | None = None):
     """Wraps a model that `rahf.load` opened."""
     self.model = model
-    self.weights = check_weights(DEFAULT if weights is None else weights)
+    self.scales = scales_of(model.outputs)
+    if weights is None:
+      weights = {model.outputs.main: 1.0}
+    self.weights = check_weights(weights, self.scales)
 
   @property
   def params(self) -> Any:
@@ -127,13 +127,15 @@ class Reward:
 
     Returns:
       The reward of each image, higher is better, and its parts, for dense rewards and
-      logs:
-        scores: {name: float32[N]}, in [0, 1], higher is better.
-        penalties: {name: float32[N]}, in [0, 1], higher is worse.
+      logs; a CLIP has only scores, truncated and ranges:
+        scores: {name: float32[N]}, higher is better.
+        penalties: {name: float32[N]}, higher is worse.
         heatmaps: {name: float32[N, S, S]}, in [0, 1], higher is worse, at the model's
           size; implausibility and misalignment.
         keywords: for each image a list of (word, probability of misalignment).
         truncated: bool[N], whether the prompt was too long and lost its end.
+        ranges: {name: {'range': [low, high], 'direction': text}}, of each score and
+          penalty.
 
     Raises:
       InputError: pixels are NaN or out of range, the colour axis is ambiguous, or a
@@ -141,28 +143,30 @@ class Reward:
     """
     del metadata
     found = self.model.score(_channels_last(images), prompts)
-    scores = {
-      name: np.array([one.scores[name] for one in found], np.float32)
-      for name in schema.SCORES
-    }
-    size = self.model.description.model.image_size
-    heatmaps = {
-      name: np.array([one.small_maps[name] for one in found]).reshape(-1, size, size)
-      for name in schema.MAPS
-    }
-    penalties = map_terms(heatmaps)
-    penalties[WORDS] = np.array([_mean_p_misaligned(one) for one in found], np.float32)
-    info = {
-      'scores': scores,
-      'penalties': penalties,
-      'heatmaps': heatmaps,
-      'keywords': [one.keywords for one in found],
+    outputs = self.model.outputs
+    info: dict[str, Any] = {
+      'scores': {
+        name: np.array([one.scores[name] for one in found], np.float32)
+        for name in outputs.scores
+      },
       'truncated': np.array([one.truncated for one in found], bool),
+      'ranges': {name: scale.to_dict() for name, scale in self.scales.items()},
     }
-    values = self._weigh({**scores, **penalties})
+    if outputs.maps:
+      size = self.model.description.image_size
+      info['heatmaps'] = {
+        name: np.array([one.small_maps[name] for one in found]).reshape(-1, size, size)
+        for name in outputs.maps
+      }
+      info['penalties'] = map_terms(info['heatmaps'])
+    if outputs.keywords:
+      info['keywords'] = [one.keywords for one in found]
+      words = np.array([mean_p_misaligned(one) for one in found], np.float32)
+      info['penalties'] = info.get('penalties', {}) | {WORDS: words}
+    values = self._weigh({**info['scores'], **info.get('penalties', {})})
     return np.asarray(values, np.float32), info
 
-  def encode(self, prompts: str | Sequence[str]) -> Int32[np.ndarray, 'N K L']:
+  def encode(self, prompts: str | Sequence[str]) -> Int32[np.ndarray, 'N ...']:
     """Tokenises prompts for `differentiable`; a single string gives one row.
 
     Raises:
@@ -176,7 +180,7 @@ class Reward:
     return np.stack([self.model.encode(prompt).text for prompt in prompts])
 
   def differentiable(
-    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
+    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N ...']
   ) -> Float[Array, 'N']:
     """Computes the reward as a pure JAX function, for jit, grad and vmap.
 
@@ -206,15 +210,11 @@ class Reward:
     return self._weigh({**self.terms(params, pixels, text), WORDS: 0.0})
 
   def terms(
-    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N K L']
+    self, params: Any, pixels: Float[Array, 'N H W C'], text: Int[Array, 'N ...']
   ) -> dict[str, Float[Array, 'N']]:
     """Returns the differentiable terms by name."""
-    config = self.model.description.model
-    image = images_lib.to_signed(scale(pixels, config.image_size))
     text = jnp.broadcast_to(text, (len(pixels), *text.shape[1:]))
-    _, found = encode_and_score(RAHF(config), params, image, text)
-    scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
-    maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
+    scores, maps = self.model.scores_and_maps(params, pixels, text)
     return {**scores, **map_terms(maps)}
 
   def with_gradient(
@@ -280,51 +280,6 @@ class Reward:
 
   def _weigh(self, terms: Mapping[str, Any]) -> Any:
     return sum(weight * terms[name] for name, weight in self.weights.items())
-
-
-def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-  """Checks names and values of weights and returns them.
-
-  Raises:
-    InputError: a name is unknown, or a value is not finite or rewards a penalty.
-  """
-  names = (*schema.SCORES, *PENALTIES)
-  if not isinstance(weights, Mapping):
-    raise InputError(
-      f"weights = {weights!r} is not a dict of numbers; give, e.g., {{'overall': 1}}"
-    )
-  if not weights:
-    raise InputError(f'weights is empty; give one or more of {", ".join(names)}')
-  for name, weight in weights.items():
-    if name not in names:
-      raise InputError(f'weights: {name!r} is not one of {", ".join(names)}')
-    if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-      raise InputError(f'weights: {name} = {weight!r} is not a finite number')
-    if name in PENALTIES and weight > 0:
-      raise InputError(
-        f'weights: {name} = {weight} would reward a penalty; give it a negative weight'
-      )
-  return dict(weights)
-
-
-def scale(
-  pixels: Float[Array, 'N H W C'], size: int
-) -> Float[Array, 'N {size} {size} C']:
-  """Resizes like `codec.resize`, but without rounding to levels of 1/255."""
-  shape = (pixels.shape[0], size, size, pixels.shape[3])
-  return jax.image.resize(pixels, shape, 'bilinear', antialias=True)
-
-
-def map_terms(maps: Mapping[str, Float[Any, 'N S S']]) -> dict[str, Float[Any, 'N']]:
-  """Returns the mean and peak of each map by name, for NumPy or JAX arrays."""
-  reduce = {'mean': lambda m: m.mean((1, 2)), 'peak': lambda m: m.max((1, 2))}
-  return {term: reduce[how](maps[name]) for term, (name, how) in MAP_TERMS.items()}
-
-
-def _mean_p_misaligned(feedback: Feedback) -> float:
-  """Returns the mean probability over words that were not truncated."""
-  values = [p for _, p in feedback.keywords if not math.isnan(p)]
-  return sum(values) / len(values) if values else 0.0
 
 
 def _channels_last(images: Any) -> Any:

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from rahf.data.images.inputs import from_torch
+from rahf.errors import InputError
+
 Evaluate = Callable[
   [Float[np.ndarray, 'N ...']],
   tuple[Float[np.ndarray, 'N'], Float[np.ndarray, 'N ...']],
@@ -19,14 +22,22 @@ def apply(evaluate: Evaluate, inputs: torch.Tensor) -> torch.Tensor:
     evaluate: maps the inputs, as float32 NumPy arrays, to the values and to the
       gradient of each value with respect to its row.
     inputs: [N, ...], floats.
+
+  Raises:
+    InputError: the inputs are not a tensor, or cannot be copied to NumPy.
   """
+  if not isinstance(inputs, torch.Tensor):
+    raise InputError(
+      f'{type(inputs).__name__} is not a PyTorch tensor; for JAX there is '
+      '`reward.differentiable`'
+    )
   return _Evaluated.apply(inputs, evaluate)
 
 
 class _Evaluated(torch.autograd.Function):
   @staticmethod
   def forward(ctx, inputs, evaluate):
-    values, gradients = evaluate(inputs.detach().float().cpu().numpy())
+    values, gradients = evaluate(from_torch(inputs).astype(np.float32))
     ctx.save_for_backward(torch.tensor(gradients).to(inputs))
     return torch.tensor(values, device=inputs.device)
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 Statistic = Callable[[Int[np.ndarray, 'N']], float]
 
 DRAWS = 1000
+# With fewer draws, the ends of an interval are mostly chance.
+FEWEST_DRAWS = 100
 LEVEL = 0.95
 
 
@@ -60,6 +62,12 @@ class Resampled(NamedTuple):
   @property
   def interval(self) -> Interval:
     return Interval(self.value, *_bounds(self.drawn))
+
+
+def check_draws(draws: int) -> str | None:
+  """Returns the problem with a number of draws that a user chose, or None."""
+  enough = draws == 0 or draws >= FEWEST_DRAWS
+  return None if enough else f'must be 0, or at least {FEWEST_DRAWS}'
 
 
 def resample(

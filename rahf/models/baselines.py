@@ -21,7 +21,7 @@ from rahf.fileio.validators import one_of, sequence
 from rahf.models import cpu_kernels
 from rahf.models.clip import CLIP, CLIPConfig, normalised
 from rahf.models.heads import READOUT_BIAS
-from rahf.models.layers import EvenDeconv, dense, partitioned
+from rahf.models.layers import Deconv4x4, dense, partitioned
 from rahf.models.rahf import MAPS, SCORES, Outputs
 from rahf.models.resnet import BatchNorm, ResNet, ResNetConfig
 from rahf.models.sizes import Widths
@@ -120,7 +120,7 @@ class ResNetMaps(nn.Module):
     del text
     x = ResNet(self.resnet_config, self.dtype, name='resnet')(image, train=train)
     for i, features in enumerate(self.config.deconvs):
-      x = EvenDeconv(features, self.dtype, _small_normal(), name=f'deconv_{i}')(x)
+      x = Deconv4x4(features, self.dtype, _small_normal(), name=f'deconv_{i}')(x)
       x = nn.relu(BatchNorm(self.dtype, name=f'deconv_{i}_norm')(x, train=train))
     x = nn.Conv(
       len(MAPS),

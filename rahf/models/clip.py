@@ -7,7 +7,8 @@ Axis letters: B batch, N image tokens, T text tokens, D width, E width of the sp
 """
 
 import dataclasses
-from typing import Annotated
+import typing
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,29 @@ class CLIPConfig:
   dtype: Annotated[str, one_of(DTYPES)] = 'float32'
 
 
+@typing.runtime_checkable
+class TextSizes(typing.Protocol):
+  """Settings of a text tower; a CLIP has them among others."""
+
+  text: TowerConfig
+  text_length: int
+  vocab_size: int
+  projection: int
+
+
+class TextFeatures(NamedTuple):
+  """What a text tower reads in a text.
+
+  Attributes:
+    pooled: the text as a point of the space that it shares with images.
+    hidden: each token before the last block, without a norm; those after the end of
+      the text, too.
+  """
+
+  pooled: Float[Array, 'B E']
+  hidden: Float[Array, 'B T D']
+
+
 class CLIP(nn.Module):
   """Embeds images and texts; neither vector is normalised."""
 
@@ -88,8 +112,18 @@ class CLIP(nn.Module):
     """
     image_features = normalised(self.image_features(image))
     text_features = normalised(self.text_features(text))
-    scale = jnp.exp(jnp.asarray(self.logit_scale, jnp.float32))
-    return scale * image_features @ text_features.T
+    return self._scale() * image_features @ text_features.T
+
+  def similarity(
+    self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B T']
+  ) -> Float[Array, 'B']:
+    """Returns the logit of each image for its own text."""
+    image_features = normalised(self.image_features(image))
+    text_features = normalised(self.text_features(text))
+    return self._scale() * jnp.sum(image_features * text_features, -1)
+
+  def _scale(self) -> Float[Array, '']:
+    return jnp.exp(jnp.asarray(self.logit_scale, jnp.float32))
 
   def image_features(self, image: Float[Array, 'B H W 3']) -> Float[Array, 'B E']:
     """Embeds images, normalised as `data.images.clip_image` does."""
@@ -97,7 +131,7 @@ class CLIP(nn.Module):
 
   def text_features(self, text: Int[Array, 'B T']) -> Float[Array, 'B E']:
     """Embeds texts of tokens, as `data.clip_tokenizer` makes them."""
-    return self.text(text)
+    return self.text(text).pooled
 
 
 class VisionTower(nn.Module):
@@ -142,11 +176,11 @@ class TextTower(nn.Module):
   end token gives NaN: OpenAI's code would read its start token.
   """
 
-  config: CLIPConfig
+  config: TextSizes
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, text: Int[Array, 'B T']) -> Float[Array, 'B E']:
+  def __call__(self, text: Int[Array, 'B T']) -> TextFeatures:
     config, tower = self.config, self.config.text
     embedding = self.param(
       'embedding',
@@ -162,17 +196,27 @@ class TextTower(nn.Module):
     x = jnp.asarray(embedding, self.dtype)[text]
     x = x + jnp.asarray(positions, self.dtype)[:length]
     causal = jnp.tril(jnp.ones((1, 1, length, length), bool))
-    x = _blocks(tower, self.dtype, x, causal)
+    hidden = _blocks(tower, self.dtype, x, causal, stop=tower.layers - 1)
+    x = _blocks(tower, self.dtype, hidden, causal, start=tower.layers - 1)
     x = layer_norm(tower, self.dtype, 'final_norm')(x)
     is_end = text == config.vocab_size - 1
     first = jnp.argmax(is_end, axis=1)
     x = jnp.take_along_axis(x, first[:, None, None], axis=1)[:, 0]
     x = jnp.where(is_end.any(1, keepdims=True), x, jnp.nan)
-    return _projection(config.projection, tower.width, self.dtype)(x)
+    pooled = _projection(config.projection, tower.width, self.dtype)(x)
+    return TextFeatures(pooled, hidden)
 
 
-def _blocks(tower: TowerConfig, dtype: jnp.dtype, x: Array, mask=None) -> Array:
-  for i in range(tower.layers):
+def _blocks(
+  tower: TowerConfig,
+  dtype: jnp.dtype,
+  x: Array,
+  mask: Array | None = None,
+  start: int = 0,
+  stop: int | None = None,
+) -> Array:
+  """Applies the blocks from `start` to before `stop`, by default all."""
+  for i in range(start, tower.layers if stop is None else stop):
     x = Block(tower, 0.0, dtype, name=f'block_{i}')(x, train=False, mask=mask)
     x = layers.constrain_batch(x)
   return x

@@ -103,8 +103,9 @@ def convolve(
 
   XLA's other convolutions and their gradients with respect to the input are as fast as
   matrix products, but the gradient with respect to the kernel is up to ten times slower
-  on large maps. That gradient is one matrix product per tap of the kernel; over a few
-  rows of the map at a time, its operands stay in the cache.
+  on large maps, and slower still where padding makes a map grow, of any size
+  (`Deconv4x4` avoids this). That gradient is one matrix product per tap of the kernel;
+  over a few rows of the map at a time, its operands stay in the cache.
 
   Args:
     kernel: I is C, or less in groups.
@@ -145,6 +146,28 @@ def embed_patches(
   x = x[:, : height * tall, : width * wide]
   x = x.reshape(x.shape[0], height, tall, width, wide, x.shape[-1])
   return product(x.swapaxes(2, 3), kernel, 3)
+
+
+def depthwise(
+  x: Float[Array, 'B H W C'],
+  kernel: Float[Array, 'K L 1 C'],
+  *args: Any,
+  **options: Any,
+) -> Float[Array, 'B H W C']:
+  """Replaces `jax.lax.conv_general_dilated` where every channel is its own group.
+
+  The stride is 1, the sizes of the kernel are odd, and the padding keeps the size of
+  the map. XLA's grouped convolution for CPUs is slow, and its gradient slower still;
+  sums of shifted maps are not.
+  """
+  del args, options
+  (tall, wide), (height, width) = kernel.shape[:2], x.shape[1:3]
+  x = jnp.pad(x, ((0, 0), (tall // 2,) * 2, (wide // 2,) * 2, (0, 0)))
+  return sum(
+    x[:, i : i + height, j : j + width] * kernel[i, j, 0]
+    for i in range(tall)
+    for j in range(wide)
+  )
 
 
 def _plain(x: Array, kernel: Array, padding: Padding) -> Array:

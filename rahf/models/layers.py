@@ -14,9 +14,12 @@ from jaxtyping import Array, Float
 
 from rahf.errors import InputError
 from rahf.models import cpu_kernels
+from rahf.models.cpu_kernels import Padding
 
 Initializer = nn.initializers.Initializer
 # Activations of MLPs by name; 'linear' is the identity.
+he_normal = nn.initializers.he_normal()
+
 ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
 
 # [offset of the input row, parity of the output row, tap]: 1 where the output reads the
@@ -98,19 +101,25 @@ def conv(
   dtype: jnp.dtype,
   size: int = 3,
   stride: int = 1,
-  padding: str = 'SAME',
+  padding: str | Padding = 'SAME',
+  axes: tuple[str | None, str | None] = ('conv_in', 'conv_out'),
+  init: nn.initializers.Initializer = he_normal,
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros,
 ) -> nn.Conv:
-  """Returns an `nn.Conv` with a square kernel, a bias and logical axes."""
+  """Returns an `nn.Conv` with a square kernel, a bias and logical axes.
+
+  Args:
+    axes: of the channels that come in and go out; None if they are not sharded.
+    init, bias_init: of the kernel and the bias.
+  """
   return nn.Conv(
     features,
     (size, size),
     stride,
     padding,
     dtype=dtype,
-    kernel_init=partitioned(
-      nn.initializers.he_normal(), None, None, 'conv_in', 'conv_out'
-    ),
-    bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
+    kernel_init=partitioned(init, None, None, *axes),
+    bias_init=partitioned(bias_init, axes[1]),
     conv_general_dilated=cpu_kernels.convolve,
     name=name,
   )
@@ -165,14 +174,11 @@ class Deconv(nn.Module):
     return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 
-class EvenDeconv(nn.Module):
+class Deconv4x4(nn.Module):
   """A 4x4 transposed convolution that doubles height and width, without bias.
 
   It computes `nn.ConvTranspose(features, (4, 4), (2, 2), use_bias=False)`, whose
-  gradient takes up to 50 times as long on CPUs.
-
-  Output rows 2i - 1 and 2i both read the input rows i - 1 and i, each with two of the
-  four taps. One 2x2 convolution computes the four outputs between four pixels.
+  gradient takes many times as long on CPUs (`benchmarks/kernel_gradients.py`).
   """
 
   features: int
@@ -181,25 +187,36 @@ class EvenDeconv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
-    batch, height, width, channels = x.shape
-    kernel = self.param('kernel', self.kernel_init, (4, 4, channels, self.features))
-    x, kernel = (jnp.asarray(array, self.dtype) for array in (x, kernel))
-    # d e offsets, p q parities, k l taps: k = 2 d + p, l = 2 e + q.
-    phases = kernel.reshape(2, 2, 2, 2, channels, self.features)
-    phases = jnp.einsum('dpeqio->deipqo', phases)
-    # Padded here: XLA's kernel gradient is slow where the map grows.
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    y = cpu_kernels.convolve(
-      x,
-      phases.reshape(2, 2, channels, 4 * self.features),
-      strides=(1, 1),
-      padding=((0, 0), (0, 0)),
-    )
-    y = y.reshape(batch, height + 1, width + 1, 2, 2, self.features)
-    # Row 2i is the even one of the i-th, row 2i + 1 the odd one of the next.
-    y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], 2)
-    y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], 4)
-    return y.reshape(batch, 2 * height, 2 * width, self.features)
+    kernel = self.param('kernel', self.kernel_init, (4, 4, x.shape[-1], self.features))
+    return double(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
+
+
+def double(
+  x: Float[Array, 'B h w C'], kernel: Float[Array, '4 4 C D']
+) -> Float[Array, 'B 2*h 2*w D']:
+  """Doubles height and width by a 4x4 transposed convolution.
+
+  Output rows 2i - 1 and 2i both read the input rows i - 1 and i, each with two of the
+  four taps. One 2x2 convolution computes the four outputs between four pixels.
+  """
+  batch, height, width, channels = x.shape
+  features = kernel.shape[-1]
+  # d e offsets, p q parities, k l taps: k = 2 d + p, l = 2 e + q.
+  phases = kernel.reshape(2, 2, 2, 2, channels, features)
+  phases = jnp.einsum('dpeqio->deipqo', phases)
+  # Padded here: XLA's kernel gradient is slow where the map grows.
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  y = cpu_kernels.convolve(
+    x,
+    phases.reshape(2, 2, channels, 4 * features),
+    strides=(1, 1),
+    padding=((0, 0), (0, 0)),
+  )
+  y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
+  # Row 2i is the even one of the i-th, row 2i + 1 the odd one of the next.
+  y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], 2)
+  y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], 4)
+  return y.reshape(batch, 2 * height, 2 * width, features)
 
 
 def constrain_batch(x: Array, *axes: str | None) -> Array:

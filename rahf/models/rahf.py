@@ -187,34 +187,50 @@ class RAHF(nn.Module):
     logits = self.t5.decode(tokens, mask, target, train=train)
     return outputs._replace(logits=logits)
 
+  def score(
+    self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
+  ) -> Float[Array, 'B 4']:
+    """Predicts the four scores alone, from only those texts that they need."""
+    if self.config.variant == 'multi_head':
+      features = self._features(self.encode(image, text, train=train))
+      return self._scores(features[:, 0])
+    fused = self.encode(image, text[:, len(MAPS) : -1], train=train)
+    return apply_folded(self.score_head, self._features(fused))
+
   def maps_and_scores(self, fused: Fused) -> Outputs:
     """Runs the heads: both maps, at the image's size, and the four scores."""
-    grid, first = self.config.grid, self.config.class_tokens
-    image_tokens = fused.tokens[:, :, first : first + grid * grid]
-    batch, texts, _, width = image_tokens.shape
-    features = image_tokens.reshape(batch, texts, grid, grid, width)
+    features = self._features(fused)
     if self.config.variant == 'multi_head':
-      maps, scores = self._all_heads(features[:, 0])
+      maps, scores = self._maps(features[:, 0]), self._scores(features[:, 0])
     else:  # Two maps, four scores, then the plain prompt, which has no head.
       maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
       scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
     return Outputs(self._to_image_size(maps), scores)
 
-  def _all_heads(
-    self, features: Float[Array, 'B h w D']
-  ) -> tuple[Float[Array, 'B 2 H W'], Float[Array, 'B 4']]:
-    """Runs the six heads of the multi-head variant, in the order of MAPS, SCORES."""
+  def _features(self, fused: Fused) -> Float[Array, 'B K h w D']:
+    """Returns the image tokens of each text as maps, which the heads take."""
+    grid, first = self.config.grid, self.config.class_tokens
+    image_tokens = fused.tokens[:, :, first : first + grid * grid]
+    batch, texts, _, width = image_tokens.shape
+    return image_tokens.reshape(batch, texts, grid, grid, width)
+
+  def _maps(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 2 H W']:
+    """Runs the map heads of the multi-head variant, in the order of MAPS."""
     maps = (
       self.heatmap_head_implausibility(features),
       self.heatmap_head_misalignment(features),
     )
+    return jnp.stack(maps, axis=1)
+
+  def _scores(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 4']:
+    """Runs the score heads of the multi-head variant, in the order of SCORES."""
     scores = (
       self.score_head_plausibility(features),
       self.score_head_alignment(features),
       self.score_head_aesthetics(features),
       self.score_head_overall(features),
     )
-    return jnp.stack(maps, axis=1), jnp.stack(scores, axis=1)
+    return jnp.stack(scores, axis=1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
     """Decodes the prompt with its marks, at most `length` tokens; 0 after EOS."""

@@ -15,7 +15,7 @@ from rahf.pretrained.positions import grid_of
 from rahf.pretrained.source import Source
 
 # Parameters of models that can be loaded, but that no run trains.
-ONLY_IN_PYTHON = ('clip/', 'resnet/')
+ONLY_IN_PYTHON = ('clip/', 'resnet/', 'inception/')
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,7 +39,7 @@ def weights_section(plan: Plan) -> str:
   """Returns Markdown: sources and licences of weights that are not trained further."""
   lines = ['## Weights', '', 'Converted by rahf, not trained further:', '']
   lines += [*_sources(plan), '', 'Their training data are not recorded here.']
-  lines += _licences(plan, 'These are the weights of {source}, under its terms:')
+  lines += _licences(plan, 'These are the weights of {source} under its terms:')
   return '\n'.join(lines)
 
 

@@ -78,6 +78,14 @@ Hints = Mapping[str, Hint]
 NO_HINTS: Hints = {'vision': Hint(), 'text': Hint()}
 
 
+def text_cleaning(weights: epath.Path) -> str:
+  """Returns how a CLIP was trained to clean texts, as `clip_tokenizer.CLEANINGS`.
+
+  As Hugging Face does for its directories, and otherwise as OpenAI does.
+  """
+  return 'huggingface' if (weights / 'config.json').exists() else 'openai'
+
+
 def openclip_weights(directory: epath.Path) -> epath.Path | None:
   """Returns OpenCLIP's file of weights in a directory; None if there is none."""
   files = (directory / name for name in OPENCLIP_WEIGHTS)
@@ -234,13 +242,15 @@ def _check_known(path: epath.Path, name: str, width: int, tower: Hint) -> None:
   if not tower.heads or width % tower.heads:
     raise InputError(
       f'{path} has a {name} tower of width {width}, and nothing says how many '
-      f'attention heads; give --config.clip.{name}.heads, with the weights in '
+      f'attention heads; put its {OPENCLIP_CONFIG} next to it, or, for training and '
+      f'evaluation, give --config.clip.{name}.heads, with the weights in '
       '--config.init.clip and not after the colon of --config (in Python: '
       f"hints={{'{name}': Hint(heads=…), …}})"
     )
   if not tower.gelu:
     raise InputError(
-      f'{path} does not say which activation its {name} tower has; give '
+      f'{path} does not say which activation its {name} tower has; put its '
+      f'{OPENCLIP_CONFIG} next to it, or, for training and evaluation, give '
       '--config.init.clip_gelu=quick (configs/baselines take it after the path: '
       f"{path.name},quick; open_source takes hints={{'{name}': Hint(gelu='quick'), "
       '…}) for a model of OpenAI or one whose name ends with -quickgelu, and exact '

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from safetensors.numpy import save_file
 
+from rahf.fileio import safetensors_file
 from rahf.models.clip import CLIPConfig, TowerConfig
 from rahf.pretrained.clip import GELUS
 
@@ -22,7 +22,8 @@ def write_huggingface(folder: epath.Path, config: CLIPConfig, params: Any) -> No
     folder: exists; the tokenizer is written by `clip_tokenizer.write_vocabulary`.
     params: nested NumPy arrays of a `models.clip.CLIP`.
   """
-  save_file(to_huggingface(params), folder / 'model.safetensors', {'format': 'pt'})
+  arrays, path = to_huggingface(params), folder / 'model.safetensors'
+  safetensors_file.write(path, arrays, {'format': 'pt'})
   text = json.dumps(describe(config) | MARK, indent=2, sort_keys=True) + '\n'
   (folder / 'config.json').write_text(text)
 

@@ -11,6 +11,8 @@ from flax import traverse_util
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer, paths
 from rahf.models.vit import ViTConfig
+from rahf.pretrained import muse_directory
+from rahf.pretrained.amused import INDEX, open_amused
 from rahf.pretrained.clip import (
   CLIP_ARRAYS,
   NO_HINTS,
@@ -20,18 +22,21 @@ from rahf.pretrained.clip import (
   openclip_weights,
 )
 from rahf.pretrained.huggingface import open_huggingface
+from rahf.pretrained.inception import INCEPTION_ARRAYS, open_inception
 from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
 from rahf.pretrained.resnet import RESNET_ARRAYS, open_resnet
 from rahf.pretrained.source import Source
 from rahf.pretrained.t5x import find_t5x, open_t5x
 from rahf.pretrained.tensors import read_weights
+from rahf.pretrained.torch_legacy import is_legacy
 from rahf.pretrained.vit_npz import open_vit_npz
 
 KNOWN = (
   'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5, '
   'ViT, CLIP or ResNet (config.json and model.safetensors), a CLIP of OpenAI or '
-  'OpenCLIP, a ResNet of torchvision or timm, or the PyTorch RAHF checkpoint (a .pt '
-  'file, or its directory)'
+  "OpenCLIP, a ResNet of torchvision or timm, FID's Inception of pytorch-fid, an "
+  'aMUSEd in the layout of diffusers (with model_index.json), or the PyTorch RAHF '
+  'checkpoint (a .pt file, or its directory)'
 )
 
 
@@ -70,6 +75,8 @@ def _exists(path: epath.Path) -> bool:
 
 
 def _open_directory(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> Source:
+  if (path / muse_directory.DESCRIPTION).exists():
+    return muse_directory.open_muse_directory(path)
   if found := find_t5x(path):
     return open_t5x(found)
   if (path / 'model.json').exists():
@@ -80,6 +87,8 @@ def _open_directory(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> So
     )
   if found := find_rahf_torch(path):
     return _open_rahf(found, vit)
+  if (path / INDEX).exists():
+    return open_amused(path)
   if (path / 'config.json').exists():
     return open_huggingface(path)
   if weights := openclip_weights(path):
@@ -117,11 +126,13 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> Source:
       f'{path} is a zip archive, but not of NumPy or PyTorch arrays; it should be '
       f'{KNOWN}'
     )
+  if is_legacy(path):
+    return _open_single(path, hints) or _open_rahf(path, vit)
   if start[:1] == b'\x80':
     raise InputError(
-      f'{path} is a pickle, as written by PyTorch before 1.6: it could run any code '
-      'and is not read. If you trust its origin, load it in PyTorch and save its state '
-      'dict with torch.save'
+      f'{path} is a pickle, but not one that torch.save wrote: it could run any code '
+      'and is not read. If you trust its origin, load it and save its state dict with '
+      'torch.save'
     )
   if start[8:9] == b'{':
     if source := _open_single(path, hints):
@@ -134,13 +145,15 @@ def _open_file(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> Source:
 
 
 def _open_single(path: epath.Path, hints: Hints) -> Source | None:
-  """Opens a CLIP or ResNet in one file; None if it is something else or damaged."""
+  """Opens a CLIP, ResNet or Inception; None if it is something else or damaged."""
   try:
     names = read_weights(path).keys()
   except InputError:  # The other readers explain what is wrong.
     return None
   if names >= CLIP_ARRAYS:
     return open_clip(path, hints)
+  if names >= INCEPTION_ARRAYS:
+    return open_inception(path)
   return open_resnet(path) if names >= RESNET_ARRAYS else None
 
 
@@ -164,6 +177,22 @@ def clip_settings(path: epath.PathLike, gelu: str = '') -> dict[str, Any]:
       f'{path} states the activation {config.vision.gelu!r}, not {gelu!r}; leave it out'
     )
   return dataclasses.asdict(config)
+
+
+def muse_settings(path: epath.PathLike) -> dict[str, Any]:
+  """Returns the sizes of a Muse as `config.muse` has them; reads no arrays.
+
+  Raises:
+    InputError: see `open_source`; or it is not a Muse.
+  """
+  source = open_source(path)
+  if 'muse.transformer.width' not in source.settings:
+    raise InputError(f'{path} is a {source.kind}, not a Muse with a transformer')
+  fields = {
+    name.removeprefix('muse.'): tuple(value) if isinstance(value, list) else value
+    for name, value in source.settings.items()
+  }
+  return traverse_util.unflatten_dict(fields, sep='.')
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:

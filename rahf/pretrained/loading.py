@@ -27,7 +27,14 @@ from rahf.pretrained.positions import can_resample, resample_positions
 from rahf.pretrained.source import Source, Weight
 
 # Field of config.init -> prefix of the parameters that it provides.
-ROLES = {'vit': 'vit/', 't5': 't5/', 'rahf': '', 'clip': 'clip/', 'resnet': 'resnet/'}
+ROLES = {
+  'vit': 'vit/',
+  't5': 't5/',
+  'clip': 'clip/',
+  'resnet': 'resnet/',
+  'muse': ('autoencoder/', 'transformer/', 'text/'),
+  'rahf': '',
+}
 POSITIONS = 'vit/Transformer/posembed_input/pos_embedding'
 SHOWN_PROBLEMS = 20
 
@@ -157,7 +164,7 @@ def plan(
   for role, source in sources.items():
     _check_role(role, source)
     _check_settings(role, source, settings, section)
-    expected = {path for path in params if path.startswith(ROLES[role])}
+    expected = {path for path in params if path.startswith(_prefixes(role, source))}
     for path in sorted(expected | source.weights.keys()):
       leaf, weight = params.get(path), source.weights.get(path)
       if problem := _problem(path, leaf, weight):
@@ -176,6 +183,18 @@ def plan(
   fresh = tuple(path for path in params if path not in loaded)
   others = {path: w for s in sources.values() for path, w in s.collections.items()}
   return Plan(sources, params, loaded, frozenset(resized), fresh, others)
+
+
+def _prefixes(role: str, source: Source) -> str | tuple[str, ...]:
+  """Returns the beginnings of the paths that a source must provide."""
+  if role != 'muse':
+    return ROLES[role]
+  # It may have the autoencoder only.
+  return tuple(
+    prefix
+    for prefix in ROLES[role]
+    if any(path.startswith(prefix) for path in source.weights)
+  )
 
 
 def ignored_lines(source: Source) -> list[str]:

@@ -17,9 +17,11 @@ from rahf.fileio.local_file import LocalFile, local_file, refuse_pointer
 from rahf.pretrained.hf_config import read_json
 from rahf.pretrained.source import Weight
 from rahf.pretrained.torch_archive import open_torch
+from rahf.pretrained.torch_legacy import is_legacy, open_legacy
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 PICKLE, PICKLE_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
+DIFFUSERS = 'diffusion_pytorch_model.safetensors'
 DTYPES = {
   'F64': 'float64',
   'F32': 'float32',
@@ -32,24 +34,56 @@ DTYPES = {
 Tensors = Mapping[str, Weight]
 
 
-def read_tensors(directory: epath.Path) -> dict[str, Weight]:
+def read_tensors(directory: epath.Path, *, pickles: bool = True) -> dict[str, Weight]:
   """Reads the headers of the weight files in a directory.
+
+  Args:
+    pickles: whether files in PyTorch's own format are read, too.
 
   Raises:
     InputError: there are none, or they differ from the index.
   """
-  for single, index, read in (
-    (SINGLE, INDEX, read_safetensors),
-    (PICKLE, PICKLE_INDEX, read_torch),
-  ):
-    if (directory / single).exists():
-      return read(directory / single)
-    if (directory / index).exists():
-      return _read_sharded(directory / index, read)
-  raise InputError(
-    f'{directory} has neither {SINGLE} nor {INDEX} nor {PICKLE} nor {PICKLE_INDEX}; '
-    'load the model with transformers and save it with save_pretrained'
-  )
+  found = _read_either(directory, SINGLE, INDEX, read_safetensors)
+  names = f'neither {SINGLE} nor {INDEX}'
+  if pickles and found is None:
+    found = _read_either(directory, PICKLE, PICKLE_INDEX, read_torch)
+    names += f' nor {PICKLE} nor {PICKLE_INDEX}'
+  if found is None:
+    raise InputError(
+      f'{directory} has {names}; load the model with transformers and save it with '
+      'save_pretrained'
+    )
+  return found
+
+
+def read_diffusers(directory: epath.Path) -> dict[str, Weight]:
+  """Reads the headers of diffusers' safetensors in a directory.
+
+  Raises:
+    InputError: there are none, or they differ from the index.
+  """
+  index = f'{DIFFUSERS}.index.json'
+  found = _read_either(directory, DIFFUSERS, index, read_safetensors)
+  if found is None:
+    raise InputError(
+      f'{directory} has neither {DIFFUSERS} nor {index}; load the model with diffusers '
+      'and save it with save_pretrained'
+    )
+  return found
+
+
+def _read_either(
+  directory: epath.Path,
+  single: str,
+  index: str,
+  read: Callable[[epath.Path], dict[str, Weight]],
+) -> dict[str, Weight] | None:
+  """Reads one file, or those of an index; None if there is neither."""
+  if (directory / single).exists():
+    return read(directory / single)
+  if (directory / index).exists():
+    return _read_sharded(directory / index, read)
+  return None
 
 
 def _read_sharded(
@@ -117,15 +151,17 @@ def _read(file: LocalFile, name: str) -> np.ndarray:
 
 
 def read_torch(path: epath.PathLike) -> dict[str, Weight]:
-  """Reads the header of a file in PyTorch's own format."""
+  """Reads the header of a file in PyTorch's own format, of any version."""
+  tensors = open_legacy(path) if is_legacy(path) else open_torch(path)
   return {
     name: Weight(name, tensor.shape, tensor.storage.dtype, tensor.read)
-    for name, tensor in open_torch(path).items()
+    for name, tensor in tensors.items()
   }
 
 
 def read_weights(path: epath.Path) -> dict[str, Weight]:
-  """Reads the header of a file of either format, which its first bytes tell."""
+  """Reads the header of a file of any format, which its first bytes tell."""
   with path.open('rb') as file:
     archive = file.read(4) == b'PK\x03\x04'
-  return read_torch(path) if archive else read_safetensors(path)
+  of_torch = archive or is_legacy(path)
+  return read_torch(path) if of_torch else read_safetensors(path)

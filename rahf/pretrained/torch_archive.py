@@ -149,7 +149,7 @@ class Archive:
     """Returns the object in `data.pkl`, with `Tensor` for tensors."""
     try:
       with self._open('data.pkl') as stream:
-        return _Unpickler(self, stream).load()
+        return StateUnpickler(self, stream).load()
     except ArchiveError:
       raise
     except Exception as error:  # A broken pickle can raise anything.
@@ -224,7 +224,7 @@ class _Dict(dict):
 
 
 @dataclasses.dataclass(frozen=True)
-class _StorageType(_Immutable):
+class StorageType(_Immutable):
   dtype: np.dtype
 
 
@@ -249,7 +249,7 @@ class _ScriptModule:
         yield from value.tensors(f'{prefix}{name}.', depth + 1)
 
 
-class _Unpickler(pickle.Unpickler):
+class StateUnpickler(pickle.Unpickler):
   """Builds dicts, numbers, strings and `Tensor`; refuses everything else by name."""
 
   def __init__(self, archive: Archive, stream: Any):
@@ -264,7 +264,7 @@ class _Unpickler(pickle.Unpickler):
     if (module, name) == ('torch._utils', '_rebuild_parameter'):
       return self._parameter
     if module == 'torch' and name in STORAGES:
-      return _StorageType(jnp.dtype(STORAGES[name]))
+      return StorageType(jnp.dtype(STORAGES[name]))
     if module == '__torch__' or module.startswith('__torch__.'):
       return _ScriptModule
     if (module, name[-7:]) == ('torch', 'Storage') or module.startswith('torch._'):
@@ -278,7 +278,7 @@ class _Unpickler(pickle.Unpickler):
 
   def persistent_load(self, pid: Any) -> Storage:
     match pid:
-      case ('storage', _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
+      case ('storage', StorageType(dtype), str(key), str(), int(size)) if size >= 0:
         return Storage(self._archive, key, dtype, size)
     self._archive.fail(f'refers to something that is not a storage: {pid!r:.80}')
 
@@ -335,6 +335,18 @@ def open_torch(path: epath.PathLike) -> dict[str, Tensor]:
       return dict(state.tensors())
     except ValueError as error:
       archive.fail(f'is damaged: {error}')
+  return state_tensors(archive, state)
+
+
+def state_tensors(archive: Any, state: Any) -> dict[str, Tensor]:
+  """Returns the tensors of an unpickled state dict, or of one in WRAPPERS.
+
+  Args:
+    archive: the file, for errors.
+
+  Raises:
+    ArchiveError: it is not a state dict.
+  """
   if isinstance(state, dict):
     inner = [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]
     state = inner[0] if len(inner) == 1 else state

@@ -31,7 +31,10 @@ _ADVICE = {
   'gpu': 'check that nvidia-smi lists a GPU',
   'tpu': 'check that this is a TPU VM and that no other process uses its TPU',
 }
-_REMEDY = 'JAX_PLATFORMS=cpu in the environment (or the flag --config.platform=cpu)'
+_REMEDY = (
+  'JAX_PLATFORMS=cpu in the environment (or, for rahf.main, the flag '
+  '--config.platform=cpu)'
+)
 
 
 class Wanted(NamedTuple):

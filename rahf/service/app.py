@@ -61,8 +61,8 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
   app = FastAPI(
     title='RAHF',
     version=__version__,
-    description='Rich human feedback for generated images: scores, heatmaps and '
-    'misaligned words, for an image and the prompt it was made from.',
+    description='Feedback for a generated image and the prompt it was made from. '
+    f'{engine.model.description.summary}. {engine.model.outputs.ranges}.',
     # FastAPI's own pages load scripts from other hosts.
     docs_url=None,
     redoc_url=None,
@@ -80,8 +80,8 @@ def make_app(engine: Engine, limits: Limits, *, loopback: bool = False) -> FastA
 def _add_score(app: FastAPI, engine: Engine, admission: Admission) -> None:
   @app.post(
     '/score',
-    response_model=messages.ScoreReply,
-    response_description='the scores, words and maps',
+    response_model=messages.score_reply(engine.model.outputs),
+    response_description='what the model says about the image',
     responses={
       status: {'model': messages.Problem, 'description': text}
       for status, text in PROBLEMS.items()
@@ -167,7 +167,7 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
       compiled=engine.compiled,
     )
     ready = engine.state == 'ready'
-    return JSONResponse(found.model_dump(), 200 if ready else 503)
+    return JSONResponse(found.model_dump(exclude_none=True), 200 if ready else 503)
 
   @app.get(
     '/metrics',

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 
 from rahf.data.images import inputs
 from rahf.errors import InputError
-from rahf.inference.model import Example, Feedback, Model
+from rahf.inference.feedback import Feedback
+from rahf.inference.scorer import Example, Scorer
 from rahf.service.batcher import Batcher
 from rahf.service.prometheus import ServiceMetrics
 from rahf.service.reading import ParsedRequest
@@ -36,7 +37,7 @@ class Engine:
     metrics: the metrics for Prometheus.
   """
 
-  def __init__(self, model: Model, *, wait: float = 0.0):
+  def __init__(self, model: Scorer, *, wait: float = 0.0):
     """Starts threads; for `wait`, in seconds, see `Batcher`."""
     self.model = model
     self.compiled = self.dropped = 0
@@ -55,7 +56,7 @@ class Engine:
 
   def warm_up(self, report: Callable[[str], None]) -> None:
     """Runs a batch of each size, so that no request waits for a compilation."""
-    size = self.model.description.model.image_size
+    size = self.model.description.image_size
     pixels = np.zeros((size, size, 3), np.uint8)
     example = self.model.prepare(pixels, WARM_UP_PROMPT)
     for number, rows in enumerate(self.model.buckets, 1):

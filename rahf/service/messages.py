@@ -1,10 +1,11 @@
 """Schemas of requests and answers, with descriptions for the reference."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rahf.inference import output_ranges
+from rahf.inference.output_ranges import ModelOutputs
 
 LONGEST_PROMPT = 10_000  # characters; models read a few hundred tokens
 
@@ -14,7 +15,7 @@ Prompt = Annotated[
   Field(max_length=LONGEST_PROMPT, description='the text the image was made from'),
 ]
 Maps = Annotated[
-  bool, Field(description='whether to include the heatmaps in the answer')
+  bool, Field(description='whether to include heatmaps, if the model makes them')
 ]
 
 
@@ -40,62 +41,54 @@ class ScoreForm(_Message):
   maps: Maps = True
 
 
-class Scores(_Message):
-  """The four scores of the image."""
-
-  plausibility: Unit = Field(
-    description=f'{output_ranges.SCORES["plausibility"]}; {output_ranges.SCORE}'
-  )
-  alignment: Unit = Field(
-    description=f'{output_ranges.SCORES["alignment"]}; {output_ranges.SCORE}'
-  )
-  aesthetics: Unit = Field(
-    description=f'{output_ranges.SCORES["aesthetics"]}; {output_ranges.SCORE}'
-  )
-  overall: Unit = Field(
-    description=f'{output_ranges.SCORES["overall"]}; {output_ranges.SCORE}'
-  )
-
-
 class Keyword(_Message):
   """A word of the prompt."""
 
   word: str
   p_misaligned: Unit | None = Field(
-    description=f'{output_ranges.KEYWORDS}; {output_ranges.KEYWORD}; null for words '
-    'that were not judged because the prompt is too long'
+    description=f'{output_ranges.RAHF_OUTPUTS.keywords}; null for words that were not '
+    'judged because the prompt is too long'
   )
   misaligned: bool = Field(
     description="whether p_misaligned is above the model's threshold"
   )
 
 
-class Heatmaps(_Message):
-  """Two maps of the image's size: grey PNG files in base64, where 255 means 1."""
+def score_reply(outputs: ModelOutputs) -> type[BaseModel]:
+  """Returns the schema of an answer, with a field for each of a model's outputs."""
+  fields: dict[str, Any] = {
+    'prompt': (str, Field(description='the prompt as it was read')),
+    'height': (int, Field(description='height of the image in pixels')),
+    'width': (int, Field(description='width of the image in pixels')),
+    'scores': (_scores(outputs), ...),
+  }
+  if outputs.keywords:
+    words = 'the words of the prompt, in order, split at white space and , . ? ! " : ;'
+    fields['keywords'] = (list[Keyword], Field(description=words))
+  cut = 'whether the prompt was too long and its last words were not read'
+  fields['truncated'] = (bool, Field(description=cut))
+  if outputs.maps:
+    maps = Field(None, description='omitted if maps is false')
+    fields['heatmaps'] = (_heatmaps(outputs) | None, maps)
+  text = 'What the model says about an image.'
+  return create_model('ScoreReply', __base__=_Message, __doc__=text, **fields)
 
-  implausibility: str = Field(
-    description=f'{output_ranges.MAPS["implausibility"]}; {output_ranges.MAP}'
-  )
-  misalignment: str = Field(
-    description=f'{output_ranges.MAPS["misalignment"]}; {output_ranges.MAP}'
-  )
+
+def _scores(outputs: ModelOutputs) -> type[BaseModel]:
+  fields = {}
+  for name, one in outputs.scores.items():
+    low, high = one.scale.range
+    fields[name] = (float, Field(ge=low, le=high, description=str(one)))
+  text = 'The scores of the image.'
+  return create_model('Scores', __base__=_Message, __doc__=text, **fields)
 
 
-class ScoreReply(_Message):
-  """The scores, words and heatmaps of an image."""
-
-  prompt: str = Field(description='the prompt as it was read')
-  height: int = Field(description='height of the image in pixels')
-  width: int = Field(description='width of the image in pixels')
-  scores: Scores
-  keywords: list[Keyword] = Field(
-    description='the words of the prompt, in order, split at white space and '
-    ', . ? ! " : ;'
-  )
-  truncated: bool = Field(
-    description='whether the prompt was too long and its last words were not judged'
-  )
-  heatmaps: Heatmaps | None = Field(None, description='omitted if maps is false')
+def _heatmaps(outputs: ModelOutputs) -> type[BaseModel]:
+  fields = {
+    name: (str, Field(description=str(one))) for name, one in outputs.maps.items()
+  }
+  text = "Maps of the image's size: grey PNG files in base64, where 255 means 1."
+  return create_model('Heatmaps', __base__=_Message, __doc__=text, **fields)
 
 
 class Health(_Message):
@@ -103,7 +96,11 @@ class Health(_Message):
 
   status: str = Field(description='ready, compiling or stopping')
   version: str = Field(description='version of rahf')
-  step: int = Field(description='training step at which the model was exported')
+  step: int | None = Field(
+    None,
+    description='training step at which the model was exported; omitted for models of '
+    'other projects',
+  )
   batch_sizes: list[int] = Field(
     description='batch sizes that are compiled at start-up'
   )

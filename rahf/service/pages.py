@@ -4,27 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from rahf.drawing import html_page
-from rahf.inference import output_ranges
-from rahf.inference.model_directory import Description
+from rahf.inference.scorer import ScorerDescription
 from rahf.service import messages
 from rahf.version import __version__
 
 ALLOWED = "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
-def home(description: Description, limit: int) -> html_page.Page:
+def home(description: ScorerDescription, limit: int) -> html_page.Page:
   """Returns the page for scoring an image.
 
   Args:
     description: the description of the model.
     limit: maximum bytes in a request.
   """
-  trained = ', '.join(description.data)
-  about = f' on {trained}' if trained else ''
+  outputs = description.outputs
   data = {
     'colours': html_page.colours(),
-    'scores': output_ranges.SCORES,
-    'maps': output_ranges.MAPS,
+    'scores': {name: one.to_dict() for name, one in outputs.scores.items()},
+    'maps': {name: str(one) for name, one in outputs.maps.items()},
     'limit': limit,
   }
   return html_page.render(
@@ -32,12 +30,12 @@ def home(description: Description, limit: int) -> html_page.Page:
     'service',
     allowed=ALLOWED,
     title='RAHF: score an image',
-    summary=f'Model trained for {description.step:,} steps{about}; rahf {__version__}.',
+    summary=f'{description.summary}; rahf {__version__}.',
     limit=f'{limit / 2**20:g}',
     longest=messages.LONGEST_PROMPT,
-    score_range=output_ranges.SCORE,
-    map_range=output_ranges.MAP,
-    keyword_range=output_ranges.KEYWORD,
+    score_range=outputs.score_ranges,
+    maps=outputs.maps,
+    keyword_range=outputs.keywords.scale if outputs.keywords else '',
     data=html_page.embed(data),
   )
 

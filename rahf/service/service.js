@@ -58,13 +58,19 @@ async function reason(response) {
 
 function show() {
   showMessage(answer.truncated ? 'The prompt is too long for the model, so its last words were not judged.' : '');
-  byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) =>
-    element('div', {className: 'score'}, element('span', {}, name), track('value', value),
+  byId('scores').replaceChildren(...Object.entries(answer.scores).map(([name, value]) => {
+    const {meaning, range: [low, high]} = data.scores[name];
+    return element('div', {className: 'score'}, element('span', {}, name),
+      track('value', (value - low) / (high - low)),
       element('span', {className: 'value'}, number(value)),
-      element('small', {}, data.scores[name]))));
-  byId('prompt').replaceChildren(...markedPrompt());
-  byId('result').hidden = byId('maps').hidden = byId('heat').hidden = false;
-  drawHeat();
+      element('small', {}, meaning));
+  }));
+  byId('result').hidden = false;
+  // Not every model judges words or makes maps.
+  byId('words').hidden = !answer.keywords;
+  if (answer.keywords) byId('prompt').replaceChildren(...markedPrompt());
+  byId('maps').hidden = byId('heat').hidden = !answer.heatmaps;
+  if (answer.heatmaps) drawHeat();
 }
 
 /** Returns the prompt with its words marked; other text may be in between. */
@@ -103,7 +109,7 @@ async function drawHeat() {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || !answer) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !answer?.heatmaps) return;
   if (!event.target.matches('textarea')) onMapKey(event.key);
 }
 

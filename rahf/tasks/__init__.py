@@ -6,15 +6,23 @@ from ml_collections import ConfigDict
 
 from rahf import config as config_lib
 from rahf.errors import InputError
+from rahf.tasks.autoencoder import AutoencoderTask
 from rahf.tasks.baseline import BaselineTask
 from rahf.tasks.contrastive import ContrastiveTask
 from rahf.tasks.feedback import FeedbackTask
+from rahf.tasks.feedback_pairs import FeedbackPairsTask
+from rahf.tasks.generator import GeneratorTask
+from rahf.tasks.preference import PreferenceTask
 from rahf.training.task import Task
 
 TASKS: dict[str, Callable[[ConfigDict], Task]] = {
   'feedback': FeedbackTask.of,
+  'feedback_pairs': FeedbackPairsTask.of,
   'baseline': BaselineTask.of,
   'contrastive': ContrastiveTask.of,
+  'preference': PreferenceTask.of,
+  'autoencoder': AutoencoderTask.of,
+  'generator': GeneratorTask.of,
 }
 
 

@@ -56,6 +56,7 @@ class BaselineTask:
   def of(cls, config: ConfigDict) -> 'BaselineTask':
     options = BaselineConfig(**config.baseline.to_dict())
     if KINDS[options.kind].weights == 'clip':
+      clip_data.check_sizes(config)
       clip = clip_data.make_clip_config(config)
       if options.kind == 'clip_scores':
         return cls(config, ClipScores(clip, options, jnp.dtype(clip.dtype)))
@@ -92,8 +93,13 @@ class BaselineTask:
     return self.model.init(key, image, end, train=False)
 
   def batch_shapes(
-    self, rows: int, sharding: jax.sharding.Sharding | None = None
+    self,
+    rows: int,
+    sharding: jax.sharding.Sharding | None = None,
+    *,
+    train: bool = False,
   ) -> Batch:
+    del train
     return batch_shapes(self.config, rows, sharding)
 
   def count_labels(self, batch: Batch) -> LabelSums:
@@ -152,7 +158,9 @@ class BaselineTask:
     tokenizer = None
     if self.kind.weights == 'clip':
       prefix = WORDS_PREFIX if self.kind.words else ''
-      tokenizer = clip_data.open_tokenizer(self.config, prefix)
+      tokenizer = clip_data.open_tokenizer(
+        self.config, clip_data.clip_texts(self.config), prefix
+      )
     return BaselineSession(setup, open_data(self.config, tokenizer))
 
   def _inputs(self, batch: Batch) -> tuple[Array, Array]:

@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from rahf.data.schema import Batch
 from rahf.errors import InputError
-from rahf.models.baselines import ClipAlone
-from rahf.models.clip import CLIP, MEAN, STD, CLIPConfig, normalised
+from rahf.models.clip import CLIP, MEAN, STD, normalised
 from rahf.runtime import sharding
 from rahf.tasks import clip_data
+from rahf.tasks.clip_task import ClipTask
 from rahf.training.batch_spec import batch_shapes
 from rahf.training.setup import Setup
 from rahf.training.task import Session, Variables
@@ -50,12 +50,8 @@ class Features(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveTask:
+class ContrastiveTask(ClipTask):
   """A CLIP and its loss; a `training.task.Task`."""
-
-  config: ConfigDict
-  clip_config: CLIPConfig
-  trains = True
 
   @classmethod
   def of(cls, config: ConfigDict) -> 'ContrastiveTask':
@@ -64,25 +60,21 @@ class ContrastiveTask:
         f'config.train.accumulate = {config.train.accumulate}, but the contrastive '
         'task compares all images and texts of a batch at once; use 1'
       )
+    clip_data.check_sizes(config)
     return cls(config, clip_data.make_clip_config(config))
 
   @property
   def title(self) -> str:
     return f'CLIP, {self.clip_config.image_size} px'
 
-  @property
-  def dtype(self) -> str:
-    return self.clip_config.dtype
-
-  def init(self, key: jax.Array) -> Variables:
-    size = self.clip_config.image_size
-    image = jnp.zeros((1, size, size, 3))
-    end = jnp.full((1, 1), self.clip_config.vocab_size - 1)
-    return ClipAlone(self.clip_config).init(key, image, end, train=False)
-
   def batch_shapes(
-    self, rows: int, sharding: jax.sharding.Sharding | None = None
+    self,
+    rows: int,
+    sharding: jax.sharding.Sharding | None = None,
+    *,
+    train: bool = False,
   ) -> Batch:
+    del train
     return batch_shapes(self.config, rows, sharding)
 
   def count_labels(self, batch: Batch) -> Array:

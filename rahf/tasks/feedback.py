@@ -47,8 +47,13 @@ class FeedbackTask:
     return init_variables(self.model, key)
 
   def batch_shapes(
-    self, rows: int, sharding: jax.sharding.Sharding | None = None
+    self,
+    rows: int,
+    sharding: jax.sharding.Sharding | None = None,
+    *,
+    train: bool = False,
   ) -> Batch:
+    del train
     return batch_shapes(self.config, rows, sharding)
 
   def count_labels(self, batch: Batch) -> LabelSums:

@@ -73,12 +73,15 @@ class FeedbackData:
 
 
 def open_data(
-  config: ConfigDict, tokenizer: ClipTokenizer | None = None
+  config: ConfigDict,
+  tokenizer: ClipTokenizer | None = None,
+  options: PipelineOptions | None = None,
 ) -> FeedbackData:
   """Opens the data sets and the tokenizer that a config names.
 
   Args:
     tokenizer: CLIP's; None for the SentencePiece model of the config.
+    options: None for those of a RAHF.
 
   Raises:
     InputError: one of them is missing, or does not fit the model.
@@ -96,7 +99,7 @@ def open_data(
       for name, weight in mixture
     ),
     tokenizer=tokenizer,
-    options=_pipeline_options(config),
+    options=options or _pipeline_options(config),
   )
 
 

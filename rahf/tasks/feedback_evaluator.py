@@ -25,8 +25,8 @@ from rahf.reports.tensorboard import TensorBoardWriter
 from rahf.runtime import distributed, sharding
 from rahf.runtime.distributed import StopSignal
 from rahf.tasks.feedback_data import FeedbackData
+from rahf.tasks.jitted_eval_step import JittedEvalStep
 from rahf.training import losses
-from rahf.training.batch_spec import batch_shapes
 from rahf.training.eval_step import EvalResult
 from rahf.training.losses import LabelSums
 from rahf.training.setup import Setup
@@ -72,15 +72,11 @@ class FeedbackEvaluator:
     self._read_labels = read_labels
     self._has_threshold = has_threshold
     self._batch_size = self._config.eval.batch_size
-    sharding.check_batch_size('config.eval.batch_size', self._batch_size, setup.mesh)
-    self.eval_step = jax.jit(eval_step, out_shardings=sharding.replicated(setup.mesh))
+    self.eval_step = JittedEvalStep(setup, eval_step)
 
   def compile(self) -> None:
     """Compiles `eval_step` ahead of its first call."""
-    rows = sharding.batch_sharding(self._setup.mesh)
-    batch = batch_shapes(self._config, self._batch_size, rows)
-    variables = self._setup.states.abstract.variables
-    self.eval_step = self.eval_step.lower(variables, batch).compile()
+    self.eval_step.compile()
 
   def splits_before(self, split: str) -> Sequence[str]:
     """Returns the split that the threshold for keywords is chosen on."""

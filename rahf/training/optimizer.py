@@ -1,4 +1,4 @@
-"""AdamW with the learning rate schedule of the paper's supplement."""
+"""AdamW with the learning rate schedules of RAHF and of PickScore."""
 
 import math
 import re
@@ -10,17 +10,35 @@ import optax
 from rahf.errors import InputError
 from rahf.runtime.tree import map_paths
 
-# Norm scales, biases, embeddings and positions are not decayed.
-DECAYED = re.compile(r'(^|/)kernel$')
+# What is decayed, by `config.optimizer.decay`. Norm scales, biases, embeddings and
+# positions are not kernels.
+DECAYED = {'kernels': re.compile(r'(^|/)kernel$'), 'all': re.compile('')}
 
 
 def make_schedule(options, steps: int) -> optax.Schedule:
-  """Returns linear warm-up to the base rate, then base x sqrt(warmup / step).
+  """Returns the learning rate as a function of the number of finished steps.
 
   Args:
-    options: `config.optimizer`: learning_rate, warmup_steps, cooldown_steps.
-    steps: of the whole run; over the last `cooldown_steps` the rate falls linearly
-      to 0.
+    options: `config.optimizer`.
+    steps: of the whole run.
+
+  Raises:
+    InputError: `options` cool down twice, or warm up for longer than the run.
+  """
+  if options.schedule == 'inverse_sqrt':
+    return _inverse_sqrt(options, steps)
+  if options.cooldown_steps:
+    raise InputError(
+      f'config.optimizer.cooldown_steps = {options.cooldown_steps}, but with '
+      "config.optimizer.schedule = 'linear' the rate falls to 0 anyway; set it to 0"
+    )
+  return _linear(options, steps)
+
+
+def _inverse_sqrt(options, steps: int) -> optax.Schedule:
+  """Linear warm-up, then base x sqrt(warmup / step) (RAHF's supplement).
+
+  Over the last `cooldown_steps` the rate also falls linearly to 0.
   """
   warmup = max(options.warmup_steps, 1)
 
@@ -36,6 +54,27 @@ def make_schedule(options, steps: int) -> optax.Schedule:
   return schedule
 
 
+def _linear(options, steps: int) -> optax.Schedule:
+  """Logarithmic warm-up, then linearly to 0 (PickScore; DeepSpeed's WarmupDecayLR).
+
+  The rate of the first step is 0.
+  """
+  warmup = options.warmup_steps
+  if warmup >= steps:
+    raise InputError(
+      f'config.optimizer.warmup_steps = {warmup} must be below config.train.steps = '
+      f"{steps} with config.optimizer.schedule = 'linear'"
+    )
+
+  def schedule(count):
+    rising = jax.numpy.log(count + 1.0) / math.log(max(warmup, 2))
+    falling = (steps - count) / (steps - warmup)
+    factor = jax.numpy.where(count < warmup, rising, falling)
+    return options.learning_rate * jax.numpy.clip(factor, 0, 1)
+
+  return schedule
+
+
 def make_optimizer(options, steps: int) -> optax.GradientTransformation:
   """Returns the optimizer that `config.optimizer` describes.
 
@@ -43,6 +82,7 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
   paths such as `vit/Transformer/encoderblock_0/...`) keep their values, have no
   optimizer state, and do not count towards the gradient's norm.
   """
+  decayed = DECAYED[options.decay]
   adamw = optax.chain(
     optax.clip_by_global_norm(options.clip_norm),
     optax.adamw(
@@ -50,7 +90,7 @@ def make_optimizer(options, steps: int) -> optax.GradientTransformation:
       b1=options.b1,
       b2=options.b2,
       weight_decay=options.weight_decay,
-      mask=lambda params: map_paths(lambda path: bool(DECAYED.search(path)), params),
+      mask=lambda params: map_paths(lambda path: bool(decayed.search(path)), params),
     ),
     scale_by_path(options.rate_factors),
   )

@@ -51,9 +51,18 @@ class Task(Protocol):
     ...
 
   def batch_shapes(
-    self, rows: int, sharding: jax.sharding.Sharding | None = None
+    self,
+    rows: int,
+    sharding: jax.sharding.Sharding | None = None,
+    *,
+    train: bool = False,
   ) -> Any:
-    """Returns shapes and dtypes of a batch: a tree of arrays [rows, ...]."""
+    """Returns shapes and dtypes of a batch: a tree of arrays [rows, ...].
+
+    Args:
+      train: for the training step, whose batches may hold more than those of the
+        evaluation step.
+    """
     ...
 
   def count_labels(self, batch: Any) -> Any:

@@ -208,7 +208,9 @@ ANNOTATED += ('--annotations=T/file', '--images=T/folder')
 RAPIDATA = ('rahf.data', 'prepare', 'rapidata', '--name=x', '--out=T/out')
 INFER = ('rahf.main', '--mode=infer', '--output=T/out')
 SERVE = ('rahf.serve', 'T/folder', '--port=0')
+JUDGE = ('rahf.judge', '--model=T/folder')
 COMPARE = ('rahf.evaluate', 'compare', '--out=T/comparison')
+BEST = ('rahf.best', 'choose', 'T/folder', '--model=T/none')
 # A command, and a part of its message. T is a folder with an empty folder and a file
 # that contains 'x'.
 MISTAKES = [
@@ -281,7 +283,7 @@ MISTAKES = [
   ((*COMPARE, 'T/file', '--draws=x'), '--draws'),
   ((*COMPARE, 'T/file', '--out=T/file/x'), '--out=T/file/x'),
   ((*COMPARE, 'http://x/y'), 'http://x/y'),
-  (('rahf.evaluate', 'x'), 'usage: python -m rahf.evaluate compare RUN'),
+  (('rahf.evaluate', 'x'), 'usage: python -m rahf.evaluate preferences MODEL'),
   (('rahf.compare',), 'RUN'),
   (('rahf.compare', 'T/folder', '--out=T/c'), "no evaluation of the split 'test'"),
   (('rahf.pretrained',), 'source'),
@@ -292,6 +294,43 @@ MISTAKES = [
   (('rahf.pretrained', 'http://x/y'), 'http://x/y'),
   (('rahf.pretrained', '\x1b[31m' + 'a' * 4_000), r'\x1b[31maaa'),
   (('rahf.annotate', 'rapidata', '--images=x'), '--prompts'),
+  (('rahf.rank',), 'VOTES'),
+  (('rahf.rank', ''), 'VOTES is empty'),
+  (('rahf.rank', 'http://x/y'), 'VOTES = http://x/y'),
+  (('rahf.rank', 'T/file', '--out='), '--out is empty'),
+  (('rahf.rank', 'T/file'), 'T/file is not a table'),
+  (('rahf.rank', 'T/folder'), 'no .parquet file below it'),
+  (('rahf.rank', '/dev/zero'), '/dev/zero is not a table'),
+  (('rahf.rank', '\x1b[31m.csv'), r'\x1b[31m.csv: no such file'),
+  (('rahf.rank', 'T/file', '--method=newman'), 'newman'),
+  (('rahf.rank', 'T/file', '--prior=nan'), '--prior'),
+  (('rahf.rank', 'T/file', '--draws=99'), '99 must be 0, or at least 100'),
+  (('rahf.rank', 'T/file', '--method=elo', '--k=0'), '--k'),
+  (('rahf.rank', 'T/file', '--out=T/file'), '--out=T/file exists'),
+  (('rahf.rank', 'T/file', '--out=http://x/y'), '--out = http://x/y'),
+  (('rahf.best',), 'prompts | choose'),
+  (('rahf.best', 'prompts', 'T/file'), '--out'),
+  (('rahf.best', 'prompts', '', '--out=T/out.csv'), 'PROMPTS is empty'),
+  (('rahf.best', 'prompts', '/dev/zero', '--out=T/x.csv'), '/dev/zero: no such file'),
+  (('rahf.best', 'prompts', 'T/folder', '--out=T/x.csv'), 'T/folder: no such file'),
+  (('rahf.best', 'prompts', 'T/file', '--out=T/x.csv', '--seeds=x'), '--seeds'),
+  ((*BEST, '--out=T/file'), '--out=T/file exists'),
+  ((*BEST, '--out=http://x/y'), '--out = http://x/y'),
+  ((*BEST, '--out=T/x'), 'T/none does not exist'),
+  ((*BEST, '--out=T/x', '--minimum=nan'), '--minimum=nan must be a number'),
+  ((*BEST, '--out=T/x', '--keep=1e3'), '--keep'),
+  (('rahf.judge',), '--images'),
+  (('rahf.judge', '--images=a=T/folder'), '--model'),
+  ((*JUDGE, '--images=T/folder'), 'has no path; give --images NAME=FOLDER'),
+  ((*JUDGE, '--images=a=T/folder'), 'folder contains no known files; give a folder'),
+  ((*JUDGE, '--images=a=http://x/y'), '--images a: http://x/y'),
+  ((*JUDGE, '--images=a=/dev/zero'), '/dev/zero is not a known kind'),
+  ((*JUDGE, '--images=\x1b[31m=T/file'), 'must consist of letters'),
+  ((*JUDGE, '--images=a=T/folder', '--out=T/file'), '--out=T/file exists'),
+  ((*JUDGE, '--images=a=T/folder', '--out='), '--out is empty'),
+  ((*JUDGE, '--images=a=T/folder', '--out=http://x/y'), '--out = http://x/y'),
+  ((*JUDGE, '--images=a=T/folder', '--clip='), '--clip is empty'),
+  ((*JUDGE, '--images=a=T/folder', '--draws=99'), '99 must be 0, or at least 100'),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 
 import runs
+import tiny_muse
 from rahf.fileio import locks
 from rahf.workdir.ownership import complete_steps
 
@@ -158,3 +159,30 @@ def test_a_second_run_in_a_work_directory_is_refused(data_dir, tmp_path):
   assert 'another process is writing to' in errors
   assert 'Traceback' not in errors
   assert not (tmp_path / 'run/config.json').exists()
+
+
+def test_generating_images_is_killed(tmp_path):
+  """The same command continues: each image is the one of an uninterrupted run."""
+  model, prompts = tmp_path / 'model', tmp_path / 'prompts.txt'
+  tiny_muse.write(model)
+  prompts.write_text('a red circle\na blue cross\n')
+  arguments = ('--mode=generate', f'--model={model}', f'--input={prompts}')
+  arguments += ('--images_per_prompt=150', '--batch_size=4')
+
+  def start_into(name: str) -> subprocess.Popen:
+    return runs.start(*arguments, f'--output={tmp_path / name}')
+
+  whole, killed = start_into('whole'), start_into('killed')
+  images = tmp_path / 'killed' / 'images'
+  while killed.poll() is None and len([*images.glob('*.png')]) < 20:
+    time.sleep(0.02)
+  kill(killed, images.parent)
+  drawn = {path.name: path.stat().st_mtime_ns for path in images.glob('*.png')}
+  assert 0 < len(drawn) < 300
+  assert not (tmp_path / 'killed' / 'images.csv').exists()
+  finish([start_into('killed'), whole])
+  for path in (tmp_path / 'whole' / 'images').iterdir():
+    assert path.read_bytes() == (images / path.name).read_bytes(), path.name
+  assert len([*images.glob('*.png')]) == 300
+  # What was finished is not drawn again.
+  assert all((images / name).stat().st_mtime_ns == drawn[name] for name in drawn)

@@ -3,8 +3,8 @@
 import pathlib
 import re
 
+import rahf
 import runs
-from rahf.inference.model import load
 from rahf.service.engine import Engine
 from served import ask_json, make_image, running, write_model
 
@@ -42,7 +42,7 @@ def test_training(data_dir, tmp_path, long):
 
 def test_serving(tmp_path, long):
   requests = 2_000 if long else 400
-  engine = Engine(load(write_model(tmp_path), batch_size=4))
+  engine = Engine(rahf.load(write_model(tmp_path), batch_size=4))
   engine.warm_up(print)
   image = make_image(height=200, width=300)
   found = []

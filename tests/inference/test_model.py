@@ -26,7 +26,8 @@ from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.storage.records import open_split
 from rahf.data.tokenizer import Tokenizer, at_word_ends
 from rahf.errors import InputError
-from rahf.inference.model import Feedback, _buckets
+from rahf.inference.feedback import Feedback
+from rahf.inference.scorer import _buckets
 from rahf.models.constrained import insert_marks
 from rahf.models.rahf import RAHF
 from rahf.training.eval_step import make_eval_step
@@ -98,6 +99,19 @@ def test_one_image_and_the_same_among_64(model):
   assert [one.prompt for one in many] == prompts
   # Images differ, so that a change of order would show.
   assert len({one.scores['overall'] for one in many}) > 60
+
+
+def test_scores_without_maps_and_words(model):
+  images = [make_pixels(seed) for seed in range(3)]
+  ready = [model.prepare(image, 'a red circle') for image in images]
+  for full, short in zip(
+    model.score_examples(ready),
+    model.score_examples(ready, scores_only=True),
+    strict=True,
+  ):
+    assert short.scores == pytest.approx(full.scores, abs=1e-6)
+    assert short.keywords is None
+    assert not short.heatmaps
 
 
 def test_each_bucket_is_compiled_once(directory):

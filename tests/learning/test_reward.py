@@ -15,8 +15,10 @@ import tiny_directory
 from rahf.data import schema
 from rahf.data.images import codec
 from rahf.errors import InputError
+from rahf.inference.step import scale
 from rahf.learning import shared_gpu
-from rahf.learning.reward import MAP_TERMS, PENALTIES, Reward, scale
+from rahf.learning.reward import Reward
+from rahf.learning.reward_terms import MAP_TERMS, PENALTIES
 
 PROMPTS = ['a red circle', 'a blue square, red', 'a cat']
 TERMS = (*schema.SCORES, *MAP_TERMS)

@@ -17,8 +17,7 @@ from rahf.learning import reward as rewards
 
 REASON = 'needs PyTorch and diffusers: pip install "rahf[parity]"'
 torch = pytest.importorskip('torch', reason=REASON)
-diffusers = pytest.importorskip('diffusers', reason=REASON)
-transformers = pytest.importorskip('transformers', reason=REASON)
+pytest.importorskip('diffusers', reason=REASON)
 
 PROMPTS = ['a red circle', 'a blue square, red', 'a cat']
 
@@ -183,61 +182,27 @@ def test_gradients_need_images_and_prompts(reward):
     reward.with_gradient(torch.zeros(3, 8, 8), 'a cat')
   with pytest.raises(InputError, match='not in'):
     reward.with_gradient(torch.full((1, 3, 8, 8), 2.0), ['a cat'])
+  with pytest.raises(InputError, match='ndarray is not a PyTorch tensor'):
+    reward.with_gradient(np.zeros((1, 3, 8, 8)), ['a cat'])
+  with pytest.raises(InputError, match=r'a tensor of torch\.float32 cannot be read'):
+    reward.with_gradient(torch.empty(1, 3, 8, 8, device='meta'), ['a cat'])
+
+
+def test_a_lazy_negative_bit(reward, tensor, expected):
+  """As of the imaginary part of a conjugate."""
+  lazy = torch.complex(tensor, -tensor).conj().imag
+  assert lazy.is_neg()
+  np.testing.assert_allclose(reward(lazy, PROMPTS)[0], expected, atol=1e-6)
+  values, _ = reward.with_gradient(lazy, PROMPTS)
+  with_gradient, _ = reward.with_gradient(tensor, PROMPTS)
+  np.testing.assert_allclose(values, with_gradient, atol=1e-6)
 
 
 @pytest.fixture(scope='module')
 def pipeline():
-  """Stable Diffusion with random weights, at the smallest sizes."""
-  torch.manual_seed(0)
-  letters = 'abcdefghijklmnopqrstuvwxyz'
-  pieces = [
-    '<|startoftext|>',
-    '<|endoftext|>',
-    *letters,
-    *(f'{c}</w>' for c in letters),
-  ]
-  vocabulary = {piece: i for i, piece in enumerate(pieces)}
-  text = transformers.CLIPTextConfig(
-    vocab_size=len(pieces),
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    max_position_embeddings=32,
-    bos_token_id=0,
-    eos_token_id=1,
-    pad_token_id=1,
-  )
-  unet = diffusers.UNet2DConditionModel(
-    sample_size=16,
-    block_out_channels=(8, 16),
-    layers_per_block=1,
-    norm_num_groups=4,
-    down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
-    up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
-    cross_attention_dim=16,
-    attention_head_dim=4,
-  )
-  vae = diffusers.AutoencoderKL(
-    block_out_channels=(8, 8),
-    down_block_types=('DownEncoderBlock2D',) * 2,
-    up_block_types=('UpDecoderBlock2D',) * 2,
-    norm_num_groups=4,
-  )
-  found = diffusers.StableDiffusionPipeline(
-    vae=vae,
-    text_encoder=transformers.CLIPTextModel(text),
-    tokenizer=transformers.CLIPTokenizer(
-      vocab=vocabulary, merges=[], model_max_length=32
-    ),
-    unet=unet,
-    scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
-    safety_checker=None,
-    feature_extractor=None,
-    requires_safety_checker=False,
-  )
-  found.set_progress_bar_config(disable=True)
-  return found
+  import tiny_pipelines
+
+  return tiny_pipelines.stable_diffusion()
 
 
 def test_inside_a_diffusers_pipeline(pipeline, reward):

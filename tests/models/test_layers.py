@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from rahf.errors import InputError
-from rahf.models.layers import Deconv, EvenDeconv, RMSNorm, activate, partitioned
+from rahf.models.layers import Deconv, Deconv4x4, RMSNorm, activate, partitioned
 from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_deconv_equals_the_transposed_convolution(height, width):
 def test_even_deconv_equals_the_transposed_convolution(height, width):
   x = jnp.asarray(RNG.standard_normal((2, height, width, 3)), jnp.float32)
   params = {'kernel': jnp.asarray(RNG.standard_normal((4, 4, 3, 5)), jnp.float32)}
-  ours = EvenDeconv(5, jnp.dtype('float32'), nn.initializers.normal())
+  ours = Deconv4x4(5, jnp.dtype('float32'), nn.initializers.normal())
   flax = nn.ConvTranspose(5, (4, 4), (2, 2), use_bias=False)
   found, expected = (
     jax.value_and_grad(

@@ -11,6 +11,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+import clip_directory
 import rahf
 from rahf.data.images import codec
 from rahf.drawing import heatmap as colours
@@ -251,3 +252,33 @@ def test_light_and_dark(opened, scheme, dark):
   opened.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
   colour = find(opened, 'body').value_of_css_property('background-color')
   assert (int(colour.split('(')[1].split(',')[0]) < 60) is dark
+
+
+def test_a_clip_s_page_shows_its_score_alone(chromium, tmp_path):
+  model = rahf.load(clip_directory.write(tmp_path / 'clip'), batch_size=1)
+  engine, image = Engine(model), make_image(3)
+  engine.warm_up(lambda line: None)
+  (expected,) = model.score(image, PROMPT)
+  with running(engine) as port:
+    chromium.get_log('browser')
+    chromium.get(f'http://127.0.0.1:{port}/')
+    drop(chromium, image)
+    find(chromium, '#text').send_keys(PROMPT)
+    find(chromium, '#ask button').click()
+    WebDriverWait(chromium, 20).until(lambda b: find(b, '#result').is_displayed())
+    value = expected.scores['similarity']
+    assert texts(chromium, '.score > span:first-child') == ['similarity']
+    assert texts(chromium, '.score span.value') == [f'{value:.2f}'.replace('-', '−')]
+    keys = find(chromium, '#result .keys').text
+    assert keys == '-14.2857 to 14.2857, higher is better'
+    share = chromium.execute_script(
+      'const bar = document.querySelector(".track");'
+      'return bar.firstChild.getBoundingClientRect().width / bar.clientWidth'
+    )
+    # The bar goes from the lowest possible value to the highest.
+    assert share == pytest.approx(0.5 + 0.5 * value * 0.07, abs=0.01)
+    for hidden in ('#words', '#maps', '#heat'):
+      assert not find(chromium, hidden).is_displayed()
+    press(chromium, 'm')
+    assert chromium.get_log('browser') == []
+  assert engine.stop(30)

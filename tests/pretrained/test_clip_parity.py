@@ -4,6 +4,7 @@ Needs the extra `parity`.
 """
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from PIL import Image
 
 import clip_directory
 import clip_files
+import rahf
 from rahf.data.clip_tokenizer import END, START, ClipTokenizer, write_vocabulary
 from rahf.data.images.clip_image import MEAN, STD, crop
 from rahf.models.clip import CLIP, normalised
@@ -31,7 +33,7 @@ def seed():
   torch.manual_seed(0)
 
 
-def make(folder, act='quick_gelu', sharded=False, **vision):
+def make(folder, act='quick_gelu', sharded=False, text=(), **vision):
   """Writes a small model of transformers, every parameter of which matters."""
   config = transformers.CLIPConfig(
     text_config={
@@ -45,6 +47,7 @@ def make(folder, act='quick_gelu', sharded=False, **vision):
       'eos_token_id': 39,
       'bos_token_id': 38,
       'pad_token_id': 39,
+      **dict(text),
     },
     vision_config={
       'hidden_size': 32,
@@ -204,3 +207,43 @@ def test_preprocessing(size):
   expected = expected.transpose(1, 2, 0) * STD + MEAN
   found = crop(pixels, 24, 'huggingface') / 255
   np.testing.assert_allclose(found, expected, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize('sharded', [False, True])
+def test_scores_of_a_directory(tmp_path, sharded):
+  """`rahf.load` from files and prompts to logits, against transformers' own steps."""
+  folder, size = tmp_path / 'clip', clip_directory.VOCABULARY
+  ids = {'bos_token_id': size - 2, 'eos_token_id': size - 1, 'pad_token_id': size - 1}
+  sizes = {'vocab_size': size, 'max_position_embeddings': 77}
+  theirs = make(folder, 'gelu', sharded, text=ids | sizes)
+  vocabulary = clip_directory.write(tmp_path / 'vocabulary')
+  for name in ('vocab.json', 'merges.txt'):
+    shutil.copy(vocabulary / name, folder / name)
+  processor = transformers.CLIPImageProcessorPil(
+    size={'shortest_edge': 24}, crop_size={'height': 24, 'width': 24}
+  )
+  processor.save_pretrained(folder)
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((24, 30), (51, 37))]
+  prompts = [*clip_directory.PROMPTS, 'Ünheard  of, ' * 30]
+  tokens = transformers.CLIPTokenizer.from_pretrained(folder)(
+    prompts,
+    padding='max_length',
+    truncation=True,
+    max_length=77,
+    return_tensors='pt',
+  )
+  pixels = processor([*map(Image.fromarray, images)], return_tensors='pt')
+  with torch.no_grad():
+    expected = theirs(**pixels, **tokens).logits_per_image.numpy()
+  model = rahf.load(folder)
+  for column, prompt in enumerate(prompts):
+    found = model.score(images, prompt)
+    similarity = [one.scores['similarity'] for one in found]
+    np.testing.assert_allclose(similarity, expected[:, column], atol=2e-5)
+    assert [one.truncated for one in found] == [column == 2] * 2
+    np.testing.assert_allclose(
+      model.preferences(images, prompt),
+      torch.softmax(torch.tensor(expected[:, column]), 0),
+      atol=2e-5,
+    )

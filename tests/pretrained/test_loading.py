@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import numpy as np
 import pytest
 from flax import serialization
 
+from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.models.init import init_variables
 from rahf.models.rahf import RAHF
@@ -46,17 +46,7 @@ def sources(init):
 
 
 def make_factory(model, **mesh: int) -> StateFactory:
-  options = types.SimpleNamespace(
-    learning_rate=1e-3,
-    warmup_steps=10,
-    cooldown_steps=0,
-    weight_decay=1e-3,
-    clip_norm=1.0,
-    b1=0.9,
-    b2=0.999,
-    freeze=(),
-    rate_factors=(),
-  )
+  options = default_config().optimizer
   return StateFactory(
     functools.partial(init_variables, RAHF(model)),
     make_optimizer(options, steps=10),

@@ -10,6 +10,7 @@ import safetensors.numpy
 from flax import linen as nn
 from flax import traverse_util
 
+from golden_noise import noise
 from rahf.errors import InputError
 from rahf.models.resnet import ResNet, ResNetConfig, init_variables
 from rahf.pretrained import load, open_source
@@ -47,13 +48,6 @@ def torchvision_shapes(config: ResNetConfig):
         yield from norm(f'{block}downsample.1', 4 * width)
       inputs = 4 * width
   yield from (('fc.weight', (1000, inputs)), ('fc.bias', (1000,)))
-
-
-def noise(number, shape):
-  """Returns numbers from -1 to 1 without a pattern, by a formula."""
-  flat = np.arange(math.prod(shape), dtype=np.float64)
-  wave = 43758.5453 * np.sin(12.9898 * flat + 78.233 * number)
-  return (2 * (wave - np.floor(wave)) - 1).reshape(shape)
 
 
 def values(number, name, shape):

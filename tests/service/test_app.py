@@ -15,9 +15,9 @@ from PIL import Image
 
 import rahf
 from rahf.data.images import codec
+from rahf.service import messages
 from rahf.service.admission import Admission
 from rahf.service.engine import Engine
-from rahf.service.messages import ScoreReply
 from served import (
   PROMPT,
   Gate,
@@ -66,7 +66,7 @@ def test_json_and_forms_agree_with_model_score(port, model):
   ):
     assert answer.status == 200
     assert answer.headers['content-type'] == 'application/json'
-    ScoreReply.model_validate_json(answer.body)
+    messages.score_reply(model.outputs).model_validate_json(answer.body)
     assert_same(answer.json, expected)
 
 

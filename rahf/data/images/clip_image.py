@@ -1,13 +1,37 @@
 """The part of an image that CLIP sees: a square from its centre.
 
-Axis letters: H W size of an image, S side of the square.
+Axis letters: N images, H W size of an image, S side of the square.
 """
 
+from typing import NamedTuple
+
+import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from rahf.models.clip import MEAN, STD
+
+
+class Square(NamedTuple):
+  """The square in an image that is first scaled to `height` and `width`."""
+
+  height: int
+  width: int
+  top: int
+  left: int
+
+
+def square_of(height: int, width: int, side: int, source: str) -> Square:
+  """Returns where CLIP's square is in an image of any size; see `crop`."""
+  longer = int(side * max(height, width) / min(height, width))
+  size = (longer, side) if width <= height else (side, longer)
+  margins = [length - side for length in size]
+  if source == 'openai':
+    top, left = (round(margin / 2) for margin in margins)  # Halves to even numbers.
+  else:
+    top, left = (margin // 2 for margin in margins)
+  return Square(*size, top, left)
 
 
 def crop(pixels: UInt8[np.ndarray, 'H W 3'], side: int, source: str) -> np.ndarray:
@@ -21,18 +45,42 @@ def crop(pixels: UInt8[np.ndarray, 'H W 3'], side: int, source: str) -> np.ndarr
   Returns:
     uint8 [side, side, 3].
   """
-  height, width = pixels.shape[:2]
-  longer = int(side * max(height, width) / min(height, width))
-  size = (side, longer) if width <= height else (longer, side)  # Width, height.
+  height, width, top, left = square_of(*pixels.shape[:2], side, source)
   image = Image.fromarray(pixels)
-  if size != image.size:
-    image = image.resize(size, Image.Resampling.BICUBIC)
-  margins = [length - side for length in size]
-  if source == 'openai':
-    left, top = (round(margin / 2) for margin in margins)  # Halves to even numbers.
-  else:
-    left, top = (margin // 2 for margin in margins)
+  if (width, height) != image.size:
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
   return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def crop_floats(
+  pixels: Float[Array, 'N H W 3'], side: int, source: str
+) -> Float[Array, 'N {side} {side} 3']:
+  """Crops like `crop`, differentiable, and without rounding to levels of 1/255.
+
+  Values may exceed the range of the pixels at sharp edges, where `crop` clips them.
+  """
+  height, width, top, left = square_of(*pixels.shape[1:3], side, source)
+  if (height, width) != pixels.shape[1:3]:
+    shape = len(pixels), height, width, 3
+    pixels = jax.image.resize(pixels, shape, 'bicubic', antialias=True)
+  return pixels[:, top : top + side, left : left + side]
+
+
+def crop_then_scale(
+  pixels: UInt8[np.ndarray, 'H W 3'], side: int
+) -> UInt8[np.ndarray, 'S S 3']:
+  """Cuts the largest square from the centre, and scales it, bicubic, as CMMD's code.
+
+  CLIP's own order is that of `crop`; the pixels differ at the borders.
+
+  Args:
+    side: of the result, in pixels.
+  """
+  height, width = pixels.shape[:2]
+  largest = min(height, width)
+  top, left = (height - largest) // 2, (width - largest) // 2
+  square = Image.fromarray(pixels[top : top + largest, left : left + largest])
+  return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def uncrop(

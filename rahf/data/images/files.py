@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
-SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp')
+SUFFIXES = (
+  *('.png', '.apng', '.webp'),
+  *('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp'),
+)
 # Unsupported image formats; such files are reported one by one, not ignored.
 UNSUPPORTED_SUFFIXES = (
-  *('.avif', '.bmp', '.dds', '.exr', '.gif', '.hdr', '.heic', '.heif', '.ico', '.j2k'),
-  *('.jp2', '.jxl', '.pbm', '.pgm', '.pnm', '.ppm', '.psd', '.qoi', '.svg', '.tga'),
-  *('.tif', '.tiff'),
+  *('.avif', '.avifs', '.bmp', '.dds', '.dib', '.exr', '.gif', '.hdr', '.heic'),
+  *('.heics', '.heif', '.heifs', '.hif', '.ico', '.j2k', '.jp2', '.jpf', '.jpx'),
+  *('.jxl', '.pbm', '.pgm', '.pnm', '.ppm', '.psd', '.qoi', '.svg', '.tga', '.tif'),
+  *('.tiff',),
 )
 
 try:

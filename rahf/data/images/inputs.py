@@ -60,7 +60,12 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
     ImageError: it is none of these, or cannot be decoded.
   """
   if isinstance(image, str | os.PathLike):
-    return _read_file(os.fspath(image))
+    path = os.fspath(image)
+    data = read_file(path)
+    try:
+      return codec.decode_image(data)
+    except ImageError as error:
+      raise ImageError(f'{path}: {error}') from None
   if isinstance(image, bytes | bytearray | memoryview):
     return codec.decode_image(bytes(image))
   if isinstance(image, Image.Image):
@@ -75,7 +80,12 @@ def read_pixels(image: Any) -> UInt8[np.ndarray, 'H W 3']:
   raise ImageError(f'{type(image).__name__} is not an image; give {KINDS}')
 
 
-def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
+def read_file(path: str) -> bytes:
+  """Reads the file of an image, local or in a bucket, without decoding it.
+
+  Raises:
+    ImageError: it cannot be read.
+  """
   if path.startswith(('http://', 'https://')):
     raise ImageError(
       f'{path:.{MAX_PATH_CHARS}} is a URL; download the image and give its bytes'
@@ -97,10 +107,7 @@ def _read_file(path: str) -> UInt8[np.ndarray, 'H W 3']:
     lfs_pointer.check(path, data)
   except InputError as error:
     raise ImageError(str(error)) from None
-  try:
-    return codec.decode_image(data)
-  except ImageError as error:
-    raise ImageError(f'{path}: {error}') from None
+  return data
 
 
 def _from_array(pixels: np.ndarray) -> UInt8[np.ndarray, 'H W 3']:

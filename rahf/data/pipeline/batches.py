@@ -8,7 +8,7 @@ resumes at any step with exactly the batches it would have seen.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +28,8 @@ from rahf.errors import InputError
 # TensorFlow only loads data; the accelerators' memory is left to JAX.
 tf.config.set_visible_devices([], 'GPU')
 
+AnyBatch = TypeVar('AnyBatch', schema.Batch, schema.ImageBatch)
+
 
 def train_batches(
   splits: Sequence[RecordSplit],
@@ -39,7 +41,7 @@ def train_batches(
   start_step: int,
   weights: Sequence[float] = (1.0,),
   rows: Sequence[int] | None = None,
-) -> Iterator[schema.Batch]:
+) -> Iterator[schema.Batch | schema.ImageBatch]:
   """Returns an endless iterator over the batches from `start_step` on.
 
   Args:
@@ -83,7 +85,7 @@ def eval_batches(
   *,
   batch_size: int,
   rows: Sequence[int] | None = None,
-) -> Iterator[schema.Batch]:
+) -> Iterator[schema.Batch | schema.ImageBatch]:
   """Returns batches that contain every example once, in order.
 
   All processes get the same number of batches. The last is completed with padding rows:
@@ -143,10 +145,13 @@ class _Stream:
   augmented: bool
   max_skipped: int = 0
 
-  def batches(self, first: int, last: int, local: int) -> Iterator[schema.Batch]:
+  def batches(
+    self, first: int, last: int, local: int
+  ) -> Iterator[schema.Batch | schema.ImageBatch]:
     """Yields the rows from `first` up to `last`, `local` at a time."""
     # The record to read for each index: itself, unless it has turned out damaged.
     read = np.arange(len(self.split))
+    batch_type = schema.Batch if self.options.labels else schema.ImageBatch
     start = first
     while start < last:
       iterator = self._dataset(start, last, local, read).as_numpy_iterator()
@@ -156,7 +161,7 @@ class _Stream:
         except tf.errors.OpError:
           self._skip_damaged(range(start, start + local), read)
           break
-        yield schema.Batch(**batch)
+        yield batch_type(**batch)
         start += local
 
   def _dataset(
@@ -253,6 +258,12 @@ def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
   """Returns the shapes and dtypes of `decode_record`'s result."""
   size = options.image_size
   texts = len(tasks(options.variant))
+  if not options.labels:
+    return {
+      'image': tf.TensorSpec([size, size, 3], tf.uint8),
+      'text': tf.TensorSpec([options.text_length], tf.int32),
+      'truncated': tf.TensorSpec([], tf.bool),
+    }
   return {
     'image': tf.TensorSpec([size, size, 3], tf.uint8),
     'maps': tf.TensorSpec([len(schema.MAPS), size, size], tf.float32),
@@ -296,15 +307,16 @@ def _within_limits(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
   return selected
 
 
-def _blank_padding(end_id: int, batch: schema.Batch) -> schema.Batch:
+def _blank_padding(end_id: int, batch: AnyBatch) -> AnyBatch:
   """Blanks the rows whose index is -1; a single end keeps attention well-defined."""
   padding = batch.index < 0
   if not padding.any():
     return batch
-  blank = schema.Batch(*(np.array(values) for values in batch))
+  blank = type(batch)(*(np.array(values) for values in batch))
   for values in blank:
     values[padding] = 0
   blank.index[padding] = -1
-  blank.text[padding, :, 0] = end_id
-  blank.target[padding, 0] = end_id
+  blank.text[padding, ..., 0] = end_id
+  if isinstance(blank, schema.Batch):
+    blank.target[padding, 0] = end_id
   return blank

@@ -36,6 +36,7 @@ class PipelineOptions:
       are not annotated.
     max_skipped: how many damaged records a training process may skip; the next record
       takes their place. Evaluation skips none.
+    labels: whether to decode labels; without them batches are `schema.ImageBatch`.
   """
 
   image_size: int
@@ -47,6 +48,7 @@ class PipelineOptions:
   max_words: int | None = None
   aligned_only: bool = False
   max_skipped: int = 0
+  labels: bool = True
 
 
 class PromptRow(NamedTuple):
@@ -103,6 +105,7 @@ def decode_record(
     target        int32[T]           token ids with marks, EOS, padding
     keyword_mask  bool[]
     truncated     bool[]             text or target was cut
+  Without `options.labels` only image, text[L], that of the plain prompt, and truncated.
 
   Args:
     tokenizer: that of a CLIP gives the image and the text that CLIP sees, and no
@@ -121,6 +124,12 @@ def decode_record(
   else:
     image = codec.resize(image, size, box)
     texts = _texts(record, tokenizer, options)
+  if not options.labels:
+    return {
+      'image': image,
+      'text': texts['text'][-1],
+      'truncated': texts['truncated'],
+    }
   maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
   return {

@@ -32,17 +32,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int64
 
+from rahf.data.schema import PAIR_SPLITS
 from rahf.errors import InputError
 from rahf.fileio import parquet
 
 # Number of pairs in the release.
-SPLITS = {
-  'train': 583_747,
-  'validation': 17_439,
-  'test': 14_073,
-  'validation_unique': 500,
-  'test_unique': 500,
-}
+SPLITS = dict(zip(PAIR_SPLITS, (583_747, 17_439, 14_073, 500, 500), strict=True))
 COLUMNS = pa.schema(
   [
     ('ranking_id', pa.int64()),
@@ -63,6 +58,10 @@ COLUMNS = pa.schema(
 IMAGES = pa.schema([('jpg_0', pa.binary()), ('jpg_1', pa.binary())])
 # Tells `validation` from `validation_unique`, and does not match `training`.
 _SPLIT = re.compile(r'(train|(?:validation|test)(?:_unique)?)(?!_?[a-z])')
+_REMEDY = (
+  'add it, with nulls where it is unknown, or move the file out of the folder if it '
+  'has no pairs'
+)
 # Rows decoded at once; about 10 MB of images.
 _BATCH_ROWS = 16
 
@@ -309,7 +308,7 @@ def open_pairs(folder: os.PathLike | str, split: str) -> PairSplit:
   groups, sizes, footers = [], [], {}
   for path in files[split]:
     with parquet.open_file(path) as file:
-      parquet.require(path, file, COLUMNS.names, 'move other files out of the folder')
+      parquet.require(path, file, COLUMNS.names, _REMEDY)
       footer = footers[path] = file.metadata
     groups += [(path, group) for group in range(footer.num_row_groups)]
     sizes += [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]

@@ -20,18 +20,27 @@ class ImageFiles:
   Images of unsupported formats are rows, too, so that their error is reported.
   """
 
-  def __init__(self, folder: pathlib.Path, table: pathlib.Path | None):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    table: pathlib.Path | None,
+    *,
+    images_only: bool = False,
+    extra: str = '',
+  ):
     """Reads the table; all its prompts are held in memory.
 
     Args:
       table: names of images and their prompts; see `prompt_table`. Without it, the
         prompt of cat.png is read from cat.txt.
+      images_only: whether prompts are neither needed nor read.
+      extra: a further column of the table; see `Item.extra`.
 
     Raises:
       InputError: the table is damaged, or has two prompts for one name.
     """
-    self._folder, self._table = folder, table
-    self._prompts = FilePrompts(table, folder) if table else None
+    self._folder, self._table, self._images_only = folder, table, images_only
+    self._prompts = FilePrompts(table, folder, extra) if table else None
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`.
@@ -39,7 +48,7 @@ class ImageFiles:
     Raises:
       InputError: no image has a prompt.
     """
-    count, with_prompt, state = 0, False, hashlib.sha256()
+    count, with_prompt, state = 0, self._images_only, hashlib.sha256()
     for path in walk(self._folder):
       count += 1
       # One prompt is enough; do not look for others.
@@ -82,17 +91,21 @@ class ImageFiles:
 
   def _load(self, path: pathlib.Path) -> Item:
     uid = path.relative_to(self._folder).as_posix()
-    prompt, error = None, ''
+    if self._images_only:
+      return Item(uid, None, path)
+    prompt, error, extra = None, '', None
     try:
       if self._prompts:
-        prompt = self._prompts.find(path)
-        error = f'no prompt in {self._table.name}' if prompt is None else ''
+        if found := self._prompts.find(path):
+          prompt, extra = found
+        else:
+          error = f'no prompt in {self._table.name}'
       else:
         text = files.read(_sidecar(path), files.MAX_TEXT_BYTES)
         prompt = text_files.decode(text).strip()
     except (OSError, ValueError) as reason:
       error = f'its prompt cannot be read: {reason}'
-    return Item(uid, prompt, path, error)
+    return Item(uid, prompt, path, error, extra)
 
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -16,12 +16,15 @@ class Item(NamedTuple):
     prompt: None or of another type if the input has no text there.
     image: bytes or a path.
     error: why there is no image, '' if there is one.
+    extra: of the further column that `open_source` was asked for; None if the input has
+      no such column, or no value there.
   """
 
   uid: str
   prompt: Any
   image: Any
   error: str = ''
+  extra: Any = None
 
 
 Load = Callable[[], Item]

@@ -1,8 +1,10 @@
 """Opens folders and files of images with prompts and streams their rows in order."""
 
+import bisect
 import glob
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from rahf.data.images import files
 from rahf.data.sources import tables, tar, tfrecords
@@ -14,14 +16,18 @@ KINDS = (
   'a folder of images with text files or --prompts, a .csv, .tsv, .jsonl or .parquet '
   'table, a WebDataset .tar, TFRecords, or a folder or quoted pattern of such files'
 )
-_READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
+_TABLES: dict[str, Callable[[pathlib.Path, str], Reader]] = {
   '.csv': tables.Delimited,
   '.tsv': tables.Delimited,
   '.jsonl': tables.JsonLines,
   '.parquet': tables.Parquet,
+}
+_OTHERS: dict[str, Callable[[pathlib.Path], Reader]] = {
   '.tar': tar.Tar,
   '.tar.gz': tar.Tar,
   '.tgz': tar.Tar,
+  '.tar.bz2': tar.Tar,
+  '.tar.xz': tar.Tar,
   '.tfrecord': tfrecords.Shard,
 }
 # Ignored in a folder of images, which may contain such tables.
@@ -38,17 +44,23 @@ class Source:
   """
 
   def __init__(
-    self, path: str, readers: Sequence[Reader], linked: Sequence[pathlib.Path] = ()
+    self,
+    label: str,
+    readers: Mapping[pathlib.Path, Reader],
+    linked: Sequence[pathlib.Path] = (),
   ):
     """Counts the rows without reading images.
 
     Args:
-      path: as given by the user, for errors.
+      label: the flag and path as given by the user, for errors.
+      readers: by their file, or folder of images.
       linked: see above.
     """
-    self._path, self._readers, self.linked = path, readers, linked
+    self._label, self.linked = label, linked
+    self._files, self._readers = [*readers], [*readers.values()]
     self._counts, self.digest = self._scan()
-    self.rows = sum(self._counts)
+    self._ends = [*itertools.accumulate(self._counts)]
+    self.rows = self._ends[-1]
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """Yields the position and row of all wanted rows, in order.
@@ -68,6 +80,30 @@ class Source:
         if left:
           raise self._changed()
       start += count
+
+  def read_rows(self, positions: Collection[int]) -> Iterator[tuple[int, Load]]:
+    """Like `read`, of a few rows: takes no time for files that have none of them.
+
+    Raises:
+      InputError: a file has fewer rows than before.
+    """
+    for number, group in itertools.groupby(sorted(positions), self._file_number):
+      start = self._ends[number] - self._counts[number]
+      wanted = {position - start for position in group}
+      rows = self._readers[number].read(wanted.__contains__)
+      # Stops at the last of them, as an archive may be long.
+      for row, load in itertools.islice(rows, len(wanted)):
+        wanted.remove(row)
+        yield start + row, load
+      if wanted:
+        raise self._changed()
+
+  def file_of(self, position: int) -> pathlib.Path:
+    """Returns the file with a row, or the folder of images."""
+    return self._files[self._file_number(position)]
+
+  def _file_number(self, position: int) -> int:
+    return bisect.bisect_right(self._ends, position)
 
   def check_unchanged(self) -> None:
     """Scans the files again, without images.
@@ -92,35 +128,47 @@ class Source:
 
   def _changed(self) -> InputError:
     return InputError(
-      f'--input {self._path} changed while being read; do not modify it until the run '
-      'is done, and give another --output, since rows may have been mixed up'
+      f'{self._label} changed while being read; do not modify it until the run '
+      'is done, and start again with a new output, since rows may have been mixed up'
     )
 
 
-def open_source(path: str, prompts: str = '') -> Source:
+def open_source(
+  path: str,
+  prompts: str = '',
+  *,
+  images_only: bool = False,
+  extra: str = '',
+  flag: str = '--input',
+) -> Source:
   """Opens an input of one of KINDS.
 
   Args:
     prompts: a table with the prompts of a folder of images; '' for text files next to
       the images, or if the input itself has prompts.
+    images_only: whether a folder of images needs no prompts, and none are read.
+    extra: a further column, if the input or `prompts` is a table; see `Item.extra`.
+    flag: that gave the path, for errors.
 
   Raises:
     InputError: it is not one of these, is damaged, or is empty.
   """
   linked: list[pathlib.Path] = []
-  found = _find(path, linked)
+  label = f'{flag} {path}'
+  found = _find(path, label, linked)
   if isinstance(found, list):
     if prompts:
       raise InputError(
         f'--prompts {prompts}: only valid for a folder of images; {path} has its own '
         'prompts'
       )
-    source = Source(path, [_READERS[kind(file)](file) for file in found], linked)
+    source = Source(label, {file: _open(file, extra) for file in found}, linked)
   else:
     table = pathlib.Path(prompts).expanduser() if prompts else None
-    source = Source(path, [ImageFiles(found, table)], linked)
+    images = ImageFiles(found, table, images_only=images_only, extra=extra)
+    source = Source(label, {found: images}, linked)
   if not source.rows:
-    raise InputError(f'--input {path}: it is empty')
+    raise InputError(f'{label}: it is empty')
   return source
 
 
@@ -132,28 +180,35 @@ def kind(path: pathlib.Path) -> str:
   name = path.name.lower()
   if '.tfrecord' in name:
     return '.tfrecord'
-  return next((suffix for suffix in _READERS if name.endswith(suffix)), '')
+  return next((s for s in (*_TABLES, *_OTHERS) if name.endswith(s)), '')
 
 
-def _find(path: str, linked: list[pathlib.Path]) -> pathlib.Path | list[pathlib.Path]:
+def _open(path: pathlib.Path, extra: str) -> Reader:
+  suffix = kind(path)
+  return _TABLES[suffix](path, extra) if suffix in _TABLES else _OTHERS[suffix](path)
+
+
+def _find(
+  path: str, label: str, linked: list[pathlib.Path]
+) -> pathlib.Path | list[pathlib.Path]:
   """Returns a folder of images, or sorted files of one kind."""
   where = pathlib.Path(path).expanduser()
   if where.is_dir():
-    return _find_in_folder(where, linked)
+    return _find_in_folder(where, label, linked)
   if where.exists():
     found = [where]
   else:
     found = sorted(map(pathlib.Path, glob.glob(str(where), recursive=True)))
   if not found:
-    raise InputError(f'--input {path}: no such file or folder; give {KINDS}')
+    raise InputError(f'{label}: no such file or folder; give {KINDS}')
   for file in found:
     if not kind(file):
-      raise InputError(f'--input {path}: {file} is not a known kind; give {KINDS}')
+      raise InputError(f'{label}: {file} is not a known kind; give {KINDS}')
   return found
 
 
 def _find_in_folder(
-  folder: pathlib.Path, linked: list[pathlib.Path]
+  folder: pathlib.Path, label: str, linked: list[pathlib.Path]
 ) -> pathlib.Path | list[pathlib.Path]:
   images, found = False, {}
   for file in files.walk(folder, linked):
@@ -167,7 +222,6 @@ def _find_in_folder(
     if linked:
       content += f' (symlinked folders are not searched: {linked[0]})'
     raise InputError(
-      f'--input {folder} contains {content}; give a folder or pattern of one kind: '
-      f'{KINDS}'
+      f'{label} contains {content}; give a folder or pattern of one kind: {KINDS}'
     )
   return folder if images else sorted(next(iter(found.values())))

@@ -19,46 +19,51 @@ class Columns(NamedTuple):
   image: str
   prompt: str
   uid: str | None
+  extra: str | None
 
   def names(self) -> list[str]:
-    return [name for name in self if name]
+    return list(dict.fromkeys(filter(None, self)))
 
 
-def find_columns(where: str, names: Sequence[str]) -> Columns:
+def find_columns(where: str, names: Sequence[str], extra: str = '') -> Columns:
   """Returns the first column found of each kind.
 
+  Args:
+    extra: a further column, which may be missing.
+
   Raises:
-    InputError: the image or prompt column is missing or duplicated.
+    InputError: the image or prompt column is missing, or one is duplicated.
   """
   image, prompt, uid = (
     first_column(where, known, names) for known in (IMAGES, PROMPTS, UIDS)
   )
+  further = first_column(where, [extra] if extra else [], names)
   if image is None or prompt is None:
     raise InputError(
       f'{where} needs a prompt column, {" or ".join(PROMPTS)}, and an image column, '
       f'{" or ".join(IMAGES)}; it has {", ".join(map(str, names)) or "none":.300}'
     )
-  return Columns(image, prompt, uid)
+  return Columns(image, prompt, uid, further)
 
 
 def to_item(values: Mapping[str, Any], columns: Columns, folder: pathlib.Path) -> Item:
   """Returns one row; its path is relative to the folder of the table."""
-  image, uid, prompt = (
-    values.get(name) for name in (columns.image, columns.uid, columns.prompt)
-  )
+  image, prompt, uid, extra = (values.get(name) for name in columns)
   if isinstance(image, dict):  # Hugging Face's format for images.
     image = image.get('bytes') or image.get('path')
   try:
     name = image if isinstance(image, str) else ''
     name = _text(uid, columns.uid) or name
     prompt = _text(prompt, columns.prompt)
+    extra = _text(extra, columns.extra)
   except ValueError as error:
     return Item(name, None, None, str(error))
   if not isinstance(image, str | bytes) or not image:
-    return Item(name, prompt, None, f'its {columns.image} is {shown(image)}')
+    error = f'its {columns.image} is {shown(image)}'
+    return Item(name, prompt, None, error, extra)
   if isinstance(image, str) and '://' not in image:
     image = folder / os.path.expanduser(image)
-  return Item(name, prompt, image)
+  return Item(name, prompt, image, extra=extra)
 
 
 def find_prompt(values: Mapping[str, Any]) -> Any:
@@ -74,8 +79,9 @@ def find_prompt(values: Mapping[str, Any]) -> Any:
 class Delimited:
   """A CSV or TSV file with a header."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path, extra: str = ''):
     self._path, self._file = path, table_files.Delimited(path)
+    self._extra = extra
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
@@ -90,14 +96,14 @@ class Delimited:
         yield number, functools.partial(to_item, row, columns, folder)
 
   def _columns(self) -> Columns:
-    return find_columns(str(self._path), self._file.header())
+    return find_columns(str(self._path), self._file.header(), self._extra)
 
 
 class JsonLines:
   """A JSON object per line; empty lines are skipped."""
 
-  def __init__(self, path: pathlib.Path):
-    self._path = path
+  def __init__(self, path: pathlib.Path, extra: str = ''):
+    self._path, self._extra = path, extra
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
@@ -124,7 +130,7 @@ class JsonLines:
     where = f'line {line_number}'
     try:
       values = table_files.parse_object(line)
-      columns = find_columns(where, [*values])
+      columns = find_columns(where, [*values], self._extra)
     except InputError as error:
       return Item('', None, None, str(error))
     except ValueError as error:
@@ -135,14 +141,14 @@ class JsonLines:
 class Parquet:
   """A parquet file; images are bytes, paths, or Hugging Face's structs of both."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path, extra: str = ''):
     """Opens the file.
 
     Raises:
       InputError: pyarrow is not installed.
     """
     table_files.check_pyarrow()
-    self._path = path
+    self._path, self._extra = path, extra
 
   def scan(self) -> tuple[int, str]:
     """See `item.Reader`."""
@@ -172,7 +178,7 @@ class Parquet:
     with parquet.open_file(self._path) as file:
       names, found = file.schema_arrow.names, file.metadata
       groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
-    return find_columns(str(self._path), names), groups
+    return find_columns(str(self._path), names, self._extra), groups
 
 
 def _text(value: Any, column: str | None) -> Any:

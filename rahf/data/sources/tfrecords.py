@@ -5,7 +5,8 @@ Features, all bytes: image (or image/encoded), prompt (or caption), uid (or id).
 
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rahf.data import quiet_tensorflow
 from rahf.data.images.files import version
@@ -56,16 +57,23 @@ class Shard:
     except InputError as error:
       return Item('', None, None, str(error))
 
-    def first(*names: str) -> bytes:
-      values = (features[name].bytes_list.value for name in names if name in features)
-      return next((value[0] for value in values if value), b'')
-
-    uid = first(*UIDS).decode(errors='replace')
+    (uid, *_), prompts, images = (
+      _values(features, names) or [b''] for names in (UIDS, PROMPTS, IMAGES)
+    )
+    uid = uid.decode(errors='replace')
+    for what, values in (('prompts', prompts), ('images', images)):
+      if len(values) > 1:
+        return Item(uid, None, None, f'{len(values)} {what} in this record, not one')
     try:
-      prompt = text_files.decode(first(*PROMPTS))
+      prompt = text_files.decode(prompts[0])
     except ValueError as error:
       return Item(uid, None, None, f'its prompt cannot be read: {error}')
-    image = first(*IMAGES)
-    if not image:
+    if not images[0]:
       return Item(uid, prompt, None, f'no bytes feature {" or ".join(IMAGES)}')
-    return Item(uid, prompt, image)
+    return Item(uid, prompt, images[0])
+
+
+def _values(features: Mapping[str, Any], names: Sequence[str]) -> Sequence[bytes]:
+  """Returns the values of the first of these features that has any."""
+  found = (features[name].bytes_list.value for name in names if name in features)
+  return next(filter(None, found), ())

@@ -9,6 +9,7 @@ from util import make_record, train_model, write_split
 from rahf.data.images import codec as images
 from rahf.data.pipeline.batches import eval_batches, train_batches
 from rahf.data.pipeline.decoding import PipelineOptions
+from rahf.data.schema import ImageBatch
 from rahf.data.storage import records
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
@@ -148,6 +149,30 @@ def test_without_labels_the_target_is_the_prompt(tokenizer, tmp_path):
   ids = tokenizer.encode(record.prompt).ids
   assert batch.keyword_mask.tolist() == [False]
   assert tuple(batch.target[0, : len(ids) + 1]) == (*ids, 1)
+
+
+def test_batches_without_labels(split, tokenizer):
+  """They are the images and plain prompts of the labelled batches."""
+  for options in (PLAIN, AUGMENTED):
+    unlabelled = dataclasses.replace(options, labels=False)
+    found = [
+      *take(split, tokenizer, 4, unlabelled),
+      *eval_batches(split, tokenizer, unlabelled, batch_size=4),
+    ]
+    labelled = [
+      *take(split, tokenizer, 4, options),
+      *eval_batches(split, tokenizer, options, batch_size=4),
+    ]
+    assert_same(
+      found,
+      [ImageBatch(b.index, b.image, b.text[:, -1], b.truncated) for b in labelled],
+    )
+  # Ten examples leave two rows of the last batch of four.
+  padded = found[-1]
+  assert padded.index.tolist() == [8, 9, -1, -1]
+  assert padded.image[:2].any(axis=(1, 2, 3)).all()
+  assert not padded.image[2:].any()
+  assert (padded.text[2:] == np.eye(1, 40)).all()
 
 
 def test_truncated_text_or_target_is_flagged(split, tokenizer):

@@ -282,7 +282,7 @@ def test_missing_and_foreign_columns_are_named(folder):
   (path,) = folder.rglob('validation*')
   table = pq.read_table(path)
   pq.write_table(table.drop_columns(['model_1', 'user_id']), path)
-  with pytest.raises(InputError, match='no column user_id, model_1; move other files'):
+  with pytest.raises(InputError, match='no column user_id, model_1; add it, with'):
     pairs.open_pairs(folder, 'validation')
   index = table.column_names.index('label_0')
   pq.write_table(table.set_column(index, 'label_0', pa.array(['first'])), path)

@@ -22,7 +22,10 @@ def read(folder, prompts='') -> dict[str, tuple]:
 
 
 def test_all_jpeg_extensions_and_other_formats(tmp_path):
-  names = ('a.jfif', 'b.JPE', 'c.gif', 'd.avif', 'e.heic', 'f.tiff', 'g.bmp', 'h.jxl')
+  names = (
+    *('a.jfif', 'b.JPE', 'c.gif', 'd.avif', 'e.heic', 'f.tiff', 'g.bmp', 'h.jxl'),
+    *('i.pjp', 'j.pjpeg', 'k.jif', 'l.hif', 'm.avifs', 'n.dib', 'o.jpf'),
+  )
   texts = [f'{name[0]}.txt' for name in names]
   folder = write(tmp_path / 'images', *names, *texts, 'notes.pdf', '.hidden.png')
   # The decoder will refuse unsupported formats.
@@ -49,6 +52,18 @@ def test_linked_folders_are_reported(tmp_path):
     InputError, match=r'no known files .*symlinked folders .*: .*tables/away'
   ):
     open_source(str(tables))
+
+
+def test_images_alone_need_no_prompts(tmp_path):
+  folder = write(tmp_path / 'images', 'a.png', 'm/b.png', 'm/b.txt')
+  source = open_source(str(folder), images_only=True)
+  items = [load() for _, load in source.read(lambda _: True)]
+  assert [(i.uid, i.prompt, i.error) for i in items] == [
+    ('a.png', None, ''),
+    ('m/b.png', None, ''),
+  ]
+  with pytest.raises(InputError, match=r'^--images .*nothing: no such file'):
+    open_source(str(tmp_path / 'nothing'), images_only=True, flag='--images')
 
 
 def test_prompts_that_are_not_utf_8(tmp_path):

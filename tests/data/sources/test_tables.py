@@ -111,3 +111,30 @@ def test_a_parquet_file_that_is_a_git_lfs_pointer(tmp_path):
   path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
   with pytest.raises(InputError, match=r't\.parquet is a Git LFS pointer'):
     read(path)
+
+
+def test_a_further_column(tmp_path):
+  def extras(path):
+    rows = open_source(str(path), extra='original').read(lambda _: True)
+    return [(item.extra, item.error) for item in (load() for _, load in rows)]
+
+  rows = [
+    {'image': 'a.png', 'prompt': 'red', 'original': 'blue'},
+    {'image': 'b.png', 'prompt': 'red', 'original': None},
+  ]
+  pq.write_table(pa.Table.from_pylist(rows), tmp_path / 'a.parquet')
+  assert extras(tmp_path / 'a.parquet') == [('blue', ''), (None, '')]
+  pq.write_table(
+    pa.table({'image': ['a.png'], 'prompt': ['x']}), tmp_path / 'b.parquet'
+  )
+  assert extras(tmp_path / 'b.parquet') == [(None, '')]
+  (tmp_path / 'c.tsv').write_text('image\tprompt\toriginal\na.png\tred\tblue\n')
+  assert extras(tmp_path / 'c.tsv') == [('blue', '')]
+  (tmp_path / 'd.jsonl').write_text(
+    '{"image": "a.png", "prompt": "red"}\n'
+    '{"image": "a.png", "prompt": "red", "original": NaN}\n'
+  )
+  assert extras(tmp_path / 'd.jsonl') == [(None, ''), (None, 'its original is NaN')]
+  (tmp_path / 'e.csv').write_text('image,original,prompt,original\na.png,b,c,d\n')
+  with pytest.raises(InputError, match='the column original occurs twice'):
+    extras(tmp_path / 'e.csv')

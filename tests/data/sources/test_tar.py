@@ -16,7 +16,8 @@ from rahf.errors import InputError
 
 def write(path, *names: str | tuple[str, bytes], links=()):
   """Writes files whose content is their name, or the second element of a pair."""
-  with tarfile.open(path, 'w:gz' if path.suffix == '.tgz' else 'w') as tar:
+  mode = {'.tgz': 'w:gz', '.xz': 'w:xz', '.bz2': 'w:bz2'}.get(path.suffix, 'w')
+  with tarfile.open(path, mode) as tar:
     for name in names:
       name, data = name if isinstance(name, tuple) else (name, name.encode())
       member = tarfile.TarInfo(name)
@@ -37,7 +38,7 @@ def read(path) -> dict[str, tuple]:
   return found
 
 
-@pytest.mark.parametrize('suffix', ['.tar', '.tgz'])
+@pytest.mark.parametrize('suffix', ['.tar', '.tgz', '.tar.bz2', '.tar.xz'])
 def test_keys_with_dots(tmp_path, suffix):
   names = [f'x/SD_v1.5_{n:04}.{kind}' for n in range(4) for kind in ('png', 'txt')]
   found = read(write(tmp_path / f't{suffix}', *names))

@@ -26,11 +26,13 @@ class Row(NamedTuple):
   Attributes:
     uid, path: how it names the image; one of them may be ''.
     prompt: not empty.
+    extra: of the further column; None if there is none.
   """
 
   uid: str
   path: str
   prompt: str
+  extra: str | None = None
 
 
 class Columns(NamedTuple):
@@ -39,10 +41,14 @@ class Columns(NamedTuple):
   uid: str | None
   path: str | None
   prompt: str
+  extra: str | None
 
 
-def read(table: os.PathLike | str) -> Iterator[Row]:
+def read(table: os.PathLike | str, extra: str = '') -> Iterator[Row]:
   """Yields the rows of a CSV, TSV, JSONL or parquet table that have a prompt.
+
+  Args:
+    extra: a further column of text to read, which may be missing.
 
   Raises:
     InputError: the file is missing, damaged or of another kind, lacks a column, or has
@@ -61,7 +67,7 @@ def read(table: os.PathLike | str) -> Iterator[Row]:
     raise InputError(
       f'--prompts {path}: the name must end in one of {", ".join(readers)}'
     )
-  yield from readers[path.suffix.lower()](path)
+  yield from readers[path.suffix.lower()](path, extra)
 
 
 def uid_of(row: Row) -> str:
@@ -73,20 +79,31 @@ def uid_of(row: Row) -> str:
   return row.uid or (path.stem if files.is_image(path) else path.name)
 
 
+class Found(NamedTuple):
+  """What a table says about a file; see `Row`."""
+
+  prompt: str
+  extra: str | None
+
+
 class FilePrompts:
   """A table's prompts for the files below a folder, held in memory."""
 
-  def __init__(self, table: pathlib.Path, folder: pathlib.Path):
+  def __init__(self, table: pathlib.Path, folder: pathlib.Path, extra: str = ''):
     """Reads the table.
+
+    Args:
+      extra: as for `read`.
 
     Raises:
       InputError: as for `read`, or one name has two prompts.
     """
     self._roots = (os.path.abspath(folder), os.path.abspath(table.parent))
-    self._prompts: dict[str, str] = {}
-    for row in read(table):
+    self._prompts: dict[str, Found] = {}
+    for row in read(table, extra):
       name = row.path or row.uid
-      if self._prompts.setdefault(normal(name), row.prompt) != row.prompt:
+      found = Found(row.prompt, row.extra)
+      if self._prompts.setdefault(normal(name), found) != found:
         raise InputError(
           f'--prompts {table}: two prompts for {name!r}; name each image once, by its '
           'path relative to the image folder'
@@ -97,7 +114,7 @@ class FilePrompts:
     """Returns the first name in the table, '' if there is none."""
     return next(iter(self._prompts), '')
 
-  def find(self, file: pathlib.Path) -> str | None:
+  def find(self, file: pathlib.Path) -> Found | None:
     """Returns the prompt of a file, None if there is none.
 
     Raises:
@@ -139,26 +156,26 @@ def with_and_without_extension(*paths: str) -> list[str]:
   return [*paths, *(os.path.splitext(path)[0] for path in paths)]
 
 
-def _delimited(path: pathlib.Path) -> Iterator[Row]:
+def _delimited(path: pathlib.Path, extra: str) -> Iterator[Row]:
   file = table_files.Delimited(path)
   header = file.header()
   columns = None
   for line, values in file.rows():
-    columns = columns or _columns(f'--prompts {path}, line 1', header)
+    columns = columns or _columns(f'--prompts {path}, line 1', header, extra)
     yield from _row(f'--prompts {path}, line {line}', values, columns)
 
 
-def _json_lines(path: pathlib.Path) -> Iterator[Row]:
+def _json_lines(path: pathlib.Path, extra: str) -> Iterator[Row]:
   for line, text in table_files.json_lines(path):
     where = f'--prompts {path}, line {line}'
     try:
       values = table_files.parse_object(text)
     except ValueError as error:
       raise InputError(f'{where}: {error}') from None
-    yield from _row(where, values, _columns(where, [*values]))
+    yield from _row(where, values, _columns(where, [*values], extra))
 
 
-def _parquet(path: pathlib.Path) -> Iterator[Row]:
+def _parquet(path: pathlib.Path, extra: str) -> Iterator[Row]:
   table_files.check_pyarrow()
   from rahf.fileio import parquet
 
@@ -166,12 +183,13 @@ def _parquet(path: pathlib.Path) -> Iterator[Row]:
     fields = file.schema_arrow
   # A column that contains the images themselves does not name them.
   images = [f for f in fields if f.name in IMAGES and parquet.KINDS['file'](f.type)]
-  columns = _columns(f'--prompts {path}', [f.name for f in fields if f not in images])
-  for row, values in parquet.light_rows(path, [name for name in columns if name]):
+  names = [f.name for f in fields if f not in images]
+  columns = _columns(f'--prompts {path}', names, extra)
+  for row, values in parquet.light_rows(path, {name for name in columns if name}):
     yield from _row(f'--prompts {path}, {row}', values, columns)
 
 
-def _columns(where: str, names: list[str]) -> Columns:
+def _columns(where: str, names: list[str], extra: str) -> Columns:
   prompt, path, uid = (
     table_files.first_column(where, known, names) for known in (PROMPTS, IMAGES, UIDS)
   )
@@ -183,15 +201,16 @@ def _columns(where: str, names: list[str]) -> Columns:
       f'{where}: needs uid (or {", ".join(IMAGES)}) and {" or ".join(PROMPTS)}; has '
       f'{", ".join(map(str, names)) or "nothing":.300}'
     )
-  return Columns(uid, path, prompt)
+  further = table_files.first_column(where, [extra] if extra else [], names)
+  return Columns(uid, path, prompt, further)
 
 
 def _row(where: str, values: dict[str, Any], columns: Columns) -> Iterator[Row]:
   """Yields the row, or nothing if it has no prompt."""
-  uid, path, prompt = (values.get(name) for name in columns)
+  uid, path, prompt, extra = (values.get(name) for name in columns)
   if type(uid) is int:
     uid = str(uid)
-  for name, value in zip(columns, (uid, path, prompt), strict=True):
+  for name, value in zip(columns, (uid, path, prompt, extra), strict=True):
     if value is None:
       continue
     if not isinstance(value, str):
@@ -204,4 +223,4 @@ def _row(where: str, values: dict[str, Any], columns: Columns) -> Iterator[Row]:
   if not (uid or path):
     raise InputError(f'{where}: the row does not name an image')
   if prompt:
-    yield Row(uid or '', path or '', prompt)
+    yield Row(uid or '', path or '', prompt, extra)

@@ -1,4 +1,4 @@
-"""Report of what happened to each annotated sample when a data set was prepared."""
+"""Report of what happened to each sample when a data set was prepared."""
 
 import collections
 import json
@@ -15,6 +15,8 @@ DROPPED = {
   'missing_image': 'image not found',
   'missing_prompt': 'prompt not found',
   'unreadable_image': 'image unreadable',
+  'unreadable_row': 'row unreadable',
+  'duplicate_uid': 'uid in an earlier row, too',
   'duplicate_label': 'uid labelled twice',
   'invalid_annotation': 'annotation does not fit image or prompt',
 }
@@ -51,14 +53,16 @@ class Report:
   """Counts per split, and a line for each sample dropped, masked or ambiguous.
 
   Attributes:
-    records: split -> annotated samples found in the label files.
+    unit: what the input has, for the table.
+    records: split -> number of these.
     matched: split -> samples whose image and prompt were found.
     prepared: split -> samples written.
     lines: problems of single samples.
     notes: sentences about whole splits.
   """
 
-  def __init__(self):
+  def __init__(self, unit: str = 'annotated samples'):
+    self.unit = unit
     self.records: collections.Counter[str] = collections.Counter()
     self.matched: collections.Counter[str] = collections.Counter()
     self.prepared: collections.Counter[str] = collections.Counter()
@@ -160,7 +164,7 @@ class Report:
       *(
         (title, [counter[split] for split in schema.SPLITS])
         for title, counter in (
-          ('annotated samples', self.records),
+          (self.unit, self.records),
           ('image and prompt found', self.matched),
           ('prepared', self.prepared),
         )

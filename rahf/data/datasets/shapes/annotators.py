@@ -20,7 +20,8 @@ import numpy as np
 from scipy import ndimage, special
 
 from rahf.data import schema
-from rahf.data.datasets.shapes.scene import COLOURS, Damage, Scene
+from rahf.data.datasets.shapes.scene import Damage, Scene
+from rahf.data.datasets.shapes.world import COLOURS
 from rahf.data.labels.consolidate import Annotation, ConsolidatedLabels, Point, discs
 
 ANNOTATORS = 3

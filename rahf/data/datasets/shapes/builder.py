@@ -9,11 +9,9 @@ defects; `metric_ceilings` gives the best metrics that the annotators' noise all
 import contextlib
 import dataclasses
 import io
-import multiprocessing
 import os
 import pathlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import sentencepiece
@@ -30,6 +28,8 @@ from rahf.data.datasets.shapes.record import (
   metric_ceilings,
   uid_of,
 )
+from rahf.data.datasets.shapes.workers import workers
+from rahf.data.datasets.shapes.world import WORLDS
 from rahf.data.images.codec import MAX_SIDE
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import Annotation
@@ -38,8 +38,6 @@ from rahf.errors import InputError
 from rahf.fileio import atomic_write
 
 TOKENIZER_FILE = 'tokenizer.model'
-# Below this many samples, starting worker processes takes longer than it saves.
-_SERIAL_SAMPLES = 1_000
 _CHUNK = 64
 _VOCABULARY_SIZE = 288
 _TASKS = (
@@ -56,6 +54,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
     image_size: height and width of images and maps, in pixels, at least 64.
     train: number of training samples; `dev` and `test` likewise.
     seed: of all samples, not negative.
+    world: one of `WORLDS`.
   """
 
   name: str = dataclasses.field(init=False, default='')
@@ -64,6 +63,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
   dev: int = 500
   test: int = 1_000
   seed: int = 0
+  world: str = 'full'
 
   def __post_init__(self):
     if self.image_size < MIN_IMAGE_SIZE:
@@ -78,9 +78,12 @@ class ShapesConfig(tfds.core.BuilderConfig):
         raise InputError(f'{name} {getattr(self, name)} must not be negative')
     if self.train + self.dev + self.test == 0:
       raise InputError('train, dev and test are all 0; request at least one sample')
-    self.name = (
-      f'{self.image_size}px-{self.train}-{self.dev}-{self.test}-seed{self.seed}'
-    )
+    if self.world not in WORLDS:
+      raise InputError(f'world {self.world!r} is unknown; use one of {tuple(WORLDS)}')
+    # Folders of the full world are older than its name.
+    world = '' if self.world == 'full' else f'-{self.world}'
+    sizes = f'{self.train}-{self.dev}-{self.test}'
+    self.name = f'{self.image_size}px-{sizes}-seed{self.seed}{world}'
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
@@ -101,7 +104,9 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     Measured on the first samples; see `record.metric_ceilings`.
     """
     config = self.builder_config
-    return metric_ceilings(config.seed, num_samples, config.image_size)
+    return metric_ceilings(
+      config.seed, num_samples, config.image_size, world=config.world
+    )
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator]:
     del dl_manager
@@ -111,10 +116,19 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict]]:
     config = self.builder_config
     chunks = [
-      (config.seed, split, range(start, min(start + _CHUNK, count)), config.image_size)
+      (
+        config.seed,
+        split,
+        range(start, min(start + _CHUNK, count)),
+        config.image_size,
+        config.world,
+      )
       for start in range(0, count, _CHUNK)
     ]
-    with _workers(count) as run, tqdm(total=count, desc=f'shapes {split}') as bar:
+    with (
+      workers(count, _CHUNK) as run,
+      tqdm(total=count, desc=f'shapes {split}') as bar,
+    ):
       for records in run(make_records, chunks):
         for record in records:
           yield record.uid, record._asdict()
@@ -129,6 +143,7 @@ def prepare_shapes(
   dev: int = 500,
   test: int = 1_000,
   seed: int = 0,
+  world: str = 'full',
 ) -> pathlib.Path:
   """Generates the data set and its tokenizer unless they exist.
 
@@ -139,16 +154,18 @@ def prepare_shapes(
     dev: number of development samples.
     test: number of test samples.
     seed: of all samples.
+    world: 'full', or 'small' for small generators (`shapes.world`).
 
   Returns:
     The directory with the shards of all splits, the annotators' raw marks
     (`rahf.data.labels.raw`) and `tokenizer.model`.
 
   Raises:
-    InputError: a number is negative, all counts are 0, or the image is too small.
+    InputError: a number is negative, all counts are 0, the image is too small, or the
+      world is unknown.
   """
   config = ShapesConfig(
-    image_size=image_size, train=train, dev=dev, test=test, seed=seed
+    image_size=image_size, train=train, dev=dev, test=test, seed=seed, world=world
   )
   if os.path.exists(data_dir) and not os.path.isdir(data_dir):
     raise InputError(f'{data_dir} is a file; give a folder')
@@ -188,7 +205,7 @@ def _annotations(
 ) -> Iterator[tuple[str, list[Annotation]]]:
   """Yields the uid and the annotations of each image."""
   for index in tqdm(range(getattr(config, split)), f'annotations {split}'):
-    sample = make_sample(config.seed, split, index)
+    sample = make_sample(config.seed, split, index, config.world)
     yield uid_of(split, index), sample.annotations
 
 
@@ -198,7 +215,8 @@ def train_tokenizer(seed: int) -> bytes:
   Ids are 0 padding, 1 end, 2 unknown. Each word of the generated prompts and of the
   task strings is one piece, as is the mark `_0`; other ASCII text is spelled out. The
   model depends on the seed alone: it always reads the first 2,000 training prompts,
-  even if the split is smaller, as rare words would be missing otherwise.
+  even if the split is smaller, as rare words would be missing otherwise; and those of
+  the full world, which has all words of the small one.
   """
   prompts = [make_sample(seed, 'train', i).prompt.text for i in range(2_000)]
   model = io.BytesIO()
@@ -218,19 +236,3 @@ def train_tokenizer(seed: int) -> bytes:
     minloglevel=2,
   )
   return model.getvalue()
-
-
-@contextlib.contextmanager
-def _workers(count: int) -> Iterator[Callable]:
-  """Yields a `map` function; it uses processes if there are enough samples."""
-  processes = min(os.cpu_count() or 1, -(-count // _CHUNK))
-  if count < _SERIAL_SAMPLES or processes == 1:
-    yield map
-    return
-  # Spawned, since TensorFlow's threads do not survive a fork. Ctrl-C reaches the
-  # workers too, but only the main process handles it.
-  ignore = signal.SIGINT, signal.SIG_IGN
-  with multiprocessing.get_context('spawn').Pool(
-    processes, signal.signal, ignore
-  ) as pool:
-    yield pool.imap

@@ -52,6 +52,10 @@ def write_prompt(rng: np.random.Generator, groups: Sequence[Group]) -> Prompt:
   return Prompt(text + pick(rng, ENDINGS), misaligned)
 
 
+def plural(kind: str) -> str:
+  return {'cross': 'crosses'}.get(kind, kind + 's')
+
+
 def _noun(group: Group) -> list[_Word]:
   asked, false = group.asked, group.false
   colour_first = 'size' not in group.stated
@@ -62,8 +66,7 @@ def _noun(group: Group) -> list[_Word]:
   words = [_Word(number, counted and 'count' in false)]
   if not colour_first:
     words.append(_Word(asked.size, 'size' in false))
-  plural = {'cross': 'crosses'}.get(asked.kind, asked.kind + 's')
-  kind = plural if asked.count > 1 else asked.kind
+  kind = plural(asked.kind) if asked.count > 1 else asked.kind
   return [*words, _Word(asked.colour, 'colour' in false), _Word(kind, 'kind' in false)]
 
 

@@ -9,6 +9,7 @@ from rahf.data.datasets.shapes import annotators
 from rahf.data.datasets.shapes.prompt import Prompt, write_prompt
 from rahf.data.datasets.shapes.render import render
 from rahf.data.datasets.shapes.scene import Scene, sample_scene
+from rahf.data.datasets.shapes.world import WORLDS
 from rahf.data.images.codec import encode_map, encode_png
 from rahf.data.labels.consolidate import Annotation, consolidate
 from rahf.errors import InputError
@@ -26,7 +27,9 @@ class GeneratedExample(NamedTuple):
   texture: np.random.Generator
 
 
-def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Record:
+def make_record(
+  seed: int, split: str, index: int, image_size: int, world: str = 'full'
+) -> schema.Record:
   """Makes one record, a pure function of these arguments.
 
   Scene, prompt and marks are the same at every image size.
@@ -36,16 +39,18 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> schema.Re
     split: one of `schema.SPLITS`.
     index: position in the split, from 0.
     image_size: height and width in pixels, at least 64.
+    world: one of `WORLDS`.
 
   Raises:
-    InputError: the split is unknown, seed or index negative, or the image too small.
+    InputError: split or world are unknown, seed or index negative, or the image too
+      small.
   """
   if image_size < MIN_IMAGE_SIZE:
     raise InputError(
       f'image_size {image_size} is too small to tell shapes apart; use at least '
       f'{MIN_IMAGE_SIZE}'
     )
-  sample = make_sample(seed, split, index)
+  sample = make_sample(seed, split, index, world)
   labels = consolidate(sample.annotations, sample.tokens, image_size, image_size)
   implausibility, misalignment = map(encode_map, labels.maps)
   return schema.Record(
@@ -65,16 +70,20 @@ def uid_of(split: str, index: int) -> str:
   return f'{split}-{index:08d}'
 
 
-def make_records(chunk: tuple[int, str, range, int]) -> list[schema.Record]:
-  """Makes the records of one chunk, (seed, split, indices, image_size)."""
-  seed, split, indices, image_size = chunk
-  return [make_record(seed, split, index, image_size) for index in indices]
+def make_records(chunk: tuple[int, str, range, int, str]) -> list[schema.Record]:
+  """Makes the records of one chunk, (seed, split, indices, image_size, world)."""
+  seed, split, indices, image_size, world = chunk
+  return [make_record(seed, split, index, image_size, world) for index in indices]
 
 
-def make_sample(seed: int, split: str, index: int) -> GeneratedExample:
+def make_sample(
+  seed: int, split: str, index: int, world: str = 'full'
+) -> GeneratedExample:
   """Makes the sample that `make_record` renders and consolidates."""
   if split not in schema.SPLITS:
     raise InputError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
+  if world not in WORLDS:
+    raise InputError(f'world {world!r} is unknown; use one of {tuple(WORLDS)}')
   if seed < 0 or index < 0:
     raise InputError(f'seed {seed} and index {index} must not be negative')
   # Separate streams, so that changing one does not affect the others.
@@ -82,7 +91,7 @@ def make_sample(seed: int, split: str, index: int) -> GeneratedExample:
   scene_rng, prompt_rng, texture, marks = (
     np.random.Generator(np.random.Philox(child)) for child in root.spawn(4)
   )
-  scene = sample_scene(scene_rng)
+  scene = sample_scene(scene_rng, WORLDS[world])
   prompt = write_prompt(prompt_rng, scene.groups)
   tokens = tuple(label_words.label_tokens(prompt.text))
   annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
@@ -90,7 +99,11 @@ def make_sample(seed: int, split: str, index: int) -> GeneratedExample:
 
 
 def metric_ceilings(
-  seed: int, num_samples: int, image_size: int, split: str = 'test'
+  seed: int,
+  num_samples: int,
+  image_size: int,
+  split: str = 'test',
+  world: str = 'full',
 ) -> dict[str, float]:
   """Evaluates the expected labels against the consolidated ones.
 
@@ -101,6 +114,7 @@ def metric_ceilings(
     num_samples: how many samples to compare, from the start of the split.
     image_size: height and width of the maps in pixels.
     split: one of `schema.SPLITS`.
+    world: one of `WORLDS`.
 
   Returns:
     The value of each metric, by the names used in evaluation results.
@@ -113,7 +127,7 @@ def metric_ceilings(
   keywords = KeywordMetrics()
   scores = []
   for index in range(num_samples):
-    sample = make_sample(seed, split, index)
+    sample = make_sample(seed, split, index, world)
     expected = annotators.expected_labels(
       sample.scene, sample.prompt.misaligned, len(sample.tokens), image_size, image_size
     )

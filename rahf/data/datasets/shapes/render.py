@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
-from rahf.data.datasets.shapes.scene import COLOURS, Background, Damage, Scene
+from rahf.data.datasets.shapes.scene import Background, Damage, Scene
+from rahf.data.datasets.shapes.world import COLOURS
 
 # Images are drawn this much larger and averaged, for smooth edges.
 _SUPERSAMPLE = 3

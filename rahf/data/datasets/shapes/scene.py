@@ -15,16 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-SIZES = ('small', 'large')
-COLOURS = {
-  'red': (215, 25, 30),
-  'yellow': (250, 225, 30),
-  'green': (20, 150, 50),
-  'cyan': (20, 215, 225),
-  'blue': (35, 65, 225),
-  'purple': (145, 40, 195),
-}
-KINDS = ('circle', 'square', 'triangle', 'cross', 'ring')
+from rahf.data.datasets.shapes.world import (
+  CELLS,
+  FULL,
+  GAP,
+  LAYOUTS,
+  MARGIN,
+  World,
+)
+
 DAMAGES = ('smear', 'warp', 'noise', 'tear')
 
 # How often each attribute is made false; 'missing' leaves the whole group out.
@@ -36,17 +35,7 @@ _FALSE = {
   'count': 0.06,
   'size': 0.04,
 }
-_CELLS = (0.2, 0.5, 0.8)
-_RADII = {'small': (6 / 64, 7 / 64), 'large': (11 / 64, 12 / 64)}
-_GAP = 1.5 / 64
-_MARGIN = 1 / 64
 _DAMAGE_RADII = (7 / 64, 12 / 64)
-# Positions of a group's members around its centre, in units of their spacing.
-_LAYOUTS = (
-  ((0, 0),),
-  ((-0.5, 0), (0.5, 0)),
-  ((0, -0.5), (-0.5, 0.5), (0.5, 0.5)),
-)
 
 
 class Attributes(NamedTuple):
@@ -113,16 +102,69 @@ class Scene(NamedTuple):
   background: Background
 
 
-def sample_scene(rng: np.random.Generator) -> Scene:
-  """Samples a scene: 30% are fully aligned, 30% are undamaged."""
-  num_groups = weighted(rng, (0.55, 0.45)) + 1
-  num_false = weighted(rng, (0.3, 0.42, 0.2, 0.08))
+class Request(NamedTuple):
+  """What a prompt asks for.
+
+  Attributes:
+    asked, stated: of each group, as in `Group`.
+    colours, kinds: all of them; what no group has can be drawn by mistake.
+  """
+
+  asked: tuple[Attributes, ...]
+  stated: tuple[frozenset[str], ...]
+  colours: tuple[str, ...]
+  kinds: tuple[str, ...]
+
+
+class Defects(NamedTuple):
+  """How often a generator errs: weights of 0, 1, 2 and 3 mistakes in an image."""
+
+  false: tuple[float, ...]
+  damages: tuple[float, ...]
+
+
+# 30 % of the scenes are fully aligned, 30 % are undamaged.
+USUAL = Defects(false=(0.3, 0.42, 0.2, 0.08), damages=(0.3, 0.34, 0.24, 0.12))
+
+
+def sample_scene(rng: np.random.Generator, world: World = FULL) -> Scene:
+  """Samples a request and a scene that was drawn for it, with the usual defects."""
+  num_groups = weighted(rng, world.groups) + 1
+  num_false = weighted(rng, USUAL.false)
   while True:
     # Resampling when groups collide is cheap, and simpler than a layout solver.
-    groups = _sample_groups(rng, num_groups, num_false)
+    groups = _draw_groups(rng, _ask(rng, num_groups, world), num_false, world)
     if _fits(groups):
       break
-  return Scene(groups, _sample_damages(rng, groups), _sample_background(rng))
+  return _finish(rng, groups, USUAL, world)
+
+
+def sample_request(rng: np.random.Generator, world: World = FULL) -> Request:
+  """Samples a request whose groups have room next to each other."""
+  num_groups = weighted(rng, world.groups) + 1
+  while True:
+    request = _ask(rng, num_groups, world)
+    if _fits(_draw_groups(rng, request, 0, world)):
+      return request
+
+
+def draw_request(
+  rng: np.random.Generator, request: Request, defects: Defects, world: World = FULL
+) -> Scene:
+  """Draws a request as a generator with these defects does."""
+  while True:
+    groups = _draw_groups(rng, request, weighted(rng, defects.false), world)
+    if _fits(groups):
+      return _finish(rng, groups, defects, world)
+
+
+def _finish(
+  rng: np.random.Generator, groups: tuple[Group, ...], defects: Defects, world: World
+) -> Scene:
+  damages = _sample_damages(rng, groups, defects)
+  if world.tone:
+    return Scene(groups, damages, Background(world.tone, world.tone, 0.0))
+  return Scene(groups, damages, _sample_background(rng))
 
 
 def weighted(rng: np.random.Generator, weights: Sequence[float]) -> int:
@@ -136,42 +178,49 @@ def pick(rng: np.random.Generator, options: Sequence):
   return options[rng.integers(len(options))]
 
 
-def _sample_groups(
-  rng: np.random.Generator, num_groups: int, num_false: int
-) -> tuple[Group, ...]:
+def _ask(rng: np.random.Generator, num_groups: int, world: World) -> Request:
   # Colours and kinds are distinct within a prompt, and a false one is never taken from
   # another group, so that a word is true if it applies anywhere in the image.
-  colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))]
-  kinds = [KINDS[i] for i in rng.permutation(len(KINDS))]
+  colours = [world.colours[i] for i in rng.permutation(len(world.colours))]
+  kinds = [world.kinds[i] for i in rng.permutation(len(world.kinds))]
+  sizes = tuple(world.radii)
   cells = rng.permutation(9)
   asked, stated = [], []
   for i in range(num_groups):
     count = weighted(rng, (0.5, 0.3, 0.2)) + 1
     # Three large objects would not fit next to each other.
-    size = 'small' if count > 1 else pick(rng, SIZES)
+    size = 'small' if count > 1 else pick(rng, sizes)
     row, column = divmod(int(cells[i]), 3)
     asked.append(Attributes(count, size, colours[i], kinds[i], row, column))
     said = {'colour', 'kind'}
     # "a" claims no number, "one" does.
     if count > 1 or rng.random() < 0.4:
       said.add('count')
-    if rng.random() < 0.7:
+    if len(sizes) > 1 and rng.random() < 0.7:
       said.add('size')
     if rng.random() < 0.8:
       said.add('place')
     stated.append(frozenset(said))
+  return Request(tuple(asked), tuple(stated), tuple(colours), tuple(kinds))
 
+
+def _draw_groups(
+  rng: np.random.Generator, request: Request, num_false: int, world: World
+) -> tuple[Group, ...]:
+  """Draws the groups of a request, with some attributes false."""
+  asked, stated, colours, kinds = request
   drawn: list[Attributes | None] = list(asked)
   for name, i in _choose_false(rng, asked, stated, num_false):
-    spare = {'colour': colours[num_groups + i], 'kind': kinds[num_groups + i]}
+    other = len(asked) + i
+    spare = {'colour': colours[other], 'kind': kinds[other]}
     drawn[i] = None if name == 'missing' else _falsify(rng, drawn[i], name, spare)
-  return tuple(map(lambda *g: _place(rng, *g), asked, drawn, stated))
+  return tuple(map(lambda *g: _place(rng, world, *g), asked, drawn, stated))
 
 
 def _choose_false(
   rng: np.random.Generator,
-  asked: list[Attributes],
-  stated: list[frozenset[str]],
+  asked: Sequence[Attributes],
+  stated: Sequence[frozenset[str]],
   number: int,
 ) -> list[tuple[str, int]]:
   """Returns up to `number` pairs (attribute made false, group)."""
@@ -224,17 +273,18 @@ def _falsify(
 
 def _place(
   rng: np.random.Generator,
+  world: World,
   asked: Attributes,
   drawn: Attributes | None,
   stated: frozenset[str],
 ) -> Group:
   shown = drawn or asked._replace(count=1)
-  radius = rng.uniform(*_RADII[shown.size])
-  middle = np.array([_CELLS[shown.column], _CELLS[shown.row]])
+  radius = rng.uniform(*world.radii[shown.size])
+  middle = np.array([CELLS[shown.column], CELLS[shown.row]])
   middle += rng.uniform(-0.02, 0.02, 2)
-  offsets = np.array(_LAYOUTS[shown.count - 1]) * (2 * radius + _GAP)
+  offsets = np.array(LAYOUTS[shown.count - 1]) * (2 * radius + GAP)
   centres = middle + offsets
-  low, high = centres.min(0) - radius - _MARGIN, centres.max(0) + radius + _MARGIN
+  low, high = centres.min(0) - radius - MARGIN, centres.max(0) + radius + MARGIN
   centres += np.maximum(-low, 0) - np.maximum(high - 1, 0)
   return Group(asked, drawn, stated, radius, tuple(map(tuple, centres.tolist())))
 
@@ -243,7 +293,7 @@ def _fits(groups: tuple[Group, ...]) -> bool:
   """Returns whether objects are apart and no group fills another's asked-for place."""
   for i, group in enumerate(groups):
     for other in groups[i + 1 :]:
-      reach = group.radius + other.radius + _GAP
+      reach = group.radius + other.radius + GAP
       distances = np.abs(np.array(group.centres)[:, None] - np.array(other.centres))
       if (distances.max(-1) < reach).any():
         return False
@@ -255,11 +305,11 @@ def _fits(groups: tuple[Group, ...]) -> bool:
 
 
 def _sample_damages(
-  rng: np.random.Generator, groups: tuple[Group, ...]
+  rng: np.random.Generator, groups: tuple[Group, ...], defects: Defects
 ) -> tuple[Damage, ...]:
   objects = [(c, g.radius) for g in groups if g.drawn for c in g.centres]
   damages: list[Damage] = []
-  for _ in range(weighted(rng, (0.3, 0.34, 0.24, 0.12))):
+  for _ in range(weighted(rng, defects.damages)):
     radius = rng.uniform(*_DAMAGE_RADII)
     (x, y), size = pick(rng, objects)
     # Centred off an object's middle, so that its outline crosses the disc: smearing or

@@ -22,7 +22,8 @@ def table(path: pathlib.Path, *rows: dict) -> pathlib.Path:
 
 def find(table: pathlib.Path, folder: pathlib.Path, *names: str) -> list[str | None]:
   prompts = FilePrompts(table, folder)
-  return [prompts.find(folder / name) for name in names]
+  found = [prompts.find(folder / name) for name in names]
+  return [one and one.prompt for one in found]
 
 
 @pytest.mark.parametrize('suffix', ['.jsonl', '.parquet'])

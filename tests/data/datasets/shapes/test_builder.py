@@ -7,11 +7,12 @@ import sentencepiece
 import tensorflow_datasets as tfds
 
 from rahf.data import label_words, schema
-from rahf.data.datasets.shapes import annotators
+from rahf.data.datasets.shapes import annotators, workers
 from rahf.data.datasets.shapes import builder as shapes
 from rahf.data.datasets.shapes.record import make_record, make_sample, metric_ceilings
 from rahf.data.datasets.shapes.render import draw, render
-from rahf.data.datasets.shapes.scene import COLOURS, KINDS, Damage
+from rahf.data.datasets.shapes.scene import Damage
+from rahf.data.datasets.shapes.world import COLOURS, KINDS, WORLDS
 from rahf.data.images.codec import decode_image, decode_map
 from rahf.data.labels import raw
 from rahf.data.labels.consolidate import consolidate
@@ -21,9 +22,9 @@ from rahf.errors import InputError
 SMALL = {'image_size': 64, 'train': 130, 'dev': 3, 'test': 2, 'seed': 5}
 
 
-@pytest.fixture(scope='module')
-def samples():
-  return [make_sample(0, 'train', index) for index in range(300)]
+@pytest.fixture(scope='module', params=WORLDS)
+def samples(request):
+  return [make_sample(0, 'train', index, request.param) for index in range(300)]
 
 
 @pytest.fixture(scope='module')
@@ -190,7 +191,7 @@ def test_raw_annotations_are_written(prepared):
 
 
 def test_worker_processes_make_the_same_files(prepared, tmp_path, monkeypatch):
-  monkeypatch.setattr(shapes, '_SERIAL_SAMPLES', 100)
+  monkeypatch.setattr(workers, '_SERIAL_SAMPLES', 100)
   monkeypatch.setattr(shapes.os, 'cpu_count', lambda: 2)
   parallel = shapes.prepare_shapes(tmp_path, **SMALL)
   assert shards(parallel) == shards(prepared)

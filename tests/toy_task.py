@@ -1,7 +1,7 @@
 """A second task: autoencoding generated pictures, with batch norm and dropout.
 
 It shows that the trainer is independent of the first task. As a config file:
-python -m rahf.main --config=tests/autoencoder.py --workdir=…
+python -m rahf.main --config=tests/toy_task.py --workdir=…
 """
 
 import dataclasses
@@ -139,12 +139,12 @@ def draw(rows: int, step: int) -> np.ndarray:
   return images
 
 
-TASKS['autoencoder'] = AutoencoderTask
+TASKS['toy'] = AutoencoderTask
 
 
 def get_config() -> ConfigDict:
   config = default_config()
-  config.task = 'autoencoder'
+  config.task = 'toy'
   config.optimizer.update(warmup_steps=2, learning_rate=0.01)
   config.train.update(
     steps=8, batch_size=16, accumulate=2, log_every=1, checkpoint_every=2, average=0.9

@@ -1,0 +1,138 @@
+"""Improves image generators by feedback: python -m rahf.improve --help."""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from rahf import generate
+from rahf.errors import InputError, run_command
+from rahf.fileio.paths import find
+from rahf.fileio.validators import whole
+from rahf.learning import (
+  choosing,
+  guide_command,
+  repair_command,
+  reprompt_command,
+  study_command,
+)
+from rahf.learning.choosing import check_flag, new_path
+from rahf.runtime import accelerator
+from rahf.runtime.preemption import Interruption
+
+_DESCRIPTION = """\
+Improves image generators by the feedback that RAHF gives to their images.
+
+filter keeps the best images of each prompt, on which the generator is trained further.
+guide lets the gradient of a score guide a Muse while it draws.
+inpaint draws anew what is implausible in images, and keeps what gets better.
+reprompt draws images again with emphasis on the words that they miss.
+study shows people pairs of images of two generators, blindly, and tests their answers.
+"""
+_FILTER = """\
+Scores many images of each prompt, and keeps those that are good enough for training.
+
+  python -m rahf.improve filter prompts.txt --generator=MUSE --model=RAHF \\
+    --by=plausibility --minimum=0.8 --out=kept
+
+draws 8 images of each prompt into kept-images, where they stay: the same command
+continues after a stop. Without --generator, SOURCE are images that exist already. The
+folder kept has the images with their prompts (images/metadata.csv), all candidates with
+their scores (choices.csv), pictures to look at, and what the choice gained (best.md).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command.
+
+  Returns:
+    0; 1 if an image has no scores or cannot be repaired, or a prompt has no image that
+    is kept; 2 for a user's mistake.
+  """
+  arguments = _parser().parse_args(argv)
+  return run_command(arguments.run, arguments)
+
+
+def _filter(arguments: argparse.Namespace) -> int:
+  """Generates if asked to, scores and keeps."""
+  out = new_path(arguments.out)
+  arguments.images = arguments.source
+  if arguments.generator:
+    if arguments.prompts:
+      raise InputError('--prompts is for a folder of images; SOURCE are the prompts')
+    arguments.images = os.fspath(_generate(arguments, out))
+  return choosing.choose(arguments)
+
+
+def _generate(arguments: argparse.Namespace, out: pathlib.Path) -> pathlib.Path:
+  """Generates what is missing; returns the table of all images."""
+  check_flag('images_per_prompt', arguments.images_per_prompt, whole(1, 1_000_000))
+  check_flag('seed', arguments.seed, whole(0, 2**32 - 1))
+  accelerator.start(accelerator.choose())
+  folder = out.with_name(f'{out.name}-images')
+  job = generate.Job(
+    model=os.fspath(find(arguments.generator, '--generator')),
+    input=arguments.source,
+    output=os.fspath(folder),
+    images_per_prompt=arguments.images_per_prompt,
+    seed=arguments.seed,
+    negative_prompt='',
+    batch_size=arguments.batch_size,
+    steps=0,
+    guidance=0.0,
+  )
+  generate.generate(job, Interruption())
+  return folder / generate.TABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m rahf.improve',
+    description=_DESCRIPTION,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  commands = parser.add_subparsers(
+    required=True, metavar='filter | guide | inpaint | reprompt | study'
+  )
+  for name, summary, description, add_arguments in (
+    ('filter', 'keep the best images for training', _FILTER, _add_filter),
+    ('guide', 'let a score guide a Muse', *guide_command.PARSER),
+    ('inpaint', 'draw anew what is implausible', *repair_command.PARSER),
+    ('reprompt', 'draw again what misses words', *reprompt_command.PARSER),
+    ('study', 'ask people which of two generators is better', *study_command.PARSER),
+  ):
+    add_arguments(
+      commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+      )
+    )
+  return parser
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+  parser.set_defaults(run=_filter)
+  add = parser.add_argument
+  add(
+    'source',
+    metavar='SOURCE',
+    help='prompts, a text file or table, for --generator; or else images, in whatever '
+    'form --mode=infer takes',
+  )
+  add('--prompts', default='', metavar='TABLE', help='for a folder of images')
+  add('--generator', metavar='DIR', help='a Muse, or a pipeline of diffusers')
+  add(
+    '--images_per_prompt',
+    type=int,
+    default=8,
+    help='to generate (default: %(default)s)',
+  )
+  add('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
+  choosing.add_arguments(parser)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

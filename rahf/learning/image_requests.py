@@ -1,0 +1,110 @@
+"""Reads which images to generate: prompts one a line, or a table of them."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from rahf.errors import InputError
+from rahf.fileio import table_rows
+from rahf.fileio.table_files import PROMPTS, shown
+from rahf.inference.image_generator import MAX_SEED, Request, check_request
+from rahf.learning.prompt_templates import read_prompts
+
+_COLUMNS = ('seed', 'original', 'file_name')
+
+
+class ImageRequest(NamedTuple):
+  """An image to generate, and where.
+
+  Attributes:
+    request: what the generator is given.
+    original: the prompt that it is a candidate for; another than the generator's if a
+      template was used.
+    file_name: relative to the folder of the results.
+  """
+
+  request: Request
+  original: str
+  file_name: str
+
+
+def read_requests(
+  path: pathlib.Path, count: int, seed: int, negative: str = ''
+) -> list[ImageRequest]:
+  """Returns the images to generate, by prompt and number.
+
+  Args:
+    path: of a text file with a prompt a line; or of a table with a column `prompt` or
+      `caption`, and if wanted `seed`, `original` and `file_name`, such as `rahf.best
+      prompts` writes.
+    count: images of each prompt.
+    seed: of the noise, where the table has none.
+    negative: text that guidance leads away from.
+
+  Raises:
+    InputError: there is no such file, a value cannot be used, or a file name occurs
+      twice.
+  """
+  if path.suffix.lower() in table_rows.SUFFIXES:
+    rows = _table(path, seed)
+  else:
+    rows = [(prompt, seed, prompt, '') for prompt in read_prompts(path, '--input')]
+  if not rows:
+    raise InputError(f'--input={path} has no prompts')
+  if count > 1 and any(name for *_, name in rows):
+    raise InputError(
+      f'--input={path} has a column file_name, which names one image of each row; '
+      'leave out --images_per_prompt, or the column'
+    )
+  digits = [len(str(n - 1)) for n in (len(rows), count)]
+  found = [
+    ImageRequest(
+      Request(prompt, row_seed, number, negative),
+      original,
+      name or f'images/{row:0{digits[0]}d}-{number:0{digits[1]}d}.png',
+    )
+    for row, (prompt, row_seed, original, name) in enumerate(rows)
+    for number in range(count)
+  ]
+  _check_names(path, found)
+  return found
+
+
+def _table(path: pathlib.Path, seed: int) -> list[tuple[str, int, str, str]]:
+  names = table_rows.columns(path)
+  prompt_column = next((name for name in PROMPTS if name in names), PROMPTS[0])
+  found = []
+  for place, (prompt, own_seed, original, name) in table_rows.rows(
+    path, [prompt_column], _COLUMNS
+  ):
+    where = table_rows.where(path, place)
+    number = seed if own_seed in (None, '') else _seed(own_seed, where)
+    try:
+      check_request(Request(prompt, number))
+    except InputError as error:
+      raise InputError(f'{where}: {error}') from None
+    found.append((prompt, number, original or prompt, name or ''))
+  return found
+
+
+def _seed(value: Any, where: str) -> int:
+  try:
+    return int(value)
+  except (ValueError, TypeError):
+    raise InputError(
+      f'{where}: seed is {shown(value)}; give a whole number from 0 to {MAX_SEED}'
+    ) from None
+
+
+def _check_names(path: pathlib.Path, requests: list[ImageRequest]) -> None:
+  """Raises InputError unless all files lie in the folder, each once, and are PNG."""
+  seen = set()
+  for one in requests:
+    name = pathlib.PurePosixPath(one.file_name)
+    if name.is_absolute() or '..' in name.parts or name.suffix.lower() != '.png':
+      raise InputError(
+        f'--input={path}: the file name {one.file_name!r} must be a relative path that '
+        'ends in .png'
+      )
+    if one.file_name in seen:
+      raise InputError(f'--input={path}: the file name {one.file_name!r} occurs twice')
+    seen.add(one.file_name)

@@ -1,0 +1,117 @@
+"""The common part of the sessions that train a Muse: data, weights, description."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from rahf.data.images import codec
+from rahf.data.open_dataset import prepared_directory
+from rahf.data.pipeline.decoding import PipelineOptions, decode_record
+from rahf.data.storage.records import RecordSplit, open_split
+from rahf.drawing.contact_sheet import SIDE, Tile
+from rahf.models.muse import MuseConfig
+from rahf.pretrained import loading
+from rahf.pretrained.card import model_card
+from rahf.pretrained.source import Source
+from rahf.runtime.tree import by_path
+from rahf.tasks import clip_data
+from rahf.tasks.data_session import DataSession
+from rahf.tasks.feedback_data import FeedbackData, open_data
+from rahf.training import lora
+
+ABOUT = (
+  '# Muse\n\nMakes images from text by predicting masked tokens (Chang et al., 2023), '
+  'in the architecture of aMUSEd.\n'
+)
+
+
+class MuseSession(DataSession):
+  """A task that trains a part of a Muse, with its data."""
+
+  def plan_weights(self) -> loading.Plan:
+    """Takes those parts from `config.init.muse` that it has and the task uses."""
+    params = by_path(self.setup.states.abstract.params)
+    parts = {path.split('/')[0] for path in params} - {lora.NAME}
+    sources = {
+      role: _only(source, parts)
+      for role, source in loading.open_sources(self.setup.config.init).items()
+    }
+    return loading.plan(sources, params, self.setup.config, section='config')
+
+  def write_description(self, workdir: epath.Path, plan: loading.Plan) -> None:
+    card = model_card(ABOUT, self.setup.task.title, plan)
+    clip_data.write_description(workdir, card, self.data.tokenizer)
+
+
+def _only(source: Source, parts: set[str]) -> Source:
+  """Returns a source without the weights of other parts."""
+  weights, ignored = {}, dict(source.ignored)
+  for path, weight in source.weights.items():
+    part = path.split('/')[0]
+    if part in parts:
+      weights[path] = weight
+    else:
+      ignored[weight.name] = f'the {part}, which this task does not use'
+  settings = {
+    field: value
+    for field, value in source.settings.items()
+    if field.split('.')[1] in parts
+  }
+  return dataclasses.replace(
+    source, weights=weights, ignored=ignored, settings=settings
+  )
+
+
+def open_images(
+  config: ConfigDict, muse: MuseConfig, workdir: epath.Path
+) -> FeedbackData:
+  """Opens the images and prompts that a config names.
+
+  Raises:
+    InputError: data or vocabulary is missing, or does not fit the model.
+  """
+
+  def prompts() -> Iterator[str]:
+    split = open_split(prepared_directory(config.data, config.data.name), 'train')
+    return (record.prompt for _, record in split.undamaged())
+
+  texts = clip_data.muse_texts(config)
+  tokenizer = clip_data.open_or_learn_tokenizer(config, texts, workdir, prompts)
+  options = PipelineOptions(
+    image_size=muse.image_size,
+    text_length=muse.text.text_length,
+    target_length=1,
+    variant='multi_head',
+    augment=config.data.augment,
+    max_skipped=config.data.max_skipped,
+    aligned_only=config.data.aligned_only,
+    labels=False,
+  )
+  return open_data(config, tokenizer, options)
+
+
+def shown_rows(split: RecordSplit, count: int) -> Sequence[int]:
+  """Returns the positions of `count` examples, evenly spaced in the split."""
+  return np.linspace(0, len(split) - 1, min(count, len(split)), dtype=int).tolist()
+
+
+def decode_rows(
+  data: FeedbackData, split: RecordSplit, rows: Sequence[int]
+) -> dict[str, np.ndarray]:
+  """Returns examples of a split, stacked by field as `decode_record` has them."""
+  decoded = [decode_record(split[row], data.tokenizer, data.options) for row in rows]
+  return {name: np.stack([one[name] for one in decoded]) for name in decoded[0]}
+
+
+def tile(
+  image: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'], caption: str
+) -> Tile:
+  """Returns a tile of a contact sheet; floats are in [0, 1]."""
+  if image.dtype != np.uint8:
+    image = np.round(255 * image).astype(np.uint8)
+  pixels = codec.resize(image, min(SIDE, max(image.shape[:2])))
+  return Tile(codec.encode_png(pixels), caption, '')
