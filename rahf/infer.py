@@ -52,7 +52,7 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 from rahf.fileio import locks
 from rahf.fileio.table_files import check_pyarrow
-from rahf.inference import model_directory, open_scorer
+from rahf.inference import open_scorer
 from rahf.inference.feedback import Feedback
 from rahf.inference.open_scorer import load
 from rahf.inference.results_folder import (
@@ -62,7 +62,6 @@ from rahf.inference.results_folder import (
   Settings,
   check_apart,
   check_place,
-  digest_files,
   wait_until,
 )
 from rahf.inference.scorer import Example, Scorer, ScorerDescription
@@ -209,10 +208,7 @@ def _check_maps(job: Job, description: ScorerDescription) -> None:
 def _settings(
   job: Job, folder: epath.Path, description: ScorerDescription, source: Source
 ) -> Settings:
-  names = (model_directory.DESCRIPTION, model_directory.TOKENIZER)
-  model = description.fingerprint or digest_files(
-    folder / name for name in (*names, model_directory.WEIGHTS)
-  )
+  model = open_scorer.fingerprint(folder, description)
   return Settings(model, source.digest, source.rows, job.maps, job.format)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from etils import epath
 
@@ -36,6 +36,12 @@ def digest(path: os.PathLike) -> Digest:
       size += len(block)
       sha256.update(block)
   return Digest(size, sha256.hexdigest())
+
+
+def joint(paths: Iterable[os.PathLike]) -> str:
+  """Returns one SHA-256 of the contents of files in order, hexadecimal."""
+  found = [digest(path).sha256 for path in paths]
+  return hashlib.sha256(''.join(found).encode()).hexdigest()
 
 
 def describe(folder: epath.Path) -> dict[str, Digest]:

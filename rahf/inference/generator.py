@@ -86,10 +86,12 @@ class Generator:
     self.muse, self.sampling, self.summary = muse, sampling, summary
     self.tokenizer, self.folder = tokenizer, folder
     self.batch_size = rows * len(devices)
-    self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    self._whole = NamedSharding(mesh, PartitionSpec())
+    self.params = jax.device_put(params, self._whole)
     self._split = NamedSharding(mesh, PartitionSpec('data'))
     self._device, self._rows = devices[0], rows
-    self._programs: dict[Callable, jax.stages.Compiled] = {}  # By their functions.
+    # By their functions and the structure of the arguments.
+    self._programs: dict[tuple[Any, ...], jax.stages.Compiled] = {}
 
   def generate(
     self,
@@ -130,13 +132,8 @@ class Generator:
     for request in requests:
       check_request(request)
     for emphasised, group in itertools.groupby(requests, lambda r: bool(r.emphasis)):
-      for filled, count in self._batches([*group]):
-        if emphasised:
-          bias = np.stack([self._bias(one) for one in filled])
-          images = self._compute(self._draw_emphasised, filled, bias)
-        else:
-          images = self._compute(self._draw_batch, filled)
-        yield from images[:count]
+      rows = self._biases if emphasised else no_rows
+      yield from self.run(self._draw_batch, [*group], rows)
 
   def inpaint(
     self, requests: Sequence[InpaintRequest]
@@ -158,10 +155,42 @@ class Generator:
           f'the image to inpaint has {width} x {height} px, but this model takes '
           f'{side} x {side} px; scale it'
         )
-    for filled, count in self._batches(requests):
-      images = np.stack([one.image for one in filled])
-      masks = np.stack([one.mask for one in filled])
-      yield from self._compute(self._inpaint_batch, filled, images, masks)[:count]
+    yield from self.run(self._inpaint_batch, requests, _images_and_masks)
+
+  def run(
+    self,
+    function: Callable[..., UInt8[Array, 'B H W 3']],
+    requests: Sequence[Any],
+    rows: Callable[[Sequence[Any]], tuple[np.ndarray, ...]],
+    shared: tuple[Any, ...] = (),
+  ) -> Iterator[UInt8[np.ndarray, 'H W 3']]:
+    """Yields the image that a function makes for each request, in order.
+
+    Args:
+      function: of the parameters, the tokens of the prompts, those of the negative
+        prompts, seeds and numbers [B 2], `rows`, `shared`. It is compiled once.
+      requests: of one kind; checked.
+      rows: further arrays for a batch of requests, with a row for each.
+      shared: further arguments for all batches, such as another model's parameters.
+
+    Raises:
+      InputError: the program does not fit into memory.
+    """
+    for start in range(0, len(requests), self.batch_size):
+      part = requests[start : start + self.batch_size]
+      filled = [part[row] for row in np.resize(np.arange(len(part)), self.batch_size)]
+      text, negative = (
+        self.tokenizer.encode([getattr(one, field) for one in filled]).ids
+        for field in ('prompt', 'negative')
+      )
+      seeds = np.array([[one.seed, one.number] for one in filled], np.uint32)
+      batch = jax.device_put((text, negative, seeds, *rows(filled)), self._split)
+      arguments = (self.params, *batch, *jax.device_put(shared, self._whole))
+      key = function, jax.tree.structure(arguments)
+      if key not in self._programs:
+        self._programs[key] = self._compile(function, arguments)
+      images = np.asarray(jax.device_get(self._programs[key](*arguments)))
+      yield from images[: len(part)]
 
   @property
   def takes_emphasis(self) -> bool:
@@ -184,48 +213,26 @@ class Generator:
     cut = self.tokenizer.encode(prompts).truncated
     return [prompt for prompt, is_cut in zip(prompts, cut, strict=True) if is_cut]
 
-  def _bias(self, request: Request) -> Float[np.ndarray, 'T']:
+  def _biases(self, requests: Sequence[Request]) -> tuple[Float[np.ndarray, 'B T']]:
     """Returns what attention to each token gains: a weight w counts as log w."""
-    bias = np.zeros(self.muse.text.text_length, np.float32)
-    spans = [(start, end) for start, end, _ in request.emphasis]
-    tokens = self.tokenizer.tokens_of(request.prompt, spans)
-    for places, (_, _, weight) in zip(tokens, request.emphasis, strict=True):
-      bias[places] = math.log(weight)
-    return bias
-
-  def _batches(self, requests: Sequence[Any]) -> Iterator[tuple[list[Any], int]]:
-    """Yields batches, and how many of each are not there to fill it up only."""
-    for start in range(0, len(requests), self.batch_size):
-      part = requests[start : start + self.batch_size]
-      rows = np.resize(np.arange(len(part)), self.batch_size)
-      yield [part[row] for row in rows], len(part)
-
-  def _compute(
-    self,
-    function: Callable[..., UInt8[Array, 'B H W 3']],
-    filled: Sequence[Request | InpaintRequest],
-    *arrays: np.ndarray,
-  ) -> UInt8[np.ndarray, 'B H W 3']:
-    text, negative = (
-      self.tokenizer.encode([getattr(one, field) for one in filled]).ids
-      for field in ('prompt', 'negative')
-    )
-    seeds = np.array([[one.seed, one.number] for one in filled], np.uint32)
-    batch = jax.device_put((text, negative, seeds, *arrays), self._split)
-    if function not in self._programs:
-      self._programs[function] = self._compile(function, batch)
-    return np.asarray(jax.device_get(self._programs[function](self.params, *batch)))
+    biases = np.zeros((len(requests), self.muse.text.text_length), np.float32)
+    for bias, request in zip(biases, requests, strict=True):
+      spans = [(start, end) for start, end, _ in request.emphasis]
+      tokens = self.tokenizer.tokens_of(request.prompt, spans)
+      for places, (_, _, weight) in zip(tokens, request.emphasis, strict=True):
+        bias[places] = math.log(weight)
+    return (biases,)
 
   def _compile(
-    self, function: Callable, batch: tuple[Array, ...]
+    self, function: Callable, arguments: tuple[Any, ...]
   ) -> jax.stages.Compiled:
-    """Returns the program for batches of this shape.
+    """Returns the program for arguments of these shapes.
 
     Raises:
       InputError: it does not fit into memory.
     """
     jitted = jax.jit(function, out_shardings=self._split)
-    program = jitted.lower(self.params, *batch).compile()
+    program = jitted.lower(*arguments).compile()
     device_memory.check_program(
       program,
       self._device,
@@ -239,29 +246,13 @@ class Generator:
     text: Int[Array, 'B T'],
     negative: Int[Array, 'B T'],
     seeds: Int[Array, 'B 2'],
-  ) -> UInt8[Array, 'B H W 3']:
-    found = muse_lib.generate(
-      self.muse,
-      params,
-      self.prompt(text, negative),
-      noise_keys(seeds),
-      sampling=self.sampling,
-    )
-    return _to_bytes(found.image)
-
-  def _draw_emphasised(
-    self,
-    params: Any,
-    text: Int[Array, 'B T'],
-    negative: Int[Array, 'B T'],
-    seeds: Int[Array, 'B 2'],
-    bias: Float[Array, 'B T'],
+    bias: Float[Array, 'B T'] | None = None,
   ) -> UInt8[Array, 'B H W 3']:
     prompt = self.prompt(text, negative)._replace(bias=bias)
     found = muse_lib.generate(
       self.muse, params, prompt, noise_keys(seeds), sampling=self.sampling
     )
-    return _to_bytes(found.image)
+    return to_bytes(found.image)
 
   def _inpaint_batch(
     self,
@@ -281,7 +272,7 @@ class Generator:
       noise_keys(seeds),
       sampling=dataclasses.replace(self.sampling, schedule='linear'),
     )
-    return _to_bytes(found.image)
+    return to_bytes(found.image)
 
   def prompt(
     self, text: Int[Array, 'B T'], negative: Int[Array, 'B T']
@@ -298,5 +289,17 @@ def noise_keys(seeds: Int[Array, 'B 2']) -> Key[Array, ' B']:
   return jax.vmap(lambda s: jax.random.fold_in(jax.random.key(s[0]), s[1]))(seeds)
 
 
-def _to_bytes(image: Float[Array, 'B H W 3']) -> UInt8[Array, 'B H W 3']:
+def no_rows(requests: Sequence[Any]) -> tuple[()]:
+  """Returns no further arrays; see `Generator.run`."""
+  del requests
+  return ()
+
+
+def _images_and_masks(requests: Sequence[InpaintRequest]) -> tuple[np.ndarray, ...]:
+  images = np.stack([one.image for one in requests])
+  return images, np.stack([one.mask for one in requests])
+
+
+def to_bytes(image: Float[Array, 'B H W 3']) -> UInt8[Array, 'B H W 3']:
+  """Rounds images in [0, 1]."""
   return jnp.round(255 * image).astype(jnp.uint8)

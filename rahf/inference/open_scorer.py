@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from rahf.errors import InputError
+from rahf.fileio import digests
 from rahf.inference import clip_directory, model_directory, model_files
 from rahf.inference.clip_directory import ClipDescription
 from rahf.inference.clip_model import ClipModel
@@ -83,6 +84,17 @@ def read_description(path: epath.Path) -> Description | ClipDescription:
   if (path / model_directory.DESCRIPTION).exists():
     return model_directory.read_description(path)
   return clip_directory.read_description(path)
+
+
+def fingerprint(path: epath.Path, description: Description | ClipDescription) -> str:
+  """Returns the SHA-256 of everything that the results of a model depend on."""
+  names = (
+    model_directory.DESCRIPTION,
+    model_directory.TOKENIZER,
+    model_directory.WEIGHTS,
+  )
+  # Older versions did not store digests of the files.
+  return description.fingerprint or digests.joint(path / name for name in names)
 
 
 def find(path: str | os.PathLike) -> epath.Path:

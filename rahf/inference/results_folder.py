@@ -11,7 +11,6 @@ uid, so that no input can lead outside the folder.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -213,16 +212,6 @@ def check_apart(
       f'{flags[1]}{folder} and {flags[0]}{given} are one inside the other: results '
       f'would be read as input; give an {flags[1].rstrip("=")} beside the input'
     )
-
-
-def digest_files(paths: Iterable[Any]) -> str:
-  """Returns one SHA-256 of the contents of files, given as pathlib or etils paths."""
-  state = hashlib.sha256()
-  for path in paths:
-    with path.open('rb') as file:
-      while block := file.read(1 << 20):
-        state.update(block)
-  return state.hexdigest()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

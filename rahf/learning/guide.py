@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from rahf.errors import InputError
-from rahf.inference.generator import Generator, noise_keys
+from rahf.inference.generator import Generator, noise_keys, to_bytes
 from rahf.inference.image_generator import Request, check_request
 from rahf.learning.reward import Reward
 from rahf.learning.reward_terms import WORDS
@@ -94,17 +94,15 @@ def _expected_image(
   return autoencoder.apply(variables, latents, method=Autoencoder.decode)
 
 
-class GuidedGenerator:
-  """A Muse that a reward guides, as an `image_generator.ImageGenerator`.
+class GuidedMuse:
+  """A Muse that a reward guides.
 
   Attributes:
     reward: its weighted sum is the score.
-    strength: see `draw_guided`.
+    batch_size: images that are drawn together.
   """
 
-  takes_emphasis = False
-
-  def __init__(self, generator: Generator, reward: Reward, strength: float):
+  def __init__(self, generator: Generator, reward: Reward):
     """Compiles at the first call.
 
     Raises:
@@ -112,60 +110,37 @@ class GuidedGenerator:
     """
     if reward.weights.get(WORDS):
       raise InputError(f'{WORDS} has no gradient and cannot guide; use alignment')
-    self._generator, self.reward, self.strength = generator, reward, strength
+    self._generator, self.reward = generator, reward
     self.batch_size = generator.batch_size
-    self._jitted = jax.jit(self._draw_batch)
 
-  @property
-  def summary(self) -> str:
-    return f'{self._generator.summary}, guided with strength {self.strength:g}'
-
-  @property
-  def fingerprint(self) -> str:
-    return self._generator.fingerprint
-
-  @property
-  def settings(self) -> dict[str, Any]:
-    """How it draws."""
-    terms = {'reward': dict(self.reward.weights), 'strength': self.strength}
-    return {**self._generator.settings, **terms}
-
-  def truncated(self, prompts: Sequence[str]) -> list[str]:
-    """Returns those prompts whose end is not read."""
-    return self._generator.truncated(prompts)
-
-  def draw(self, requests: Sequence[Request]) -> Iterator[UInt8[np.ndarray, 'H W 3']]:
+  def draw(
+    self, requests: Sequence[Request], strength: float
+  ) -> Iterator[UInt8[np.ndarray, 'H W 3']]:
     """Yields the image of each request, in order.
 
+    Args:
+      strength: see `draw_guided`.
+
     Raises:
-      InputError: a prompt is missing, or a seed is out of range.
+      InputError: a prompt is missing, a seed is out of range, or the program does not
+        fit into memory.
     """
     for request in requests:
       check_request(request)
-    encode = self._generator.tokenizer.encode
-    for start in range(0, len(requests), self.batch_size):
-      part = requests[start : start + self.batch_size]
-      filled = [part[row] for row in np.resize(np.arange(len(part)), self.batch_size)]
-      prompts = [one.prompt for one in filled]
-      images = self._jitted(
-        self._generator.params,
-        self.reward.params,
-        encode(prompts).ids,
-        encode([one.negative for one in filled]).ids,
-        np.array([[one.seed, one.number] for one in filled], np.uint32),
-        self.reward.encode(prompts),
-        np.float32(self.strength),
-      )
-      yield from np.asarray(images)[: len(part)]
+    shared = self.reward.params, np.float32(strength)
+    yield from self._generator.run(self._draw_batch, requests, self._encode, shared)
+
+  def _encode(self, requests: Sequence[Request]) -> tuple[Int[np.ndarray, 'B ...']]:
+    return (self.reward.encode([one.prompt for one in requests]),)
 
   def _draw_batch(
     self,
     params: Any,
-    reward_params: Any,
     text: Int[Array, 'B T'],
     negative: Int[Array, 'B T'],
     seeds: Int[Array, 'B 2'],
     score_text: Int[Array, 'B ...'],
+    reward_params: Any,
     strength: Float[Array, ''],
   ) -> UInt8[Array, 'B H W 3']:
     found = draw_guided(
@@ -177,4 +152,4 @@ class GuidedGenerator:
       strength=strength,
       sampling=self._generator.sampling,
     )
-    return jnp.round(255 * found.image).astype(jnp.uint8)
+    return to_bytes(found.image)

@@ -55,7 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
   )
   out = local_path(arguments.out, '--out').expanduser()
   folder = open_scorer.find(arguments.model)
-  outputs = open_scorer.read_description(folder).outputs
+  description = open_scorer.read_description(folder)
+  outputs = description.outputs
   if options.heatmap not in outputs.maps:
     raise InputError(
       f'--model={folder} makes no heatmap {options.heatmap}; give a RAHF'
@@ -68,11 +69,11 @@ def _run(arguments: argparse.Namespace) -> int:
   scorer = open_scorer.load(folder, batch_size=arguments.candidates, devices=None)
   inpainter = open_inpainter(arguments.generator, rows=arguments.candidates)
   settings = {
-    'images': images,
+    'images': source.digest,
     'rows': source.rows,
     'generator': inpainter.fingerprint,
     'sampling': dict(inpainter.settings),
-    'model': os.fspath(folder),
+    'model': open_scorer.fingerprint(folder, description),
     'by': by.text,
     **dataclasses.asdict(options),
   }

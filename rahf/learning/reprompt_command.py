@@ -2,24 +2,19 @@
 
 import argparse
 import dataclasses
-import hashlib
-import json
-import os
-import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rahf.errors import InputError
 from rahf.fileio.claimed_folder import claimed
-from rahf.fileio.validators import real, whole
+from rahf.fileio.validators import real
 from rahf.inference import open_scorer
 from rahf.inference.image_generator import ImageGenerator
 from rahf.inference.scorer import Scorer
-from rahf.learning.choosing import check_flag, local_path
-from rahf.learning.image_requests import ImageRequest, read_requests
+from rahf.learning.choosing import check_flag
+from rahf.learning.drawing_job import DrawingJob, add_arguments, read_job
 from rahf.learning.item_results import Result, Row, Table, complete, gain_line
 from rahf.learning.open_generator import open_generator
 from rahf.learning.reprompt import WORDS, RepromptOptions, reprompt
-from rahf.learning.score_expression import Expression, parse
 from rahf.runtime import accelerator
 
 SETTINGS = 'reprompt.json'
@@ -43,62 +38,39 @@ stop.
 
 def _run(arguments: argparse.Namespace) -> int:
   """Draws, judges, and draws again."""
-  for name, rule in (
-    ('images_per_prompt', whole(1, 1_000_000)),
-    ('seed', whole(0, 2**32 - 1)),
-  ):
-    check_flag(name, getattr(arguments, name), rule)
   for weight in arguments.weights:
     check_flag('weights', weight, real(1e-6, 1e6))
   options = RepromptOptions(tuple(arguments.weights), arguments.words)
-  out = local_path(arguments.out, '--out').expanduser()
-  folder = open_scorer.find(arguments.model)
-  outputs = open_scorer.read_description(folder).outputs
-  if outputs.keywords is None:
-    raise InputError(f'--model={folder} does not judge words; give a RAHF')
-  by = parse(arguments.by, outputs.scores)
-  requests = read_requests(
-    local_path(arguments.prompts, 'PROMPTS').expanduser(),
-    arguments.images_per_prompt,
-    arguments.seed,
-    '',
-  )
+  job = read_job(arguments)
+  if job.outputs.keywords is None:
+    raise InputError(f'--model={job.model} does not judge words; give a RAHF')
   accelerator.start(accelerator.choose())
   rows = len(options.weights) + 1
-  scorer = open_scorer.load(folder, batch_size=rows, devices=None)
+  scorer = open_scorer.load(job.model, batch_size=rows, devices=None)
   generator = open_generator(arguments.generator, rows=rows)
-  settings = {
-    'requests': hashlib.sha256(json.dumps(requests).encode()).hexdigest(),
-    'generator': generator.fingerprint,
-    'sampling': dict(generator.settings),
-    'model': os.fspath(folder),
-    'by': by.text,
-    **dataclasses.asdict(options),
-  }
-  with claimed(out, SETTINGS, settings, '--out'):
-    found = _reprompt_all(requests, out, scorer, generator, by, options)
+  settings = {**job.settings(generator), **dataclasses.asdict(options)}
+  with claimed(job.out, SETTINGS, settings, '--out'):
+    found = _reprompt_all(job, scorer, generator, options)
   missed = sum(bool(row['words']) for row in found)
   better = sum(bool(row['how']) for row in found)
   print(
     f'{len(found):,} images, {missed:,} miss words, {better:,} are better with '
-    f'emphasis. {gain_line(found, by.text)}'
+    f'emphasis. {gain_line(found, job.by.text)}'
   )
-  print(f'Written to {out}')
+  print(f'Written to {job.out}')
   return 0
 
 
 def _reprompt_all(
-  requests: Sequence[ImageRequest],
-  out: pathlib.Path,
+  job: DrawingJob,
   scorer: Scorer,
   generator: ImageGenerator,
-  by: Expression,
   options: RepromptOptions,
 ) -> list[Row]:
   def work(missing: set[int]) -> Iterator[tuple[int, Result]]:
     for number in sorted(missing):
-      request = requests[number].request
-      found = reprompt(request, scorer, generator, by, options)
+      request = job.requests[number].request
+      found = reprompt(request, scorer, generator, job.by, options)
       row = {
         'prompt': request.prompt,
         'seed': request.seed,
@@ -110,24 +82,19 @@ def _reprompt_all(
       }
       yield number, Result(row, found.image, (found.original, found.image))
 
-  return complete(out, len(requests), work, TABLE, 'Drawing')
+  return complete(job.out, len(job.requests), work, TABLE, 'Drawing')
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.set_defaults(run=_run)
-  add, defaults = parser.add_argument, RepromptOptions()
-  add('prompts', metavar='PROMPTS', help='a text file or table, as for --mode=generate')
-  add('--generator', required=True, metavar='DIR', help='a Muse, or one of diffusers')
-  add('--model', required=True, metavar='DIR', help='a RAHF that judges words')
-  add(
-    '--by',
-    default='alignment',
-    metavar='EXPRESSION',
-    help='what the best is chosen by (default: %(default)s)',
+  add_arguments(
+    parser,
+    generator='a Muse, or a pipeline of diffusers',
+    model='a RAHF that judges words',
+    by='alignment',
+    by_help='what the best is chosen by',
   )
-  add('--out', required=True, metavar='FOLDER', help='a new folder, or one to continue')
-  add('--images_per_prompt', type=int, default=1, help='(default: %(default)s)')
-  add('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
+  add, defaults = parser.add_argument, RepromptOptions()
   add(
     '--weights',
     type=float,

@@ -2,7 +2,7 @@
 
 STUDY/images/…png    the images, under random names, without metadata
 STUDY/questions.csv  question, rater, prompt, left, right: what raters see
-STUDY-key.csv        what stands behind each question; keep it away from the raters
+STUDY-key.csv        which images each question shows; keep it away from the raters
 answers.csv          question, answer: what raters return
 """
 
