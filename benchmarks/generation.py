@@ -5,8 +5,8 @@
 Both make images of the same prompts on the same cores, in turn, in float32 and with
 aMUSEd's sampling: 12 steps with guidance. Weights are random, as speed does not depend
 on them, and sizes are those of the public models but for the vocabulary of the text
-encoder, which is a thousandth of the work. `tests/pretrained/test_amused_parity.py`
-compares what they compute. Needs the extra `parity`, 8 GiB of memory and 3 GiB of disk.
+encoder. `tests/pretrained/test_amused_parity.py` compares what they compute. Needs the
+extra `parity`.
 """
 
 import statistics

@@ -11,8 +11,9 @@ give `--config.optimizer.freeze="('^autoencoder/', '^text/', '^transformer/')"`.
 autoencoder and the text encoder stay as they are. `--mode=export` writes a directory
 for `--mode=generate`.
 
-The settings are those of diffusers' example for aMUSEd, but the text is dropped the
-right way round. Without a directory, the sizes are aMUSEd's for 256 px:
+Learning rate and dropping of texts are those of diffusers' example for aMUSEd, but the
+text is dropped the right way round; batch, schedule and average are ours. Without a
+directory, the sizes are aMUSEd's for 256 px:
 `--mode=precompile` says what a slice of TPUs needs. Not yet run with public weights.
 """
 

@@ -52,7 +52,7 @@ OTHER_TERMS = 'terms unknown; ask whoever provided the data'
 # Tasks that train a CLIP.
 CLIP_TASKS = ('contrastive', 'preference')
 # Tasks that train a part of a Muse.
-MUSE_TASKS = ('autoencoder', 'generator')
+MUSE_TASKS = ('autoencoder', 'generator', 'reward_tuning')
 # What an exported CLIP consists of; a folder with anything else is not replaced.
 CLIP_FILES = {
   *('README.md', 'config.json', 'model.safetensors'),

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 
 from rahf import generate
 from rahf.errors import InputError, run_command
-from rahf.fileio.paths import find
+from rahf.fileio.paths import absolute, find
 from rahf.fileio.validators import whole
 from rahf.learning import (
   choosing,
   guide_command,
   repair_command,
   reprompt_command,
+  reward_train_command,
   study_command,
 )
 from rahf.learning.choosing import check_flag, new_path
 from rahf.runtime import accelerator
-from rahf.runtime.preemption import Interruption
+from rahf.runtime.preemption import Interrupted, Interruption
 
 _DESCRIPTION = """\
 Improves image generators by the feedback that RAHF gives to their images.
@@ -28,6 +29,7 @@ filter keeps the best images of each prompt, on which the generator is trained f
 guide lets the gradient of a score guide a Muse while it draws.
 inpaint draws anew what is implausible in images, and keeps what gets better.
 reprompt draws images again with emphasis on the words that they miss.
+reward-train trains a Muse further by the scores and heatmaps of what it draws.
 study shows people pairs of images of two generators, blindly, and tests their answers.
 """
 _FILTER = """\
@@ -86,6 +88,29 @@ def _generate(arguments: argparse.Namespace, out: pathlib.Path) -> pathlib.Path:
   return folder / generate.TABLE
 
 
+def _reward_train(arguments: argparse.Namespace) -> int:
+  """Trains, and exports the result."""
+  config = reward_train_command.make_config(arguments)
+  workdir = absolute(find(arguments.out, '--out'))
+  try:  # Only this command needs TensorFlow.
+    from rahf import export, train
+  except ModuleNotFoundError as error:
+    raise InputError(
+      f'{error.name} is not installed; reward-train needs the extra `train`: pip '
+      'install "rahf[train]"'
+    ) from error
+  accelerator.start(accelerator.choose())
+  with Interruption() as interruption:
+    try:
+      train.train(config, workdir, interruption)
+      interruption.check()
+      export.export(config, workdir, interruption)
+    except Interrupted:
+      print('Interrupted; run the same command to continue.')
+      return 1
+  return 0
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m rahf.improve',
@@ -93,13 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   commands = parser.add_subparsers(
-    required=True, metavar='filter | guide | inpaint | reprompt | study'
+    required=True,
+    metavar='filter | guide | inpaint | reprompt | reward-train | study',
   )
   for name, summary, description, add_arguments in (
     ('filter', 'keep the best images for training', _FILTER, _add_filter),
     ('guide', 'let a score guide a Muse', *guide_command.PARSER),
     ('inpaint', 'draw anew what is implausible', *repair_command.PARSER),
     ('reprompt', 'draw again what misses words', *reprompt_command.PARSER),
+    (
+      'reward-train',
+      'train a Muse by scores',
+      reward_train_command.DESCRIPTION,
+      _add_reward_train,
+    ),
     ('study', 'ask people which of two generators is better', *study_command.PARSER),
   ):
     add_arguments(
@@ -111,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
       )
     )
   return parser
+
+
+def _add_reward_train(parser: argparse.ArgumentParser) -> None:
+  parser.set_defaults(run=_reward_train)
+  reward_train_command.add_arguments(parser)
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:

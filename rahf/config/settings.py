@@ -93,6 +93,33 @@ class Generator:
 
 
 @dataclasses.dataclass(frozen=True)
+class RewardTuning:
+  """Training of 'reward_tuning': a Muse by what a RAHF says of its images.
+
+  Attributes:
+    model: directory of the RAHF.
+    by: the reward, a score or a weighted sum, such as 'plausibility+0.5*alignment'.
+    prompts, eval_prompts: text files or tables of prompts, to train and to evaluate.
+    group: images of each prompt in a step, which are compared with one another.
+    divergence: weight of the divergence from the Muse at the start.
+    dense: how much less of the reward tokens get where the heatmap lies above its mean;
+      0 rewards all tokens of an image alike.
+    heatmap: the one of 'dense'.
+    other_maps: whether each image is given the heatmap of another, as a control.
+  """
+
+  model: Text = ''
+  by: Text = 'plausibility'
+  prompts: Text = ''
+  eval_prompts: Text = ''
+  group: Annotated[int, whole(2, 1024)] = 8
+  divergence: Factor = 0.02
+  dense: Factor = 0.0
+  heatmap: Annotated[str, one_of(MAPS)] = MAPS[0]
+  other_maps: Flag = False
+
+
+@dataclasses.dataclass(frozen=True)
 class LossWeights:
   """Weights of the losses in their sum (paper section 4.3).
 
@@ -264,6 +291,7 @@ class Settings:
     clip, resnet, baseline: sizes and choices for the tasks with such a model.
     muse, generator, sampling: sizes of a Muse, of which 'autoencoder' and then
       'generator' train a part; how the latter is trained; how it draws.
+    reward: for 'reward_tuning', which trains a Muse further.
     pairs: preference pairs: the data of 'preference', and of 'feedback_pairs' beside
       `data`.
     tokenizer: path of a SentencePiece model, '' for the one next to the data set; for a
@@ -279,6 +307,7 @@ class Settings:
   baseline: BaselineConfig = BaselineConfig()
   muse: MuseConfig = MuseConfig()
   generator: Generator = Generator()
+  reward: RewardTuning = RewardTuning()
   sampling: SamplingConfig = SamplingConfig()
   init: InitialWeights = InitialWeights()
   tokenizer: Text = ''

@@ -89,6 +89,20 @@ class ImageBatch(NamedTuple):
   truncated: Bool[np.ndarray, 'B']
 
 
+class PromptBatch(NamedTuple):
+  """A batch of B prompts of which images are drawn; NumPy or JAX arrays.
+
+  Attributes:
+    index: position of the prompt in its list, -1 for a padding row.
+    text: token ids for the generator.
+    score_text: token ids for the RAHF that scores the images.
+  """
+
+  index: Int[np.ndarray, 'B']
+  text: Int[np.ndarray, 'B T']
+  score_text: Int[np.ndarray, 'B K L']
+
+
 class PairBatch(NamedTuple):
   """A batch of B preference pairs; NumPy or JAX arrays.
 

@@ -35,7 +35,7 @@ from rahf.inference.step import (
   encode_and_score,
   from_pixels,
   make_infer,
-  scale,
+  scores_and_maps,
 )
 from rahf.models.rahf import RAHF, Outputs
 
@@ -93,12 +93,7 @@ class Model(Scorer):
   def scores_and_maps(
     self, params: Any, pixels: Float[Array, 'N H W 3'], text: Int[Array, 'N K L']
   ) -> tuple[dict[str, Float[Array, 'N']], dict[str, Float[Array, 'N S S']]]:
-    config = self.description.model
-    image = codec.to_signed(scale(pixels, config.image_size))
-    _, found = encode_and_score(RAHF(config), params, image, text)
-    scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
-    maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
-    return scores, maps
+    return scores_and_maps(self.description.model, params, pixels, text)
 
   def _scores(
     self, params: Any, pixels: UInt8[Array, 'B S S 3'], text: Int[Array, 'B K L']

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from rahf.data import schema
 from rahf.data.images import codec
-from rahf.models.rahf import RAHF, Fused, Outputs
+from rahf.models.rahf import RAHF, Fused, Outputs, RAHFConfig
 
 # A word with a higher probability is misaligned, where no split has chosen a threshold.
 ANY_THRESHOLD = 0.5
@@ -62,6 +63,24 @@ def encode_and_score(
   variables = {'params': params}
   fused = model.apply(variables, image, text, train=False, method=RAHF.encode)
   return fused, model.apply(variables, fused, method=RAHF.maps_and_scores)
+
+
+def scores_and_maps(
+  config: RAHFConfig,
+  params: Any,
+  pixels: Float[Array, 'N H W 3'],
+  text: Int[Array, 'N K L'],
+) -> tuple[dict[str, Float[Array, 'N']], dict[str, Float[Array, 'N S S']]]:
+  """Returns scores and maps by name; differentiable in the pixels, which are in [0, 1].
+
+  Args:
+    pixels: of any size.
+  """
+  image = codec.to_signed(scale(pixels, config.image_size))
+  _, found = encode_and_score(RAHF(config), params, image, text)
+  scores = dict(zip(schema.SCORES, jnp.moveaxis(found.scores, 1, 0), strict=True))
+  maps = dict(zip(schema.MAPS, jnp.moveaxis(found.maps, 1, 0), strict=True))
+  return scores, maps
 
 
 def from_pixels(infer: Infer) -> Infer:

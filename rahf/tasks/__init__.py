@@ -13,6 +13,7 @@ from rahf.tasks.feedback import FeedbackTask
 from rahf.tasks.feedback_pairs import FeedbackPairsTask
 from rahf.tasks.generator import GeneratorTask
 from rahf.tasks.preference import PreferenceTask
+from rahf.tasks.reward_tuning import RewardTuningTask
 from rahf.training.task import Task
 
 TASKS: dict[str, Callable[[ConfigDict], Task]] = {
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[[ConfigDict], Task]] = {
   'preference': PreferenceTask.of,
   'autoencoder': AutoencoderTask.of,
   'generator': GeneratorTask.of,
+  'reward_tuning': RewardTuningTask.of,
 }
 
 

@@ -1,8 +1,8 @@
 """The autoencoder task: images as grids of tokens, and back.
 
-The first of the two trainings of a Muse. Mean squared error of the reconstruction; of a
-learned codebook also the losses that draw codes and latents together (van den Oord et
-al., 2017). aMUSEd's was also trained with a perceptual and an adversarial loss, which
+The first of the two trainings of a Muse. Mean squared error of the reconstruction, and
+the losses that draw latents to codes and learned codes to latents (van den Oord et al.,
+2017). aMUSEd's was also trained with a perceptual and an adversarial loss, which
 need other networks and are left out.
 
 Axis letters: B batch, H W image size, h w size of the grid of tokens.
@@ -30,7 +30,7 @@ from rahf.training.task import Session, Variables
 
 
 class Losses(NamedTuple):
-  """Mean squared error of pixels in [0, 1], loss of the codebook, and their sum."""
+  """Mean squared error of pixels in [0, 1], loss of the codes, and their sum."""
 
   reconstruction: Float[Array, '']
   codebook: Float[Array, '']
@@ -76,9 +76,9 @@ class AutoencoderTask(MuseTask):
     # Each micro-batch gives its share of the batch's mean.
     share = len(image) / counts
     reconstruction = share * jnp.mean(jnp.square(found.image - image))
-    codebook = jnp.float32(0)
-    if not self.muse.autoencoder.levels:
-      codebook = share * quantiser.codebook_loss(found.latents, found.codes)
+    rounded = bool(self.muse.autoencoder.levels)
+    loss = quantiser.rounding_loss if rounded else quantiser.codebook_loss
+    codebook = share * loss(found.latents, found.codes)
     return Losses(reconstruction, codebook, reconstruction + codebook), {}
 
   def make_eval_step(

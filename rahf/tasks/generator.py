@@ -76,14 +76,7 @@ class GeneratorTask(MuseTask):
 
   @classmethod
   def of(cls, config: ConfigDict) -> 'GeneratorTask':
-    trained = ['lora/'] if config.generator.lora_rank else ['transformer/', 'text/']
-    for part in ('autoencoder/', 'transformer/', 'text/'):
-      if part not in trained and not is_frozen(part, config):
-        raise InputError(
-          f'config.optimizer.freeze = {config.optimizer.freeze!r} must contain '
-          f"'^{part}': this run does not train the {part[:-1]}, which weight decay "
-          'would change'
-        )
+    check_frozen(config)
     return cls(config, muse_config(config))
 
   @property
@@ -178,6 +171,18 @@ class GeneratorTask(MuseTask):
     from rahf.tasks.generator_session import open_session
 
     return open_session(setup, workdir)
+
+
+def check_frozen(config: ConfigDict) -> None:
+  """Raises InputError unless the optimizer leaves alone what is not trained."""
+  trained = ['lora/'] if config.generator.lora_rank else ['transformer/', 'text/']
+  for part in ('autoencoder/', 'transformer/', 'text/'):
+    if part not in trained and not is_frozen(part, config):
+      raise InputError(
+        f'config.optimizer.freeze = {config.optimizer.freeze!r} must contain '
+        f"'^{part}': this run does not train the {part[:-1]}, which weight decay "
+        'would change'
+      )
 
 
 def is_frozen(part: str, config: ConfigDict) -> bool:

@@ -88,9 +88,8 @@ class Reconstruction(NamedTuple):
   Attributes:
     image: about in [0, 1].
     tokens: from 0 to K - 1.
-    latents: before quantising.
-    codes: the tokens' codes; for `quantiser.codebook_loss`, with a gradient to a
-      learned codebook. Rounding needs no such loss.
+    latents: before quantising; from -1 to 1 if they are rounded.
+    codes: the tokens' codes, with a gradient to a learned codebook.
   """
 
   image: Float[Array, 'B H W 3']
@@ -127,6 +126,8 @@ class Autoencoder(nn.Module):
     """Encodes and decodes; the gradient passes the quantiser straight through."""
     latents = self.encode(image)
     tokens, quantised = self.quantise(latents)
+    if self.config.levels:
+      latents = jnp.tanh(latents)
     return Reconstruction(self.decode(quantised), tokens, latents, self.lookup(tokens))
 
   def encode(self, image: Float[Array, 'B H W 3']) -> Float[Array, 'B h w D']:
