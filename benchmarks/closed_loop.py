@@ -1,0 +1,322 @@
+"""Does a generator get better because RAHF looked at its images? An experiment.
+
+  python benchmarks/closed_loop.py GENERATOR [--scratch=runs/closed_loop] [--seeds=3]
+
+GENERATOR is the export of `configs/muse_shapes.py:generator`. Stages, each of which is
+skipped if it is done, so that the same command continues after a stop:
+
+  rahf, second  two RAHF learn from true scenes of other seeds; they never see what the
+                generator draws. The second one only judges.
+  pools         for every seed, 8 images of each of 500 prompts
+  arms          the generator is trained further on 2 of the 8 images of each prompt
+  test          200 new prompts, 4 images of each, with the same noise for all arms
+
+The arms train on images that are chosen at random (random); by RAHF's plausibility, the
+highest (rahf), the lowest (worst), or shuffled among the images of a prompt (shuffled);
+by the template judge, which does not learn, the least damaged (oracle). One trains on
+as many true images (real), and base is not trained further.
+
+Predicted: oracle >= rahf > random, shuffled and base, which are alike, > worst. RAHF is
+judged by the template judge (share of undamaged images) and by the second RAHF; the
+oracle, which chooses by the template judge, is judged by the second RAHF alone. Results
+are means with intervals over seeds and prompts, and whatever comes out is printed.
+"""
+
+import csv
+import functools
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+import closed_loop_arms as arms
+import machine
+import numpy as np
+from absl import app, flags
+from closed_loop_arms import Pool
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+import rahf
+from rahf.data.datasets.images import prepare_images
+from rahf.data.datasets.shapes.record import make_sample
+from rahf.data.datasets.shapes.render import render
+from rahf.data.datasets.shapes.template_judge import judge
+from rahf.drawing.markdown import markdown_table
+from rahf.export import export
+from rahf.inference.image_generator import Request
+from rahf.inference.scorer import Scorer
+from rahf.models.muse import generator as muse_generator
+from rahf.pretrained import load
+from rahf.runtime.preemption import Interruption
+from rahf.train import train
+
+_SCRATCH = flags.DEFINE_string('scratch', 'runs/closed_loop', 'Folder of all results.')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=1)
+_PROMPTS = flags.DEFINE_integer('prompts', 500, 'To train with.', lower_bound=4)
+_TESTS = flags.DEFINE_integer('tests', 200, 'Prompts to test with.', lower_bound=4)
+_STEPS = flags.DEFINE_integer('steps', 300, 'Of fine-tuning.', lower_bound=1)
+_RAHF_STEPS = flags.DEFINE_integer('rahf_steps', 3500, 'Of each RAHF.', lower_bound=1)
+_LEVEL = flags.DEFINE_float(
+  'damage_level', 9, 'See benchmarks/shapes_generator.py, which chooses it.'
+)
+WORLD = 'small'
+# Images of a prompt: in a pool, of which an arm trains on some, and to test.
+GROUP, KEPT, NOISES = 8, 2, 4
+# Seeds of scenes: the generator's is 0; no two of these overlap.
+RAHF_SEED, SECOND_SEED, POOL_SEED, TEST_SEED, REAL_SEED = 11, 12, 13, 14, 15
+BATCH = 40
+ARMS = ('base', *arms.CHOSEN, 'real')
+
+
+def main(argv: list[str]) -> None:
+  """Runs what is missing, and prints the tables."""
+  generator = pathlib.Path(argv[1]).absolute()
+  print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
+  scratch = pathlib.Path(_SCRATCH.value).absolute()
+  scratch.mkdir(parents=True, exist_ok=True)
+  scorers = {
+    name: train_rahf(scratch / name, seed)
+    for name, seed in (('rahf', RAHF_SEED), ('second', SECOND_SEED))
+  }
+  for seed in range(_SEEDS.value):
+    folder = scratch / f'seed{seed}'
+    pool = done(
+      folder / 'pool', lambda to, s=seed: make_pool(to, generator, scorers, s)
+    )
+    for arm in ARMS:
+      model = generator
+      if arm != 'base':
+        model = fine_tune(folder / arm, arm, pool, generator, seed)
+      test = functools.partial(make_test, model=model, scorers=scorers)
+      done(folder / arm / 'test', test)
+  report(scratch)
+
+
+def done(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+  """Makes a folder if it is not there; a part of one is never taken for the whole."""
+  if not folder.exists():
+    part = folder.with_name(f'{folder.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    make(part)
+    part.rename(folder)
+  return folder
+
+
+def train_rahf(workdir: pathlib.Path, seed: int) -> pathlib.Path:
+  """Trains a RAHF on true scenes of a seed; returns its export."""
+  config = read_config('quickstart')
+  config.data.shapes.update(world=WORLD, seed=seed)
+  config.train.steps = _RAHF_STEPS.value
+  config.optimizer.update(
+    warmup_steps=_RAHF_STEPS.value // 9, cooldown_steps=_RAHF_STEPS.value // 3
+  )
+  return run(config, workdir)
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+  """Trains, or continues, and exports; returns the export."""
+  if not (workdir / 'export').exists():
+    interruption = Interruption()
+    train(config, epath.Path(workdir), interruption)
+    export(config, epath.Path(workdir), interruption)
+  return workdir / 'export'
+
+
+def read_config(name: str) -> ConfigDict:
+  """Returns the config of a file in configs/, NAME or NAME:ARGUMENT."""
+  file, _, argument = name.partition(':')
+  module = importlib.import_module(f'configs.{file}')
+  return module.get_config(argument) if argument else module.get_config()
+
+
+def scenes(seed: int, count: int) -> list:
+  """Returns samples of true scenes."""
+  return [make_sample(seed, 'test', i, WORLD) for i in range(count)]
+
+
+@functools.cache
+def opened(path: pathlib.Path) -> Scorer:
+  """Returns a RAHF."""
+  return rahf.load(path, batch_size=BATCH)
+
+
+def make_pool(
+  folder: pathlib.Path,
+  generator: pathlib.Path,
+  scorers: dict[str, pathlib.Path],
+  seed: int,
+) -> None:
+  """Draws the images that arms choose from, and lets all judge them."""
+  prompts = [one.prompt.text for one in scenes(POOL_SEED + 100 * seed, _PROMPTS.value)]
+  requests = [Request(p, seed, number) for p in prompts for number in range(GROUP)]
+  draw_and_judge(folder, generator, requests, scorers)
+
+
+def make_test(
+  folder: pathlib.Path, model: pathlib.Path, scorers: dict[str, pathlib.Path]
+) -> None:
+  """Draws the test images of an arm, and lets all judge them."""
+  prompts = [one.prompt.text for one in scenes(TEST_SEED, _TESTS.value)]
+  requests = [Request(p, 1000, number) for p in prompts for number in range(NOISES)]
+  draw_and_judge(folder, model, requests, scorers)
+
+
+def draw_and_judge(
+  folder: pathlib.Path,
+  model: pathlib.Path,
+  requests: Sequence[Request],
+  scorers: dict[str, pathlib.Path],
+) -> None:
+  """Writes images, prompts, and a table of what everyone says of each image."""
+  muse = rahf.load(model, rows=BATCH)
+  images = np.stack(
+    [*tqdm(muse.draw(requests), f'Drawing {folder.parent.name}', len(requests))]
+  )
+  prompts = [one.prompt for one in requests]
+  found = {'undamaged': [], 'words': [], 'intact': []}
+  for image, prompt in zip(images, prompts, strict=True):
+    verdict = judge(image, prompt, WORLD, _LEVEL.value)
+    said = [answer for answer in verdict.words if answer is not None]
+    found['undamaged'].append(float(not verdict.damaged))
+    found['intact'].append(1 - verdict.damage)
+    found['words'].append(float(np.mean(said)))
+  for name, path in scorers.items():
+    scores = [one.scores for one in opened(path).score(images, prompts)]
+    for score in ('plausibility', 'alignment'):
+      found[f'{name}.{score}'] = [one[score] for one in scores]
+  params = load(model)
+  tokens = [
+    np.asarray(muse_generator.encode(muse.muse, params, part / np.float32(255)))
+    for part in np.array_split(images, -(-len(images) // BATCH))
+  ]
+  np.save(folder / 'images.npy', images)
+  (folder / 'prompts.json').write_text(json.dumps(prompts))
+  found['entropy'] = arms.entropy(np.concatenate(tokens).reshape(len(images), -1))
+  (folder / 'found.json').write_text(json.dumps(found))
+
+
+def found_in(folder: pathlib.Path) -> dict:
+  """Returns what `draw_and_judge` found."""
+  return json.loads((folder / 'found.json').read_text())
+
+
+def read(folder: pathlib.Path, name: str, group: int) -> np.ndarray:
+  """Returns a measure of the images, by prompt and number."""
+  return np.array(found_in(folder)[name]).reshape(-1, group)
+
+
+def fine_tune(
+  workdir: pathlib.Path,
+  arm: str,
+  pool: pathlib.Path,
+  generator: pathlib.Path,
+  seed: int,
+) -> pathlib.Path:
+  """Trains the generator further on the images of an arm; returns the export."""
+  if not (workdir / 'export').exists():
+    done(workdir / 'data', lambda to: write_data(to, arm, pool, seed))
+  config = read_config(f'muse:{generator}')
+  config.seed = seed
+  config.data.update(name='kept', dir=str(workdir / 'data'))
+  config.muse.update(dtype='float32')
+  config.muse.transformer.remat = False
+  config.optimizer.update(
+    learning_rate=3e-4, schedule='linear', warmup_steps=min(20, _STEPS.value // 2)
+  )
+  config.train.update(
+    steps=_STEPS.value, batch_size=32, checkpoint_every=_STEPS.value, average=0.0
+  )
+  config.eval.update(every=_STEPS.value + 1, batch_size=BATCH)
+  return run(config, workdir / 'run')
+
+
+def write_data(folder: pathlib.Path, arm: str, pool: pathlib.Path, seed: int) -> None:
+  """Writes the images of an arm as a data set."""
+  if arm == 'real':
+    samples = scenes(REAL_SEED + 100 * seed, KEPT * _PROMPTS.value)
+    images = [render(one.scene, 64, one.texture) for one in samples]
+    prompts = [one.prompt.text for one in samples]
+  else:
+    scores = (read(pool, name, GROUP) for name in ('rahf.plausibility', 'intact'))
+    chosen = arms.choose(arm, Pool(*scores), KEPT, seed).ravel()
+    images = np.load(pool / 'images.npy')[chosen]
+    prompts = np.array(json.loads((pool / 'prompts.json').read_text()))[chosen]
+  (folder / 'images').mkdir()
+  with (folder / 'images.csv').open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(('path', 'prompt'))
+    for number, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+      Image.fromarray(image).save(folder / f'images/{number}.png')
+      writer.writerow((f'images/{number}.png', prompt))
+  prepare_images(folder, name='kept', input=str(folder / 'images.csv'))
+
+
+MEASURES = {
+  'undamaged': 'undamaged, template judge',
+  'second.plausibility': 'plausibility, second RAHF',
+  'rahf.plausibility': 'plausibility, RAHF that chose',
+  'words': 'words right, template judge',
+}
+
+
+def report(scratch: pathlib.Path) -> None:
+  """Prints the tables."""
+  folders = [scratch / f'seed{seed}' for seed in range(_SEEDS.value)]
+  values = {
+    name: {
+      arm: np.stack([read(f / arm / 'test', name, NOISES).mean(1) for f in folders])
+      for arm in ARMS
+    }
+    for name in MEASURES
+  }
+  best = {
+    name: np.stack([best_of(f / 'base' / 'test', name) for f in folders])
+    for name in MEASURES
+  }
+  rows = []
+  for arm in (*ARMS, f'base, best of {NOISES}'):
+    cells = [arm]
+    for name in MEASURES:
+      found = arms.estimate(values[name].get(arm, best[name]))
+      cells.append(f'{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]')
+    drawn = arm if arm in ARMS else 'base'
+    entropies = [found_in(f / drawn / 'test')['entropy'] for f in folders]
+    rows.append([*cells, f'{np.mean(entropies):.2f}'])
+  print(markdown_table(('', *MEASURES.values(), 'entropy of codes'), rows))
+  for name in ('undamaged', 'second.plausibility'):
+    print(f'\nPredictions by {MEASURES[name]}:\n')
+    print(markdown_table(('', 'difference', ''), arms.verdicts(values[name])))
+  pool = Pool(
+    *(
+      np.concatenate([read(f / 'pool', name, GROUP) for f in folders])
+      for name in ('rahf.plausibility', 'undamaged')
+    )
+  )
+  shares = np.array([1, 0.5, 0.25, 0.1, 0.05, 0.02])
+  print('\nImages of the pool that RAHF finds most plausible:\n')
+  print(
+    markdown_table(
+      ('share kept', 'RAHF', 'undamaged, template judge'),
+      [[f'{s:.0%}', f'{a:.3f}', f'{b:.3f}'] for s, a, b in arms.goodhart(pool, shares)],
+    )
+  )
+
+
+def best_of(folder: pathlib.Path, name: str) -> np.ndarray:
+  """Returns a measure of the image of each prompt that RAHF finds most plausible."""
+  chosen = read(folder, 'rahf.plausibility', NOISES).argmax(1)
+  return read(folder, name, NOISES)[np.arange(len(chosen)), chosen]
+
+
+if __name__ == '__main__':
+  sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # For configs/.
+  app.run(main)
