@@ -26,7 +26,7 @@ _DESCRIPTION = """\
 Improves image generators by the feedback that RAHF gives to their images.
 
 filter keeps the best images of each prompt, on which the generator is trained further.
-guide lets the gradient of a score guide a Muse while it draws.
+guide lets the gradient of a score guide a generator while it draws.
 inpaint draws anew what is implausible in images, and keeps what gets better.
 reprompt draws images again with emphasis on the words that they miss.
 reward-train trains a Muse further by the scores and heatmaps of what it draws.
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   for name, summary, description, add_arguments in (
     ('filter', 'keep the best images for training', _FILTER, _add_filter),
-    ('guide', 'let a score guide a Muse', *guide_command.PARSER),
+    ('guide', 'let a score guide a generator', *guide_command.PARSER),
     ('inpaint', 'draw anew what is implausible', *repair_command.PARSER),
     ('reprompt', 'draw again what misses words', *reprompt_command.PARSER),
     (

@@ -2,16 +2,18 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
+from jaxtyping import UInt8
 
 from rahf.drawing.markdown import markdown_table
 from rahf.errors import InputError
 from rahf.fileio.claimed_folder import claimed
-from rahf.fileio.validators import real
+from rahf.fileio.validators import real, whole
 from rahf.inference import open_scorer
 from rahf.inference.generator import Generator
-from rahf.inference.image_generator import Request
+from rahf.inference.image_generator import ImageGenerator, Request
 from rahf.learning.choosing import check_flag
 from rahf.learning.drawing_job import DrawingJob, add_arguments, read_job
 from rahf.learning.guide import GuidedMuse
@@ -23,8 +25,23 @@ from rahf.metrics.bootstrap import LEVEL, resample
 from rahf.runtime import accelerator
 
 SETTINGS = 'guide.json'
+
+
+class Guided(Protocol):
+  """A generator that a reward guides: `guide.GuidedMuse`, or a pipeline."""
+
+  reward: Reward
+  batch_size: int
+
+  def draw(
+    self, requests: Sequence[Request], strength: float
+  ) -> Iterator[UInt8[np.ndarray, 'H W 3']]:
+    """Yields the image of each request, in order."""
+    ...
+
+
 _DESCRIPTION = """\
-Guides a Muse by the gradient of a score while it draws, with several strengths.
+Guides a generator by the gradient of a score while it draws, with several strengths.
 
   python -m rahf.improve guide prompts.txt --generator=MUSE --model=RAHF \\
     --by=plausibility --strengths 0 1 3 10 --out=guided
@@ -43,39 +60,56 @@ def _run(arguments: argparse.Namespace) -> int:
   strengths = sorted({0.0, *arguments.strengths})
   for strength in strengths:
     check_flag('strengths', strength, real(0, 1e6))
+  for name, rule in (
+    ('steps', whole(0, 1000)),
+    ('backward', whole(0, 1000)),
+    ('recurrence', whole(1, 1000)),
+  ):
+    check_flag(name, getattr(arguments, name), rule)
   job = read_job(arguments)
   accelerator.start(accelerator.choose())
-  generator = open_generator(arguments.generator, rows=arguments.batch_size)
-  if not isinstance(generator, Generator):
-    raise InputError(
-      f'--generator={arguments.generator} is drawn by PyTorch; only a Muse is guided'
-    )
+  generator = open_generator(
+    arguments.generator, rows=arguments.batch_size, steps=arguments.steps
+  )
   scorer = open_scorer.load(job.model, batch_size=arguments.batch_size, devices=None)
   reward = Reward(scorer, {term.score: term.weight for term in job.by.terms})
+  guided = _guided(generator, reward, arguments.backward, arguments.recurrence)
   settings = {
     **job.settings(generator),
     'strengths': strengths,
+    'backward': arguments.backward,
+    'recurrence': arguments.recurrence,
     'batch_size': arguments.batch_size,
   }
   with claimed(job.out, SETTINGS, settings, '--out'):
-    rows = _draw_all(job, GuidedMuse(generator, reward), strengths)
+    rows = _draw_all(job, guided, strengths)
   print(f'{job.by.text} of {len(rows):,} images with the same noise at each strength:')
   print(f'\n{_table(rows, strengths)}\n\nWritten to {job.out}')
   return 0
 
 
-def _draw_all(
-  job: DrawingJob, muse: GuidedMuse, strengths: Sequence[float]
-) -> list[Row]:
+def _guided(
+  generator: ImageGenerator, reward: Reward, backward: int, recurrence: int
+) -> Guided:
+  if not isinstance(generator, Generator):  # Then PyTorch is there.
+    from rahf.learning.diffusers_guidance import GuidanceOptions, GuidedDiffusion
+
+    return GuidedDiffusion(generator, reward, GuidanceOptions(backward, recurrence))
+  if backward or recurrence > 1:
+    raise InputError('--backward and --recurrence are for pipelines of diffusers')
+  return GuidedMuse(generator, reward)
+
+
+def _draw_all(job: DrawingJob, guided: Guided, strengths: Sequence[float]) -> list[Row]:
   names = [f'at {strength:g}' for strength in strengths]
 
   def work(missing: set[int]) -> Iterator[tuple[int, Result]]:
     left = sorted(missing)
-    for start in range(0, len(left), muse.batch_size):
-      part = left[start : start + muse.batch_size]
+    for start in range(0, len(left), guided.batch_size):
+      part = left[start : start + guided.batch_size]
       asked = [job.requests[number].request for number in part]
-      drawn = [[*muse.draw(asked, strength)] for strength in strengths]
-      values = [_values(muse, images, asked, job.by) for images in drawn]
+      drawn = [[*guided.draw(asked, strength)] for strength in strengths]
+      values = [_values(guided, images, asked, job.by) for images in drawn]
       for i, number in enumerate(part):
         images = [of_strength[i] for of_strength in drawn]
         found = [of_strength[i] for of_strength in values]
@@ -92,12 +126,12 @@ def _draw_all(
 
 
 def _values(
-  muse: GuidedMuse,
+  guided: Guided,
   images: Sequence[np.ndarray],
   asked: Sequence[Request],
   by: Expression,
 ) -> list[float]:
-  feedback = muse.reward.model.score(images, [one.prompt for one in asked])
+  feedback = guided.reward.model.score(images, [one.prompt for one in asked])
   return [by.value(one.scores) for one in feedback]
 
 
@@ -123,12 +157,25 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.set_defaults(run=_run)
   add_arguments(
     parser,
-    generator='a Muse',
+    generator='a Muse, or a StableDiffusionPipeline of diffusers',
     model='a RAHF, or a CLIP',
     by='plausibility',
     by_help='the score that guides, or a weighted sum',
   )
   add = parser.add_argument
+  add('--steps', type=int, default=0, help="of the sampling (default: the model's)")
+  add(
+    '--backward',
+    type=int,
+    default=0,
+    help='of diffusion: gradient steps on the clean latents (default: %(default)s)',
+  )
+  add(
+    '--recurrence',
+    type=int,
+    default=1,
+    help='of diffusion: how often each step is done (default: %(default)s)',
+  )
   add(
     '--strengths',
     type=float,
