@@ -34,6 +34,7 @@ from rahf.inference.image_generator import (
   check_inpainting,
   check_request,
 )
+from rahf.learning import diffusers_emphasis
 from rahf.learning.diffusers_pipeline import for_inpainting, is_amused
 
 # Images of a call, unless the caller says otherwise.
@@ -140,12 +141,12 @@ class _Bridge:
 
   @property
   def takes_emphasis(self) -> bool:
-    return False
+    return diffusers_emphasis.takes_emphasis(self.pipeline)
 
   def _check_text(self, request: Request | InpaintRequest) -> None:
     if request.negative and 'negative_prompt' not in self._parameters:
       raise InputError(f'{self._name} takes no negative prompt; leave it out')
-    if isinstance(request, Request) and request.emphasis:
+    if getattr(request, 'emphasis', ()) and not self.takes_emphasis:
       raise InputError(f'{self._name} takes no emphasis; change the prompt instead')
 
   def _check_size(
@@ -191,6 +192,8 @@ class _Bridge:
     }
     if filled[0].negative:
       arguments['negative_prompt'] = [one.negative for one in filled]
+    if getattr(filled[0], 'emphasis', ()):
+      arguments = diffusers_emphasis.replace_prompts(self.pipeline, arguments, filled)
     try:
       with torch.no_grad():
         found = self.pipeline(**arguments)
@@ -248,7 +251,9 @@ class DiffusersGenerator(_Bridge):
       check_request(request)
       self._check_text(request)
     size = self.settings.get('height'), self.settings.get('width')
-    for part in self._batches(requests, lambda one: bool(one.negative)):
+    for part in self._batches(
+      requests, lambda one: (bool(one.negative), bool(one.emphasis))
+    ):
       for image in self._call(part):
         if None not in size:
           self._check_size(image, size)

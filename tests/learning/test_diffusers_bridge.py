@@ -27,6 +27,7 @@ from rahf.learning.diffusers_bridge import (  # noqa: E402
   DiffusersInpainter,
   pool,
 )
+from rahf.learning.diffusers_emphasis import embeddings  # noqa: E402
 from rahf.learning.diffusers_pipeline import for_inpainting, open_diffusers  # noqa: E402
 
 PROMPTS = ['a red circle', 'two dogs']
@@ -258,3 +259,29 @@ def test_directories_that_are_refused(folder, tmp_path):
   weights.unlink()
   with pytest.raises(InputError, match='cannot be loaded as StableDiffusionPipeline'):
     open_generator(tmp_path, rows=1)
+
+
+def test_emphasis_moves_the_embeddings_of_words(stable_diffusion):
+  generator = DiffusersGenerator(stable_diffusion, settings=STEPS)
+  plain = Request(PROMPTS[0], 5)
+  one, without, strong = (
+    plain._replace(emphasis=((2, 5, weight),)) for weight in (1.0, 0.0, 8.0)
+  )
+  images = [*generator.draw([plain, one, without, strong])]
+  np.testing.assert_allclose(images[0], images[1], atol=1)
+  assert (images[0] != images[3]).any()
+  # Only the tokens of the word move: one for each letter, after the start and 'a'.
+  found = embeddings(stable_diffusion, [without])['prompt_embeds'][0]
+  empty, same = (
+    stable_diffusion.encode_prompt(text, 'cpu', 1, False)[0][0]
+    for text in ('', PROMPTS[0])
+  )
+  expected = same.clone()
+  expected[2:5] = empty[2:5]
+  torch.testing.assert_close(found, expected)
+
+
+def test_emphasis_is_refused_where_it_has_no_effect():
+  generator = DiffusersGenerator(tiny_pipelines.amused(), settings=STEPS)
+  with pytest.raises(InputError, match='takes no emphasis'):
+    next(generator.draw([Request('a red circle', 5, emphasis=((2, 5, 2.0),))]))
