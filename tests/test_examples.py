@@ -16,12 +16,18 @@ from rahf.data import schema
 from rahf.data.datasets.shapes.record import make_record
 
 
+# As users have it, one device.
+ONE_DEVICE = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+)
+
+
 def run(example: str, *arguments: object) -> str:
   """Runs an example and returns its output."""
   found = subprocess.run(
     [sys.executable, f'examples/{example}.py', *map(str, arguments)],
     cwd=runs.ROOT,
-    env=os.environ | {'PYTHONPATH': str(runs.ROOT)},
+    env=os.environ | {'PYTHONPATH': str(runs.ROOT), 'XLA_FLAGS': ONE_DEVICE},
     capture_output=True,
     text=True,
   )

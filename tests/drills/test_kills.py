@@ -64,7 +64,7 @@ def start(data_dir, workdir):
   )
 
 
-@pytest.mark.parametrize(('end', 'few', 'many'), [(kill, 3, 50), (stop, 2, 20)])
+@pytest.mark.parametrize(('end', 'few', 'many'), [(kill, 2, 50), (stop, 1, 20)])
 def test_random_interruptions(
   trained, data_dir, tmp_path, long, record_property, end, few, many
 ):

@@ -28,7 +28,7 @@ def resume_and_stop(data_dir, workdir, line) -> None:
 
 
 def test_two_processes_train_as_one_through_a_kill_and_a_stop(
-  trained, data_dir, tmp_path
+  trained, data_dir, tmp_path, capsys, pytestconfig
 ):
   first, second = runs.start_two(data_dir, tmp_path)
   runs.wait_for(first, 'step 3/4')
@@ -45,13 +45,15 @@ def test_two_processes_train_as_one_through_a_kill_and_a_stop(
   # Damages a file that both processes read.
   arrays = tmp_path.glob(f'checkpoints/{newest}/default/ocdbt.process_*/d/*')
   max(arrays, key=lambda path: path.stat().st_size).unlink()
-  resume_and_stop(
-    data_dir, tmp_path, f'Moved a damaged checkpoint to {tmp_path}/damaged'
-  )
+  moved = f'Moved a damaged checkpoint to {tmp_path}/damaged'
+  long = pytestconfig.getoption('--long')
+  if long:
+    resume_and_stop(data_dir, tmp_path, moved)
 
   config = tiny.get_config(data_dir)
   config.mesh.update(data=2, fsdp=2, tensor=2)
   runs.run_training(config, tmp_path)
+  assert long or moved in capsys.readouterr().out
   runs.assert_close(runs.read_untimed(tmp_path), runs.read_untimed(trained))
 
 
