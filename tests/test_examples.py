@@ -15,7 +15,6 @@ import tiny_directory
 from rahf.data import schema
 from rahf.data.datasets.shapes.record import make_record
 
-
 # As users have it, one device.
 ONE_DEVICE = (
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
