@@ -51,6 +51,9 @@ _PROMPTS = flags.DEFINE_integer('prompts', 1000, 'New prompts.', lower_bound=20)
 _WORLD = flags.DEFINE_enum('world', 'small', [*WORLDS], 'World of shapes.')
 _STEPS = flags.DEFINE_integer('steps', 0, "Of the sampling; 0 for the model's own.")
 _GUIDANCE = flags.DEFINE_float('guidance', 0, "Of the sampling; 0 for the model's own.")
+_TEMPERATURE = flags.DEFINE_list(
+  'temperature', [], "First and last, of the sampling; the model's own if empty."
+)
 _SHEET = flags.DEFINE_string(
   'sheet', '', 'Where to write a picture of 64 drawn images.'
 )
@@ -63,6 +66,8 @@ def main(argv: list[str]) -> None:
   folder = argv[1]
   given = {'steps': _STEPS.value, 'guidance': _GUIDANCE.value}
   sampling = {name: value for name, value in given.items() if value}
+  if _TEMPERATURE.value:
+    sampling['temperature'] = tuple(map(float, _TEMPERATURE.value))
   model = rahf.load(folder, rows=_BATCH, sampling=sampling)
   print(f'{machine.processor()}; {_PROMPTS.value} prompts; {model.sampling}')
   level, right = choose_level(model, folder)

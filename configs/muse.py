@@ -5,7 +5,7 @@ r"""Fine-tunes a Muse on images with prompts: aMUSEd, or one of our own.
     --workdir=…
 
 `amused-256` is the directory of the public weights, or an export of a generator; sizes
-are read from it. `PHOTOS` is a folder, table or WebDataset with prompts.
+and sampling are read from it. `PHOTOS` is a folder, table or WebDataset with prompts.
 `--config.generator.lora_rank=16` trains only low-rank changes of attention; then also
 give `--config.optimizer.freeze="('^autoencoder/', '^text/', '^transformer/')"`. The
 autoencoder and the text encoder stay as they are. `--mode=export` writes a directory
@@ -20,16 +20,14 @@ directory, the sizes are aMUSEd's for 256 px:
 from ml_collections import ConfigDict
 
 from rahf.config import default_config
-from rahf.pretrained.formats import muse_settings
+from rahf.inference.generator_directory import read_config
 
 
 def get_config(weights: str = '') -> ConfigDict:
   """Returns the config; `weights` are those of the Muse to start from."""
-  config = default_config()
+  config = read_config(weights) if weights else default_config()
   config.task = 'generator'
   config.init.muse = weights
-  if weights:
-    config.muse.update(muse_settings(weights))
   config.muse.dtype = 'bfloat16'
   config.muse.transformer.remat = True
   config.data.augment = False

@@ -68,6 +68,19 @@ def load_generator(
   )
 
 
+def read_config(path: str | os.PathLike) -> ConfigDict:
+  """Returns the default config with a Muse's own sizes and sampling; reads no arrays.
+
+  Raises:
+    InputError: there is no such model, it is damaged, or is not a Muse.
+  """
+  folder = paths.find(path, 'the path')
+  source = open_source(folder)
+  if 'muse.transformer.width' not in source.settings:
+    raise InputError(f'{path} is a {source.kind}, not a Muse with a transformer')
+  return _config(source, folder, {})
+
+
 def _config(
   source: Source, folder: epath.Path, sampling: Mapping[str, Any]
 ) -> ConfigDict:

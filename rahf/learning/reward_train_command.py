@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.fileio.paths import find
+from rahf.inference.generator_directory import read_config
 from rahf.learning.choosing import local_path
 from rahf.learning.open_generator import other_pipeline
-from rahf.pretrained.formats import muse_settings
 
 DESCRIPTION = """\
 Trains a Muse further by what RAHF says of the images that it draws (GRPO).
@@ -30,19 +30,16 @@ def reward_config(generator: str, model: str) -> ConfigDict:
   """Returns the config of a Muse that RAHF rewards.
 
   Args:
-    generator: a Muse, whose sizes are taken; '' for those of aMUSEd.
+    generator: a Muse, whose sizes and sampling are taken; '' for those of aMUSEd.
     model: a RAHF.
 
   Raises:
     InputError: there is no such Muse.
   """
-  config = default_config()
+  config = read_config(generator) if generator else default_config()
   config.task = 'reward_tuning'
   config.init.muse = generator
-  if generator:
-    config.muse.update(muse_settings(generator))
   config.reward.model = model
-  config.sampling.update(steps=8, guidance=2.0)
   config.optimizer.update(
     learning_rate=3e-5,
     schedule='linear',

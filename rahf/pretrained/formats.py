@@ -179,22 +179,6 @@ def clip_settings(path: epath.PathLike, gelu: str = '') -> dict[str, Any]:
   return dataclasses.asdict(config)
 
 
-def muse_settings(path: epath.PathLike) -> dict[str, Any]:
-  """Returns the sizes of a Muse as `config.muse` has them; reads no arrays.
-
-  Raises:
-    InputError: see `open_source`; or it is not a Muse.
-  """
-  source = open_source(path)
-  if 'muse.transformer.width' not in source.settings:
-    raise InputError(f'{path} is a {source.kind}, not a Muse with a transformer')
-  fields = {
-    name.removeprefix('muse.'): tuple(value) if isinstance(value, list) else value
-    for name, value in source.settings.items()
-  }
-  return traverse_util.unflatten_dict(fields, sep='.')
-
-
 def load(path: epath.PathLike) -> dict[str, Any]:
   """Reads all weights of a source, without checking them against a model.
 
