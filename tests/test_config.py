@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+import tiny_muse
 from rahf.config import default_config, differences, to_json, validate
 from rahf.errors import InputError
 from rahf.models.rahf import VARIANTS
@@ -33,6 +34,20 @@ def test_the_variants_differ_in_one_field():
   assert differences(one, other) == [
     "config.model.variant: 'augmented_prompt' there, 'multi_head' here"
   ]
+
+
+@pytest.mark.parametrize(
+  ('name', 'argument'), [('muse', '{}'), ('muse_reward', '{},x')]
+)
+def test_a_muse_is_trained_further_as_it_is(tmp_path, name, argument):
+  """Its sizes and its sampling, which the export takes over, are those of its files."""
+  tiny_muse.write(tmp_path / 'model')
+  module = importlib.import_module(f'configs.{name}')
+  config = module.get_config(argument.format(tmp_path / 'model'))
+  validate(config)
+  own = tiny_muse.get_config('generator')
+  assert config.muse.transformer.width == own.muse.transformer.width
+  assert config.sampling == own.sampling
 
 
 def test_unknown_fields_are_errors():
