@@ -5,6 +5,9 @@ image's score with respect to the latents, through decoder and U-Net, changes th
 (forward guidance). More gradient steps can be taken on the predicted clean latents
 alone (backward guidance), and a step can be repeated with new noise (recurrence).
 
+For models of few steps, the noise that the image starts from can be optimised instead,
+through all steps (as ReNO does; Eyring et al., 2024).
+
 Imports PyTorch and diffusers. Axis letters: B batch, C h w latents, H W image size.
 """
 
@@ -31,10 +34,12 @@ class GuidanceOptions(NamedTuple):
   Attributes:
     backward: gradient steps on the predicted clean latents.
     recurrence: how often each step is done.
+    start: gradient steps on the starting noise, instead of guidance.
   """
 
   backward: int = 0
   recurrence: int = 1
+  start: int = 0
 
 
 PLAIN = GuidanceOptions()
@@ -98,7 +103,7 @@ class GuidedDiffusion:
 
     Args:
       strength: what the gradient, divided by its root mean square, is multiplied by
-        before it changes the noise.
+        before it changes the noise, which has a root mean square of 1.
 
     Raises:
       InputError: a prompt is missing, or a seed is out of range.
@@ -117,6 +122,9 @@ class GuidedDiffusion:
     prompts = [one.prompt for one in requests]
     text, scale = self._encode(requests)
     latents = self._start(randoms)
+    if self.options.start:
+      latents = self._optimised(latents, text, scale, prompts, strength)
+      strength = 0.0
     for step in self._steps():
       for repeat in reversed(range(self.options.recurrence)):
         predict = _Predict(self._pipeline.unet, self._scheduler, step, text, scale)
@@ -134,6 +142,28 @@ class GuidedDiffusion:
     return np.round(255 * images.permute(0, 2, 3, 1).float().cpu().numpy()).astype(
       np.uint8
     )
+
+  def _optimised(
+    self,
+    latents: torch.Tensor,
+    text: torch.Tensor,
+    scale: float,
+    prompts: Sequence[str],
+    strength: float,
+  ) -> torch.Tensor:
+    """Returns starting noise of a higher score, of the same length as before."""
+    length = _length(latents)
+    for _ in range(self.options.start if strength else 0):
+      with torch.enable_grad():
+        start = latents.detach().requires_grad_()
+        end = start
+        for step in self._steps():
+          predict = _Predict(self._pipeline.unet, self._scheduler, step, text, scale)
+          target = predict.target(end, predict.noise(end))
+          end = self._scheduler.step(target, step.time, end).prev_sample
+        moved = start.detach() + strength * self._gradient(end, start, prompts)
+      latents = moved * length / _length(moved)
+    return latents
 
   def _guide(
     self,
@@ -254,6 +284,10 @@ class _Predict(NamedTuple):
   @property
   def _is_velocity(self) -> bool:
     return self.scheduler.config.prediction_type == 'v_prediction'
+
+
+def _length(latents: torch.Tensor) -> torch.Tensor:
+  return latents.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
 def _randn(like: torch.Tensor, random: torch.Generator) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """python -m rahf.improve guide: its arguments, and what it prints."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,6 +25,21 @@ from rahf.metrics.bootstrap import LEVEL, resample
 from rahf.runtime import accelerator
 
 SETTINGS = 'guide.json'
+
+
+class Option(NamedTuple):
+  """A flag with a whole number."""
+
+  default: int
+  text: str
+
+
+# Fields of `diffusers_guidance.GuidanceOptions`.
+DIFFUSION = {
+  'backward': Option(0, 'gradient steps on the clean latents'),
+  'recurrence': Option(1, 'how often each step is done'),
+  'start': Option(0, 'gradient steps on the starting noise, instead of guidance'),
+}
 
 
 class Guided(Protocol):
@@ -60,12 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
   strengths = sorted({0.0, *arguments.strengths})
   for strength in strengths:
     check_flag('strengths', strength, real(0, 1e6))
-  for name, rule in (
-    ('steps', whole(0, 1000)),
-    ('backward', whole(0, 1000)),
-    ('recurrence', whole(1, 1000)),
-  ):
-    check_flag(name, getattr(arguments, name), rule)
+  for name in ('steps', *DIFFUSION):
+    least = 1 if name == 'recurrence' else 0
+    check_flag(name, getattr(arguments, name), whole(least, 1000))
   job = read_job(arguments)
   accelerator.start(accelerator.choose())
   generator = open_generator(
@@ -73,12 +85,12 @@ def _run(arguments: argparse.Namespace) -> int:
   )
   scorer = open_scorer.load(job.model, batch_size=arguments.batch_size, devices=None)
   reward = Reward(scorer, {term.score: term.weight for term in job.by.terms})
-  guided = _guided(generator, reward, arguments.backward, arguments.recurrence)
+  options = {name: getattr(arguments, name) for name in DIFFUSION}
+  guided = _guided(generator, reward, options)
   settings = {
     **job.settings(generator),
     'strengths': strengths,
-    'backward': arguments.backward,
-    'recurrence': arguments.recurrence,
+    **options,
     'batch_size': arguments.batch_size,
   }
   with claimed(job.out, SETTINGS, settings, '--out'):
@@ -89,14 +101,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _guided(
-  generator: ImageGenerator, reward: Reward, backward: int, recurrence: int
+  generator: ImageGenerator, reward: Reward, options: Mapping[str, int]
 ) -> Guided:
   if not isinstance(generator, Generator):  # Then PyTorch is there.
     from rahf.learning.diffusers_guidance import GuidanceOptions, GuidedDiffusion
 
-    return GuidedDiffusion(generator, reward, GuidanceOptions(backward, recurrence))
-  if backward or recurrence > 1:
-    raise InputError('--backward and --recurrence are for pipelines of diffusers')
+    return GuidedDiffusion(generator, reward, GuidanceOptions(**options))
+  for name, value in options.items():
+    if value != DIFFUSION[name].default:
+      raise InputError(f'--{name} is for pipelines of diffusers, not for a Muse')
   return GuidedMuse(generator, reward)
 
 
@@ -164,18 +177,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add = parser.add_argument
   add('--steps', type=int, default=0, help="of the sampling (default: the model's)")
-  add(
-    '--backward',
-    type=int,
-    default=0,
-    help='of diffusion: gradient steps on the clean latents (default: %(default)s)',
-  )
-  add(
-    '--recurrence',
-    type=int,
-    default=1,
-    help='of diffusion: how often each step is done (default: %(default)s)',
-  )
+  for name, (default, text) in DIFFUSION.items():
+    add(
+      f'--{name}',
+      type=int,
+      default=default,
+      help=f'of diffusion: {text} (default: %(default)s)',
+    )
   add(
     '--strengths',
     type=float,

@@ -57,7 +57,12 @@ def test_without_strength_it_is_the_pipeline(generator, reward):
 
 
 @pytest.mark.parametrize(
-  'options', [GuidanceOptions(), GuidanceOptions(backward=2, recurrence=2)]
+  'options',
+  [
+    GuidanceOptions(),
+    GuidanceOptions(backward=2, recurrence=2),
+    GuidanceOptions(start=2),
+  ],
 )
 def test_the_score_grows_with_the_strength(generator, reward, options):
   guided = GuidedDiffusion(generator, reward, options)
