@@ -35,7 +35,7 @@ def get_config(form: str = 'generator') -> ConfigDict:
   muse = config.muse
   muse.image_size = 64
   muse.autoencoder.update(
-    widths=(32,), blocks=0, groups=8, latents=16, levels=LEVELS, patch=4
+    widths=(32,), blocks=0, groups=8, latents=16, levels=LEVELS, patch=4, local=True
   )
   muse.transformer.update(
     width=128,

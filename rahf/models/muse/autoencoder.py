@@ -21,9 +21,9 @@ from rahf.fileio.validators import sequence, whole
 from rahf.models import layers
 from rahf.models.layers import partitioned
 from rahf.models.muse import quantiser
-from rahf.models.sizes import Width
+from rahf.models.sizes import Flag, Width
 
-EPSILON = 1e-6  # Of the group norms.
+EPSILON = 1e-6  # Of the norms.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,9 @@ class AutoencoderConfig:
       code; () for learned codes.
     patch: side in pixels of the squares that become channels before the first
       convolution, so that a small model convolves at a fraction of the size.
+    local: whether the encoder sees each such square alone, so that equal squares are
+      equal tokens. Otherwise tokens also tell of what is around them, by convolutions
+      and by the norms of the whole image.
   """
 
   widths: Annotated[tuple, sequence(whole(1, 2**17), '(64, 128)', 1)] = (
@@ -53,6 +56,7 @@ class AutoencoderConfig:
   codes: Annotated[int, whole(2, 2**24)] = 8192
   levels: Annotated[tuple, sequence(whole(2, 2**16), '(8, 5, 5)')] = ()
   patch: Width = 1
+  local: Flag = False
 
   @property
   def side(self) -> int:
@@ -183,9 +187,11 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B h w F']:
     config = self.config
+    size = 1 if config.local else 3
+    groups = 0 if config.local else config.groups
     conv = functools.partial(layers.conv, dtype=self.dtype)
-    block = functools.partial(ResidualBlock, groups=config.groups, dtype=self.dtype)
-    x = conv(config.widths[0], axes=(None, 'conv_out'), name='conv_in')(x)
+    block = functools.partial(ResidualBlock, groups=groups, dtype=self.dtype, size=size)
+    x = conv(config.widths[0], size=size, axes=(None, 'conv_out'), name='conv_in')(x)
     for stage, width in enumerate(config.widths):
       for i in range(config.blocks):
         x = block(width, name=f'stage{stage}_block{i}')(x)
@@ -197,8 +203,8 @@ class Encoder(nn.Module):
         x = halve(x)
     for i in range(2):
       x = block(width, name=f'mid_block{i}')(x)
-    x = nn.silu(group_norm(config.groups, self.dtype, 'norm_out')(x))
-    return conv(config.latents, axes=('conv_in', None), name='conv_out')(x)
+    x = nn.silu(norm(groups, self.dtype, 'norm_out')(x))
+    return conv(config.latents, size=size, axes=('conv_in', None), name='conv_out')(x)
 
 
 class Decoder(nn.Module):
@@ -221,7 +227,7 @@ class Decoder(nn.Module):
         x = block(width, name=f'stage{stage}_block{i}')(x)
       if stage < len(widths) - 1:
         x = RepeatConv(width, self.dtype, name=f'stage{stage}_double')(x)
-    x = nn.silu(group_norm(config.groups, self.dtype, 'norm_out')(x))
+    x = nn.silu(norm(config.groups, self.dtype, 'norm_out')(x))
     # Begins near mid-grey. Noise of variance 1, as of other layers, takes a small model
     # hundreds of steps to unlearn, in which it neglects colours.
     return conv(
@@ -234,19 +240,20 @@ class Decoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """Two 3x3 convolutions with norms before them, added to the input."""
+  """Two convolutions with norms before them, added to the input."""
 
   width: int
   groups: int
   dtype: jnp.dtype
+  size: int = 3
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B h w F']:
     conv = functools.partial(layers.conv, self.width, dtype=self.dtype)
-    y = nn.silu(group_norm(self.groups, self.dtype, 'norm1')(x))
-    y = conv(name='conv1')(y)
-    y = nn.silu(group_norm(self.groups, self.dtype, 'norm2')(y))
-    y = conv(name='conv2')(y)
+    y = nn.silu(norm(self.groups, self.dtype, 'norm1')(x))
+    y = conv(size=self.size, name='conv1')(y)
+    y = nn.silu(norm(self.groups, self.dtype, 'norm2')(y))
+    y = conv(size=self.size, name='conv2')(y)
     if x.shape[-1] != self.width:
       x = conv(size=1, name='shortcut')(x)
     return x + y
@@ -284,16 +291,20 @@ class RepeatConv(nn.Module):
     return layers.double(x, kernel) + bias
 
 
-def group_norm(groups: int, dtype: jnp.dtype, name: str) -> nn.GroupNorm:
-  """Returns a norm over pixels and groups of channels; statistics are float32."""
-  return nn.GroupNorm(
-    groups,
-    epsilon=EPSILON,
-    dtype=dtype,
-    scale_init=partitioned(nn.initializers.ones, 'conv_out'),
-    bias_init=partitioned(nn.initializers.zeros, 'conv_out'),
-    name=name,
-  )
+def norm(groups: int, dtype: jnp.dtype, name: str) -> nn.Module:
+  """Returns a norm over pixels and groups of channels; statistics are float32.
+
+  Args:
+    groups: their number; 0 for a norm over the channels of each pixel alone.
+  """
+  options = {
+    'epsilon': EPSILON,
+    'dtype': dtype,
+    'scale_init': partitioned(nn.initializers.ones, 'conv_out'),
+    'bias_init': partitioned(nn.initializers.zeros, 'conv_out'),
+    'name': name,
+  }
+  return nn.GroupNorm(groups, **options) if groups else nn.LayerNorm(**options)
 
 
 def split_patches(

@@ -60,6 +60,11 @@ def check_config(config: MuseConfig) -> None:
       f'muse.transformer.width is {transformer.width}, but must be a multiple of 4 for '
       'sines and cosines of two axes'
     )
+  if config.autoencoder.local and len(config.autoencoder.widths) > 1:
+    raise InputError(
+      'muse.autoencoder.local sees each patch alone, so there must be one stage, but '
+      f'muse.autoencoder.widths is {config.autoencoder.widths}'
+    )
   step = config.autoencoder.side * (2 if transformer.downsample else 1)
   if config.image_size % step:
     raise InputError(

@@ -51,6 +51,23 @@ def test_repeat_conv_equals_repetition_and_convolution():
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize('local', [False, True])
+def test_a_local_encoder_sees_each_patch_alone(local):
+  sizes = {**SIZES, 'widths': (8,), 'patch': 4, 'levels': (5, 4, 3)}
+  module = Autoencoder(AutoencoderConfig(**sizes, local=local), FLOAT32)
+  variables = nn.unbox(module.init(jax.random.key(0), jnp.asarray(IMAGE)))
+  changed = IMAGE.copy()
+  changed[:, :4, :4] = 1 - changed[:, :4, :4]
+  one, other = (
+    module.apply(variables, jnp.asarray(image), method=Autoencoder.encode)
+    for image in (IMAGE, changed)
+  )
+  differs = np.abs(np.asarray(one - other)).max((0, 3)) > 1e-6
+  assert differs[0, 0]
+  # Without `local`, norms of the whole image change everything.
+  assert differs.sum() == (1 if local else differs.size)
+
+
 def test_patches():
   x = split_patches(jnp.asarray(IMAGE), 2)
   assert x.shape == (2, 4, 6, 12)

@@ -148,6 +148,7 @@ def changed(part, **fields):
       dataclasses.replace(changed('transformer', downsample=True), image_size=20),
       'image_size is 20, but must be a multiple of 8',
     ),
+    (changed('autoencoder', local=True), 'must be one stage'),
     (
       changed('transformer', positions=True, width=18, heads=2),
       'width is 18, but must be a multiple of 4',
