@@ -1,6 +1,5 @@
 """The reward tuning task with its prompts: weights, evaluation and pictures."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -12,10 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
-from tqdm import tqdm
 
 from rahf.data.clip_tokenizer import ClipTokenizer
-from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.schema import SPLITS, PromptBatch
 from rahf.drawing import contact_sheet
 from rahf.errors import InputError
@@ -131,22 +128,12 @@ class RewardEvaluator(SplitEvaluator):
     Raises:
       Interrupted: a signal came.
     """
-    size, mesh = self.setup.config.eval.batch_size, self.setup.mesh
-    count, mine = len(self.data.texts[split_name]), sharding.process_rows(size, mesh)
+    size, count = self.setup.config.eval.batch_size, len(self.data.texts[split_name])
+    mine = sharding.process_rows(size, self.setup.mesh)
     starts = range(0, count, size)
     rows = (np.where(start + mine < count, start + mine, -1) for start in starts)
-    batches = prefetch(
-      (self.data.take(split_name, one) for one in rows),
-      lambda batch: sharding.put_batch(batch, mesh),
-    )
-    bar = tqdm(total=count, desc=f'evaluate {split_name}', leave=False, disable=None)
-    with bar, contextlib.closing(batches):
-      for batch in batches:
-        stop.check()
-        found = jax.tree.map(np.asarray, self._eval_step(variables, batch))
-        real = found.index >= 0
-        yield type(found)(*(array[real] for array in found))
-        bar.update(int(real.sum()))
+    batches = (self.data.take(split_name, one) for one in rows)
+    yield from self.run_step(variables, batches, count, split_name, stop)
 
   def pictures(
     self, variables: Variables, split_name: str

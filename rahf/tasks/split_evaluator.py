@@ -4,7 +4,7 @@ import abc
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,19 +114,32 @@ class SplitEvaluator(abc.ABC):
     Raises:
       Interrupted: a signal came.
     """
-    split, mesh = self.data.split(split_name), self.setup.mesh
-    size = self.setup.config.eval.batch_size
+    split, size = self.data.split(split_name), self.setup.config.eval.batch_size
     batches = eval_batches(
       split,
       self.data.tokenizer,
       self.data.options,
       batch_size=size,
-      rows=sharding.process_rows(size, mesh),
+      rows=sharding.process_rows(size, self.setup.mesh),
     )
+    yield from self.run_step(variables, batches, len(split), split_name, stop)
+
+  def run_step(
+    self,
+    variables: Variables,
+    batches: Iterable[Any],
+    count: int,
+    split_name: str,
+    stop: StopSignal,
+  ) -> Iterator[Any]:
+    """Yields what `outputs` does, for these batches with `count` rows.
+
+    Raises:
+      Interrupted: a signal came.
+    """
+    mesh = self.setup.mesh
     batches = prefetch(batches, lambda batch: sharding.put_batch(batch, mesh))
-    bar = tqdm(
-      total=len(split), desc=f'evaluate {split_name}', leave=False, disable=None
-    )
+    bar = tqdm(total=count, desc=f'evaluate {split_name}', leave=False, disable=None)
     with bar, contextlib.closing(batches):
       for batch in batches:
         stop.check()
