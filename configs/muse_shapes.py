@@ -5,12 +5,13 @@
   python -m rahf.main --config=configs/muse_shapes.py:generator
   python -m rahf.main --config=configs/muse_shapes.py:generator --mode=export
 
-With `autoencoder,short` and `generator,short` it is over in ten minutes: everything
-runs, but hardly a shape can be recognised.
+With `autoencoder,short` and `generator,short` a tenth of the steps shows that
+everything runs.
 
 It learns the shapes of the small world as they are, damaged and misaligned ones
-included, so that feedback has something to improve. A token stands for 4 x 4 pixels;
-the transformer works on a grid of 8 x 8. A codebook of 240 has no room for noise.
+included, so that feedback has something to improve. A token stands for 4 x 4 pixels
+alone, so that a plain background is one token; the transformer works on a grid of 8 x
+8.
 """
 
 from ml_collections import ConfigDict
