@@ -62,11 +62,10 @@ Guides a generator by the gradient of a score while it draws, with several stren
     --by=plausibility --strengths 0 1 3 10 --out=guided
 
 Each prompt is drawn with the same noise at every strength; strength 0 draws without
-guidance.
-The folder has panels of all of them, the image of the highest value, and a table with
-the values (guided.csv). A score that is followed too far is fooled: look at the
-pictures, and let something judge them that did not guide. The same command continues
-after a stop.
+guidance. The folder has panels of all of them, the image of the highest value, and a
+table with the values (guided.csv). A score that is followed too far is fooled: look at
+the pictures, and let something judge them that did not guide. The same command
+continues after a stop.
 """
 
 
