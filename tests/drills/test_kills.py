@@ -4,13 +4,16 @@ import collections
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 import runs
+import tiny_directory
 import tiny_muse
 from rahf.fileio import locks
 from rahf.workdir.ownership import complete_steps
@@ -186,3 +189,64 @@ def test_generating_images_is_killed(tmp_path):
   assert len([*images.glob('*.png')]) == 300
   # What was finished is not drawn again.
   assert all((images / name).stat().st_mtime_ns == drawn[name] for name in drawn)
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+  """A Muse, a RAHF, prompts, and images with prompts."""
+  folder = tmp_path_factory.mktemp('models')
+  tiny_muse.write(folder / 'muse')
+  tiny_directory.write(folder)
+  prompts = [f'a red circle and {number} crosses' for number in range(40)]
+  (folder / 'prompts.txt').write_text('\n'.join(prompts))
+  (folder / 'images').mkdir()
+  random = np.random.default_rng(0)
+  for number, prompt in enumerate(prompts):
+    pixels = random.integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f'images/{number:02}.png')
+    (folder / f'images/{number:02}.txt').write_text(prompt)
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('verb', 'source', 'options'),
+  [
+    ('guide', 'prompts.txt', ['--strengths', '2', '--batch_size=2']),
+    ('inpaint', 'images', ['--threshold=0.4', '--rounds=2']),
+    ('reprompt', 'prompts.txt', ['--words=all']),
+  ],
+)
+def test_improving_is_killed(models, tmp_path, long, verb, source, options):
+  """The same command continues; what was finished is not done again."""
+  if verb != 'guide' and not long:
+    pytest.skip('--long; all of these write their results in the same way')
+
+  def start_into(name: str) -> subprocess.Popen:
+    arguments = [verb, models / source, f'--generator={models}/muse', *options]
+    arguments += [f'--model={models}/model', f'--out={tmp_path / name}']
+    return subprocess.Popen(
+      [sys.executable, '-m', 'rahf.improve', *map(str, arguments)],
+      cwd=runs.ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  killed = start_into('killed')
+  records = tmp_path / 'killed' / 'records'
+  while killed.poll() is None and len([*records.glob('*.json')]) < 3:
+    time.sleep(0.02)
+  kill(killed, records.parent)
+  done = {path.name: path.stat().st_mtime_ns for path in records.glob('*.json')}
+  assert 0 < len(done) < 40
+  finish([start_into('killed')])
+  finish([start_into('whole')])
+  whole, resumed = (
+    {
+      path.relative_to(tmp_path / name): path.read_bytes()
+      for path in (tmp_path / name).rglob('[!.]*.*')  # A kill may leave a hidden file.
+    }
+    for name in ('whole', 'killed')
+  )
+  assert whole == resumed
+  assert all((records / name).stat().st_mtime_ns == done[name] for name in done)
