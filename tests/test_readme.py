@@ -81,7 +81,7 @@ def test_main_accepts(command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_p
     'runs/muse_shapes_generator/export': tiny_muse.write,
   }
   for model, write in models.items():
-    if any(word.endswith(f':{model}') for word in command):
+    if any(f':{model}' in word for word in command):
       write(tmp_path / model)
       command = [word.replace(f':{model}', f':{tmp_path / model}') for word in command]
   # ml_collections reads overrides of fields from sys.argv.

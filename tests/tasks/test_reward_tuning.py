@@ -74,23 +74,17 @@ def train(task, devices=1, steps=20):
 
 
 def test_rewarded_images_become_more_probable(models):
-  free, kept = (
-    train(KnownReward.of(make_config(models, divergence=weight)))
-    for weight in (0.0, 100.0)
-  )
-  assert free[-1]['loss/reward'] > 2 * free[0]['loss/reward']
-  assert kept[-1]['loss/divergence'] < 0.5 * free[-1]['loss/divergence']
+  found = train(KnownReward.of(make_config(models)))
+  assert found[-1]['loss/reward'] > 2 * found[0]['loss/reward']
 
 
-def test_dense_rewards_and_two_devices(models):
-  plain, dense, split = (
-    train(RewardTuningTask.of(make_config(models, group=4, dense=dense)), devices, 1)[0]
-    for dense, devices in ((0.0, 1), (9.0, 1), (9.0, 2))
-  )
-  assert plain['loss/reward'] == dense['loss/reward']
-  assert abs(plain['gradient_norm'] / dense['gradient_norm'] - 1) > 0.01
+def test_one_device_and_two(models):
+  found = [
+    train(RewardTuningTask.of(make_config(models, group=2, dense=9.0)), devices, 1)[0]
+    for devices in (1, 2)
+  ]
   for name in ('loss/reward', 'gradient_norm'):
-    np.testing.assert_allclose(dense[name], split[name], rtol=1e-3)
+    np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-3)
 
 
 def test_the_command_trains_exports_and_resumes(models, tmp_path):
