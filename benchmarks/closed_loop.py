@@ -37,7 +37,7 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import closed_loop_arms as arms
 import machine
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from closed_loop_arms import Pool
 from etils import epath
 from ml_collections import ConfigDict
@@ -78,6 +78,7 @@ ARMS = ('base', *arms.CHOSEN, 'real')
 
 def main(argv: list[str]) -> None:
   """Runs what is missing, and prints the tables."""
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every step.
   generator = pathlib.Path(argv[1]).absolute()
   print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
   scratch = pathlib.Path(_SCRATCH.value).absolute()
