@@ -187,10 +187,8 @@ def draw_and_judge(
   for image, prompt in zip(images, prompts, strict=True):
     verdict = judge(image, prompt, WORLD, _LEVEL.value)
     said = [answer for answer in verdict.words if answer is not None]
-    # An empty image is not damaged, but not good either.
-    drawn = bool(verdict.objects)
-    found['undamaged'].append(float(drawn and not verdict.damaged))
-    found['intact'].append(drawn * (1 - verdict.damage))
+    found['undamaged'].append(float(verdict.undamaged))
+    found['intact'].append(bool(verdict.objects) * (1 - verdict.damage))
     found['words'].append(float(np.mean(said)))
   for name, path in scorers.items():
     scores = [one.scores for one in opened(path).score(images, prompts)]

@@ -10,10 +10,11 @@ training has. The template judge looks at
   drawn     images that the model draws for the prompts, each with a seed of its own
 
 and says which share of them has the colours, kinds, counts and places of the prompt,
-over the prompts that ask, and which share is undamaged, with 95 % intervals of Wilson
-in %. For true images it is known which are damaged: the AUC says whether the judge can
-still tell after encoding. The level from which encoded and drawn images count as
-damaged is the one that is right most often for encoded scenes of another seed.
+over the prompts that ask, and which share has objects without damage (an empty image
+has none), with 95 % intervals of Wilson in %. For true images it is known which are
+damaged: the AUC says whether the judge can still tell after encoding. The level from
+which encoded and drawn images count as damaged is the one that is right most often for
+encoded scenes of another seed.
 """
 
 import math
@@ -144,7 +145,7 @@ def row(verdicts: Sequence[Verdict], damaged: np.ndarray | None) -> list[str]:
   for name in Answers._fields:
     said = [getattr(verdict.words, name) for verdict in verdicts]
     cells.append(share([one for one in said if one is not None]))
-  cells.append(share([not verdict.damaged for verdict in verdicts]))
+  cells.append(share([verdict.undamaged for verdict in verdicts]))
   if damaged is None:
     return [*cells, '']
   scores = np.array([verdict.damage for verdict in verdicts])

@@ -1,6 +1,6 @@
 r"""Fine-tunes a Muse on images with prompts: aMUSEd, or one of our own.
 
-  python -m rahf.data prepare images PHOTOS --name=photos --out=data
+  python -m rahf.data prepare images --input=PHOTOS --name=photos --out=data
   python -m rahf.main --config=configs/muse.py:amused-256 --config.data.name=photos \
     --workdir=…
 

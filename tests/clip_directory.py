@@ -33,5 +33,6 @@ def write(folder: pathlib.Path, config: CLIPConfig = CONFIG) -> pathlib.Path:
   folder.mkdir(parents=True)
   params = nn.unbox(init_params(config, jax.random.key(0)))
   write_huggingface(epath.Path(folder), config, jax.tree.map(np.asarray, params))
-  write_vocabulary(epath.Path(folder), train_vocabulary(PROMPTS, VOCABULARY))
+  vocabulary = train_vocabulary(PROMPTS, config.vocab_size)
+  write_vocabulary(epath.Path(folder), vocabulary)
   return folder

@@ -243,7 +243,7 @@ def test_generators_that_share_no_prompt_are_not_scored(place, tmp_path, capsys)
   given = ['--images', f'one={tmp_path}/one', f'two={tmp_path}/two']
   assert judge.main([*given, '--model', f'{place}/clip', f'--out={tmp_path}/out']) == 2
   errors = capsys.readouterr().err
-  assert errors.startswith('error: there is no prompt that all generators have images')
+  assert errors.startswith('error: no prompt has images of all generators')
   assert "one 'of one', two 'of two'" in errors
   assert errors.count('\n') == 1
   assert {path.name for path in tmp_path.iterdir()} == {'one', 'two'}

@@ -60,7 +60,7 @@ class InitialWeights:
     t5: weights of a T5.
     rahf: weights of a whole RAHF, instead of both.
     clip, resnet, muse: weights of such a model, for the tasks that have one; of a Muse
-      also only the autoencoder.
+      also only the autoencoder. For a Muse, `clip` gives the text encoder.
     clip_gelu: the activation of a CLIP whose files do not state it, 'quick' or 'exact'.
   """
 

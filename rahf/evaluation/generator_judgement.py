@@ -157,7 +157,7 @@ def no_shared_prompt(prompts: Mapping[str, Iterable[str]]) -> InputError:
   """Returns the error for generators without a common prompt, given their prompts."""
   first = (f'{name} {_quoted(next(iter(one), ""))}' for name, one in prompts.items())
   return InputError(
-    'there is no prompt that all generators have images of; their first prompts: '
+    'no prompt has images of all generators; their first prompts: '
     f'{", ".join(first)}. Make images of the same prompts, written alike'
   )
 

@@ -26,11 +26,12 @@ from rahf.pretrained.formats import open_source
 from rahf.pretrained.positions import can_resample, resample_positions
 from rahf.pretrained.source import Source, Weight
 
-# Field of config.init -> prefix of the parameters that it provides.
+# Field of config.init -> prefix of the parameters that it provides, or several, of
+# which it has at least one.
 ROLES = {
   'vit': 'vit/',
   't5': 't5/',
-  'clip': 'clip/',
+  'clip': ('clip/', 'text/'),
   'resnet': 'resnet/',
   'muse': ('autoencoder/', 'transformer/', 'text/'),
   'rahf': '',
@@ -91,7 +92,7 @@ class Plan:
     """Returns a text listing what is loaded, resized, ignored and fresh."""
     lines = []
     for role, source in self.sources.items():
-      mine = [path for path in self.loaded if path.startswith(ROLES[role])]
+      mine = [path for path in self.loaded if path in source.weights]
       lines.append(
         f'init.{role}: {source.kind}, {source.path}\n'
         f'  loaded:  {self.count([p for p in mine if p not in self.resized])}'
@@ -186,13 +187,16 @@ def plan(
 
 
 def _prefixes(role: str, source: Source) -> str | tuple[str, ...]:
-  """Returns the beginnings of the paths that a source must provide."""
-  if role != 'muse':
-    return ROLES[role]
-  # It may have the autoencoder only.
+  """Returns the beginnings of the paths that a source must provide.
+
+  A Muse may have the autoencoder only, and a CLIP may provide a Muse's text encoder.
+  """
+  prefixes = ROLES[role]
+  if isinstance(prefixes, str):
+    return prefixes
   return tuple(
     prefix
-    for prefix in ROLES[role]
+    for prefix in prefixes
     if any(path.startswith(prefix) for path in source.weights)
   )
 

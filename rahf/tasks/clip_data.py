@@ -81,8 +81,9 @@ def clip_texts(config: ConfigDict) -> Texts:
 
 def muse_texts(config: ConfigDict) -> Texts:
   """Returns what the text encoder of a Muse reads texts with."""
-  text = config.muse.text
-  return Texts('muse.text', text.vocab_size, text.text_length, 'muse', config.init.muse)
+  text, init = config.muse.text, config.init
+  source = 'clip' if init.clip else 'muse'
+  return Texts('muse.text', text.vocab_size, text.text_length, source, init[source])
 
 
 def open_tokenizer(config: ConfigDict, texts: Texts, prefix: str = '') -> ClipTokenizer:

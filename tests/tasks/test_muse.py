@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from safetensors.numpy import load_file
 
+import clip_directory
 import rahf
 import runs
 import tiny_muse
@@ -18,6 +20,7 @@ from rahf.errors import InputError
 from rahf.export import export
 from rahf.inference.generator_directory import load_generator
 from rahf.inference.image_generator import Request
+from rahf.models.clip import CLIPConfig, TowerConfig
 from rahf.pretrained import load
 from rahf.runtime import sharding
 from rahf.runtime.preemption import Interruption
@@ -122,6 +125,40 @@ def test_the_generator_keeps_the_autoencoder(autoencoder, generator):
   # An untrained model guesses one of 12 codes.
   assert 0 < metrics['tokens/cross_entropy'] < 2 * math.log(12)
   assert (generator / 'eval' / 'test-4-samples-0.png').exists()
+
+
+def test_the_text_encoder_of_a_clip(data_dir, autoencoder, generator, tmp_path):
+  config = configure(data_dir, autoencoder)
+  sizes = config.muse.text.to_dict()
+  tower = TowerConfig(**sizes.pop('text'))
+  del sizes['pad']
+  clip = CLIPConfig(image_size=32, patch=16, vision=tower, text=tower, **sizes)
+  folder = clip_directory.write(tmp_path / 'clip', clip)
+  config.init.clip = str(folder)
+  config.optimizer.freeze = ('^(autoencoder|text)/',)
+  config.train.steps = config.train.checkpoint_every = 1
+  runs.run_training(config, tmp_path / 'run')
+  export(config, epath.Path(tmp_path / 'run'), Interruption())
+  weights = load_file(folder / 'model.safetensors')
+  trained = by_path(load(tmp_path / 'run' / 'export'))
+  np.testing.assert_array_equal(
+    trained['text/embedding'], weights['text_model.embeddings.token_embedding.weight']
+  )
+  np.testing.assert_array_equal(
+    trained['text/projection/kernel'].T, weights['text_projection.weight']
+  )
+  vocabulary = (tmp_path / 'run' / 'export' / 'tokenizer' / 'merges.txt').read_text()
+  assert vocabulary == (folder / 'merges.txt').read_text()
+
+  config.init.muse = str(generator / 'export')
+  with pytest.raises(
+    InputError, match='both have a text encoder'
+  ):
+    runs.run_training(config, tmp_path / 'twice')
+  config.init.muse = str(autoencoder / 'export')
+  config.muse.text.text_length = 23
+  with pytest.raises(InputError, match=r'--config\.muse\.text\.text_length=24'):
+    runs.run_training(config, tmp_path / 'longer')
 
 
 def test_a_run_resumes_bit_for_bit(data_dir, autoencoder, generator, tmp_path):

@@ -93,7 +93,7 @@ class PairDecoder:
     """Decodes a pair.
 
     Raises:
-      DroppedPairError: an image cannot be decoded, or there is no preference.
+      DroppedPairError: an image cannot be decoded, or the pair has no preference.
     """
     preference = preference_of(pair, self.labelled_only)
     images = np.stack([self._read(pair, side) for side in (0, 1)])

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from rahf.errors import InputError
-from rahf.fileio.validators import real
+from rahf.fileio.validators import real, whole
 from rahf.models import cpu_kernels, layers
 from rahf.models.layers import RMSNorm, partitioned
 from rahf.models.muse.blocks import Block, ConvBlock, CrossBlock, Text, dense, fan_in
@@ -55,7 +55,7 @@ class TransformerConfig:
   mlp: Width = 2816
   embedding: Width = 768
   channels: Width = 768
-  conv_layers: Layers = 3
+  conv_layers: Annotated[int, whole(0, 200)] = 3
   conv_heads: Width = 12
   downsample: Flag = False
   positions: Flag = False

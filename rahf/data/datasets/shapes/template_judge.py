@@ -75,6 +75,11 @@ class Verdict(NamedTuple):
   def damaged(self) -> bool:
     return self.damage >= 0.5
 
+  @property
+  def undamaged(self) -> bool:
+    """Whether it found objects without damage; an empty image shows none."""
+    return bool(self.objects) and not self.damaged
+
 
 def judge(
   image: UInt8[np.ndarray, 'H W 3'],

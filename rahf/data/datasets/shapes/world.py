@@ -6,9 +6,9 @@
           generators of a few million parameters
 
 Both have the same renderer, defects, simulated annotators and records. In the small
-world a background costs a generator nothing, there is no second group to keep apart
-from the first, and objects are large enough to be recognised although a part is
-damaged. Lengths are fractions of the image's side.
+world the background is always the same, no second group must be kept apart from the
+first, and objects are large enough to be recognised although a part is damaged.
+Lengths are fractions of the image's side.
 
 Modules that worker processes import, as this one, must not import TensorFlow.
 """
