@@ -151,9 +151,7 @@ def test_the_text_encoder_of_a_clip(data_dir, autoencoder, generator, tmp_path):
   assert vocabulary == (folder / 'merges.txt').read_text()
 
   config.init.muse = str(generator / 'export')
-  with pytest.raises(
-    InputError, match='both have a text encoder'
-  ):
+  with pytest.raises(InputError, match='both have a text encoder'):
     runs.run_training(config, tmp_path / 'twice')
   config.init.muse = str(autoencoder / 'export')
   config.muse.text.text_length = 23
