@@ -28,17 +28,29 @@ import importlib
 import json
 import os
 import pathlib
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import closed_loop_arms as arms
+import closed_loop_common as common
 import machine
 import numpy as np
 from absl import app, flags, logging
 from closed_loop_arms import Pool
+from closed_loop_common import (
+  BATCH,
+  POOL_SEED,
+  RAHF_SEED,
+  REAL_SEED,
+  SECOND_SEED,
+  TEST_SEED,
+  WORLD,
+  done,
+  judge_all,
+  scenes,
+)
 from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
@@ -46,33 +58,22 @@ from tqdm import tqdm
 
 import rahf
 from rahf.data.datasets.images import prepare_images
-from rahf.data.datasets.shapes.record import make_sample
 from rahf.data.datasets.shapes.render import render
-from rahf.data.datasets.shapes.template_judge import judge
 from rahf.drawing.markdown import markdown_table
 from rahf.export import export
 from rahf.inference.image_generator import Request
-from rahf.inference.scorer import Scorer
 from rahf.models.muse import generator as muse_generator
 from rahf.pretrained import load
 from rahf.runtime.preemption import Interruption
 from rahf.train import train
 
-_SCRATCH = flags.DEFINE_string('scratch', 'runs/closed_loop', 'Folder of all results.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=1)
 _PROMPTS = flags.DEFINE_integer('prompts', 500, 'To train with.', lower_bound=4)
 _TESTS = flags.DEFINE_integer('tests', 200, 'Prompts to test with.', lower_bound=4)
 _STEPS = flags.DEFINE_integer('steps', 300, 'Of fine-tuning.', lower_bound=1)
 _RAHF_STEPS = flags.DEFINE_integer('rahf_steps', 3500, 'Of each RAHF.', lower_bound=1)
-_LEVEL = flags.DEFINE_float(
-  'damage_level', 9, 'See benchmarks/shapes_generator.py, which chooses it.'
-)
-WORLD = 'small'
 # Images of a prompt: in a pool, of which an arm trains on some, and to test.
 GROUP, KEPT, NOISES = 8, 2, 4
-# Seeds of scenes: the generator's is 0; no two of these overlap.
-RAHF_SEED, SECOND_SEED, POOL_SEED, TEST_SEED, REAL_SEED = 11, 12, 13, 14, 15
-BATCH = 40
 ARMS = ('base', *arms.CHOSEN, 'real')
 
 
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # Orbax logs every step.
   generator = pathlib.Path(argv[1]).absolute()
   print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
-  scratch = pathlib.Path(_SCRATCH.value).absolute()
+  scratch = common.scratch()
   scratch.mkdir(parents=True, exist_ok=True)
   scorers = {
     name: train_rahf(scratch / name, seed)
@@ -99,17 +100,6 @@ def main(argv: list[str]) -> None:
       test = functools.partial(make_test, model=model, scorers=scorers)
       done(folder / arm / 'test', test)
   report(scratch)
-
-
-def done(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
-  """Makes a folder if it is not there; a part of one is never taken for the whole."""
-  if not folder.exists():
-    part = folder.with_name(f'{folder.name}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    make(part)
-    part.rename(folder)
-  return folder
 
 
 def train_rahf(workdir: pathlib.Path, seed: int) -> pathlib.Path:
@@ -137,17 +127,6 @@ def read_config(name: str) -> ConfigDict:
   file, _, argument = name.partition(':')
   module = importlib.import_module(f'configs.{file}')
   return module.get_config(argument) if argument else module.get_config()
-
-
-def scenes(seed: int, count: int) -> list:
-  """Returns samples of true scenes."""
-  return [make_sample(seed, 'test', i, WORLD) for i in range(count)]
-
-
-@functools.cache
-def opened(path: pathlib.Path) -> Scorer:
-  """Returns a RAHF."""
-  return rahf.load(path, batch_size=BATCH)
 
 
 def make_pool(
@@ -183,17 +162,8 @@ def draw_and_judge(
     [*tqdm(muse.draw(requests), f'Drawing {folder.parent.name}', len(requests))]
   )
   prompts = [one.prompt for one in requests]
-  found = {'undamaged': [], 'words': [], 'intact': []}
-  for image, prompt in zip(images, prompts, strict=True):
-    verdict = judge(image, prompt, WORLD, _LEVEL.value)
-    said = [answer for answer in verdict.words if answer is not None]
-    found['undamaged'].append(float(verdict.undamaged))
-    found['intact'].append(bool(verdict.objects) * (1 - verdict.damage))
-    found['words'].append(float(np.mean(said)))
-  for name, path in scorers.items():
-    scores = [one.scores for one in opened(path).score(images, prompts)]
-    for score in ('plausibility', 'alignment'):
-      found[f'{name}.{score}'] = [one[score] for one in scores]
+  found = judge_all(images, prompts, scorers)
+  found = {name: values.tolist() for name, values in found.items()}
   params = load(model)
   tokens = [
     np.asarray(muse_generator.encode(muse.muse, params, part / np.float32(255)))
@@ -287,8 +257,7 @@ def report(scratch: pathlib.Path) -> None:
   for arm in (*ARMS, f'base, best of {NOISES}'):
     cells = [arm]
     for name in MEASURES:
-      found = arms.estimate(values[name].get(arm, best[name]))
-      cells.append(f'{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]')
+      cells.append(arms.shown(values[name].get(arm, best[name])))
     drawn = arm if arm in ARMS else 'base'
     entropies = [found_in(f / drawn / 'test')['entropy'] for f in folders]
     rows.append([*cells, f'{np.mean(entropies):.2f}'])

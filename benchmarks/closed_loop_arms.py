@@ -53,14 +53,16 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-  values: Float[np.ndarray, 'S P'], draws: int = 2000, level: float = 0.95
+  values: Float[np.ndarray, '*S P'], draws: int = 2000, level: float = 0.95
 ) -> Estimate:
   """Returns the mean over seeds and prompts, with an interval over both.
 
   Seeds and prompts are drawn anew, independently, with replacement (a bootstrap of
-  crossed factors); with three seeds the interval is a rough one.
+  crossed factors); with three seeds the interval is a rough one. Without an axis of
+  seeds, it is one over prompts.
   """
   random = np.random.default_rng(0)
+  values = np.atleast_2d(values)
   seeds, prompts = values.shape
   means = [
     values[random.integers(seeds, size=seeds)][
@@ -70,6 +72,12 @@ def estimate(
   ]
   low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
   return Estimate(float(values.mean()), float(low), float(high))
+
+
+def shown(values: Float[np.ndarray, '*S P'], sign: str = '') -> str:
+  """Returns the text of an `estimate`; with the sign '+', always with a sign."""
+  found = estimate(values)
+  return f'{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]'
 
 
 def verdicts(values: Mapping[str, Float[np.ndarray, 'S P']]) -> list[list[str]]:
@@ -101,7 +109,7 @@ def _compare(
   sign = '>' if above else '≈'
   return [
     f'{one} {sign} {other}',
-    f'{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]',
+    shown(values[one] - values[other], '+'),
     outcome,
   ]
 

@@ -179,6 +179,8 @@ def test_unreadable_images_are_named_and_never_chosen(models, table, tmp_path, c
   assert len([*(out / 'images').iterdir()]) == 5
   run(capsys, 'choose', table, *options, '--sheet_prompts=0', status=2)
   assert (out / 'contact_sheet.png').exists()
+  page = (out / 'choices.html').read_text()
+  assert page.count('<figure class="kept">') == 4
 
 
 def test_names_that_cannot_be_printed(models, tmp_path, capsys):

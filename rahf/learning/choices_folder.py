@@ -1,6 +1,7 @@
-"""The folder that `rahf.best choose` writes.
+"""The folder that `rahf.best choose` and `rahf.improve filter` write.
 
 best.md             what choosing gained, and what could not be scored
+choices.html        a page with all candidates of the first prompts and their scores
 choices.csv         a row for each candidate, by prompt and rank
 images/0000-1.png   the chosen images, byte for byte: number of the prompt, rank
 images/metadata.csv their prompts, for training
@@ -24,6 +25,7 @@ from rahf.learning.best_of_n import VALUE, Candidate, Choice
 from rahf.learning.score_expression import Expression
 
 CHOICES, IMAGES, REPORT = 'choices.csv', 'images', 'best.md'
+PAGE = 'choices.html'
 # The name that Hugging Face's `imagefolder` looks for next to images.
 METADATA = 'metadata.csv'
 _ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}

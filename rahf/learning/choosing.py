@@ -24,7 +24,7 @@ from rahf.fileio.validators import Rule, real, whole
 from rahf.inference import open_scorer
 from rahf.inference.results_folder import check_apart
 from rahf.inference.scorer import Scorer, ScorerDescription
-from rahf.learning import best_of_n, best_report, choices_folder
+from rahf.learning import best_of_n, best_report, choices_folder, choices_page
 from rahf.learning.best_of_n import Candidate, Choice
 from rahf.learning.choices_folder import Thumbnails
 from rahf.learning.score_candidates import (
@@ -102,8 +102,9 @@ def choose(arguments: argparse.Namespace) -> int:
     rest = [one for one in results.candidates if not one.original]
     choices_folder.write_metadata(folder, choices, files)
     choices_folder.write_choices(folder, choices, rest, expression, [*scores], files)
-    shown = choices[: arguments.sheet_prompts]
-    choices_folder.write_sheets(folder, shown, results.thumbnails)
+    _write_pictures(
+      folder, choices, results.thumbnails, expression.text, arguments.sheet_prompts
+    )
     summaries = {n: f'{folders[n]}, {one.summary}' for n, one in models.items()}
     text = best_report.report(choices, expression, scores, summaries)
     notes = best_report.notes(choices, rest, minimum, results.truncated)
@@ -126,6 +127,19 @@ def _choose(
     minimum = best_of_n.share_minimum(choices, arguments.top_share)
     choices = best_of_n.choose(candidates, keep=arguments.keep, minimum=minimum)
   return choices, minimum
+
+
+def _write_pictures(
+  folder: pathlib.Path,
+  choices: Sequence[Choice],
+  thumbnails: Thumbnails,
+  by: str,
+  shown: int,
+) -> None:
+  """Writes the page and the contact sheets, of the first prompts."""
+  page = choices_page.render(choices, thumbnails, by, shown)
+  (folder / choices_folder.PAGE).write_text(page, 'utf-8', 'replace')
+  choices_folder.write_sheets(folder, choices[:shown], thumbnails)
 
 
 def _load(folders: Mapping[str, epath.Path], batch_size: int) -> dict[str, Scorer]:
@@ -283,7 +297,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=int,
     default=100,
     metavar='N',
-    help='how many prompts, the first, contact sheets show (default: %(default)s)',
+    help='how many prompts, the first, page and contact sheets show '
+    '(default: %(default)s)',
   )
   add(
     '--batch_size',

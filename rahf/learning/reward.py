@@ -8,9 +8,11 @@ list or tuple, and values an array that torch.as_tensor accepts. Trainers call i
   ddpo-pytorch  reward(images, prompts, metadata), from a thread
   Flow-GRPO     the same; add 'rahf': lambda: reward to the table in `multi_score`
                 (flow_grpo/rewards.py)
-  verl          reward.custom_reward_function, for one image and its prompt:
-                compute_score(data_source, solution_image, ground_truth, extra_info)
-                returns float(reward(solution_image[None], ground_truth)[0][0])
+  verl-omni     (verl's trainers of images) reward.custom_reward_function.path and .name
+                of a function that is called by keyword, for one image and its prompt:
+                compute_score(data_source, solution_image, ground_truth, extra_info,
+                **kwargs) returns {'score': float(...), other names: metrics} with
+                reward(solution_image[None], ground_truth)[0][0]
   UniRL         compute_rewards_differentiable(images, prompts, records) of a
                 DifferentiableReward returns reward.with_gradient(images, prompts)[0]
   TRL           until 0.24.0 removed them: DDPOTrainer(reward_function=reward),

@@ -129,7 +129,7 @@ def test_called_like_flow_grpo(reward, tensor, pixels, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_called_like_verl(reward, tensor, pixels, expected):
+def test_called_like_verl_omni(reward, tensor, pixels, expected):
   """One image at a time, of uint8 or floats, from several threads at once."""
 
   def compute_score(data_source, solution_image, ground_truth, extra_info, **_):
