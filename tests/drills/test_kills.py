@@ -4,16 +4,14 @@ import collections
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
+import improving
 import numpy as np
 import pytest
 from etils import epath
-from PIL import Image
 
 import runs
-import tiny_directory
 import tiny_muse
 from rahf.fileio import locks
 from rahf.workdir.ownership import complete_steps
@@ -197,16 +195,7 @@ def test_generating_images_is_killed(tmp_path):
 def models(tmp_path_factory):
   """A Muse, a RAHF, prompts, and images with prompts."""
   folder = tmp_path_factory.mktemp('models')
-  tiny_muse.write(folder / 'muse')
-  tiny_directory.write(folder)
-  prompts = [f'a red circle and {number} crosses' for number in range(40)]
-  (folder / 'prompts.txt').write_text('\n'.join(prompts))
-  (folder / 'images').mkdir()
-  random = np.random.default_rng(0)
-  for number, prompt in enumerate(prompts):
-    pixels = random.integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / f'images/{number:02}.png')
-    (folder / f'images/{number:02}.txt').write_text(prompt)
+  improving.write_models(folder, 40)
   return folder
 
 
@@ -224,15 +213,7 @@ def test_improving_is_killed(models, tmp_path, long, verb, source, options):
     pytest.skip('--long; all of these write their results in the same way')
 
   def start_into(name: str) -> subprocess.Popen:
-    arguments = [verb, models / source, f'--generator={models}/muse', *options]
-    arguments += [f'--model={models}/model', f'--out={tmp_path / name}']
-    return subprocess.Popen(
-      [sys.executable, '-m', 'rahf.improve', *map(str, arguments)],
-      cwd=runs.ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+    return improving.start(models, verb, source, *options, f'--out={tmp_path / name}')
 
   killed = start_into('killed')
   records = tmp_path / 'killed' / 'records'

@@ -2,6 +2,10 @@
 
 import pathlib
 import re
+import time
+
+import improving
+import pytest
 
 import rahf
 import runs
@@ -14,9 +18,10 @@ SLACK = 24 * 2**20
 
 
 def resident(process: int | str) -> int:
-  """Returns the resident memory of a process in bytes (on Linux)."""
+  """Returns the resident memory of a process in bytes (on Linux); 0 if it has ended."""
   status = pathlib.Path(f'/proc/{process}/status').read_text()
-  return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) * 1024
+  found = re.search(r'VmRSS:\s+(\d+) kB', status)
+  return int(found[1]) * 1024 if found else 0
 
 
 def test_training(data_dir, tmp_path, long):
@@ -53,3 +58,34 @@ def test_serving(tmp_path, long):
         found.append(resident('self'))
   engine.stop(10)
   assert max(found[4:]) - found[2] < SLACK
+
+
+@pytest.mark.parametrize(
+  ('verb', 'source', 'options'),
+  [
+    ('filter', 'prompts.txt', ['--images_per_prompt=4']),
+    ('inpaint', 'images', ['--threshold=0.4', '--candidates=4']),
+    ('guide', 'prompts.txt', ['--strengths', '1', '2', '4', '--batch_size=8']),
+    ('reprompt', 'prompts.txt', ['--words=all']),
+  ],
+)
+def test_improving(tmp_path, long, verb, source, options):
+  """Of 10,000 images, the last 9,000 need no more memory."""
+  if not long:
+    pytest.skip('--long')
+  prompts = 2_500
+  improving.write_models(tmp_path, prompts)
+  out = tmp_path / 'out'
+  process = improving.start(tmp_path, verb, source, *options, f'--out={out}')
+  drawn = tmp_path / ('out-images' if verb == 'filter' else 'out')
+  total = 4 * prompts if verb == 'filter' else prompts
+  found = []
+  while process.poll() is None:
+    share = len([*drawn.glob('images/*.png')]) / total
+    if share > 0.1 and (memory := resident(process.pid)):
+      found.append(memory)
+    time.sleep(0.5)
+  _, errors = process.communicate()
+  assert process.returncode in (0, 1), errors
+  assert len(found) > 20
+  assert max(found) - max(found[:3]) < SLACK
