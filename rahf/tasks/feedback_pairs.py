@@ -21,6 +21,7 @@ from rahf.data.schema import SCORES, Batch, MixedBatch, PairBatch
 from rahf.models.rahf import RAHF
 from rahf.runtime import sharding as sharding_lib
 from rahf.tasks.feedback import FeedbackTask
+from rahf.training.batch_spec import pair_shapes
 from rahf.training.losses import LabelSums
 from rahf.training.preference_losses import pair_losses
 from rahf.training.setup import Setup
@@ -63,20 +64,8 @@ class FeedbackPairsTask(FeedbackTask):
     if not train:
       return labelled
     pairs, size = self.config.pairs.batch_size, self.config.model.image_size
-
-    def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((pairs, *shape), dtype, sharding=sharding)
-
     return MixedBatch(
-      labelled,
-      PairBatch(
-        index=array(jnp.int32),
-        images=array(jnp.uint8, 2, size, size, 3),
-        text=array(jnp.int32, *labelled.text.shape[1:]),
-        preference=array(jnp.float32),
-        weight=array(jnp.float32),
-        problem=array(jnp.int32),
-      ),
+      labelled, pair_shapes(pairs, size, labelled.text.shape[1:], sharding)
     )
 
   def count_labels(self, batch: MixedBatch) -> MixedCounts:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rahf.data.schema import ImageBatch
 from rahf.models.muse import MuseConfig
+from rahf.training.batch_spec import of_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +32,7 @@ class MuseTask:
     train: bool = False,
   ) -> ImageBatch:
     del train
-    size = self.muse.image_size
-
-    def array(dtype: jnp.dtype, *shape: int) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
-
+    size, array = self.muse.image_size, of_rows(rows, sharding)
     return ImageBatch(
       index=array(jnp.int32),
       image=array(jnp.float32, size, size, 3),

@@ -21,6 +21,7 @@ from rahf.models.clip import CLIP, MEAN, STD, normalised
 from rahf.runtime import sharding
 from rahf.tasks import clip_data
 from rahf.tasks.clip_task import ClipTask
+from rahf.training.batch_spec import pair_shapes
 from rahf.training.preference_losses import (
   Features,
   PairScores,
@@ -64,19 +65,8 @@ class PreferenceTask(ClipTask):
     train: bool = False,
   ) -> PairBatch:
     del train
-    size = self.clip_config.image_size
-
-    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
-
-    return PairBatch(
-      index=array(jnp.int32),
-      images=array(jnp.uint8, 2, size, size, 3),
-      text=array(jnp.int32, self.clip_config.text_length),
-      preference=array(jnp.float32),
-      weight=array(jnp.float32),
-      problem=array(jnp.int32),
-    )
+    clip = self.clip_config
+    return pair_shapes(rows, clip.image_size, (clip.text_length,), sharding)
 
   def count_labels(self, batch: PairBatch) -> Array:
     return jnp.sum(batch.weight)

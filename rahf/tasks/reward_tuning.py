@@ -6,6 +6,7 @@ tokens where the heatmap is low get more of it than those where it is high.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from rahf.models.rahf import RAHF
 from rahf.runtime import sharding
 from rahf.tasks.generator import GeneratorTask, check_frozen
 from rahf.tasks.reward_variables import REWARD, START, STARTED
+from rahf.training.batch_spec import of_rows
 from rahf.training.setup import Setup
 from rahf.training.task import Session, Variables
 
@@ -114,10 +116,7 @@ class RewardTuningTask(GeneratorTask):
   ) -> PromptBatch:
     del train
     lengths = self.description.model.texts, self.description.text_length
-
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct((rows, *shape), jnp.int32, sharding=sharding)
-
+    array = functools.partial(of_rows(rows, sharding), jnp.int32)
     return PromptBatch(array(), array(self.muse.text.text_length), array(*lengths))
 
   def count_labels(self, batch: PromptBatch) -> Array:
