@@ -52,6 +52,9 @@ _PROMPTS = flags.DEFINE_integer('prompts', 1000, 'New prompts.', lower_bound=20)
 _WORLD = flags.DEFINE_enum('world', 'small', [*WORLDS], 'World of shapes.')
 _STEPS = flags.DEFINE_integer('steps', 0, "Of the sampling; 0 for the model's own.")
 _GUIDANCE = flags.DEFINE_float('guidance', 0, "Of the sampling; 0 for the model's own.")
+_SHARPNESS = flags.DEFINE_float(
+  'sharpness', 0, "Of the sampling; 0 for the model's own."
+)
 _TEMPERATURE = flags.DEFINE_list(
   'temperature', [], "First and last, of the sampling; the model's own if empty."
 )
@@ -66,6 +69,7 @@ def main(argv: list[str]) -> None:
   """Prints a table."""
   folder = argv[1]
   given = {'steps': _STEPS.value, 'guidance': _GUIDANCE.value}
+  given['sharpness'] = _SHARPNESS.value
   sampling = {name: value for name, value in given.items() if value}
   if _TEMPERATURE.value:
     sampling['temperature'] = tuple(map(float, _TEMPERATURE.value))

@@ -50,7 +50,7 @@ def draw_guided(
       depends on its own image alone.
     strength: root mean square of what is added to an image's logits.
   """
-  predict = model.guided_logits(config, params, prompt, sampling.guidance)
+  predict = model.guided_logits(config, params, prompt, sampling)
   batch, side = len(prompt.text), config.grid
   mask_id = config.transformer.mask_id
 

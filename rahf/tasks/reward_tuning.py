@@ -196,8 +196,8 @@ class RewardTuningTask(GeneratorTask):
 
   def _predict(self, params: Any, text: Int[Array, 'B T']) -> Predict:
     """Reads the prompts, and returns the function from tokens to logits."""
-    guidance, grid = self.config.sampling.guidance, self.muse.grid
-    guided = model.guided_logits(self.muse, params, self._prompt(text), guidance)
+    sampling, grid = sampling_config(self.config), self.muse.grid
+    guided = model.guided_logits(self.muse, params, self._prompt(text), sampling)
 
     def predict(tokens: Int[Array, 'B N']) -> Float[Array, 'B N K']:
       logits = guided(tokens.reshape(-1, grid, grid))

@@ -158,13 +158,14 @@ def mask_tokens(mask: Bool[Array, 'B H W'], side: int) -> Bool[Array, 'B h w']:
 
 
 def guided_logits(
-  config: MuseConfig, params: Any, prompt: Prompt, guidance: float
+  config: MuseConfig, params: Any, prompt: Prompt, sampling: SamplingConfig
 ) -> Callable[[Int[Array, 'B h w']], Float[Array, 'B h w K']]:
   """Reads a prompt, and returns the function from tokens to logits.
 
   Args:
-    guidance: see `SamplingConfig`.
+    sampling: its guidance and sharpness.
   """
+  guidance = sampling.guidance
   features = encode_text(config, params, prompt.text)
   micro, bias = prompt.micro, prompt.bias
   if guidance > 1:
@@ -188,7 +189,7 @@ def guided_logits(
     if guidance > 1:
       away, towards = jnp.split(logits, 2)
       logits = away + guidance * (towards - away)
-    return logits
+    return sampling.sharpness * logits
 
   return predict
 
@@ -207,7 +208,7 @@ def complete(
   noise: Noise | None = None,
 ) -> Generated:
   """Replaces the masked tokens of images; the other arguments are as in `sample`."""
-  predict = guided_logits(config, params, prompt, sampling.guidance)
+  predict = guided_logits(config, params, prompt, sampling)
   grid = tokens.shape
 
   def predict_flat(tokens):

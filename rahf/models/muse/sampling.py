@@ -38,12 +38,15 @@ class SamplingConfig:
     temperature: of the noise in the choice of tokens to keep, in the first and in the
       last step.
     schedule: how the share of masked tokens falls from 1 to 0.
+    sharpness: multiplies the logits of the codes: above 1, improbable codes become
+      rarer than the model thinks.
   """
 
   steps: Annotated[int, whole(1, 1000)] = 12
   guidance: Annotated[float, real(1, 1000)] = 10.0
   temperature: Annotated[tuple, pair(real(0, 1000), real(0, 1000))] = (2.0, 0.0)
   schedule: Annotated[str, one_of(SCHEDULES)] = 'cosine'
+  sharpness: Annotated[float, real(0.01, 1000)] = 1.0
 
 
 TEXT_TO_IMAGE = SamplingConfig()

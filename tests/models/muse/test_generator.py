@@ -12,7 +12,7 @@ from rahf.errors import InputError
 from rahf.models import muse
 from rahf.models.clip import TowerConfig
 from rahf.models.muse.autoencoder import AutoencoderConfig
-from rahf.models.muse.generator import encode
+from rahf.models.muse.generator import encode, guided_logits
 from rahf.models.muse.text import TextConfig, fill_up
 from rahf.models.muse.transformer import TransformerConfig
 from rahf.runtime import sharding
@@ -58,6 +58,18 @@ def test_an_image_depends_on_its_prompt_and_key_alone(params):
   np.testing.assert_allclose(alone.image[0], whole.image[2], atol=1e-5)
   # The same prompt, another key.
   assert (whole.tokens[0] != whole.tokens[2]).any()
+
+
+def test_sharp_sampling_takes_the_most_probable_codes(params):
+  """At most as much less probable as noise of Gumbel(0, 1) makes up for."""
+  sharp = dataclasses.replace(SAMPLING, steps=1, sharpness=1000.0)
+  same = muse.Prompt(*(part[:1] for part in prompt()[:3]))
+  masked = jnp.full((1, 8, 8), CONFIG.transformer.mask_id)
+  logits = guided_logits(CONFIG, params, same, SAMPLING)(masked)
+  for key in KEYS:
+    found = muse.generate(CONFIG, params, same, key[None], sampling=sharp)
+    chosen = jnp.take_along_axis(logits, found.tokens[..., None], -1)[..., 0]
+    assert float((logits.max(-1) - chosen).max()) < 20 / 1000
 
 
 def test_full_strength_leaves_nothing_of_the_image(params):
