@@ -64,7 +64,7 @@ def test_sharp_sampling_takes_the_most_probable_codes(params):
   """At most as much less probable as noise of Gumbel(0, 1) makes up for."""
   sharp = dataclasses.replace(SAMPLING, steps=1, sharpness=1000.0)
   same = muse.Prompt(*(part[:1] for part in prompt()[:3]))
-  masked = jnp.full((1, 8, 8), CONFIG.transformer.mask_id)
+  masked = jnp.full((1, 4, 4), CONFIG.transformer.mask_id)
   logits = guided_logits(CONFIG, params, same, SAMPLING)(masked)
   for key in KEYS:
     found = muse.generate(CONFIG, params, same, key[None], sampling=sharp)
