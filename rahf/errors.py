@@ -1,5 +1,6 @@
 """User-facing errors and how commands print them."""
 
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -35,6 +36,10 @@ def run_command(run: Callable[[Any], int | None], arguments: Any) -> int:
   That is what `run` returns, 0 for None; 2, after a message, for a user's mistake or an
   interruption.
   """
+  for stream in (sys.stdout, sys.stderr):
+    # A terminal or pipe may have an encoding without some of the characters.
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')
   try:
     return run(arguments) or 0
   except (InputError, OSError) as error:

@@ -23,9 +23,12 @@ from tqdm import tqdm
 
 from rahf.data.images import codec
 from rahf.drawing import contact_sheet
+from rahf.errors import InputError
 from rahf.fileio import atomic_write
 from rahf.fileio.claimed_folder import claimed
-from rahf.inference.image_generator import ImageGenerator
+from rahf.fileio.validators import whole
+from rahf.inference.image_generator import MAX_SEED, ImageGenerator
+from rahf.learning.choosing import check_flag
 from rahf.learning.image_requests import ImageRequest, read_requests
 from rahf.learning.open_generator import open_generator
 from rahf.runtime import distributed
@@ -71,6 +74,13 @@ def generate(job: Job, interruption: Interruption) -> int:
     Interrupted: SIGTERM or Ctrl-C came; finished images are kept.
   """
   distributed.check_joined()
+  for name, rule in (
+    ('images_per_prompt', whole(1, 1_000_000)),
+    ('batch_size', whole(1, 1_000_000)),
+    ('seed', whole(0, MAX_SEED)),
+    ('steps', whole(0, 1000)),
+  ):
+    check_flag(name, getattr(job, name), rule)
   folder = pathlib.Path(job.output).expanduser()
   with interruption.raising(), contextlib.ExitStack() as stack:
     requests = read_requests(
@@ -188,8 +198,14 @@ def _rows(
 
 
 def _thumbnail(path: pathlib.Path) -> bytes:
-  image = Image.open(path)
-  image.thumbnail((contact_sheet.SIDE, contact_sheet.SIDE))
+  try:
+    image = Image.open(path)
+    image.thumbnail((contact_sheet.SIDE, contact_sheet.SIDE))
+  except OSError as error:
+    raise InputError(
+      f'{path} is damaged ({error}); delete it, and run the same command again to draw '
+      'it'
+    ) from None
   return _png(image)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from rahf import generate
 from rahf.errors import InputError, run_command
 from rahf.fileio.paths import absolute, find
-from rahf.fileio.validators import whole
 from rahf.learning import (
   choosing,
   guide_command,
@@ -18,7 +17,6 @@ from rahf.learning import (
   reward_train_command,
   study_command,
 )
-from rahf.learning.choosing import check_flag, new_path
 from rahf.runtime import accelerator
 from rahf.runtime.preemption import Interrupted, Interruption
 
@@ -49,36 +47,44 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command.
 
   Returns:
-    0; 1 if an image has no scores or cannot be repaired, or a prompt has no image that
-    is kept; 2 for a user's mistake.
+    0; 1 if an image has no scores or cannot be repaired, a prompt has no image that is
+    kept, or a signal came; 2 for a user's mistake.
   """
   arguments = _parser().parse_args(argv)
-  return run_command(arguments.run, arguments)
+  try:
+    with Interruption() as interruption, interruption.raising():
+      return run_command(arguments.run, arguments)
+  except Interrupted:
+    print('Interrupted; run the same command to continue.')
+    return 1
 
 
 def _filter(arguments: argparse.Namespace) -> int:
   """Generates if asked to, scores and keeps."""
-  out = new_path(arguments.out)
   arguments.images = arguments.source
   if arguments.generator:
     if arguments.prompts:
       raise InputError('--prompts is for a folder of images; SOURCE are the prompts')
+    # Drawing takes long, so that mistakes are found before.
+    out = choosing.check(arguments).out
     arguments.images = os.fspath(_generate(arguments, out))
+  else:
+    for name in ('images_per_prompt', 'seed'):
+      if getattr(arguments, name) is not None:
+        raise InputError(f'--{name} is for drawing, which needs --generator')
   return choosing.choose(arguments)
 
 
 def _generate(arguments: argparse.Namespace, out: pathlib.Path) -> pathlib.Path:
   """Generates what is missing; returns the table of all images."""
-  check_flag('images_per_prompt', arguments.images_per_prompt, whole(1, 1_000_000))
-  check_flag('seed', arguments.seed, whole(0, 2**32 - 1))
   accelerator.start(accelerator.choose())
-  folder = out.with_name(f'{out.name}-images')
+  folder, count = out.with_name(f'{out.name}-images'), arguments.images_per_prompt
   job = generate.Job(
     model=os.fspath(find(arguments.generator, '--generator')),
     input=arguments.source,
     output=os.fspath(folder),
-    images_per_prompt=arguments.images_per_prompt,
-    seed=arguments.seed,
+    images_per_prompt=8 if count is None else count,
+    seed=arguments.seed or 0,
     negative_prompt='',
     batch_size=arguments.batch_size,
     steps=0,
@@ -100,14 +106,11 @@ def _reward_train(arguments: argparse.Namespace) -> int:
       'install "rahf[train]"'
     ) from error
   accelerator.start(accelerator.choose())
+  reward_train_command.check_workdir(workdir)
   with Interruption() as interruption:
-    try:
-      train.train(config, workdir, interruption)
-      interruption.check()
-      export.export(config, workdir, interruption)
-    except Interrupted:
-      print('Interrupted; run the same command to continue.')
-      return 1
+    train.train(config, workdir, interruption)
+    interruption.check()
+    export.export(config, workdir, interruption)
   return 0
 
 
@@ -164,10 +167,9 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
   add(
     '--images_per_prompt',
     type=int,
-    default=8,
-    help='to generate (default: %(default)s)',
+    help='images to draw of each prompt (default: 8)',
   )
-  add('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
+  add('--seed', type=int, help='of the noise (default: 0)')
   choosing.add_arguments(parser)
 
 

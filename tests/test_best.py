@@ -208,7 +208,8 @@ def test_prompts_below_the_minimum_are_named(models, table, tmp_path, capsys):
     '--sheet_prompts=0',
     status=1,
   )
-  assert f'Prompts whose values are all below 1.5 (2): {ORIGINALS[0]}; ' in printed
+  poor = 'Prompts without a chosen image, since all values are below 1.5 (2): '
+  assert f'{poor}{ORIGINALS[0]}; ' in printed
   assert '| value' not in printed
   assert not read(out / 'images' / 'metadata.csv')
   assert not (out / 'contact_sheet.png').exists()

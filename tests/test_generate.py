@@ -99,6 +99,10 @@ def test_tables_with_seeds_and_file_names(tmp_path):
     ('text\na\n', 1, 'no column prompt'),
     ('prompt\n', 1, 'has no prompts'),
     ('prompt,file_name\na,x.png\nb,x.png\n', 1, "'x.png' occurs twice"),
+    ('prompt,file_name\na,x.png\nb,./x.png\n', 1, 'occurs twice'),
+    ('prompt,file_name\na,x.png\nb,x.png/y.png\n', 1, 'x.png is a file and a folder'),
+    ('prompt,file_name\na,contact_sheet.png\n', 1, 'that of a file of the results'),
+    (f'prompt,file_name\na,{"x" * 250}.png\n', 1, 'is too long'),
     ('prompt,file_name\na,../x.png\n', 1, 'must be a relative path'),
     ('prompt,file_name\na,x.png\n', 2, 'leave out --images_per_prompt'),
   ],
@@ -108,6 +112,25 @@ def test_tables_that_are_refused(tmp_path, text, count, message):
   table.write_text(text)
   with pytest.raises(InputError, match=message):
     read_requests(table, count, 0)
+
+
+@pytest.mark.parametrize(
+  'change', [{'batch_size': 0}, {'images_per_prompt': 0}, {'seed': -1}, {'steps': -1}]
+)
+def test_numbers_that_are_refused(model, tmp_path, change):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle\n')
+  ((name, value),) = change.items()
+  with pytest.raises(InputError, match=f'--{name}={value} must'):
+    generate(job(model, prompts, tmp_path / 'out', **change), Interruption())
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_model_that_makes_no_images(tmp_path):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle\n')
+  with pytest.raises(InputError, match='is not an image generator'):
+    generate(job(tmp_path, prompts, tmp_path / 'out'), Interruption())
 
 
 def test_outputs_that_are_refused(model, tmp_path):

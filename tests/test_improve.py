@@ -76,6 +76,7 @@ def test_the_best_drawn_images_are_kept_for_training(models, tmp_path, capsys):
   [
     (['--top_share=0'], '--top_share=0.0 must'),
     (['--images_per_prompt=0'], '--images_per_prompt=0 must'),
+    (['--batch_size=0'], '--batch_size=0 must'),
     (['--prompts=a.csv'], '--prompts is for a folder of images'),
     (['--by=beauty'], 'beauty'),
   ],
@@ -90,7 +91,8 @@ def test_mistakes(models, tmp_path, capsys, changes, message):
   ]
   assert improve.main(arguments) == 2
   assert message in capsys.readouterr().err
-  assert not (tmp_path / 'kept').exists()
+  # Mistakes are found before anything is drawn.
+  assert {path.name for path in tmp_path.iterdir()} == {'prompts.txt'}
 
 
 def test_images_are_repaired(models, tmp_path, capsys):
@@ -121,7 +123,10 @@ def test_images_are_repaired(models, tmp_path, capsys):
     np.testing.assert_array_equal(panel[:, :64], before)
     np.testing.assert_array_equal(panel[:, 192:], after)
     mask = panel[:, 128:192, 0] == 255
-    assert mask.mean() == pytest.approx(float(row['masked']))
+    # The panel also shows what was tried in vain.
+    tried = row['note'] == 'no candidate was better'
+    assert mask.mean() >= float(row['masked']) - 1e-6
+    assert tried or mask.mean() == pytest.approx(float(row['masked']))
     np.testing.assert_array_equal(before[~mask], after[~mask])
 
   results = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
@@ -130,6 +135,16 @@ def test_images_are_repaired(models, tmp_path, capsys):
     (out / name).unlink()
   assert improve.main(arguments) == 0
   assert {p: p.read_bytes() for p in out.rglob('*') if p.is_file()} == results
+  assert (out / 'images' / '0.png').stat().st_mtime_ns == kept
+
+  # An image or a prompt that has changed is done again, and nothing else.
+  Image.fromarray(255 - np.asarray(Image.open(folder / '1.png'))).save(folder / '1.png')
+  (folder / '2.txt').write_text('a blue cross')
+  assert improve.main(arguments) == 0
+  again = read(out / 'repairs.csv')
+  assert again[0] == rows[0]
+  assert again[1]['before'] != rows[1]['before']
+  assert again[2]['prompt'] == 'a blue cross'
   assert (out / 'images' / '0.png').stat().st_mtime_ns == kept
   capsys.readouterr()
   assert improve.main([*arguments, '--rounds=1']) == 2
@@ -227,3 +242,18 @@ def test_a_score_guides_a_muse(models, tmp_path, capsys):
     best = np.asarray(Image.open(out / row['file_name']))
     np.testing.assert_array_equal(best, pictures[int(np.argmax(values))])
   assert '| 4 ' in capsys.readouterr().out
+
+
+def test_folders_of_others_are_no_work_directories(models, tmp_path, capsys):
+  prompts, out = tmp_path / 'prompts.txt', tmp_path / 'kept'
+  prompts.write_text('a red circle')
+  out.mkdir()
+  (out / 'choices.csv').touch()
+  arguments = [
+    *('reward-train', str(prompts), f'--eval_prompts={prompts}', f'--out={out}'),
+    *(f'--generator={models["muse"]}', f'--model={models["rahf"]}'),
+  ]
+  assert improve.main(arguments) == 2
+  assert 'is not a work directory' in capsys.readouterr().err
+  assert improve.main([*arguments[:-2], '--group=1', *arguments[-2:]]) == 2
+  assert '--group=1 must' in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from rahf.drawing.text_layout import font, one_line, truncate, wrap
+from rahf.drawing.text_layout import drawable, font, one_line, truncate, wrap
 
 SIDE, GAP, MARGIN = 128, 12, 16  # of a picture's square, between them, at the edges
 COLUMNS = 12
@@ -67,7 +67,7 @@ def _sheet(strips: Sequence[Image.Image]) -> Image.Image:
 
 
 def _strip(row: Row) -> Image.Image:
-  title = one_line(row.title)
+  title = drawable(one_line(row.title))
   if len(title) > MAX_TITLE:
     title = f'{title[:MAX_TITLE]}…'
   words = [found.span() for found in re.finditer(r'\S+', title)]
@@ -104,7 +104,7 @@ def _draw_tile(strip: Image.Image, left: int, top: int, tile: Tile) -> None:
     draw.rectangle(outer, outline=CHOSEN, width=FRAME)
   colour = CHOSEN if tile.framed else INK
   top += SIDE + FRAME + 1
-  caption = truncate(one_line(tile.caption), SIDE, font(TEXT))
+  caption = truncate(drawable(one_line(tile.caption)), SIDE, font(TEXT))
   draw.text((left, top), caption, colour, font(TEXT))
-  note = truncate(one_line(tile.note), SIDE, font(SMALL))
+  note = truncate(drawable(one_line(tile.note)), SIDE, font(SMALL))
   draw.text((left, top + TEXT + 4), note, FAINT, font(SMALL))

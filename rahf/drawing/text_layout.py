@@ -1,14 +1,31 @@
 """Lays out text in pictures: wraps it into lines or truncates it.
 
-Pillow's built-in font has only Latin letters; other characters are drawn as boxes.
+Pillow's built-in font has only the letters of English; others are drawn as boxes.
 """
 
 import bisect
 import functools
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import ImageFont
+
+# Letters and signs without a decomposition.
+_LETTERS = str.maketrans(
+  {
+    'ß': 'ss',
+    'ø': 'o',
+    'Ø': 'O',
+    'æ': 'ae',
+    'Æ': 'Ae',
+    'œ': 'oe',
+    'ł': 'l',
+    '–': '-',
+    '—': '-',
+  }
+  | {'×': 'x', '’': "'"}
+)
 
 
 class Piece(NamedTuple):
@@ -64,6 +81,12 @@ def one_line(text: str) -> str:
   """Joins lines, and escapes characters that cannot be drawn, such as surrogates."""
   joined = ' '.join(text.split())
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
+def drawable(text: str) -> str:
+  """Returns text with accents left out, which the font lacks: u for ü, ss for ß."""
+  decomposed = unicodedata.normalize('NFKD', text.translate(_LETTERS))
+  return ''.join(char for char in decomposed if not unicodedata.combining(char))
 
 
 @functools.cache

@@ -90,7 +90,7 @@ def notes(
 
   Args:
     rest: images that say no prompt.
-    minimum: of the value.
+    minimum: of the value, as given or as the share to keep requires.
     truncated: by model, the prompts that were too long for it.
   """
   found = []
@@ -104,7 +104,8 @@ def notes(
     )
   if poor := [one.original for one in choices if one.ranked and not one.keep]:
     found.append(
-      f'Prompts whose values are all below {minimum:g} ({len(poor):,}): {_named(poor)}'
+      f'Prompts without a chosen image, since all values are below {minimum:g} '
+      f'({len(poor):,}): {_named(poor)}'
     )
   for name, prompts in truncated.items():
     found.append(

@@ -81,7 +81,7 @@ def _shown(one: Candidate, thumbnails: Thumbnails, *, chosen: bool) -> Shown:
     f'data:image/webp;base64,{encoded}' if data else '',
     chosen,
     f'{one.value:.4g}',
-    [(name, f'{score:.3g}') for name, score in one.scores.items()],
+    [(name, f'{score:.3f}') for name, score in one.scores.items()],
     '' if one.unchanged else one.prompt,
     one.error,
   )

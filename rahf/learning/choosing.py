@@ -22,6 +22,7 @@ from rahf.fileio import staged_folder, table_rows
 from rahf.fileio.paths import find, is_local, new
 from rahf.fileio.validators import Rule, real, whole
 from rahf.inference import open_scorer
+from rahf.inference.output_ranges import Output
 from rahf.inference.results_folder import check_apart
 from rahf.inference.scorer import Scorer, ScorerDescription
 from rahf.learning import best_of_n, best_report, choices_folder, choices_page
@@ -34,7 +35,7 @@ from rahf.learning.score_candidates import (
   known_scores,
   score,
 )
-from rahf.learning.score_expression import parse
+from rahf.learning.score_expression import Expression, parse
 from rahf.runtime import accelerator
 
 _MODEL = re.compile(r'([A-Za-z_]\w*)=(.+)', re.DOTALL)
@@ -67,21 +68,9 @@ def choose(arguments: argparse.Namespace) -> int:
   Raises:
     InputError: an argument or the input cannot be used.
   """
-  out = new_path(arguments.out)
-  for name, rule in (
-    ('keep', whole(1)),
-    ('batch_size', whole(1)),
-    ('sheet_prompts', whole(0)),
-    ('minimum', real(-math.inf)),
-    ('top_share', real(1e-9, 1)),
-  ):
-    check_flag(name, getattr(arguments, name), rule)
+  out, folders, models, scores, expression = check(arguments)
   images = os.fspath(local_path(arguments.images, 'IMAGES'))
   check_apart(images, out, ('IMAGES ', '--out='))
-  folders = {n: open_scorer.find(path) for n, path in _models(arguments.model).items()}
-  models = {n: open_scorer.read_description(path) for n, path in folders.items()}
-  scores = known_scores(models)
-  expression = parse(_expression(arguments.by, models), scores)
   column = arguments.group or ORIGINAL
   source = open_source(images, arguments.prompts, extra=column, flag='IMAGES')
   if arguments.group:
@@ -115,6 +104,45 @@ def choose(arguments: argparse.Namespace) -> int:
   _warn_of_links(source)
   failed = any(one.error for one in results.candidates)
   return int(failed or not all(one.keep for one in choices) or bool(source.linked))
+
+
+class Checked(NamedTuple):
+  """What the arguments say, apart from the images.
+
+  Attributes:
+    out: the new folder.
+    folders, models: of each model by name.
+    scores: all that the models give, by name.
+    expression: what images are chosen by.
+  """
+
+  out: pathlib.Path
+  folders: dict[str, epath.Path]
+  models: dict[str, ScorerDescription]
+  scores: dict[str, Output]
+  expression: Expression
+
+
+def check(arguments: argparse.Namespace) -> Checked:
+  """Checks the arguments of `choose`, without reading images.
+
+  Raises:
+    InputError: one of them cannot be used.
+  """
+  out = new_path(arguments.out)
+  for name, rule in (
+    ('keep', whole(1)),
+    ('batch_size', whole(1)),
+    ('sheet_prompts', whole(0)),
+    ('minimum', real(-math.inf)),
+    ('top_share', real(1e-9, 1)),
+  ):
+    check_flag(name, getattr(arguments, name), rule)
+  folders = {n: open_scorer.find(path) for n, path in _models(arguments.model).items()}
+  models = {n: open_scorer.read_description(path) for n, path in folders.items()}
+  scores = known_scores(models)
+  expression = parse(_expression(arguments.by, models), scores)
+  return Checked(out, folders, models, scores, expression)
 
 
 def _choose(

@@ -64,7 +64,12 @@ def add_arguments(
     '--by', default=by, metavar='EXPRESSION', help=f'{by_help} (default: %(default)s)'
   )
   add('--out', required=True, metavar='FOLDER', help='a new folder, or one to continue')
-  add('--images_per_prompt', type=int, default=1, help='(default: %(default)s)')
+  add(
+    '--images_per_prompt',
+    type=int,
+    default=1,
+    help='images to draw of each prompt (default: %(default)s)',
+  )
   add('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
 
 
@@ -86,7 +91,7 @@ def read_job(arguments: argparse.Namespace) -> DrawingJob:
     local_path(arguments.prompts, 'PROMPTS').expanduser(),
     arguments.images_per_prompt,
     arguments.seed,
-    '',
+    name='PROMPTS',
   )
   return DrawingJob(
     requests,

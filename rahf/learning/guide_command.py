@@ -144,7 +144,7 @@ def _values(
   by: Expression,
 ) -> list[float]:
   feedback = guided.reward.model.score(images, [one.prompt for one in asked])
-  return [by.value(one.scores) for one in feedback]
+  return [by.finite_value(one.scores) for one in feedback]
 
 
 def _table(rows: Sequence[Row], strengths: Sequence[float]) -> str:
@@ -189,9 +189,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs='+',
     default=[1.0, 3.0, 10.0],
     metavar='STRENGTH',
-    help='root mean square of what is added to the logits (default: 1 3 10)',
+    help="how strongly the score guides: root mean square of what is added to a Muse's "
+    'logits, or factor of the gradient in diffusion (default: 1 3 10)',
   )
-  add('--batch_size', type=int, default=8, help='(default: %(default)s)')
+  add(
+    '--batch_size',
+    type=int,
+    default=8,
+    help='images drawn at once (default: %(default)s)',
+  )
 
 
 # The description, and the function that adds arguments.

@@ -1,5 +1,6 @@
 """Reads which images to generate: prompts one a line, or a table of them."""
 
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from rahf.inference.image_generator import MAX_SEED, Request, check_request
 from rahf.learning.prompt_templates import read_prompts
 
 _COLUMNS = ('seed', 'original', 'file_name')
+# What names of files in the folder of the results begin with.
+RESERVED = ('images.csv', 'generate.json', 'contact_sheet')
+MAX_NAME = 200  # Bytes; file systems take 255, and writing needs some.
 
 
 class ImageRequest(NamedTuple):
@@ -28,7 +32,12 @@ class ImageRequest(NamedTuple):
 
 
 def read_requests(
-  path: pathlib.Path, count: int, seed: int, negative: str = ''
+  path: pathlib.Path,
+  count: int,
+  seed: int,
+  negative: str = '',
+  *,
+  name: str = '--input',
 ) -> list[ImageRequest]:
   """Returns the images to generate, by prompt and number.
 
@@ -39,20 +48,22 @@ def read_requests(
     count: images of each prompt.
     seed: of the noise, where the table has none.
     negative: text that guidance leads away from.
+    name: of the argument that gave the path, for errors.
 
   Raises:
     InputError: there is no such file, a value cannot be used, or a file name occurs
       twice.
   """
+  named = f'{name}={path}' if name.startswith('--') else f'{name} {path}'
   if path.suffix.lower() in table_rows.SUFFIXES:
     rows = _table(path, seed)
   else:
-    rows = [(prompt, seed, prompt, '') for prompt in read_prompts(path, '--input')]
+    rows = [(prompt, seed, prompt, '') for prompt in read_prompts(path, name)]
   if not rows:
-    raise InputError(f'--input={path} has no prompts')
-  if count > 1 and any(name for *_, name in rows):
+    raise InputError(f'{named} has no prompts')
+  if count > 1 and any(file for *_, file in rows):
     raise InputError(
-      f'--input={path} has a column file_name, which names one image of each row; '
+      f'{named} has a column file_name, which names one image of each row; '
       'leave out --images_per_prompt, or the column'
     )
   digits = [len(str(n - 1)) for n in (len(rows), count)]
@@ -60,12 +71,12 @@ def read_requests(
     ImageRequest(
       Request(prompt, row_seed, number, negative),
       original,
-      name or f'images/{row:0{digits[0]}d}-{number:0{digits[1]}d}.png',
+      file or f'images/{row:0{digits[0]}d}-{number:0{digits[1]}d}.png',
     )
-    for row, (prompt, row_seed, original, name) in enumerate(rows)
+    for row, (prompt, row_seed, original, file) in enumerate(rows)
     for number in range(count)
   ]
-  _check_names(path, found)
+  _check_names(named, found)
   return found
 
 
@@ -95,16 +106,24 @@ def _seed(value: Any, where: str) -> int:
     ) from None
 
 
-def _check_names(path: pathlib.Path, requests: list[ImageRequest]) -> None:
+def _check_names(named: str, requests: list[ImageRequest]) -> None:
   """Raises InputError unless all files lie in the folder, each once, and are PNG."""
-  seen = set()
+  seen, folders = set(), set()
   for one in requests:
     name = pathlib.PurePosixPath(one.file_name)
     if name.is_absolute() or '..' in name.parts or name.suffix.lower() != '.png':
       raise InputError(
-        f'--input={path}: the file name {one.file_name!r} must be a relative path that '
+        f'{named}: the file name {one.file_name!r} must be a relative path that '
         'ends in .png'
       )
-    if one.file_name in seen:
-      raise InputError(f'--input={path}: the file name {one.file_name!r} occurs twice')
-    seen.add(one.file_name)
+    if name.parts[0].startswith(RESERVED) or len(os.fsencode(name.name)) > MAX_NAME:
+      raise InputError(
+        f'{named}: the file name {one.file_name!r:.300} is too long, or that of '
+        f'a file of the results, which begin with {" and ".join(RESERVED)}'
+      )
+    if name in seen:
+      raise InputError(f'{named}: the file name {one.file_name!r} occurs twice')
+    seen.add(name)
+    folders.update(name.parents)
+  if both := seen & folders:
+    raise InputError(f'{named}: {min(both)} is a file and a folder of others')

@@ -35,7 +35,8 @@ class Result(NamedTuple):
   """What became of an item.
 
   Attributes:
-    row: of the table; `file_name` is added.
+    row: of the table; `file_name` is added. Keys that are no columns are kept in the
+      record alone.
     image: the resulting image; None if there is none, because of a mistake in the item.
     panel: pictures of one size that explain it.
   """
@@ -78,7 +79,7 @@ def complete(
   """
   for name in ('images', 'panels', 'records'):
     (folder / name).mkdir(exist_ok=True)
-  missing = {i for i in range(count) if not _record(folder, i).exists()}
+  missing = {i for i in range(count) if read_row(folder, i) is None}
   bar = tqdm(
     total=count,
     initial=count - len(missing),
@@ -91,14 +92,34 @@ def complete(
     for number, result in work(missing):
       _write(folder, number, result)
       bar.update()
-  rows = [json.loads(_record(folder, number).read_text()) for number in range(count)]
+  rows = [read_row(folder, number) for number in range(count)]
   _write_sheets(folder, rows, table)
   text = io.StringIO()
-  writer = csv.DictWriter(text, table.columns, lineterminator='\n')
+  writer = csv.DictWriter(
+    text, table.columns, lineterminator='\n', extrasaction='ignore'
+  )
   writer.writeheader()
   writer.writerows(rows)
   atomic_write.write(folder / table.name, text.getvalue().encode('utf-8', 'replace'))
   return rows
+
+
+def read_row(folder: pathlib.Path, number: int) -> Row | None:
+  """Returns the row of an item; None if it is not done, or a file of it is lost."""
+  try:
+    row = json.loads(_record(folder, number).read_text())
+  except (FileNotFoundError, ValueError):
+    return None
+  if name := row['file_name']:
+    panel = folder / 'panels' / pathlib.PurePosixPath(name).name
+    if not ((folder / name).exists() and panel.exists()):
+      return None
+  return row
+
+
+def forget(folder: pathlib.Path, number: int) -> None:
+  """Lets an item be done again."""
+  _record(folder, number).unlink(missing_ok=True)
 
 
 def _record(folder: pathlib.Path, number: int) -> pathlib.Path:

@@ -60,6 +60,7 @@ def _open(
   """Opens a Muse, which does both, or wraps a pipeline in a class of the bridge."""
   name = other_pipeline(path)
   if name is None:
+    _check_draws(path)
     changes = {'steps': steps, 'guidance': guidance}
     sampling = {field: value for field, value in changes.items() if value}
     return load_generator(path, rows=rows, sampling=sampling, devices=devices)
@@ -75,6 +76,19 @@ def _open(
   settings = {field: value for field, value in changes.items() if value}
   wrap = getattr(diffusers_bridge, bridge)
   return wrap(open_diffusers(path), rows=rows, settings=settings, folder=path)
+
+
+def _check_draws(path: str | os.PathLike) -> None:
+  """Raises InputError for a folder that is certainly not a generator."""
+  folder = paths.find(path, 'the path')
+  if not folder.is_dir() or not any(
+    (folder / name).exists() for name in (muse_directory.DESCRIPTION, amused.INDEX)
+  ):
+    raise InputError(
+      f'{path} is not an image generator; give the export of a Muse (with '
+      f'{muse_directory.DESCRIPTION}), or a directory of diffusers (with '
+      f'{amused.INDEX})'
+    )
 
 
 def other_pipeline(path: str | os.PathLike) -> str | None:

@@ -103,5 +103,5 @@ def _read_lines(path: pathlib.Path, name: str) -> list[tuple[int, str]]:
           f'{where}: lines {first} and {number} are the same; remove one of them'
         )
   if not found:
-    raise InputError(f'{where} is empty; write one a line')
+    raise InputError(f'{where} is empty; write one text a line')
   return [(number, text) for text, number in found.items()]

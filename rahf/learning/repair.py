@@ -50,6 +50,7 @@ class Repair(NamedTuple):
     image: the best one.
     before: its feedback at the start.
     mask: all that was drawn anew; what is outside is as it was, bit for bit.
+    tried: the mask with that of the last round, even if no candidate was better.
     values: of the score by which is chosen: that of the original, then of the best
       image after each round.
     end: why no further round was made; '' after the last one.
@@ -58,6 +59,7 @@ class Repair(NamedTuple):
   image: UInt8[np.ndarray, 'H W 3']
   before: Feedback
   mask: Bool[np.ndarray, 'H W']
+  tried: Bool[np.ndarray, 'H W']
   values: list[float]
   end: str
 
@@ -87,27 +89,31 @@ def repair(
     by: what the best candidate is chosen by, higher is better.
 
   Raises:
-    InputError: the image or the prompt cannot be used by one of the models.
+    InputError: the image or the prompt cannot be used by one of the models, or a score
+      is not finite.
   """
   (found,) = scorer.score([image], prompt)
-  before, values = found, [by.value(found.scores)]
+  before, values = found, [by.finite_value(found.scores)]
   changed = np.zeros(image.shape[:2], bool)
   for number in range(options.rounds):
     heatmap = found.heatmaps[options.heatmap]
     mask = flaw_mask(heatmap, options.threshold, options.widen)
     if not mask.any():
-      return Repair(image, before, changed, values, 'no flaw above the threshold')
+      reason = 'no flaw above the threshold'
+      return Repair(image, before, changed, changed, values, reason)
     if mask.all():
-      return Repair(image, before, changed, values, 'flaws cover the whole image')
+      reason = 'flaws cover the whole image'
+      return Repair(image, before, changed, changed | mask, values, reason)
     candidates = _draw(image, prompt, mask, inpainter, number, options)
     feedback = scorer.score(candidates, prompt)
-    scores = [by.value(one.scores) for one in feedback]
+    scores = [by.finite_value(one.scores) for one in feedback]
     best = int(np.argmax(scores))
     if not scores[best] > values[-1]:
-      return Repair(image, before, changed, values, 'no candidate was better')
+      reason = 'no candidate was better'
+      return Repair(image, before, changed, changed | mask, values, reason)
     image, found, changed = candidates[best], feedback[best], changed | mask
     values.append(scores[best])
-  return Repair(image, before, changed, values, '')
+  return Repair(image, before, changed, changed, values, '')
 
 
 def _draw(

@@ -77,7 +77,7 @@ def reprompt(
   """
   (original,) = generator.draw([request])
   (found,) = scorer.score([original], request.prompt)
-  before = by.value(found.scores)
+  before = by.finite_value(found.scores)
   spans = chosen_spans(request, found, options.words)
   words = [request.prompt[start:end] for start, end in spans]
   if not spans:
@@ -85,7 +85,7 @@ def reprompt(
   candidates = _candidates(request, spans, words, generator, options)
   images = [*generator.draw([*candidates.values()])]
   feedback = scorer.score(images, request.prompt)
-  values = [by.value(one.scores) for one in feedback]
+  values = [by.finite_value(one.scores) for one in feedback]
   best = int(np.argmax(values))
   if not values[best] > before:
     return Reprompted(original, original, words, '', before, before)

@@ -3,13 +3,15 @@
 import argparse
 import os
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.fileio.paths import find
+from rahf.fileio.validators import real, whole
 from rahf.inference.generator_directory import read_config
-from rahf.learning.choosing import local_path
+from rahf.learning.choosing import check_flag, local_path
 from rahf.learning.open_generator import other_pipeline
 
 DESCRIPTION = """\
@@ -64,6 +66,16 @@ def make_config(arguments: argparse.Namespace) -> ConfigDict:
       f'--generator={generator} is a {name}, which this does not train; use '
       'rahf.reward in a trainer for diffusers, such as that of Flow-GRPO'
     )
+  for name, rule in (
+    ('group', whole(2, 1024)),
+    ('batch_size', whole(1)),
+    ('steps', whole(1)),
+    ('checkpoint_every', whole(1)),
+    ('seed', whole(0, 2**31 - 2)),
+    ('kl', real(0)),
+    ('dense', real(0)),
+  ):
+    check_flag(name, getattr(arguments, name), rule)
   config = reward_config(generator, os.fspath(find(arguments.model, '--model')))
   prompts = local_path(arguments.prompts, 'PROMPTS').expanduser()
   config.reward.update(
@@ -84,6 +96,16 @@ def make_config(arguments: argparse.Namespace) -> ConfigDict:
   )
   config.seed = arguments.seed
   return config
+
+
+def check_workdir(workdir: epath.Path) -> None:
+  """Raises InputError if a folder exists that is not a work directory."""
+  if (
+    workdir.exists()
+    and any(workdir.iterdir())
+    and not (workdir / 'config.json').exists()
+  ):
+    raise InputError(f'--out={workdir} is not a work directory; give a new folder')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,19 @@ class Expression(NamedTuple):
     """Returns the sum for one image; infinite or NaN if it is too large for a float."""
     return sum(self.parts(scores))
 
+  def finite_value(self, scores: Mapping[str, float]) -> float:
+    """Returns the sum for one image.
+
+    Raises:
+      InputError: it is not finite.
+    """
+    if not math.isfinite(value := self.value(scores)):
+      raise InputError(
+        f"{self.text} is {value}: the model's scores are not finite; it is damaged, or "
+        'its training diverged'
+      )
+    return value
+
 
 def parse(text: str, known: Collection[str], name: str = '--by') -> Expression:
   """Parses the name of a score, or a sum of scores with weights.

@@ -83,8 +83,10 @@ def _tally(arguments: argparse.Namespace) -> int:
     local_path(path, name).expanduser()
     for path, name in ((arguments.key, 'KEY'), (arguments.answers, 'ANSWERS'))
   )
-  found, names = study_folder.read_answers(key, answers)
+  found, names, asked = study_folder.read_answers(key, answers)
   print(report(study.tally(found), names))
+  if len(found) < asked:
+    print(f'- {asked - len(found):,} of {asked:,} questions have no answer yet.')
   return 0
 
 

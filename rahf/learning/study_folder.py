@@ -130,8 +130,9 @@ def _write_table(path: pathlib.Path, header: Sequence, rows: Iterable) -> None:
 
 def read_answers(
   key: pathlib.Path, answers: pathlib.Path
-) -> tuple[list[Answered], tuple[str, str]]:
-  """Returns answers with what they are about, and the generators' names.
+) -> tuple[list[Answered], tuple[str, str], int]:
+  """Returns answers with what they are about, the generators' names, and the number of
+  questions.
 
   Raises:
     InputError: a file or a row of it cannot be used; or a question is answered twice.
@@ -154,7 +155,7 @@ def read_answers(
     found[int(text)] = Answered(question, prompt, value)
   if not any(one.question.kind == study.PAIR for one in found.values()):
     raise InputError(f'{answers} has no answer to a pair')
-  return [*found.values()], names
+  return [*found.values()], names, len(known)
 
 
 def _read_key(

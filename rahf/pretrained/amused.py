@@ -29,7 +29,7 @@ from rahf.pretrained.clip import GELUS
 from rahf.pretrained.clip_names import IGNORED, clip_table
 from rahf.pretrained.hf_config import Config, read_json
 from rahf.pretrained.hf_names import rename_arrays
-from rahf.pretrained.source import Source, Weight
+from rahf.pretrained.source import FREE, Source, Weight
 from rahf.pretrained.tensors import read_diffusers, read_tensors
 
 INDEX = 'model_index.json'
@@ -41,8 +41,6 @@ CLASSES = {
   'scheduler': 'AmusedScheduler',
 }
 END = '<|endoftext|>'
-# Settings of ours that the weights do not determine.
-FREE = ('dtype', 'dropout_rate', 'remat')
 SHOWN_PROBLEMS = 20
 
 

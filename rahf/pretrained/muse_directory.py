@@ -17,7 +17,7 @@ from etils import epath
 from rahf.errors import InputError
 from rahf.fileio import digests, strict_json
 from rahf.fileio.digests import Digest
-from rahf.pretrained.source import Source
+from rahf.pretrained.source import FREE, Source
 from rahf.pretrained.tensors import read_safetensors
 from rahf.version import __version__
 
@@ -98,5 +98,5 @@ def _flattened(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, An
   for name, value in fields.items():
     if isinstance(value, dict):
       yield from _flattened(value, f'{prefix}{name}.')
-    else:
+    elif name not in FREE:
       yield prefix + name, value

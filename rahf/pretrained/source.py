@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Settings of a model that its weights do not determine.
+FREE = ('dtype', 'dropout_rate', 'remat')
+
 
 @dataclasses.dataclass(frozen=True)
 class Weight:

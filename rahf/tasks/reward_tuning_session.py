@@ -195,7 +195,7 @@ def _read(options: Any, field: str) -> list[str]:
       'table with a column prompt'
     )
   path = pathlib.Path(options[field]).expanduser()
-  return [one.request.prompt for one in read_requests(path, 1, 0)]
+  return [one.request.prompt for one in read_requests(path, 1, 0, name='the prompts')]
 
 
 def _tokenise(

@@ -7,6 +7,7 @@ from PIL import Image, ImageColor
 
 from rahf.drawing import contact_sheet
 from rahf.drawing.contact_sheet import COLUMNS, GAP, MARGIN, SIDE, Row, Tile, sheets
+from rahf.drawing.text_layout import drawable
 
 CHOSEN = ImageColor.getrgb(contact_sheet.CHOSEN)
 SHADE = ImageColor.getrgb(contact_sheet.SHADE)
@@ -68,3 +69,7 @@ def test_any_text_can_be_drawn():
   odd = 'a\nb\udc80\x1b[31m\u202e\0日本'
   (sheet,) = sheets([Row(odd, [Tile(picture(COLOURS[0]), odd, odd)])])
   assert len(find_rows(sheet, COLOURS[0], 0)) == SIDE
+
+
+def test_letters_that_the_font_lacks():
+  assert drawable('Grüße – Ærø, 2 × „é“') == 'Grusse - Aero, 2 x „e“'

@@ -67,3 +67,11 @@ def test_nonsense(text, message):
   with pytest.raises(InputError, match=re.escape(f'--by={text}: ')) as error:
     parse(text, KNOWN)
   assert message in str(error.value)
+
+
+@pytest.mark.parametrize('score', [float('nan'), float('inf')])
+def test_values_that_are_not_finite(score):
+  found = parse('a-2*b', ['a', 'b'])
+  assert found.finite_value({'a': 1.0, 'b': 0.25}) == 0.5
+  with pytest.raises(InputError, match='scores are not finite'):
+    found.finite_value({'a': 1.0, 'b': score})

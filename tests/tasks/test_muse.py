@@ -194,6 +194,17 @@ def test_low_rank_adaptation(data_dir, generator, tmp_path):
     np.testing.assert_array_equal(after[name], before[name])
 
 
+def test_training_further_may_save_memory(data_dir, generator, tmp_path):
+  """The settings that weights do not determine are free, as `configs/muse.py` needs."""
+  config = tiny_muse.get_config('generator', data_dir)
+  config.init.muse = str(generator / 'export')
+  config.muse.transformer.update(remat=True, dropout_rate=0.1)
+  config.train.steps = config.train.checkpoint_every = 1
+  config.review.examples = 0
+  runs.run_training(config, tmp_path)
+  assert (tmp_path / 'checkpoints' / '1').exists()
+
+
 def test_images_depend_on_prompt_seed_and_number_alone(generator):
   folder = generator / 'export'
   requests = [
