@@ -61,7 +61,10 @@ _TEMPERATURE = flags.DEFINE_list(
 _SHEET = flags.DEFINE_string(
   'sheet', '', 'Where to write a picture of 64 drawn images.'
 )
-_SEED, _CHOICE_SEED = 2001, 2002
+_SEED = flags.DEFINE_integer(
+  'seed', 2001, 'Of the scenes. Choose settings with another one than you report.'
+)
+_CHOICE_SEED = 2002
 _BATCH = 50
 
 
@@ -77,7 +80,7 @@ def main(argv: list[str]) -> None:
   print(f'{machine.processor()}; {_PROMPTS.value} prompts; {model.sampling}')
   level, right = choose_level(model, folder)
   print(f'Damage counts from {level:.1f} on: right for {100 * right:.1f} % of tokens')
-  prompts, images, damaged = scenes(_SEED, _PROMPTS.value)
+  prompts, images, damaged = scenes(_SEED.value, _PROMPTS.value)
   coded = encode_and_decode(model, folder, images)
   requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
   drawn = [*tqdm(model.draw(requests), 'Drawing', len(prompts), disable=None)]

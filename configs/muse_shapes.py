@@ -87,7 +87,7 @@ def muse_config(part: str, short: list[str]) -> ConfigDict:
     frequencies=8,
   )
   muse.text.update(TEXT_SIZES)
-  config.sampling.update(steps=8, guidance=3.0)
+  config.sampling.update(steps=24, guidance=2.5, sharpness=3.0)
 
   config.data.update(name='shapes', augment=False)
   config.train.update(batch_size=32, checkpoint_every=500)
@@ -101,5 +101,5 @@ def muse_config(part: str, short: list[str]) -> ConfigDict:
     config.init[role] = '_'.join([f'runs/muse_shapes_{trained}', *short]) + '/export'
   config.optimizer.update(learning_rate=2e-3, schedule='linear', warmup_steps=200)
   config.optimizer.freeze = ('^autoencoder/', '^text/')
-  config.train.update(steps=500 if short else 5000, average=0.999)
+  config.train.update(steps=1000 if short else 10_000, average=0.999)
   return config
