@@ -32,6 +32,7 @@ class Answer(NamedTuple):
     status: DONE or SKIPPED.
     flag: what is wrong with the task, for whoever runs the project; '' for nothing.
     seconds: of work.
+    turn: of the task, so that an old page does not answer a later round.
   """
 
   key: str
@@ -39,6 +40,7 @@ class Answer(NamedTuple):
   status: str = DONE
   flag: str = ''
   seconds: float = 0.0
+  turn: int = 0
 
 
 def next_task(project: Project, person: Person) -> dict[str, Any] | None:
@@ -98,7 +100,7 @@ def submit(project: Project, person: Person, lease: int, answer: Answer) -> int:
         raise ConflictError('this key belongs to another answer')
       return stored.id
     found = _leased(connection, person, lease)
-    if found is None:
+    if found is None or found.turn != answer.turn:
       raise ConflictError('this task has been answered already, perhaps in another tab')
     item = _item(connection, found.item)
     value = _checked(connection, project, person, item, found.turn, answer)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import time
@@ -27,10 +28,17 @@ class Project(NamedTuple):
   Attributes:
     store: its database.
     settings: as stored.
+    created: seconds since 1970.
   """
 
   store: Database
   settings: Settings
+  created: float
+
+  @property
+  def name(self) -> str:
+    """A name of letters and digits that other projects hardly have."""
+    return hashlib.sha256(repr(self.created).encode()).hexdigest()[:12]
 
   @property
   def images(self) -> pathlib.Path:
@@ -69,7 +77,7 @@ def load(store: Database) -> Project:
     row = connection.execute(sa.select(PROJECT)).one_or_none()
   if row is None:
     raise InputError('the store has no project yet; start it with --task and --images')
-  return Project(store, Settings(**row.settings))
+  return Project(store, Settings(**row.settings), row.created)
 
 
 def exists(store: Database) -> bool:
@@ -84,17 +92,17 @@ def create(store: Database, wanted: Settings, items: Sequence[Item]) -> Project:
   Raises:
     InputError: the store got another project meanwhile.
   """
-  with store.write() as connection:
-    connection.execute(
-      sa.insert(PROJECT).values(
-        id=1,
-        task=wanted.task,
-        settings=dataclasses.asdict(wanted),
-        created=time.time(),
-      )
-    )
-    _insert(connection, items, 0)
-  return Project(store, wanted)
+  now = time.time()
+  row = {'id': 1, 'task': wanted.task, 'settings': dataclasses.asdict(wanted)}
+  try:
+    with store.write() as connection:
+      connection.execute(sa.insert(PROJECT).values(**row, created=now))
+      _insert(connection, items, 0)
+  except sa.exc.IntegrityError:
+    raise InputError(
+      'another server has just made a project in this store; start again to join it'
+    ) from None
+  return Project(store, wanted, now)
 
 
 def update(

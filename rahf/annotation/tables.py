@@ -80,6 +80,8 @@ LEASES = sa.Table(
   sa.Column('started', sa.Float, nullable=False),
   sa.Column('expires', sa.Float, nullable=False),
   sa.Column('draft', sa.JSON(none_as_null=True)),
+  # Otherwise SQLite would give the number of an old lease to a new one.
+  sqlite_autoincrement=True,
 )
 ANSWERS = sa.Table(
   'answers',

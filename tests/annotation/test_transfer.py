@@ -20,7 +20,7 @@ from rahf.errors import InputError
 def answer_all(made, name: str, value) -> None:
   person = projects.enter(made, name)
   while task := answering.next_task(made, person):
-    sent = projects.answer(value(task))
+    sent = projects.answer(value(task), turn=task['turn'])
     answering.submit(made, person, task['lease'], sent)
 
 

@@ -100,6 +100,7 @@ def upgrade() -> None:
     ),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_leases')),
     sa.UniqueConstraint('annotator', name=op.f('uq_leases_annotator')),
+    sqlite_autoincrement=True,
   )
   op.create_index(op.f('ix_leases_item'), 'leases', ['item'], unique=False)
   op.create_table(
