@@ -17,8 +17,19 @@ from rahf.errors import InputError
 
 
 @pytest.fixture
-def made(tmp_path):
+def in_file(tmp_path):
   found = projects.make(tmp_path, 3)
+  yield found
+  found.store.close()
+
+
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def made(request, tmp_path):
+  """A project in a store of each kind."""
+  if request.param == 'sqlite':
+    yield request.getfixturevalue('in_file')
+    return
+  found = projects.make(tmp_path, 3, url=request.getfixturevalue('postgres_url'))
   yield found
   found.store.close()
 
@@ -31,13 +42,17 @@ def rows(made, table) -> list:
 def test_migrations_make_the_tables(made):
   with made.store.read() as connection:
     assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_files_survive_a_power_failure(in_file):
+  with in_file.store.read() as connection:
     mode = connection.exec_driver_sql('PRAGMA journal_mode').scalar()
     synchronous = connection.exec_driver_sql('PRAGMA synchronous').scalar()
   assert (mode, synchronous) == ('wal', 2)
 
 
-def test_a_store_of_a_later_version_is_refused(made, tmp_path):
-  with made.store.write() as connection:
+def test_a_store_of_a_later_version_is_refused(in_file, tmp_path):
+  with in_file.store.write() as connection:
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
   with pytest.raises(InputError, match='a later version of rahf'):
     project.open_store(tmp_path / 'project')
@@ -178,14 +193,14 @@ def test_seconds_are_at_most_those_that_have_passed(made):
     ({'other': 1}, 'unknown fields: other'),
   ],
 )
-def test_an_impossible_answer_is_refused(made, change, problem):
-  person = projects.enter(made, 'a')
-  task = answering.next_task(made, person)
+def test_an_impossible_answer_is_refused(in_file, change, problem):
+  person = projects.enter(in_file, 'a')
+  task = answering.next_task(in_file, person)
   bad = projects.answer(projects.rich_value(**change))
   with pytest.raises(InputError, match=problem):
-    answering.submit(made, person, task['lease'], bad)
-  assert not rows(made, ANSWERS)
-  assert answering.next_task(made, person) == task
+    answering.submit(in_file, person, task['lease'], bad)
+  assert not rows(in_file, ANSWERS)
+  assert answering.next_task(in_file, person) == task
 
 
 def test_repeats_and_gold_questions(tmp_path):
@@ -285,27 +300,27 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     items.read('rich', images, None)
 
 
-def test_invitations_are_stored_hashed_and_replaced(made):
-  first = people.invite(made.store, 'Ann')
-  session = people.enter_with_token(made.store, first)
-  assert people.of_session(made.store, session).name == 'Ann'
-  second = people.invite(made.store, ' Ann ')
-  assert people.of_session(made.store, session) is None
-  assert people.enter_with_token(made.store, first) is None
-  session = people.enter_with_token(made.store, second)
-  path = made.store.engine.url.database
+def test_invitations_are_stored_hashed_and_replaced(in_file):
+  first = people.invite(in_file.store, 'Ann')
+  session = people.enter_with_token(in_file.store, first)
+  assert people.of_session(in_file.store, session).name == 'Ann'
+  second = people.invite(in_file.store, ' Ann ')
+  assert people.of_session(in_file.store, session) is None
+  assert people.enter_with_token(in_file.store, first) is None
+  session = people.enter_with_token(in_file.store, second)
+  path = in_file.store.engine.url.database
   stored = '\n'.join(sqlite3.connect(path).iterdump())
   for secret in (first, second, session):
     assert secret not in stored
   with pytest.raises(InputError, match='enters with an invitation'):
-    people.enter_with_name(made.store, 'Ann')
+    people.enter_with_name(in_file.store, 'Ann')
   with pytest.raises(InputError, match='is annotator already'):
-    people.invite(made.store, 'Ann', people.ADMIN)
+    people.invite(in_file.store, 'Ann', people.ADMIN)
   for name in ('', ' ', 'x' * 81, 'a\nb', 'a\u202eb'):
     with pytest.raises(InputError, match='a name has'):
-      people.enter_with_name(made.store, name)
-  people.leave(made.store, session)
-  assert people.of_session(made.store, session) is None
+      people.enter_with_name(in_file.store, name)
+  people.leave(in_file.store, session)
+  assert people.of_session(in_file.store, session) is None
 
 
 def test_whoever_is_stopped_gets_no_task(made):
@@ -315,7 +330,7 @@ def test_whoever_is_stopped_gets_no_task(made):
   assert answering.next_task(made, person) is None
 
 
-def test_settings_have_ranges(made):
+def test_settings_have_ranges(in_file):
   for name, value in (('answers', 0), ('repeats', 0.9), ('task', 'poor')):
     with pytest.raises(InputError, match=f'--{name}={value}'):
-      dataclasses.replace(made.settings, **{name: value})
+      dataclasses.replace(in_file.settings, **{name: value})
