@@ -8,6 +8,7 @@ POST /api/draft             keeps an unfinished answer
 POST /api/answer            stores an answer
 GET  /api/last              the latest answer; POST /api/revise changes it
 GET  /image/ITEM/NUMBER     an image of an item
+GET  /dashboard             for admins; POST /api/active stops an annotator
 GET  /health                200
 """
 
@@ -18,10 +19,17 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from rahf.annotation import answering, image_files, people, work_pages
+from rahf.annotation import (
+  answering,
+  dashboard,
+  image_files,
+  people,
+  summary,
+  work_pages,
+)
 from rahf.annotation.answering import Answer, ConflictError
 from rahf.annotation.guard import Access, Guard, Rates
-from rahf.annotation.people import ANNOTATOR, Person
+from rahf.annotation.people import ADMIN, ANNOTATOR, Person
 from rahf.annotation.project import Project
 from rahf.annotation.texts import language_of
 from rahf.drawing.html_page import Page
@@ -47,6 +55,13 @@ class Draft(_Body):
 
   lease: int
   value: Any
+
+
+class Active(_Body):
+  """Whether an annotator may answer."""
+
+  annotator: int
+  active: bool
 
 
 class Submitted(_Body):
@@ -120,6 +135,7 @@ def make_app(project: Project, access: Access) -> FastAPI:
   _add_entrance(app, project, access, sessions)
   _add_tasks(app, project, sessions)
   _add_pages(app, project, access, sessions)
+  _add_dashboard(app, project, sessions)
   return app
 
 
@@ -256,6 +272,25 @@ def _add_pages(
     with project.store.read() as connection:
       connection.execute(sa.select(1))
     return {'status': 'ready'}
+
+
+def _add_dashboard(app: FastAPI, project: Project, sessions: Sessions) -> None:
+  def admin(person: Annotated[Person, Depends(sessions.require)]) -> Person:
+    if person.role != ADMIN:
+      raise HTTPException(403, 'only admins may do this; open the link of an admin')
+    return person
+
+  @app.get('/dashboard')
+  def show(person: Annotated[Person, Depends(admin)]) -> Response:
+    return html(dashboard.page(project, person, summary.summarise(project)))
+
+  @app.post('/api/active')
+  def set_active(
+    body: Active, person: Annotated[Person, Depends(admin)]
+  ) -> dict[str, bool]:
+    del person
+    people.set_active(project.store, body.annotator, body.active)
+    return {'active': body.active}
 
 
 def html(page: Page) -> HTMLResponse:
