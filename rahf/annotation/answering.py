@@ -6,12 +6,20 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rahf.annotation import assignment, compare, prefer, rich
-from rahf.annotation.assignment import DONE, GOLD, LEAST_GOLD, SKIPPED, TASK, Lease
+from rahf.annotation import assignment, compare, predictions, prefer, rich, standing
+from rahf.annotation.assignment import Lease
 from rahf.annotation.people import Person
 from rahf.annotation.project import Project
 from rahf.annotation.settings import COMPARE, PREFER, RICH
-from rahf.annotation.tables import ANSWERS, ITEMS, LEASES, REVISIONS
+from rahf.annotation.tables import (
+  ANSWERS,
+  DONE,
+  ITEMS,
+  LEASES,
+  REVISIONS,
+  SKIPPED,
+  TASK,
+)
 from rahf.errors import InputError
 
 LONGEST_FLAG = 500
@@ -48,7 +56,7 @@ def next_task(project: Project, person: Person) -> dict[str, Any] | None:
   if not person.active:
     return None
   with project.store.write(lock=True) as connection:
-    if failed_gold(connection, project, person):
+    if standing.failed_gold(connection, project, person):
       return None
     while lease := assignment.take(connection, project, person):
       if view := _view(connection, project, person, lease):
@@ -116,6 +124,7 @@ def submit(project: Project, person: Person, lease: int, answer: Answer) -> int:
         status=answer.status,
         value=value,
         flag=answer.flag.strip(),
+        assist=found.assist,
         seconds=_seconds(answer, now - found.started),
         created=now,
       )
@@ -131,7 +140,7 @@ def last_answer(project: Project, person: Person) -> dict[str, Any] | None:
     row = connection.execute(_latest(person)).first()
     if row is None:
       return None
-    lease = Lease(0, row.item, person.id, row.purpose, row.turn, 0, 0, row.value)
+    lease = Lease(0, row.item, person.id, row.purpose, row.turn, 0, 0, row.value, '')
     view = _view(connection, project, person, lease)
     return view and {**view, 'answer': row.id, 'status': row.status, 'flag': row.flag}
 
@@ -174,44 +183,19 @@ def revise(project: Project, person: Person, number: int, answer: Answer) -> Non
       _complete(connection, item.id, change)
 
 
-def progress(project: Project, person: Person) -> dict[str, Any]:
-  """Returns how much this person and everybody have done."""
-  settings = project.settings
-  wanted = 1 if settings.task == COMPARE else settings.answers
-  with project.store.read() as connection:
-    own = connection.scalar(
-      sa.select(sa.func.count()).where(ANSWERS.c.annotator == person.id)
-    )
-    asked = sa.select(
-      sa.func.count(), sa.func.coalesce(sa.func.sum(ITEMS.c.completed), 0)
-    ).where(ITEMS.c.gold.is_(sa.null()))
-    if settings.task == COMPARE:
-      asked = asked.where(ITEMS.c.rater == person.rater)
-    items, completed = connection.execute(asked).one()
-  return {'own': own, 'completed': int(completed), 'wanted': items * wanted}
-
-
-def failed_gold(connection: sa.Connection, project: Project, person: Person) -> bool:
-  """Returns whether somebody answered too many gold questions badly."""
-  if not project.settings.passing:
-    return False
-  found = gold_results(connection, person.id)
-  passing = project.settings.passing
-  return len(found) >= LEAST_GOLD and sum(found) / len(found) < passing
-
-
-def gold_results(connection: sa.Connection, annotator: int) -> list[bool]:
-  """Returns whether each gold question of an annotator was answered well."""
-  rows = connection.execute(
-    sa.select(ANSWERS.c.value, ITEMS.c.gold)
+def prediction_after(project: Project, number: int) -> dict[str, Any] | None:
+  """Returns what the model says about the image of an answer, if it is shown then."""
+  query = (
+    sa.select(ANSWERS.c.assist, ITEMS)
     .join(ITEMS, ITEMS.c.id == ANSWERS.c.item)
-    .where(
-      ANSWERS.c.annotator == annotator,
-      ANSWERS.c.purpose == GOLD,
-      ANSWERS.c.status == DONE,
-    )
+    .where(ANSWERS.c.id == number)
   )
-  return [rich.agrees(value, gold) for value, gold in rows]
+  with project.store.read() as connection:
+    row = connection.execute(query).one()
+  if row.assist != 'after' or row.prediction is None:
+    return None
+  shown = {name: row.prediction[name] for name in (*rich.LISTS, 'scores')}
+  return {'item': row.id, **rich.view(row.prompt), **shown}
 
 
 def _view(
@@ -296,6 +280,8 @@ def _finish(
   assignment.release(connection, lease)
   if lease.purpose == TASK and (status == DONE or lease.turn > 0):
     _complete(connection, item.id, 1)
+    if project.settings.order == 'disagreement' and item.prediction:
+      predictions.rank(connection, item)
 
 
 def _complete(connection: sa.Connection, item: int, change: int) -> None:

@@ -24,6 +24,7 @@ from rahf.annotation import (
   dashboard,
   image_files,
   people,
+  standing,
   summary,
   work_pages,
 )
@@ -31,6 +32,7 @@ from rahf.annotation.answering import Answer, ConflictError
 from rahf.annotation.guard import Access, Guard, Rates
 from rahf.annotation.people import ADMIN, ANNOTATOR, Person
 from rahf.annotation.project import Project
+from rahf.annotation.tables import DONE
 from rahf.annotation.texts import language_of
 from rahf.drawing.html_page import Page
 from rahf.errors import InputError
@@ -71,7 +73,7 @@ class Submitted(_Body):
   turn: int = 0
   key: str
   value: Any = None
-  status: str = answering.DONE
+  status: str = DONE
   flag: str = ''
   seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
 
@@ -211,7 +213,7 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
   def following(person: Person) -> dict[str, Any]:
     return {
       'task': answering.next_task(project, person),
-      'progress': answering.progress(project, person),
+      'progress': standing.progress(project, person),
     }
 
   @app.get('/api/task')
@@ -228,8 +230,9 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
 
   @app.post('/api/answer')
   def answer(body: Submitted, person: Asker) -> dict[str, Any]:
-    answering.submit(project, person, body.lease, body.answer())
-    return following(person)
+    number = answering.submit(project, person, body.lease, body.answer())
+    shown = answering.prediction_after(project, number)
+    return {**following(person), 'prediction': shown}
 
   @app.post('/api/revise')
   def revise(body: Submitted, person: Asker) -> dict[str, Any]:

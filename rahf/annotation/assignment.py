@@ -13,18 +13,14 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from rahf.annotation import predictions
 from rahf.annotation.people import Person
 from rahf.annotation.project import Project
 from rahf.annotation.settings import COMPARE, RICH
-from rahf.annotation.tables import ANSWERS, ITEMS, LEASES
+from rahf.annotation.tables import ANSWERS, DONE, GOLD, ITEMS, LEASES, REPEAT, TASK
 
-# A lease for an item counts towards its answers, REPEAT and GOLD do not.
-TASK, REPEAT, GOLD = PURPOSES = ('task', 'repeat', 'gold')
-DONE, SKIPPED = STATUSES = ('done', 'skipped')
 # Tasks between an image and its repeat, so that it is half forgotten.
 REPEAT_GAP = 10
-# Gold questions before `Settings.passing` counts.
-LEAST_GOLD = 5
 
 
 class Lease(NamedTuple):
@@ -38,6 +34,7 @@ class Lease(NamedTuple):
   started: float
   expires: float
   draft: Any
+  assist: str
 
 
 def take(connection: sa.Connection, project: Project, person: Person) -> Lease | None:
@@ -109,6 +106,11 @@ def _lease(
   purpose: str,
   now: float,
 ) -> Lease:
+  assist, prediction = '', None
+  if purpose == TASK and project.settings.assist:
+    query = sa.select(ITEMS.c.prediction).where(ITEMS.c.id == item)
+    if prediction := connection.scalar(query):
+      assist = project.settings.assist
   values = {
     'item': item,
     'annotator': person.id,
@@ -116,7 +118,8 @@ def _lease(
     'turn': 0,
     'started': now,
     'expires': _end(project, now),
-    'draft': None,
+    'draft': predictions.as_draft(prediction) if assist == 'start' else None,
+    'assist': assist,
   }
   number = connection.scalar(sa.insert(LEASES).values(values).returning(LEASES.c.id))
   return Lease(number, **values)

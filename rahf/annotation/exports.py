@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rahf.annotation.assignment import DONE, TASK
 from rahf.annotation.project import Project
 from rahf.annotation.rich import LISTS
 from rahf.annotation.settings import COMPARE, PREFER, RICH
-from rahf.annotation.tables import ANNOTATORS, ANSWERS, ITEMS
+from rahf.annotation.tables import ANNOTATORS, ANSWERS, DONE, ITEMS, TASK
 from rahf.data.images import files
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, table_files

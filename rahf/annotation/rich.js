@@ -26,6 +26,7 @@ const kind = {
     draw();
   },
   value: () => answer,
+  showPrediction,
   problem() {
     const open = LISTS.filter((name) => !answer[name].length && !answer.nothing.includes(name)).map((name) => texts[`missing_${name}`]);
     const unrated = scores().filter((name) => !answer.scores[name]).map((name) => texts[name]);
@@ -44,6 +45,19 @@ const kind = {
     return true;
   },
 };
+
+/** Shows what a model says about the image that was just answered. */
+function showPrediction(found) {
+  const dialog = byId('model'), own = answer.scores;
+  const image = dialog.querySelector('img');
+  image.onload = () => drawDiscs(dialog.querySelector('svg'), image, found, found.radius);
+  image.src = `/image/${found.item}/0`;
+  dialog.querySelector('.text').replaceChildren(...found.pieces.map(([text, number]) => (
+    found.misaligned_words.includes(number) ? element('mark', {}, text) : text)));
+  dialog.querySelector('tbody').replaceChildren(...Object.entries(found.scores).map(([name, score]) => element('tr', {},
+    element('th', {scope: 'row'}, texts[name]), element('td', {}, String(own[name])), element('td', {}, score.toFixed(1)))));
+  dialog.showModal();
+}
 
 const scores = () => [...document.querySelectorAll('[data-score]')].map((one) => one.dataset.score);
 const currentKind = () => document.querySelector('[name=kind]:checked').value;
@@ -144,19 +158,23 @@ function shape(tag, attributes) {
   return made;
 }
 
+function drawDiscs(svg, image, marked, radius) {
+  const {naturalWidth: w, naturalHeight: h} = image;
+  svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
+  svg.replaceChildren(...POINTS.flatMap((name) => marked[name].flatMap(([x, y]) => [
+    shape('circle', {class: `disc ${name}`, cx: x * w, cy: y * h, r: h * radius}),
+    shape('circle', {class: `centre ${name}`, cx: x * w, cy: y * h, r: h * radius / 8}),
+  ])));
+}
+
 function drawMarks() {
   const {naturalWidth: w, naturalHeight: h} = byId('picture');
   if (!w) return;
-  byId('marks').setAttribute('viewBox', `0 0 ${w} ${h}`);
-  const made = POINTS.flatMap((name) => answer[name].flatMap(([x, y]) => [
-    shape('circle', {class: `disc ${name}`, cx: x * w, cy: y * h, r: h * task.radius}),
-    shape('circle', {class: `centre ${name}`, cx: x * w, cy: y * h, r: h * task.radius / 8}),
-  ]));
+  drawDiscs(byId('marks'), byId('picture'), answer, task.radius);
   if (cursor) {
     const [x, y, r] = [cursor[0] * w, cursor[1] * h, h * task.radius];
-    made.push(shape('path', {class: `cursor ${currentKind()}`, d: `M${x - r} ${y}H${x + r}M${x} ${y - r}V${y + r}M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`}));
+    byId('marks').append(shape('path', {class: `cursor ${currentKind()}`, d: `M${x - r} ${y}H${x + r}M${x} ${y - r}V${y + r}M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`}));
   }
-  byId('marks').replaceChildren(...made);
 }
 
 function draw() {

@@ -12,11 +12,18 @@ import numpy as np
 import sqlalchemy as sa
 
 from rahf.annotation import rich
-from rahf.annotation.assignment import DONE, GOLD, REPEAT, TASK
 from rahf.annotation.people import ADMIN
 from rahf.annotation.project import Project
 from rahf.annotation.settings import COMPARE, RICH
-from rahf.annotation.tables import ANNOTATORS, ANSWERS, ITEMS
+from rahf.annotation.tables import (
+  ANNOTATORS,
+  ANSWERS,
+  DONE,
+  GOLD,
+  ITEMS,
+  REPEAT,
+  TASK,
+)
 from rahf.data import label_words, schema
 from rahf.data.labels.agreement import krippendorff_alpha
 from rahf.learning.study import ANSWERS as CHOICES

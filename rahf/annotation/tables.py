@@ -5,6 +5,10 @@
 
 import sqlalchemy as sa
 
+# What a lease and an answer are for; only TASK counts towards an item's answers.
+TASK, REPEAT, GOLD = PURPOSES = ('task', 'repeat', 'gold')
+DONE, SKIPPED = STATUSES = ('done', 'skipped')
+
 METADATA = sa.MetaData(
   naming_convention={
     'ix': 'ix_%(table_name)s_%(column_0_N_name)s',
@@ -80,6 +84,8 @@ LEASES = sa.Table(
   sa.Column('started', sa.Float, nullable=False),
   sa.Column('expires', sa.Float, nullable=False),
   sa.Column('draft', sa.JSON(none_as_null=True)),
+  # Whether a prediction is shown: '', 'start' or 'after'; see `settings`.
+  sa.Column('assist', sa.String(20), nullable=False),
   # Otherwise SQLite would give the number of an old lease to a new one.
   sqlite_autoincrement=True,
 )
@@ -96,6 +102,7 @@ ANSWERS = sa.Table(
   sa.Column('status', sa.String(20), nullable=False),
   sa.Column('value', sa.JSON, nullable=False),
   sa.Column('flag', sa.Text, nullable=False),
+  sa.Column('assist', sa.String(20), nullable=False),
   sa.Column('seconds', sa.Float, nullable=False),
   sa.Column('created', sa.Float, nullable=False),
   sa.UniqueConstraint('item', 'annotator', 'purpose', 'turn'),

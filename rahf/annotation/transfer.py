@@ -4,8 +4,9 @@ Data format, one object per line, `kind` says which:
   project    format, task, settings
   item       uid, prompt, images, rater, gold
   annotator  name, role, rater, active
-  answer     key, uid, annotator (name), purpose, turn, status, value, flag, seconds,
-             created, revisions ([{status, value, seconds, created}, …], oldest first)
+  answer     key, uid, annotator (name), purpose, turn, status, value, flag, assist,
+             seconds, created, revisions ([{status, value, seconds, created}, …], the
+             oldest first)
 Invitations and sessions stay in the store.
 """
 
@@ -17,16 +18,28 @@ from typing import Any
 import sqlalchemy as sa
 
 from rahf.annotation import compare, prefer, rich
-from rahf.annotation.assignment import DONE, PURPOSES, STATUSES, TASK
 from rahf.annotation.people import ROLES, clean_name
 from rahf.annotation.project import Project
 from rahf.annotation.settings import COMPARE, PREFER, RICH
-from rahf.annotation.tables import ANNOTATORS, ANSWERS, ITEMS, PROJECT, REVISIONS
+from rahf.annotation.tables import (
+  ANNOTATORS,
+  ANSWERS,
+  DONE,
+  ITEMS,
+  PROJECT,
+  PURPOSES,
+  REVISIONS,
+  STATUSES,
+  TASK,
+)
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, table_files
 
 FORMAT = 'rahf annotations 1'
-_ANSWER = ('key', 'purpose', 'turn', 'status', 'value', 'flag', 'seconds', 'created')
+_ANSWER = (
+  *('key', 'purpose', 'turn', 'status', 'value', 'flag', 'assist', 'seconds'),
+  'created',
+)
 _REVISION = ('status', 'value', 'seconds', 'created')
 _PERSON = ('name', 'role', 'rater', 'active')
 _ITEM = ('uid', 'prompt', 'images', 'rater', 'gold')

@@ -1,4 +1,4 @@
-"""python -m rahf.annotate serve, export, import and invite."""
+"""python -m rahf.annotate serve, export, import, predict and invite."""
 
 import argparse
 import contextlib
@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rahf.annotation.settings import RULES, TASKS, Settings, changed
+from rahf.annotation.settings import RICH, RULES, TASKS, Settings, changed
 from rahf.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _SETTINGS = {
   'passing': (float, 'share of gold questions to answer well to get further tasks'),
   'minutes': (float, 'minutes for which a task is kept for whoever has opened it'),
   'seed': (int, 'of random choices'),
+  'assist': (str, "when a model's prediction is shown: start, after, or '' for never"),
+  'order': (str, 'of images: table, or disagreement of the model and people'),
 }
 
 
@@ -73,6 +75,9 @@ def add_commands(commands: Any) -> None:
   )
   loader = _command(commands, 'import', _import, 'add the answers of an export')
   loader.add_argument('file', type=path, help='that `export --everything` wrote')
+  predict = _command(commands, 'predict', _predict, 'let a model say what it sees')
+  predict.add_argument('model', help='directory of a RAHF, written by --mode=export')
+  predict.add_argument('--batch_size', type=int, default=8)
   invite = _command(commands, 'invite', _invite, "print an annotator's link")
   invite.add_argument('name', help='of the annotator; a new link replaces an old one')
   invite.add_argument('--admin', action='store_true', help='for the dashboard')
@@ -209,6 +214,18 @@ def _import(arguments: argparse.Namespace) -> None:
   with project.opened(arguments.project, arguments.store) as found:
     count = transfer.load(found, arguments.file)
   print(f'Added: {count:,} answers')
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+  import rahf
+  from rahf.annotation import predictions, project
+
+  with project.opened(arguments.project, arguments.store) as found:
+    if found.settings.task != RICH:
+      raise InputError(f'predictions are for --task={RICH}')
+    model = rahf.load(arguments.model, batch_size=arguments.batch_size)
+    count = predictions.predict(found, model, arguments.batch_size)
+  print(f'Predicted: {count:,} images; `serve` shows them with --assist')
 
 
 def _invite(arguments: argparse.Namespace) -> None:

@@ -58,6 +58,7 @@ function showProgress({own, completed, wanted}) {
 }
 
 function follow(found) {
+  if (found.prediction) kind.showPrediction(found.prediction);
   display(found.task);
   showProgress(found.progress);
 }

@@ -10,7 +10,15 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from rahf.annotation import answering, assignment, database, items, people, project
+from rahf.annotation import (
+  answering,
+  assignment,
+  database,
+  items,
+  people,
+  project,
+  standing,
+)
 from rahf.annotation.answering import ConflictError
 from rahf.annotation.tables import ANSWERS, ITEMS, LEASES, METADATA, REVISIONS
 from rahf.errors import InputError
@@ -232,7 +240,7 @@ def test_repeats_and_gold_questions(tmp_path):
   assert sum(row.completed for row in rows(made, ITEMS)) == 32
   with made.store.read() as connection:
     # The answers have overall 1, as the even ones are.
-    results = answering.gold_results(connection, person.id)
+    results = standing.gold_results(connection, person.id)
   assert results == [True, False, True, False]
 
 
@@ -250,7 +258,7 @@ def test_too_many_wrong_gold_answers_end_the_work(tmp_path):
     answering.submit(made, person, task['lease'], projects.answer())
     count += 1
   purposes = [row.purpose for row in rows(made, ANSWERS)]
-  assert purposes.count('gold') == assignment.LEAST_GOLD
+  assert purposes.count('gold') == standing.LEAST_GOLD
   assert count < 20
 
 

@@ -15,12 +15,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 from rahf import improve
 from rahf.annotation import exports, items, project
 from rahf.annotation.settings import Settings
-from rahf.annotation.tables import ANSWERS, LEASES
+from rahf.annotation.tables import ANSWERS, ITEMS, LEASES
 from rahf.data.labels.consolidate import DISC_RADIUS
 
 
 def wait(browser, condition):
-  return WebDriverWait(browser, 20, 0.05).until(condition)
+  return WebDriverWait(browser, 10, 0.05).until(condition)
 
 
 def answers(made) -> list:
@@ -55,7 +55,7 @@ def opened(browser, made, name: str = 'Ann', *, width: int = 1200, lang: str = '
 
 def loaded(browser) -> bool:
   return browser.execute_script(
-    'return Boolean(task) && [...document.querySelectorAll("#task img")]'
+    'return Boolean(task) && [...document.querySelectorAll("#picture, .pair img")]'
     '.every((image) => image.complete && image.naturalWidth)'
   )
 
@@ -311,3 +311,38 @@ def test_other_languages_and_labels(chromium, rich):
     assert find(chromium, '#picture').get_attribute('alt')
     group = find(chromium, '[data-score=overall]')
     assert group.accessible_name == 'Gesamteindruck'
+
+
+def test_a_prediction_is_shown_after_the_answer(chromium, rich):
+  prediction = {
+    'implausibility_points': [[0.5, 0.5], [0.2, 0.2]],
+    'misalignment_points': [],
+    'misaligned_words': [1],
+    'scores': dict.fromkeys(projects.rich_value()['scores'], 4.2),
+    'uncertainty': 0.5,
+  }
+  rich, _ = project.update(rich, {'assist': 'after'}, None)
+  with rich.store.write() as connection:
+    connection.execute(sa.update(ITEMS).values(prediction=prediction))
+  with opened(chromium, rich):
+    assert not chromium.find_elements('css selector', '.disc')
+    ActionChains(chromium).send_keys('1', '2', '3', '4', 'n').perform()
+    save(chromium)
+    wait_for_answers(chromium, rich, 1)
+    dialog = find(chromium, '#model')
+    wait(chromium, lambda b: len(b.find_elements('css selector', '#model .disc')) == 2)
+    assert dialog.is_displayed()
+    assert texts(chromium, '#model mark') == ['red']
+    assert texts(chromium, '#model td') == [
+      '1',
+      '4.2',
+      '2',
+      '4.2',
+      '3',
+      '4.2',
+      '4',
+      '4.2',
+    ]
+    press(chromium, Keys.ENTER)
+    assert not dialog.is_displayed()
+    assert chromium.get_log('browser') == []

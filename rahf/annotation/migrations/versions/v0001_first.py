@@ -57,6 +57,7 @@ def upgrade() -> None:
     sa.Column('status', sa.String(length=20), nullable=False),
     sa.Column('value', sa.JSON(), nullable=False),
     sa.Column('flag', sa.Text(), nullable=False),
+    sa.Column('assist', sa.String(length=20), nullable=False),
     sa.Column('seconds', sa.Float(), nullable=False),
     sa.Column('created', sa.Float(), nullable=False),
     sa.ForeignKeyConstraint(
@@ -89,6 +90,7 @@ def upgrade() -> None:
     sa.Column('started', sa.Float(), nullable=False),
     sa.Column('expires', sa.Float(), nullable=False),
     sa.Column('draft', sa.JSON(), nullable=True),
+    sa.Column('assist', sa.String(length=20), nullable=False),
     sa.ForeignKeyConstraint(
       ['annotator'],
       ['annotators.id'],
