@@ -126,7 +126,9 @@ def test_a_model_predicts(tmp_path, capsys):
   assert 'Predicted: 3 images' in capsys.readouterr().out
   with project.opened(tmp_path / 'project') as made, made.store.read() as connection:
     rows = connection.execute(sa.select(ITEMS)).all()
-  (expected,) = rahf.load(model, batch_size=1).score(made.images / '02.png', projects.PROMPT)
+  (expected,) = rahf.load(model, batch_size=1).score(
+    made.images / '02.png', projects.PROMPT
+  )
   stored = rows[2].prediction
   for name, score in expected.scores.items():
     assert stored['scores'][name] == pytest.approx(1 + 4 * score, abs=1e-4)
