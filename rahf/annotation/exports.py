@@ -31,6 +31,7 @@ class Exported(NamedTuple):
   annotator: int
   name: str
   value: dict[str, Any]
+  seconds: float
   created: float
 
 
@@ -46,7 +47,8 @@ def answers(project: Project) -> Iterator[Exported]:
   with project.store.read() as connection:
     for row in connection.execute(query):
       item = {c.name: row._mapping[f'of_{c.name}'] for c in ITEMS.c}
-      yield Exported(row.id, item, row.annotator, row.name, row.value, row.created)
+      person = row.annotator, row.name
+      yield Exported(row.id, item, *person, row.value, row.seconds, row.created)
 
 
 def write_raw(project: Project, path: pathlib.Path) -> int:

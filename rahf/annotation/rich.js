@@ -162,6 +162,7 @@ function drawDiscs(svg, image, marked, radius) {
   const {naturalWidth: w, naturalHeight: h} = image;
   svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
   svg.replaceChildren(...POINTS.flatMap((name) => marked[name].flatMap(([x, y]) => [
+    shape('circle', {class: 'casing', cx: x * w, cy: y * h, r: h * radius}),
     shape('circle', {class: `disc ${name}`, cx: x * w, cy: y * h, r: h * radius}),
     shape('circle', {class: `centre ${name}`, cx: x * w, cy: y * h, r: h * radius / 8}),
   ])));

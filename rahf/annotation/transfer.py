@@ -12,7 +12,7 @@ Invitations and sessions stay in the store.
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,19 +101,29 @@ def load(project: Project, path: pathlib.Path) -> int:
   """
   if not path.is_file():
     raise InputError(f'{path}: no such file')
+  return load_lines(project, _parsed(path))
+
+
+def load_lines(project: Project, lines: Iterable[tuple[str, dict[str, Any]]]) -> int:
+  """Adds lines, each with the place where it stands; see `load`."""
   with project.store.write(lock=True) as connection:
-    return sum(
-      _load_line(connection, project, f'{path}:{number}', line)
-      for number, line in table_files.json_lines(path)
-    )
+    return sum(_load_line(connection, project, *line) for line in lines)
+
+
+def _parsed(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  for number, line in table_files.json_lines(path):
+    where = f'{path}:{number}'
+    try:
+      yield where, table_files.parse_object(line)
+    except ValueError as error:
+      raise InputError(f'{where} cannot be loaded: {error}') from None
 
 
 def _load_line(
-  connection: sa.Connection, project: Project, where: str, line: str
+  connection: sa.Connection, project: Project, where: str, values: dict[str, Any]
 ) -> bool:
   """Adds what a line has; returns whether that is an answer."""
   try:
-    values = table_files.parse_object(line)
     kind = values['kind']
     if kind == 'project':
       if values['format'] != FORMAT or values['task'] != project.settings.task:

@@ -67,7 +67,13 @@ def add_commands(commands: Any) -> None:
   )
   export = _command(commands, 'export', _export, 'write the answers')
   export.add_argument('--out', type=path, required=True, help='a new file or folder')
-  export.add_argument(
+  kind = export.add_mutually_exclusive_group()
+  kind.add_argument(
+    '--label_studio',
+    action='store_true',
+    help="a folder with Label Studio's tasks and the configuration of their project",
+  )
+  kind.add_argument(
     '--everything',
     action='store_true',
     help='JSON lines of all that is stored, for `import`; otherwise what the next '
@@ -75,6 +81,9 @@ def add_commands(commands: Any) -> None:
   )
   loader = _command(commands, 'import', _import, 'add the answers of an export')
   loader.add_argument('file', type=path, help='that `export --everything` wrote')
+  loader.add_argument(
+    '--label_studio', action='store_true', help='the file is an export of Label Studio'
+  )
   predict = _command(commands, 'predict', _predict, 'let a model say what it sees')
   predict.add_argument('model', help='directory of a RAHF, written by --mode=export')
   predict.add_argument('--batch_size', type=int, default=8)
@@ -196,23 +205,26 @@ def _note_left_out(found: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-  from rahf.annotation import exports, project, transfer
+  from rahf.annotation import exports, label_studio, project, transfer
 
   if arguments.out.exists():
     raise InputError(f'--out {arguments.out} exists; choose another name')
   with project.opened(arguments.project, arguments.store) as found:
     if arguments.everything:
       count = transfer.export(found, arguments.out)
+    elif arguments.label_studio:
+      count = label_studio.export(found, arguments.out)
     else:
       count = exports.WRITERS[found.settings.task](found, arguments.out)
   print(f'Written to {arguments.out}: {count:,} answers')
 
 
 def _import(arguments: argparse.Namespace) -> None:
-  from rahf.annotation import project, transfer
+  from rahf.annotation import label_studio, project, transfer
 
+  load = label_studio.load if arguments.label_studio else transfer.load
   with project.opened(arguments.project, arguments.store) as found:
-    count = transfer.load(found, arguments.file)
+    count = load(found, arguments.file)
   print(f'Added: {count:,} answers')
 
 
