@@ -21,6 +21,7 @@ from rahf.annotation.tables import (
   TASK,
 )
 from rahf.errors import InputError
+from rahf.fileio import text_files
 
 LONGEST_FLAG = 500
 # A page that was open overnight does not count as work.
@@ -319,8 +320,11 @@ def _check(answer: Answer) -> None:
     raise InputError('the key has 16 to 64 ASCII characters')
   if len(answer.flag) > LONGEST_FLAG:
     raise InputError(f'the remark has more than {LONGEST_FLAG} characters')
-  if '\0' in answer.flag:
-    raise InputError('the remark has a NUL character')
+  try:
+    text_files.check(answer.flag)
+    answer.flag.encode()
+  except ValueError as error:
+    raise InputError(f'the remark cannot be stored: {error}') from None
 
 
 def _seconds(answer: Answer, most: float) -> float:

@@ -6,6 +6,7 @@ POST /api/enter, /api/leave begin and end a session
 GET  /api/task              the next task, as POST /api/answer returns it too
 POST /api/draft             keeps an unfinished answer
 POST /api/answer            stores an answer
+POST /api/prompt            adds an own prompt, if images are drawn
 GET  /api/last              the latest answer; POST /api/revise changes it
 GET  /image/ITEM/NUMBER     an image of an item
 GET  /dashboard             for admins; POST /api/active stops an annotator
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rahf.annotation import (
   answering,
   dashboard,
+  drawing,
   image_files,
   people,
   standing,
@@ -57,6 +59,12 @@ class Draft(_Body):
 
   lease: int
   value: Any
+
+
+class Prompt(_Body):
+  """An annotator's own prompt."""
+
+  prompt: str = Field(max_length=4000)
 
 
 class Active(_Body):
@@ -231,6 +239,8 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
   @app.post('/api/answer')
   def answer(body: Submitted, person: Asker) -> dict[str, Any]:
     number = answering.submit(project, person, body.lease, body.answer())
+    if project.settings.assist != 'after':
+      return following(person)
     shown = answering.prediction_after(project, number)
     return {**following(person), 'prediction': shown}
 
@@ -238,6 +248,10 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
   def revise(body: Submitted, person: Asker) -> dict[str, Any]:
     answering.revise(project, person, body.lease, body.answer())
     return following(person)
+
+  @app.post('/api/prompt')
+  def prompt(body: Prompt, person: Asker) -> dict[str, bool]:
+    return {'ready': drawing.add_prompt(project, person, body.prompt)}
 
   @app.get('/image/{item}/{number}')
   def image(

@@ -146,12 +146,16 @@ def _open_items(project: Project, person: Person, now: float) -> sa.Select:
   )
   wanted = 1 if project.settings.task == COMPARE else project.settings.answers
   query = sa.select(ITEMS.c.id).where(
-    ITEMS.c.completed + held < wanted, ITEMS.c.gold.is_(sa.null()), ~answered
+    ITEMS.c.completed + held < wanted,
+    ITEMS.c.gold.is_(sa.null()),
+    ITEMS.c.ready,
+    ~answered,
   )
   if project.settings.task == COMPARE:
     query = query.where(ITEMS.c.rater == person.rater)
+  # The order of an index, so that the first one is found without looking at all.
   return query.order_by(
-    ITEMS.c.priority.desc(), (ITEMS.c.completed + held).desc(), ITEMS.c.position
+    ITEMS.c.priority.desc(), ITEMS.c.completed.desc(), ITEMS.c.position
   )
 
 

@@ -15,6 +15,7 @@ from rahf.data.datasets.joining.image_folder import ImageFolder
 from rahf.data.images import codec, files
 from rahf.errors import InputError
 from rahf.fileio import table_rows
+from rahf.learning import image_requests
 from rahf.learning.study_folder import QUESTIONS
 
 
@@ -32,6 +33,11 @@ class Found(NamedTuple):
 
   items: list[Item]
   left_out: dict[str, str]
+
+
+def uid_of(prompt: str) -> str:
+  """Returns the uid of a prompt's pool of images."""
+  return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def read_images(task: str, folder: pathlib.Path, table: pathlib.Path) -> Found:
@@ -95,7 +101,27 @@ def read_study(folder: pathlib.Path) -> Found:
   return Found(items, {})
 
 
-def read(task: str, images: pathlib.Path, prompts: pathlib.Path | None) -> Found:
+def read_drawn(table: pathlib.Path) -> Found:
+  """Returns the items of prompts whose images a generator draws.
+
+  Raises:
+    InputError: the table cannot be read, or has no prompts.
+  """
+  try:
+    requests = image_requests.read_requests(table, 1, 0)
+  except InputError as error:
+    raise InputError(f'{error}'.replace('--input', '--prompts')) from None
+  prompts = dict.fromkeys(one.request.prompt.strip() for one in requests)
+  return Found([Item(uid_of(prompt), prompt, []) for prompt in prompts], {})
+
+
+def read(
+  task: str,
+  images: pathlib.Path,
+  prompts: pathlib.Path | None,
+  *,
+  drawn: bool = False,
+) -> Found:
   """Returns the items of a project.
 
   Raises:
@@ -107,7 +133,7 @@ def read(task: str, images: pathlib.Path, prompts: pathlib.Path | None) -> Found
     return read_study(images)
   if prompts is None:
     raise InputError(f'--task={task} needs --prompts, a table of uid and prompt')
-  return read_images(task, images, prompts)
+  return read_drawn(prompts) if drawn else read_images(task, images, prompts)
 
 
 def _problem(task: str, source: ImageFolder, uid: str) -> str:
@@ -140,4 +166,4 @@ def _pools(items: list[Item], left_out: dict[str, str]) -> Iterator[Item]:
     if len(images) < 2:
       left_out[images[0]['uid']] = f'its prompt {prompt!r:.80} has no other image'
     else:
-      yield Item(hashlib.sha256(prompt.encode()).hexdigest()[:16], prompt, images)
+      yield Item(uid_of(prompt), prompt, images)

@@ -123,7 +123,7 @@ def update(
   """
   wanted = settings.changed(project.settings, given)
   with project.store.write(lock=True) as connection:
-    added = [] if items is None else _added(connection, items)
+    added = [] if items is None else _added(connection, wanted, items)
     _insert(connection, added, len(items or ()))
     connection.execute(sa.update(PROJECT).values(settings=dataclasses.asdict(wanted)))
   return project._replace(settings=wanted), len(added)
@@ -163,8 +163,13 @@ def _gold(annotation: Annotation) -> dict[str, Any]:
   return json.loads(json.dumps(values))
 
 
-def _added(connection: sa.Connection, items: Sequence[Item]) -> list[Item]:
+def _added(
+  connection: sa.Connection, wanted: Settings, items: Sequence[Item]
+) -> list[Item]:
   """Returns the items that are not stored yet."""
+  if wanted.drawn:  # Of prompts, that people add too; images come later.
+    known = set(connection.scalars(sa.select(ITEMS.c.uid)))
+    return [item for item in items if item.uid not in known]
   rows = {row.uid: row for row in connection.execute(sa.select(ITEMS))}
   given = {item.uid: item for item in items}
   asked = set(connection.scalars(sa.select(ANSWERS.c.item).distinct()))
@@ -192,7 +197,9 @@ def _difference(stored: Item, now: Item | None) -> str:
 
 def _insert(connection: sa.Connection, items: Sequence[Item], first: int) -> None:
   rows = [
-    {**item._asdict(), 'position': first + number, 'priority': 0.0, 'completed': 0}
+    item._asdict()
+    | {'position': first + number, 'ready': bool(item.images)}
+    | {'priority': 0.0, 'completed': 0}
     for number, item in enumerate(items)
   ]
   if rows:

@@ -45,8 +45,9 @@ def run(project: Project, listener: socket.socket, access: Access) -> None:
     ws='none',
     log_level='warning',
     lifespan='off',
-    # A proxy's word about clients is not trusted, as anyone could give it.
-    proxy_headers=False,
+    # What a proxy says about clients; from other machines it is not trusted.
+    proxy_headers=bool(access.public),
+    forwarded_allow_ips='127.0.0.1',
     server_header=False,
     timeout_graceful_shutdown=GRACE,
     timeout_keep_alive=KEEP_ALIVE,

@@ -19,9 +19,10 @@ RULES = {
   'seed': validators.whole(0),
   'assist': validators.one_of(('', 'start', 'after')),
   'order': validators.one_of(('table', 'disagreement')),
+  'drawn': validators.truth,
 }
 # What answers already given depend on.
-FIXED = ('task', 'images', 'seed')
+FIXED = ('task', 'images', 'seed', 'drawn')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Settings:
     seed: of random choices.
     assist: whether a model's prediction is shown: 'start' as the draft to correct,
       'after' once the own answer is stored, '' never.
+    drawn: whether a generator draws the images of prefer, and people may type prompts.
     order: which images come first: 'table', or 'disagreement' of model and people.
   """
 
@@ -55,12 +57,15 @@ class Settings:
   seed: int = 0
   assist: str = ''
   order: str = 'table'
+  drawn: bool = False
 
   def __post_init__(self):
     """Raises InputError if a setting has no valid value."""
     for name, rule in RULES.items():
       if problem := rule(getattr(self, name)):
         raise InputError(f'--{name}={getattr(self, name)} {problem}')
+    if self.drawn and self.task != PREFER:
+      raise InputError(f'--drawn is for --task={PREFER}')
 
 
 def changed(stored: Settings, given: dict[str, Any]) -> Settings:

@@ -42,6 +42,10 @@ ITEMS = sa.Table(
   sa.Column('prompt', sa.Text, nullable=False),
   # A list of {uid, file}, and a model where it is known.
   sa.Column('images', sa.JSON, nullable=False),
+  # Whether it has all of its images.
+  sa.Column('ready', sa.Boolean, nullable=False),
+  # The annotator whose prompt it is; NULL for those of the table.
+  sa.Column('asked_by', sa.Integer),
   # The only rater who is asked, from 1; NULL for anyone.
   sa.Column('rater', sa.Integer),
   # The known answer of a gold question.
@@ -51,6 +55,10 @@ ITEMS = sa.Table(
   sa.Column('priority', sa.Float, nullable=False),
   # Annotators who have completed it, without skips.
   sa.Column('completed', sa.Integer, nullable=False),
+)
+# In the order in which items are asked about.
+sa.Index(
+  'ix_items_order', ITEMS.c.priority.desc(), ITEMS.c.completed.desc(), ITEMS.c.position
 )
 ANNOTATORS = sa.Table(
   'annotators',

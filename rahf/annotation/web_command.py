@@ -1,4 +1,4 @@
-"""python -m rahf.annotate serve, export, import, predict and invite."""
+"""python -m rahf.annotate serve, export, import, predict, draw and invite."""
 
 import argparse
 import contextlib
@@ -53,6 +53,11 @@ def add_commands(commands: Any) -> None:
   for name, (kind, text) in _SETTINGS.items():
     default = getattr(Settings, name)
     add(f'--{name}', type=kind, help=f'{text} (a new project: {default})')
+  add(
+    '--drawn',
+    action='store_true',
+    help='for prefer: `draw` makes the images, and people may type own prompts',
+  )
   add('--gold_file', type=path, help='known answers: raw annotations, one for an image')
   add(
     '--host', default=HOST, help='address to listen on; by default this machine alone'
@@ -87,6 +92,12 @@ def add_commands(commands: Any) -> None:
   predict = _command(commands, 'predict', _predict, 'let a model say what it sees')
   predict.add_argument('model', help='directory of a RAHF, written by --mode=export')
   predict.add_argument('--batch_size', type=int, default=8)
+  draw = _command(commands, 'draw', _draw, 'let a generator draw the images of prompts')
+  draw.add_argument('generator', help='directory of a Muse, or a pipeline of diffusers')
+  draw.add_argument('--each', type=int, default=8, help='images of each prompt')
+  draw.add_argument('--steps', type=int, default=0, help="0 for the model's own")
+  draw.add_argument('--guidance', type=float, default=0.0, help="0 for the model's own")
+  draw.add_argument('--once', action='store_true', help='end when no prompt waits')
   invite = _command(commands, 'invite', _invite, "print an annotator's link")
   invite.add_argument('name', help='of the annotator; a new link replaces an old one')
   invite.add_argument('--admin', action='store_true', help='for the dashboard')
@@ -165,6 +176,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
   for name, value in given.items():
     if problem := RULES[name](value):
       raise InputError(f'--{name}={value} {problem}')
+  if arguments.drawn:
+    given['drawn'] = True
   if arguments.images is not None:
     given['images'] = str(arguments.images.absolute())
   return given
@@ -175,10 +188,13 @@ def _create(
 ) -> 'Project':
   from rahf.annotation import items, project
 
-  rows = items.read(given['task'], arguments.images, arguments.prompts)
+  wanted = Settings(**given)
+  rows = items.read(
+    wanted.task, arguments.images, arguments.prompts, drawn=wanted.drawn
+  )
   _note_left_out(rows)
   print(f'New project {arguments.project}: {len(rows.items):,} to ask about')
-  return project.create(store, Settings(**given), rows.items)
+  return project.create(store, wanted, rows.items)
 
 
 def _continue(
@@ -189,7 +205,8 @@ def _continue(
 
   wanted, rows = changed(found.settings, given), None
   if arguments.prompts is not None:
-    rows = items.read(wanted.task, pathlib.Path(wanted.images), arguments.prompts)
+    folder = pathlib.Path(wanted.images)
+    rows = items.read(wanted.task, folder, arguments.prompts, drawn=wanted.drawn)
     _note_left_out(rows)
   found, added = project.update(found, given, rows and rows.items)
   print(f'Continues {arguments.project}; new in the table: {added:,}')
@@ -238,6 +255,27 @@ def _predict(arguments: argparse.Namespace) -> None:
     model = rahf.load(arguments.model, batch_size=arguments.batch_size)
     count = predictions.predict(found, model, arguments.batch_size)
   print(f'Predicted: {count:,} images; `serve` shows them with --assist')
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+  from rahf.annotation import drawing, project
+  from rahf.learning.open_generator import open_generator
+
+  if not 2 <= arguments.each <= 1000:
+    raise InputError(f'--each={arguments.each} must be from 2 to 1000')
+  with project.opened(arguments.project, arguments.store) as found:
+    generator = open_generator(
+      arguments.generator,
+      rows=arguments.each,
+      steps=arguments.steps,
+      guidance=arguments.guidance,
+    )
+    name = pathlib.Path(arguments.generator).name
+    print(f'Draws with {name}: {generator.summary}', flush=True)
+    count = drawing.draw(
+      found, generator, name=name, each=arguments.each, once=arguments.once
+    )
+  print(f'Drawn: {count:,} images')
 
 
 def _invite(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ let [worked, since] = [0, Date.now()]; // Milliseconds of work, and since when.
 
 function showMessage(text) {
   byId('message').textContent = text;
+  byId('done-message').textContent = text;
 }
 
 /** Returns what the server answers; `failed` if it could not and may be asked again. */
@@ -147,7 +148,7 @@ function enlarge(source) {
 const imageUrl = (number) => `/image/${task.item}/${number}`;
 
 function onKey(event) {
-  const typing = event.target.matches('input:not([type=radio], [type=checkbox]), select');
+  const typing = event.target.matches('input:not([type=radio], [type=checkbox]), select, textarea');
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     if (task && data.task === 'rich') store('done', kind.value());

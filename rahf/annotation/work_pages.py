@@ -55,6 +55,7 @@ def work(project: Project, person: Person, language: str) -> html_page.Page:
     languages=list(all_texts()),
     t=texts,
     task=task,
+    drawn=project.settings.drawn,
     name=person.name,
     scores=schema.SCORES,
     choices=list(ANSWERS),

@@ -23,6 +23,8 @@ def running(project: Project, access: Access | None = None) -> Iterator[int]:
     make_app(project, access or Access()),
     http=Connection,
     ws='none',
+    # Uvicorn's own would close absl's log, which here is what pytest captures.
+    log_config=None,
     log_level='warning',
     lifespan='off',
   )

@@ -346,3 +346,29 @@ def test_a_prediction_is_shown_after_the_answer(chromium, rich):
     press(chromium, Keys.ENTER)
     assert not dialog.is_displayed()
     assert chromium.get_log('browser') == []
+
+
+def test_people_type_prompts_that_are_drawn(chromium, tmp_path):
+  (tmp_path / 'prompts.txt').write_text('a red circle\n')
+  (tmp_path / 'images').mkdir()
+  folder = tmp_path / 'images'
+  rows = items.read('prefer', folder, tmp_path / 'prompts.txt', drawn=True).items
+  store = project.open_store(tmp_path / 'project', new=True)
+  wanted = Settings('prefer', str(folder), answers=1, drawn=True)
+  made = project.create(store, wanted, rows)
+  with browsing.running(made) as port:
+    chromium.get(f'http://127.0.0.1:{port}/?lang=en')
+    press(chromium, 'Ann', Keys.ENTER)
+    wait(chromium, lambda b: find(b, '#tour').is_displayed())
+    press(chromium, Keys.ENTER)
+    wait(chromium, lambda b: find(b, '#done').is_displayed())
+    find(chromium, '#own-done').click()
+    press(chromium, '   ', Keys.TAB, Keys.TAB, Keys.ENTER)
+    wait(chromium, lambda b: 'prompt' in find(b, '#own-message').text)
+    find(chromium, '#own-text').send_keys('two dogs')
+    find(chromium, '#own-send').click()
+    wait(chromium, lambda b: 'is being drawn' in find(b, '#done-message').text)
+    assert not find(chromium, '#ask').is_displayed()
+  with made.store.read() as connection:
+    prompts = connection.scalars(sa.select(ITEMS.c.prompt).order_by(ITEMS.c.id)).all()
+  assert prompts == ['a red circle', 'two dogs']

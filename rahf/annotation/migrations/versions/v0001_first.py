@@ -30,6 +30,8 @@ def upgrade() -> None:
     sa.Column('position', sa.Integer(), nullable=False),
     sa.Column('prompt', sa.Text(), nullable=False),
     sa.Column('images', sa.JSON(), nullable=False),
+    sa.Column('ready', sa.Boolean(), nullable=False),
+    sa.Column('asked_by', sa.Integer(), nullable=True),
     sa.Column('rater', sa.Integer(), nullable=True),
     sa.Column('gold', sa.JSON(), nullable=True),
     sa.Column('prediction', sa.JSON(), nullable=True),
@@ -37,6 +39,12 @@ def upgrade() -> None:
     sa.Column('completed', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_items')),
     sa.UniqueConstraint('uid', name=op.f('uq_items_uid')),
+  )
+  op.create_index(
+    'ix_items_order',
+    'items',
+    [sa.text('priority DESC'), sa.text('completed DESC'), 'position'],
+    unique=False,
   )
   op.create_table(
     'project',
