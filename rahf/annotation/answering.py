@@ -163,8 +163,9 @@ def revise(project: Project, person: Person, number: int, answer: Answer) -> Non
     item = _item(connection, row.item)
     value = _checked(connection, project, person, item, row.turn, answer)
     before = {name: row._mapping[name] for name in ('status', 'value', 'seconds')}
-    if {**before, 'value': value, 'status': answer.status} == before:
-      return
+    flag = answer.flag.strip()
+    if (value, answer.status, flag) == (row.value, row.status, row.flag):
+      return  # Sent again.
     connection.execute(
       sa.insert(REVISIONS).values(answer=number, created=row.created, **before)
     )
@@ -174,14 +175,14 @@ def revise(project: Project, person: Person, number: int, answer: Answer) -> Non
       .values(
         value=value,
         status=answer.status,
-        flag=answer.flag.strip(),
+        flag=flag,
         seconds=min(row.seconds + _seconds(answer, MOST_SECONDS), MOST_SECONDS),
         created=time.time(),
       )
     )
     if row.purpose == TASK and project.settings.task != PREFER:
       change = (answer.status == DONE) - (row.status == DONE)
-      _complete(connection, item.id, change)
+      _complete(connection, project, item, change)
 
 
 def prediction_after(project: Project, number: int) -> dict[str, Any] | None:
@@ -280,17 +281,19 @@ def _finish(
     return
   assignment.release(connection, lease)
   if lease.purpose == TASK and (status == DONE or lease.turn > 0):
-    _complete(connection, item.id, 1)
-    if project.settings.order == 'disagreement' and item.prediction:
-      predictions.rank(connection, item)
+    _complete(connection, project, item, 1)
 
 
-def _complete(connection: sa.Connection, item: int, change: int) -> None:
+def _complete(
+  connection: sa.Connection, project: Project, item: Any, change: int
+) -> None:
   connection.execute(
     sa.update(ITEMS)
-    .where(ITEMS.c.id == item)
+    .where(ITEMS.c.id == item.id)
     .values(completed=ITEMS.c.completed + change)
   )
+  if project.settings.order == 'disagreement' and item.prediction:
+    predictions.rank(connection, item)
 
 
 def _latest(person: Person) -> sa.Select:

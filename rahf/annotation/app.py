@@ -38,9 +38,14 @@ from rahf.annotation.tables import DONE
 from rahf.annotation.texts import language_of
 from rahf.drawing.html_page import Page
 from rahf.errors import InputError
+from rahf.fileio.validators import INT32_MAX
 
 LANGUAGE = 'rahf_language'
 IMAGE_SECONDS = 3600
+
+
+# What a database takes for a number.
+Number = Annotated[int, Field(ge=0, le=INT32_MAX)]
 
 
 class _Body(BaseModel):
@@ -57,7 +62,7 @@ class Enter(_Body):
 class Draft(_Body):
   """An unfinished answer."""
 
-  lease: int
+  lease: Number
   value: Any
 
 
@@ -70,15 +75,15 @@ class Prompt(_Body):
 class Active(_Body):
   """Whether an annotator may answer."""
 
-  annotator: int
+  annotator: Number
   active: bool
 
 
 class Submitted(_Body):
   """An answer; `lease` is of the task, or the number of an answer to change."""
 
-  lease: int
-  turn: int = 0
+  lease: Number
+  turn: Number = 0
   key: str
   value: Any = None
   status: str = DONE
@@ -255,7 +260,7 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
 
   @app.get('/image/{item}/{number}')
   def image(
-    item: int, number: int, person: Annotated[Person, Depends(sessions.require)]
+    item: Number, number: Number, person: Annotated[Person, Depends(sessions.require)]
   ) -> Response:
     del person
     found = image_files.read(project, item, number)

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from rahf.annotation.settings import COMPARE, PREFER, RICH
 from rahf.data import label_words
 from rahf.data.datasets.joining import prompt_table
@@ -56,7 +58,7 @@ def read_images(task: str, folder: pathlib.Path, table: pathlib.Path) -> Found:
   models = {prompt_table.uid_of(row): row.extra or '' for row in rows}
   source = ImageFolder(folder, table, uids)
   items, left_out = [], {}
-  for uid in uids:
+  for uid in tqdm(uids, 'Reading images', leave=False, disable=None):
     if problem := _problem(task, source, uid):
       left_out[uid] = problem
       continue

@@ -103,8 +103,12 @@ def summarise(project: Project) -> Summary:
   tasks = [one for one in answers if one.purpose == TASK and one.status == DONE]
   names = {person.id: person.name for person in people}
   scores = score_table(tasks) if is_rich else {}
+  given = collections.defaultdict(list)
+  for one in answers:
+    given[one.annotator].append(one)
+  apart = deviations(scores)
   rows = [
-    _row(person, [one for one in answers if one.annotator == person.id], by_id, scores)
+    _row(person, given[person.id], by_id, apart.get(person.id, math.nan))
     for person in people
     if person.role != ADMIN
   ]
@@ -177,7 +181,7 @@ def _row(
   person: Any,
   answers: Sequence[Any],
   items: Mapping[int, Any],
-  scores: Mapping[str, Mapping[tuple[int, int], int]],
+  deviation: float,
 ) -> Row:
   done = [one for one in answers if one.status == DONE]
   gold = [
@@ -204,7 +208,7 @@ def _row(
     seconds=float(np.median([one.seconds for one in done])) if done else math.nan,
     gold=(sum(gold), len(gold)),
     repeats=(sum(repeats), len(repeats)),
-    deviation=_deviation(person.id, scores),
+    deviation=deviation,
     left=left / (left + right) if left + right else math.nan,
   )
 
@@ -216,21 +220,21 @@ def _repeated(before: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
   )
 
 
-def _deviation(
-  annotator: int, scores: Mapping[str, Mapping[tuple[int, int], int]]
-) -> float:
-  apart = []
+def deviations(
+  scores: Mapping[str, Mapping[tuple[int, int], int]],
+) -> dict[int, float]:
+  """Returns each annotator's mean difference from the mean of the others."""
+  apart = collections.defaultdict(list)
   for table in scores.values():
     totals: dict[int, list[int]] = collections.defaultdict(list)
+    for (item, _), score in table.items():
+      totals[item].append(score)
     for (item, person), score in table.items():
-      if person != annotator:
-        totals[item].append(score)
-    apart += [
-      abs(score - np.mean(totals[item]))
-      for (item, person), score in table.items()
-      if person == annotator and totals[item]
-    ]
-  return float(np.mean(apart)) if apart else math.nan
+      others = len(totals[item]) - 1
+      if others:
+        mean = (sum(totals[item]) - score) / others
+        apart[person].append(abs(score - mean))
+  return {person: float(np.mean(found)) for person, found in apart.items()}
 
 
 def with_remarks(rows: Sequence[Row]) -> list[Row]:

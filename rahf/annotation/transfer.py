@@ -41,6 +41,12 @@ _ANSWER = (
   'created',
 )
 _REVISION = ('status', 'value', 'seconds', 'created')
+# Types of an answer's fields, where nothing else checks them.
+_KINDS = {
+  **dict.fromkeys(('key', 'flag', 'assist'), (str,)),
+  **dict.fromkeys(('seconds', 'created'), (int, float)),
+  'turn': (int,),
+}
 _PERSON = ('name', 'role', 'rater', 'active')
 _ITEM = ('uid', 'prompt', 'images', 'rater', 'gold')
 
@@ -180,6 +186,9 @@ def _load_answer(
 ) -> bool:
   if values['purpose'] not in PURPOSES or values['status'] not in STATUSES:
     raise ValueError('its purpose or status is unknown')
+  for name, kind in _KINDS.items():
+    if type(values[name]) not in kind:
+      raise ValueError(f'{name} is {values[name]!r:.40}')
   item = connection.execute(
     sa.select(ITEMS).where(ITEMS.c.uid == values['uid'])
   ).one_or_none()

@@ -93,6 +93,24 @@ def test_requests_that_are_refused(made, port, headers, status):
   assert len(answers(made)) == before
 
 
+def test_impossible_bodies_are_refused(port):
+  page = browsing.Page(port, name='Ben')
+  good = body({'lease': 1})
+  for change in (
+    {'lease': 10**30},
+    {'turn': -1},
+    {'seconds': -1},
+    {'key': 'short'},
+    {'flag': 'x' * 501},
+    {'status': 'other'},
+    {'more': 1},
+    {'value': '[' * 100},
+  ):
+    status, problem = page.send('/api/answer', good | change)
+    assert (status, bool(problem['detail'])) in ((422, True), (409, True)), change
+  assert page.get(f'/image/{10**30}/0')[0] == 422
+
+
 def test_a_body_without_a_length_is_refused(port):
   page = browsing.Page(port)
   chunked = page.send('/api/enter', {'name': 'x'}, Transfer_Encoding='chunked')
@@ -117,7 +135,7 @@ def test_all_answers_have_security_headers(port):
 
 def test_no_image_without_a_session_or_outside_the_folder(made, port, tmp_path):
   page = browsing.Page(port, name='Ben')
-  for path in ('/image/1/1', '/image/99/0', '/image/1/-1'):
+  for path in ('/image/1/1', '/image/99/0'):
     assert page.get(path)[0] == 404
   for path in ('/image/../../etc/passwd', '/image/1/..%2f..%2fetc%2fpasswd'):
     assert page.get(path)[0] in (404, 422)

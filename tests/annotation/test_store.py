@@ -147,6 +147,9 @@ def test_the_latest_answer_can_be_changed_and_the_earlier_is_kept(made):
   assert [one.value for one in rows(made, REVISIONS)] == [value]
   with pytest.raises(ConflictError, match='only the latest'):
     answering.revise(made, person, stored - 1, projects.answer())
+  # A remark alone is a change too.
+  answering.revise(made, person, stored, projects.answer(changed, flag='dark'))
+  assert rows(made, ANSWERS)[1].flag == 'dark'
   skipped = projects.answer(status='skipped')
   answering.revise(made, person, stored, skipped)
   assert [row.completed for row in rows(made, ITEMS)] == [1, 0, 0]

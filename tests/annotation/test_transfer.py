@@ -80,6 +80,8 @@ def test_an_export_loads_into_another_store(rich, tmp_path):
     ({'uid': '99'}, "'99' is not in the project"),
     ({'annotator': 'eve'}, "'eve' has no line before"),
     ({'key': '0' * 32}, 'has another answer to 00'),
+    ({'seconds': 'long'}, "seconds is 'long'"),
+    ({'turn': 1.5}, 'turn is 1.5'),
     ({'value': {'scores': {}}}, 'the score plausibility is missing'),
   ],
 )
