@@ -5,6 +5,7 @@ Templates are Jinja's, with autoescaping. They include `head.html`, and get `sty
 """
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -85,15 +86,7 @@ def compose(
     f"default-src 'none'; {allowed}; style-src {_hash(style)}; script-src "
     f'{_hash(script)}'
   )
-  environment = jinja2.Environment(
-    loader=jinja2.FunctionLoader(
-      lambda file: _read(SHARED if file == 'head.html' else package, file)
-    ),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    keep_trailing_newline=True,
-  )
-  html = environment.get_template(name).render(
+  html = _environment(package).get_template(name).render(
     style=Markup(style), script=Markup(script), policy=policy, **values
   )
   return Page(html, policy)
@@ -111,6 +104,20 @@ def colours() -> list[list[int]]:
   return np.round(both).astype(int).tolist()
 
 
+@functools.cache
+def _environment(package: str) -> jinja2.Environment:
+  """Returns what compiles a package's templates, each once."""
+  return jinja2.Environment(
+    loader=jinja2.FunctionLoader(
+      lambda file: _read(SHARED if file == 'head.html' else package, file)
+    ),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+  )
+
+
+@functools.cache
 def _read(package: str, file: str) -> str:
   return (resources.files(package) / file).read_text('utf-8')
 

@@ -19,9 +19,3 @@ def postgres_urls():
 @pytest.fixture
 def postgres_url(postgres_urls) -> str:
   return postgres.create(postgres_urls, f'test{next(_NUMBERS)}')
-
-
-@pytest.fixture(scope='session')
-def long(request) -> bool:
-  """Whether to run all guaranteed cases."""
-  return request.config.getoption('--long')

@@ -77,6 +77,8 @@ class Worker(threading.Thread):
     self._page: browsing.Page | None = None
 
   def run(self) -> None:
+    # People do not begin in the same tenth of a second.
+    time.sleep(self.pause * self._random.random())
     try:
       self._enter()
       while (found := self._retried(lambda page: (200, page.json('/api/task'))))[

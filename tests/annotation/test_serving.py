@@ -79,10 +79,11 @@ def test_no_answer_is_lost_or_doubled_by_kills(tmp_path, long):
 
 
 def test_many_people_at_once_are_served_quickly(tmp_path, long):
-  people, images = (50, 500) if long else (10, 60)
+  # Still faster than people, who take half a minute for an image.
+  people, images, pause = (50, 300, 10.0) if long else (10, 60, 2.0)
   folder = tmp_path / 'project'
   with serving_process.started(folder, *prepare(tmp_path, images)) as server:
-    workers = [Worker([server.port], f'p{n}', pause=2.0) for n in range(people)]
+    workers = [Worker([server.port], f'p{n}', pause) for n in range(people)]
     for worker in workers:
       worker.start()
     for worker in workers:
@@ -91,8 +92,8 @@ def test_many_people_at_once_are_served_quickly(tmp_path, long):
   taken = 1000 * np.concatenate([worker.seconds for worker in workers])
   middle, most = np.quantile(taken, (0.5, 0.95))
   print(f'{len(taken)} answers: median {middle:.0f} ms, 95 % within {most:.0f} ms')
-  # Two cores and nothing else take a tenth of this; tests run next to others.
-  assert most < 1000
+  # Other tests run at the same time, unless this is the long form.
+  assert most < (100 if long else 1000)
 
 
 def test_two_servers_on_one_postgresql(tmp_path, postgres_url, long):
