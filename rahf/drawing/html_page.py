@@ -86,8 +86,10 @@ def compose(
     f"default-src 'none'; {allowed}; style-src {_hash(style)}; script-src "
     f'{_hash(script)}'
   )
-  html = _environment(package).get_template(name).render(
-    style=Markup(style), script=Markup(script), policy=policy, **values
+  html = (
+    _environment(package)
+    .get_template(name)
+    .render(style=Markup(style), script=Markup(script), policy=policy, **values)
   )
   return Page(html, policy)
 
