@@ -119,8 +119,7 @@ def _with_extra(run: Any, arguments: argparse.Namespace) -> None:
     run(arguments)
   except ModuleNotFoundError as error:
     raise InputError(
-      f'this needs {error.name}, which is not installed: pip install '
-      "'rahf[serve,train]'"
+      f"this needs {error.name}, which is not installed: pip install 'rahf[serve]'"
     ) from None
 
 

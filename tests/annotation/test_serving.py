@@ -175,7 +175,7 @@ def test_what_is_not_installed_is_named(tmp_path):
     [sys.executable, '-c', code], cwd=runs.ROOT, capture_output=True, text=True
   )
   assert done.returncode == 2
-  assert "sqlalchemy, which is not installed: pip install 'rahf[serve," in done.stderr
+  assert "sqlalchemy, which is not installed: pip install 'rahf[serve]'" in done.stderr
 
 
 def test_postgresql_is_not_reached(tmp_path, postgres_urls, capsys):
