@@ -157,6 +157,9 @@ def test_mistakes_are_explained(tmp_path, capsys):
   assert '--task=prefer, but the project was made with rich' in run(
     *serve, '--task=prefer'
   )
+  # Another project does not get into the same store.
+  other = prepare(tmp_path / 'other', 3)
+  assert 'images, but the project was made with' in run(*serve, *other)
   assert '--store: mysql is not supported' in run(*serve, '--store=mysql://a/b')
   assert 'is not a URL' in run(*serve, '--store=nonsense')
   gold = tmp_path / 'gold.jsonl'
