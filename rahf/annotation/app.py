@@ -263,7 +263,12 @@ def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
     item: Number, number: Number, person: Annotated[Person, Depends(sessions.require)]
   ) -> Response:
     del person
-    found = image_files.read(project, item, number)
+    try:
+      found = image_files.read(project, item, number)
+    except InputError as error:
+      # File names may say which model made an image, so people do not get them.
+      print(f'Image {number} of item {item}: {error}', flush=True)
+      raise HTTPException(422, 'the image cannot be shown; leave a remark') from None
     if found is None:
       raise HTTPException(404, 'no such image')
     headers = {'Cache-Control': f'private, max-age={IMAGE_SECONDS}'}

@@ -4,6 +4,7 @@ Each prompt gets a pool of images. It is ready for people once all of them are d
 the order of a pool depends on its size.
 """
 
+import hashlib
 import pathlib
 import time
 from typing import Any
@@ -130,8 +131,10 @@ def _draw_pool(
   for number, pixels in enumerate(generator.draw(requests)):
     uid = f'{item.uid}-{number}'
     file = pathlib.PurePosixPath(FOLDER, f'{uid}.png')
-    atomic_write.write(project.images / file, codec.encode_png(pixels))
-    images.append({'uid': uid, 'file': str(file), 'model': name})
+    data = codec.encode_png(pixels)
+    atomic_write.write(project.images / file, data)
+    digest = hashlib.sha256(data).hexdigest()
+    images.append({'uid': uid, 'file': str(file), 'model': name, 'sha256': digest})
   with project.store.write(lock=True) as connection:
     connection.execute(
       sa.update(ITEMS).where(ITEMS.c.id == item.id).values(images=images, ready=True)

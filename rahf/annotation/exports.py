@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from rahf.annotation import image_files
 from rahf.annotation.project import Project
 from rahf.annotation.rich import LISTS
 from rahf.annotation.settings import COMPARE, PREFER, RICH
 from rahf.annotation.tables import ANNOTATORS, ANSWERS, DONE, ITEMS, TASK
-from rahf.data.images import files
-from rahf.errors import InputError
 from rahf.fileio import atomic_write, table_files
 
 PAIRS_FILE = 'train-00000-of-00001.parquet'
@@ -85,7 +84,7 @@ def write_pairs(project: Project, folder: pathlib.Path) -> int:
     The number of pairs.
 
   Raises:
-    InputError: an image has vanished.
+    InputError: an image has vanished or changed.
   """
   table_files.check_pyarrow()
   import pyarrow as pa
@@ -128,22 +127,12 @@ def _pair(project: Project, one: Exported, per_prompt: dict[str, int]) -> dict:
   }
   for side, image in enumerate(images):
     row |= {
-      f'jpg_{side}': _read(project, image),
+      f'jpg_{side}': image_files.read_unchanged(project, image),
       f'image_{side}_uid': image['uid'],
       f'model_{side}': image['model'],
       f'label_{side}': labels[side],
     }
   return row
-
-
-def _read(project: Project, image: dict[str, str]) -> bytes:
-  try:
-    return files.read(project.images / image['file'])
-  except OSError as error:
-    raise InputError(
-      f'{project.images / image["file"]} cannot be read ({error.strerror}); restore '
-      'the image'
-    ) from None
 
 
 # By the task: what `python -m rahf.annotate export` writes unless it is told otherwise.

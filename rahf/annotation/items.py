@@ -62,8 +62,14 @@ def read_images(task: str, folder: pathlib.Path, table: pathlib.Path) -> Found:
     if problem := _problem(task, source, uid):
       left_out[uid] = problem
       continue
-    file = source.locations[uid][0].absolute().relative_to(folder.absolute())
-    image = {'uid': uid, 'file': file.as_posix(), 'model': models[uid]}
+    path = source.locations[uid][0]
+    try:
+      digest = _digest(path)
+    except InputError as error:
+      left_out[uid] = str(error)
+      continue
+    file = path.absolute().relative_to(folder.absolute()).as_posix()
+    image = {'uid': uid, 'file': file, 'model': models[uid], 'sha256': digest}
     items.append(Item(uid, source.prompts[uid], [image]))
   if task == PREFER:
     items = list(_pools(items, left_out))
@@ -86,17 +92,20 @@ def read_study(folder: pathlib.Path) -> Found:
       'rahf.improve study make` wrote'
     )
   columns = ('question', 'rater', 'prompt', 'left', 'right')
-  checked: set[str] = set()
+  digests: dict[str, str] = {}
   for place, row in table_rows.rows(path, columns):
     number, rater, prompt, *pair = map(str, row)
     where = table_rows.where(path, place)
     if not rater.isdecimal():
       raise InputError(f'{where}: rater is {rater!r:.40}, not a number')
-    for name in set(pair) - checked:
-      if problem := _image_problem(folder / name):
-        raise InputError(f'{where}: {name}: {problem}')
-    checked.update(pair)
-    images = [{'uid': name, 'file': name, 'model': ''} for name in pair]
+    for name in set(pair) - digests.keys():
+      try:
+        digests[name] = _digest(folder / name)
+      except InputError as error:
+        raise InputError(f'{where}: {name}: {error}') from None
+    images = [
+      {'uid': name, 'file': name, 'model': '', 'sha256': digests[name]} for name in pair
+    ]
     items.append(Item(number, prompt, images, int(rater)))
   if not items:
     raise InputError(f'{path} has no questions')
@@ -148,15 +157,21 @@ def _problem(task: str, source: ImageFolder, uid: str) -> str:
     return f'it has several prompts: {source.conflicts[uid]}'
   if task == RICH and not label_words.label_spans(source.prompts[uid]):
     return f'its prompt {source.prompts[uid]!r:.80} has no words'
-  return _image_problem(source.locations[uid][0])
-
-
-def _image_problem(path: pathlib.Path) -> str:
-  try:
-    codec.decode_image(files.read(path))
-  except (InputError, codec.ImageError, OSError) as error:
-    return str(error)
   return ''
+
+
+def _digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of an image that can be decoded.
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  try:
+    data = files.read(path)
+    codec.decode_image(data)
+  except (InputError, codec.ImageError, OSError) as error:
+    raise InputError(str(error)) from None
+  return hashlib.sha256(data).hexdigest()
 
 
 def _pools(items: list[Item], left_out: dict[str, str]) -> Iterator[Item]:

@@ -40,7 +40,7 @@ ITEMS = sa.Table(
   sa.Column('uid', sa.Text, nullable=False, unique=True),
   sa.Column('position', sa.Integer, nullable=False),
   sa.Column('prompt', sa.Text, nullable=False),
-  # A list of {uid, file}, and a model where it is known.
+  # A list of {uid, file, sha256, model}; the model may be ''.
   sa.Column('images', sa.JSON, nullable=False),
   # Whether it has all of its images.
   sa.Column('ready', sa.Boolean, nullable=False),

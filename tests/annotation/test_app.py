@@ -133,7 +133,7 @@ def test_all_answers_have_security_headers(port):
   assert re.search(r'HttpOnly; .*SameSite=lax', page.headers['set-cookie'])
 
 
-def test_no_image_without_a_session_or_outside_the_folder(made, port, tmp_path):
+def test_no_image_without_a_session_or_outside_the_folder(made, port, tmp_path, capsys):
   page = browsing.Page(port, name='Ben')
   for path in ('/image/1/1', '/image/99/0'):
     assert page.get(path)[0] == 404
@@ -147,10 +147,12 @@ def test_no_image_without_a_session_or_outside_the_folder(made, port, tmp_path):
     assert page.get('/image/6/0')[0] == 422
     os.symlink(tmp_path / 'secret.png', last)
     status, found = page.get('/image/6/0')
-    assert (status, b'outside the folder' in found) == (422, True)
+    assert (status, b'05' in found) == (422, False)
+    assert 'item 6: 05.png lies outside the folder' in capsys.readouterr().out
     last.unlink()
     last.write_text('<script>alert(1)</script>')
     assert page.get('/image/6/0')[0] == 422
+    assert 'item 6: 05.png has changed since' in capsys.readouterr().out
   finally:
     with contextlib.suppress(FileNotFoundError):
       last.unlink()

@@ -283,6 +283,11 @@ def test_a_table_may_grow_but_not_change(made, tmp_path):
     InputError, match=r"00 has changed .* has answers: prompt was 'a "
   ):
     project.update(made, {}, other)
+  image = made.images / '03.png'
+  image.write_bytes((made.images / '04.png').read_bytes())
+  other = items.read('rich', made.images, tmp_path / 'prompts.csv').items
+  with pytest.raises(InputError, match=r'03 has changed .* images was'):
+    project.update(made, {}, other)
   for name, value in (('task', 'prefer'), ('images', '/else'), ('seed', 1)):
     with pytest.raises(InputError, match=f'--{name}={value}, but the project'):
       project.update(made, {name: value}, None)
