@@ -41,35 +41,8 @@ _SETTINGS = {
 
 def add_commands(commands: Any) -> None:
   """Adds the commands to those of a parser."""
-  raw = argparse.RawDescriptionHelpFormatter
-  serve = _command(commands, 'serve', _serve, 'annotate in the browser')
-  serve.description, serve.formatter_class = _SERVE, raw
-  add, path = serve.add_argument, pathlib.Path
-  add('--task', choices=TASKS, help='what people do')
-  add('--images', type=path, help='folder of <uid>.<extension>, or of a study')
-  add(
-    '--prompts', type=path, help='table with columns uid and prompt, and perhaps model'
-  )
-  for name, (kind, text) in _SETTINGS.items():
-    default = getattr(Settings, name)
-    add(f'--{name}', type=kind, help=f'{text} (a new project: {default})')
-  add(
-    '--drawn',
-    action='store_true',
-    help='for prefer: `draw` makes the images, and people may type own prompts',
-  )
-  add('--gold_file', type=path, help='known answers: raw annotations, one for an image')
-  add(
-    '--host', default=HOST, help='address to listen on; by default this machine alone'
-  )
-  add('--port', type=int, default=8001, help='port to listen on; 0 for any free port')
-  add(
-    '--public',
-    default='',
-    metavar='URL',
-    help='address that people open, such as https://annotate.example.org; needed with '
-    'another --host. They enter with invitations; let a proxy encrypt the connection',
-  )
+  _add_serve(commands)
+  path = pathlib.Path
   export = _command(commands, 'export', _export, 'write the answers')
   export.add_argument('--out', type=path, required=True, help='a new file or folder')
   kind = export.add_mutually_exclusive_group()
@@ -102,6 +75,38 @@ def add_commands(commands: Any) -> None:
   invite.add_argument('name', help='of the annotator; a new link replaces an old one')
   invite.add_argument('--admin', action='store_true', help='for the dashboard')
   invite.add_argument('--public', default=f'http://{HOST}:8001', help='as for serve')
+
+
+def _add_serve(commands: Any) -> None:
+  raw = argparse.RawDescriptionHelpFormatter
+  serve = _command(commands, 'serve', _serve, 'annotate in the browser')
+  serve.description, serve.formatter_class = _SERVE, raw
+  add, path = serve.add_argument, pathlib.Path
+  add('--task', choices=TASKS, help='what people do')
+  add('--images', type=path, help='folder of <uid>.<extension>, or of a study')
+  add(
+    '--prompts', type=path, help='table with columns uid and prompt, and perhaps model'
+  )
+  for name, (kind, text) in _SETTINGS.items():
+    default = getattr(Settings, name)
+    add(f'--{name}', type=kind, help=f'{text} (a new project: {default})')
+  add(
+    '--drawn',
+    action='store_true',
+    help='for prefer: `draw` makes the images, and people may type own prompts',
+  )
+  add('--gold_file', type=path, help='known answers: raw annotations, one for an image')
+  add(
+    '--host', default=HOST, help='address to listen on; by default this machine alone'
+  )
+  add('--port', type=int, default=8001, help='port to listen on; 0 for any free port')
+  add(
+    '--public',
+    default='',
+    metavar='URL',
+    help='address that people open, such as https://annotate.example.org; needed with '
+    'another --host. They enter with invitations; let a proxy encrypt the connection',
+  )
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
