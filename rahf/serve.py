@@ -6,7 +6,6 @@ CLIP such as PickScore gives one score, similarity; higher is better.
 """
 
 import argparse
-import ipaddress
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from rahf.errors import InputError, fail
+from rahf.service.listening import address_of, is_loopback, listen
 
 if TYPE_CHECKING:
   import uvicorn
@@ -68,7 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
   # It logs every malformed body; the client gets an error anyway.
   logging.getLogger('python_multipart').setLevel(logging.CRITICAL)
   # Before loading the model, so that a port in use is reported at once.
-  listener = _listen(arguments.host, arguments.port)
+  listener = listen(arguments.host, arguments.port)
   model = load(
     arguments.directory, batch_size=arguments.batch_size, dtype=arguments.dtype
   )
@@ -76,7 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
   engine = Engine(model, wait=arguments.wait / 1e3)
   limits = Limits(arguments.queue, arguments.max_mb * 1024 * 1024)
   config = uvicorn.Config(
-    make_app(engine, limits, loopback=_is_loopback(listener)),
+    make_app(engine, limits, loopback=is_loopback(listener)),
     http=Connection,
     ws='none',
     log_level='warning',
@@ -91,7 +91,7 @@ def _run(
   server: 'uvicorn.Server', engine: 'Engine', listener: socket.socket, grace: float
 ) -> int:
   """Warms up and serves until a signal; then finishes the admitted requests."""
-  address, failures, signals = _address(listener), [], []
+  address, failures, signals = address_of(listener), [], []
 
   def warm_up() -> None:
     try:
@@ -114,7 +114,7 @@ def _run(
   server.handle_exit = shut_down
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, shut_down)
-  if not _is_loopback(listener):
+  if not is_loopback(listener):
     _print('Warning: anyone who can reach this address can use the model')
   sizes = ', '.join(map(str, engine.model.buckets))
   _print(f'Listening on {address}; compiling for batches of {sizes}')
@@ -160,25 +160,6 @@ def _check(arguments: argparse.Namespace) -> None:
     # Written this way round to reject NaN too.
     if not low <= (value := getattr(arguments, name)) < math.inf:
       raise InputError(f'--{name}={value} must be {low} or more')
-
-
-def _listen(host: str, port: int) -> socket.socket:
-  family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  try:
-    return socket.create_server((host, port), family=family, backlog=1024)
-  except (OSError, OverflowError) as error:
-    raise InputError(
-      f'cannot listen on {host} port {port} ({error}); choose another --host or --port'
-    ) from None
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-  return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-
-
-def _address(listener: socket.socket) -> str:
-  host, port, *_ = listener.getsockname()
-  return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope='session')
+def long(request) -> bool:
+  """Whether to run all guaranteed cases."""
+  return request.config.getoption('--long')
+
+
+@pytest.fixture(scope='session')
 def assets() -> pathlib.Path:
   """The folder of goldens and real samples, from RAHF_TEST_ASSETS."""
   folder = os.environ.get('RAHF_TEST_ASSETS')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import rahf
@@ -14,6 +15,7 @@ import runs
 import tiny_directory
 from rahf.data import schema
 from rahf.data.datasets.shapes.record import make_record
+from rahf.data.storage.records import open_split
 
 # As users have it, one device.
 ONE_DEVICE = (
@@ -40,6 +42,31 @@ def test_own_annotations(tmp_path):
   assert 'a red circle' in printed
   assert (tmp_path / 'run' / 'eval' / 'test-20.md').exists()
   assert report
+
+
+def test_annotate_in_browser(tmp_path):
+  """Labels through the browser's requests are those made directly."""
+  printed = run('annotate_in_browser', tmp_path)
+  assert [line for line in printed.splitlines() if line.startswith('annotator')] == [
+    f'annotator {number} answered 16 tasks' for number in range(3)
+  ]
+  (directory,) = tmp_path.glob('data/mine/*')
+  records = {
+    record.uid: record
+    for split in schema.SPLITS
+    for record in open_split(directory, split)
+  }
+  assert len(records) == 16
+  for number in range(16):
+    expected = make_record(0, 'train', number, 64)
+    found = records[expected.uid]
+    # Numbers are stored as float32.
+    same = {
+      name: pytest.approx(getattr(expected, name), abs=1e-6)
+      for name in ('scores', 'keyword_shares')
+    }
+    assert found == expected._replace(**same)
+  assert (tmp_path / 'run' / 'eval' / 'test-10.md').exists()
 
 
 def test_reward_in_training(tmp_path):

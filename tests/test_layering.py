@@ -30,8 +30,8 @@ LAYERS = [
     'judge',
     'serve',
   },
-  {'tasks'},
-  {'training', 'learning', 'service', 'annotation'},
+  {'tasks', 'annotation'},
+  {'training', 'learning', 'service'},
   {'reports', 'inference'},
   {'evaluation', 'workdir'},
   {'config'},
@@ -43,7 +43,9 @@ LAYERS = [
 ]
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorboard'}
-OPTIONAL = TENSORFLOW | {'fastapi', 'matplotlib', 'pyarrow', 'tokenizers', 'torch'}
+OPTIONAL = TENSORFLOW | {
+  *('alembic', 'fastapi', 'matplotlib', 'pyarrow', 'sqlalchemy', 'tokenizers', 'torch')
+}
 USES_TENSORFLOW = ('data', 'reports/tensorboard.py')
 
 
@@ -117,7 +119,7 @@ def test_scoring_and_exporting_need_only_the_core_packages():
   """In a fresh interpreter, as in an environment with none of the extras."""
   code = (
     'import sys, rahf, rahf.main, rahf.models.rahf, rahf.tasks, rahf.training.setup\n'
-    'from rahf import best, evaluate, generate, improve, judge, rank, serve\n'
+    'from rahf import annotate, best, evaluate, generate, improve, judge, rank, serve\n'
     f"print({OPTIONAL} & {{name.split('.')[0] for name in sys.modules}})"
   )
   found = subprocess.run(

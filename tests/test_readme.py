@@ -103,7 +103,7 @@ def test_data_accepts(command: list[str]):
   'command', [c for c in COMMANDS if 'rahf.annotate' in c], ids=shlex.join
 )
 def test_annotate_accepts(command: list[str]):
-  assert annotate._parser().parse_args(command[3:]).out
+  assert annotate._parser().parse_args(command[3:]).run
 
 
 @pytest.mark.parametrize(

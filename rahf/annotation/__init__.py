@@ -1,1 +1,1 @@
-"""Human annotation of images through external services."""
+"""Human annotation of images: in the browser, or through external services."""

@@ -5,8 +5,10 @@ Templates are Jinja's, with autoescaping. They include `head.html`, and get `sty
 """
 
 import base64
+import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ from rahf.drawing import heatmap
 
 # Holds the files that all pages share.
 SHARED = 'rahf.drawing'
+# A package, and the name of a file in it.
+File = tuple[str, str]
 
 
 class Page(NamedTuple):
@@ -41,7 +45,7 @@ def render(
   scripted: bool = True,
   **values: Any,
 ) -> Page:
-  """Renders a template with its style and script.
+  """Renders a template with its style and script, and those of maps.
 
   Args:
     package: contains the files <name>.html, .css and .js.
@@ -50,20 +54,42 @@ def render(
     scripted: whether the page has a script.
     values: the variables of the template, including `title`.
   """
-  style = _code(package, name, 'css')
-  script = _code(package, name, 'js') if scripted else ''
-  styles, scripts = map(_hash, (style, script))
-  policy = f"default-src 'none'; {allowed}; style-src {styles}; script-src {scripts}"
-  environment = jinja2.Environment(
-    loader=jinja2.FunctionLoader(
-      lambda file: _read(SHARED if file == 'head.html' else package, file)
-    ),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    keep_trailing_newline=True,
+  scripts = [(SHARED, 'common.js'), (SHARED, 'maps.js'), (package, f'{name}.js')]
+  return compose(
+    (package, f'{name}.html'),
+    styles=[(SHARED, 'common.css'), (package, f'{name}.css')],
+    scripts=scripts if scripted else [],
+    allowed=allowed,
+    **values,
   )
-  html = environment.get_template(f'{name}.html').render(
-    style=Markup(style), script=Markup(script), policy=policy, **values
+
+
+def compose(
+  template: File,
+  *,
+  styles: Sequence[File],
+  scripts: Sequence[File],
+  allowed: str,
+  **values: Any,
+) -> Page:
+  """Renders a template with the given files as its style and script.
+
+  Args:
+    template: it may include others of its package, and head.html.
+    styles, scripts: joined in this order.
+    allowed: policy directives in addition to style and script.
+    values: the variables of the template, including `title`.
+  """
+  package, name = template
+  style, script = (''.join(_read(*file) for file in part) for part in (styles, scripts))
+  policy = (
+    f"default-src 'none'; {allowed}; style-src {_hash(style)}; script-src "
+    f'{_hash(script)}'
+  )
+  html = (
+    _environment(package)
+    .get_template(name)
+    .render(style=Markup(style), script=Markup(script), policy=policy, **values)
   )
   return Page(html, policy)
 
@@ -80,12 +106,22 @@ def colours() -> list[list[int]]:
   return np.round(both).astype(int).tolist()
 
 
+@functools.cache
+def _environment(package: str) -> jinja2.Environment:
+  """Returns what compiles a package's templates, each once."""
+  return jinja2.Environment(
+    loader=jinja2.FunctionLoader(
+      lambda file: _read(SHARED if file == 'head.html' else package, file)
+    ),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+  )
+
+
+@functools.cache
 def _read(package: str, file: str) -> str:
   return (resources.files(package) / file).read_text('utf-8')
-
-
-def _code(package: str, name: str, end: str) -> str:
-  return _read(SHARED, f'common.{end}') + _read(package, f'{name}.{end}')
 
 
 def _hash(text: str) -> str:

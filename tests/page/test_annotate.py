@@ -1,0 +1,374 @@
+"""Annotation in headless Chromium: by mouse, by keyboard alone, and by touch."""
+
+import contextlib
+import json
+
+import browsing
+import projects
+import pytest
+import sqlalchemy as sa
+from pages import HOSTILE, find, press, texts
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from rahf import improve
+from rahf.annotation import exports, items, project
+from rahf.annotation.settings import Settings
+from rahf.annotation.tables import ANSWERS, ITEMS, LEASES
+from rahf.data.labels.consolidate import DISC_RADIUS
+
+
+def wait(browser, condition):
+  return WebDriverWait(browser, 10, 0.05).until(condition)
+
+
+def answers(made) -> list:
+  with made.store.read() as connection:
+    return connection.execute(sa.select(ANSWERS).order_by(ANSWERS.c.id)).all()
+
+
+def wait_for_answers(browser, made, count: int):
+  wait(browser, lambda _: len(answers(made)) == count)
+  # The page shows the next task once it knows that the answer is stored.
+  wait(browser, lambda b: f'{count} by you' in find(b, '#count').text)
+  return answers(made)[-1].value
+
+
+@contextlib.contextmanager
+def opened(browser, made, name: str = 'Ann', *, width: int = 1200, lang: str = 'en'):
+  """Serves a project, enters, and closes the tour."""
+  size = {'width': width, 'height': 850, 'deviceScaleFactor': 1, 'mobile': width < 400}
+  with browsing.running(made) as port:
+    browser.get_log('browser')
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
+    try:
+      browser.get(f'http://127.0.0.1:{port}/?lang={lang}')
+      press(browser, name, Keys.ENTER)
+      wait(browser, lambda b: find(b, '#tour').is_displayed())
+      press(browser, Keys.ENTER)
+      wait(browser, loaded)
+      yield port
+    finally:
+      browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
+def loaded(browser) -> bool:
+  return browser.execute_script(
+    'return Boolean(task) && [...document.querySelectorAll("#picture, .pair img")]'
+    '.every((image) => image.complete && image.naturalWidth)'
+  )
+
+
+@pytest.fixture
+def rich(tmp_path):
+  made = projects.make(tmp_path, 3)
+  yield made
+  made.store.close()
+
+
+def place(browser, x: float, y: float) -> tuple[float, float]:
+  """Returns where a point of the image is in the window."""
+  box = browser.execute_script(
+    'const b = byId("picture").getBoundingClientRect();'
+    'return [b.left, b.top, b.width, b.height]'
+  )
+  return box[0] + x * box[2], box[1] + y * box[3]
+
+
+def click(browser, x: float, y: float) -> None:
+  left, top = map(round, place(browser, x, y))
+  # Selenium moves in whole pixels from the corner of the window.
+  chain = ActionChains(browser)
+  chain.w3c_actions.pointer_action.move_to_location(left, top)
+  chain.click().perform()
+
+
+def near(x: float, y: float):
+  """A pixel is 1/600 or less of the image."""
+  return [pytest.approx(x, abs=0.003), pytest.approx(y, abs=0.003)]
+
+
+def test_rich_by_mouse(chromium, rich):
+  with opened(chromium, rich):
+    click(chromium, 0.25, 0.5)
+    click(chromium, 0.8, 0.2)
+    click(chromium, 0.8, 0.2)  # Removes it again.
+    find(chromium, '[value=misalignment_points][type=radio]').click()
+    find(chromium, '#larger').click()
+    click(chromium, 0.5, 0.5)
+    find(chromium, '#smaller').click()
+    radius, height = chromium.execute_script(
+      'return [document.querySelector(".disc").getBoundingClientRect().height / 2,'
+      'byId("picture").getBoundingClientRect().height]'
+    )
+    # The box has a part of the stroke.
+    assert radius == pytest.approx(height * DISC_RADIUS, abs=2)
+    find(chromium, '#submit').click()
+    message = find(chromium, '#message').text
+    assert message.startswith('Still missing: words, or that all are shown, Plaus')
+    assert not answers(rich)
+    chromium.find_elements('css selector', '.word')[1].click()
+    for name, level in projects.rich_value()['scores'].items():
+      find(chromium, f'[name={name}][value="{level}"]').click()
+    find(chromium, '#submit').click()
+    value = wait_for_answers(chromium, rich, 1)
+    assert value['implausibility_points'] == [near(0.25, 0.5)]
+    assert value['misalignment_points'] == [near(0.5, 0.5)]
+    assert value['misaligned_words'] == [1]
+    assert value['scores'] == projects.rich_value()['scores']
+    assert value['nothing'] == []
+    assert not chromium.find_elements('css selector', '.disc')
+    assert chromium.get_log('browser') == []
+
+
+def save(browser) -> None:
+  chain = ActionChains(browser).key_down(Keys.CONTROL).send_keys(Keys.ENTER)
+  chain.key_up(Keys.CONTROL).perform()
+
+
+def test_rich_by_keyboard_alone(chromium, rich):
+  with opened(chromium, rich):
+    body = ActionChains(chromium)
+    # To the image: 15 steps left of the middle and 5 down; marked, and another moved.
+    body.send_keys('i', *[Keys.ARROW_LEFT] * 15, *[Keys.ARROW_DOWN] * 5, Keys.ENTER)
+    body.send_keys('m', Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER, 'z')
+    body.send_keys('w', 'w', Keys.ENTER, '1', '2', '3', '4', 'n')
+    body.perform()
+    wait(chromium, lambda b: find(b, '#saved').text == 'Draft saved')
+    assert (
+      find(chromium, '#spoken').get_attribute('textContent') == 'Overall quality: 4'
+    )
+    save(chromium)
+    value = wait_for_answers(chromium, rich, 1)
+    assert value == {
+      'implausibility_points': [near(0.2, 0.6)],
+      'misalignment_points': [],
+      'misaligned_words': [1],
+      'scores': dict(zip(value['scores'], (1, 2, 3, 4), strict=True)),
+      'nothing': ['misalignment_points'],
+    }
+    # Back, another score, and forwards again.
+    ActionChains(chromium).send_keys('b').perform()
+    wait(chromium, lambda b: 'changing your latest' in find(b, '#message').text)
+    assert texts(chromium, '[aria-pressed=true]') == ['red']
+    ActionChains(chromium).send_keys('5').perform()
+    save(chromium)
+    wait(chromium, lambda _: answers(rich)[0].value['scores']['overall'] == 5)
+    wait(chromium, lambda b: find(b, '#message').text == '')
+    ActionChains(chromium).send_keys('s').perform()
+    wait_for_answers(chromium, rich, 2)
+    ActionChains(chromium).send_keys('f', 'too dark', Keys.ESCAPE, 's').perform()
+    wait(chromium, lambda b: find(b, '#done').is_displayed())
+    assert [(one.status, one.flag) for one in answers(rich)] == [
+      *(('done', ''), ('skipped', ''), ('skipped', 'too dark'))
+    ]
+
+
+def touch(browser, x: float, y: float) -> None:
+  point = [{'x': x, 'y': y}]
+  for kind, points in (('touchStart', point), ('touchEnd', [])):
+    event = {'type': kind, 'touchPoints': points}
+    browser.execute_cdp_cmd('Input.dispatchTouchEvent', event)
+
+
+def touch_element(browser, selector: str) -> None:
+  chosen = browser.execute_script(
+    'const e = document.querySelector(arguments[0]);'
+    'e.scrollIntoView({block: "center"});'
+    'const b = e.getBoundingClientRect();'
+    'return [b.left + b.width / 2, b.top + b.height / 2]',
+    selector,
+  )
+  touch(browser, *chosen)
+
+
+def test_rich_by_touch_on_a_small_screen(chromium, rich):
+  with opened(chromium, rich, width=320):
+    assert chromium.execute_script('return document.documentElement.scrollWidth') == 320
+    touch(chromium, *place(chromium, 0.75, 0.25))
+    wait(chromium, lambda b: b.find_elements('css selector', '.disc'))
+    for selector in (
+      '.word[data-word="2"]',
+      '#nothing [value=misalignment_points]',
+      *(
+        f'[name={n}][value="3"]'
+        for n in ('plausibility', 'alignment', 'aesthetics', 'overall')
+      ),
+      '#submit',
+    ):
+      touch_element(chromium, selector)
+    value = wait_for_answers(chromium, rich, 1)
+    (point,) = value['implausibility_points']
+    assert point == [pytest.approx(0.75, abs=0.01), pytest.approx(0.25, abs=0.01)]
+    assert value['misaligned_words'] == [2]
+    assert set(value['scores'].values()) == {3}
+
+
+def test_a_draft_survives_and_marks_can_be_dragged(chromium, rich):
+  with opened(chromium, rich) as port:
+    click(chromium, 0.5, 0.5)
+    start, end = place(chromium, 0.5, 0.5), place(chromium, 0.7, 0.3)
+    chain = ActionChains(chromium)
+    pointer = chain.w3c_actions.pointer_action
+    pointer.move_to_location(*map(round, start)).pointer_down()
+    pointer.move_to_location(*map(round, end)).pointer_up()
+    chain.perform()
+    wait(chromium, lambda b: find(b, '#saved').text == 'Draft saved')
+    chromium.get(f'http://127.0.0.1:{port}/')
+    wait(chromium, loaded)
+    draft = chromium.execute_script('return answer.implausibility_points')
+    assert draft == [near(0.7, 0.3)]
+    with rich.store.read() as connection:
+      (stored,) = connection.scalars(sa.select(LEASES.c.draft))
+    assert stored['implausibility_points'] == draft
+
+
+def test_an_answer_waits_for_a_server_that_is_away(chromium, tmp_path):
+  made = projects.make(tmp_path, 6, 'prefer', prompts=2)
+  with opened(chromium, made):
+    chromium.execute_script(
+      'window.fetched = fetch; window.fetch = () => Promise.reject(new TypeError())'
+    )
+    ActionChains(chromium).send_keys('1').perform()
+    wait(chromium, lambda b: 'Not stored yet' in find(b, '#message').text)
+    assert not answers(made)
+    chromium.execute_script('window.fetch = window.fetched')
+    assert wait_for_answers(chromium, made, 1)['choice'] == 'left'
+
+
+def test_preferences_by_keys_and_mouse(chromium, tmp_path):
+  made = projects.make(tmp_path, 8, 'prefer', prompts=2)
+  with opened(chromium, made):
+    assert texts(chromium, '#round') == ['1 / 3']
+    for number, act in enumerate(
+      (
+        lambda: ActionChains(chromium).send_keys(Keys.ARROW_LEFT).perform(),
+        lambda: find(chromium, '[data-choice=tie]').click(),
+        lambda: touch_element(chromium, '[data-choice=right]'),
+      ),
+      1,
+    ):
+      act()
+      wait_for_answers(chromium, made, number)
+    assert [one.value['choice'] for one in answers(made)] == ['left', 'tie', 'right']
+    first, second, _ = (one.value for one in answers(made))
+    assert first['left'] in (second['left'], second['right'])
+    # The next prompt.
+    assert texts(chromium, '#round') == ['1 / 3']
+    ActionChains(chromium).send_keys('s').perform()
+    wait(chromium, lambda b: find(b, '#done').is_displayed())
+    assert exports.write_pairs(made, tmp_path / 'pairs') == 3
+
+
+def test_a_blind_comparison(chromium, tmp_path):
+  for name in ('new', 'old'):
+    projects.write_images(tmp_path / name, 2)
+    for number in range(2):
+      image = tmp_path / name / f'images/{number:02}.png'
+      image.with_suffix('.txt').write_text(f'{HOSTILE} {number}')
+  generators = [f'{name}={tmp_path / name / "images"}' for name in ('new', 'old')]
+  out = tmp_path / 'study'
+  assert improve.main(['study', 'make', *generators, f'--out={out}']) == 0
+  store = project.open_store(tmp_path / 'project', new=True)
+  rows = items.read('compare', out, None).items
+  made = project.create(store, Settings('compare', str(out)), rows)
+  chromium.get_log('performance')
+  with opened(chromium, made) as port:
+    assert find(chromium, '#prompt').text.startswith(HOSTILE[:40])
+    assert not chromium.find_elements('css selector', '#prompt *')
+    title = chromium.title
+    find(chromium, '.enlarge').click()
+    assert find(chromium, '#large img').is_displayed()
+    press(chromium, Keys.ESCAPE)
+    ActionChains(chromium).send_keys('5').perform()
+    wait(chromium, lambda _: len(answers(made)) == 1)
+    wait(chromium, lambda b: find(b, '#count').text == '1 of 2')
+    find(chromium, '[data-choice=same]').click()
+    wait(chromium, lambda b: find(b, '#done').is_displayed())
+    assert title == chromium.title == 'RAHF annotation'
+    assert chromium.get_log('browser') == []
+  assert [one.value['choice'] for one in answers(made)] == ['much_right', 'same']
+  events = [
+    json.loads(e['message'])['message'] for e in chromium.get_log('performance')
+  ]
+  urls = {
+    event['params']['request']['url']
+    for event in events
+    if event['method'] == 'Network.requestWillBeSent'
+  }
+  start = f'http://127.0.0.1:{port}/'
+  assert all(url.startswith((start, 'data:')) for url in urls)
+  assert not any('new' in url or 'old' in url for url in urls)
+
+
+def test_other_languages_and_labels(chromium, rich):
+  with opened(chromium, rich, lang='de'):
+    assert 'Welche Wörter' in find(chromium, 'h2').text
+    assert find(chromium, 'html').get_attribute('lang') == 'de'
+    for element in chromium.find_elements('css selector', '#task button, #task input'):
+      assert element.accessible_name or not element.is_displayed()
+    assert find(chromium, '#picture').get_attribute('alt')
+    group = find(chromium, '[data-score=overall]')
+    assert group.accessible_name == 'Gesamteindruck'
+
+
+def test_a_prediction_is_shown_after_the_answer(chromium, rich):
+  prediction = {
+    'implausibility_points': [[0.5, 0.5], [0.2, 0.2]],
+    'misalignment_points': [],
+    'misaligned_words': [1],
+    'scores': dict.fromkeys(projects.rich_value()['scores'], 4.2),
+    'uncertainty': 0.5,
+  }
+  rich, _ = project.update(rich, {'assist': 'after'}, None)
+  with rich.store.write() as connection:
+    connection.execute(sa.update(ITEMS).values(prediction=prediction))
+  with opened(chromium, rich):
+    assert not chromium.find_elements('css selector', '.disc')
+    ActionChains(chromium).send_keys('1', '2', '3', '4', 'n').perform()
+    save(chromium)
+    wait_for_answers(chromium, rich, 1)
+    dialog = find(chromium, '#model')
+    wait(chromium, lambda b: len(b.find_elements('css selector', '#model .disc')) == 2)
+    assert dialog.is_displayed()
+    assert texts(chromium, '#model mark') == ['red']
+    assert texts(chromium, '#model td') == [
+      '1',
+      '4.2',
+      '2',
+      '4.2',
+      '3',
+      '4.2',
+      '4',
+      '4.2',
+    ]
+    press(chromium, Keys.ENTER)
+    assert not dialog.is_displayed()
+    assert chromium.get_log('browser') == []
+
+
+def test_people_type_prompts_that_are_drawn(chromium, tmp_path):
+  (tmp_path / 'prompts.txt').write_text('a red circle\n')
+  (tmp_path / 'images').mkdir()
+  folder = tmp_path / 'images'
+  rows = items.read('prefer', folder, tmp_path / 'prompts.txt', drawn=True).items
+  store = project.open_store(tmp_path / 'project', new=True)
+  wanted = Settings('prefer', str(folder), answers=1, drawn=True)
+  made = project.create(store, wanted, rows)
+  with browsing.running(made) as port:
+    chromium.get(f'http://127.0.0.1:{port}/?lang=en')
+    press(chromium, 'Ann', Keys.ENTER)
+    wait(chromium, lambda b: find(b, '#tour').is_displayed())
+    press(chromium, Keys.ENTER)
+    wait(chromium, lambda b: find(b, '#done').is_displayed())
+    find(chromium, '#own-done').click()
+    press(chromium, '   ', Keys.TAB, Keys.TAB, Keys.ENTER)
+    wait(chromium, lambda b: 'prompt' in find(b, '#own-message').text)
+    find(chromium, '#own-text').send_keys('two dogs')
+    find(chromium, '#own-send').click()
+    wait(chromium, lambda b: 'is being drawn' in find(b, '#done-message').text)
+    assert not find(chromium, '#ask').is_displayed()
+  with made.store.read() as connection:
+    prompts = connection.scalars(sa.select(ITEMS.c.prompt).order_by(ITEMS.c.id)).all()
+  assert prompts == ['a red circle', 'two dogs']
