@@ -138,7 +138,7 @@ _NEGATIVE_PROMPT = flags.DEFINE_string(
   'negative_prompt', '', 'For generate: text that guidance leads away from.'
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', 0, 'For generate: steps of the sampling; 0 for those of the model.'
+  'steps', 0, 'For generate: how many sampling steps; 0 for as many as the model has.'
 )
 _GUIDANCE = flags.DEFINE_float(
   'guidance', 0.0, "For generate: strength of guidance, at least 1; 0 for the model's."

@@ -124,7 +124,7 @@ def test_scores_are_those_against_the_original_prompt(models, table, tmp_path, c
     *('run', 'prompts.txt', 'templates.txt', 'best')
   }
   report = (out / 'best.md').read_text()
-  assert report in f'# Best of N\n\n{printed}'
+  assert report in f'# Chosen images\n\n{printed}'
   best_mean = np.mean([max(expected[:6]), max(expected[6:])])
   row = next(line for line in report.splitlines() if line.startswith('| value'))
   cells = [cell.strip() for cell in row.strip('|').split('|')]

@@ -172,7 +172,7 @@ def test_cmmd_of_all_readable_images(place, out):
 
 def test_the_report_has_tables_agreement_and_what_was_left_out(out, table):
   text = (out / 'judge.md').read_text()
-  assert '3 generators on 5 prompts that all have images of.' in text
+  assert '3 generators on 5 prompts of which all have images.' in text
   for heading in ('Ranks', 'tiny/overall ↑', 'tiny/misaligned ↓', 'CMMD ↓', 'Images'):
     assert f'\n## {heading}\n' in text
   assert 'by CLIP of 32 px, not a published size' in text

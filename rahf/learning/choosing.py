@@ -98,7 +98,7 @@ def choose(arguments: argparse.Namespace) -> int:
     text = best_report.report(choices, expression, scores, summaries)
     notes = best_report.notes(choices, rest, minimum, results.truncated)
     text += '\n' * bool(notes) + ''.join(f'\n- {note}' for note in notes)
-    content = f'# Best of N\n\n{text}\n'
+    content = f'# Chosen images\n\n{text}\n'
     (folder / choices_folder.REPORT).write_text(content, 'utf-8', 'replace')
   print(f'{text}\n\nWritten to {out}')
   _warn_of_links(source)
@@ -318,7 +318,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--group',
     default='',
     metavar='COLUMN',
-    help=f'of the original prompts (default: {ORIGINAL} if there is one, else prompt)',
+    help='column of the original prompts, whose images compete (default: '
+    f'{ORIGINAL} if there is one, else prompt)',
   )
   add(
     '--sheet_prompts',

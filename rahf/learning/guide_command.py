@@ -175,7 +175,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     by_help='the score that guides, or a weighted sum',
   )
   add = parser.add_argument
-  add('--steps', type=int, default=0, help="of the sampling (default: the model's)")
+  add('--steps', type=int, default=0, help="sampling steps (default: the model's)")
   for name, (default, text) in DIFFUSION.items():
     add(
       f'--{name}',

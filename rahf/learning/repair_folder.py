@@ -87,7 +87,9 @@ def _repair(
   row = {'prompt': prompt, 'uid': item.uid or str(number), 'before': None}
   row |= {'after': None, 'rounds': 0, 'masked': 0.0, 'note': item.error}
   row['digest'] = _digest(item)
-  if item.error:
+  if not (item.error or prompt.strip()):
+    row['note'] = 'it has no prompt'
+  if row['note']:
     return Result(row)
   try:
     image = inputs.read_pixels(item.image)

@@ -10,9 +10,11 @@ from rahf.config import default_config
 from rahf.errors import InputError
 from rahf.fileio.paths import find
 from rahf.fileio.validators import real, whole
+from rahf.inference import open_scorer
 from rahf.inference.generator_directory import read_config
 from rahf.learning.choosing import check_flag, local_path
 from rahf.learning.open_generator import other_pipeline
+from rahf.learning.score_expression import parse
 
 DESCRIPTION = """\
 Trains a Muse further by what RAHF says of the images that it draws (GRPO).
@@ -76,7 +78,9 @@ def make_config(arguments: argparse.Namespace) -> ConfigDict:
     ('dense', real(0)),
   ):
     check_flag(name, getattr(arguments, name), rule)
-  config = reward_config(generator, os.fspath(find(arguments.model, '--model')))
+  model = find(arguments.model, '--model')
+  parse(arguments.by, open_scorer.read_description(model).outputs.scores)
+  config = reward_config(generator, os.fspath(model))
   prompts = local_path(arguments.prompts, 'PROMPTS').expanduser()
   config.reward.update(
     prompts=os.fspath(prompts),

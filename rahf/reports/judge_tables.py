@@ -109,7 +109,7 @@ def _numbers(
 def _summary(judged: Judgement) -> str:
   generators, prompts = len(judged.tallies), len(judged.shared)
   text = f'{_number(generators, "generator")} on {_number(prompts, "prompt")}'
-  text += ' that all have images of. ' if generators > 1 else '. '
+  text += ' of which all have images. ' if generators > 1 else '. '
   text += 'Each prompt counts once: several images of it are averaged. '
   if generators > 1:
     text += (
@@ -135,7 +135,7 @@ def _overview(judged: Judgement, distances: Sequence[Distances]) -> Table:
     rows.append([f'{one.name} ↓', *(f'{rank} ({value:.4g})' for rank, value in values)])
   return Table(
     'Ranks',
-    'Rank and win rate, of distances rank and value. Arrows show which end of a '
+    'Rank and win rate; for distances, rank and value. Arrows show which end of a '
     'measure is better.',
     ['', *judged.tallies],
     rows,
