@@ -118,10 +118,7 @@ def read_drawn(table: pathlib.Path) -> Found:
   Raises:
     InputError: the table cannot be read, or has no prompts.
   """
-  try:
-    requests = image_requests.read_requests(table, 1, 0)
-  except InputError as error:
-    raise InputError(f'{error}'.replace('--input', '--prompts')) from None
+  requests = image_requests.read_requests(table, 1, 0, name='--prompts')
   prompts = dict.fromkeys(one.request.prompt.strip() for one in requests)
   return Found([Item(uid_of(prompt), prompt, []) for prompt in prompts], {})
 
