@@ -62,6 +62,8 @@ class Data:
       no limit.
     aligned_only: leave out training prompts that have misaligned words, or whose words
       are not annotated.
+    limit, limit_seed: train on only this many examples of each data set, drawn by this
+      seed; 0 for all. More of them contain those of a lower limit.
     max_skipped: how many damaged records a training process may skip; with 0 it stops
       at the first.
   """
@@ -75,6 +77,8 @@ class Data:
   min_words: Limit = -1
   max_words: Limit = -1
   aligned_only: Flag = False
+  limit: Count = 0
+  limit_seed: Count = 0
   max_skipped: Count = 0
   shapes: Shapes = Shapes()
 

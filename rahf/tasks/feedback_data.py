@@ -61,6 +61,8 @@ class FeedbackData:
       f'Data:  {counts} examples, {self.tokenizer.size:,} word pieces, from '
       f'{self.directory}'
     )
+    if limit := self.options.limit:
+      text += f'\nLimit: {limit:,} examples to train on, of each data set'
     if len(self.mixture) == 1:
       return text
     total = sum(weight for _, weight in self.mixture)
@@ -116,5 +118,7 @@ def _pipeline_options(config: ConfigDict) -> PipelineOptions:
     min_words=limit(config.data.min_words),
     max_words=limit(config.data.max_words),
     aligned_only=config.data.aligned_only,
+    limit=config.data.limit,
+    limit_seed=config.data.limit_seed,
     max_skipped=config.data.max_skipped,
   )

@@ -133,6 +133,8 @@ def open_images(
     augment=config.data.augment,
     max_skipped=config.data.max_skipped,
     aligned_only=config.data.aligned_only,
+    limit=config.data.limit,
+    limit_seed=config.data.limit_seed,
     labels=False,
   )
   return open_data(config, tokenizer, options)

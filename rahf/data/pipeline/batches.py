@@ -288,7 +288,21 @@ def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
         f'no prompt of {split.name} has words that are annotated and all aligned; set '
         'config.data.aligned_only to False, or train on other data'
       )
-  return selected
+  return _limited(selected, split, options) if options.limit else selected
+
+
+def _limited(
+  selected: np.ndarray, split: RecordSplit, options: PipelineOptions
+) -> np.ndarray:
+  """Returns a random part of the positions, in their order."""
+  if options.limit > len(selected):
+    raise InputError(
+      f'config.data.limit = {options.limit:,}, but {split.name} has only '
+      f'{len(selected):,} examples to train on; lower it, or set it to 0 for all'
+    )
+  # The beginning of one permutation: a larger limit keeps what a smaller one has.
+  order = np.random.default_rng(options.limit_seed).permutation(len(selected))
+  return np.sort(selected[order[: options.limit]])
 
 
 def _within_limits(split: RecordSplit, options: PipelineOptions) -> np.ndarray:

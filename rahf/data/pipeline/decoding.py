@@ -34,6 +34,8 @@ class PipelineOptions:
       in the supplement). None: no limit.
     aligned_only: training leaves out prompts that have misaligned words, or whose words
       are not annotated.
+    limit, limit_seed: training takes only so many examples of each data set, drawn by
+      the seed; with a larger limit the same ones and more. 0: all.
     max_skipped: how many damaged records a training process may skip; the next record
       takes their place. Evaluation skips none.
     labels: whether to decode labels; without them batches are `schema.ImageBatch`.
@@ -47,6 +49,8 @@ class PipelineOptions:
   min_words: int | None = None
   max_words: int | None = None
   aligned_only: bool = False
+  limit: int = 0
+  limit_seed: int = 0
   max_skipped: int = 0
   labels: bool = True
 

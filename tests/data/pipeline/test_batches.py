@@ -216,6 +216,25 @@ def test_word_limits_leave_prompts_out(tokenizer, tmp_path):
     take(split, tokenizer, 1, options)
 
 
+def test_limits_are_nested(tokenizer, tmp_path):
+  split = split_of(tmp_path, *(make_record(i) for i in range(12)))
+
+  def seen(limit, seed=0):
+    options = PipelineOptions(16, 40, 40, limit=limit, limit_seed=seed)
+    # Two epochs: each takes all that there are.
+    batches = take(split, tokenizer, 2, options, batch_size=limit)
+    first, second = ({*map(int, batch.index)} for batch in batches)
+    assert first == second
+    return first
+
+  few, more, all_of_them = seen(3), seen(6), seen(12)
+  assert len(few) == 3
+  assert few < more < all_of_them
+  assert seen(6, seed=1) != more
+  with pytest.raises(InputError, match=r'limit = 13, but .* has only 12 examples'):
+    seen(13)
+
+
 @pytest.mark.parametrize(
   ('change', 'reason'),
   [
