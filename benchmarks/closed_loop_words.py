@@ -31,6 +31,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import rahf
+from rahf.data.schema import SCORES
 from rahf.drawing.markdown import markdown_table
 from rahf.inference.generator import Generator
 from rahf.inference.image_generator import Request
