@@ -67,7 +67,7 @@ def test_lines_are_stripped_and_empty_ones_skipped(tmp_path):
 @pytest.mark.parametrize(
   ('read', 'text', 'message'),
   [
-    (read_prompts, ' \n', r'PROMPTS .*t\.txt is empty; write one a line'),
+    (read_prompts, ' \n', r'PROMPTS .*t\.txt is empty; write one text a line'),
     (read_prompts, 'a\nb\n a\n', r'lines 1 and 3 are the same; remove one'),
     (read_prompts, 'a\nb\0', r't\.txt, line 2: it has NUL characters'),
     (read_templates, '{prompt}\nno place', r"line 2: 'no place' has {prompt} 0 times"),
