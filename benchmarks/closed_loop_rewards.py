@@ -87,7 +87,9 @@ def tuned(folder: pathlib.Path, arm: str, generator: pathlib.Path, seed: int):
     dense=0.0 if arm == 'scalar' else _DENSE.value,
     other_maps=arm == 'shuffled',
   )
-  config.optimizer.learning_rate = _RATE.value
+  config.optimizer.update(
+    learning_rate=_RATE.value, warmup_steps=min(5, _STEPS.value // 2)
+  )
   config.train.update(steps=_STEPS.value, checkpoint_every=_STEPS.value)
   config.eval.every = _STEPS.value
   interruption = Interruption()
