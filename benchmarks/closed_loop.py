@@ -24,7 +24,6 @@ are means with intervals over seeds and prompts, and whatever comes out is print
 
 import csv
 import functools
-import importlib
 import json
 import os
 import pathlib
@@ -41,18 +40,18 @@ from absl import app, flags, logging
 from closed_loop_arms import Pool
 from closed_loop_common import (
   BATCH,
+  NOISES,
   POOL_SEED,
   RAHF_SEED,
   REAL_SEED,
   SECOND_SEED,
-  TEST_SEED,
   WORLD,
   done,
   judge_all,
+  read_config,
+  run,
   scenes,
 )
-from etils import epath
-from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
@@ -60,20 +59,17 @@ import rahf
 from rahf.data.datasets.images import prepare_images
 from rahf.data.datasets.shapes.render import render
 from rahf.drawing.markdown import markdown_table
-from rahf.export import export
 from rahf.inference.image_generator import Request
 from rahf.models.muse import generator as muse_generator
 from rahf.pretrained import load
-from rahf.runtime.preemption import Interruption
-from rahf.train import train
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=1)
 _PROMPTS = flags.DEFINE_integer('prompts', 500, 'To train with.', lower_bound=4)
 _TESTS = flags.DEFINE_integer('tests', 200, 'Prompts to test with.', lower_bound=4)
 _STEPS = flags.DEFINE_integer('steps', 300, 'Of fine-tuning.', lower_bound=1)
 _RAHF_STEPS = flags.DEFINE_integer('rahf_steps', 3500, 'Of each RAHF.', lower_bound=1)
-# Images of a prompt: in a pool, of which an arm trains on some, and to test.
-GROUP, KEPT, NOISES = 8, 2, 4
+# Images of a prompt: in a pool, and how many of them an arm trains on.
+GROUP, KEPT = 8, 2
 ARMS = ('base', *arms.CHOSEN, 'real')
 
 
@@ -97,7 +93,10 @@ def main(argv: list[str]) -> None:
       model = generator
       if arm != 'base':
         model = fine_tune(folder / arm, arm, pool, generator, seed)
-      test = functools.partial(make_test, model=model, scorers=scorers)
+      requests = common.test_requests(_TESTS.value)
+      test = functools.partial(
+        draw_and_judge, model=model, requests=requests, scorers=scorers
+      )
       done(folder / arm / 'test', test)
   report(scratch)
 
@@ -113,22 +112,6 @@ def train_rahf(workdir: pathlib.Path, seed: int) -> pathlib.Path:
   return run(config, workdir)
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
-  """Trains, or continues, and exports; returns the export."""
-  if not (workdir / 'export').exists():
-    interruption = Interruption()
-    train(config, epath.Path(workdir), interruption)
-    export(config, epath.Path(workdir), interruption)
-  return workdir / 'export'
-
-
-def read_config(name: str) -> ConfigDict:
-  """Returns the config of a file in configs/, NAME or NAME:ARGUMENT."""
-  file, _, argument = name.partition(':')
-  module = importlib.import_module(f'configs.{file}')
-  return module.get_config(argument) if argument else module.get_config()
-
-
 def make_pool(
   folder: pathlib.Path,
   generator: pathlib.Path,
@@ -139,15 +122,6 @@ def make_pool(
   prompts = [one.prompt.text for one in scenes(POOL_SEED + 100 * seed, _PROMPTS.value)]
   requests = [Request(p, seed, number) for p in prompts for number in range(GROUP)]
   draw_and_judge(folder, generator, requests, scorers)
-
-
-def make_test(
-  folder: pathlib.Path, model: pathlib.Path, scorers: dict[str, pathlib.Path]
-) -> None:
-  """Draws the test images of an arm, and lets all judge them."""
-  prompts = [one.prompt.text for one in scenes(TEST_SEED, _TESTS.value)]
-  requests = [Request(p, 1000, number) for p in prompts for number in range(NOISES)]
-  draw_and_judge(folder, model, requests, scorers)
 
 
 def draw_and_judge(

@@ -1,28 +1,37 @@
 """Shared by the parts of the closed-loop experiment: scenes, judges, finished parts."""
 
 import functools
+import importlib
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from absl import flags
+from etils import epath
 from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
 
 import rahf
 from rahf.data.datasets.shapes.record import make_sample
 from rahf.data.datasets.shapes.template_judge import judge
+from rahf.export import export
+from rahf.inference.image_generator import Request
 from rahf.inference.scorer import Scorer
+from rahf.runtime.preemption import Interruption
+from rahf.train import train
 
 SCRATCH = flags.DEFINE_string('scratch', 'runs/closed_loop', 'Folder of all results.')
 LEVEL = flags.DEFINE_float(
-  'damage_level', 9, 'See benchmarks/shapes_generator.py, which chooses it.'
+  'damage_level', 5.5, 'See benchmarks/shapes_generator.py, which chooses it.'
 )
 WORLD = 'small'
 # Seeds of scenes: the generator's is 0; no two of these overlap.
 RAHF_SEED, SECOND_SEED, POOL_SEED, TEST_SEED, REAL_SEED = 11, 12, 13, 14, 15
 REPAIR_SEED, WORDS_SEED, REWARD_SEED = 16, 17, 18
 BATCH = 40
+# Images of each prompt to test with.
+NOISES = 4
 
 
 def scratch() -> pathlib.Path:
@@ -44,6 +53,28 @@ def opened(path: pathlib.Path) -> Scorer:
 def scenes(seed: int, count: int) -> list:
   """Returns samples of true scenes."""
   return [make_sample(seed, 'test', i, WORLD) for i in range(count)]
+
+
+def test_requests(prompts: int) -> list[Request]:
+  """Returns the same new prompts for all arms, each with the same noise."""
+  texts = [one.prompt.text for one in scenes(TEST_SEED, prompts)]
+  return [Request(text, 1000, number) for text in texts for number in range(NOISES)]
+
+
+def read_config(name: str) -> ConfigDict:
+  """Returns the config of a file in configs/, NAME or NAME:ARGUMENT."""
+  file, _, argument = name.partition(':')
+  module = importlib.import_module(f'configs.{file}')
+  return module.get_config(argument) if argument else module.get_config()
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+  """Trains, or continues, and exports; returns the export."""
+  if not (workdir / 'export').exists():
+    interruption = Interruption()
+    train(config, epath.Path(workdir), interruption)
+    export(config, epath.Path(workdir), interruption)
+  return workdir / 'export'
 
 
 def done(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:

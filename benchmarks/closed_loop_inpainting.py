@@ -141,9 +141,8 @@ def judged(
   """Returns what all judges say of images and candidates."""
   both = np.concatenate([images[:, None], drawn], 1)
   repeated = [prompt for prompt in prompts for _ in range(both.shape[1])]
-  found = common.judge_all(
-    [*both.reshape(-1, *both.shape[2:])], repeated, common.scorers()
-  )
+  flat = both.reshape(-1, *both.shape[2:])
+  found = common.judge_all(flat, repeated, common.scorers())
   return {name: values.reshape(both.shape[:2]) for name, values in found.items()}
 
 

@@ -27,23 +27,18 @@ import closed_loop_common as common
 import machine
 import numpy as np
 from absl import app, flags, logging
-from etils import epath
 from tqdm import tqdm
 
 import rahf
 from rahf.drawing.markdown import markdown_table
-from rahf.export import export
-from rahf.inference.image_generator import Request
 from rahf.learning.reward_train_command import reward_config
-from rahf.runtime.preemption import Interruption
-from rahf.train import train
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 60, 'Of training.', lower_bound=1)
 _TESTS = flags.DEFINE_integer('tests', 200, 'Prompts to test with.', lower_bound=4)
 _DENSE = flags.DEFINE_float('dense', 5, 'Weight of the heatmap.')
 _RATE = flags.DEFINE_float('learning_rate', 3e-5, 'Of the training.')
-PROMPTS, NOISES = 500, 4
+PROMPTS = 500
 ARMS = ('base', 'scalar', 'dense', 'shuffled')
 MEASURES = ('undamaged', 'second.plausibility', 'rahf.plausibility', 'words')
 
@@ -92,16 +87,12 @@ def tuned(folder: pathlib.Path, arm: str, generator: pathlib.Path, seed: int):
   )
   config.train.update(steps=_STEPS.value, checkpoint_every=_STEPS.value)
   config.eval.every = _STEPS.value
-  interruption = Interruption()
-  train(config, epath.Path(workdir), interruption)
-  export(config, epath.Path(workdir), interruption)
-  return workdir / 'export'
+  return common.run(config, workdir)
 
 
 def test(folder: pathlib.Path, model: pathlib.Path) -> None:
   """Draws new prompts, and lets all judge the images."""
-  prompts = [one.prompt.text for one in common.scenes(common.TEST_SEED, _TESTS.value)]
-  requests = [Request(p, 1000, number) for p in prompts for number in range(NOISES)]
+  requests = common.test_requests(_TESTS.value)
   muse = rahf.load(model, rows=common.BATCH)
   images = [*tqdm(muse.draw(requests), f'Drawing {folder.parent.name}', len(requests))]
   prompts = [one.prompt for one in requests]
@@ -112,7 +103,7 @@ def report(values: dict[str, list[dict[str, np.ndarray]]]) -> None:
   """Prints means over seeds and prompts, and what was predicted."""
   by_prompt = {
     arm: {
-      name: np.stack([one[name].reshape(-1, NOISES).mean(1) for one in seeds])
+      name: np.stack([one[name].reshape(-1, common.NOISES).mean(1) for one in seeds])
       for name in MEASURES
     }
     for arm, seeds in values.items()

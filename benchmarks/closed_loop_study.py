@@ -31,7 +31,6 @@ from rahf.data.datasets.shapes.template_judge import judge
 
 _RATERS = flags.DEFINE_integer('raters', 6, 'Simulated.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Repetition of closed_loop.py to take.')
-NOISES = 4  # Images of a prompt in the tests of `closed_loop.py`.
 # Standard deviation of a rater's error; differences that count as better, much better.
 ERROR, BETTER, MUCH = 0.15, 0.2, 0.6
 
@@ -66,8 +65,8 @@ def improve(*arguments: str) -> None:
 def write_images(folder: pathlib.Path, test: pathlib.Path, number: int) -> None:
   """Writes one image of each prompt, and their table."""
   (folder / 'images').mkdir(parents=True)
-  images = np.load(test / 'images.npy')[number::NOISES]
-  prompts = json.loads((test / 'prompts.json').read_text())[number::NOISES]
+  images = np.load(test / 'images.npy')[number :: common.NOISES]
+  prompts = json.loads((test / 'prompts.json').read_text())[number :: common.NOISES]
   with (folder / 'images.csv').open('w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(('file_name', 'prompt'))

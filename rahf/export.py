@@ -229,6 +229,7 @@ def describe(config: ConfigDict, workdir: epath.Path, step: int) -> Description:
     },
     weights=read_weights_section(workdir),
     metrics=metrics,
+    captions_only=config.task == 'captions',
   )
 
 

@@ -78,10 +78,12 @@ def test_every_folder_is_listed():
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_down(path: pathlib.Path):
   here = folder(path)
+  # The command of a folder, which nothing imports.
+  rank = RANKS['train'] if path.name == '__main__.py' else RANKS[here]
   for name in imports(path):
     if name.startswith('rahf.'):
       there = name.split('.')[1]
-      assert there == here or RANKS[there] > RANKS[here], f'{path} imports {name}'
+      assert there == here or RANKS[there] > rank, f'{path} imports {name}'
 
 
 def test_no_circles():

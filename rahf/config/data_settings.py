@@ -24,11 +24,12 @@ Mixture = Annotated[
     "(('richhf18k', 2.0), ('shapes', 1.0)), pairs of a name and a weight above 0",
   ),
 ]
+Names = Annotated[tuple, sequence(text, "('cc12m',)")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """The generated data set; used only if `data.name` is 'shapes'.
+  """The generated data sets, 'shapes' and 'shapes_captions'.
 
   Attributes:
     image_size: in pixels.
@@ -51,10 +52,14 @@ class Data:
   """The data for training and evaluation.
 
   Attributes:
-    name: a prepared data set below `dir`, or 'shapes', which is generated.
+    name: a prepared data set below `dir`, or 'shapes' or 'shapes_captions', which are
+      generated.
     dir: the output folder of `python -m rahf.data prepare`.
     mixture: pairs of a data set's name and its weight, to train on instead of `name`
       alone. Evaluations always use `name`.
+    captions: names of those of them whose texts are captions, which are predicted from
+      the image (paper section 4.1); all of them for the task 'captions'.
+    caption_prompt: the prompt that asks for a caption.
     text_length: tokens of a prompt including its task string.
     target_length: tokens of the prompt with its marks.
     augment: crop images at random and change their colours.
@@ -62,8 +67,9 @@ class Data:
       no limit.
     aligned_only: leave out training prompts that have misaligned words, or whose words
       are not annotated.
-    limit, limit_seed: train on only this many examples of each data set, drawn by this
-      seed; 0 for all. More of them contain those of a lower limit.
+    limit, limit_seed: train on only this many examples of each data set but those of
+      captions, drawn by this seed; 0 for all. More of them contain those of a lower
+      limit.
     max_skipped: how many damaged records a training process may skip; with 0 it stops
       at the first.
   """
@@ -71,6 +77,8 @@ class Data:
   name: Text = 'richhf18k'
   dir: Text = 'data'
   mixture: Mixture = ()
+  captions: Names = ()
+  caption_prompt: Text = ''
   text_length: Length = 128
   target_length: Length = 192
   augment: Flag = True

@@ -38,7 +38,7 @@ from rahf.models.sizes import DTYPES, Flag
 from rahf.runtime.accelerator import PLATFORMS
 
 # The tasks that train a RAHF.
-RAHF_TASKS = ('feedback', 'feedback_pairs')
+RAHF_TASKS = ('feedback', 'feedback_pairs', 'captions')
 DECODERS = ('greedy', 'beam', 'sequential', 'parallel')
 # Valid values of train.keep_best; losses are minimised, metrics maximised.
 CRITERIA = (
@@ -58,7 +58,7 @@ class InitialWeights:
   Attributes:
     vit: weights of a ViT.
     t5: weights of a T5.
-    rahf: weights of a whole RAHF, instead of both.
+    rahf: a whole RAHF, instead of both: an export, or that of the PyTorch RAHF.
     clip, resnet, muse: weights of such a model, for the tasks that have one; of a Muse
       also only the autoencoder. For a Muse, `clip` gives the text encoder.
     clip_gelu: the activation of a CLIP whose files do not state it, 'quick' or 'exact'.

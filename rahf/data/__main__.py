@@ -8,6 +8,7 @@ from typing import Any
 
 from rahf.data import quiet_tensorflow
 from rahf.errors import InputError, fail
+from rahf.fileio.validators import argument, real, whole
 
 _RICHHF18K = """\
 Join the labels of the RichHF-18K release with images and prompts by uid, and write
@@ -53,6 +54,9 @@ folder or quoted pattern of such files.
 
 Writes OUT/NAME/<version>/ with report.json, which lists every row that was left out.
 """
+
+_POSITIVE = argument(int, whole(1))
+_SHARE = argument(float, real(0, 1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
   )
   stats.set_defaults(run=_stats)
   _add_pairs(commands)
+  # These may load a model, which nothing else here does.
+  from rahf.inference import attributes_command
+
+  attributes_command.add(commands)
   return parser
 
 
@@ -208,7 +216,7 @@ def _add_rapidata(names) -> None:
   add('--files', type=path, required=True, help='folder of its parquet files')
   add(
     '--threshold',
-    type=_share,
+    type=_SHARE,
     default=0.5,
     help='share of annotators above which a word is misaligned',
   )
@@ -234,8 +242,8 @@ def _add_name_and_shares(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--name', required=True, help='data set name, for config.data.name')
   share = 'share of the prompts (default: %(default)s)'
-  add('--dev', type=_share, default=0.05, help=share)
-  add('--test', type=_share, default=0.05, help=share)
+  add('--dev', type=_SHARE, default=0.05, help=share)
+  add('--test', type=_SHARE, default=0.05, help=share)
 
 
 def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -251,21 +259,8 @@ def _add_prompts(parser: argparse.ArgumentParser, *, required: bool = False) -> 
 def _add_output(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--out', type=pathlib.Path, required=True, help='where to write')
-  add('--workers', type=_positive, help='number of threads (default: one per core)')
+  add('--workers', type=_POSITIVE, help='number of threads (default: one per core)')
   add('--overwrite', action='store_true', help='replace an existing data set')
-
-
-def _positive(text: str) -> int:
-  if (number := int(text)) < 1:
-    raise argparse.ArgumentTypeError(f'{number} is not positive')
-  return number
-
-
-def _share(text: str) -> float:
-  # Written with `not` so that NaN fails too.
-  if not 0 <= (number := float(text)) <= 1:
-    raise argparse.ArgumentTypeError(f'{number} is not between 0 and 1')
-  return number
 
 
 def _prepare_rapidata(arguments: argparse.Namespace) -> int:
@@ -333,13 +328,19 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
+  from rahf.data.attributes import report, table
   from rahf.data.quality import figures, stats
   from rahf.data.storage import prepared
 
+  directory, _ = prepared.find(arguments.dir)
+  attributes = table.find(directory)
   facts = stats.collect(arguments.dir, arguments.split)
   print(f'\n{stats.table(facts)}\n')
-  folder = arguments.out or prepared.find(arguments.dir)[0] / 'stats'
-  print(f'Drawn: {folder}/{", ".join(figures.write(folder, facts))}')
+  if attributes:
+    uids = [one.uid for found in facts.values() for one in found]
+    print(f'{report.answers_table(attributes.of(uids, table.FILE))}\n')
+  folder = arguments.out or directory / 'stats'
+  print(f'Drawn: {folder}/{", ".join(figures.write(folder, facts, attributes))}')
   return 0
 
 

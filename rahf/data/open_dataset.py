@@ -7,12 +7,14 @@ from rahf.errors import InputError
 from rahf.fileio import paths
 
 TOKENIZER_FILE = 'tokenizer.model'
+# Data sets that are generated if they are missing.
+GENERATED = ('shapes', 'shapes_captions')
 
 
 def prepared_directory(options, name: str) -> epath.Path:
   """Returns the directory of the newest version of a data set below `options.dir`.
 
-  Shapes are generated if missing; other data sets must have been prepared with
+  Those of GENERATED are made if missing; others must have been prepared with
   `python -m rahf.data prepare`.
 
   Args:
@@ -22,10 +24,11 @@ def prepared_directory(options, name: str) -> epath.Path:
     InputError: it has not been prepared below `options.dir`.
   """
   folder = paths.find(options.dir, 'config.data.dir')
-  if name == 'shapes':
+  if name in GENERATED:
     from rahf.data.datasets.shapes.builder import prepare_shapes
 
-    return epath.Path(prepare_shapes(folder, **options.shapes))
+    captions = name == 'shapes_captions'
+    return epath.Path(prepare_shapes(folder, **options.shapes, captions=captions))
   prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))
   versions = {path.parent.name: path for path in sorted(prepared)}
   if name not in versions:

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 
 WIDTH, DPI = 680, 100
 BLUE, ORANGE, GREY, TRACK = '#1c5fc4', '#d95f02', '#66727f', '#e4e7eb'
+COLOURS = (BLUE, ORANGE, GREY, '#1b9e77', '#7b3294', '#a6761d')
 
 
 class Histogram(NamedTuple):
@@ -64,8 +65,73 @@ def histograms(
   return _draw(figure)
 
 
+class Curve(NamedTuple):
+  """Estimates along an axis, with their intervals; arrays of equal length."""
+
+  x: Sequence[float]
+  mean: Sequence[float]
+  low: Sequence[float]
+  high: Sequence[float]
+
+
+def curves(
+  panels: Mapping[str, Mapping[str, Curve]], horizontal: str
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws curves over a logarithmic axis, one panel per name.
+
+  Args:
+    panels: curves by name of the panel and legend label.
+    horizontal: axis label.
+  """
+  figure, axes = _panels(len(panels))
+  for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+    axis.set(title=name, xscale='log')
+    ticks = sorted({x for curve in lines.values() for x in curve.x})
+    axis.set_xticks(ticks, [f'{x:,g}' for x in ticks])
+    axis.minorticks_off()
+    for number, (colour, (label, curve)) in enumerate(
+      zip(_colours(lines), lines.items(), strict=True)
+    ):
+      x = np.array(curve.x) * 1.04**number  # Intervals do not hide one another.
+      around = np.abs(np.array([curve.low, curve.high]) - curve.mean)
+      axis.errorbar(x, curve.mean, around, color=colour, label=label, lw=2, capsize=4)
+  axes[0].legend(frameon=False, fontsize=12)
+  figure.supxlabel(horizontal, size=15)
+  return _draw(figure)
+
+
+def bars(
+  panels: Mapping[str, Mapping[str, Mapping[str, float]]], vertical: str
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws bars side by side, one panel per name.
+
+  Args:
+    panels: by name of the panel and legend label, the values by name of the bar.
+    vertical: axis label.
+  """
+  figure, axes = _panels(len(panels))
+  for axis, (name, groups) in zip(axes, panels.items(), strict=True):
+    names = list(dict.fromkeys(bar for values in groups.values() for bar in values))
+    width = 0.8 / max(len(groups), 1)
+    for number, (colour, (label, values)) in enumerate(
+      zip(_colours(groups), groups.items(), strict=True)
+    ):
+      left = np.arange(len(names)) + width * (number - (len(groups) - 1) / 2)
+      heights = [values.get(bar, 0) for bar in names]
+      axis.bar(left, heights, width, color=colour, label=label)
+    axis.set(title=name)
+    # Long names stand on several lines.
+    axis.set_xticks(np.arange(len(names)), [bar.replace(' ', '\n') for bar in names])
+    axis.tick_params(labelsize=11)
+  if any(len(groups) > 1 for groups in panels.values()):
+    axes[0].legend(frameon=False, fontsize=12)
+  figure.supylabel(vertical, size=15)
+  return _draw(figure)
+
+
 def _colours(values: Mapping) -> list[str]:
-  return [BLUE, ORANGE, GREY][: len(values)]
+  """Returns a colour for each; beyond a handful they repeat."""
+  return [COLOURS[number % len(COLOURS)] for number in range(len(values))]
 
 
 def _panels(count: int):

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from rahf.data.attributes import table
+from rahf.data.attributes.table import Attributes
 from rahf.errors import InputError, fail
+from rahf.evaluation import by_attribute
 from rahf.evaluation import samples as samples_lib
 from rahf.evaluation.paper_tables import (
   PUBLISHED_NOTE,
@@ -78,21 +81,22 @@ def _read_threshold(path: epath.Path) -> float:
     ) from error
 
 
-def markdown(comparison: Comparison) -> str:
-  """Returns the paper's tables with the runs' rows, and all intervals."""
+def markdown(comparison: Comparison, more: Sequence[Table] = ()) -> str:
+  """Returns the paper's tables with the runs' rows, all intervals, and more tables."""
   sections = [
     '# Comparison',
-    *map(to_markdown, _tables(comparison)),
+    *map(to_markdown, [*_tables(comparison), *more]),
     LEGEND,
     PUBLISHED_NOTE,
   ]
   return '\n\n'.join(sections) + '\n'
 
 
-def latex(comparison: Comparison) -> str:
+def latex(comparison: Comparison, more: Sequence[Table] = ()) -> str:
   """Returns the same in LaTeX, for the packages booktabs and amssymb."""
   notes = [to_latex_text(note) for note in (LEGEND, PUBLISHED_NOTE)]
-  return '\n\n'.join([*map(to_latex, _tables(comparison)), *notes]) + '\n'
+  tables = [*_tables(comparison), *more]
+  return '\n\n'.join([*map(to_latex, tables), *notes]) + '\n'
 
 
 def comma_separated(comparison: Comparison) -> str:
@@ -192,19 +196,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not out.parent.is_dir():
       raise InputError(f'--out={out}: the folder {out.parent} does not exist')
     runs = [read_run(find(run, 'RUN'), arguments.split) for run in arguments.runs]
-    found = compare(_shortly_named(runs), draws=arguments.draws)
-    text = markdown(found)
+    runs = _shortly_named(runs)
+    attributes = _read_attributes(arguments.attributes, runs[0])
+    found = compare(runs, draws=arguments.draws)
+    more = []
+    if attributes:
+      more = by_attribute.comparison(runs, attributes, draws=arguments.draws)
+    text = markdown(found, more)
     print(text)
     for suffix, content in (
       ('.md', text),
       ('.csv', comma_separated(found)),
-      ('.tex', latex(found)),
+      ('.tex', latex(found, more)),
     ):
       epath.Path(f'{out}{suffix}').write_text(content)
   except (InputError, OSError) as error:
     return fail(error)
   print(f'Written to {out}.md, .csv and .tex')
   return 0
+
+
+def _read_attributes(path: str | None, run: Run) -> Attributes | None:
+  """Reads the attributes of a run's samples, if a table is given."""
+  if path is None:
+    return None
+  uids = [sample.uid for sample in run.samples]
+  return table.read(path).of(uids, f'--attributes={path}')
 
 
 def _shortly_named(runs: Sequence[Run]) -> list[Run]:
@@ -234,6 +251,11 @@ def _parser() -> argparse.ArgumentParser:
     type=int,
     default=bootstrap.DRAWS,
     help='draws of the bootstrap (default: %(default)s)',
+  )
+  add(
+    '--attributes',
+    metavar='TABLE',
+    help='also compare by attributes (of `python -m rahf.data attributes`)',
   )
   add('--out', default='comparison', help='files to write, without .md, .csv, .tex')
   return parser

@@ -122,7 +122,7 @@ def clip_features(path: epath.PathLike, hints: Hints = NO_HINTS) -> Extractor:
 
   known = (name for name, size in clip.SIZES.items() if size == config)
   name = next(known, f'of {config.image_size} px, not a published size')
-  return Extractor(f'CLIP {name}', prepare, _on_devices(embed, params))
+  return Extractor(f'CLIP {name}', prepare, on_devices(embed, params))
 
 
 def inception_features(path: epath.PathLike, resize: str = 'pytorch_fid') -> Extractor:
@@ -147,7 +147,7 @@ def inception_features(path: epath.PathLike, resize: str = 'pytorch_fid') -> Ext
   return Extractor(
     f'Inception 2015-12-05, resized as {resize}',
     functools.partial(inception_image.squash, convention=resize),
-    _on_devices(Inception().apply, variables),
+    on_devices(Inception().apply, variables),
   )
 
 
@@ -226,7 +226,7 @@ def _embed(
   return np.asarray(features, np.float32)[: len(images)]
 
 
-def _on_devices(
+def on_devices(
   embed: Callable[[Any, Float[Array, 'B S S 3']], Float[Array, 'B D']], variables: Any
 ) -> Callable[[Float[np.ndarray, 'B S S 3']], Float[Array, 'B D']]:
   """Compiles a network, and splits its batches over the local devices."""

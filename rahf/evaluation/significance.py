@@ -63,10 +63,17 @@ class Comparison(NamedTuple):
 
   def mark(self, run: str, metric: str) -> str:
     """Returns BETTER or WORSE if a run differs significantly from the first, or ''."""
-    found = self.difference(run, metric)
-    if run == self.first or not found.significant:
+    if run == self.first:
       return ''
-    return BETTER if (found.value > 0) == higher_is_better(metric) else WORSE
+    return mark(metric, self.results[self.first][metric], self.results[run][metric])
+
+
+def mark(metric: str, first: Resampled, other: Resampled) -> str:
+  """Returns BETTER or WORSE if a metric differs significantly from the first, or ''."""
+  found = bootstrap.difference(first, other)
+  if not found.significant:
+    return ''
+  return BETTER if (found.value > 0) == higher_is_better(metric) else WORSE
 
 
 def compare(

@@ -34,6 +34,11 @@ print(feedback[0].scores, feedback[0].misaligned)
 feedback[0].overlay('implausibility').save('overlay.png')
 ```
 """
+CAPTIONS = """## Use
+
+Trained on captions alone: maps and scores mean nothing until it is trained on feedback,
+with `--config.init.rahf` and the path of this directory.
+"""
 FILES = """## Files
 
 `model.json` describes everything, `model.safetensors` and `params/` (Orbax) hold the
@@ -50,12 +55,13 @@ def model_card(description: Description, *, program: bool = False) -> str:
   Args:
     program: whether the directory has `program.jaxexport`.
   """
+  about = [USE, _outputs(description), _metrics(description)]
+  if description.captions_only:
+    about = [CAPTIONS]
   sections = [
     ABOUT,
     _sizes(description),
-    USE,
-    _outputs(description),
-    _metrics(description),
+    *about,
     _origin(description),
     _limits(description),
     FILES + (f' {PROGRAM_NOTE}' if program else ''),

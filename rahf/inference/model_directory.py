@@ -31,14 +31,15 @@ from rahf.fileio import strict_json, validators
 from rahf.fileio.digests import Digest
 from rahf.inference import output_ranges
 from rahf.models.rahf import RAHFConfig
+from rahf.pretrained.rahf_directory import DESCRIPTION, TOKENIZER, WEIGHTS
 from rahf.pretrained.rahf_torch import TASK_PREFIXES as TORCH_PREFIXES
 from rahf.version import __version__
 
 # The format is raised where older code would read a directory wrongly: in 2, prompts
-# may be read as joined words. What older code can read is still written as 1.
-FORMAT, JOINED_WORDS_FORMAT = 1, 2
-DESCRIPTION, WEIGHTS, ORBAX = 'model.json', 'model.safetensors', 'params'
-TOKENIZER, CARD, PROGRAM = 'tokenizer.model', 'README.md', 'program.jaxexport'
+# may be read as joined words; 3 is trained on captions alone and cannot score. What
+# older code can read is still written as 1.
+FORMAT, JOINED_WORDS_FORMAT, CAPTIONS_FORMAT = 1, 2, 3
+ORBAX, CARD, PROGRAM = 'params', 'README.md', 'program.jaxexport'
 # How a prompt is read, by its name in model.json: whether as joined words.
 PROMPTS = {'as written': False, 'its words, joined by single spaces': True}
 # The field of model.json with the SHA-256 of all other fields.
@@ -80,6 +81,8 @@ class Description:
     tasks: the string before the prompt in each text; None for rahf's own.
     joined_words: whether the prompt is read without punctuation, as its words joined
       by single spaces.
+    captions_only: whether it was trained on captions alone, so that it can be trained
+      further, but not score.
     files: digests of the other files; empty if an older version wrote the directory.
   """
 
@@ -98,6 +101,7 @@ class Description:
   version: str = __version__
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
+  captions_only: bool = False
   files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
 
   @property
@@ -130,9 +134,10 @@ def to_json(description: Description) -> str:
   config, outputs = dataclasses.asdict(description), description.outputs
   model = config.pop('model')
   variant, joined = model['variant'], config.pop('joined_words')
+  captions = config.pop('captions_only')
   (prompt,) = (text for text, is_joined in PROMPTS.items() if is_joined == joined)
   settings = {
-    'format': JOINED_WORDS_FORMAT if joined else FORMAT,
+    'format': _format(joined, captions),
     'rahf': config.pop('version'),
     'step': config.pop('step'),
     'architecture': model,
@@ -168,6 +173,12 @@ def to_json(description: Description) -> str:
   return json.dumps(_sealed(settings), indent=2, ensure_ascii=False) + '\n'
 
 
+def _format(joined_words: bool, captions_only: bool) -> int:
+  if captions_only:
+    return CAPTIONS_FORMAT
+  return JOINED_WORDS_FORMAT if joined_words else FORMAT
+
+
 def _sealed(settings: dict[str, Any]) -> dict[str, Any]:
   return settings | {SEAL: _sha256(settings)}
 
@@ -185,8 +196,8 @@ def read_description(folder: epath.Path) -> Description:
   """Reads model.json.
 
   Raises:
-    InputError: it is damaged, was changed, has another format, or names settings or
-      outputs that this version does not have.
+    InputError: it is damaged, was changed, has another format, names settings or
+      outputs that this version does not have, or was trained on captions alone.
   """
   path = folder / DESCRIPTION
   try:
@@ -247,6 +258,12 @@ def check_format(path: epath.Path, found: Any, version: Any) -> None:
   known = FORMAT, JOINED_WORDS_FORMAT
   if type(found) is int and found in known:
     return
+  if found == CAPTIONS_FORMAT:
+    raise InputError(
+      f'{path.parent} was trained on captions alone, so that its scores and maps mean '
+      'nothing; train it on feedback first, with '
+      f'--config.init.rahf={path.parent}'
+    )
   remedy = 'export the model again from its work directory, or use that version'
   if isinstance(found, int) and found > max(known):
     remedy = 'update it, with pip install . in a newer checkout'

@@ -54,7 +54,10 @@ def export_content(
   # Two renames at the end; no signal may come between them.
   with staged(folder) as new, distributed.interruptible(interruption):
     _write_files(new, *content, program)
-  print(f"Written to {folder}; in Python: rahf.load('{folder}').score(images, prompts)")
+  use = f"in Python: rahf.load('{folder}').score(images, prompts)"
+  if content.description.captions_only:
+    use = f'train it further with --config.init.rahf={folder}'
+  print(f'Written to {folder}; {use}')
 
 
 def check_single_process() -> None:

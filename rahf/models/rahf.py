@@ -182,10 +182,15 @@ class RAHF(nn.Module):
 
   def predict(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
     """Runs the heads, and the decoder under teacher forcing."""
-    outputs = self.maps_and_scores(fused)
+    logits = self.logits(fused, target, train=train)
+    return self.maps_and_scores(fused)._replace(logits=logits)
+
+  def logits(
+    self, fused: Fused, target: Int[Array, 'B T'], *, train: bool
+  ) -> Float[Array, 'B T V']:
+    """Runs the decoder under teacher forcing; of all texts it sees only the last."""
     tokens, mask = self._keyword_memory(fused)
-    logits = self.t5.decode(tokens, mask, target, train=train)
-    return outputs._replace(logits=logits)
+    return self.t5.decode(tokens, mask, target, train=train)
 
   def score(
     self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool

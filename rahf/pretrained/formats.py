@@ -11,7 +11,7 @@ from flax import traverse_util
 from rahf.errors import InputError
 from rahf.fileio import lfs_pointer, paths
 from rahf.models.vit import ViTConfig
-from rahf.pretrained import muse_directory
+from rahf.pretrained import muse_directory, rahf_directory
 from rahf.pretrained.amused import INDEX, open_amused
 from rahf.pretrained.clip import (
   CLIP_ARRAYS,
@@ -23,6 +23,7 @@ from rahf.pretrained.clip import (
 )
 from rahf.pretrained.huggingface import open_huggingface
 from rahf.pretrained.inception import INCEPTION_ARRAYS, open_inception
+from rahf.pretrained.rahf_directory import open_rahf_directory
 from rahf.pretrained.rahf_torch import find_rahf_torch, open_rahf_torch
 from rahf.pretrained.resnet import RESNET_ARRAYS, open_resnet
 from rahf.pretrained.source import Source
@@ -35,8 +36,8 @@ KNOWN = (
   'a T5X checkpoint directory, a ViT release (.npz), a Hugging Face directory of a T5, '
   'ViT, CLIP or ResNet (config.json and model.safetensors), a CLIP of OpenAI or '
   "OpenCLIP, a ResNet of torchvision or timm, FID's Inception of pytorch-fid, an "
-  'aMUSEd in the layout of diffusers (with model_index.json), or the PyTorch RAHF '
-  'checkpoint (a .pt file, or its directory)'
+  'aMUSEd in the layout of diffusers (with model_index.json), the PyTorch RAHF '
+  'checkpoint (a .pt file, or its directory), or what --mode=export wrote'
 )
 
 
@@ -79,12 +80,8 @@ def _open_directory(path: epath.Path, vit: ViTConfig | None, hints: Hints) -> So
     return muse_directory.open_muse_directory(path)
   if found := find_t5x(path):
     return open_t5x(found)
-  if (path / 'model.json').exists():
-    raise InputError(
-      f'{path} is a model exported by rahf, but training starts from weights of other '
-      'projects; to score with it: python -m rahf.main --mode=infer '
-      f'--model={path}'
-    )
+  if (path / rahf_directory.DESCRIPTION).exists():
+    return open_rahf_directory(path)
   if found := find_rahf_torch(path):
     return _open_rahf(found, vit)
   if (path / INDEX).exists():

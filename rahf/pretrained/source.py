@@ -29,7 +29,7 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """An opened checkpoint of another project.
+  """An opened checkpoint, of another project or our own.
 
   Attributes:
     kind: human-readable, such as 'T5X checkpoint'.
@@ -41,6 +41,8 @@ class Source:
     licence: terms that users of the weights must know, or ''.
     tasks: the prefixes of the prompt in training; None if they are rahf's own.
     joined_words: whether prompts were reduced to words joined by single spaces.
+    tokenizer: the SentencePiece model that the weights were trained with; b'' if the
+      files do not have it.
     collections: variables other than parameters, by the name of Flax's collection and
       our path in it, such as 'batch_stats/resnet/bn1/mean'.
   """
@@ -53,6 +55,7 @@ class Source:
   licence: str = ''
   tasks: tuple[str, ...] | None = None
   joined_words: bool = False
+  tokenizer: bytes = b''
   collections: Mapping[str, Weight] = dataclasses.field(default_factory=dict)
 
   @property

@@ -8,12 +8,15 @@ from etils import epath
 from jaxtyping import UInt8
 
 from rahf.data import schema
+from rahf.data.attributes import table as attributes_lib
+from rahf.data.attributes.table import Attributes
 from rahf.data.storage.records import RecordSplit
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
-from rahf.evaluation import samples
+from rahf.errors import InputError
+from rahf.evaluation import by_attribute, samples
 from rahf.evaluation.human_agreement import annotator_metrics
-from rahf.evaluation.paper_tables import evaluation_tables
+from rahf.evaluation.paper_tables import evaluation_tables, to_markdown
 from rahf.evaluation.samples import THRESHOLD, EvaluatedExample, Evaluation
 from rahf.evaluation.score_example import constant_metrics
 from rahf.fileio import atomic_write, strict_json
@@ -31,6 +34,7 @@ def write(
   train: RecordSplit,
   split: RecordSplit,
   step: int,
+  attributes: Attributes | None = None,
 ) -> str:
   """Writes <split>-<step>.json, .html, .samples.jsonl and .md; returns the tables.
 
@@ -43,6 +47,7 @@ def write(
     gallery: its thumbnails are listed on the page; without thumbnails there is no page.
     train: the split whose means the constant predictor returns.
     split: the evaluated split.
+    attributes: of its images and perhaps others; None if they are not known.
   """
   metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +66,8 @@ def write(
       f'\nPrompts truncated to config.data.text_length or config.data.target_length: '
       f'{metrics["keywords/truncated"]} of {len(split)}. Lost words count as aligned.\n'
     )
+  if attributes:
+    tables += _by_attribute(evaluation, attributes)
   if gallery.thumbnails:
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD))
@@ -70,6 +77,17 @@ def write(
   # Written last, so that if it exists, everything does.
   atomic_write.write(folder / f'{name}.md', tables)
   return tables
+
+
+def _by_attribute(evaluation: Evaluation, attributes: Attributes) -> str:
+  """Returns the tables, or why there are none: an evaluation is not lost for it."""
+  metrics, found = evaluation
+  try:
+    known = attributes.of([one.uid for one in found], attributes_lib.FILE)
+  except InputError as error:
+    return f'\nBy attribute: {error}.\n'
+  tables = by_attribute.tables(found, known, metrics.get(THRESHOLD))
+  return ''.join(f'\n{to_markdown(one)}\n' for one in tables)
 
 
 def show(

@@ -8,6 +8,7 @@ from rahf import config as config_lib
 from rahf.errors import InputError
 from rahf.tasks.autoencoder import AutoencoderTask
 from rahf.tasks.baseline import BaselineTask
+from rahf.tasks.captions import CaptionsTask
 from rahf.tasks.contrastive import ContrastiveTask
 from rahf.tasks.feedback import FeedbackTask
 from rahf.tasks.feedback_pairs import FeedbackPairsTask
@@ -19,6 +20,7 @@ from rahf.training.task import Task
 TASKS: dict[str, Callable[[ConfigDict], Task]] = {
   'feedback': FeedbackTask.of,
   'feedback_pairs': FeedbackPairsTask.of,
+  'captions': CaptionsTask.of,
   'baseline': BaselineTask.of,
   'contrastive': ContrastiveTask.of,
   'preference': PreferenceTask.of,

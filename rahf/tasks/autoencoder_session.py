@@ -18,9 +18,8 @@ from rahf.tasks.muse_session import (
   MuseSession,
   decode_rows,
   open_images,
-  shown_rows,
-  tile,
 )
+from rahf.tasks.pictures import shown_rows, tile
 from rahf.tasks.split_evaluator import SplitEvaluator
 from rahf.training.setup import Setup
 from rahf.training.task import Variables

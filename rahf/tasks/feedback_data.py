@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rahf.config.settings import RAHF_TASKS
 from rahf.data import open_dataset
 from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.data.pipeline import batches
@@ -14,7 +16,22 @@ from rahf.data.pipeline.decoding import PipelineOptions
 from rahf.data.schema import Batch
 from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
+from rahf.errors import InputError
 from rahf.runtime import sharding
+
+
+class Part(NamedTuple):
+  """A data set to train on.
+
+  Attributes:
+    directory: of the prepared data set.
+    weight: its examples are drawn in proportion.
+    captions: whether its texts are captions to predict.
+  """
+
+  directory: epath.Path
+  weight: float
+  captions: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +41,18 @@ class FeedbackData:
   Attributes:
     name: name of the evaluation data set.
     directory: its directory.
-    mixture: directories and weights of the data sets for training.
+    mixture: the data sets for training.
     tokenizer: that of the model: T5's, or CLIP's.
     options: image size and lengths of the texts.
+    captions: whether the texts of the evaluation data set are captions.
   """
 
   name: str
   directory: epath.Path
-  mixture: tuple[tuple[epath.Path, float], ...]
+  mixture: tuple[Part, ...]
   tokenizer: Tokenizer | ClipTokenizer
   options: PipelineOptions
+  captions: bool = False
 
   def split(self, name: str) -> RecordSplit:
     return open_split(self.directory, name)
@@ -44,13 +63,14 @@ class FeedbackData:
     """Yields this process's rows of each batch from `start_step` on, endlessly."""
     size = config.train.batch_size
     return batches.train_batches(
-      [open_split(directory, 'train') for directory, _ in self.mixture],
+      [open_split(part.directory, 'train') for part in self.mixture],
       self.tokenizer,
       self.options,
       batch_size=size,
       seed=config.seed,
       start_step=start_step,
-      weights=[weight for _, weight in self.mixture],
+      weights=[part.weight for part in self.mixture],
+      captions=[part.captions for part in self.mixture],
       rows=sharding.process_rows(size, mesh),
     )
 
@@ -62,14 +82,14 @@ class FeedbackData:
       f'{self.directory}'
     )
     if limit := self.options.limit:
-      text += f'\nLimit: {limit:,} examples to train on, of each data set'
+      text += f'\nLimit: {limit:,} examples of each data set, but all captions'
     if len(self.mixture) == 1:
       return text
-    total = sum(weight for _, weight in self.mixture)
+    total = sum(part.weight for part in self.mixture)
     parts = (
-      f'{weight / total:.1%} of {len(open_split(directory, "train")):,} from '
-      f'{directory}'
-      for directory, weight in self.mixture
+      f'{part.weight / total:.1%} of {len(open_split(part.directory, "train")):,} '
+      f'{"captions " if part.captions else ""}from {part.directory}'
+      for part in self.mixture
     )
     return f'{text}\nTrained on: {", ".join(parts)}'
 
@@ -90,6 +110,12 @@ def open_data(
   """
   directory = open_dataset.prepared_directory(config.data, config.data.name)
   mixture = config.data.mixture or ((config.data.name, 1.0),)
+  captions = _caption_sets(config, {name for name, _ in mixture})
+  if captions and config.task not in RAHF_TASKS:
+    raise InputError(
+      f'config.data.captions = {captions}: only a RAHF predicts captions, not config.'
+      f'task = {config.task!r}'
+    )
   if tokenizer is None:
     tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
     tokenizer.check_vocabulary(config.model.t5.vocab_size)
@@ -97,12 +123,35 @@ def open_data(
     name=config.data.name,
     directory=directory,
     mixture=tuple(
-      (open_dataset.prepared_directory(config.data, name), weight)
+      Part(open_dataset.prepared_directory(config.data, name), weight, name in captions)
       for name, weight in mixture
     ),
     tokenizer=tokenizer,
     options=options or _pipeline_options(config),
+    captions=config.data.name in captions,
   )
+
+
+def _caption_sets(config: ConfigDict, trained: set[str]) -> tuple[str, ...]:
+  """Returns the names of the data sets whose texts are captions.
+
+  Raises:
+    InputError: one of them is not trained on, or is to be evaluated for its labels.
+  """
+  data = config.data
+  if config.task == 'captions':
+    return tuple(sorted({data.name, *trained}))
+  if unknown := sorted({*data.captions} - trained):
+    raise InputError(
+      f'config.data.captions = {tuple(data.captions)} names {unknown[0]!r}, which is '
+      f'not trained on; add it to config.data.mixture, which has {sorted(trained)}'
+    )
+  if data.name in data.captions:
+    raise InputError(
+      f'config.data.name = {data.name!r} is evaluated and needs labels, but is one of '
+      "config.data.captions; set config.task = 'captions' to train on captions alone"
+    )
+  return tuple(data.captions)
 
 
 def _pipeline_options(config: ConfigDict) -> PipelineOptions:
@@ -121,4 +170,5 @@ def _pipeline_options(config: ConfigDict) -> PipelineOptions:
     limit=config.data.limit,
     limit_seed=config.data.limit_seed,
     max_skipped=config.data.max_skipped,
+    caption_prompt=config.data.caption_prompt,
   )

@@ -5,6 +5,7 @@ from etils import epath
 from rahf.data.open_dataset import TOKENIZER_FILE
 from rahf.data.schema import Record
 from rahf.data.tokenizer import at_word_ends
+from rahf.errors import InputError
 from rahf.evaluation.score_example import ExampleLabels
 from rahf.models.rahf import RAHF, Outputs
 from rahf.pretrained import loading
@@ -24,11 +25,16 @@ class FeedbackSession(DataSession):
     return self.setup.task.model
 
   def plan_weights(self) -> loading.Plan:
-    return loading.plan(
-      loading.open_sources(self.setup.config.init, self.model.config.vit),
-      by_path(self.setup.states.abstract.params),
-      self.model.config,
-    )
+    sources = loading.open_sources(self.setup.config.init, self.model.config.vit)
+    own = self.data.tokenizer.to_bytes()
+    for role, source in sources.items():
+      if source.tokenizer not in (b'', own):
+        raise InputError(
+          f'config.init.{role} = {source.path} was trained with another tokenizer than '
+          f'that of the data; set --config.tokenizer={source.path}/{TOKENIZER_FILE}'
+        )
+    params = by_path(self.setup.states.abstract.params)
+    return loading.plan(sources, params, self.model.config)
 
   def write_description(self, workdir: epath.Path, plan: loading.Plan) -> None:
     card = model_card(ABOUT, self.setup.task.title, plan)

@@ -5,14 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from rahf.data.images import codec
 from rahf.data.open_dataset import prepared_directory
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import RecordSplit, open_split
-from rahf.drawing.contact_sheet import SIDE, Tile
 from rahf.errors import InputError
 from rahf.models.muse import MuseConfig
 from rahf.pretrained import loading
@@ -140,24 +137,9 @@ def open_images(
   return open_data(config, tokenizer, options)
 
 
-def shown_rows(split: RecordSplit, count: int) -> Sequence[int]:
-  """Returns the positions of `count` examples, evenly spaced in the split."""
-  return np.linspace(0, len(split) - 1, min(count, len(split)), dtype=int).tolist()
-
-
 def decode_rows(
   data: FeedbackData, split: RecordSplit, rows: Sequence[int]
 ) -> dict[str, np.ndarray]:
   """Returns examples of a split, stacked by field as `decode_record` has them."""
   decoded = [decode_record(split[row], data.tokenizer, data.options) for row in rows]
   return {name: np.stack([one[name] for one in decoded]) for name in decoded[0]}
-
-
-def tile(
-  image: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'], caption: str
-) -> Tile:
-  """Returns a tile of a contact sheet; floats are in [0, 1]."""
-  if image.dtype != np.uint8:
-    image = np.round(255 * image).astype(np.uint8)
-  pixels = codec.resize(image, min(SIDE, max(image.shape[:2])))
-  return Tile(codec.encode_png(pixels), caption, '')

@@ -65,6 +65,11 @@ class SplitEvaluator(abc.ABC):
     del variables, split_name
     return {}
 
+  def lines(self, split_name: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Returns what to write as JSON lines after `measure`, by name."""
+    del split_name
+    return {}
+
   def compile(self) -> None:
     """Compiles the step ahead of its first call."""
     self._eval_step.compile()
@@ -97,6 +102,9 @@ class SplitEvaluator(abc.ABC):
         for number, sheet in enumerate(sheets):
           path = folder / f'{split}-{step}-{name}-{number}.png'
           atomic_write.write(path, _png(sheet))
+      for name, rows in self.lines(split).items():
+        text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+        atomic_write.write(folder / f'{split}-{step}-{name}.jsonl', text)
       atomic_write.write(folder / f'{split}-{step}.json', json.dumps(metrics) + '\n')
       atomic_write.write(folder / f'{split}-{step}.md', tables)
     if board:
@@ -120,6 +128,7 @@ class SplitEvaluator(abc.ABC):
       self.data.tokenizer,
       self.data.options,
       batch_size=size,
+      captions=self.data.captions,
       rows=sharding.process_rows(size, self.setup.mesh),
     )
     yield from self.run_step(variables, batches, len(split), split_name, stop)

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from etils import epath
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from rahf.data import schema
 from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.data.images import codec
-from rahf.data.pipeline import augment, mixture
+from rahf.data.pipeline import augment, mixture, selection
 from rahf.data.pipeline.decoding import PipelineOptions, decode_record
 from rahf.data.storage.records import RecordSplit, concatenate, parse_record
 from rahf.data.tokenizer import Tokenizer, tasks
@@ -40,6 +40,7 @@ def train_batches(
   seed: int,
   start_step: int,
   weights: Sequence[float] = (1.0,),
+  captions: Sequence[bool] | None = None,
   rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch | schema.ImageBatch]:
   """Returns an endless iterator over the batches from `start_step` on.
@@ -50,6 +51,8 @@ def train_batches(
     seed: of order and augmentation.
     start_step: number of the first batch; 0 at the start of training.
     weights: of the data sets; examples are drawn in proportion.
+    captions: of each data set, whether its texts are captions to predict; None if no
+      data set has captions.
     rows: which of a batch's rows this process needs; None for all.
 
   Raises:
@@ -58,8 +61,12 @@ def train_batches(
   """
   rows = _Rows(batch_size, rows)
   split = concatenate(splits)
+  captions = [False] * len(splits) if captions is None else captions
   starts = np.cumsum([0, *map(len, splits)])[:-1]
-  selected = [_selected(one, options) for one in splits]
+  selected = [
+    selection.select(split, options, captions=is_captions)
+    for split, is_captions in zip(splits, captions, strict=True)
+  ]
   counts, sizes = mixture.shares(weights), np.array([len(one) for one in selected])
   # The data sets' selected examples are concatenated.
   firsts = np.cumsum([0, *sizes])[:-1]
@@ -73,7 +80,14 @@ def train_batches(
     return _ExampleKey(index, augment.example_seed(seed, drawn.epoch, index))
 
   stream = _Stream(
-    split, tokenizer, options, example_key, starts, options.augment, options.max_skipped
+    split,
+    tokenizer,
+    options,
+    example_key,
+    starts,
+    np.array(captions),
+    options.augment,
+    options.max_skipped,
   )
   return stream.batches(start_step * len(rows), tf.int64.max, len(rows))
 
@@ -84,6 +98,7 @@ def eval_batches(
   options: PipelineOptions,
   *,
   batch_size: int,
+  captions: bool = False,
   rows: Sequence[int] | None = None,
 ) -> Iterator[schema.Batch | schema.ImageBatch]:
   """Returns batches that contain every example once, in order.
@@ -93,6 +108,7 @@ def eval_batches(
 
   Args:
     batch_size: rows of all processes together.
+    captions: whether the texts are captions to predict.
     rows: which of a batch's rows this process needs; None for all.
 
   Raises:
@@ -107,7 +123,13 @@ def eval_batches(
 
   steps = -(-len(split) // batch_size)
   stream = _Stream(
-    split, tokenizer, options, example_key, np.zeros(1, int), augmented=False
+    split,
+    tokenizer,
+    options,
+    example_key,
+    starts=np.zeros(1, int),
+    captions=np.array([captions]),
+    augmented=False,
   )
   blank = functools.partial(_blank_padding, tokenizer.end_id)
   return map(blank, stream.batches(0, steps * len(rows), len(rows)))
@@ -142,6 +164,7 @@ class _Stream:
   options: PipelineOptions
   example_key: Callable[[tf.Tensor], _ExampleKey]
   starts: Int64[np.ndarray, 'S']  # index of each data set's first record
+  captions: Bool[np.ndarray, 'S']  # whether its texts are captions to predict
   augmented: bool
   max_skipped: int = 0
 
@@ -180,23 +203,30 @@ class _Stream:
     serialized = self.split.read_serialized(tf.gather(read, tf.maximum(index, 0)))
     crop, colour = tf.unstack(tf.random.split(seed, 2))
     box = augment.random_box(crop) if self.augmented else tf.constant(codec.WHOLE_IMAGE)
-    example = self._decode(serialized, box)
+    source = tf.searchsorted(self.starts, [tf.maximum(index, 0)], side='right')[0] - 1
+    example = self._decode(serialized, box, tf.gather(self.captions, source))
     example['image'] = tf.cast(example['image'], tf.float32) / 255
     if self.augmented:
       example = augment.jitter(example, colour)
     image = codec.to_signed(example['image'])
     return example | {'image': image, 'index': tf.cast(index, tf.int32)}
 
-  def _decode(self, serialized: tf.Tensor, box: tf.Tensor) -> dict[str, tf.Tensor]:
+  def _decode(
+    self, serialized: tf.Tensor, box: tf.Tensor, caption: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
     """Runs `decode_record` as a Python function and declares its shapes."""
     specs = _decoded_specs(self.options)
 
-    def decode(data: bytes, box: np.ndarray) -> list[np.ndarray]:
-      decoded = decode_record(parse_record(data), self.tokenizer, self.options, box)
+    def decode(data: bytes, box: np.ndarray, caption: bool) -> list[np.ndarray]:
+      record = parse_record(data)
+      decoded = decode_record(
+        record, self.tokenizer, self.options, box, caption=caption
+      )
       return [decoded[name] for name in specs]
 
     dtypes = [spec.dtype for spec in specs.values()]
-    values = tf.numpy_function(decode, [serialized, box], dtypes, stateful=False)
+    inputs = [serialized, box, caption]
+    values = tf.numpy_function(decode, inputs, dtypes, stateful=False)
     return {
       name: tf.ensure_shape(value, spec.shape)
       for (name, spec), value in zip(specs.items(), values, strict=True)
@@ -237,8 +267,12 @@ class _Stream:
   def _following(self, index: int) -> int:
     """Returns the next record of the same data set, cyclically."""
     ends = [*self.starts[1:], len(self.split)]
-    source = np.searchsorted(self.starts, index, side='right') - 1
+    source = self._source(index)
     return index + 1 if index + 1 < ends[source] else int(self.starts[source])
+
+  def _source(self, index: int) -> int:
+    """Returns the data set of a record."""
+    return int(np.searchsorted(self.starts, index, side='right')) - 1
 
   def _problem_with(self, index: int) -> str:
     """Returns what is wrong with a record and where it is; '' if it is valid."""
@@ -248,7 +282,8 @@ class _Stream:
     try:
       record = self.split[index]
       where = f'{self.split.where(index)} uid {record.uid!r}, cannot be used: '
-      decode_record(record, self.tokenizer, self.options)
+      caption = bool(self.captions[self._source(index)])
+      decode_record(record, self.tokenizer, self.options, caption=caption)
     except ValueError as error:
       return f'{where}{error}; {advice}'
     return ''
@@ -276,49 +311,6 @@ def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:
     'keyword_mask': tf.TensorSpec([], tf.bool),
     'truncated': tf.TensorSpec([], tf.bool),
   }
-
-
-def _selected(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
-  """Returns the positions of the records that the options select."""
-  selected = _within_limits(split, options)
-  if options.aligned_only:
-    selected = selected[split.misaligned_counts()[selected] == 0]
-    if not len(selected):
-      raise InputError(
-        f'no prompt of {split.name} has words that are annotated and all aligned; set '
-        'config.data.aligned_only to False, or train on other data'
-      )
-  return _limited(selected, split, options) if options.limit else selected
-
-
-def _limited(
-  selected: np.ndarray, split: RecordSplit, options: PipelineOptions
-) -> np.ndarray:
-  """Returns a random part of the positions, in their order."""
-  if options.limit > len(selected):
-    raise InputError(
-      f'config.data.limit = {options.limit:,}, but {split.name} has only '
-      f'{len(selected):,} examples to train on; lower it, or set it to 0 for all'
-    )
-  # The beginning of one permutation: a larger limit keeps what a smaller one has.
-  order = np.random.default_rng(options.limit_seed).permutation(len(selected))
-  return np.sort(selected[order[: options.limit]])
-
-
-def _within_limits(split: RecordSplit, options: PipelineOptions) -> np.ndarray:
-  """Returns the positions of the records within the word limits."""
-  if options.min_words is None and options.max_words is None:
-    return np.arange(len(split))
-  counts = split.word_counts()
-  low = options.min_words or 0
-  high = np.inf if options.max_words is None else options.max_words
-  selected = np.flatnonzero((low <= counts) & (counts <= high))
-  if not len(selected):
-    raise InputError(
-      f'none of the {len(split)} prompts of {split.name} has {low} to {high} words; '
-      'widen config.data.min_words and config.data.max_words; -1 means no limit'
-    )
-  return selected
 
 
 def _blank_padding(end_id: int, batch: AnyBatch) -> AnyBatch:

@@ -39,6 +39,7 @@ class PipelineOptions:
     max_skipped: how many damaged records a training process may skip; the next record
       takes their place. Evaluation skips none.
     labels: whether to decode labels; without them batches are `schema.ImageBatch`.
+    caption_prompt: the prompt of records whose own text is a caption to predict.
   """
 
   image_size: int
@@ -53,6 +54,7 @@ class PipelineOptions:
   limit_seed: int = 0
   max_skipped: int = 0
   labels: bool = True
+  caption_prompt: str = ''
 
 
 class PromptRow(NamedTuple):
@@ -95,6 +97,8 @@ def decode_record(
   tokenizer: Tokenizer | ClipTokenizer,
   options: PipelineOptions,
   box: codec.Box = codec.WHOLE_IMAGE,
+  *,
+  caption: bool = False,
 ) -> dict[str, np.ndarray]:
   """Decodes, crops, scales and tokenises one record.
 
@@ -107,7 +111,7 @@ def decode_record(
     text          int32[K, L]        token ids, EOS, padding
     word_end      bool[L]            the token comes right after a word
     target        int32[T]           token ids with marks, EOS, padding
-    keyword_mask  bool[]
+    keyword_mask  bool[]             the target counts
     truncated     bool[]             text or target was cut
   Without `options.labels` only image, text[L], that of the plain prompt, and truncated.
 
@@ -116,6 +120,8 @@ def decode_record(
       target: the square from the centre and the plain prompt. Maps are of the whole
       image.
     box: top, left, height, width of the crop, as fractions.
+    caption: whether the record's text is a caption, which becomes the target instead of
+      the text; its labels, if any, are not used. Not with the tokenizer of a CLIP.
 
   Raises:
     InputError: image or map cannot be decoded, or labels do not fit the prompt.
@@ -127,15 +133,18 @@ def decode_record(
     texts = _clip_text(record, tokenizer, options)
   else:
     image = codec.resize(image, size, box)
-    texts = _texts(record, tokenizer, options)
+    as_texts = _caption_texts if caption else _texts
+    texts = as_texts(record, tokenizer, options)
   if not options.labels:
     return {
       'image': image,
       'text': texts['text'][-1],
       'truncated': texts['truncated'],
     }
-  maps = [getattr(record, f'{name}_map') for name in schema.MAPS]
+  maps = [b'' if caption else getattr(record, f'{name}_map') for name in schema.MAPS]
   scores = np.array(record.scores, np.float32)
+  if caption:
+    scores[:] = np.nan
   return {
     'image': image,
     'maps': np.stack([_decode_map(data, size, box) for data in maps]),
@@ -159,6 +168,27 @@ def _texts(
     'target': pad(target, options.target_length),
     'keyword_mask': np.array(bool(record.keyword_labels)),
     'truncated': np.array(row.truncated or len(target) >= options.target_length),
+  }
+
+
+def _caption_texts(
+  record: schema.Record, tokenizer: Tokenizer, options: PipelineOptions
+) -> dict[str, np.ndarray]:
+  row = encode_prompt(
+    options.caption_prompt, tokenizer, options.variant, options.text_length
+  )
+  caption = tokenizer.encode(record.prompt).ids
+  target = pad(caption, options.target_length)
+  truncated = len(caption) >= options.target_length
+  if truncated:
+    # Without an end, as the caption does not end here.
+    target[:] = caption[: options.target_length]
+  return {
+    'text': row.text,
+    'word_end': np.zeros(options.text_length, bool),
+    'target': target,
+    'keyword_mask': np.array(True),
+    'truncated': np.array(truncated),
   }
 
 

@@ -1,5 +1,6 @@
 """Charts of a data set, including figures 2 and 4 of the paper."""
 
+import collections
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rahf.data import schema
+from rahf.data.attributes import report
+from rahf.data.attributes.table import FILE, UNKNOWN, Attributes
 from rahf.data.quality.stats import RecordStats
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
@@ -15,16 +18,29 @@ from rahf.drawing.charts import Histogram
 # Means of three scores on [0, 1] are multiples of 1/12, differences of 1/4.
 SCORE_EDGES = (np.arange(14) - 0.5) / 12
 SHARE = 'share of known values'
+DIFFERENCE = 'largest minus smallest score of an image'
 DIFFERENCE_EDGES = (np.arange(6) - 0.5) / 4
 
 
 def write(
-  folder: pathlib.Path, facts: Mapping[str, Sequence[RecordStats]]
+  folder: pathlib.Path,
+  facts: Mapping[str, Sequence[RecordStats]],
+  attributes: Attributes | None = None,
 ) -> list[str]:
-  """Writes each chart of `draw` to <name>.png; returns the file names."""
+  """Writes each chart to <name>.png; returns the file names.
+
+  Args:
+    attributes: of the images; None if they are not known.
+
+  Raises:
+    InputError: an image has no attributes.
+  """
+  pictures = draw(facts)
+  if attributes:
+    pictures |= draw_by_attribute(facts, attributes)
   folder.mkdir(parents=True, exist_ok=True)
   names = []
-  for name, picture in draw(facts).items():
+  for name, picture in pictures.items():
     names.append(f'{name}.png')
     Image.fromarray(picture).save(folder / names[-1])
   return names
@@ -50,10 +66,7 @@ def draw(
   found = {'scores': _by_name(schema.SCORES, scores, SCORE_EDGES, 'score')}
   if any((~np.isnan(values)).any() for values in differences.values()):
     found['differences'] = _by_name(
-      schema.SCORES,
-      differences,
-      DIFFERENCE_EDGES,
-      'largest minus smallest score of an image',
+      schema.SCORES, differences, DIFFERENCE_EDGES, DIFFERENCE
     )
   covered = {split: np.where(x > 0, x, np.nan) for split, x in coverage.items()}
   widest = max((np.nanmax(x, initial=0.01) for x in covered.values()), default=1)
@@ -74,6 +87,40 @@ def draw(
   }
   found['words'] = charts.histograms(panels, 'per prompt', SHARE)
   return found
+
+
+def draw_by_attribute(
+  facts: Mapping[str, Sequence[RecordStats]], attributes: Attributes
+) -> dict[str, UInt8[np.ndarray, '_ _ 3']]:
+  """Draws shares of the answers by split, and figures 2 and 4 by answer.
+
+  Returns:
+    `attributes`, and for each question `scores-<question>` of all splits together,
+    and `differences-<question>` if raw annotations exist.
+
+  Raises:
+    InputError: an image has no attributes.
+  """
+  by_split = {
+    split: attributes.of([one.uid for one in found], FILE)
+    for split, found in facts.items()
+  }
+  pictures = {'attributes': report.draw(by_split)}
+  for name in attributes.answers:
+    by_answer = collections.defaultdict(list)
+    for split, found in facts.items():
+      for one, answer in zip(found, by_split[split].answers[name], strict=True):
+        if answer != UNKNOWN:
+          by_answer[answer].append(one)
+    for field, edges, horizontal in (
+      ('scores', SCORE_EDGES, 'score'),
+      ('differences', DIFFERENCE_EDGES, DIFFERENCE),
+    ):
+      columns = _columns(by_answer, field)
+      if any((~np.isnan(values)).any() for values in columns.values()):
+        picture = _by_name(schema.SCORES, columns, edges, horizontal)
+        pictures[f'{field}-{name}'] = picture
+  return pictures
 
 
 def _columns(

@@ -25,6 +25,7 @@ class RecordStats(NamedTuple):
   """Statistics of one record.
 
   Attributes:
+    uid: of the image.
     scores: order of schema.SCORES, NaN where not annotated.
     ratings: each annotator's scores, NaN where not asked; () without raw annotations.
     differences: order of schema.SCORES, largest minus smallest rating on [0, 1]; NaN
@@ -38,6 +39,7 @@ class RecordStats(NamedTuple):
     format: 'PNG', 'JPEG' or 'WEBP'.
   """
 
+  uid: str
   scores: tuple[float, ...]
   ratings: tuple[tuple[float, ...], ...]
   differences: tuple[float, ...]
@@ -89,6 +91,7 @@ def measure(
   width, height = codec.upright_size(image)
   labels = record.keyword_labels
   return RecordStats(
+    uid=record.uid,
     scores=record.scores,
     ratings=tuple(
       tuple(np.nan if s is None else s for s in a.scores) for a in annotations

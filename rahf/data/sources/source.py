@@ -11,10 +11,12 @@ from rahf.data.sources import tables, tar, tfrecords
 from rahf.data.sources.folder import ImageFiles
 from rahf.data.sources.item import Load, Reader, Wanted, digest
 from rahf.errors import InputError
+from rahf.fileio.table_files import check_pyarrow
 
 KINDS = (
   'a folder of images with text files or --prompts, a .csv, .tsv, .jsonl or .parquet '
-  'table, a WebDataset .tar, TFRecords, or a folder or quoted pattern of such files'
+  "table, Pick-a-Pic's parquet files, a WebDataset .tar, TFRecords, or a folder or "
+  'quoted pattern of such files'
 )
 _TABLES: dict[str, Callable[[pathlib.Path, str], Reader]] = {
   '.csv': tables.Delimited,
@@ -185,7 +187,20 @@ def kind(path: pathlib.Path) -> str:
 
 def _open(path: pathlib.Path, extra: str) -> Reader:
   suffix = kind(path)
+  if suffix == '.parquet' and (reader := _pickapic(path)):
+    return reader
   return _TABLES[suffix](path, extra) if suffix in _TABLES else _OTHERS[suffix](path)
+
+
+def _pickapic(path: pathlib.Path) -> Reader | None:
+  """Returns the reader of a file of Pick-a-Pic; None for other tables."""
+  check_pyarrow()
+  from rahf.data.sources import pickapic
+  from rahf.fileio import parquet
+
+  with parquet.open_file(path) as file:
+    names = file.schema_arrow.names
+  return pickapic.PickAPic(path) if pickapic.is_pickapic(names) else None
 
 
 def _find(

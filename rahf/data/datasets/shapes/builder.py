@@ -4,6 +4,8 @@ Each sample is a plain prompt about a few coloured shapes, an image that contrad
 some of its words and has some damaged regions, and the marks of three simulated
 annotators, consolidated like real ones. `annotators` defines how scores follow from
 defects; `metric_ceilings` gives the best metrics that the annotators' noise allows.
+
+Shapes captions are images without defects, with captions that say all that they show.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ from rahf.data import schema
 from rahf.data.datasets.joining.features import record_features
 from rahf.data.datasets.shapes.record import (
   MIN_IMAGE_SIZE,
+  make_caption_records,
   make_records,
   make_sample,
   metric_ceilings,
@@ -91,6 +94,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.1.0')
   BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
+  make_records: ClassVar = staticmethod(make_records)
   # Nothing is downloaded. TFDS would look for checksums next to the class using
   # importlib_resources, which is not among its declared dependencies.
   url_infos: ClassVar = {}
@@ -127,12 +131,20 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     ]
     with (
       workers(count, _CHUNK) as run,
-      tqdm(total=count, desc=f'shapes {split}') as bar,
+      tqdm(total=count, desc=f'{self.name} {split}') as bar,
     ):
-      for records in run(make_records, chunks):
+      for records in run(self.make_records, chunks):
         for record in records:
           yield record.uid, record._asdict()
         bar.update(len(records))
+
+
+class ShapesCaptions(Shapes):
+  """Generated coloured shapes with captions, as `schema.Record` without labels."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS: ClassVar = [ShapesConfig()]
+  make_records: ClassVar = staticmethod(make_caption_records)
 
 
 def prepare_shapes(
@@ -144,6 +156,7 @@ def prepare_shapes(
   test: int = 1_000,
   seed: int = 0,
   world: str = 'full',
+  captions: bool = False,
 ) -> pathlib.Path:
   """Generates the data set and its tokenizer unless they exist.
 
@@ -155,10 +168,11 @@ def prepare_shapes(
     test: number of test samples.
     seed: of all samples.
     world: 'full', or 'small' for small generators (`shapes.world`).
+    captions: images without defects and their captions, instead of annotated ones.
 
   Returns:
-    The directory with the shards of all splits, the annotators' raw marks
-    (`rahf.data.labels.raw`) and `tokenizer.model`.
+    The directory with the shards of all splits, the annotators' raw marks, if any
+    (`rahf.data.labels.raw`), and `tokenizer.model`.
 
   Raises:
     InputError: a number is negative, all counts are 0, the image is too small, or the
@@ -176,7 +190,8 @@ def prepare_shapes(
   tfds.disable_progress_bar()
   try:
     with contextlib.redirect_stdout(io.StringIO()):
-      builder = Shapes(data_dir=os.fspath(data_dir), config=config)
+      kind = ShapesCaptions if captions else Shapes
+      builder = kind(data_dir=os.fspath(data_dir), config=config)
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
@@ -190,7 +205,7 @@ def prepare_shapes(
   tokenizer = folder / TOKENIZER_FILE
   if not tokenizer.exists():
     atomic_write.write(tokenizer, train_tokenizer(seed))
-  for split in schema.SPLITS:
+  for split in () if captions else schema.SPLITS:
     file = raw.path(folder, split)
     # A shared folder may be read-only.
     if getattr(config, split) and not file.exists() and os.access(folder, os.W_OK):

@@ -1,4 +1,4 @@
-"""Writes prompts for generated scenes and lists words that the image contradicts."""
+"""Writes prompts and captions of scenes, and lists words that the image contradicts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,6 +50,23 @@ def write_prompt(rng: np.random.Generator, groups: Sequence[Group]) -> Prompt:
     text += (': ' if colon else ' ').join(joined)
   misaligned = tuple(i for i, word in enumerate(words) if word.misaligned)
   return Prompt(text + pick(rng, ENDINGS), misaligned)
+
+
+def write_caption(groups: Sequence[Group], *, sizes: bool = True) -> str:
+  """Says everything about the groups as drawn, from the top left to the bottom right.
+
+  Such as 'one small red circle at the top, two small blue rings on the left'.
+
+  Args:
+    sizes: whether to mention them, which a world of one size does not.
+  """
+  stated = frozenset({'count', 'place', *(['size'] if sizes else [])})
+  parts = []
+  for group in sorted(groups, key=lambda group: (group.drawn.row, group.drawn.column)):
+    said = group._replace(asked=group.drawn, stated=stated)
+    words = [*_noun(said), *_place_words(said)]
+    parts.append(' '.join(word.text for word in words))
+  return ', '.join(parts)
 
 
 def plural(kind: str) -> str:

@@ -1,14 +1,21 @@
 """Makes records of generated samples and measures the noise ceiling of each metric."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from rahf.data import label_words, schema
 from rahf.data.datasets.shapes import annotators
-from rahf.data.datasets.shapes.prompt import Prompt, write_prompt
+from rahf.data.datasets.shapes.prompt import Prompt, write_caption, write_prompt
 from rahf.data.datasets.shapes.render import render
-from rahf.data.datasets.shapes.scene import Scene, sample_scene
+from rahf.data.datasets.shapes.scene import (
+  CLEAN,
+  Scene,
+  draw_request,
+  sample_request,
+  sample_scene,
+)
 from rahf.data.datasets.shapes.world import WORLDS
 from rahf.data.images.codec import encode_map, encode_png
 from rahf.data.labels.consolidate import Annotation, consolidate
@@ -45,11 +52,7 @@ def make_record(
     InputError: split or world are unknown, seed or index negative, or the image too
       small.
   """
-  if image_size < MIN_IMAGE_SIZE:
-    raise InputError(
-      f'image_size {image_size} is too small to tell shapes apart; use at least '
-      f'{MIN_IMAGE_SIZE}'
-    )
+  _check_size(image_size)
   sample = make_sample(seed, split, index, world)
   labels = consolidate(sample.annotations, sample.tokens, image_size, image_size)
   implausibility, misalignment = map(encode_map, labels.maps)
@@ -66,6 +69,42 @@ def make_record(
   )
 
 
+def make_caption_record(
+  seed: int, split: str, index: int, image_size: int, world: str = 'full'
+) -> schema.Record:
+  """Makes a record of an image without defects, and of a caption without labels.
+
+  Takes the arguments of `make_record`. Its scenes are others than those of
+  `make_record`.
+
+  Raises:
+    InputError: as `make_record`.
+  """
+  _check_size(image_size)
+  scene_rng, texture = _streams(seed, split, index, world)[4:]
+  request = sample_request(scene_rng, WORLDS[world])
+  scene = draw_request(scene_rng, request, CLEAN, WORLDS[world])
+  caption = write_caption(scene.groups, sizes=len(WORLDS[world].radii) > 1)
+  return schema.Record(
+    uid=uid_of(split, index),
+    image=encode_png(render(scene, image_size, texture)),
+    prompt=caption,
+    tokens=tuple(label_words.label_tokens(caption)),
+    keyword_labels=(),
+    scores=(math.nan,) * len(schema.SCORES),
+    implausibility_map=b'',
+    misalignment_map=b'',
+  )
+
+
+def _check_size(image_size: int) -> None:
+  if image_size < MIN_IMAGE_SIZE:
+    raise InputError(
+      f'image_size {image_size} is too small to tell shapes apart; use at least '
+      f'{MIN_IMAGE_SIZE}'
+    )
+
+
 def uid_of(split: str, index: int) -> str:
   return f'{split}-{index:08d}'
 
@@ -76,10 +115,35 @@ def make_records(chunk: tuple[int, str, range, int, str]) -> list[schema.Record]
   return [make_record(seed, split, index, image_size, world) for index in indices]
 
 
+def make_caption_records(
+  chunk: tuple[int, str, range, int, str],
+) -> list[schema.Record]:
+  """Makes the records of captions of one chunk, as `make_records`."""
+  seed, split, indices, size, world = chunk
+  return [make_caption_record(seed, split, index, size, world) for index in indices]
+
+
 def make_sample(
   seed: int, split: str, index: int, world: str = 'full'
 ) -> GeneratedExample:
   """Makes the sample that `make_record` renders and consolidates."""
+  scene_rng, prompt_rng, texture, marks, *_ = _streams(seed, split, index, world)
+  scene = sample_scene(scene_rng, WORLDS[world])
+  prompt = write_prompt(prompt_rng, scene.groups)
+  tokens = tuple(label_words.label_tokens(prompt.text))
+  annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
+  return GeneratedExample(scene, prompt, tokens, annotations, texture)
+
+
+def _streams(
+  seed: int, split: str, index: int, world: str
+) -> list[np.random.Generator]:
+  """Returns six random streams: scene, prompt, texture and marks of a sample; then
+  scene and texture of a captioned image.
+
+  Raises:
+    InputError: an argument is not valid.
+  """
   if split not in schema.SPLITS:
     raise InputError(f'split {split!r} is unknown; use one of {schema.SPLITS}')
   if world not in WORLDS:
@@ -88,14 +152,7 @@ def make_sample(
     raise InputError(f'seed {seed} and index {index} must not be negative')
   # Separate streams, so that changing one does not affect the others.
   root = np.random.SeedSequence([seed, schema.SPLITS.index(split), index])
-  scene_rng, prompt_rng, texture, marks = (
-    np.random.Generator(np.random.Philox(child)) for child in root.spawn(4)
-  )
-  scene = sample_scene(scene_rng, WORLDS[world])
-  prompt = write_prompt(prompt_rng, scene.groups)
-  tokens = tuple(label_words.label_tokens(prompt.text))
-  annotations = annotators.annotate(scene, prompt.misaligned, len(tokens), marks)
-  return GeneratedExample(scene, prompt, tokens, annotations, texture)
+  return [np.random.Generator(np.random.Philox(child)) for child in root.spawn(6)]
 
 
 def metric_ceilings(

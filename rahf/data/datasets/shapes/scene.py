@@ -125,6 +125,7 @@ class Defects(NamedTuple):
 
 # 30 % of the scenes are fully aligned, 30 % are undamaged.
 USUAL = Defects(false=(0.3, 0.42, 0.2, 0.08), damages=(0.3, 0.34, 0.24, 0.12))
+CLEAN = Defects(false=(1,), damages=(1,))
 
 
 def sample_scene(rng: np.random.Generator, world: World = FULL) -> Scene:

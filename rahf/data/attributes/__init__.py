@@ -1,0 +1,1 @@
+"""Attributes of images, such as their category: questions, tables, balanced samples."""

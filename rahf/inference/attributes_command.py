@@ -1,0 +1,304 @@
+"""Attributes of images, such as their category, and samples that are balanced by them.
+
+python -m rahf.data attributes IMAGES --clip=CLIP
+python -m rahf.data sample IMAGES --quota=category=even --count=1000 --out=DIR
+"""
+
+import argparse
+import csv
+import pathlib
+import shlex
+import urllib.parse
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from rahf.data.attributes import questions as questions_lib
+from rahf.data.attributes import report, sampling, table
+from rahf.data.attributes.table import Attributes
+from rahf.data.images import codec, files, inputs
+from rahf.data.images.codec import ImageError
+from rahf.data.sources.source import KINDS, Source, open_source
+from rahf.errors import InputError
+from rahf.fileio.paths import new
+from rahf.fileio.staged_folder import staged
+from rahf.fileio.validators import argument, real, whole
+
+_ATTRIBUTES = f"""\
+Answers questions about images, by default the paper's: is the image photorealistic, and
+does it show a human, an animal, an object, an indoor or an outdoor scene?
+
+With --clip, a CLIP answers that was not trained on the questions. --questions is a JSON
+file of other questions, their answers, and texts that describe such images. A CLIP is
+often too sure of its answers: with --calibrate, a table of known answers of some of the
+images (uid and a column for each question), confidences are fitted to them.
+
+With --table, the answers are read from a table of that form, such as those of a VQA
+model or of people.
+
+IMAGES is a prepared data set, beside which the answers are written to attributes.csv;
+or {KINDS}.
+"""
+_SAMPLE = """\
+Draws a part of the images in which answers have given shares:
+
+  --quota=category=even --quota=photorealistic=yes:0.8,no:0.2
+
+If quotas cannot be met, the message says what is missing. The same seed draws the same
+images. Writes into --out:
+
+  images/         the images, unchanged
+  prompts.csv     their prompts, as `rahf.annotate` and `rahf.data prepare` take them
+  attributes.csv  the answers
+  report.md       how many images had each answer before, and have it now
+  shares.png      the same, drawn
+"""
+_ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}
+
+
+def add(commands) -> None:
+  """Adds the commands to those of `python -m rahf.data`.
+
+  Args:
+    commands: what argparse's `add_subparsers` returns.
+  """
+  _add_attributes(commands)
+  _add_sample(commands)
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+  prepared = _prepared_directory(arguments.images)
+  if not (arguments.out or prepared):
+    raise InputError(
+      f'--out is missing; {arguments.images} is not a prepared data set, so give the '
+      'table to write, such as --out=attributes.csv'
+    )
+  out = arguments.out or prepared / table.FILE
+  if arguments.out:
+    new(out, '--out')
+  if (arguments.clip is None) == (arguments.table is None):
+    raise InputError('give either --clip or --table')
+  for flag in ('questions', 'calibrate', 'temperature'):
+    if arguments.table and getattr(arguments, flag):
+      raise InputError(f'--{flag} is for --clip; --table has the answers')
+  images = _pattern(arguments.images, prepared)
+  if arguments.table:
+    uids = _uids(open_source(images, images_only=True, flag='IMAGES'))
+    found = table.read(arguments.table).of(uids, str(arguments.table))
+  else:
+    found = _ask(images, arguments)
+  table.write(out, found)
+  print(f'\n{report.answers_table(found)}\n\nWritten to {out}')
+  return 0
+
+
+def _ask(images: str, arguments: argparse.Namespace) -> Attributes:
+  """Returns the answers of a CLIP."""
+  # Imported late: reading a table and sampling need no model.
+  from rahf.evaluation import image_features
+  from rahf.inference import open_scorer
+  from rahf.inference.clip_model import ClipModel
+  from rahf.inference.zero_shot import ZeroShot
+
+  questions = questions_lib.read_questions(arguments.questions or questions_lib.DEFAULT)
+  temperatures = _temperatures(arguments.temperature, questions)
+  known = table.read(arguments.calibrate) if arguments.calibrate else None
+  model = open_scorer.load(arguments.clip)
+  if not isinstance(model, ClipModel):
+    raise InputError(f'--clip {arguments.clip} is a RAHF, not a CLIP')
+  asked = ZeroShot(model, questions)
+  found = image_features.extract(asked.extractor(), images, flag='IMAGES')
+  for one in found.unreadable[:5]:
+    print(f'Left out: {one.uid}: {one.reason}')
+  if more := len(found.unreadable) - 5 if len(found.unreadable) > 5 else 0:
+    print(f'Left out: {more:,} more')
+  # An image of Pick-a-Pic occurs once for each of its comparisons.
+  rows = [*{uid: row for row, uid in reversed([*enumerate(found.uids)])}.values()]
+  rows.sort()
+  uids = [found.uids[row] for row in rows]
+  similarities = asked.similarities(found.features[rows])
+  if known is not None:
+    place = {uid: row for row, uid in enumerate(uids)}
+    shared = [uid for uid in known.uids if uid in place]
+    chosen = [place[uid] for uid in shared]
+    calibrations = asked.calibrate(
+      {name: values[chosen] for name, values in similarities.items()},
+      known.of(shared, str(arguments.calibrate)),
+      str(arguments.calibrate),
+    )
+    for name, one in calibrations.items():
+      temperatures[name] = one.temperature
+      print(
+        f'{name}: temperature {one.temperature:.3g}, chosen on {one.images:,} images, '
+        f'of which {one.accuracy:.1%} are answered right; {one.nats_before:.3f} nats '
+        f'before, {one.nats:.3f} now'
+      )
+  return asked.answer(uids, similarities, temperatures)
+
+
+def _temperatures(
+  given: Sequence[str], questions: questions_lib.Questions
+) -> dict[str, float]:
+  found = {}
+  for text in given:
+    name, _, number = text.partition('=')
+    try:
+      found[name] = float(number)
+    except ValueError:
+      found[name] = 0.0
+    if name not in questions or not 0 < found[name] < np.inf:
+      raise InputError(
+        f'--temperature {text!r:.80}: give NAME=NUMBER, a number above 0, for one of '
+        f'{", ".join(questions)}'
+      )
+  return found
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+  out = new(arguments.out, '--out')
+  prepared = _prepared_directory(arguments.images)
+  path = arguments.attributes or (prepared and prepared / table.FILE)
+  if not path or not path.exists():
+    raise InputError(
+      f'{path or "--attributes"} is missing; `python -m rahf.data attributes` writes '
+      'the attributes of images'
+    )
+  source = open_source(_pattern(arguments.images, prepared), flag='IMAGES')
+  positions = _positions(source)
+  known = table.read(path).of([*positions], str(path))
+  quotas = sampling.parse_quotas(arguments.quota, known)
+  rows = sampling.sample(
+    known,
+    quotas,
+    arguments.count,
+    seed=arguments.seed,
+    confidence=arguments.confidence,
+  )
+  drawn = known.take(rows)
+  usable = len(sampling.candidates(known, quotas, arguments.confidence))
+  facts = [
+    f'{len(drawn.uids):,} of {len(known.uids):,} images, drawn with seed '
+    f'{arguments.seed}.',
+    f'{usable:,} could be drawn: their answers have a quota, and a confidence of '
+    f'{arguments.confidence:g} or more.',
+    f'Quotas: `{shlex.join(arguments.quota)}`.',
+  ]
+  text = report.sample_report(known, drawn, quotas, facts)
+  with staged(out) as folder:
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True)
+    names = _copy(folder, source, {positions[uid]: uid for uid in drawn.uids})
+    named = drawn._replace(uids=tuple(names[uid] for uid in drawn.uids))
+    table.write(folder / table.FILE, named)
+    picture = report.draw({'before': known, 'drawn': drawn})
+    Image.fromarray(picture).save(folder / 'shares.png')
+    (folder / 'report.md').write_text(text)
+  print(f'\n{text}\nWritten to {out}')
+  return 0
+
+
+def _copy(folder: pathlib.Path, source: Source, uids: dict[int, str]) -> dict[str, str]:
+  """Copies images, and writes their prompts; returns their file names by uid."""
+  names, prompts = {}, []
+  (folder / 'images').mkdir()
+  rows = source.read_rows(uids)
+  for position, load in tqdm(rows, 'Copying', len(uids), unit='image', disable=None):
+    item, uid = load(), uids[position]
+    try:
+      is_file = isinstance(item.image, bytes)
+      data = item.image if is_file else inputs.read_file(str(item.image))
+      names[uid] = file_name(uid, _ENDINGS[codec.open_image(data).format])
+    except ImageError as error:
+      raise InputError(f'{uid} cannot be copied: {error}') from None
+    (folder / 'images' / names[uid]).write_bytes(data)
+    prompts.append((names[uid], item.prompt))
+  with (folder / 'prompts.csv').open('w', encoding='utf-8', newline='') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(('file_name', 'prompt'))
+    writer.writerows(prompts)
+  return names
+
+
+def file_name(uid: str, ending: str) -> str:
+  """Returns the name of an image's file: its uid, as far as names of files can be so.
+
+  Args:
+    ending: for a uid that does not end like an image.
+  """
+  name = urllib.parse.quote(uid, safe=' +,=@()')
+  if name.startswith('.'):
+    name = f'%2E{name[1:]}'
+  return name if files.is_image(pathlib.PurePath(name)) else name + ending
+
+
+def _prepared_directory(images: str) -> pathlib.Path | None:
+  """Returns the folder if it is a prepared data set."""
+  folder = pathlib.Path(images).expanduser()
+  return folder if (folder / 'dataset_info.json').exists() else None
+
+
+def _pattern(images: str, prepared: pathlib.Path | None) -> str:
+  """Returns the input to open; of a prepared data set only its records."""
+  return str(prepared / '*.tfrecord*') if prepared else images
+
+
+def _positions(source: Source) -> dict[str, int]:
+  """Returns where each image is; the first place of those that occur several times."""
+  found: dict[str, int] = {}
+  rows = source.read(lambda _: True)
+  for position, load in tqdm(rows, 'Names', source.rows, unit='image', disable=None):
+    found.setdefault(load().uid or str(position), position)
+  return found
+
+
+def _uids(source: Source) -> list[str]:
+  return [*_positions(source)]
+
+
+def _add_attributes(commands) -> None:
+  parser = commands.add_parser(
+    'attributes',
+    help='ask a CLIP about images, such as their category, or read answers',
+    description=_ATTRIBUTES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add, path = parser.add_argument, pathlib.Path
+  add('images', metavar='IMAGES', help='see above')
+  add('--clip', metavar='CLIP', help='a CLIP, as rahf.load takes it')
+  add('--table', type=path, help='CSV, TSV, JSONL or parquet: uid, and the answers')
+  add('--questions', type=path, metavar='FILE', help="JSON (default: the paper's two)")
+  add('--calibrate', type=path, metavar='TABLE', help='known answers of some images')
+  add(
+    '--temperature',
+    action='append',
+    default=[],
+    metavar='NAME=NUMBER',
+    help='of a question, from an earlier calibration; may be given again',
+  )
+  add('--out', type=path, metavar='FILE', help='CSV (default: beside a prepared set)')
+  parser.set_defaults(run=_answer)
+
+
+def _add_sample(commands) -> None:
+  parser = commands.add_parser(
+    'sample',
+    help='draw images in which attributes have given shares',
+    description=_SAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add, path = parser.add_argument, pathlib.Path
+  add('images', metavar='IMAGES', help='as for `attributes`')
+  add('--quota', action='append', required=True, help='see above; may be given again')
+  add('--count', type=argument(int, whole(1)), required=True, help='of images to draw')
+  add('--out', type=path, required=True, metavar='FOLDER', help='where to write')
+  add('--attributes', type=path, metavar='TABLE', help='(default: of a prepared set)')
+  add(
+    '--confidence',
+    type=argument(float, real(0, 1)),
+    default=0.0,
+    help='least confidence of the answers with quotas (default: %(default)s)',
+  )
+  add('--seed', type=argument(int, whole(0)), default=0, help='(default: %(default)s)')
+  parser.set_defaults(run=_sample)

@@ -1,0 +1,61 @@
+"""A RAHF that `--mode=export` wrote, as the weights that a training starts from.
+
+`rahf.inference.model_directory` describes the directory and reads it to score images.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from rahf.errors import InputError
+from rahf.fileio import digests, strict_json
+from rahf.fileio.digests import Digest
+from rahf.pretrained.source import FREE, Source
+from rahf.pretrained.tensors import read_safetensors
+
+DESCRIPTION, WEIGHTS, TOKENIZER = 'model.json', 'model.safetensors', 'tokenizer.model'
+# The number of patches may differ, since position embeddings can be resampled.
+_NOT_REQUIRED = (*FREE, 'image_size')
+
+
+def open_rahf_directory(folder: epath.Path) -> Source:
+  """Opens a model directory; reads no arrays.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  path = folder / DESCRIPTION
+  try:
+    fields = strict_json.read(path)
+    settings = dict(_flattened(fields['architecture']))
+    # Older versions did not store digests.
+    files = {name: Digest(**one) for name, one in fields.get('files', {}).items()}
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
+      'again'
+    ) from None
+  for name in (WEIGHTS, TOKENIZER):
+    if not (folder / name).exists():
+      raise InputError(
+        f'{folder / name} does not exist; copy or export the model again'
+      )
+    digests.check(folder / name, name, files)
+  return Source(
+    kind='RAHF of rahf',
+    path=str(folder),
+    weights=read_safetensors(folder / WEIGHTS),
+    ignored={},
+    settings=settings,
+    tokenizer=(folder / TOKENIZER).read_bytes(),
+  )
+
+
+def _flattened(fields: Mapping[str, Any], prefix: str = '') -> Iterator:
+  """Yields the path and value of each setting that the weights require."""
+  for name, value in fields.items():
+    if isinstance(value, dict):
+      yield from _flattened(value, f'{prefix}{name}.')
+    elif name not in _NOT_REQUIRED:
+      yield prefix + name, value

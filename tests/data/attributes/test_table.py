@@ -1,0 +1,95 @@
+"""Tables of attributes and files of questions, as users write them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rahf.data.attributes import table
+from rahf.data.attributes.questions import read_questions
+from rahf.errors import InputError
+
+
+def write(folder, text, name='attributes.csv'):
+  path = folder / name
+  path.write_text(text)
+  return path
+
+
+def test_what_is_written_is_read(tmp_path):
+  text = (
+    'uid,photo,photo_confidence,category,category_confidence\n'
+    'b,yes,0.9000,"a, b",0.5000\na,,,human,1.0000\n'
+  )
+  found = table.read(write(tmp_path, text))
+  assert found.uids == ('b', 'a')
+  assert found.answers == {'photo': ('yes', ''), 'category': ('a, b', 'human')}
+  np.testing.assert_array_equal(found.confidences['photo'], [0.9, 1])
+  assert table.to_csv(found) == text
+  table.write(tmp_path / 'again.csv', found)
+  assert (tmp_path / 'again.csv').read_text() == text
+
+
+def test_a_table_without_confidences_and_with_other_columns(tmp_path):
+  lines = [
+    {'uid': 'a', 'prompt': 'a cat', 'photo': True},
+    {'uid': 'b', 'prompt': 'a dog', 'photo': None},
+  ]
+  text = ''.join(json.dumps(line) + '\n' for line in lines)
+  found = table.read(write(tmp_path, text, 'answers.jsonl'))
+  assert found.answers == {'photo': ('yes', '')}
+  np.testing.assert_array_equal(found.confidences['photo'], [1, 1])
+
+
+def test_rows_in_the_order_of_images(tmp_path):
+  found = table.read(write(tmp_path, 'uid,kind\na,x\nb,y\nc,z\n'))
+  assert found.of(['c', 'a'], 'it').answers == {'kind': ('z', 'x')}
+  with pytest.raises(
+    InputError, match=r"no attributes of 1 of 2 images, the first 'd'"
+  ):
+    found.of(['a', 'd'], 'it')
+  with pytest.raises(InputError, match=r"2 of 2 images, the first 'e'; it has 'a'; it"):
+    found.of(['e', 'd'], 'it')
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('name,kind\na,x\n', r'needs the column uid and one column or more of attributes'),
+    ('uid,prompt\na,x\n', r'one column or more of attributes; it has uid, prompt'),
+    ('uid,kind\na,x\na,y\n', r"line 3: the image 'a' stands twice"),
+    ('uid,kind\n', r'has no rows'),
+    (
+      'uid,kind,kind_confidence\na,x,2\n',
+      r"line 2, kind_confidence is '2', not a number from 0 to 1",
+    ),
+    ('uid,kind,kind_confidence\na,x,nan\n', r'not a number from 0 to 1'),
+  ],
+)
+def test_tables_that_cannot_be_read(tmp_path, text, message):
+  with pytest.raises(InputError, match=message):
+    table.read(write(tmp_path, text))
+
+
+def test_the_papers_questions():
+  questions = read_questions()
+  assert [*questions['photorealistic']] == ['yes', 'no']
+  assert [*questions['category']] == [
+    *('human', 'animal', 'object', 'indoor scene', 'outdoor scene')
+  ]
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('{', r'cannot be read'),
+    ('[]', r'has no questions'),
+    ('{"A b": {}}', r"the question 'A b' must consist of small letters"),
+    ('{"a": {"x": ["t"]}}', r'a needs two answers or more'),
+    ('{"a": {"x": ["t"], "y": []}}', r"a, answer 'y': give a list of texts"),
+    ('{"a": {"x": ["t"], "y": [3]}}', r'give a list of texts'),
+  ],
+)
+def test_questions_that_cannot_be_read(tmp_path, content, message):
+  with pytest.raises(InputError, match=message):
+    read_questions(write(tmp_path, content, 'questions.json'))
