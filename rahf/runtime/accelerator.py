@@ -18,6 +18,7 @@ import jax
 from jax._src.xla_bridge import backends_are_initialized as has_started
 
 from rahf.errors import InputError
+from rahf.runtime import compilation_cache
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 # JAX_PLATFORMS names the GPU vendor's platform.
@@ -79,6 +80,8 @@ def choose(platform: str = '', *, required: bool = True) -> Wanted:
 def start(wanted: Wanted) -> str:
   """Starts JAX and returns a description of the devices of all processes.
 
+  Compiled programs are kept from then on (`runtime/compilation_cache.py`).
+
   Args:
     wanted: the result of `choose`.
 
@@ -100,6 +103,7 @@ def start(wanted: Wanted) -> str:
     raise InputError(problem) from error
   if wanted.platforms and found not in wanted.platforms:
     raise _missing(wanted)
+  compilation_cache.use()
   return describe(jax.devices())
 
 

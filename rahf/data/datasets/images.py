@@ -24,6 +24,8 @@ from rahf.errors import InputError
 from rahf.fileio.table_files import shown
 
 VERSION = '1.0.0'
+# Models read a few hundred tokens; some collections have whole pages as captions.
+LONG_WORDS = 1000
 
 
 def prepare_images(
@@ -107,6 +109,8 @@ def _plan(
       continue
     seen.add(uid)
     report.matched[split] += 1
+    if (words := len(item.prompt.split())) > LONG_WORDS:
+      report.add(split, uid, 'long_text', f'{words:,} words')
     own = isinstance(item.image, pathlib.Path)
     location = (str(item.image),) if own else (str(file), position)
     samples.append(AnnotatedImage(split, uid, item.prompt, location))

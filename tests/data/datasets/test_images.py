@@ -229,3 +229,13 @@ def test_batches(tmp_path):
     for mask in (one.map_mask, one.score_mask, one.keyword_mask):
       assert not mask.any()
     assert np.isfinite(one.scores).all()
+
+
+def test_texts_of_thousands_of_words_are_reported_and_kept(tmp_path):
+  folder = side_texts(tmp_path / 'in')
+  (folder / 'a.txt').write_text('word ' * 4211)
+  directory, report = prepare(folder, tmp_path / 'out')
+  (line,) = report.lines
+  assert (line.uid, line.reason, line.detail) == ('a.png', 'long_text', '4,211 words')
+  assert 'text longer than models read' in report.table()
+  assert len(triples(directory)) == len(FILES)

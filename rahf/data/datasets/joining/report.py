@@ -32,6 +32,7 @@ WRONG_FORMAT = ('invalid_score', 'invalid_label')
 KEPT = {
   'repeated_image': 'image in several places, first used',
   'repeated_prompt': 'several prompts, first used',
+  'long_text': 'text longer than models read',
 }
 _GROUPS = {
   'dropped': ('sample dropped', DROPPED),
