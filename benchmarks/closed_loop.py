@@ -9,17 +9,19 @@ skipped if it is done, so that the same command continues after a stop:
                 generator draws. The second one only judges.
   pools         for every seed, 8 images of each of 500 prompts
   arms          the generator is trained further on 2 of the 8 images of each prompt
-  test          200 new prompts, 4 images of each, with the same noise for all arms
+  test          200 new prompts, 3 images of each, with the same noise for all arms
 
 The arms train on images that are chosen at random (random); by RAHF's plausibility, the
 highest (rahf), the lowest (worst), or shuffled among the images of a prompt (shuffled);
 by the template judge, which does not learn, the least damaged (oracle). One trains on
-as many true images (real), and base is not trained further.
+as many true images (real), and base is not trained further; of 8 images that it draws
+of each test prompt, RAHF also chooses the best one.
 
 Predicted: oracle >= rahf > random, shuffled and base, which are alike, > worst. RAHF is
 judged by the template judge (share of undamaged images) and by the second RAHF; the
 oracle, which chooses by the template judge, is judged by the second RAHF alone. Results
 are means with intervals over seeds and prompts, and whatever comes out is printed.
+SCRATCH/arms.png shows what the arms draw of the same prompts with the same noise.
 """
 
 import csv
@@ -40,6 +42,7 @@ from absl import app, flags, logging
 from closed_loop_arms import Pool
 from closed_loop_common import (
   BATCH,
+  BEST_OF,
   NOISES,
   POOL_SEED,
   RAHF_SEED,
@@ -58,6 +61,8 @@ from tqdm import tqdm
 import rahf
 from rahf.data.datasets.images import prepare_images
 from rahf.data.datasets.shapes.render import render
+from rahf.data.images.codec import encode_png
+from rahf.drawing import contact_sheet
 from rahf.drawing.markdown import markdown_table
 from rahf.inference.image_generator import Request
 from rahf.models.muse import generator as muse_generator
@@ -70,6 +75,8 @@ _STEPS = flags.DEFINE_integer('steps', 300, 'Of fine-tuning.', lower_bound=1)
 _RAHF_STEPS = flags.DEFINE_integer('rahf_steps', 3500, 'Of each RAHF.', lower_bound=1)
 # Images of a prompt: in a pool, and how many of them an arm trains on.
 GROUP, KEPT = 8, 2
+# Prompts in the picture.
+SHOWN = 12
 ARMS = ('base', *arms.CHOSEN, 'real')
 
 
@@ -84,21 +91,26 @@ def main(argv: list[str]) -> None:
     name: train_rahf(scratch / name, seed)
     for name, seed in (('rahf', RAHF_SEED), ('second', SECOND_SEED))
   }
+  test = functools.partial(draw_and_judge, scorers=scorers)
+  requests = common.requests_to_test(_TESTS.value, BEST_OF)
+  done(
+    common.test_images('base', 0)[0],
+    functools.partial(test, model=generator, requests=requests),
+  )
+  requests = common.requests_to_test(_TESTS.value)
   for seed in range(_SEEDS.value):
     folder = scratch / f'seed{seed}'
     pool = done(
       folder / 'pool', lambda to, s=seed: make_pool(to, generator, scorers, s)
     )
-    for arm in ARMS:
-      model = generator
-      if arm != 'base':
-        model = fine_tune(folder / arm, arm, pool, generator, seed)
-      requests = common.test_requests(_TESTS.value)
-      test = functools.partial(
-        draw_and_judge, model=model, requests=requests, scorers=scorers
+    for arm in ARMS[1:]:
+      model = fine_tune(folder / arm, arm, pool, generator, seed)
+      done(
+        common.test_images(arm, seed)[0],
+        functools.partial(test, model=model, requests=requests),
       )
-      done(folder / arm / 'test', test)
   report(scratch)
+  print(f'\nDrawn: {draw_arms(scratch)}')
 
 
 def train_rahf(workdir: pathlib.Path, seed: int) -> pathlib.Path:
@@ -154,9 +166,14 @@ def found_in(folder: pathlib.Path) -> dict:
   return json.loads((folder / 'found.json').read_text())
 
 
-def read(folder: pathlib.Path, name: str, group: int) -> np.ndarray:
+def read(folder: pathlib.Path, group: int, name: str) -> np.ndarray:
   """Returns a measure of the images, by prompt and number."""
   return np.array(found_in(folder)[name]).reshape(-1, group)
+
+
+def read_test(arm: str, seed: int, name: str) -> np.ndarray:
+  """Returns a measure of the test images, by prompt and number."""
+  return read(*common.test_images(arm, seed), name)[:, :NOISES]
 
 
 def fine_tune(
@@ -191,7 +208,7 @@ def write_data(folder: pathlib.Path, arm: str, pool: pathlib.Path, seed: int) ->
     images = [render(one.scene, 64, one.texture) for one in samples]
     prompts = [one.prompt.text for one in samples]
   else:
-    scores = (read(pool, name, GROUP) for name in ('rahf.plausibility', 'intact'))
+    scores = (read(pool, GROUP, name) for name in ('rahf.plausibility', 'intact'))
     chosen = arms.choose(arm, Pool(*scores), KEPT, seed).ravel()
     images = np.load(pool / 'images.npy')[chosen]
     prompts = np.array(json.loads((pool / 'prompts.json').read_text()))[chosen]
@@ -205,6 +222,26 @@ def write_data(folder: pathlib.Path, arm: str, pool: pathlib.Path, seed: int) ->
   prepare_images(folder, name='kept', input=str(folder / 'images.csv'))
 
 
+def draw_arms(scratch: pathlib.Path) -> pathlib.Path:
+  """Draws the first image of some prompts by every arm; returns the file."""
+  images = {}
+  for arm in ARMS:
+    test, group = common.test_images(arm, 0)
+    images[arm] = np.load(test / 'images.npy')[::group]
+  test, group = common.test_images('base', 0)
+  prompts = json.loads((test / 'prompts.json').read_text())[::group]
+  rows = []
+  for place in np.linspace(0, len(prompts) - 1, SHOWN, dtype=int):
+    tiles = [
+      contact_sheet.Tile(encode_png(drawn[place]), arm, '')
+      for arm, drawn in images.items()
+    ]
+    rows.append(contact_sheet.Row(prompts[place], tiles))
+  (sheet,) = contact_sheet.sheets(rows)
+  sheet.save(scratch / 'arms.png')
+  return scratch / 'arms.png'
+
+
 MEASURES = {
   'undamaged': 'undamaged, template judge',
   'second.plausibility': 'plausibility, second RAHF',
@@ -215,33 +252,29 @@ MEASURES = {
 
 def report(scratch: pathlib.Path) -> None:
   """Prints the tables."""
-  folders = [scratch / f'seed{seed}' for seed in range(_SEEDS.value)]
+  seeds = range(_SEEDS.value)
   values = {
     name: {
-      arm: np.stack([read(f / arm / 'test', name, NOISES).mean(1) for f in folders])
+      arm: np.stack([read_test(arm, seed, name).mean(1) for seed in seeds])
       for arm in ARMS
     }
     for name in MEASURES
   }
-  best = {
-    name: np.stack([best_of(f / 'base' / 'test', name) for f in folders])
-    for name in MEASURES
-  }
+  best = {name: best_of(*common.test_images('base', 0), name) for name in MEASURES}
   rows = []
-  for arm in (*ARMS, f'base, best of {NOISES}'):
-    cells = [arm]
-    for name in MEASURES:
-      cells.append(arms.shown(values[name].get(arm, best[name])))
-    drawn = arm if arm in ARMS else 'base'
-    entropies = [found_in(f / drawn / 'test')['entropy'] for f in folders]
-    rows.append([*cells, f'{np.mean(entropies):.2f}'])
+  for arm in ARMS:
+    entropies = [found_in(common.test_images(arm, s)[0])['entropy'] for s in seeds]
+    shown = [arms.shown(values[name][arm]) for name in MEASURES]
+    rows.append([arm, *shown, f'{np.mean(entropies):.2f}'])
+  shown = [arms.shown(best[name]) for name in MEASURES]
+  rows.append([f'base, best of {BEST_OF}', *shown, ''])
   print(markdown_table(('', *MEASURES.values(), 'entropy of codes'), rows))
   for name in ('undamaged', 'second.plausibility'):
     print(f'\nPredictions by {MEASURES[name]}:\n')
     print(markdown_table(('', 'difference', ''), arms.verdicts(values[name])))
   pool = Pool(
     *(
-      np.concatenate([read(f / 'pool', name, GROUP) for f in folders])
+      np.concatenate([read(scratch / f'seed{s}/pool', GROUP, name) for s in seeds])
       for name in ('rahf.plausibility', 'undamaged')
     )
   )
@@ -255,10 +288,10 @@ def report(scratch: pathlib.Path) -> None:
   )
 
 
-def best_of(folder: pathlib.Path, name: str) -> np.ndarray:
+def best_of(folder: pathlib.Path, group: int, name: str) -> np.ndarray:
   """Returns a measure of the image of each prompt that RAHF finds most plausible."""
-  chosen = read(folder, 'rahf.plausibility', NOISES).argmax(1)
-  return read(folder, name, NOISES)[np.arange(len(chosen)), chosen]
+  chosen = read(folder, group, 'rahf.plausibility').argmax(1)
+  return read(folder, group, name)[np.arange(len(chosen)), chosen]
 
 
 if __name__ == '__main__':

@@ -31,7 +31,9 @@ RAHF_SEED, SECOND_SEED, POOL_SEED, TEST_SEED, REAL_SEED = 11, 12, 13, 14, 15
 REPAIR_SEED, WORDS_SEED, REWARD_SEED = 16, 17, 18
 BATCH = 40
 # Images of each prompt to test with.
-NOISES = 4
+NOISES = 3
+# Images of each that the generator draws before it is trained further.
+BEST_OF = 8
 
 
 def scratch() -> pathlib.Path:
@@ -55,10 +57,20 @@ def scenes(seed: int, count: int) -> list:
   return [make_sample(seed, 'test', i, WORLD) for i in range(count)]
 
 
-def test_requests(prompts: int) -> list[Request]:
+def requests_to_test(prompts: int, noises: int = NOISES) -> list[Request]:
   """Returns the same new prompts for all arms, each with the same noise."""
   texts = [one.prompt.text for one in scenes(TEST_SEED, prompts)]
-  return [Request(text, 1000, number) for text in texts for number in range(NOISES)]
+  return [Request(text, 1000, number) for text in texts for number in range(noises)]
+
+
+def test_images(arm: str, seed: int) -> tuple[pathlib.Path, int]:
+  """Returns where the test images of an arm are, and how many each prompt has.
+
+  Those of base, which no seed changes, are drawn once.
+  """
+  if arm == 'base':
+    return scratch() / 'base/test', BEST_OF
+  return scratch() / f'seed{seed}' / arm / 'test', NOISES
 
 
 def read_config(name: str) -> ConfigDict:

@@ -92,7 +92,7 @@ def tuned(folder: pathlib.Path, arm: str, generator: pathlib.Path, seed: int):
 
 def test(folder: pathlib.Path, model: pathlib.Path) -> None:
   """Draws new prompts, and lets all judge the images."""
-  requests = common.test_requests(_TESTS.value)
+  requests = common.requests_to_test(_TESTS.value)
   muse = rahf.load(model, rows=common.BATCH)
   images = [*tqdm(muse.draw(requests), f'Drawing {folder.parent.name}', len(requests))]
   prompts = [one.prompt for one in requests]

@@ -38,7 +38,6 @@ ERROR, BETTER, MUCH = 0.15, 0.2, 0.6
 def main(argv: list[str]) -> None:
   """Makes both studies, answers and tallies them."""
   del argv
-  seed = common.scratch() / f'seed{_SEED.value}'
   folder = common.scratch() / 'study'
   for names, arms in (
     (('new', 'old'), (('rahf', 0), ('base', 0))),
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> None:
     if not place.exists():
       place.mkdir(parents=True)
       for name, (arm, number) in zip(names, arms, strict=True):
-        write_images(place / name, seed / arm / 'test', number)
+        write_images(place / name, arm, number)
       tables = [f'{name}={place}/{name}/images.csv' for name in names]
       raters = f'--raters={_RATERS.value}'
       improve('study', 'make', *tables, raters, f'--out={place}/study')
@@ -62,11 +61,12 @@ def improve(*arguments: str) -> None:
   subprocess.run([sys.executable, '-m', 'rahf.improve', *arguments], check=True)
 
 
-def write_images(folder: pathlib.Path, test: pathlib.Path, number: int) -> None:
+def write_images(folder: pathlib.Path, arm: str, number: int) -> None:
   """Writes one image of each prompt, and their table."""
   (folder / 'images').mkdir(parents=True)
-  images = np.load(test / 'images.npy')[number :: common.NOISES]
-  prompts = json.loads((test / 'prompts.json').read_text())[number :: common.NOISES]
+  test, group = common.test_images(arm, _SEED.value)
+  images = np.load(test / 'images.npy')[number::group]
+  prompts = json.loads((test / 'prompts.json').read_text())[number::group]
   with (folder / 'images.csv').open('w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(('file_name', 'prompt'))

@@ -48,6 +48,7 @@ CRITERIA = (
   *(f'{name}/cc' for name in MAPS),
   *('keywords/f1', 'keywords_constrained/f1'),
   *('accuracy/ties_half', 'accuracy/ties_dropped'),
+  *('captions/exact', 'captions/word_f1'),
 )
 
 

@@ -316,10 +316,11 @@ def _judd_area(
   convention: Convention,
 ) -> float:
   """Computes `auc_judd` by sorting once instead of counting at each threshold."""
-  values, fixated = np.sort(values, axis=None), np.sort(fixated)
-  pixels, n = values.size, fixated.size
+  pixels, n, fixated = values.size, fixated.size, np.sort(fixated)
+  # No threshold is below the lowest fixated value, but most pixels are.
+  values = np.sort(values[values >= fixated[0]])
   # For each fixated value, the number of pixels and of fixations at or above it.
-  above = pixels - np.searchsorted(values, fixated)
+  above = values.size - np.searchsorted(values, fixated)
   hits = n - np.searchsorted(fixated, fixated)
   rank = np.arange(n, 0, -1)
   if convention.judd_ties == 'merged':
@@ -328,7 +329,7 @@ def _judd_area(
     false = above - rank + 1 - convention.judd_first
   else:
     # Strictly above it; the rest are ties.
-    over = pixels - np.searchsorted(values, fixated, side='right')
+    over = values.size - np.searchsorted(values, fixated, side='right')
     over_hits = n - np.searchsorted(fixated, fixated, side='right')
     equal = above - over - (hits - over_hits)
     share = (rank - over_hits) / (hits - over_hits + 1)
