@@ -1,7 +1,9 @@
-"""Attributes of images, such as their category, and samples that are balanced by them.
+"""The commands `attributes` and `sample` of `python -m rahf.data`.
 
-python -m rahf.data attributes IMAGES --clip=CLIP
-python -m rahf.data sample IMAGES --quota=category=even --count=1000 --out=DIR
+  python -m rahf.data attributes IMAGES --clip=CLIP
+  python -m rahf.data sample IMAGES --quota=category=even --count=1000 --out=DIR
+
+They stand here, and not in `rahf.data`, since a model may answer.
 """
 
 import argparse
@@ -55,6 +57,8 @@ images. Writes into --out:
   report.md       how many images had each answer before, and have it now
   shares.png      the same, drawn
 """
+# Unreadable images that are named.
+_NAMED = 5
 _ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}
 
 
@@ -110,32 +114,24 @@ def _ask(images: str, arguments: argparse.Namespace) -> Attributes:
     raise InputError(f'--clip {arguments.clip} is a RAHF, not a CLIP')
   asked = ZeroShot(model, questions)
   found = image_features.extract(asked.extractor(), images, flag='IMAGES')
-  for one in found.unreadable[:5]:
+  for one in found.unreadable[:_NAMED]:
     print(f'Left out: {one.uid}: {one.reason}')
-  if more := len(found.unreadable) - 5 if len(found.unreadable) > 5 else 0:
-    print(f'Left out: {more:,} more')
+  if len(found.unreadable) > _NAMED:
+    print(f'Left out: {len(found.unreadable) - _NAMED:,} more')
   # An image of Pick-a-Pic occurs once for each of its comparisons.
-  rows = [*{uid: row for row, uid in reversed([*enumerate(found.uids)])}.values()]
-  rows.sort()
-  uids = [found.uids[row] for row in rows]
+  uids, rows = np.unique(found.uids, return_index=True)
   similarities = asked.similarities(found.features[rows])
   if known is not None:
-    place = {uid: row for row, uid in enumerate(uids)}
-    shared = [uid for uid in known.uids if uid in place]
-    chosen = [place[uid] for uid in shared]
+    shared = np.isin(uids, known.uids)
     calibrations = asked.calibrate(
-      {name: values[chosen] for name, values in similarities.items()},
-      known.of(shared, str(arguments.calibrate)),
+      {name: values[shared] for name, values in similarities.items()},
+      known.of(uids[shared].tolist(), str(arguments.calibrate)),
       str(arguments.calibrate),
     )
     for name, one in calibrations.items():
       temperatures[name] = one.temperature
-      print(
-        f'{name}: temperature {one.temperature:.3g}, chosen on {one.images:,} images, '
-        f'of which {one.accuracy:.1%} are answered right; {one.nats_before:.3f} nats '
-        f'before, {one.nats:.3f} now'
-      )
-  return asked.answer(uids, similarities, temperatures)
+      print(f'{name}: {one.summary}')
+  return asked.answer(uids.tolist(), similarities, temperatures)
 
 
 def _temperatures(
@@ -165,9 +161,14 @@ def _sample(arguments: argparse.Namespace) -> int:
       f'{path or "--attributes"} is missing; `python -m rahf.data attributes` writes '
       'the attributes of images'
     )
-  source = open_source(_pattern(arguments.images, prepared), flag='IMAGES')
-  positions = _positions(source)
-  known = table.read(path).of([*positions], str(path))
+  source = open_source(
+    _pattern(arguments.images, prepared), arguments.prompts or '', flag='IMAGES'
+  )
+  positions, known = _positions(source), table.read(path)
+  have = {*known.uids}
+  # An image that could not be read has none; if all have none, it is an error.
+  unknown = [uid for uid in positions if uid not in have]
+  known = known.of([uid for uid in positions if uid in have] or unknown, str(path))
   quotas = sampling.parse_quotas(arguments.quota, known)
   rows = sampling.sample(
     known,
@@ -185,6 +186,8 @@ def _sample(arguments: argparse.Namespace) -> int:
     f'{arguments.confidence:g} or more.',
     f'Quotas: `{shlex.join(arguments.quota)}`.',
   ]
+  if unknown:
+    facts.append(f'{len(unknown):,} others have no attributes.')
   text = report.sample_report(known, drawn, quotas, facts)
   with staged(out) as folder:
     folder = pathlib.Path(folder)
@@ -294,6 +297,7 @@ def _add_sample(commands) -> None:
   add('--count', type=argument(int, whole(1)), required=True, help='of images to draw')
   add('--out', type=path, required=True, metavar='FOLDER', help='where to write')
   add('--attributes', type=path, metavar='TABLE', help='(default: of a prepared set)')
+  add('--prompts', metavar='TABLE', help='of a folder of images: file_name and prompt')
   add(
     '--confidence',
     type=argument(float, real(0, 1)),

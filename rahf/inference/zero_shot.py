@@ -46,6 +46,14 @@ class Calibration(NamedTuple):
   nats_before: float
   nats: float
 
+  @property
+  def summary(self) -> str:
+    return (
+      f'temperature {self.temperature:.3g}, chosen on {self.images:,} images, of which '
+      f'{self.accuracy:.1%} are answered right; {self.nats_before:.3f} nats before, '
+      f'{self.nats:.3f} now'
+    )
+
 
 class ZeroShot:
   """The questions as a CLIP sees them."""

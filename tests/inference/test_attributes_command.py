@@ -153,6 +153,18 @@ def test_a_sample_of_shapes_with_planted_attributes(shapes, tmp_path, capsys):
   assert collections.Counter(table.read(again).answers['groups']) == {'1': 10, '2': 10}
 
 
+def test_images_without_attributes_are_not_drawn(images, tmp_path, capsys):
+  (tmp_path / 'a.csv').write_text('uid,kind\n1.png,x\n3.png,x\nsub/5.png,y\n')
+  options = (f'--attributes={tmp_path / "a.csv"}', '--quota=kind=x:1', '--count=2')
+  printed = run(capsys, 'sample', images, *options, f'--out={tmp_path / "out"}')
+  assert '2 of 3 images, drawn' in printed
+  assert '3 others have no attributes.' in printed
+  assert {one.name for one in (tmp_path / 'out/images').iterdir()} == {'1.png', '3.png'}
+  (tmp_path / 'a.csv').write_text('uid,kind\nother,x\n')
+  message = fails(capsys, 'sample', images, *options, f'--out={tmp_path / "more"}')
+  assert 'no attributes of 6 of 6 images' in message
+
+
 def test_images_of_pickapic(tmp_path, capsys):
   """Both images of each pair, once each, whatever the number of comparisons."""
   shared = pair_files.row(1, image_0_uid='0-0', jpg_0=pair_files.picture(0))
