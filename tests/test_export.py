@@ -239,7 +239,7 @@ def test_a_kill_between_the_renames_loses_nothing(
 @pytest.mark.parametrize(
   ('keys', 'value', 'message'),
   [
-    (['format'], 3, 'has format 3, .* update it, with pip install . in a newer'),
+    (['format'], 4, 'has format 4, .* update it, with pip install . in a newer'),
     (['format'], 0, 'has format 0, .* export the model again'),
     (['format'], None, "is damaged .*'format'"),
     (['step'], 'four', 'is damaged'),

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 import runs
 import tiny
+from configs import augmented_prompt, pretrain_captions, quickstart
 from rahf.data.datasets.shapes.builder import train_tokenizer
 from rahf.errors import InputError
 from rahf.export import export
@@ -107,6 +108,17 @@ def test_what_is_evaluated(pretrained):
     for one in found
   )
   assert (folder / 'test-4-captions-0.png').exists()
+
+
+def test_the_config_has_the_models_that_feedback_continues():
+  paper = pretrain_captions.get_config()
+  assert paper.model == augmented_prompt.get_config().model
+  small, quick = pretrain_captions.get_config('shapes'), quickstart.get_config()
+  assert not quick.model.decoder_sees_image
+  quick.model.decoder_sees_image = True
+  assert small.model == quick.model
+  with pytest.raises(ValueError, match='use paper or shapes'):
+    pretrain_captions.get_config('big')
 
 
 def test_word_f1_by_hand():
