@@ -8,11 +8,12 @@ of those of more. An arm is
 
   labels      trained on them alone
   pretrained  the same, after a training on captions of images without defects
-  mixture     as many captions in each batch beside them
+  mixture     as many captions in each batch beside them, whose tokens share the mean of
+              the loss with the keywords
 
 Predicted: captions help most with the fewest labels, and where words must be found in
 the image (misalignment, alignment, keywords); hardly where damage must be found, which
-no caption mentions. Prints every metric of the test split with its 95 % interval over
+no caption mentions. Prints --metrics of the test split with its 95 % interval over
 seeds (Student's t), and the paired difference from `labels`; draws them in
 SCRATCH/curves.png. Finished runs are kept, so that the same command continues.
 """

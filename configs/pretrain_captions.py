@@ -3,7 +3,8 @@ r"""RAHF learns to describe images, and then starts from there to learn from fee
 The paper added captioning to the mixture that its model was pretrained on (section
 4.1). The augmented prompt at the paper's size, on images and captions of your own:
 
-  python -m rahf.data prepare images --name cc12m --input 'cc12m/*.tar' --out data
+  python -m rahf.data prepare images --name cc12m --input 'cc12m/*.tar' --out data \
+    --dev 0.0001 --test 0.0001
   python -m rahf.main --config=configs/pretrain_captions.py --config.data.name=cc12m \
     --workdir=runs/captions
   python -m rahf.main --config=configs/pretrain_captions.py --config.data.name=cc12m \

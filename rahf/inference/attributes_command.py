@@ -8,10 +8,12 @@ They stand here, and not in `rahf.data`, since a model may answer.
 
 import argparse
 import csv
+import hashlib
+import os
 import pathlib
+import re
 import shlex
-import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,7 @@ from rahf.data.attributes.table import Attributes
 from rahf.data.images import codec, files, inputs
 from rahf.data.images.codec import ImageError
 from rahf.data.sources.source import KINDS, Source, open_source
+from rahf.data.storage import prepared as prepared_lib
 from rahf.errors import InputError
 from rahf.fileio.paths import new
 from rahf.fileio.staged_folder import staged
@@ -59,6 +62,9 @@ images. Writes into --out:
 """
 # Unreadable images that are named.
 _NAMED = 5
+# What the name of a file cannot have, or only for hidden files.
+_NOT_IN_NAMES = re.compile(r'[/%\x00-\x1f\x7f]|^\.')
+_LONGEST_NAME = 200  # bytes
 _ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}
 
 
@@ -79,59 +85,67 @@ def _answer(arguments: argparse.Namespace) -> int:
       f'--out is missing; {arguments.images} is not a prepared data set, so give the '
       'table to write, such as --out=attributes.csv'
     )
-  out = arguments.out or prepared / table.FILE
-  if arguments.out:
-    new(out, '--out')
+  out = new(arguments.out or prepared / table.FILE, '--out')
   if (arguments.clip is None) == (arguments.table is None):
     raise InputError('give either --clip or --table')
   for flag in ('questions', 'calibrate', 'temperature'):
     if arguments.table and getattr(arguments, flag):
       raise InputError(f'--{flag} is for --clip; --table has the answers')
-  images = _pattern(arguments.images, prepared)
+  images = str(prepared or arguments.images)
+  source = open_source(images, images_only=True, flag='IMAGES')
+  positions = {uid: place for place, uid, _ in reversed([*_names(source)])}
   if arguments.table:
-    uids = _uids(open_source(images, images_only=True, flag='IMAGES'))
+    uids = [*reversed(positions)]
     found = table.read(arguments.table).of(uids, str(arguments.table))
   else:
-    found = _ask(images, arguments)
+    found = _ask(images, {*positions.values()}, arguments)
   table.write(out, found)
   print(f'\n{report.answers_table(found)}\n\nWritten to {out}')
   return 0
 
 
-def _ask(images: str, arguments: argparse.Namespace) -> Attributes:
-  """Returns the answers of a CLIP."""
+def _ask(images: str, positions: set[int], arguments: argparse.Namespace) -> Attributes:
+  """Returns the answers of a CLIP for the images at these positions of the source."""
   # Imported late: reading a table and sampling need no model.
   from rahf.evaluation import image_features
   from rahf.inference import open_scorer
   from rahf.inference.clip_model import ClipModel
-  from rahf.inference.zero_shot import ZeroShot
+  from rahf.inference.zero_shot import ZeroShot, check_known
 
   questions = questions_lib.read_questions(arguments.questions or questions_lib.DEFAULT)
   temperatures = _temperatures(arguments.temperature, questions)
-  known = table.read(arguments.calibrate) if arguments.calibrate else None
+  known = None
+  if arguments.calibrate:
+    known = table.read(arguments.calibrate)
+    check_known(questions, known, str(arguments.calibrate))
   model = open_scorer.load(arguments.clip)
   if not isinstance(model, ClipModel):
     raise InputError(f'--clip {arguments.clip} is a RAHF, not a CLIP')
   asked = ZeroShot(model, questions)
-  found = image_features.extract(asked.extractor(), images, flag='IMAGES')
+  found = image_features.extract(
+    asked.extractor(), images, wanted=positions.__contains__, flag='IMAGES'
+  )
   for one in found.unreadable[:_NAMED]:
     print(f'Left out: {one.uid}: {one.reason}')
   if len(found.unreadable) > _NAMED:
     print(f'Left out: {len(found.unreadable) - _NAMED:,} more')
-  # An image of Pick-a-Pic occurs once for each of its comparisons.
-  uids, rows = np.unique(found.uids, return_index=True)
-  similarities = asked.similarities(found.features[rows])
+  uids = np.array(found.uids)
+  similarities = asked.similarities(found.features)
   if known is not None:
     shared = np.isin(uids, known.uids)
+    if not shared.any():
+      raise InputError(
+        f'--calibrate {arguments.calibrate} has none of the images, the first '
+        f'{found.uids[0]!r:.80}; it has {known.uids[0]!r:.80}'
+      )
     calibrations = asked.calibrate(
       {name: values[shared] for name, values in similarities.items()},
       known.of(uids[shared].tolist(), str(arguments.calibrate)),
-      str(arguments.calibrate),
     )
     for name, one in calibrations.items():
       temperatures[name] = one.temperature
       print(f'{name}: {one.summary}')
-  return asked.answer(uids.tolist(), similarities, temperatures)
+  return asked.answer(found.uids, similarities, temperatures)
 
 
 def _temperatures(
@@ -161,14 +175,16 @@ def _sample(arguments: argparse.Namespace) -> int:
       f'{path or "--attributes"} is missing; `python -m rahf.data attributes` writes '
       'the attributes of images'
     )
-  source = open_source(
-    _pattern(arguments.images, prepared), arguments.prompts or '', flag='IMAGES'
-  )
-  positions, known = _positions(source), table.read(path)
+  images = str(prepared or arguments.images)
+  source = open_source(images, arguments.prompts or '', flag='IMAGES')
+  rows, known = [*_names(source)], table.read(path)
+  # An image of Pick-a-Pic occurs once for each of its comparisons.
+  positions = {uid: place for place, uid, usable in reversed(rows) if usable}
   have = {*known.uids}
-  # An image that could not be read has none; if all have none, it is an error.
   unknown = [uid for uid in positions if uid not in have]
+  # An image that could not be read has none; if all have none, it is an error.
   known = known.of([uid for uid in positions if uid in have] or unknown, str(path))
+  left_out = len({uid for _, uid, _ in rows} - {*positions})
   quotas = sampling.parse_quotas(arguments.quota, known)
   rows = sampling.sample(
     known,
@@ -188,6 +204,8 @@ def _sample(arguments: argparse.Namespace) -> int:
   ]
   if unknown:
     facts.append(f'{len(unknown):,} others have no attributes.')
+  if left_out:
+    facts.append(f'{left_out:,} others have no prompt, or no image.')
   text = report.sample_report(known, drawn, quotas, facts)
   with staged(out) as folder:
     folder = pathlib.Path(folder)
@@ -230,34 +248,31 @@ def file_name(uid: str, ending: str) -> str:
   Args:
     ending: for a uid that does not end like an image.
   """
-  name = urllib.parse.quote(uid, safe=' +,=@()')
-  if name.startswith('.'):
-    name = f'%2E{name[1:]}'
-  return name if files.is_image(pathlib.PurePath(name)) else name + ending
+  name = _NOT_IN_NAMES.sub(lambda found: f'%{ord(found[0]):02X}', uid)
+  if not files.is_image(pathlib.PurePath(name)):
+    name += ending
+  if len(os.fsencode(name)) <= _LONGEST_NAME:
+    return name
+  digest = hashlib.sha256(os.fsencode(uid)).hexdigest()[:16]
+  return f'{digest}{pathlib.PurePath(name).suffix}'
 
 
 def _prepared_directory(images: str) -> pathlib.Path | None:
-  """Returns the folder if it is a prepared data set."""
+  """Returns the prepared data set at or below a path; None if there is none."""
   folder = pathlib.Path(images).expanduser()
-  return folder if (folder / 'dataset_info.json').exists() else None
+  if not folder.is_dir() or not any(folder.rglob('dataset_info.json')):
+    return None
+  return prepared_lib.find(folder)[0]
 
 
-def _pattern(images: str, prepared: pathlib.Path | None) -> str:
-  """Returns the input to open; of a prepared data set only its records."""
-  return str(prepared / '*.tfrecord*') if prepared else images
-
-
-def _positions(source: Source) -> dict[str, int]:
-  """Returns where each image is; the first place of those that occur several times."""
-  found: dict[str, int] = {}
-  rows = source.read(lambda _: True)
-  for position, load in tqdm(rows, 'Names', source.rows, unit='image', disable=None):
-    found.setdefault(load().uid or str(position), position)
-  return found
-
-
-def _uids(source: Source) -> list[str]:
-  return [*_positions(source)]
+def _names(source: Source) -> Iterator[tuple[int, str, bool]]:
+  """Yields the position and uid of each image, and whether it has a prompt."""
+  texts = source.read_texts()
+  for place, item in tqdm(texts, 'Names', source.rows, unit='image', disable=None):
+    usable = (
+      not item.error and isinstance(item.prompt, str) and bool(item.prompt.strip())
+    )
+    yield place, item.uid or str(place), usable
 
 
 def _add_attributes(commands) -> None:

@@ -48,10 +48,14 @@ class Calibration(NamedTuple):
 
   @property
   def summary(self) -> str:
+    low, high = np.exp(_LOG_TEMPERATURES)
+    doubt = ''
+    if not 1.01 * low < self.temperature < 0.99 * high:
+      doubt = ' (the limit: the images are too few, or all answered right or wrong)'
     return (
-      f'temperature {self.temperature:.3g}, chosen on {self.images:,} images, of which '
-      f'{self.accuracy:.1%} are answered right; {self.nats_before:.3f} nats before, '
-      f'{self.nats:.3f} now'
+      f'temperature {self.temperature:.3g}{doubt}, chosen on {self.images:,} images, '
+      f'of which {self.accuracy:.1%} are answered right; {self.nats_before:.3f} nats '
+      f'before, {self.nats:.3f} now'
     )
 
 
@@ -117,16 +121,12 @@ class ZeroShot:
     self,
     similarities: Mapping[str, Float[np.ndarray, 'N A']],
     known: Attributes,
-    where: str,
   ) -> dict[str, Calibration]:
     """Chooses temperatures for the questions that `known` answers.
 
     Args:
       similarities: of the images of `known`, in its order.
-      where: the known answers come from, for errors.
-
-    Raises:
-      InputError: an answer is not among those of its question, or there are none.
+      known: valid answers, see `check_known`.
     """
     found = {}
     for name, values in similarities.items():
@@ -135,18 +135,8 @@ class ZeroShot:
       if not rows:
         continue
       options = [*self._questions[name]]
-      if wrong := sorted({column[row] for row in rows} - {*options}):
-        raise InputError(
-          f'{where}: {name} has the answer {wrong[0]!r:.80}, but the question only '
-          f'{", ".join(options)}'
-        )
       right = np.array([options.index(column[row]) for row in rows])
       found[name] = calibrate(values[rows], right)
-    if not found:
-      raise InputError(
-        f'{where} answers none of the questions {", ".join(similarities)} for these '
-        'images'
-      )
     return found
 
   def _embed_texts(self, name: str, texts: Sequence[str]) -> Float[np.ndarray, 'D']:
@@ -162,6 +152,26 @@ class ZeroShot:
     )
     mean = np.asarray(clip.normalised(features), np.float64).mean(0)
     return mean / np.linalg.norm(mean)
+
+
+def check_known(questions: Questions, known: Attributes, where: str) -> None:
+  """Checks answers with which a CLIP is to be calibrated.
+
+  Args:
+    where: they come from, for errors.
+
+  Raises:
+    InputError: an answer is not among those of its question, or there are none.
+  """
+  answered = {name: {*known.answers.get(name, ())} - {UNKNOWN} for name in questions}
+  for name, answers in answered.items():
+    if wrong := sorted(answers - questions[name].keys()):
+      raise InputError(
+        f'{where}: {name} has the answer {wrong[0]!r:.80}, but the question only '
+        f'{", ".join(questions[name])}'
+      )
+  if not any(answered.values()):
+    raise InputError(f'{where} answers none of the questions {", ".join(questions)}')
 
 
 def calibrate(

@@ -233,7 +233,14 @@ def _check_settings(
   flags = []
   for field, value in source.settings.items():
     value = tuple(value) if isinstance(value, list) else value
-    if operator.attrgetter(field)(settings) != value:
+    try:
+      own = operator.attrgetter(field)(settings)
+    except AttributeError:
+      raise InputError(
+        f'config.init.{role} = {source.path} has the setting {field}, which this '
+        'version does not know; update rahf'
+      ) from None
+    if own != value:
       flags.append(shlex.quote(f'--{section}.{field}={value}'))
   if flags:
     raise InputError(

@@ -13,8 +13,13 @@ from rahf.fileio import digests, strict_json
 from rahf.fileio.digests import Digest
 from rahf.pretrained.source import FREE, Source
 from rahf.pretrained.tensors import read_safetensors
+from rahf.version import __version__
 
 DESCRIPTION, WEIGHTS, TOKENIZER = 'model.json', 'model.safetensors', 'tokenizer.model'
+# See `rahf.inference.model_directory`.
+FORMATS = (1, 2, 3)
+# Before the terms of the weights that the training started from, which go on to apply.
+LICENCE = '## Licence'
 # The number of patches may differ, since position embeddings can be resampled.
 _NOT_REQUIRED = (*FREE, 'image_size')
 
@@ -28,9 +33,18 @@ def open_rahf_directory(folder: epath.Path) -> Source:
   path = folder / DESCRIPTION
   try:
     fields = strict_json.read(path)
+    if fields['format'] not in FORMATS:
+      raise InputError(
+        f'{path} has format {fields["format"]!r:.80}, but rahf {__version__} reads '
+        f'{FORMATS}; update it, or export the model again'
+      )
     settings = dict(_flattened(fields['architecture']))
     # Older versions did not store digests.
     files = {name: Digest(**one) for name, one in fields.get('files', {}).items()}
+    _, _, licence = fields['weights'].partition(LICENCE)
+    data = ', '.join(fields['data']) or 'unknown data'
+  except InputError:
+    raise
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
       f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
@@ -43,11 +57,12 @@ def open_rahf_directory(folder: epath.Path) -> Source:
       )
     digests.check(folder / name, name, files)
   return Source(
-    kind='RAHF of rahf',
+    kind=f'RAHF of rahf, trained on {data}',
     path=str(folder),
     weights=read_safetensors(folder / WEIGHTS),
     ignored={},
     settings=settings,
+    licence=licence.strip(),
     tokenizer=(folder / TOKENIZER).read_bytes(),
   )
 

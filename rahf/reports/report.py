@@ -8,8 +8,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from rahf.data import schema
-from rahf.data.attributes import table as attributes_lib
-from rahf.data.attributes.table import Attributes
+from rahf.data.attributes import table
 from rahf.data.storage.records import RecordSplit
 from rahf.drawing import charts
 from rahf.drawing.charts import Histogram
@@ -34,7 +33,6 @@ def write(
   train: RecordSplit,
   split: RecordSplit,
   step: int,
-  attributes: Attributes | None = None,
 ) -> str:
   """Writes <split>-<step>.json, .html, .samples.jsonl and .md; returns the tables.
 
@@ -46,8 +44,8 @@ def write(
     folder: `eval` in the work directory.
     gallery: its thumbnails are listed on the page; without thumbnails there is no page.
     train: the split whose means the constant predictor returns.
-    split: the evaluated split.
-    attributes: of its images and perhaps others; None if they are not known.
+    split: the evaluated split. If the attributes of its images are known, there are
+      tables by attribute.
   """
   metrics, found = evaluation
   folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +64,7 @@ def write(
       f'\nPrompts truncated to config.data.text_length or config.data.target_length: '
       f'{metrics["keywords/truncated"]} of {len(split)}. Lost words count as aligned.\n'
     )
-  if attributes:
-    tables += _by_attribute(evaluation, attributes)
+  tables += _by_attribute(evaluation, split)
   if gallery.thumbnails:
     page = folder / f'{name}.html'
     intervals = samples.intervals(found, metrics.get(THRESHOLD))
@@ -79,13 +76,16 @@ def write(
   return tables
 
 
-def _by_attribute(evaluation: Evaluation, attributes: Attributes) -> str:
+def _by_attribute(evaluation: Evaluation, split: RecordSplit) -> str:
   """Returns the tables, or why there are none: an evaluation is not lost for it."""
   metrics, found = evaluation
   try:
-    known = attributes.of([one.uid for one in found], attributes_lib.FILE)
+    attributes = table.find(split.directory)
+    if attributes is None:
+      return ''
+    known = attributes.of([one.uid for one in found], table.FILE)
   except InputError as error:
-    return f'\nBy attribute: {error}.\n'
+    return f'\nNot shown by attribute: {error}.\n'
   tables = by_attribute.tables(found, known, metrics.get(THRESHOLD))
   return ''.join(f'\n{to_markdown(one)}\n' for one in tables)
 

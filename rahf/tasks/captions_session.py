@@ -35,11 +35,11 @@ class CaptionsEvaluator(SplitEvaluator):
   ) -> dict[str, float]:
     """Returns the metrics, and keeps the captions for `lines` and `pictures`.
 
-    loss/sequence, cross-entropy per token in nats, and tokens/accuracy, both under
-    teacher forcing; captions/exact, the share of captions that are predicted word by
-    word; captions/word_f1, the mean harmonic mean of precision and recall of a
-    caption's words in any order; captions/truncated, how many are cut at
-    `config.data.target_length`.
+    loss/total and loss/sequence, cross-entropy per token in nats, and
+    tokens/accuracy, all under teacher forcing; captions/exact, the share of captions
+    that are predicted exactly; captions/word_f1, the mean harmonic mean of precision
+    and recall of a caption's words in any order; captions/truncated, how many are cut
+    at `config.data.target_length`.
     """
     sums = collections.Counter()
     split, self._found = self.data.split(split_name), []
@@ -60,6 +60,7 @@ class CaptionsEvaluator(SplitEvaluator):
       for one in self._found
     ]
     return {
+      'loss/total': sums['nats'] / sums['tokens'],
       'loss/sequence': sums['nats'] / sums['tokens'],
       'tokens/accuracy': sums['right'] / sums['tokens'],
       'captions/exact': float(np.mean([found == truth for found, truth in pairs])),

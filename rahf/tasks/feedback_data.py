@@ -12,7 +12,7 @@ from rahf.config.settings import RAHF_TASKS
 from rahf.data import open_dataset
 from rahf.data.clip_tokenizer import ClipTokenizer
 from rahf.data.pipeline import batches
-from rahf.data.pipeline.decoding import PipelineOptions
+from rahf.data.pipeline.decoding import PipelineOptions, encode_prompt
 from rahf.data.schema import Batch
 from rahf.data.storage.records import RecordSplit, open_split
 from rahf.data.tokenizer import Tokenizer
@@ -119,6 +119,9 @@ def open_data(
   if tokenizer is None:
     tokenizer = open_dataset.open_tokenizer(config.tokenizer, directory)
     tokenizer.check_vocabulary(config.model.t5.vocab_size)
+  options = options or _pipeline_options(config)
+  if captions:
+    _check_caption_prompt(tokenizer, options)
   return FeedbackData(
     name=config.data.name,
     directory=directory,
@@ -127,7 +130,7 @@ def open_data(
       for name, weight in mixture
     ),
     tokenizer=tokenizer,
-    options=options or _pipeline_options(config),
+    options=options,
     captions=config.data.name in captions,
   )
 
@@ -152,6 +155,16 @@ def _caption_sets(config: ConfigDict, trained: set[str]) -> tuple[str, ...]:
       "config.data.captions; set config.task = 'captions' to train on captions alone"
     )
   return tuple(data.captions)
+
+
+def _check_caption_prompt(tokenizer: Tokenizer, options: PipelineOptions) -> None:
+  """Raises InputError if the prompt that asks for captions is too long."""
+  prompt, length = options.caption_prompt, options.text_length
+  if encode_prompt(prompt, tokenizer, options.variant, length).truncated:
+    raise InputError(
+      f'config.data.caption_prompt = {prompt!r:.80} has more than '
+      f'config.data.text_length = {length} tokens; shorten it'
+    )
 
 
 def _pipeline_options(config: ConfigDict) -> PipelineOptions:

@@ -10,7 +10,6 @@ from etils import epath
 from tqdm import tqdm
 
 from rahf.data import schema
-from rahf.data.attributes import table
 from rahf.data.pipeline.batches import eval_batches
 from rahf.data.pipeline.prefetch import prefetch
 from rahf.data.storage.records import RecordSplit
@@ -99,10 +98,7 @@ class FeedbackEvaluator:
     if self.splits_before(split_name):
       chosen_on = self._config.keywords.threshold_split
       threshold = read_threshold(workdir / 'eval', chosen_on, step)
-    gallery, attributes = None, None
-    if distributed.is_first():
-      gallery = self._gallery(len(split), board)
-      attributes = table.find(self._data.directory)
+    gallery = self._gallery(len(split), board) if distributed.is_first() else None
     evaluation = self.measure(
       variables, split, threshold=threshold, gallery=gallery, stop=stop
     )
@@ -117,7 +113,6 @@ class FeedbackEvaluator:
         train=self._data.split('train'),
         split=split,
         step=step,
-        attributes=attributes,
       )
     if board:
       report.show(board, step, split_name, evaluation, gallery, tables)

@@ -105,7 +105,7 @@ def test_a_clip_answers(images, clip, tmp_path, capsys):
     f'--calibrate={tmp_path / "known.csv"}',
     '--temperature=size=20',
   )
-  assert 'colour: temperature 148, chosen on 6 images, of which 0.0% are' in printed
+  assert 'colour: temperature 148 (the limit: the images are too few, or' in printed
   now = table.read(again)
   assert now.answers == found.answers
   assert (now.confidences['colour'] < found.confidences['colour']).all()
@@ -159,10 +159,36 @@ def test_images_without_attributes_are_not_drawn(images, tmp_path, capsys):
   printed = run(capsys, 'sample', images, *options, f'--out={tmp_path / "out"}')
   assert '2 of 3 images, drawn' in printed
   assert '3 others have no attributes.' in printed
+  assert 'no prompt' not in printed
   assert {one.name for one in (tmp_path / 'out/images').iterdir()} == {'1.png', '3.png'}
   (tmp_path / 'a.csv').write_text('uid,kind\nother,x\n')
   message = fails(capsys, 'sample', images, *options, f'--out={tmp_path / "more"}')
   assert 'no attributes of 6 of 6 images' in message
+
+
+def test_images_without_prompts_are_not_drawn(images, tmp_path, capsys):
+  (images / '1.txt').unlink()
+  (images / '2.txt').write_text(' ')
+  rows = [f'{n}.png,x' for n in range(5)] + ['sub/5.png,x']
+  (tmp_path / 'a.csv').write_text('\n'.join(['uid,kind', *rows]))
+  options = (f'--attributes={tmp_path / "a.csv"}', '--quota=kind=even', '--count=4')
+  printed = run(capsys, 'sample', images, *options, f'--out={tmp_path / "out"}')
+  assert '2 others have no prompt, or no image.' in printed
+  names = {one.name for one in (tmp_path / 'out/images').iterdir()}
+  assert names == {'0.png', '3.png', '4.png', 'sub%2F5.png'}
+
+
+def test_a_prepared_set_is_found_below_and_not_written_over(shapes, capsys, tmp_path):
+  table_file = f'--table={shapes / "attributes.csv"}'
+  above = shapes.parents[1]
+  assert 'attributes.csv exists; delete it' in fails(
+    capsys, 'attributes', above, table_file
+  )
+  out = tmp_path / 'again.csv'
+  run(capsys, 'attributes', above, table_file, f'--out={out}')
+  assert len(table.read(out).uids) == 80
+  # The table does not keep the folder from being scored.
+  assert open_source(str(shapes)).rows == 80
 
 
 def test_images_of_pickapic(tmp_path, capsys):
@@ -240,4 +266,8 @@ def test_file_names_of_uids():
   assert file_name('0001', '.png') == '0001.png'
   assert file_name('sub/a b.png', '.png') == 'sub%2Fa b.png'
   assert file_name('../x', '.jpg') == '%2E.%2Fx.jpg'
+  assert file_name('Кот', '.png') == 'Кот.png'
+  long, other = file_name('x' * 300, '.png'), file_name('x' * 301, '.png')
+  assert len(long) == len(other) == 20
+  assert long != other
   assert file_name('v1.5', '.jpg') == 'v1.5.jpg'

@@ -12,7 +12,7 @@ from rahf.data.images import clip_image
 from rahf.errors import InputError
 from rahf.evaluation.image_features import extract
 from rahf.inference import open_scorer
-from rahf.inference.zero_shot import ZeroShot, calibrate
+from rahf.inference.zero_shot import ZeroShot, calibrate, check_known
 from rahf.models.clip import CLIP
 
 QUESTIONS = {
@@ -94,12 +94,12 @@ def known(*colours) -> Attributes:
 
 def test_only_known_answers_calibrate(asked, features):
   similarities = asked.similarities(features.features)
-  found = asked.calibrate(similarities, known('red', '', 'blue', 'red', ''), 'a.csv')
+  found = asked.calibrate(similarities, known('red', '', 'blue', 'red', ''))
   assert {name: one.images for name, one in found.items()} == {'colour': 3}
   with pytest.raises(InputError, match=r"a\.csv: colour has the answer 'green', but"):
-    asked.calibrate(similarities, known(*['green'] * COUNT), 'a.csv')
+    check_known(QUESTIONS, known(*['green'] * COUNT), 'a.csv')
   with pytest.raises(InputError, match=r'a\.csv answers none of the questions colour'):
-    asked.calibrate(similarities, known(*[''] * COUNT), 'a.csv')
+    check_known(QUESTIONS, known(*[''] * COUNT), 'a.csv')
 
 
 def test_a_text_that_is_too_long(model):

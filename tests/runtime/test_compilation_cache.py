@@ -81,6 +81,20 @@ def test_a_folder_that_cannot_be_used(tmp_path):
   assert 'JAX_COMPILATION_CACHE_DIR' in errors
 
 
+def test_without_a_home_it_works(tmp_path):
+  script = "import os\nos.environ.pop('HOME')\nos.getuid = lambda: 987654\n" + SCRIPT
+  kept = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XDG_'))}
+  found = subprocess.run(
+    [sys.executable, '-c', script],
+    cwd=ROOT,
+    env=kept | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 0, found.stderr
+  assert 'Compiled programs are not kept' in found.stderr
+
+
 @pytest.mark.parametrize('damage', [b'', b'no program'])
 def test_a_damaged_program_is_compiled_again(tmp_path, damage):
   _, misses, folder, _ = run(tmp_path)

@@ -206,6 +206,14 @@ def test_the_session_says_what_are_captions(data_dir, tmp_path):
   [
     ({'data.captions': ('cc12m',)}, r"names 'cc12m', which is not trained on; add it"),
     ({'data.captions': ('shapes',)}, r"config\.data\.name = 'shapes' is evaluated and"),
+    (
+      {
+        'data.mixture': MIXTURE,
+        'data.captions': MIXTURE[1][:1],
+        'data.caption_prompt': 'a red circle ' * 30,
+      },
+      r'caption_prompt = .* has more than config\.data\.text_length = 32 tokens',
+    ),
     ({'data.captions': ('a', 3)}, r'config\.data\.captions = .* has 3, which must'),
     (
       {'task': 'baseline', 'data.mixture': MIXTURE, 'data.captions': MIXTURE[1][:1]},

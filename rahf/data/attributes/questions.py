@@ -13,11 +13,16 @@ from collections.abc import Mapping, Sequence
 
 from rahf.errors import InputError
 from rahf.fileio import strict_json
+from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS
 
 Questions = Mapping[str, Mapping[str, Sequence[str]]]
 DEFAULT = pathlib.Path(__file__).with_name('questions.json')
+# At the end of the name of a question: the column of confidences.
+CONFIDENCE = '_confidence'
 # Names of questions are columns of tables and parts of file names.
-NAME = re.compile(r'[a-z][a-z0-9_]*')
+_NAME = re.compile(r'[a-z][a-z0-9_]*')
+# Columns that other tables of images have.
+_OTHERS = {*IMAGES, *PROMPTS, *UIDS}
 
 
 def read_questions(path: os.PathLike | str = DEFAULT) -> Questions:
@@ -34,10 +39,11 @@ def read_questions(path: os.PathLike | str = DEFAULT) -> Questions:
   if not isinstance(questions, dict) or not questions:
     raise InputError(f'{path} has no questions; {DEFAULT} shows how to write them')
   for name, answers in questions.items():
-    if not NAME.fullmatch(name):
+    if not can_be_question(name):
       raise InputError(
         f'{path}: the question {name!r:.80} must consist of small letters, digits and '
-        '_, and begin with a letter'
+        f'_, and begin with a letter; it cannot end in {CONFIDENCE}, or be one of '
+        f'{", ".join(sorted(_OTHERS))}'
       )
     if not isinstance(answers, dict) or len(answers) < 2:
       raise InputError(f'{path}: {name} needs two answers or more, with their texts')
@@ -48,6 +54,15 @@ def read_questions(path: os.PathLike | str = DEFAULT) -> Questions:
           'such images'
         )
   return questions
+
+
+def can_be_question(name: str) -> bool:
+  """Returns whether a name, of a column or a question, can be that of a question."""
+  return (
+    bool(_NAME.fullmatch(name))
+    and name not in _OTHERS
+    and not name.endswith(CONFIDENCE)
+  )
 
 
 def _are_texts(texts: object) -> bool:

@@ -17,10 +17,9 @@ SHOWN_UNKNOWN = 'unknown'
 def counts(attributes: Attributes) -> dict[str, dict[str, int]]:
   """Returns the number of images by question and answer, the most frequent first."""
   return {
-    name: {
-      answer or SHOWN_UNKNOWN: number
-      for answer, number in collections.Counter(column).most_common()
-    }
+    name: dict(
+      collections.Counter(answer or SHOWN_UNKNOWN for answer in column).most_common()
+    )
     for name, column in attributes.answers.items()
   }
 

@@ -31,16 +31,21 @@ def parse_quotas(given: Sequence[str], attributes: Attributes) -> dict:
   quotas = {}
   for text in given:
     name, equals, shares = text.partition('=')
-    if name not in attributes.answers or not equals:
+    usage = 'give NAME=even or NAME=ANSWER:SHARE,…'
+    if not equals:
+      raise InputError(f'--quota {text!r:.80} has no shares; {usage}')
+    if name not in attributes.answers:
       raise InputError(
-        f'--quota {text!r:.80}: {name!r:.80} is not an attribute of the images; give '
-        f'NAME=even or NAME=ANSWER:SHARE,… for one of {", ".join(attributes.answers)}'
+        f'--quota {text!r:.80}: {name!r:.80} is not an attribute of the images; '
+        f'{usage} for one of {", ".join(attributes.answers)}'
       )
     if name in quotas:
       raise InputError(f'--quota: {name} stands twice')
     known = sorted({*attributes.answers[name]} - {UNKNOWN})
+    if not known:
+      raise InputError(f'--quota {text!r:.80}: {name} is unknown for all images')
     if shares == EVEN:
-      quotas[name] = dict.fromkeys(known, 1 / max(len(known), 1))
+      quotas[name] = dict.fromkeys(known, 1 / len(known))
     else:
       quotas[name] = _shares(text, shares, known)
   return quotas
@@ -181,14 +186,16 @@ def _too_few(
   """Returns the error that says what is missing, and how many could be drawn."""
   marginals, wanted = _marginals(combinations, targets)
   size, slack = len(combinations), np.eye(len(wanted))
-  least = scipy.optimize.linprog(
+  least = scipy.optimize.milp(
     np.concatenate([np.zeros(size), np.ones(len(wanted))]),
-    A_eq=np.hstack([marginals, slack]),
-    b_eq=wanted,
-    bounds=[*((0, number) for number in available), *[(0, None)] * len(wanted)],
+    integrality=np.ones(size + len(wanted)),
+    bounds=scipy.optimize.Bounds(0, np.concatenate([available, wanted])),
+    constraints=scipy.optimize.LinearConstraint(
+      np.hstack([marginals, slack]), wanted, wanted
+    ),
   )
   names = [f'{name}: {answer}' for name in targets for answer in targets[name]]
-  missing = np.ceil(least.x[size:] - 1e-6).astype(int)
+  missing = np.round(least.x[size:]).astype(int)
   lacks = ', '.join(
     f'{name} lacks {lack:,} of {number:,}'
     for name, lack, number in zip(names, missing, wanted, strict=True)
@@ -202,8 +209,9 @@ def _too_few(
     bounds=[*((0, number) for number in available), (0, None)],
   )
   sure = f' with a confidence of {confidence:g} or more' if confidence else ''
+  possible = min(int(most.x[-1] + 1e-6), count - 1)
   return InputError(
     f'{available.sum():,} images{sure} cannot meet the quotas for {count:,}: {lacks}. '
-    f'About {int(most.x[-1] + 1e-6):,} could be drawn; lower --count or --confidence, '
-    'or change the quotas'
+    f'About {possible:,} could be drawn; lower --count or --confidence, or change the '
+    'quotas'
   )

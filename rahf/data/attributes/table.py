@@ -4,6 +4,7 @@ Data format, in `attributes.csv` of a prepared data set or any table of these co
   uid                  of the image
   QUESTION             the answer; empty if it is unknown
   QUESTION_confidence  its probability, in [0, 1]; without this column, 1
+Columns of more than MAX_ANSWERS different values are ignored.
 """
 
 import csv
@@ -18,17 +19,15 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from rahf.data.attributes.questions import NAME
+from rahf.data.attributes.questions import CONFIDENCE, can_be_question
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, table_rows
 from rahf.fileio.local_file import local_file
-from rahf.fileio.table_files import IMAGES, PROMPTS, UIDS
+from rahf.fileio.table_files import UIDS
 
 FILE = 'attributes.csv'
-CONFIDENCE = '_confidence'
 UNKNOWN = ''
-# Columns that other tables of images have.
-_NOT_ATTRIBUTES = {*IMAGES, *PROMPTS, *UIDS}
+MAX_ANSWERS = 50
 
 
 class Attributes(NamedTuple):
@@ -80,16 +79,11 @@ def read(path: os.PathLike | str) -> Attributes:
     InputError: it cannot be read, has no uid or no attributes, has an image twice, or
       a confidence is not in [0, 1].
   """
-  path = pathlib.Path(path)
+  file = local_file(epath.Path(path))  # A copy of one in a bucket lives as long.
+  path = pathlib.Path(file.path)
   columns = table_rows.columns(path)
   uid = next((name for name in UIDS if name in columns), None)
-  names = [
-    name
-    for name in columns
-    if NAME.fullmatch(name)
-    and name not in _NOT_ATTRIBUTES
-    and not name.endswith(CONFIDENCE)
-  ]
+  names = [name for name in columns if can_be_question(name)]
   if uid is None or not names:
     raise InputError(
       f'{path} needs the column {UIDS[0]} and one column or more of attributes; it has '
@@ -111,10 +105,17 @@ def read(path: os.PathLike | str) -> Attributes:
       )
   if not uids:
     raise InputError(f'{path} has no rows')
+  # Such as seeds and sizes, of which no share can be had.
+  names = [name for name in names if len({*answers[name]}) <= MAX_ANSWERS]
+  if not names:
+    raise InputError(
+      f'{path}: every column has more than {MAX_ANSWERS} different values; '
+      'attributes have few'
+    )
   return Attributes(
     tuple(uids),
-    {name: tuple(column) for name, column in answers.items()},
-    {name: np.array(column, float) for name, column in confidences.items()},
+    {name: tuple(answers[name]) for name in names},
+    {name: np.array(confidences[name], float) for name in names},
   )
 
 
@@ -168,7 +169,4 @@ def find(directory: os.PathLike | str) -> Attributes | None:
     InputError: the table is damaged.
   """
   path = epath.Path(directory) / FILE
-  if not path.exists():
-    return None
-  file = local_file(path)  # A copy of a file in a bucket lives as long as this.
-  return read(file.path)
+  return read(path) if path.exists() else None

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Wanted = Callable[[int], bool]
 """Returns whether to read the row at this position, from 0."""
@@ -44,6 +44,15 @@ class Reader(Protocol):
 
   def read(self, wanted: Wanted) -> Iterator[tuple[int, Load]]:
     """Yields the position and row of all wanted rows, in order."""
+    ...
+
+
+@runtime_checkable
+class TextReader(Protocol):
+  """A reader that can do without reading the images."""
+
+  def read_texts(self) -> Iterator[tuple[int, Item]]:
+    """Yields the position of each row, and the row without its image."""
     ...
 
 

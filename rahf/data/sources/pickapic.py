@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from rahf.data.images.files import version
-from rahf.data.sources.item import Load, Wanted, digest
+from rahf.data.sources.item import Item, Load, Wanted, digest
 from rahf.data.sources.tables import Columns, to_item
 from rahf.fileio import parquet, table_files
 
@@ -64,6 +64,13 @@ class PickAPic:
             load = functools.partial(to_item, values, columns, self._path.parent)
             yield start + len(SIDES) * row + side, load
       start += len(SIDES) * rows
+
+  def read_texts(self) -> Iterator[tuple[int, Item]]:
+    """See `item.TextReader`."""
+    names = ['caption', *(columns.uid for columns in COLUMNS)]
+    for number, (_, row) in enumerate(parquet.light_rows(self._path, names)):
+      for side, columns in enumerate(COLUMNS):
+        yield len(SIDES) * number + side, Item(row[columns.uid], row['caption'], None)
 
   def _groups(self) -> list[int]:
     """Returns the number of rows in each row group."""

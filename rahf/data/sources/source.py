@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from rahf.data.images import files
 from rahf.data.sources import tables, tar, tfrecords
 from rahf.data.sources.folder import ImageFiles
-from rahf.data.sources.item import Load, Reader, Wanted, digest
+from rahf.data.sources.item import Item, Load, Reader, TextReader, Wanted, digest
 from rahf.errors import InputError
 from rahf.fileio.table_files import check_pyarrow
 
@@ -32,8 +32,10 @@ _OTHERS: dict[str, Callable[[pathlib.Path], Reader]] = {
   '.tar.xz': tar.Tar,
   '.tfrecord': tfrecords.Shard,
 }
-# Ignored in a folder of images, which may contain such tables.
+# Ignored in a folder of images or a prepared data set, which may contain such tables.
 _TABLE_SUFFIXES = ('.csv', '.tsv', '.jsonl')
+# In the folder of a prepared data set.
+_PREPARED = 'dataset_info.json'
 
 
 class Source:
@@ -81,6 +83,18 @@ class Source:
           yield start + number, load
         if left:
           raise self._changed()
+      start += count
+
+  def read_texts(self) -> Iterator[tuple[int, Item]]:
+    """Yields the position of each row, and the row without its image."""
+    start = 0
+    for reader, count in zip(self._readers, self._counts, strict=True):
+      if isinstance(reader, TextReader):
+        for number, item in reader.read_texts():
+          yield start + number, item
+      else:
+        for number, load in reader.read(lambda _: True):
+          yield start + number, load()._replace(image=None)
       start += count
 
   def read_rows(self, positions: Collection[int]) -> Iterator[tuple[int, Load]]:
@@ -230,7 +244,7 @@ def _find_in_folder(
     images = images or files.is_image(file)
     if kind(file):
       found.setdefault(kind(file), []).append(file)
-  if images:
+  if images or (folder / _PREPARED).exists():
     found = {key: there for key, there in found.items() if key not in _TABLE_SUFFIXES}
   if len(found) + images != 1:
     content = ', '.join([*['images'] * images, *sorted(found)]) or 'no known files'

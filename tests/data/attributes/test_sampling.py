@@ -95,6 +95,21 @@ def test_what_is_missing_and_by_how_much():
     sample(images, both, 20, confidence=0.95)
 
 
+def test_whole_numbers_that_do_not_exist():
+  """Half an image of each combination would do; whole ones cannot."""
+  images = attributes(a=['x', 'x', 'y', 'y'], b=['p', 'q', 'p', 'q'], c=list('mnnm'))
+  quotas = parse_quotas(['a=even', 'b=even', 'c=even'], images)
+  assert len(sample(images, quotas, 4)) == 4
+  with pytest.raises(InputError, match=r'for 2: .* lacks 1 of 1.*About 1 could be'):
+    sample(images, quotas, 2)
+
+
+def test_an_attribute_that_nothing_is_known_of():
+  images = attributes(a=['', ''])
+  with pytest.raises(InputError, match=r'a is unknown for all images'):
+    parse_quotas(['a=even'], images)
+
+
 def test_rounding_adds_up():
   assert rounded({'a': 1 / 3, 'b': 1 / 3, 'c': 1 / 3}, 10) == {'a': 4, 'b': 3, 'c': 3}
   assert rounded({'a': 0.1, 'b': 0.9}, 10) == {'a': 1, 'b': 9}
@@ -104,7 +119,7 @@ def test_rounding_adds_up():
   ('given', 'message'),
   [
     (['style=even'], r"'style' is not an attribute of the images.*photo, category"),
-    (['photo'], r'give NAME=even or NAME=ANSWER:SHARE'),
+    (['photo'], r"'photo' has no shares; give NAME=even or NAME=ANSWER:SHARE"),
     (['photo=even', 'photo=even'], r'photo stands twice'),
     (['photo=yes'], r"'yes' is not ANSWER:SHARE"),
     (['photo=yes:-1'], r'with a share above 0'),

@@ -41,6 +41,15 @@ def test_a_table_without_confidences_and_with_other_columns(tmp_path):
   np.testing.assert_array_equal(found.confidences['photo'], [1, 1])
 
 
+def test_columns_of_many_values_are_not_attributes(tmp_path):
+  rows = [f'{n},{n},{n % 2}' for n in range(60)]
+  found = table.read(write(tmp_path, '\n'.join(['uid,seed,odd', *rows])))
+  assert [*found.answers] == ['odd']
+  text = '\n'.join(['uid,seed', *(f'{n},{n}' for n in range(60))])
+  with pytest.raises(InputError, match=r'every column has more than 50 different'):
+    table.read(write(tmp_path, text))
+
+
 def test_rows_in_the_order_of_images(tmp_path):
   found = table.read(write(tmp_path, 'uid,kind\na,x\nb,y\nc,z\n'))
   assert found.of(['c', 'a'], 'it').answers == {'kind': ('z', 'x')}
@@ -85,6 +94,7 @@ def test_the_papers_questions():
     ('{', r'cannot be read'),
     ('[]', r'has no questions'),
     ('{"A b": {}}', r"the question 'A b' must consist of small letters"),
+    ('{"uid": {}}', r"the question 'uid' .*cannot end in _confidence, or be one of"),
     ('{"a": {"x": ["t"]}}', r'a needs two answers or more'),
     ('{"a": {"x": ["t"], "y": []}}', r"a, answer 'y': give a list of texts"),
     ('{"a": {"x": ["t"], "y": [3]}}', r'give a list of texts'),

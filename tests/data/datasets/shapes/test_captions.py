@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rahf.data.datasets.shapes.prompt import write_caption
-from rahf.data.datasets.shapes.record import make_caption_record, make_record
+from rahf.data.datasets.shapes.record import make_caption_record, make_sample
 from rahf.data.datasets.shapes.scene import Attributes, Group
 from rahf.data.datasets.shapes.template_judge import judge
 from rahf.data.images.codec import decode_image
@@ -49,5 +49,11 @@ def test_records_have_no_labels_and_scenes_of_their_own():
   assert record.implausibility_map == record.misalignment_map == b''
   assert all(map(math.isnan, record.scores))
   assert record == make_caption_record(3, 'train', 0, 64)
-  others = {make_record(3, 'train', index, 64).image for index in range(20)}
-  assert record.image not in others
+  # What the prompt of the same number asks for is another scene.
+  own = [make_caption_record(3, 'train', index, 64).prompt for index in range(20)]
+  scenes = [make_sample(3, 'train', index).scene for index in range(20)]
+  asked = [
+    write_caption([group._replace(drawn=group.asked) for group in scene.groups])
+    for scene in scenes
+  ]
+  assert not any(one == other for one, other in zip(own, asked, strict=True))
