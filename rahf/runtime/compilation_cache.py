@@ -7,8 +7,8 @@ A program of minutes is compiled once, and the next training, evaluation, export
   JAX_ENABLE_COMPILATION_CACHE=false  no cache
   JAX_COMPILATION_CACHE_MAX_SIZE=N    bytes; then the least recently used is deleted
 
-Several processes may use a folder at once. With several hosts, JAX writes from one
-only, so that there is no default; a folder that all share can be named.
+Several processes may use a folder at once. With several hosts, only one of them writes,
+so there is no default: name a folder that all of them share.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def use() -> None:
     if not os.access(folder, os.W_OK):
       raise PermissionError(f'{folder} cannot be written')
     _remove_unfinished(folder)
-  # RuntimeError: there is no home.
+  # RuntimeError: the user has no home folder.
   except (OSError, RuntimeError) as error:
     logging.warning(
       'Compiled programs are not kept (%s); name another folder in '
