@@ -89,7 +89,7 @@ def shards(trained, tmp_path) -> pathlib.Path:
   """A copy of the generated data to damage; the directory of its shards."""
   settings = json.loads((trained / 'config.json').read_text())
   shutil.copytree(settings['data']['dir'], tmp_path / 'data')
-  (info,) = (tmp_path / 'data').rglob('*-12-61-3-*/*/dataset_info.json')
+  (info,) = (tmp_path / 'data').rglob('shapes/*-12-61-3-*/*/dataset_info.json')
   return info.parent
 
 

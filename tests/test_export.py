@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_evaluation(exported, workdir, config):
   expected = {sample['uid']: sample for sample in map(json.loads, lines)}
   settings = json.loads((workdir / 'config.json').read_text())
   (info,) = pathlib.Path(settings['data']['dir']).rglob(
-    '*-12-61-3-*/*/dataset_info.json'
+    'shapes/*-12-61-3-*/*/dataset_info.json'
   )
   records = list(open_split(info.parent, 'dev'))
   assert len(records) == len(expected) == 61

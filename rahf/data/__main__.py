@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rahf.data import quiet_tensorflow
+from rahf.data.attributes import arguments as attribute_arguments
 from rahf.errors import InputError, fail
 from rahf.fileio.validators import argument, real, whole
 
@@ -132,11 +133,22 @@ def _parser() -> argparse.ArgumentParser:
   )
   stats.set_defaults(run=_stats)
   _add_pairs(commands)
-  # These may load a model, which nothing else here does.
-  from rahf.inference import attributes_command
-
-  attributes_command.add(commands)
+  attribute_arguments.add_attributes(commands).set_defaults(run=_attributes)
+  attribute_arguments.add_sample(commands).set_defaults(run=_sample)
   return parser
+
+
+def _attributes(arguments: argparse.Namespace) -> int:
+  # A model may answer, which no other command needs.
+  from rahf.inference.attributes_command import answer
+
+  return answer(arguments)
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+  from rahf.data.attributes.sample_command import sample
+
+  return sample(arguments)
 
 
 def _add_pairs(commands) -> None:
@@ -328,19 +340,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-  from rahf.data.attributes import report, table
-  from rahf.data.quality import figures, stats
-  from rahf.data.storage import prepared
+  from rahf.data.quality.summary import summarise
 
-  directory, _ = prepared.find(arguments.dir)
-  attributes = table.find(directory)
-  facts = stats.collect(arguments.dir, arguments.split)
-  print(f'\n{stats.table(facts)}\n')
-  if attributes:
-    uids = [one.uid for found in facts.values() for one in found]
-    print(f'{report.answers_table(attributes.of(uids, table.FILE))}\n')
-  folder = arguments.out or directory / 'stats'
-  print(f'Drawn: {folder}/{", ".join(figures.write(folder, facts, attributes))}')
+  summarise(arguments.dir, arguments.split, arguments.out)
   return 0
 
 

@@ -2,11 +2,11 @@
 
 from etils import epath
 
+from rahf.data.schema import DATASET_INFO, TOKENIZER_FILE
 from rahf.data.tokenizer import Tokenizer
 from rahf.errors import InputError
 from rahf.fileio import paths
 
-TOKENIZER_FILE = 'tokenizer.model'
 # Data sets that are generated if they are missing.
 GENERATED = ('shapes', 'shapes_captions')
 
@@ -29,7 +29,7 @@ def prepared_directory(options, name: str) -> epath.Path:
 
     captions = name == 'shapes_captions'
     return epath.Path(prepare_shapes(folder, **options.shapes, captions=captions))
-  prepared = (path.parent for path in folder.glob('*/*/dataset_info.json'))
+  prepared = (path.parent for path in folder.glob(f'*/*/{DATASET_INFO}'))
   versions = {path.parent.name: path for path in sorted(prepared)}
   if name not in versions:
     found = ', '.join(versions) or 'none'

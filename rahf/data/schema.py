@@ -20,6 +20,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
 MAPS = ('implausibility', 'misalignment')
+# Where TFDS lists the shards of a prepared data set.
+DATASET_INFO = 'dataset_info.json'
+# The tokenizer that a data set may bring.
+TOKENIZER_FILE = 'tokenizer.model'
 SPLITS = ('train', 'dev', 'test')
 # Of Pick-a-Pic; in the unique ones, each prompt has one pair.
 PAIR_SPLITS = ('train', 'validation', 'test', 'validation_unique', 'test_unique')

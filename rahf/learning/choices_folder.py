@@ -28,7 +28,6 @@ CHOICES, IMAGES, REPORT = 'choices.csv', 'images', 'best.md'
 PAGE = 'choices.html'
 # The name that Hugging Face's `imagefolder` looks for next to images.
 METADATA = 'metadata.csv'
-_ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}
 
 
 class Thumbnails:
@@ -74,7 +73,7 @@ def copy_images(
     try:
       is_file = isinstance(item.image, bytes)
       data = item.image if is_file else inputs.read_file(str(item.image))
-      ending = _ENDINGS[codec.open_image(data).format]
+      ending = codec.ENDINGS[codec.open_image(data).format]
     except ImageError as error:
       raise InputError(
         f'{item.uid} could be scored, but not copied afterwards ({error}); do not '

@@ -2,8 +2,7 @@
 
 from etils import epath
 
-from rahf.data.open_dataset import TOKENIZER_FILE
-from rahf.data.schema import Record
+from rahf.data.schema import TOKENIZER_FILE, Record
 from rahf.data.tokenizer import at_word_ends
 from rahf.errors import InputError
 from rahf.evaluation.score_example import ExampleLabels

@@ -24,7 +24,8 @@ from rahf.pretrained import loading
 from rahf.runtime import sharding
 from rahf.runtime.distributed import StopSignal
 from rahf.tasks import clip_data, reward_variables
-from rahf.tasks.muse_session import MuseSession, tile
+from rahf.tasks.muse_session import MuseSession
+from rahf.tasks.pictures import tile
 from rahf.tasks.split_evaluator import SplitEvaluator
 from rahf.training.setup import Setup
 from rahf.training.task import Variables

@@ -13,10 +13,10 @@ from PIL import Image
 import clip_directory
 from rahf.data.__main__ import main
 from rahf.data.attributes import table
+from rahf.data.attributes.sample_command import file_name
 from rahf.data.datasets.shapes.builder import prepare_shapes
 from rahf.data.datasets.shapes.record import make_sample
 from rahf.data.sources.source import open_source
-from rahf.inference.attributes_command import file_name
 
 QUESTIONS = {
   'colour': {'red': ['a red circle'], 'blue': ['blue squares']},

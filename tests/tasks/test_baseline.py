@@ -293,7 +293,7 @@ def test_there_is_nothing_to_train(clip, data_dir, tmp_path):
       'larger than the image; use at most 3',
     ),
     ({'baseline.kind': 'resnet'}, "config.baseline.kind = 'resnet'"),
-    ({'task': 'baselines'}, 'not one of feedback, feedback_pairs, baseline'),
+    ({'task': 'baselines'}, 'not one of feedback, feedback_pairs, captions'),
   ],
 )
 def test_resnets_that_do_not_fit(data_dir, change, message):

@@ -14,6 +14,8 @@ from rahf.errors import InputError
 from rahf.fileio import lfs_pointer
 
 FORMATS = ('PNG', 'JPEG', 'WEBP')
+# Of the names of files in these formats.
+ENDINGS = {'PNG': '.png', 'JPEG': '.jpg', 'WEBP': '.webp'}
 # Large enough for any generator's output; a 1.2 MB PNG can decode to 1.2 GB.
 MAX_SIDE = 8192
 MAX_PIXELS = 32 * 1024 * 1024

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from rahf.data import schema
 from rahf.data.images import files
 from rahf.data.sources import tables, tar, tfrecords
 from rahf.data.sources.folder import ImageFiles
@@ -34,8 +35,6 @@ _OTHERS: dict[str, Callable[[pathlib.Path], Reader]] = {
 }
 # Ignored in a folder of images or a prepared data set, which may contain such tables.
 _TABLE_SUFFIXES = ('.csv', '.tsv', '.jsonl')
-# In the folder of a prepared data set.
-_PREPARED = 'dataset_info.json'
 
 
 class Source:
@@ -244,7 +243,7 @@ def _find_in_folder(
     images = images or files.is_image(file)
     if kind(file):
       found.setdefault(kind(file), []).append(file)
-  if images or (folder / _PREPARED).exists():
+  if images or (folder / schema.DATASET_INFO).exists():
     found = {key: there for key, there in found.items() if key not in _TABLE_SUFFIXES}
   if len(found) + images != 1:
     content = ', '.join([*['images'] * images, *sorted(found)]) or 'no known files'

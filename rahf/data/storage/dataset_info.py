@@ -7,10 +7,9 @@ from typing import NamedTuple
 import tensorflow as tf
 from etils import epath
 
+from rahf.data.schema import DATASET_INFO
 from rahf.errors import InputError
 from rahf.fileio import strict_json
-
-NAME = 'dataset_info.json'
 
 
 class Info(NamedTuple):
@@ -31,7 +30,7 @@ def read(folder: os.PathLike | str) -> Info:
   """
   folder = epath.Path(folder)
   try:
-    content = strict_json.read(folder / NAME)
+    content = strict_json.read(folder / DATASET_INFO)
     kind = content.get('fileFormat', 'tfrecord')
     splits = {
       split['name']: _shards(f'{content["name"]}-{split["name"]}.{kind}', split)
@@ -44,8 +43,8 @@ def read(folder: os.PathLike | str) -> Info:
   else:
     return Info(splits)
   raise InputError(
-    f'{folder} is not a prepared data set: its {NAME} cannot be read ({reason}); give '
-    'the folder that `python -m rahf.data prepare` printed'
+    f'{folder} is not a prepared data set: its {DATASET_INFO} cannot be read '
+    f'({reason}); give the folder that `python -m rahf.data prepare` printed'
   )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tqdm
 
+from rahf.data.schema import DATASET_INFO
 from rahf.data.storage import dataset_info
 from rahf.data.storage.records import RecordSplit
 from rahf.errors import InputError
@@ -26,7 +27,7 @@ def find(path: os.PathLike | str) -> tuple[pathlib.Path, list[str]]:
     raise InputError(f'{path}: no such folder')
   found = sorted(
     file.parent
-    for file in path.rglob(dataset_info.NAME)
+    for file in path.rglob(DATASET_INFO)
     # Hidden folders are unfinished data sets.
     if not any(part.startswith('.') for part in file.relative_to(path).parts)
   )

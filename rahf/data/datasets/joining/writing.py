@@ -38,7 +38,7 @@ def target_directory(
   folder = pathlib.Path(data_dir) / name / version
   if folder.exists() and not overwrite:
     raise InputError(f'{folder} exists; give --overwrite to replace it')
-  if folder.exists() and not (folder / 'dataset_info.json').exists():
+  if folder.exists() and not (folder / schema.DATASET_INFO).exists():
     raise InputError(
       f'{folder} exists but is not a prepared data set; move it away first'
     )

@@ -40,7 +40,6 @@ from rahf.data.storage import manifest
 from rahf.errors import InputError
 from rahf.fileio import atomic_write
 
-TOKENIZER_FILE = 'tokenizer.model'
 _CHUNK = 64
 _VOCABULARY_SIZE = 288
 _TASKS = (
@@ -202,7 +201,7 @@ def prepare_shapes(
     logging.set_verbosity(verbosity)
     tfds.enable_progress_bar()
   folder = pathlib.Path(builder.data_path)
-  tokenizer = folder / TOKENIZER_FILE
+  tokenizer = folder / schema.TOKENIZER_FILE
   if not tokenizer.exists():
     atomic_write.write(tokenizer, train_tokenizer(seed))
   for split in () if captions else schema.SPLITS:

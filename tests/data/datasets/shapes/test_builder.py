@@ -195,7 +195,7 @@ def test_worker_processes_make_the_same_files(prepared, tmp_path, monkeypatch):
   monkeypatch.setattr(shapes.os, 'cpu_count', lambda: 2)
   parallel = shapes.prepare_shapes(tmp_path, **SMALL)
   assert shards(parallel) == shards(prepared)
-  tokenizers = [folder / shapes.TOKENIZER_FILE for folder in (parallel, prepared)]
+  tokenizers = [folder / schema.TOKENIZER_FILE for folder in (parallel, prepared)]
   assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
 
 
@@ -208,7 +208,7 @@ def test_existing_data_are_reused(prepared, capsys):
 
 
 def test_tokenizer_has_short_sequences_and_t5_ids(prepared, samples):
-  file = str(prepared / shapes.TOKENIZER_FILE)
+  file = str(prepared / schema.TOKENIZER_FILE)
   pieces = sentencepiece.SentencePieceProcessor(model_file=file)
   ids = (pieces.pad_id(), pieces.eos_id(), pieces.unk_id(), pieces.bos_id())
   assert ids == (0, 1, 2, -1)
