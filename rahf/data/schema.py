@@ -13,10 +13,13 @@ Data format, on disk (one `tf.train.Example` in the shards of a prepared data se
                                            misaligned, [0, 1]; [] unknown
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from rahf.data import label_words
 
 SCORES = ('plausibility', 'alignment', 'aesthetics', 'overall')
 MAPS = ('implausibility', 'misalignment')
@@ -41,6 +44,20 @@ class Record(NamedTuple):
   implausibility_map: bytes
   misalignment_map: bytes
   keyword_shares: tuple[float, ...] = ()
+
+  @classmethod
+  def unlabelled(cls, uid: str, image: bytes, prompt: str) -> 'Record':
+    """Returns a record of an image and its prompt, without labels."""
+    return cls(
+      uid=uid,
+      image=image,
+      prompt=prompt,
+      tokens=tuple(label_words.label_tokens(prompt)),
+      keyword_labels=(),
+      scores=(math.nan,) * len(SCORES),
+      implausibility_map=b'',
+      misalignment_map=b'',
+    )
 
 
 class Batch(NamedTuple):

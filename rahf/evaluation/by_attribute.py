@@ -10,7 +10,7 @@ from rahf.data.attributes.table import UNKNOWN, Attributes
 from rahf.evaluation import samples as samples_lib
 from rahf.evaluation.paper_tables import Table
 from rahf.evaluation.samples import EvaluatedExample
-from rahf.evaluation.significance import Run, defined_in_all, mark
+from rahf.evaluation.significance import Run, defined_in_all, in_one_order, mark
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Statistic
 
@@ -66,14 +66,10 @@ def comparison(
     attributes: of the samples of the first run, in their order.
     draws, seed: of the bootstrap.
   """
-  order = [sample.uid for sample in runs[0].samples]
-  aligned = []
-  for run in runs:
-    by_uid = {sample.uid: sample for sample in run.samples}
-    aligned.append([by_uid[uid] for uid in order])
+  aligned = defined_in_all(in_one_order(runs))
   functions = {
     run.name: samples_lib.statistics(same, run.threshold)[0]
-    for run, same in zip(runs, defined_in_all(aligned), strict=True)
+    for run, same in zip(runs, aligned, strict=True)
   }
   found = []
   for name, rows in groups(attributes).items():

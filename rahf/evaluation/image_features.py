@@ -12,7 +12,7 @@ import functools
 import itertools
 import os
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from rahf.data.images import clip_image, inception_image, inputs
 from rahf.data.pipeline.prefetch import prefetch
-from rahf.data.sources.item import Load, Wanted
+from rahf.data.sources.item import Load
 from rahf.data.sources.source import open_source
 from rahf.errors import InputError
 from rahf.models import clip
@@ -156,7 +156,7 @@ def extract(
   path: str,
   *,
   batch_size: int = 32,
-  wanted: Wanted = lambda _: True,
+  wanted: Collection[int] | None = None,
   flag: str = '--images',
   title: str = 'Features',
 ) -> ImageFeatures:
@@ -165,7 +165,7 @@ def extract(
   Args:
     path: a folder of images, which need no prompts, or another of `source.KINDS`.
     batch_size: rounded up to a multiple of the number of local devices.
-    wanted: says which images to take, by their position in the source.
+    wanted: positions of the images to take; None for all.
     flag: that gave the path, for errors.
     title: of the progress bar.
 
@@ -178,7 +178,7 @@ def extract(
   with (
     concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     tqdm(
-      total=sum(map(wanted, range(source.rows))),
+      total=source.rows if wanted is None else len(wanted),
       desc=title,
       unit='image',
       mininterval=1,
@@ -189,7 +189,7 @@ def extract(
     def prepare_all(batch: Sequence[tuple[int, Load]]) -> list[Prepared | Unreadable]:
       return [*pool.map(functools.partial(_prepare, extractor), batch)]
 
-    rows = source.read(wanted)
+    rows = source.read((lambda _: True) if wanted is None else wanted.__contains__)
     batches = iter(lambda: list(itertools.islice(rows, size)), [])
     for batch in prefetch(batches, prepare_all):
       ready = [one for one in batch if isinstance(one, Prepared)]

@@ -90,12 +90,9 @@ def compare(
     raise InputError(f'runs need different names, not {", ".join(names)}')
   if draws < FEWEST_DRAWS:
     raise InputError(f'{draws} draws are too few; take {FEWEST_DRAWS} or more')
-  order = [sample.uid for sample in runs[0].samples]
-  aligned = []
   for run in runs:
     check_same_samples(runs[0], run)
-    by_uid = {sample.uid: sample for sample in run.samples}
-    aligned.append([by_uid[uid] for uid in order])
+  aligned = in_one_order(runs)
   undefined = dict(zip(names, map(samples_lib.undefined, aligned), strict=True))
   functions = {
     run.name: samples_lib.statistics(samples, run.threshold)[0]
@@ -108,10 +105,20 @@ def compare(
     # A model may lack a metric, such as those of constrained decoding.
     function = functions[name].get(metric, lambda _: math.nan)
     results[name][metric] = bootstrap.resample(
-      function, len(order), draws=draws, seed=seed
+      function, len(aligned[0]), draws=draws, seed=seed
     )
   thresholds = {run.name: run.threshold for run in runs}
-  return Comparison(len(order), results, thresholds, undefined)
+  return Comparison(len(aligned[0]), results, thresholds, undefined)
+
+
+def in_one_order(runs: Sequence[Run]) -> list[list[EvaluatedExample]]:
+  """Returns each run's samples in the order of the first run.
+
+  Args:
+    runs: with the same samples.
+  """
+  by_uid = [{sample.uid: sample for sample in run.samples} for run in runs]
+  return [[samples[one.uid] for one in runs[0].samples] for samples in by_uid]
 
 
 def defined_in_all(

@@ -66,7 +66,7 @@ def _ask(images: str, positions: set[int], arguments: argparse.Namespace) -> Att
     raise InputError(f'--clip {arguments.clip} is a RAHF, not a CLIP')
   asked = ZeroShot(model, questions)
   found = image_features.extract(
-    asked.extractor(), images, wanted=positions.__contains__, flag='IMAGES'
+    asked.extractor(), images, wanted=positions, flag='IMAGES'
   )
   for one in found.unreadable[:_NAMED]:
     print(f'Left out: {one.uid}: {one.reason}')

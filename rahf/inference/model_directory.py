@@ -31,6 +31,7 @@ from rahf.fileio import strict_json, validators
 from rahf.fileio.digests import Digest
 from rahf.inference import output_ranges
 from rahf.models.rahf import RAHFConfig
+from rahf.pretrained import exported
 from rahf.pretrained.rahf_directory import DESCRIPTION, TOKENIZER, WEIGHTS
 from rahf.pretrained.rahf_torch import TASK_PREFIXES as TORCH_PREFIXES
 from rahf.version import __version__
@@ -200,7 +201,7 @@ def read_description(folder: epath.Path) -> Description:
       outputs that this version does not have, or was trained on captions alone.
   """
   path = folder / DESCRIPTION
-  try:
+  with exported.reading(path):
     settings = strict_json.read(path)
     check_format(path, settings['format'], settings.get('rahf'))
     text, words = settings['preprocessing']['text'], settings['outputs']['keywords']
@@ -227,13 +228,6 @@ def read_description(folder: epath.Path) -> Description:
         raise ValueError(f'{field} = {getattr(found, field)!r:.80} {problem}')
     _check_seal(path, settings)
     return found
-  except InputError:
-    raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
-      'again'
-    ) from None
 
 
 def _read_files(settings: dict[str, Any]) -> dict[str, Digest]:

@@ -9,7 +9,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -17,7 +17,8 @@ from etils import epath
 from rahf.errors import InputError
 from rahf.fileio import digests, strict_json
 from rahf.fileio.digests import Digest
-from rahf.pretrained.source import FREE, Source
+from rahf.pretrained import exported
+from rahf.pretrained.source import Source
 from rahf.pretrained.tensors import read_safetensors
 from rahf.version import __version__
 
@@ -54,7 +55,7 @@ def read_description(folder: epath.Path) -> dict[str, Any]:
     InputError: it is damaged, or of another format.
   """
   path = folder / DESCRIPTION
-  try:
+  with exported.reading(path):
     fields = strict_json.read(path)
     if fields['format'] != FORMAT:
       raise InputError(
@@ -66,13 +67,6 @@ def read_description(folder: epath.Path) -> dict[str, Any]:
         raise TypeError(f'{name} is not an object')
     Digest(**fields['files'][WEIGHTS])
     return fields
-  except InputError:
-    raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
-      'again'
-    ) from None
 
 
 def open_muse_directory(folder: epath.Path) -> Source:
@@ -82,21 +76,12 @@ def open_muse_directory(folder: epath.Path) -> Source:
     InputError: it is damaged.
   """
   fields, path = read_description(folder), folder / WEIGHTS
-  if not path.exists():
-    raise InputError(f'{path} does not exist; copy or export the model again')
+  exported.require(path)
   digests.check(path, WEIGHTS, {WEIGHTS: Digest(**fields['files'][WEIGHTS])})
   return Source(
     kind='Muse of rahf',
     path=str(folder),
     weights=read_safetensors(path),
     ignored={},
-    settings=dict(_flattened(fields['muse'], 'muse.')),
+    settings=exported.settings(fields['muse'], 'muse.'),
   )
-
-
-def _flattened(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-  for name, value in fields.items():
-    if isinstance(value, dict):
-      yield from _flattened(value, f'{prefix}{name}.')
-    elif name not in FREE:
-      yield prefix + name, value

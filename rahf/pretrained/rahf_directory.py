@@ -3,14 +3,12 @@
 `rahf.inference.model_directory` describes the directory and reads it to score images.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from etils import epath
 
 from rahf.errors import InputError
 from rahf.fileio import digests, strict_json
 from rahf.fileio.digests import Digest
+from rahf.pretrained import exported
 from rahf.pretrained.source import FREE, Source
 from rahf.pretrained.tensors import read_safetensors
 from rahf.version import __version__
@@ -31,30 +29,20 @@ def open_rahf_directory(folder: epath.Path) -> Source:
     InputError: it is damaged.
   """
   path = folder / DESCRIPTION
-  try:
+  with exported.reading(path):
     fields = strict_json.read(path)
     if fields['format'] not in FORMATS:
       raise InputError(
         f'{path} has format {fields["format"]!r:.80}, but rahf {__version__} reads '
         f'{FORMATS}; update it, or export the model again'
       )
-    settings = dict(_flattened(fields['architecture']))
+    settings = exported.settings(fields['architecture'], without=_NOT_REQUIRED)
     # Older versions did not store digests.
     files = {name: Digest(**one) for name, one in fields.get('files', {}).items()}
     _, _, licence = fields['weights'].partition(LICENCE)
     data = ', '.join(fields['data']) or 'unknown data'
-  except InputError:
-    raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f'{path} is damaged ({type(error).__name__}: {error!s:.500}); export the model '
-      'again'
-    ) from None
   for name in (WEIGHTS, TOKENIZER):
-    if not (folder / name).exists():
-      raise InputError(
-        f'{folder / name} does not exist; copy or export the model again'
-      )
+    exported.require(folder / name)
     digests.check(folder / name, name, files)
   return Source(
     kind=f'RAHF of rahf, trained on {data}',
@@ -65,12 +53,3 @@ def open_rahf_directory(folder: epath.Path) -> Source:
     licence=licence.strip(),
     tokenizer=(folder / TOKENIZER).read_bytes(),
   )
-
-
-def _flattened(fields: Mapping[str, Any], prefix: str = '') -> Iterator:
-  """Yields the path and value of each setting that the weights require."""
-  for name, value in fields.items():
-    if isinstance(value, dict):
-      yield from _flattened(value, f'{prefix}{name}.')
-    elif name not in _NOT_REQUIRED:
-      yield prefix + name, value

@@ -5,14 +5,13 @@ Nothing is dropped silently: the report lists every row that was left out.
 """
 
 import functools
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import tqdm
 
-from rahf.data import label_words, schema
+from rahf.data import schema
 from rahf.data.datasets.joining import parts, writing
 from rahf.data.datasets.joining.parts import AnnotatedImage
 from rahf.data.datasets.joining.report import Report
@@ -141,7 +140,8 @@ def _records(
     record = None
     try:
       data = image if isinstance(image, bytes) else inputs.read_file(image)
-      record = make_record(sample.uid, data, sample.prompt)
+      decode_image(data)
+      record = schema.Record.unlabelled(sample.uid, data, sample.prompt)
     except ImageError as error:
       note(sample, 'unreadable_image', _encodable(str(error)))
     yield sample, record
@@ -160,25 +160,6 @@ def _images(
       yield sample, file
   for position, load in source.read_rows(rows):
     yield rows[position], load().image
-
-
-def make_record(uid: str, image: bytes, prompt: str) -> schema.Record:
-  """Returns a record without labels.
-
-  Raises:
-    ImageError: the image cannot be read.
-  """
-  decode_image(image)
-  return schema.Record(
-    uid=uid,
-    image=image,
-    prompt=prompt,
-    tokens=tuple(label_words.label_tokens(prompt)),
-    keyword_labels=(),
-    scores=(math.nan,) * len(schema.SCORES),
-    implausibility_map=b'',
-    misalignment_map=b'',
-  )
 
 
 def _encodable(text: str) -> str:

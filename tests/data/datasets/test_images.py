@@ -188,14 +188,14 @@ def test_many_rows_in_several_parts(tmp_path):
 
 
 def test_an_input_that_changes_meanwhile(tmp_path, monkeypatch):
-  folder, made = side_texts(tmp_path / 'images'), images.make_record
+  folder, made = side_texts(tmp_path / 'images'), images.decode_image
 
   def make_and_add(*given):
     (folder / 'new.png').write_bytes(b'')
     return made(*given)
 
   with monkeypatch.context() as patch:
-    patch.setattr(images, 'make_record', make_and_add)
+    patch.setattr(images, 'decode_image', make_and_add)
     with pytest.raises(InputError, match='changed while being read'):
       prepare(folder, tmp_path / 'out')
   assert not (tmp_path / 'out/mine').exists()

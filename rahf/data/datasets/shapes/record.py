@@ -1,6 +1,5 @@
 """Makes records of generated samples and measures the noise ceiling of each metric."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -85,15 +84,8 @@ def make_caption_record(
   request = sample_request(scene_rng, WORLDS[world])
   scene = draw_request(scene_rng, request, CLEAN, WORLDS[world])
   caption = write_caption(scene.groups, sizes=len(WORLDS[world].radii) > 1)
-  return schema.Record(
-    uid=uid_of(split, index),
-    image=encode_png(render(scene, image_size, texture)),
-    prompt=caption,
-    tokens=tuple(label_words.label_tokens(caption)),
-    keyword_labels=(),
-    scores=(math.nan,) * len(schema.SCORES),
-    implausibility_map=b'',
-    misalignment_map=b'',
+  return schema.Record.unlabelled(
+    uid_of(split, index), encode_png(render(scene, image_size, texture)), caption
   )
 
 
