@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import unittest.mock
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
 from rahf.train import train
+from rahf.workdir.metrics_log import MetricsLog
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMES = ('step_seconds', 'examples_per_second', 'input_wait')
@@ -30,6 +32,22 @@ FOUR_DEVICES = (
 def run_training(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Trains in this process."""
   train(config, epath.Path(workdir), Interruption())
+
+
+def crash(config: ConfigDict, workdir: pathlib.Path, *, step: int) -> None:
+  """Trains in this process, which fails when it logs a step."""
+  append = MetricsLog.append
+
+  def append_or_fail(self, at, split, values):
+    if at == step:
+      raise KeyboardInterrupt
+    append(self, at, split, values)
+
+  with (
+    unittest.mock.patch.object(MetricsLog, 'append', append_or_fail),
+    pytest.raises(KeyboardInterrupt),
+  ):
+    run_training(config, workdir)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen:

@@ -18,23 +18,13 @@ from rahf.errors import InputError
 from rahf.reports.gallery import WORST
 from rahf.training.nan_guard import FiniteCheck, NonFiniteLossError
 from rahf.workdir.checkpoint import Checkpoints
-from rahf.workdir.metrics_log import MetricsLog
 
 
 def test_run_crashed_between_checkpoints_ends_like_an_uninterrupted_one(
-  trained, data_dir, tmp_path, monkeypatch
+  trained, data_dir, tmp_path
 ):
-  def crash(self, step, split, values):
-    if step == 3:
-      raise KeyboardInterrupt
-    append(self, step, split, values)
-
-  append = MetricsLog.append
   config = tiny.get_config(data_dir)
-  with monkeypatch.context() as patch:
-    patch.setattr(MetricsLog, 'append', crash)
-    with pytest.raises(KeyboardInterrupt):
-      runs.run_training(config, tmp_path)
+  runs.crash(config, tmp_path, step=3)
   assert Checkpoints(tmp_path).latest_step() == 2
   runs.run_training(config, tmp_path)
   runs.assert_same_run(trained, tmp_path)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from rahf.data.attributes.table import UNKNOWN, Attributes
 from rahf.evaluation import samples as samples_lib
@@ -44,10 +44,14 @@ def tables(
     threshold: of constrained decoding, see `samples.statistics`.
   """
   functions, _ = samples_lib.statistics(samples, threshold)
+
+  def value(metric: str, of: Int[np.ndarray, 'n']) -> float:
+    return bootstrap.evaluate(_among(functions[metric], of, len(samples)), len(of))
+
   found = []
   for name, rows in groups(attributes).items():
     cells = [
-      [answer, f'{len(of):,}', *(_shown(functions[m](of)) for m in HEADLINES)]
+      [answer, f'{len(of):,}', *(_shown(value(m, of)) for m in HEADLINES)]
       for answer, of in rows.items()
     ]
     found.append(Table(f'By {name}', '', ['', 'images', *HEADLINES], cells))
@@ -77,7 +81,12 @@ def comparison(
     for answer, of in rows.items():
       drawn = {
         run: [
-          bootstrap.resample(_among(by_metric[m], of), len(of), draws=draws, seed=seed)
+          bootstrap.resample(
+            _among(by_metric[m], of, len(attributes.uids)),
+            len(of),
+            draws=draws,
+            seed=seed,
+          )
           for m in HEADLINES
         ]
         for run, by_metric in functions.items()
@@ -93,9 +102,15 @@ def comparison(
   return found
 
 
-def _among(function: Statistic, rows: Int[np.ndarray, 'n']) -> Statistic:
-  """Returns a statistic of some samples, as a function of indices among them."""
-  return lambda indices: function(rows[indices])
+def _among(function: Statistic, rows: Int[np.ndarray, 'n'], samples: int) -> Statistic:
+  """Returns a statistic of some of the samples."""
+
+  def statistic(weights: Int[np.ndarray, 'D n']) -> Float[np.ndarray, 'D']:
+    everywhere = np.zeros((len(weights), samples), weights.dtype)
+    everywhere[:, rows] = weights
+    return function(everywhere)
+
+  return statistic
 
 
 def _shown(value: float) -> str:

@@ -21,11 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from rahf.errors import InputError
 from rahf.evaluation.generator_tally import LEFT_OUT, Tally
-from rahf.metrics import correlation, ranking
+from rahf.metrics import bootstrap, correlation, ranking
 from rahf.metrics.bootstrap import (
   DRAWS,
   Difference,
@@ -278,12 +277,9 @@ def _draw_means(
   """Returns means over drawn prompts; the same draws as `bootstrap.resample`."""
   generators, prompts, columns = values.shape
   flat = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(prompts, -1)
-  random = np.random.default_rng(seed)
-  drawn = np.zeros((draws, generators * columns))
-  for row in tqdm(drawn, 'Draw prompts', unit='draw', leave=False, disable=None):
-    picked = random.integers(prompts, size=prompts)
-    row[:] = np.bincount(picked, minlength=prompts) @ flat / prompts
-  return drawn.reshape(draws, generators, columns)
+  drawn = [weights @ flat / prompts for weights in bootstrap.draw(prompts, draws, seed)]
+  empty = np.zeros((0, generators * columns))
+  return np.concatenate([empty, *drawn]).reshape(draws, generators, columns)
 
 
 def _resampled(found: Float[np.ndarray, '1+D G']) -> list[Resampled]:

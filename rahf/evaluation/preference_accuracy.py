@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rahf.metrics.bootstrap import Interval, resample
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import Interval
 
 # Differences of probabilities, of which the best is chosen on a validation split.
 THRESHOLDS = np.arange(11) / 10
@@ -140,9 +141,4 @@ def _mean_of_prompts(
   size = int(groups.max()) + 1 if len(groups) else 0
   sums = np.bincount(groups[known], points[known], size)
   counts = np.bincount(groups[known], minlength=size)
-
-  def mean(prompts: Int[np.ndarray, 'P']) -> float:
-    number = counts[prompts].sum()
-    return float(sums[prompts].sum() / number) if number else float('nan')
-
-  return resample(mean, size).interval
+  return bootstrap.resample(bootstrap.ratio(sums, counts), size).interval

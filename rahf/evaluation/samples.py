@@ -21,8 +21,8 @@ from rahf.evaluation.paper_tables import KEYWORD_METRICS, MAP_METRICS
 from rahf.fileio import atomic_write, strict_json
 from rahf.metrics import bootstrap
 from rahf.metrics.bootstrap import Interval, Statistic
-from rahf.metrics.correlation import kendall, plcc, srcc
 from rahf.metrics.keywords import KeywordMetrics, best_threshold, sweep
+from rahf.metrics.weighted_correlation import kendall, plcc, srcc
 
 # The name under which metrics have the threshold of constrained decoding.
 THRESHOLD = 'keywords_constrained/threshold'
@@ -85,7 +85,7 @@ def keyword_f1(sample: EvaluatedExample) -> float:
 def statistics(
   samples: Sequence[EvaluatedExample], threshold: float | None = None
 ) -> tuple[dict[str, Statistic], float | None]:
-  """Returns every metric by name, as a function of sample indices.
+  """Returns every metric by name, as a function of how often each sample counts.
 
   Args:
     threshold: constrained decoding marks a word with a higher probability; None takes
@@ -129,8 +129,10 @@ def metrics(
   map, `…/undefined` counts those samples.
   """
   functions, threshold = statistics(samples, threshold)
-  everything = np.arange(len(samples))
-  values = {name: function(everything) for name, function in functions.items()}
+  values = {
+    name: bootstrap.evaluate(function, len(samples))
+    for name, function in functions.items()
+  }
   if threshold is not None:
     values[THRESHOLD] = threshold
   return values | undefined(samples)
@@ -216,8 +218,8 @@ def _scores(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
 
 def _maps(samples: Sequence[EvaluatedExample]) -> dict[str, Statistic]:
   return {
-    f'{name}/{key}': functools.partial(
-      _mean, np.array([s.maps.get(name, {}).get(key, math.nan) for s in samples])
+    f'{name}/{key}': bootstrap.mean(
+      np.array([s.maps.get(name, {}).get(key, math.nan) for s in samples])
     )
     for name in schema.MAPS
     for key in MAP_METRICS
@@ -237,29 +239,33 @@ def _correlation(
   measure: Callable,
   predicted: Float[np.ndarray, 'N'],
   annotated: Float[np.ndarray, 'N'],
-  indices: Int[np.ndarray, 'n'],
-) -> float:
-  predicted, annotated = predicted[indices], annotated[indices]
-  return measure(predicted, annotated, ~np.isnan(predicted) & ~np.isnan(annotated))
-
-
-def _mean(values: Float[np.ndarray, 'N'], indices: Int[np.ndarray, 'n']) -> float:
-  values = values[indices]
-  values = values[~np.isnan(values)]
-  return float(values.mean()) if values.size else math.nan
+  weights: Int[np.ndarray, 'D N'],
+) -> Float[np.ndarray, 'D']:
+  known = ~np.isnan(predicted) & ~np.isnan(annotated)
+  return measure(predicted[known], annotated[known], weights[:, known])
 
 
 def _pooled(
-  counts: Float[np.ndarray, 'N F'], key: str, indices: Int[np.ndarray, 'n']
-) -> float:
-  return getattr(KeywordMetrics(*counts[indices].sum(0)), key)
+  counts: Float[np.ndarray, 'N F'], key: str, weights: Int[np.ndarray, 'D N']
+) -> Float[np.ndarray, 'D']:
+  return np.array([getattr(KeywordMetrics(*row), key) for row in weights @ counts])
 
 
 def _average_precision(
-  samples: Sequence[EvaluatedExample], indices: Int[np.ndarray, 'n']
-) -> float:
-  judged = [samples[i] for i in indices if samples[i].truth and samples[i].p_misaligned]
-  return sweep(*_joined(judged)).average_precision if judged else math.nan
+  samples: Sequence[EvaluatedExample], weights: Int[np.ndarray, 'D N']
+) -> Float[np.ndarray, 'D']:
+  judged = [i for i, s in enumerate(samples) if s.truth and s.p_misaligned]
+  labels, probabilities = _joined([samples[i] for i in judged])
+  words = np.repeat(judged, [len(samples[i].truth) for i in judged])
+  repeated = (np.repeat(np.arange(len(words)), row[words]) for row in weights)
+  return np.array(
+    [
+      sweep(labels[rows], probabilities[rows]).average_precision
+      if len(rows)
+      else math.nan
+      for rows in repeated
+    ]
+  )
 
 
 def _joined(judged: Sequence[EvaluatedExample]) -> tuple[np.ndarray, np.ndarray]:

@@ -103,7 +103,9 @@ def compare(
   work = list(itertools.product(names, metrics))
   for name, metric in tqdm(work, 'resample', unit='metric', leave=False, disable=None):
     # A model may lack a metric, such as those of constrained decoding.
-    function = functions[name].get(metric, lambda _: math.nan)
+    function = functions[name].get(
+      metric, lambda weights: np.full(len(weights), math.nan)
+    )
     results[name][metric] = bootstrap.resample(
       function, len(aligned[0]), draws=draws, seed=seed
     )

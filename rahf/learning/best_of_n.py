@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rahf.errors import InputError
-from rahf.metrics.bootstrap import Interval, resample
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import Interval
 
 VALUE = 'value'
 
@@ -186,4 +187,4 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _mean_interval(values: Float[np.ndarray, 'P']) -> Interval:
-  return resample(lambda drawn: _mean(values[drawn]), len(values)).interval
+  return bootstrap.resample(bootstrap.mean(values), len(values)).interval

@@ -21,7 +21,8 @@ from rahf.learning.item_results import Result, Row, Table, complete
 from rahf.learning.open_generator import open_generator
 from rahf.learning.reward import Reward
 from rahf.learning.score_expression import Expression
-from rahf.metrics.bootstrap import LEVEL, resample
+from rahf.metrics import bootstrap
+from rahf.metrics.bootstrap import LEVEL
 from rahf.runtime import accelerator
 
 SETTINGS = 'guide.json'
@@ -153,7 +154,7 @@ def _table(rows: Sequence[Row], strengths: Sequence[float]) -> str:
   for strength in strengths:
     values = np.array([row[f'at {strength:g}'] for row in rows])
     gains = values - np.array([row['at 0'] for row in rows])
-    gain = resample(lambda drawn, g=gains: float(g[drawn].mean()), len(rows)).interval
+    gain = bootstrap.resample(bootstrap.mean(gains), len(rows)).interval
     lines.append(
       [
         f'{strength:g}',

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from rahf.data.images import codec
 from rahf.drawing import contact_sheet
 from rahf.fileio import atomic_write
-from rahf.metrics.bootstrap import resample
+from rahf.metrics import bootstrap
 
 SHEET = 'contact_sheet.png'
 # Items on the contact sheet.
@@ -166,7 +166,7 @@ def gain_line(rows: Sequence[Row], by: str) -> str:
   gains = np.array([r['after'] - r['before'] for r in rows if r['before'] is not None])
   if not gains.size:
     return 'No image could be scored.'
-  mean = resample(lambda drawn: float(gains[drawn].mean()), len(gains)).interval
+  mean = bootstrap.resample(bootstrap.mean(gains), len(gains)).interval
   interval = '' if np.isnan(mean.low) else f' [{mean.low:+.4f}, {mean.high:+.4f}]'
   return (
     f'Mean gain of {by}: {mean.value:+.4f}{interval}. The scorer that chose cannot '

@@ -1,22 +1,28 @@
 """Bootstrap confidence intervals and significance tests.
 
-A statistic is a function of sample indices, since correlations and pooled counts are
-not means over samples. The percentile bootstrap (Efron and Tibshirani, 1993, chapter
-13) repeatedly draws as many samples as there are, with replacement; two runs are
-compared on the same draws (paired).
+A statistic is a function of how often each sample counts, since correlations and pooled
+counts are not means over samples. The percentile bootstrap (Efron and Tibshirani, 1993,
+chapter 13) repeatedly draws as many samples as there are, with replacement; two runs
+are compared on the same draws (paired).
+
+Axis letters: D draws, N samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Statistic = Callable[[Int[np.ndarray, 'N']], float]
+# From how often each sample counts in each draw to a value for each draw, NaN where it
+# is undefined.
+Statistic = Callable[[Int[np.ndarray, 'D N']], Float[np.ndarray, 'D']]
 
 DRAWS = 1000
 # With fewer draws, the ends of an interval are mostly chance.
 FEWEST_DRAWS = 100
+# Limits the memory for draws of many samples.
+_AT_ONCE = 2**22
 LEVEL = 0.95
 
 
@@ -76,18 +82,53 @@ def resample(
   """Computes a statistic on many bootstrap draws.
 
   Args:
-    statistic: of the samples with the given indices, which may repeat; NaN where it is
-      undefined.
+    statistic: of the samples.
     samples: their number; with fewer than two, all draws would be equal, and there is
       no interval.
     seed: of the draws; the same seed draws the same samples.
   """
-  value = statistic(np.arange(samples))
+  value = evaluate(statistic, samples)
   if samples < 2:
     return Resampled(value, np.zeros(0))
+  found = [statistic(weights) for weights in draw(samples, draws, seed)]
+  return Resampled(value, np.concatenate([np.zeros(0), *found]))
+
+
+def evaluate(statistic: Statistic, samples: int) -> float:
+  """Returns a statistic of all samples, each of which counts once."""
+  return float(statistic(np.ones((1, samples), np.int64))[0])
+
+
+def draw(samples: int, draws: int, seed: int) -> Iterator[Int[np.ndarray, 'd N']]:
+  """Yields how often each sample counts in each draw, some draws at a time."""
   random = np.random.default_rng(seed)
-  drawn = [statistic(random.integers(samples, size=samples)) for _ in range(draws)]
-  return Resampled(value, np.array(drawn))
+  size = max(_AT_ONCE // max(samples, 1), 1)
+  for start in range(0, draws, size):
+    yield np.stack(
+      [
+        np.bincount(random.integers(samples, size=samples), minlength=samples)
+        for _ in range(min(size, draws - start))
+      ]
+    )
+
+
+def mean(values: Float[np.ndarray, 'N']) -> Statistic:
+  """Returns the mean as a statistic; NaN counts for nothing."""
+  known = ~np.isnan(values)
+  return ratio(np.where(known, values, 0), known)
+
+
+def ratio(
+  numerators: Float[np.ndarray, 'N'], denominators: Float[np.ndarray, 'N']
+) -> Statistic:
+  """Returns the quotient of two sums over the samples as a statistic."""
+
+  def statistic(weights: Int[np.ndarray, 'D N']) -> Float[np.ndarray, 'D']:
+    below = weights @ np.asarray(denominators, np.float64)
+    found = np.full(len(weights), np.nan)
+    return np.divide(weights @ numerators, below, out=found, where=below != 0)
+
+  return statistic
 
 
 def difference(first: Resampled, second: Resampled) -> Difference:

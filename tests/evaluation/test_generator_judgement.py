@@ -82,7 +82,7 @@ def test_intervals_are_those_of_the_bootstrap_over_prompts():
     wins[one] += values[one] > values[other]
 
   def resampled(row: np.ndarray) -> bootstrap.Resampled:
-    return bootstrap.resample(lambda at: row[at].mean(), 50, draws=200, seed=7)
+    return bootstrap.resample(bootstrap.mean(row), 50, draws=200, seed=7)
 
   means = [resampled(row) for row in values]
   best = means[found.ranks.index(1)]

@@ -29,7 +29,6 @@ from rahf.training.preference_losses import (
 )
 from rahf.training.setup import set_up
 from rahf.workdir.checkpoint import Checkpoints
-from rahf.workdir.metrics_log import MetricsLog
 from tiny_pickscore import SIZE, TEXT
 
 
@@ -180,19 +179,8 @@ def test_a_batch_whose_pairs_are_all_dropped(data_dir):
   assert float(losses.total) == 0
 
 
-def test_a_run_that_crashed_is_the_same_run(
-  data_dir, trained_pickscore, tmp_path, monkeypatch
-):
-  def crash(self, step, split, values):
-    if step == 3:
-      raise KeyboardInterrupt
-    append(self, step, split, values)
-
-  append = MetricsLog.append
-  with monkeypatch.context() as patch:
-    patch.setattr(MetricsLog, 'append', crash)
-    with pytest.raises(KeyboardInterrupt):
-      runs.run_training(tiny_pickscore.get_config(data_dir), tmp_path)
+def test_a_run_that_crashed_is_the_same_run(data_dir, trained_pickscore, tmp_path):
+  runs.crash(tiny_pickscore.get_config(data_dir), tmp_path, step=3)
   assert Checkpoints(tmp_path).latest_step() == 2
   runs.run_training(tiny_pickscore.get_config(data_dir), tmp_path)
   runs.assert_same_run(trained_pickscore, tmp_path)
