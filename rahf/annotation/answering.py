@@ -109,7 +109,11 @@ def submit(project: Project, person: Person, lease: int, answer: Answer) -> int:
         raise ConflictError('this key belongs to another answer')
       return stored.id
     found = _leased(connection, person, lease)
-    if found is None or found.turn != answer.turn:
+    if (
+      found is None
+      or found.turn != answer.turn
+      or assignment.has_answer(connection, found)
+    ):
       raise ConflictError('this task has been answered already, perhaps in another tab')
     item = _item(connection, found.item)
     value = _checked(connection, project, person, item, found.turn, answer)
@@ -188,13 +192,14 @@ def revise(project: Project, person: Person, number: int, answer: Answer) -> Non
 def prediction_after(project: Project, number: int) -> dict[str, Any] | None:
   """Returns what the model says about the image of an answer, if it is shown then."""
   query = (
-    sa.select(ANSWERS.c.assist, ITEMS)
+    sa.select(ANSWERS.c.assist, ANSWERS.c.status, ITEMS)
     .join(ITEMS, ITEMS.c.id == ANSWERS.c.item)
     .where(ANSWERS.c.id == number)
   )
   with project.store.read() as connection:
     row = connection.execute(query).one()
-  if row.assist != 'after' or row.prediction is None:
+  # Who has skipped an image may still answer it, with Back.
+  if row.assist != 'after' or row.status != DONE or row.prediction is None:
     return None
   shown = {name: row.prediction[name] for name in (*rich.LISTS, 'scores')}
   return {'item': row.id, **rich.view(row.prompt), **shown}
@@ -332,4 +337,5 @@ def _check(answer: Answer) -> None:
 
 def _seconds(answer: Answer, most: float) -> float:
   """Returns the seconds of work, no more than have passed."""
-  return round(min(max(answer.seconds, 0.0), most, MOST_SECONDS), 2)
+  # The clocks of two servers may differ.
+  return round(max(min(answer.seconds, most, MOST_SECONDS), 0.0), 2)

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from rahf.annotation import (
   answering,
@@ -30,69 +30,17 @@ from rahf.annotation import (
   summary,
   work_pages,
 )
-from rahf.annotation.answering import Answer, ConflictError
+from rahf.annotation.answering import ConflictError
+from rahf.annotation.bodies import Active, Draft, Enter, Number, Prompt, Submitted
 from rahf.annotation.guard import Access, Guard, Rates
 from rahf.annotation.people import ADMIN, ANNOTATOR, Person
 from rahf.annotation.project import Project
-from rahf.annotation.tables import DONE
 from rahf.annotation.texts import language_of
 from rahf.drawing.html_page import Page
 from rahf.errors import InputError
-from rahf.fileio.validators import INT32_MAX
 
 LANGUAGE = 'rahf_language'
 IMAGE_SECONDS = 3600
-
-
-# What a database takes for a number.
-Number = Annotated[int, Field(ge=0, le=INT32_MAX)]
-
-
-class _Body(BaseModel):
-  model_config = ConfigDict(extra='forbid')
-
-
-class Enter(_Body):
-  """A name, or an invitation's token."""
-
-  name: str = Field('', max_length=200)
-  token: str = Field('', max_length=200)
-
-
-class Draft(_Body):
-  """An unfinished answer."""
-
-  lease: Number
-  value: Any
-
-
-class Prompt(_Body):
-  """An annotator's own prompt."""
-
-  prompt: str = Field(max_length=4000)
-
-
-class Active(_Body):
-  """Whether an annotator may answer."""
-
-  annotator: Number
-  active: bool
-
-
-class Submitted(_Body):
-  """An answer; `lease` is of the task, or the number of an answer to change."""
-
-  lease: Number
-  turn: Number = 0
-  key: str
-  value: Any = None
-  status: str = DONE
-  flag: str = ''
-  seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
-
-  def answer(self) -> Answer:
-    """Returns what is stored."""
-    return Answer(**self.model_dump(exclude={'lease'}))
 
 
 class Sessions:
@@ -158,7 +106,13 @@ def _add_errors(app: FastAPI) -> None:
   @app.exception_handler(InputError)
   def unusable(request: Request, error: InputError) -> JSONResponse:
     del request
-    return JSONResponse({'detail': str(error)[:300]}, 422)
+    return _refusal(str(error))
+
+  @app.exception_handler(RequestValidationError)
+  def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    del request
+    first = error.errors()[0]
+    return _refusal(f'{".".join(map(str, first["loc"]))}: {first["msg"]}')
 
   @app.exception_handler(ConflictError)
   def conflict(request: Request, error: ConflictError) -> JSONResponse:
@@ -171,6 +125,12 @@ def _add_errors(app: FastAPI) -> None:
     del request
     print(f'The store failed: {error.orig}', flush=True)
     return JSONResponse({'detail': f'nothing was stored: {error.orig}'[:300]}, 507)
+
+
+def _refusal(problem: str) -> JSONResponse:
+  """Returns why a request is refused, without what UTF-8 cannot encode."""
+  detail = problem[:300].encode('utf-8', 'replace').decode()
+  return JSONResponse({'detail': detail}, 422)
 
 
 def _add_entrance(
@@ -216,9 +176,13 @@ def _add_entrance(
 
 
 def _add_tasks(app: FastAPI, project: Project, sessions: Sessions) -> None:
-  def annotator(person: Annotated[Person, Depends(sessions.require)]) -> Person:
+  def annotator(
+    request: Request, person: Annotated[Person, Depends(sessions.require)]
+  ) -> Person:
     if person.role != ANNOTATOR:
       raise HTTPException(403, 'admins do not answer; enter with another name')
+    if request.method == 'POST' and not person.active:
+      raise HTTPException(403, 'you were stopped by an admin; ask whoever runs this')
     return person
 
   Asker = Annotated[Person, Depends(annotator)]
@@ -281,7 +245,9 @@ def _add_pages(
   @app.get('/')
   def home(request: Request, lang: str = '') -> Response:
     language, person = _language(request, lang), sessions.person(request)
-    if person is None or person.role != ANNOTATOR:
+    if person is not None and person.role == ADMIN:
+      return RedirectResponse('/dashboard')
+    if person is None:
       page = work_pages.enter(language, by_name=not access.public)
     else:
       page = work_pages.work(project, person, language)
@@ -308,7 +274,10 @@ def _add_dashboard(app: FastAPI, project: Project, sessions: Sessions) -> None:
     return person
 
   @app.get('/dashboard')
-  def show(person: Annotated[Person, Depends(admin)]) -> Response:
+  def show(request: Request) -> Response:
+    person = sessions.person(request)
+    if person is None or person.role != ADMIN:
+      return RedirectResponse('/')
     return html(dashboard.page(project, person, summary.summarise(project)))
 
   @app.post('/api/active')

@@ -52,7 +52,8 @@ def take(connection: sa.Connection, project: Project, person: Person) -> Lease |
   ).one_or_none()
   if row is not None:
     lease = Lease(*row)
-    if lease.expires > now or _is_free(connection, project, lease, now):
+    held = lease.expires > now or _is_free(connection, project, lease, now)
+    if held and not has_answer(connection, lease):
       return _extend(connection, project, lease, now)
     release(connection, lease)
   count = connection.scalar(
@@ -81,6 +82,17 @@ def next_turn(
     .where(LEASES.c.id == lease.id)
     .values(turn=turn, started=now, expires=_end(project, now), draft=None)
   )
+
+
+def has_answer(connection: sa.Connection, lease: Lease) -> bool:
+  """Returns whether the answer of a task is there already, as after an import."""
+  query = sa.select(ANSWERS.c.id).where(
+    ANSWERS.c.item == lease.item,
+    ANSWERS.c.annotator == lease.annotator,
+    ANSWERS.c.purpose == lease.purpose,
+    ANSWERS.c.turn == lease.turn,
+  )
+  return connection.execute(query).first() is not None
 
 
 def release(connection: sa.Connection, lease: Lease) -> None:

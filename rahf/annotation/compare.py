@@ -16,6 +16,7 @@ def check(value: Any) -> dict[str, str]:
   Raises:
     InputError: it is not one of the five.
   """
-  if not isinstance(value, dict) or value.get('choice') not in ANSWERS:
+  choice = value.get('choice') if isinstance(value, dict) else None
+  if not isinstance(choice, str) or choice not in ANSWERS:
     raise InputError(f'choose one of {", ".join(ANSWERS)}')
-  return {'choice': value['choice']}
+  return {'choice': choice}

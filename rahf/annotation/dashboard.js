@@ -6,7 +6,7 @@ async function send(path, body) {
     });
     const found = await response.json();
     if (response.ok) return found;
-    byId('message').textContent = found.detail;
+    byId('message').textContent = sentence(found.detail);
   } catch (error) {
     byId('message').textContent = `The server cannot be reached (${error.message}).`;
   }
@@ -19,6 +19,7 @@ for (const button of document.querySelectorAll('[data-annotator]')) {
     if (await send('/api/active', body)) location.reload();
   });
 }
+byId('refresh').addEventListener('click', () => location.reload());
 byId('leave').addEventListener('click', async () => {
   if (await send('/api/leave', {})) location.assign('/');
 });

@@ -1,6 +1,7 @@
 """The page for whoever runs a project."""
 
 import math
+import pathlib
 from typing import Any
 
 from rahf.annotation.people import Person
@@ -20,9 +21,12 @@ def page(project: Project, person: Person, found: Summary) -> html_page.Page:
       (html_page.SHARED, 'common.css'),
       *((_PACKAGE, f'{name}.css') for name in ('annotation', 'dashboard')),
     ],
-    scripts=[(html_page.SHARED, 'common.js'), (_PACKAGE, 'dashboard.js')],
+    scripts=[
+      (html_page.SHARED, 'common.js'),
+      *((_PACKAGE, f'{name}.js') for name in ('sentence', 'dashboard')),
+    ],
     allowed="img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'",
-    title='RAHF annotation: dashboard',
+    title=f'{_name(project)} ({project.settings.task}): dashboard',
     task=project.settings.task,
     answers=project.settings.answers,
     found=found,
@@ -31,6 +35,12 @@ def page(project: Project, person: Person, found: Summary) -> html_page.Page:
     most=max((max(counts) for counts in found.differences.values()), default=0),
     data=html_page.embed({'csrf': person.csrf}),
   )
+
+
+def _name(project: Project) -> str:
+  """Returns the name of the project's folder, or of its database."""
+  path = pathlib.Path(project.store.engine.url.database or '').absolute()
+  return path.parent.name if project.store.is_sqlite else path.name
 
 
 def _shown(row: Row) -> dict[str, Any]:

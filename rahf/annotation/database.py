@@ -43,8 +43,12 @@ class Database:
   @contextlib.contextmanager
   def read(self) -> Iterator[sa.Connection]:
     """Yields a connection that sees one state of the store."""
-    with self.engine.connect() as connection, connection.begin():
-      yield connection
+    # SQLite's transactions always do.
+    options = {} if self.is_sqlite else {'isolation_level': 'REPEATABLE READ'}
+    with self.engine.connect() as plain:
+      connection = plain.execution_options(**options)
+      with connection.begin():
+        yield connection
 
   @contextlib.contextmanager
   def write(self, *, lock: bool = False) -> Iterator[sa.Connection]:
@@ -80,13 +84,13 @@ def address(folder: pathlib.Path, url: str) -> sa.URL:
     return sa.URL.create('sqlite', database=str(folder / FILE))
   try:
     found = make_url(url)
-  except sa.exc.ArgumentError:
+  except (sa.exc.ArgumentError, ValueError):  # ValueError: of the port.
     raise InputError(
       '--store is not a URL; give one such as postgresql://USER:PASSWORD@HOST/NAME'
     ) from None
-  if found.get_backend_name() == 'sqlite' and found.database not in (None, ':memory:'):
+  if found.drivername == 'sqlite' and found.database not in (None, '', ':memory:'):
     return found
-  if found.get_backend_name() != 'postgresql':
+  if found.drivername not in ('postgresql', 'postgresql+psycopg'):
     raise InputError(
       f'--store: {found.drivername} is not supported; give a URL that starts with '
       'postgresql:// or sqlite:///'
@@ -118,8 +122,27 @@ def open_database(url: sa.URL) -> Database:
       f'the store {shown} was written by a later version of rahf; update rahf'
     ) from None
   except sa.exc.DBAPIError as error:
-    raise InputError(f'cannot open the store {shown}: {error.orig}') from None
+    raise InputError(f'cannot open the store {shown}: {_line(error)}') from None
   return database
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+  """Turns failures of the store, such as a full disk, into errors for users.
+
+  Raises:
+    InputError: the store failed; what was not finished is not in it.
+  """
+  try:
+    yield
+  except sa.exc.DBAPIError as error:
+    raise InputError(
+      f'the store failed: {_line(error)}; when it works again, run the same command'
+    ) from None
+
+
+def _line(error: sa.exc.DBAPIError) -> str:
+  return ' '.join(str(error.orig).split())
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -13,7 +13,7 @@ async function enter(body) {
   }
   const answer = await response.json();
   if (response.ok) location.replace(answer.next + location.search);
-  else byId('message').textContent = answer.detail;
+  else byId('message').textContent = sentence(answer.detail);
 }
 
 if (!data.by_name && token) {

@@ -1,5 +1,6 @@
 """Writes answers in the formats that other commands read."""
 
+import contextlib
 import csv
 import datetime
 import json
@@ -14,7 +15,7 @@ from rahf.annotation.project import Project
 from rahf.annotation.rich import LISTS
 from rahf.annotation.settings import COMPARE, PREFER, RICH
 from rahf.annotation.tables import ANNOTATORS, ANSWERS, DONE, ITEMS, TASK
-from rahf.fileio import atomic_write, table_files
+from rahf.fileio import atomic_write, paths, staged_folder, table_files
 
 PAIRS_FILE = 'train-00000-of-00001.parquet'
 # Pairs in memory at once, with their images.
@@ -26,6 +27,7 @@ class Exported(NamedTuple):
   """An answer with what it is about."""
 
   id: int
+  key: str
   item: Any
   annotator: int
   name: str
@@ -47,13 +49,37 @@ def answers(project: Project) -> Iterator[Exported]:
     for row in connection.execute(query):
       item = {c.name: row._mapping[f'of_{c.name}'] for c in ITEMS.c}
       person = row.annotator, row.name
-      yield Exported(row.id, item, *person, row.value, row.seconds, row.created)
+      answer = row.value, row.seconds, row.created
+      yield Exported(row.id, row.key, item, *person, *answer)
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a path to write to, which becomes the new file if the block succeeds.
+
+  Raises:
+    InputError: the file exists, or its folder does not.
+  """
+  with atomic_write.temp_then_rename(paths.new(path, '--out')) as partial:
+    yield pathlib.Path(partial)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields an empty folder, which becomes the new one if the block succeeds.
+
+  Raises:
+    InputError: the folder exists, or the one that it lies in does not.
+  """
+  with staged_folder.staged(paths.new(path, '--out')) as partial:
+    partial.mkdir()
+    yield pathlib.Path(partial)
 
 
 def write_raw(project: Project, path: pathlib.Path) -> int:
   """Writes raw annotations (`rahf.data.labels.raw`); returns their number."""
   count = 0
-  with atomic_write.temp_then_rename(path) as partial, partial.open('w') as file:
+  with new_file(path) as partial, partial.open('w') as file:
     for one in answers(project):
       row = {'uid': one.item['uid'], 'annotator': one.name}
       row |= {name: one.value[name] for name in LISTS}
@@ -66,8 +92,8 @@ def write_study(project: Project, path: pathlib.Path) -> int:
   """Writes what `python -m rahf.improve study tally` reads; returns the rows."""
   rows = [(one.item['uid'], one.value['choice']) for one in answers(project)]
   with (
-    atomic_write.temp_then_rename(path) as partial,
-    open(partial, 'w', encoding='utf-8', newline='') as file,
+    new_file(path) as partial,
+    partial.open('w', encoding='utf-8', newline='') as file,
   ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerows([('question', 'answer'), *rows])
@@ -78,13 +104,13 @@ def write_pairs(project: Project, folder: pathlib.Path) -> int:
   """Writes pairs in Pick-a-Pic's columns (`rahf.data.preferences.pairs`).
 
   Args:
-    folder: gets PAIRS_FILE.
+    folder: a new one, which gets PAIRS_FILE.
 
   Returns:
     The number of pairs.
 
   Raises:
-    InputError: an image has vanished or changed.
+    InputError: an image has vanished or changed; there is no folder then.
   """
   table_files.check_pyarrow()
   import pyarrow as pa
@@ -98,9 +124,9 @@ def write_pairs(project: Project, folder: pathlib.Path) -> int:
     prompt = one.item['prompt']
     per_prompt[prompt] = per_prompt.get(prompt, 0) + 1
   types = pa.schema([*pairs.IMAGES, *pairs.COLUMNS, ('created_at', pa.timestamp('ms'))])
-  folder.mkdir(parents=True, exist_ok=True)
   with (
-    atomic_write.temp_then_rename(folder / PAIRS_FILE) as partial,
+    new_folder(folder) as made,
+    atomic_write.temp_then_rename(made / PAIRS_FILE) as partial,
     pq.ParquetWriter(partial, types) as writer,
   ):
     for start in range(0, len(found), _ROWS):

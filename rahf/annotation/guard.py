@@ -18,6 +18,8 @@ from rahf.service.origins import LOOPBACK, is_foreign
 
 MAX_BODY = 256 * 1024
 SAFE_METHODS = ('GET', 'HEAD')
+# That need not be written.
+PORTS = {'http': 80, 'https': 443}
 HEADERS = {
   'X-Content-Type-Options': 'nosniff',
   'X-Frame-Options': 'DENY',
@@ -60,14 +62,18 @@ def check_public(url: str) -> str:
   """
   try:
     found = urlsplit(url)
-    usable = found.scheme in ('http', 'https') and found.hostname
+    port, host = found.port, (found.hostname or '').encode('idna').decode()
+    usable = found.scheme in PORTS and host and found.username is None
   except ValueError:
     usable = False
   if not usable or found.path.strip('/') or found.query or found.fragment:
     raise InputError(
       f'--public={url} is not an address such as https://annotate.example.org'
     )
-  return f'{found.scheme}://{found.netloc}'
+  # As browsers write it in their Host header.
+  host = f'[{host}]' if ':' in host else host
+  port = '' if port in (None, PORTS[found.scheme]) else f':{port}'
+  return f'{found.scheme}://{host}{port}'
 
 
 class Guard:
@@ -99,7 +105,8 @@ class Guard:
     headers = Headers(scope=scope)
     host = headers.get('host', '')
     if not self._access.serves(host):
-      return 421, f'Host is {host[:80]!r}, which is not the address of this server'
+      address = self._access.public or 'it as 127.0.0.1 or localhost'
+      return 421, f'{host[:80]!r} is not the address of this server; open {address}'
     if scope['method'] in SAFE_METHODS:
       return None
     if is_foreign(headers):
@@ -108,7 +115,7 @@ class Guard:
       return 415, 'the body is not application/json'
     # Without a length, a body could be of any size.
     length = headers.get('content-length', '')
-    if not length.isdecimal():
+    if not length.isdecimal() or 'transfer-encoding' in headers:
       return 411, 'the request has no Content-Length'
     if int(length) > MAX_BODY:
       return 413, f'the body has more than {MAX_BODY} bytes'

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from rahf.annotation.items import inside
 from rahf.annotation.project import Project
 from rahf.annotation.tables import ITEMS
 from rahf.data.images import files
@@ -48,13 +49,10 @@ def read_unchanged(project: Project, image: Mapping[str, str]) -> bytes:
   Raises:
     InputError: the file has vanished or changed, or lies outside the folder.
   """
-  root, name = project.images.resolve(), image['file']
+  name = image['file']
   try:
-    path = (root / name).resolve(strict=True)
-    if not path.is_relative_to(root):
-      # A link could have been put there since the project began.
-      raise InputError(f'{name} lies outside the folder of images')
-    data = files.read(path)
+    # A link could have been put there since the project began.
+    data = files.read(inside(project.images, name))
   except OSError as error:
     raise InputError(
       f'{name} cannot be read ({error.strerror}); restore the image'

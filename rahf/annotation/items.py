@@ -63,12 +63,12 @@ def read_images(task: str, folder: pathlib.Path, table: pathlib.Path) -> Found:
       left_out[uid] = problem
       continue
     path = source.locations[uid][0]
+    file = path.absolute().relative_to(folder.absolute()).as_posix()
     try:
-      digest = _digest(path)
+      digest = _digest(folder, file)
     except InputError as error:
       left_out[uid] = str(error)
       continue
-    file = path.absolute().relative_to(folder.absolute()).as_posix()
     image = {'uid': uid, 'file': file, 'model': models[uid], 'sha256': digest}
     items.append(Item(uid, source.prompts[uid], [image]))
   if task == PREFER:
@@ -100,7 +100,7 @@ def read_study(folder: pathlib.Path) -> Found:
       raise InputError(f'{where}: rater is {rater!r:.40}, not a number')
     for name in set(pair) - digests.keys():
       try:
-        digests[name] = _digest(folder / name)
+        digests[name] = _digest(folder, name)
       except InputError as error:
         raise InputError(f'{where}: {name}: {error}') from None
     images = [
@@ -157,14 +157,28 @@ def _problem(task: str, source: ImageFolder, uid: str) -> str:
   return ''
 
 
-def _digest(path: pathlib.Path) -> str:
-  """Returns the SHA-256 of an image that can be decoded.
+def inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns the path of a file that lies in a folder, links followed.
+
+  Raises:
+    InputError: it lies outside.
+    OSError: there is no such file.
+  """
+  root = folder.resolve()
+  path = (root / name).resolve(strict=True)
+  if not path.is_relative_to(root):
+    raise InputError(f'{name} lies outside the folder of images')
+  return path
+
+
+def _digest(folder: pathlib.Path, name: str) -> str:
+  """Returns the SHA-256 of an image in a folder that can be decoded.
 
   Raises:
     InputError: it cannot be read.
   """
   try:
-    data = files.read(path)
+    data = files.read(inside(folder, name))
     codec.decode_image(data)
   except (InputError, codec.ImageError, OSError) as error:
     raise InputError(str(error)) from None

@@ -8,7 +8,9 @@ function pairKind(keys) {
       }
       if (byId('round')) byId('round').textContent = `${task.turn + 1} / ${task.rounds}`;
       for (const button of document.querySelectorAll('[data-choice]')) {
-        button.classList.toggle('chosen', button.dataset.choice === task.draft?.choice);
+        // Only an answer that is being changed has an earlier choice.
+        button.removeAttribute('aria-pressed');
+        if (task.draft?.choice) button.setAttribute('aria-pressed', String(button.dataset.choice === task.draft.choice));
       }
     },
     value: () => null,
@@ -29,6 +31,7 @@ function choose(choice) {
 for (const button of document.querySelectorAll('[data-choice]')) {
   button.addEventListener('click', () => choose(button.dataset.choice));
 }
-for (const button of document.querySelectorAll('.enlarge')) {
-  button.addEventListener('click', () => enlarge(document.querySelector(`.pair img.${button.dataset.side}`).src));
+for (const figure of document.querySelectorAll('.pair figure')) {
+  // The button is for those who cannot click an image.
+  for (const part of figure.children) part.addEventListener('click', () => enlarge(figure.querySelector('img')));
 }

@@ -170,7 +170,7 @@ def _free_rater(connection: sa.Connection) -> int:
   )
   if number is None:
     raise InputError(
-      'all raters of the study have begun; make a study with more --raters'
+      'this study has no free place; whoever runs it can make one with more raters'
     )
   return number
 

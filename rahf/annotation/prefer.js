@@ -25,6 +25,10 @@ if (byId('ask')) {
     byId('ask').close();
     showMessage(found.ready ? texts.own_prompt_known : texts.own_prompt_waits);
   });
-  // Images may have been drawn meanwhile.
-  setInterval(() => { if (!task && !document.hidden && !document.querySelector('dialog[open]')) load(); }, 5000);
+  // Images may have been drawn meanwhile. Until then, what the page says stays.
+  setInterval(async () => {
+    if (task || document.hidden || document.querySelector('dialog[open]')) return;
+    const {found} = await call('/api/task');
+    if (found?.task && !task) follow(found);
+  }, 5000);
 }

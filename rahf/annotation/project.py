@@ -16,9 +16,9 @@ from rahf.annotation.database import Database
 from rahf.annotation.items import Item
 from rahf.annotation.settings import Settings
 from rahf.annotation.tables import ANSWERS, ITEMS, PROJECT
-from rahf.data import schema
+from rahf.data import label_words, schema
 from rahf.data.labels import raw
-from rahf.data.labels.consolidate import Annotation
+from rahf.data.labels.consolidate import Annotation, word_positions
 from rahf.errors import InputError
 
 
@@ -59,8 +59,8 @@ def open_store(folder: pathlib.Path, url: str = '', *, new: bool = False) -> Dat
   """
   if not url and not new and not (folder / database.FILE).is_file():
     raise InputError(
-      f'{folder} has no {database.FILE}; start the project with `python -m '
-      'rahf.annotate serve`, or give its --store'
+      f'{folder} has no project; `python -m rahf.annotate serve` starts one with '
+      '--task, --images and --prompts. If its store is elsewhere, give --store'
     )
   if new:
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,21 +144,28 @@ def set_gold(project: Project, path: pathlib.Path) -> int:
     raise InputError(f'--gold_file {path}: no such file')
   known = raw.read(path)
   with project.store.write(lock=True) as connection:
-    there = set(connection.scalars(sa.select(ITEMS.c.uid)))
+    rows = connection.execute(sa.select(ITEMS.c.uid, ITEMS.c.prompt))
+    prompts = {row.uid: row.prompt for row in rows}
     for uid, annotations in known.items():
-      if uid not in there:
+      if uid not in prompts:
         raise InputError(f'--gold_file {path}: {uid} is not an image of the project')
       if len(annotations) > 1:
         raise InputError(f'--gold_file {path}: {uid} has several answers; keep one')
-      connection.execute(
-        sa.update(ITEMS).where(ITEMS.c.uid == uid).values(gold=_gold(annotations[0]))
-      )
+      try:
+        gold = _gold(annotations[0], prompts[uid])
+      except InputError as error:
+        raise InputError(f'--gold_file {path}: {uid}: {error}') from None
+      connection.execute(sa.update(ITEMS).where(ITEMS.c.uid == uid).values(gold=gold))
   return len(known)
 
 
-def _gold(annotation: Annotation) -> dict[str, Any]:
+def _gold(annotation: Annotation, prompt: str) -> dict[str, Any]:
+  """Returns a known answer in the form of answers, words as positions."""
   values = annotation._asdict()
   del values['trust']
+  if (words := annotation.misaligned_words) is not None:
+    tokens = label_words.label_tokens(prompt)
+    values['misaligned_words'] = sorted(word_positions(words, tokens))
   values['scores'] = dict(zip(schema.SCORES, annotation.scores, strict=True))
   return json.loads(json.dumps(values))
 
@@ -215,6 +222,7 @@ def opened(folder: pathlib.Path, url: str = '') -> Iterator[Project]:
   """
   store = open_store(folder, url)
   try:
-    yield load(store)
+    with database.failures():
+      yield load(store)
   finally:
     store.close()

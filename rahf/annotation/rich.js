@@ -1,6 +1,7 @@
 const NS = 'http://www.w3.org/2000/svg';
 const POINTS = ['implausibility_points', 'misalignment_points'];
 const LISTS = [...POINTS, 'misaligned_words'];
+const EMPTY = {implausibility_points: [], misalignment_points: [], misaligned_words: [], scores: {}, nothing: []};
 const STEP = 0.02; // How far an arrow key moves the cursor; a fifth of it with Shift.
 let answer = null;
 let [past, future] = [[], []]; // Answers before changes, and those that were undone.
@@ -10,18 +11,11 @@ let dragged = null; // {name, index, moved} while a mark is moved.
 
 const kind = {
   show(shown) {
-    answer = structuredClone(shown.draft) ?? {
-      implausibility_points: [], misalignment_points: [], misaligned_words: [], scores: {}, nothing: [],
-    };
+    // The answer of a skipped image has no fields.
+    answer = structuredClone({...EMPTY, ...shown.draft});
     [past, future, cursor] = [[], [], null];
     byId('picture').src = imageUrl(0);
-    byId('prompt').replaceChildren(...shown.pieces.map(([text, number]) => {
-      if (number === null) return text;
-      const button = element('button', {className: 'word', type: 'button'}, text);
-      button.dataset.word = number;
-      button.addEventListener('click', () => change(() => toggle(answer.misaligned_words, number)));
-      return button;
-    }));
+    byId('prompt').replaceChildren(...promptParts(shown.pieces));
     setZoom(1);
     draw();
   },
@@ -30,7 +24,7 @@ const kind = {
   problem() {
     const open = LISTS.filter((name) => !answer[name].length && !answer.nothing.includes(name)).map((name) => texts[`missing_${name}`]);
     const unrated = scores().filter((name) => !answer.scores[name]).map((name) => texts[name]);
-    return open.length + unrated.length ? `${texts.missing} ${[...open, ...unrated].join(', ')}` : '';
+    return open.length + unrated.length ? `${texts.missing} ${[...open, ...unrated].join('; ')}.` : '';
   },
   key(event) {
     const {key} = event;
@@ -46,6 +40,31 @@ const kind = {
   },
 };
 
+function wordButton(text, number) {
+  const button = element('button', {className: 'word', type: 'button'}, text);
+  button.dataset.word = number;
+  button.addEventListener('click', () => change(() => toggle(answer.misaligned_words, number)));
+  return button;
+}
+
+/** Returns white space, and spans of a word with its punctuation, which lines keep whole. */
+function promptParts(pieces) {
+  const parts = [];
+  let span = null;
+  const split = pieces.flatMap(([text, number]) => (
+    number === null ? text.match(/\s+|\S+/g).map((part) => [part, null]) : [[text, number]]));
+  for (const [text, number] of split) {
+    if (number === null && !text.trim()) {
+      parts.push(text);
+      span = null;
+      continue;
+    }
+    if (!span || (number !== null && span.querySelector('button'))) parts.push(span = element('span', {className: 'whole'}));
+    span.append(number === null ? text : wordButton(text, number));
+  }
+  return parts;
+}
+
 /** Shows what a model says about the image that was just answered. */
 function showPrediction(found) {
   const dialog = byId('model'), own = answer.scores;
@@ -55,8 +74,8 @@ function showPrediction(found) {
   dialog.querySelector('.text').replaceChildren(...found.pieces.map(([text, number]) => (
     found.misaligned_words.includes(number) ? element('mark', {}, text) : text)));
   dialog.querySelector('tbody').replaceChildren(...Object.entries(found.scores).map(([name, score]) => element('tr', {},
-    element('th', {scope: 'row'}, texts[name]), element('td', {}, String(own[name])), element('td', {}, score.toFixed(1)))));
-  dialog.showModal();
+    element('th', {scope: 'row'}, texts[name]), element('td', {}, String(own[name] ?? '–')), element('td', {}, score.toFixed(1)))));
+  openAtTop(dialog);
 }
 
 const scores = () => [...document.querySelectorAll('[data-score]')].map((one) => one.dataset.score);

@@ -24,7 +24,7 @@ GRACE = 10
 
 
 @contextlib.contextmanager
-def one_server(store: Database, folder: pathlib.Path) -> Iterator[None]:
+def one_server(store: Database) -> Iterator[None]:
   """Lets no second server use the same SQLite file; PostgreSQL may have several.
 
   Raises:
@@ -33,7 +33,8 @@ def one_server(store: Database, folder: pathlib.Path) -> Iterator[None]:
   if not store.is_sqlite:
     yield
     return
-  with locks.locked(folder):
+  assert store.engine.url.database
+  with locks.locked(pathlib.Path(store.engine.url.database).absolute().parent):
     yield
 
 

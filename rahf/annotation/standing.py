@@ -49,6 +49,7 @@ def gold_results(connection: sa.Connection, annotator: int) -> list[bool]:
       ANSWERS.c.annotator == annotator,
       ANSWERS.c.purpose == GOLD,
       ANSWERS.c.status == DONE,
+      ITEMS.c.gold.is_not(sa.null()),  # It need not be, after an import.
     )
   )
   return [rich.agrees(value, gold) for value, gold in rows]

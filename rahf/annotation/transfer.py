@@ -11,14 +11,15 @@ Invitations and sessions stay in the store.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
-from rahf.annotation import compare, prefer, rich
-from rahf.annotation.people import ROLES, clean_name
+from rahf.annotation import compare, exports, import_rules, prefer, rich
+from rahf.annotation.people import clean_name
 from rahf.annotation.project import Project
 from rahf.annotation.settings import COMPARE, PREFER, RICH
 from rahf.annotation.tables import (
@@ -26,14 +27,13 @@ from rahf.annotation.tables import (
   ANSWERS,
   DONE,
   ITEMS,
+  LEASES,
   PROJECT,
-  PURPOSES,
   REVISIONS,
-  STATUSES,
   TASK,
 )
 from rahf.errors import InputError
-from rahf.fileio import atomic_write, table_files
+from rahf.fileio import table_files, validators
 
 FORMAT = 'rahf annotations 1'
 _ANSWER = (
@@ -41,20 +41,20 @@ _ANSWER = (
   'created',
 )
 _REVISION = ('status', 'value', 'seconds', 'created')
-# Types of an answer's fields, where nothing else checks them.
-_KINDS = {
-  **dict.fromkeys(('key', 'flag', 'assist'), (str,)),
-  **dict.fromkeys(('seconds', 'created'), (int, float)),
-  'turn': (int,),
-}
 _PERSON = ('name', 'role', 'rater', 'active')
 _ITEM = ('uid', 'prompt', 'images', 'rater', 'gold')
+# Coordinates that went through percent and back differ by far less.
+_ROUNDING = 1e-6
 
 
 def export(project: Project, path: pathlib.Path) -> int:
-  """Writes everything; returns the number of answers."""
+  """Writes everything into a new file; returns the number of answers.
+
+  Raises:
+    InputError: the file exists, or its folder does not.
+  """
   count = 0
-  with atomic_write.temp_then_rename(path) as partial, partial.open('w') as file:
+  with exports.new_file(path) as partial, partial.open('w') as file:
     for line in lines(project):
       count += line['kind'] == 'answer'
       file.write(json.dumps(line, ensure_ascii=False) + '\n')
@@ -103,10 +103,12 @@ def load(project: Project, path: pathlib.Path) -> int:
     The number of answers that were added.
 
   Raises:
-    InputError: the file is not an export, or does not fit the project.
+    InputError: the file is not an export, does not fit the project, or contradicts it.
   """
   if not path.is_file():
-    raise InputError(f'{path}: no such file')
+    raise InputError(
+      f'{path} is not a file' if path.exists() else f'{path}: no such file'
+    )
   return load_lines(project, _parsed(path))
 
 
@@ -117,12 +119,21 @@ def load_lines(project: Project, lines: Iterable[tuple[str, dict[str, Any]]]) ->
 
 
 def _parsed(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  where = None
   for number, line in table_files.json_lines(path):
-    where = f'{path}:{number}'
+    first, where = where is None, f'{path}:{number}'
     try:
-      yield where, table_files.parse_object(line)
+      values = table_files.parse_object(line)
+      if first and values.get('kind') != 'project':
+        # Such as the raw annotations that `export` writes by default.
+        raise ValueError(
+          'it is not an export of --everything, which starts with the project'
+        )
     except ValueError as error:
       raise InputError(f'{where} cannot be loaded: {error}') from None
+    yield where, values
+  if where is None:
+    raise InputError(f'{path} is empty; it is not an export of --everything')
 
 
 def _load_line(
@@ -130,95 +141,89 @@ def _load_line(
 ) -> bool:
   """Adds what a line has; returns whether that is an answer."""
   try:
+    import_rules.check(values)
     kind = values['kind']
+    if kind == 'answer':
+      return _load_answer(connection, project, values)
     if kind == 'project':
-      if values['format'] != FORMAT or values['task'] != project.settings.task:
-        raise ValueError(f'it is not a {FORMAT} of the task {project.settings.task}')
+      _check_project(project, values)
     elif kind == 'item':
       _check_item(connection, values)
-    elif kind == 'annotator':
-      _load_person(connection, values)
-    elif kind == 'answer':
-      return _load_answer(connection, project, values)
     else:
-      raise ValueError(f'kind {kind!r:.40} is unknown')
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+      _load_person(connection, values)
+  except ValueError as error:
     raise InputError(f'{where} cannot be loaded: {error}') from None
   return False
 
 
-def _check_item(connection: sa.Connection, values: dict[str, Any]) -> None:
-  row = connection.execute(
-    sa.select(ITEMS).where(ITEMS.c.uid == values['uid'])
-  ).one_or_none()
+def _check_project(project: Project, values: dict[str, Any]) -> None:
+  if values['format'] != FORMAT:
+    raise ValueError(f'its format is {values["format"]!r:.40}, not {FORMAT!r}')
+  if values['task'] != project.settings.task:
+    raise ValueError(
+      f'it is an export of the task {values["task"]!r:.40}, but the task of the '
+      f'project is {project.settings.task!r}'
+    )
+
+
+def _item(connection: sa.Connection, uid: str) -> Any:
+  row = connection.execute(sa.select(ITEMS).where(ITEMS.c.uid == uid)).one_or_none()
   if row is None:
-    raise ValueError(f'{values["uid"]!r:.80} is not in the project')
+    raise ValueError(f'{uid!r:.80} is not in the project')
+  return row
+
+
+def _check_item(connection: sa.Connection, values: dict[str, Any]) -> None:
+  row = _item(connection, values['uid'])
   for name in ('prompt', 'images'):
     if row._mapping[name] != values[name]:
       raise ValueError(f'{name} of {row.uid} differs from that in the project')
 
 
 def _load_person(connection: sa.Connection, values: dict[str, Any]) -> None:
-  name, role = clean_name(values['name']), values['role']
-  if role not in ROLES:
-    raise ValueError(f'role {role!r:.40} is unknown')
+  name, rater = clean_name(values['name']), values['rater']
   known = sa.select(ANNOTATORS.c.id).where(ANNOTATORS.c.name == name)
   if connection.scalar(known) is not None:
     return
-  taken = values['rater'] is not None and connection.scalar(
-    sa.select(ANNOTATORS.c.name).where(ANNOTATORS.c.rater == values['rater'])
+  taken = rater is not None and connection.scalar(
+    sa.select(ANNOTATORS.c.name).where(ANNOTATORS.c.rater == rater)
   )
   if taken:
-    raise ValueError(f'{taken} is rater {values["rater"]} in this project')
-  connection.execute(
-    sa.insert(ANNOTATORS).values(
-      name=name,
-      role=role,
-      rater=values['rater'],
-      active=bool(values['active']),
-      created=0.0,
-    )
-  )
+    raise ValueError(f'{taken} is rater {rater} in this project')
+  row = {column: values[column] for column in _PERSON} | {'name': name}
+  connection.execute(sa.insert(ANNOTATORS).values(**row, created=0.0))
 
 
 def _load_answer(
   connection: sa.Connection, project: Project, values: dict[str, Any]
 ) -> bool:
-  if values['purpose'] not in PURPOSES or values['status'] not in STATUSES:
-    raise ValueError('its purpose or status is unknown')
-  for name, kind in _KINDS.items():
-    if type(values[name]) not in kind:
-      raise ValueError(f'{name} is {values[name]!r:.40}')
-  item = connection.execute(
-    sa.select(ITEMS).where(ITEMS.c.uid == values['uid'])
-  ).one_or_none()
-  if item is None:
-    raise ValueError(f'{values["uid"]!r:.80} is not in the project')
+  item = _item(connection, values['uid'])
   annotator = connection.scalar(
     sa.select(ANNOTATORS.c.id).where(ANNOTATORS.c.name == values['annotator'])
   )
   if annotator is None:
     raise ValueError(f'{values["annotator"]!r:.80} has no line before')
-  value = _checked(project, item, values)
+  _check_turn(project, item, values)
+  values = values | {
+    'value': _checked(project, item, values),
+    'revisions': [
+      version | {'value': _checked(project, item, version)}
+      for version in values['revisions']
+    ],
+  }
   place = {'item': item.id, 'annotator': annotator}
   place |= {name: values[name] for name in ('purpose', 'turn')}
-  same = (ANSWERS.c[name] == value for name, value in place.items())
-  stored = connection.scalar(
-    sa.select(ANSWERS.c.key)
-    .where(sa.or_(sa.and_(*same), ANSWERS.c.key == values['key']))
-    .limit(1)
-  )
-  if stored == values['key']:
+  if _is_stored(connection, place, values):
     return False
-  if stored is not None:
-    raise ValueError(
-      f'{values["annotator"]} has another answer to {item.uid} in the project'
-    )
-  row = {name: values[name] for name in _ANSWER} | place | {'value': value}
+  row = {name: values[name] for name in _ANSWER} | place
   number = connection.scalar(sa.insert(ANSWERS).values(row).returning(ANSWERS.c.id))
-  for revision in values['revisions']:
-    before = {name: revision[name] for name in _REVISION}
+  for version in values['revisions']:
+    before = {name: version[name] for name in _REVISION}
     connection.execute(sa.insert(REVISIONS).values(answer=number, **before))
+  # Whoever has that task open would answer it again; their page loads another. Later
+  # rounds are no longer theirs either.
+  del place['turn']
+  connection.execute(sa.delete(LEASES).where(*_equal(LEASES, place)))
   if _completes(project, item, values):
     connection.execute(
       sa.update(ITEMS)
@@ -228,6 +233,70 @@ def _load_answer(
   return True
 
 
+def _check_turn(project: Project, item: Any, values: dict[str, Any]) -> None:
+  """Checks that the task has such a turn, and that purpose."""
+  task, turn = project.settings.task, values['turn']
+  rounds = max(len(item.images) - 1, 0) if task == PREFER else 1
+  if turn >= rounds:
+    raise ValueError(
+      f'turn = {turn} is not there: {item.uid} has {rounds} round{"s"[: rounds != 1]}'
+    )
+  if task != RICH and values['purpose'] != TASK:
+    raise ValueError(f'purpose = {values["purpose"]!r} is for the task {RICH!r} only')
+
+
+def _is_stored(
+  connection: sa.Connection, place: dict[str, Any], values: dict[str, Any]
+) -> bool:
+  """Returns whether an answer is in the project, now or as an earlier version.
+
+  Raises:
+    ValueError: the project has another answer with this key or at this place.
+  """
+  who, uid = values['annotator'], values['uid']
+  row = connection.execute(
+    sa.select(ANSWERS).where(ANSWERS.c.key == values['key'])
+  ).one_or_none()
+  if row is None:
+    same = sa.select(ANSWERS.c.id).where(*_equal(ANSWERS, place))
+    if connection.scalar(same) is not None:
+      raise ValueError(
+        f'{who} has another answer to {uid} in the project; leave this one out to keep '
+        'that one'
+      )
+    return False
+  if any(row._mapping[name] != value for name, value in place.items()):
+    raise ValueError(
+      f'the key {row.key}, of the answer of {who} to {uid}, is that of another answer '
+      'in the project'
+    )
+  versions = connection.execute(
+    sa.select(REVISIONS).where(REVISIONS.c.answer == row.id)
+  )
+  for version in (row, *versions):
+    if version.status == values['status'] and _alike(version.value, values['value']):
+      return True
+  raise ValueError(
+    f'{who} has answered {uid} otherwise in the project; leave this answer out to keep '
+    'that one'
+  )
+
+
+def _equal(table: sa.Table, values: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
+  return [table.c[name] == value for name, value in values.items()]
+
+
+def _alike(one: Any, other: Any) -> bool:
+  """Returns whether two JSON values are equal but for rounding."""
+  if isinstance(one, dict) and isinstance(other, dict):
+    return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+  if isinstance(one, list) and isinstance(other, list):
+    return len(one) == len(other) and all(map(_alike, one, other))
+  if isinstance(one, float) and isinstance(other, float):
+    return math.isclose(one, other, rel_tol=0, abs_tol=_ROUNDING)
+  return one == other
+
+
 def _checked(project: Project, item: Any, values: dict[str, Any]) -> dict[str, Any]:
   """Returns the value of an answer, checked as if a page had sent it."""
   value = values['value']
@@ -235,11 +304,13 @@ def _checked(project: Project, item: Any, values: dict[str, Any]) -> dict[str, A
     return {}
   if project.settings.task == RICH:
     return rich.check(value, item.prompt)
+  import_rules.check_field('choice', value.get('choice'), validators.text)
   if project.settings.task == COMPARE:
     return compare.check(value)
-  shown = value['left'], value['right']
-  if not all(type(side) is int and 0 <= side < len(item.images) for side in shown):
-    raise ValueError(f'{shown} are not two images of {item.uid}')
+  shown = value.get('left'), value.get('right')
+  side = validators.whole(0, len(item.images) - 1)
+  if any(map(side, shown)) or shown[0] == shown[1]:
+    raise ValueError(f'left, right = {shown!r:.80} are not two images of {item.uid}')
   return prefer.check(value, shown)
 
 

@@ -3,17 +3,19 @@
 import argparse
 import contextlib
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rahf.annotation.settings import RICH, RULES, TASKS, Settings, changed
-from rahf.errors import InputError
+from rahf.errors import InputError, printable
+from rahf.fileio import paths
 
 if TYPE_CHECKING:
-  from rahf.annotation.database import Database
+  from rahf.annotation.items import Found
   from rahf.annotation.project import Project
 
-HOST = '127.0.0.1'
+HOST, PORT = '127.0.0.1', 8001
 _SERVE = """\
 Starts a project, or continues it: people answer in their browsers, and every answer is
 stored before the next task appears.
@@ -74,7 +76,9 @@ def add_commands(commands: Any) -> None:
   invite = _command(commands, 'invite', _invite, "print an annotator's link")
   invite.add_argument('name', help='of the annotator; a new link replaces an old one')
   invite.add_argument('--admin', action='store_true', help='for the dashboard')
-  invite.add_argument('--public', default=f'http://{HOST}:8001', help='as for serve')
+  invite.add_argument(
+    '--public', metavar='URL', help=f'of the server (default: http://{HOST}:{PORT})'
+  )
 
 
 def _add_serve(commands: Any) -> None:
@@ -99,7 +103,7 @@ def _add_serve(commands: Any) -> None:
   add(
     '--host', default=HOST, help='address to listen on; by default this machine alone'
   )
-  add('--port', type=int, default=8001, help='port to listen on; 0 for any free port')
+  add('--port', type=int, default=PORT, help='port to listen on; 0 for any free port')
   add(
     '--public',
     default='',
@@ -129,18 +133,24 @@ def _with_extra(run: Any, arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-  from rahf.annotation import guard, people, serving
+  from rahf.annotation import guard
   from rahf.service.listening import is_loopback, listen
 
   public = guard.check_public(arguments.public) if arguments.public else ''
   # Before the images are read, so that a port in use is reported at once.
-  listener = listen(arguments.host, arguments.port)
-  with listener, _opened(arguments) as found:
+  with listen(arguments.host, arguments.port) as listener:
     if not is_loopback(listener) and not public:
       raise InputError(
         f'--host={arguments.host} can be reached by others: give --public, the '
         'address that they open, and invite them with `python -m rahf.annotate invite`'
       )
+    _run_server(arguments, listener, public)
+
+
+def _run_server(arguments: argparse.Namespace, listener: Any, public: str) -> None:
+  from rahf.annotation import guard, people, serving
+
+  with _opened(arguments) as found:
     if public and not people.has_invited(found.store):
       print('Nobody is invited yet: python -m rahf.annotate invite PROJECT NAME')
     serving.run(found, listener, guard.Access(public))
@@ -149,19 +159,33 @@ def _serve(arguments: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _opened(arguments: argparse.Namespace) -> Iterator['Project']:
   """Yields the project, which is made if there is none and updated otherwise."""
-  from rahf.annotation import project, serving
+  from rahf.annotation import database, project, serving
 
+  if arguments.gold_file is not None and not arguments.gold_file.is_file():
+    raise InputError(f'--gold_file {arguments.gold_file}: no such file')
   given = _given(arguments)
   new = 'task' in given and 'images' in given
+  rows = None
+  if not arguments.store and not (arguments.project / database.FILE).is_file():
+    if not new:
+      raise InputError(
+        f'{arguments.project} has no project yet; a new one needs --task, --images '
+        'and, except for compare, --prompts'
+      )
+    # Before anything is written.
+    rows = _read(Settings(**given), arguments)
   store = project.open_store(arguments.project, arguments.store, new=new)
   try:
-    with serving.one_server(store, arguments.project):
+    with database.failures(), serving.one_server(store):
       if project.exists(store):
         found = _continue(project.load(store), arguments, given)
       elif new:
-        found = _create(store, arguments, given)
+        wanted = Settings(**given)
+        rows = rows or _read(wanted, arguments)
+        print(f'New project {arguments.project}: {len(rows.items):,} to ask about')
+        found = project.create(store, wanted, rows.items)
       else:
-        raise InputError('a new project needs --task and --images')
+        raise InputError('the store has no project yet; give --task and --images')
       if arguments.gold_file is not None:
         number = project.set_gold(found, arguments.gold_file)
         print(f'Gold questions: {number}')
@@ -187,57 +211,46 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
   return given
 
 
-def _create(
-  store: 'Database', arguments: argparse.Namespace, given: dict[str, Any]
-) -> 'Project':
-  from rahf.annotation import items, project
+def _read(wanted: Settings, arguments: argparse.Namespace) -> 'Found':
+  """Reads what people are asked about, and names what is left out."""
+  from rahf.annotation import items
 
-  wanted = Settings(**given)
-  rows = items.read(
-    wanted.task, arguments.images, arguments.prompts, drawn=wanted.drawn
+  found = items.read(
+    wanted.task, pathlib.Path(wanted.images), arguments.prompts, drawn=wanted.drawn
   )
-  _note_left_out(rows)
-  print(f'New project {arguments.project}: {len(rows.items):,} to ask about')
-  return project.create(store, wanted, rows.items)
+  for uid, reason in [*found.left_out.items()][:10]:
+    print(f'Left out: {printable(uid)}: {printable(reason)}')
+  if len(found.left_out) > 10:
+    print(f'Left out: {len(found.left_out) - 10} more')
+  return found
 
 
 def _continue(
   found: 'Project', arguments: argparse.Namespace, given: dict[str, Any]
 ) -> 'Project':
   """Updates a project; reads the table again only if it was given."""
-  from rahf.annotation import items, project
+  from rahf.annotation import project
 
   wanted, rows = changed(found.settings, given), None
   if arguments.prompts is not None:
-    folder = pathlib.Path(wanted.images)
-    rows = items.read(wanted.task, folder, arguments.prompts, drawn=wanted.drawn)
-    _note_left_out(rows)
+    rows = _read(wanted, arguments)
   found, added = project.update(found, given, rows and rows.items)
   print(f'Continues {arguments.project}; new in the table: {added:,}')
   return found
 
 
-def _note_left_out(found: Any) -> None:
-  """Prints which images are not asked about, and why."""
-  for uid, reason in [*found.left_out.items()][:10]:
-    print(f'Left out: {uid}: {reason}')
-  if len(found.left_out) > 10:
-    print(f'Left out: {len(found.left_out) - 10} more')
-
-
 def _export(arguments: argparse.Namespace) -> None:
   from rahf.annotation import exports, label_studio, project, transfer
 
-  if arguments.out.exists():
-    raise InputError(f'--out {arguments.out} exists; choose another name')
+  out = paths.new(arguments.out, '--out')
   with project.opened(arguments.project, arguments.store) as found:
     if arguments.everything:
-      count = transfer.export(found, arguments.out)
+      count = transfer.export(found, out)
     elif arguments.label_studio:
-      count = label_studio.export(found, arguments.out)
+      count = label_studio.export(found, out)
     else:
-      count = exports.WRITERS[found.settings.task](found, arguments.out)
-  print(f'Written to {arguments.out}: {count:,} answers')
+      count = exports.WRITERS[found.settings.task](found, out)
+  print(f'Written to {out}: {count:,} answers')
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -285,8 +298,14 @@ def _draw(arguments: argparse.Namespace) -> None:
 def _invite(arguments: argparse.Namespace) -> None:
   from rahf.annotation import guard, people, project
 
-  public = guard.check_public(arguments.public)
+  public = guard.check_public(arguments.public or f'http://{HOST}:{PORT}')
   role = people.ADMIN if arguments.admin else people.ANNOTATOR
   with project.opened(arguments.project, arguments.store) as found:
     token = people.invite(found.store, arguments.name, role)
   print(f'{public}/join#{token}')
+  if not arguments.public:
+    print(
+      f'The link is for port {PORT} of this machine; with another address, give '
+      '--public.',
+      file=sys.stderr,
+    )

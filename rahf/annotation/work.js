@@ -26,7 +26,7 @@ async function call(path, body) {
     if (response.ok) return {found};
     if (response.status === 401) location.reload();
     const failed = response.status >= 500 || response.status === 429;
-    return {failed, status: response.status, problem: found.detail ?? response.statusText};
+    return {failed, status: response.status, problem: sentence(found.detail ?? response.statusText)};
   } catch (error) {
     return {failed: true, status: 0, problem: texts.unreachable};
   }
@@ -36,9 +36,10 @@ function seconds() {
   return (worked + (document.hidden ? 0 : Date.now() - since)) / 1000;
 }
 
-function display(shown, answer = null) {
+/** Shows a task, null for none, or the latest answer with its number, to be changed. */
+function display(shown) {
   task = shown;
-  revised = answer;
+  revised = shown?.answer ?? null;
   answerKey = crypto.randomUUID ? crypto.randomUUID() : [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
   [worked, since] = [0, Date.now()];
   byId('task').hidden = !task;
@@ -47,7 +48,7 @@ function display(shown, answer = null) {
   byId('remark').querySelector('input').value = task?.flag ?? '';
   byId('flag').setAttribute('aria-expanded', String(!byId('remark').hidden));
   byId('saved').textContent = '';
-  showMessage(revised === null ? '' : texts.changing);
+  showMessage(revised === null ? '' : texts[`${task.status === 'skipped' ? 'skipped' : 'changing'}_${data.task}`]);
   document.body.classList.toggle('revising', revised !== null);
   if (task) kind.show(task);
 }
@@ -55,7 +56,7 @@ function display(shown, answer = null) {
 function showProgress({own, completed, wanted}) {
   byId('progress').max = Math.max(wanted, 1);
   byId('progress').value = completed;
-  byId('count').textContent = texts[data.task === 'compare' ? 'count_own' : 'count'].replace('{own}', own).replace('{completed}', completed).replace('{wanted}', wanted);
+  byId('count').textContent = texts[`count_${data.task}`].replace('{own}', own).replace('{completed}', completed).replace('{wanted}', wanted);
 }
 
 function follow(found) {
@@ -124,7 +125,9 @@ async function back() {
   const {found, problem} = await call('/api/last');
   if (!found) return showMessage(problem);
   if (!found.task) return showMessage(texts.nothing_before);
-  display(found.task, found.task.answer);
+  // A choice can be changed, but a prompt that was left does not come again.
+  if (data.task === 'prefer' && found.task.status === 'skipped') return showMessage(texts.skipped_prefer);
+  display(found.task);
 }
 
 function flag() {
@@ -134,14 +137,18 @@ function flag() {
   if (!remark.hidden) remark.querySelector('input').focus();
 }
 
+function openAtTop(dialog) {
+  dialog.showModal();
+  dialog.scrollTop = 0; // The focus is on the button at the end.
+}
+
 function tour() {
-  byId('tour').showModal();
-  byId('tour').scrollTop = 0; // The focus is on the button at the end.
+  openAtTop(byId('tour'));
   localStorage.setItem(`rahf-tour-${data.task}`, 'seen');
 }
 
-function enlarge(source) {
-  byId('large').querySelector('img').src = source;
+function enlarge({src, alt}) {
+  Object.assign(byId('large').querySelector('img'), {src, alt});
   byId('large').showModal();
 }
 

@@ -13,12 +13,12 @@ _ALLOWED = (
   "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
 _STYLES = [(html_page.SHARED, 'common.css'), (PACKAGE, 'annotation.css')]
-_SCRIPTS = {
+_SCRIPTS = [(html_page.SHARED, 'common.js'), (PACKAGE, 'sentence.js')]
+_TASK_SCRIPTS = {
   RICH: ('work', 'rich'),
   COMPARE: ('work', 'pair', 'compare'),
   PREFER: ('work', 'pair', 'prefer'),
 }
-_SCRIPT = (html_page.SHARED, 'common.js')
 
 
 def enter(language: str, *, by_name: bool) -> html_page.Page:
@@ -32,7 +32,7 @@ def enter(language: str, *, by_name: bool) -> html_page.Page:
   return html_page.compose(
     (PACKAGE, 'enter.html'),
     styles=_STYLES,
-    scripts=[_SCRIPT, (PACKAGE, 'enter.js')],
+    scripts=[*_SCRIPTS, (PACKAGE, 'enter.js')],
     allowed=_ALLOWED,
     title=texts['title'],
     language=language,
@@ -48,7 +48,7 @@ def work(project: Project, person: Person, language: str) -> html_page.Page:
   return html_page.compose(
     (PACKAGE, 'work.html'),
     styles=_STYLES,
-    scripts=[_SCRIPT, *((PACKAGE, f'{name}.js') for name in _SCRIPTS[task])],
+    scripts=[*_SCRIPTS, *((PACKAGE, f'{name}.js') for name in _TASK_SCRIPTS[task])],
     allowed=_ALLOWED,
     title=texts['title'],
     language=language,

@@ -33,6 +33,10 @@ def real(low: float, high: float = math.inf) -> Rule:
   def check(value: Any) -> str | None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
       return 'must be a number'
+    try:
+      value = float(value)
+    except OverflowError:
+      return 'is too large'
     return 'must be a number' if math.isnan(value) else _limit(value, low, high)
 
   return check

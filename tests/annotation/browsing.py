@@ -50,7 +50,7 @@ class Page:
     if enter:
       status, answer = self.send('/api/enter', enter)
       assert status == 200, answer
-      self.csrf = self._read_csrf()
+      self.csrf = self._read_csrf(answer['next'])
 
   def get(self, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
@@ -86,8 +86,8 @@ class Page:
     cookie = {'Cookie': self.cookie} if self.cookie else {}
     return cookie | ({'X-CSRF-Token': self.csrf} if self.csrf else {})
 
-  def _read_csrf(self) -> str:
-    status, body = self.get('/')
+  def _read_csrf(self, path: str) -> str:
+    status, body = self.get(path)
     assert status == 200
     text = body.decode().partition('id="data">')[2].partition('</script>')[0]
     return json.loads(text).get('csrf', '')

@@ -105,16 +105,45 @@ def test_impossible_bodies_are_refused(port):
     {'status': 'other'},
     {'more': 1},
     {'value': '[' * 100},
+    {'lease': float('nan')},
+    {'seconds': float('nan')},
+    {'value': {'\ud800': 1}},
+    {'\ud800': 1},
   ):
     status, problem = page.send('/api/answer', good | change)
     assert (status, bool(problem['detail'])) in ((422, True), (409, True)), change
   assert page.get(f'/image/{10**30}/0')[0] == 422
+  for entered in ({'name': float('nan')}, {'name': '\ud800'}, {'token': '\ud800'}):
+    assert page.send('/api/enter', entered)[0] == 422
 
 
 def test_a_body_without_a_length_is_refused(port):
   page = browsing.Page(port)
   chunked = page.send('/api/enter', {'name': 'x'}, Transfer_Encoding='chunked')
   assert chunked[0] in (400, 411)
+  both = {'Transfer_Encoding': 'chunked', 'Content_Length': '10'}
+  assert page.send('/api/enter', {'name': 'x'}, **both)[0] in (400, 411)
+
+
+def test_who_may_see_the_dashboard(made, port):
+  nobody, annotator = browsing.Page(port), browsing.Page(port, name='Ann')
+  for page in (nobody, annotator):
+    assert page.get('/dashboard')[0] == 307
+    assert page.headers['location'] == '/'
+  admin = browsing.Page(port, token=people.invite(made.store, 'Ada', people.ADMIN))
+  assert admin.get('/dashboard')[0] == 200
+  assert admin.get('/')[0] == 307
+  assert admin.headers['location'] == '/dashboard'
+
+
+def test_whoever_is_stopped_cannot_answer(made, port):
+  page = browsing.Page(port, name='Sam')
+  task = page.json('/api/task')['task']
+  person = projects.enter(made, 'Sam')
+  people.set_active(made.store, person.id, False)
+  status, problem = page.send('/api/answer', body(task))
+  assert (status, 'stopped by an admin' in problem['detail']) == (403, True)
+  assert page.json('/api/task')['task'] is None
 
 
 def test_all_answers_have_security_headers(port):
@@ -196,12 +225,20 @@ def test_buckets_refill(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'url', ['annotate.example.org', 'ftp://a', 'https://a/b', '//']
+  'url',
+  [
+    *('annotate.example.org', 'ftp://a', 'https://a/b', '//'),
+    *('https://a:99999999', 'https://me@a'),
+  ],
 )
 def test_a_public_address_is_checked(url):
   with pytest.raises(InputError, match=re.escape(f'--public={url} is not an address')):
     guard.check_public(url)
   assert guard.check_public('https://a.example:8443/') == 'https://a.example:8443'
+  # As browsers name them.
+  assert guard.check_public('https://A.example:443') == 'https://a.example'
+  assert guard.check_public('http://bücher.example') == 'http://xn--bcher-kva.example'
+  assert guard.check_public('http://[::1]:8001') == 'http://[::1]:8001'
 
 
 def test_a_full_disk_stores_nothing_and_says_so(tmp_path):

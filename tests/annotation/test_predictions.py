@@ -94,10 +94,14 @@ def test_people_see_a_prediction_after_their_own_answer(tmp_path):
     assert task['draft'] is None
     body = {'lease': task['lease'], **projects.answer()._asdict()}
     status, found = page.send('/api/answer', body)
-  assert status == 200
-  assert found['prediction']['item'] == task['item']
-  assert found['prediction']['misaligned_words'] == [1]
-  assert [one.assist for one in answers(made)] == ['after']
+    assert status == 200
+    assert found['prediction']['item'] == task['item']
+    assert found['prediction']['misaligned_words'] == [1]
+    # Whoever skips may still come back, and must not have seen it.
+    skipped = body | {'lease': found['task']['lease'], 'key': 's' * 16}
+    skipped |= {'status': 'skipped', 'value': None}
+    assert page.send('/api/answer', skipped)[1]['prediction'] is None
+  assert [one.assist for one in answers(made)] == ['after', 'after']
 
 
 def test_what_people_and_model_disagree_about_comes_next(tmp_path):

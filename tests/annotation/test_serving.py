@@ -120,9 +120,15 @@ def test_a_second_server_on_one_file_is_refused(tmp_path, capsys):
   with serving_process.started(folder, *prepare(tmp_path, 2)):
     assert annotate.main(['serve', str(folder), '--port=0']) == 2
     assert 'another process is writing to' in capsys.readouterr().err
+    # By another name, too.
+    store = f'--store=sqlite:///{folder}/answers.sqlite'
+    assert annotate.main(['serve', str(tmp_path / 'b'), store, '--port=0']) == 2
+    assert 'another process is writing to' in capsys.readouterr().err
     # Other commands may read and write meanwhile.
     assert annotate.main(['invite', str(folder), 'Ann']) == 0
-    assert capsys.readouterr().out.startswith('http://127.0.0.1:8001/join#')
+    printed = capsys.readouterr()
+    assert printed.out.startswith('http://127.0.0.1:8001/join#')
+    assert 'give --public' in printed.err
     out = tmp_path / 'annotations.jsonl'
     assert annotate.main(['export', str(folder), f'--out={out}']) == 0
     assert out.read_text() == ''
@@ -147,13 +153,15 @@ def test_mistakes_are_explained(tmp_path, capsys):
     return capsys.readouterr().err
 
   serve = ('serve', folder, '--port=0')
-  assert 'start the project with' in run(*serve)
+  assert 'a new one needs --task, --images' in run(*serve)
   assert 'no such folder' in run(*serve, *flags, '--images=/nowhere')
   assert '--answers=0 must be at least 1' in run(*serve, *flags, '--answers=0')
   assert 'needs --prompts' in run(*serve, '--task=rich', f'--images={tmp_path}')
   assert '--public=x is not an address' in run(*serve, *flags, '--public=x')
   assert 'give --public' in run(*serve, *flags, '--host=0.0.0.0')
-  # The last one made the project.
+  # Until now, nothing was written.
+  assert not folder.exists()
+  projects.make(tmp_path, 2).store.close()
   assert '--task=prefer, but the project was made with rich' in run(
     *serve, '--task=prefer'
   )
@@ -162,10 +170,15 @@ def test_mistakes_are_explained(tmp_path, capsys):
   assert 'images, but the project was made with' in run(*serve, *other)
   assert '--store: mysql is not supported' in run(*serve, '--store=mysql://a/b')
   assert 'is not a URL' in run(*serve, '--store=nonsense')
+  assert 'is not a URL' in run(*serve, '--store=postgresql://a:port/b')
+  assert 'sqlite+aiosqlite is not supported' in run(
+    *serve, '--store=sqlite+aiosqlite:///a'
+  )
+  assert 'gone: no such file' in run(*serve, '--gold_file=gone')
   gold = tmp_path / 'gold.jsonl'
   gold.write_text('{"uid": "99"}\n')
   assert '99 is not an image' in run(*serve, f'--gold_file={gold}')
-  assert 'exists; choose another name' in run('export', folder, f'--out={gold}')
+  assert 'exists; delete it, or choose' in run('export', folder, f'--out={gold}')
   assert 'cannot be loaded' in run('import', folder, gold)
 
 

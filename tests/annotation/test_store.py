@@ -184,6 +184,56 @@ def test_a_draft_is_kept(made):
     answering.save_draft(made, person, task['lease'], {'misaligned_words': [4]})
 
 
+def test_an_answer_that_came_otherwise_meanwhile(made):
+  """As by an import: the open task is answered already, and another one follows."""
+  person = projects.enter(made, 'a')
+  task = answering.next_task(made, person)
+  with made.store.write() as connection:
+    values = {'item': task['item'], 'annotator': person.id, 'purpose': 'task'}
+    values |= {'turn': 0, 'status': 'done', 'value': projects.rich_value(), 'flag': ''}
+    values |= {'assist': '', 'seconds': 1, 'created': 1, 'key': 'k' * 32}
+    connection.execute(sa.insert(ANSWERS).values(values))
+  with pytest.raises(ConflictError, match='answered already'):
+    answering.submit(made, person, task['lease'], projects.answer())
+  following = answering.next_task(made, person)
+  assert following['item'] != task['item']
+  answering.submit(made, person, following['lease'], projects.answer())
+  assert [row.item for row in rows(made, ANSWERS)] == [task['item'], following['item']]
+
+
+def test_a_reader_sees_one_state(made):
+  with made.store.read() as connection:
+    count = sa.select(sa.func.count()).select_from(ANSWERS)
+    assert connection.scalar(count) == 0
+    person = projects.enter(made, 'a')
+    task = answering.next_task(made, person)
+    answering.submit(made, person, task['lease'], projects.answer())
+    assert connection.scalar(count) == 0
+  assert len(rows(made, ANSWERS)) == 1
+
+
+def test_seconds_are_not_negative(in_file):
+  """If the clock of another server, which gave the task, was ahead."""
+  person = projects.enter(in_file, 'a')
+  task = answering.next_task(in_file, person)
+  with in_file.store.write() as connection:
+    connection.execute(sa.update(LEASES).values(started=time.time() + 600))
+  answering.submit(in_file, person, task['lease'], projects.answer())
+  assert rows(in_file, ANSWERS)[0].seconds == 0
+
+
+def test_words_of_gold_questions(in_file, tmp_path):
+  """They may be words or positions; answers have positions."""
+  gold = tmp_path / 'gold.jsonl'
+  gold.write_text('{"uid": "00", "misaligned_words": ["red", 2]}\n')
+  project.set_gold(in_file, gold)
+  assert rows(in_file, ITEMS)[0].gold['misaligned_words'] == [1, 2]
+  for word in ('"blue"', '9'):
+    gold.write_text(f'{{"uid": "00", "misaligned_words": [{word}]}}\n')
+    with pytest.raises(InputError, match=r'gold\.jsonl: 00: misaligned word'):
+      project.set_gold(in_file, gold)
+
+
 def test_seconds_are_at_most_those_that_have_passed(made):
   person = projects.enter(made, 'a')
   task = answering.next_task(made, person)
@@ -303,11 +353,15 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     {'uid': '01', 'prompt': ' ?! '},
     {'uid': 'bad', 'prompt': 'a dog'},
     {'uid': 'gone', 'prompt': 'a bird'},
+    {'uid': 'link', 'prompt': 'a fish'},
   ]
+  (tmp_path / 'elsewhere.png').write_bytes((images / '00.png').read_bytes())
+  (images / 'link.png').symlink_to(tmp_path / 'elsewhere.png')
   projects.write_table(tmp_path, table)
   found = items.read('rich', images, tmp_path / 'prompts.csv')
   assert [item.uid for item in found.items] == ['00']
-  assert list(found.left_out) == ['01', 'bad', 'gone']
+  assert list(found.left_out) == ['01', 'bad', 'gone', 'link']
+  assert 'outside the folder' in found.left_out['link']
   assert 'has no words' in found.left_out['01']
   assert 'no PNG, JPEG or WebP file' in found.left_out['gone']
   with pytest.raises(InputError, match='no such folder'):

@@ -98,7 +98,8 @@ def test_only_admins_see_the_dashboard(tmp_path):
   with browsing.running(made) as port:
     page = browsing.Page(port, name='<b>Ann</b>')
     person = projects.enter(made, '<b>Ann</b>').id
-    assert page.get('/dashboard')[0] == 403
+    assert page.get('/dashboard')[0] == 307
+    assert page.headers['location'] == '/'
     body = {'annotator': person, 'active': False}
     assert page.send('/api/active', body)[0] == 403
     boss = browsing.Page(port)

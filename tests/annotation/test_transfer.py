@@ -80,8 +80,8 @@ def test_an_export_loads_into_another_store(rich, tmp_path):
     ({'uid': '99'}, "'99' is not in the project"),
     ({'annotator': 'eve'}, "'eve' has no line before"),
     ({'key': '0' * 32}, 'has another answer to 00'),
-    ({'seconds': 'long'}, "seconds is 'long'"),
-    ({'turn': 1.5}, 'turn is 1.5'),
+    ({'seconds': 'long'}, "seconds = 'long' must be a number"),
+    ({'turn': 1.5}, 'turn = 1.5 must be a whole number'),
     ({'value': {'scores': {}}}, 'the score plausibility is missing'),
   ],
 )
@@ -149,7 +149,7 @@ def test_a_study_from_make_to_tally(tmp_path, capsys):
   made = project.create(store, Settings('compare', str(out)), found.items)
   for name in ('ann', 'ben'):
     answer_all(made, name, lambda task: {'choice': 'left'})
-  with pytest.raises(InputError, match='all raters of the study have begun'):
+  with pytest.raises(InputError, match='has no free place'):
     projects.enter(made, 'cem')
   assert exports.write_study(made, tmp_path / 'answers.csv') == 2 * (6 + 3 + 1)
   capsys.readouterr()

@@ -31,8 +31,15 @@ def answers(made) -> list:
 def wait_for_answers(browser, made, count: int):
   wait(browser, lambda _: len(answers(made)) == count)
   # The page shows the next task once it knows that the answer is stored.
-  wait(browser, lambda b: f'{count} by you' in find(b, '#count').text)
+  wait(browser, lambda b: f'You: {count} ' in find(b, '#count').text)
   return answers(made)[-1].value
+
+
+def back(browser, message: str) -> None:
+  """Goes back to the latest answer, once the next task is there."""
+  wait(browser, lambda b: b.execute_script('return !busy && Boolean(task)'))
+  ActionChains(browser).send_keys('b').perform()
+  wait(browser, lambda b: message in find(b, '#message').text)
 
 
 @contextlib.contextmanager
@@ -106,7 +113,9 @@ def test_rich_by_mouse(chromium, rich):
     assert radius == pytest.approx(height * DISC_RADIUS, abs=2)
     find(chromium, '#submit').click()
     message = find(chromium, '#message').text
-    assert message.startswith('Still missing: words, or that all are shown, Plaus')
+    assert message.startswith(
+      'Still missing: words (or “All words are shown”); Plausibility; '
+    )
     assert not answers(rich)
     chromium.find_elements('css selector', '.word')[1].click()
     for name, level in projects.rich_value()['scores'].items():
@@ -163,6 +172,31 @@ def test_rich_by_keyboard_alone(chromium, rich):
     assert [(one.status, one.flag) for one in answers(rich)] == [
       *(('done', ''), ('skipped', ''), ('skipped', 'too dark'))
     ]
+
+
+def test_a_skipped_image_can_be_answered(chromium, rich):
+  with opened(chromium, rich):
+    ActionChains(chromium).send_keys('s').perform()
+    wait_for_answers(chromium, rich, 1)
+    back(chromium, 'You skipped this image; answer it now, or press Back to return.')
+    ActionChains(chromium).send_keys('1', '2', '3', '4', 'n').perform()
+    save(chromium)
+    wait(chromium, lambda _: answers(rich)[0].status == 'done')
+    assert answers(rich)[0].value['scores']['overall'] == 4
+    wait(chromium, lambda b: '1 of 6' in find(b, '#count').text)
+    assert chromium.get_log('browser') == []
+
+
+def test_lines_keep_words_and_their_punctuation_together(chromium, tmp_path):
+  prompt = 'a grey background, "studio" lighting, 35mm'
+  projects.write_images(tmp_path, 1)
+  projects.write_table(tmp_path, [{'uid': '00', 'prompt': prompt}])
+  found = items.read('rich', tmp_path / 'images', tmp_path / 'prompts.csv')
+  store = project.open_store(tmp_path / 'project', new=True)
+  made = project.create(store, Settings('rich', str(tmp_path / 'images')), found.items)
+  with opened(chromium, made):
+    assert find(chromium, '#prompt').get_attribute('textContent') == prompt
+    assert texts(chromium, '#prompt .whole') == prompt.split()
 
 
 def touch(browser, x: float, y: float) -> None:
@@ -261,6 +295,50 @@ def test_preferences_by_keys_and_mouse(chromium, tmp_path):
     assert exports.write_pairs(made, tmp_path / 'pairs') == 3
 
 
+def test_a_choice_can_be_changed(chromium, tmp_path):
+  made = projects.make(tmp_path, 6, 'prefer', prompts=2)
+  with opened(chromium, made):
+    assert not chromium.find_elements('css selector', '[aria-pressed]')
+    ActionChains(chromium).send_keys('1').perform()
+    wait_for_answers(chromium, made, 1)
+    back(chromium, 'Choose again, or press Back to return.')
+    pressed = find(chromium, '[aria-pressed=true]')
+    assert pressed.get_attribute('data-choice') == 'left'
+    ActionChains(chromium).send_keys('3').perform()
+    wait(chromium, lambda _: answers(made)[0].value['choice'] == 'right')
+    wait(chromium, lambda b: not b.find_elements('css selector', '[aria-pressed]'))
+    # A prompt that was left does not come again.
+    ActionChains(chromium).send_keys('s').perform()
+    wait_for_answers(chromium, made, 2)
+    back(chromium, 'You left the last prompt')
+    assert not chromium.find_elements('css selector', '.revising')
+    assert chromium.get_log('browser') == []
+
+
+def test_an_image_is_enlarged_as_far_as_the_window_allows(chromium, tmp_path):
+  made = projects.make(tmp_path, 6, 'prefer', prompts=2)
+  with opened(chromium, made):
+    for selector, name in (
+      ('.pair img.left', 'The left image'),
+      ('.pair figure:last-child button', 'The right image'),
+    ):
+      find(chromium, selector).click()
+      # Its box; the image keeps its ratio and lies in the middle.
+      left, top, right, bottom, width, height = chromium.execute_script(
+        'const b = document.querySelector("#large img").getBoundingClientRect();'
+        'return [b.left, b.top, b.right, b.bottom, innerWidth, innerHeight]'
+      )
+      assert 0 < left < 0.03 * width
+      assert 0.97 * width < right < width
+      assert 0 < top < 0.1 * height
+      assert 0.95 * height < bottom < height
+      image = find(chromium, '#large img')
+      assert image.value_of_css_property('object-fit') == 'contain'
+      assert image.accessible_name == name
+      press(chromium, Keys.ESCAPE)
+      assert not image.is_displayed()
+
+
 def test_a_blind_comparison(chromium, tmp_path):
   for name in ('new', 'old'):
     projects.write_images(tmp_path / name, 2)
@@ -278,12 +356,12 @@ def test_a_blind_comparison(chromium, tmp_path):
     assert find(chromium, '#prompt').text.startswith(HOSTILE[:40])
     assert not chromium.find_elements('css selector', '#prompt *')
     title = chromium.title
-    find(chromium, '.enlarge').click()
-    assert find(chromium, '#large img').is_displayed()
-    press(chromium, Keys.ESCAPE)
-    ActionChains(chromium).send_keys('5').perform()
+    ActionChains(chromium).send_keys('s').perform()
     wait(chromium, lambda _: len(answers(made)) == 1)
-    wait(chromium, lambda b: find(b, '#count').text == '1 of 2')
+    back(chromium, 'You skipped this pair')
+    assert not chromium.find_elements('css selector', '[aria-pressed]')
+    ActionChains(chromium).send_keys('5').perform()
+    wait(chromium, lambda b: find(b, '#count').text == '1 of 2 answered')
     find(chromium, '[data-choice=same]').click()
     wait(chromium, lambda b: find(b, '#done').is_displayed())
     assert title == chromium.title == 'RAHF annotation'
@@ -367,7 +445,7 @@ def test_people_type_prompts_that_are_drawn(chromium, tmp_path):
     wait(chromium, lambda b: 'prompt' in find(b, '#own-message').text)
     find(chromium, '#own-text').send_keys('two dogs')
     find(chromium, '#own-send').click()
-    wait(chromium, lambda b: 'is being drawn' in find(b, '#done-message').text)
+    wait(chromium, lambda b: 'waits to be drawn' in find(b, '#done-message').text)
     assert not find(chromium, '#ask').is_displayed()
   with made.store.read() as connection:
     prompts = connection.scalars(sa.select(ITEMS.c.prompt).order_by(ITEMS.c.id)).all()
