@@ -11,7 +11,6 @@ Then times the step on one random batch; the input pipeline has its own benchmar
 Flags can override any field, as in --config.train.batch_size=8.
 """
 
-import re
 import statistics
 import time
 
@@ -19,6 +18,7 @@ import jax
 import machine
 from absl import app, flags
 from ml_collections import config_flags
+from model_parts import PARTS, part_of
 
 from rahf.costs import work
 from rahf.costs.work import Work
@@ -34,16 +34,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _STEPS = flags.DEFINE_integer('steps', 20, 'Timed steps; 0 to only count work.')
 _WARM_UP = flags.DEFINE_integer('warm_up', 3, 'Warm-up steps.')
-# Parts of the model -> pattern of their modules' names; the rest comes last.
-PARTS = {
-  'ViT': r'\bvit\b',
-  'T5 encoder': r't5\.encode',
-  'heatmap heads': 'heatmap_head',
-  'score heads': 'score_head',
-  'T5 decoder': r't5\.decode',
-  'projection of the image': 'image_projection',
-  'others': '',
-}
 
 
 def main(argv: list[str]) -> None:
@@ -78,8 +68,7 @@ def work_table(counts: dict[str, Work], examples: int) -> str:
   """Returns a table of the work for one example by part: forward pass and total."""
   parts = {name: [work.NOTHING] * 2 for name in (*PARTS, 'all')}
   for scope, done in counts.items():
-    names = [name for name, pattern in PARTS.items() if re.search(pattern, scope)]
-    for name in (names[0], 'all'):
+    for name in (part_of(scope), 'all'):
       forward, both = parts[name]
       forward = forward if 'transpose(' in scope else forward + done
       parts[name] = [forward, both + done]

@@ -105,7 +105,7 @@ def comparison(
 def _among(function: Statistic, rows: Int[np.ndarray, 'n'], samples: int) -> Statistic:
   """Returns a statistic of some of the samples."""
 
-  def statistic(weights: Int[np.ndarray, 'D n']) -> Float[np.ndarray, 'D']:
+  def statistic(weights: Float[np.ndarray, 'D n']) -> Float[np.ndarray, 'D']:
     everywhere = np.zeros((len(weights), samples), weights.dtype)
     everywhere[:, rows] = weights
     return function(everywhere)

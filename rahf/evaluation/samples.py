@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from rahf.data import schema
 from rahf.errors import InputError
@@ -239,25 +239,27 @@ def _correlation(
   measure: Callable,
   predicted: Float[np.ndarray, 'N'],
   annotated: Float[np.ndarray, 'N'],
-  weights: Int[np.ndarray, 'D N'],
+  weights: Float[np.ndarray, 'D N'],
 ) -> Float[np.ndarray, 'D']:
   known = ~np.isnan(predicted) & ~np.isnan(annotated)
   return measure(predicted[known], annotated[known], weights[:, known])
 
 
 def _pooled(
-  counts: Float[np.ndarray, 'N F'], key: str, weights: Int[np.ndarray, 'D N']
+  counts: Float[np.ndarray, 'N F'], key: str, weights: Float[np.ndarray, 'D N']
 ) -> Float[np.ndarray, 'D']:
   return np.array([getattr(KeywordMetrics(*row), key) for row in weights @ counts])
 
 
 def _average_precision(
-  samples: Sequence[EvaluatedExample], weights: Int[np.ndarray, 'D N']
+  samples: Sequence[EvaluatedExample], weights: Float[np.ndarray, 'D N']
 ) -> Float[np.ndarray, 'D']:
   judged = [i for i, s in enumerate(samples) if s.truth and s.p_misaligned]
   labels, probabilities = _joined([samples[i] for i in judged])
   words = np.repeat(judged, [len(samples[i].truth) for i in judged])
-  repeated = (np.repeat(np.arange(len(words)), row[words]) for row in weights)
+  repeated = (
+    np.repeat(np.arange(len(words)), row[words].astype(int)) for row in weights
+  )
   return np.array(
     [
       sweep(labels[rows], probabilities[rows]).average_precision

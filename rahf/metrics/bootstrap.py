@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 # From how often each sample counts in each draw to a value for each draw, NaN where it
 # is undefined.
-Statistic = Callable[[Int[np.ndarray, 'D N']], Float[np.ndarray, 'D']]
+Statistic = Callable[[Float[np.ndarray, 'D N']], Float[np.ndarray, 'D']]
 
 DRAWS = 1000
 # With fewer draws, the ends of an interval are mostly chance.
@@ -96,20 +96,19 @@ def resample(
 
 def evaluate(statistic: Statistic, samples: int) -> float:
   """Returns a statistic of all samples, each of which counts once."""
-  return float(statistic(np.ones((1, samples), np.int64))[0])
+  return float(statistic(np.ones((1, samples)))[0])
 
 
-def draw(samples: int, draws: int, seed: int) -> Iterator[Int[np.ndarray, 'd N']]:
+def draw(samples: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, 'd N']]:
   """Yields how often each sample counts in each draw, some draws at a time."""
   random = np.random.default_rng(seed)
   size = max(_AT_ONCE // max(samples, 1), 1)
   for start in range(0, draws, size):
-    yield np.stack(
-      [
-        np.bincount(random.integers(samples, size=samples), minlength=samples)
-        for _ in range(min(size, draws - start))
-      ]
-    )
+    # Matrix products of integers are slow.
+    weights = np.empty((min(size, draws - start), samples))
+    for row in weights:
+      row[:] = np.bincount(random.integers(samples, size=samples), minlength=samples)
+    yield weights
 
 
 def mean(values: Float[np.ndarray, 'N']) -> Statistic:
@@ -123,7 +122,7 @@ def ratio(
 ) -> Statistic:
   """Returns the quotient of two sums over the samples as a statistic."""
 
-  def statistic(weights: Int[np.ndarray, 'D N']) -> Float[np.ndarray, 'D']:
+  def statistic(weights: Float[np.ndarray, 'D N']) -> Float[np.ndarray, 'D']:
     below = weights @ np.asarray(denominators, np.float64)
     found = np.full(len(weights), np.nan)
     return np.divide(weights @ numerators, below, out=found, where=below != 0)

@@ -7,14 +7,16 @@ Axis letters: D draws, N samples, U distinct values.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 # Samples whose pairs with all others are in memory at once.
 _BLOCK = 256
 
 
 def plcc(
-  x: Float[np.ndarray, 'N'], y: Float[np.ndarray, 'N'], weights: Int[np.ndarray, 'D N']
+  x: Float[np.ndarray, 'N'],
+  y: Float[np.ndarray, 'N'],
+  weights: Float[np.ndarray, 'D N'],
 ) -> Float[np.ndarray, 'D']:
   """Pearson's linear correlation coefficient, in [-1, 1].
 
@@ -29,7 +31,9 @@ def plcc(
 
 
 def srcc(
-  x: Float[np.ndarray, 'N'], y: Float[np.ndarray, 'N'], weights: Int[np.ndarray, 'D N']
+  x: Float[np.ndarray, 'N'],
+  y: Float[np.ndarray, 'N'],
+  weights: Float[np.ndarray, 'D N'],
 ) -> Float[np.ndarray, 'D']:
   """Spearman's rank correlation coefficient; as `plcc`.
 
@@ -39,14 +43,15 @@ def srcc(
 
 
 def kendall(
-  x: Float[np.ndarray, 'N'], y: Float[np.ndarray, 'N'], weights: Int[np.ndarray, 'D N']
+  x: Float[np.ndarray, 'N'],
+  y: Float[np.ndarray, 'N'],
+  weights: Float[np.ndarray, 'D N'],
 ) -> Float[np.ndarray, 'D']:
   """Kendall's rank correlation tau-b, in [-1, 1]; as `plcc`.
 
   A pair of samples that count m and n times stands for m n pairs, so that the numbers
   of concordant and of tied pairs are quadratic forms of the weights.
   """
-  weights = weights.astype(np.float64)
   balance, untied_x, untied_y = np.zeros((3, len(weights)))
   for start in range(0, len(x), _BLOCK):
     block = slice(start, start + _BLOCK)
@@ -64,7 +69,7 @@ def kendall(
 def _pearson(
   x: Float[np.ndarray, '#D N'],
   y: Float[np.ndarray, '#D N'],
-  weights: Int[np.ndarray, 'D N'],
+  weights: Float[np.ndarray, 'D N'],
 ) -> Float[np.ndarray, 'D']:
   counts = np.maximum(weights.sum(1, keepdims=True), 1)
   x, y = (v - (weights * v).sum(1, keepdims=True) / counts for v in (x, y))
@@ -75,7 +80,7 @@ def _pearson(
 
 
 def _varies(
-  values: Float[np.ndarray, 'D N'], weights: Int[np.ndarray, 'D N']
+  values: Float[np.ndarray, 'D N'], weights: Float[np.ndarray, 'D N']
 ) -> Bool[np.ndarray, 'D']:
   """Returns whether a draw has two values; rounding hides it in a variance."""
   drawn = weights > 0
@@ -84,7 +89,7 @@ def _varies(
 
 
 def _ranks(
-  values: Float[np.ndarray, 'N'], weights: Int[np.ndarray, 'D N']
+  values: Float[np.ndarray, 'N'], weights: Float[np.ndarray, 'D N']
 ) -> Float[np.ndarray, 'D N']:
   """Returns the mean rank of each sample's repetitions in each draw."""
   if not len(values):

@@ -49,7 +49,7 @@ def test_published_correlations(assets):
   ratings = [*json.loads(path.read_text()).values()]
   path = assets / 'scores' / 'tifa_correlation_goldens.json'
   human = np.array([rating['human_avg'] for rating in ratings])
-  once = np.ones((1, len(ratings)), int)
+  once = np.ones((1, len(ratings)))
   for name, golden in json.loads(path.read_text())['values'].items():
     metric = np.array([rating[name] for rating in ratings])
     for measure, key in (
