@@ -3,6 +3,7 @@
 import itertools
 
 import postgres
+import projects
 import pytest
 
 _NUMBERS = itertools.count()
@@ -19,3 +20,21 @@ def postgres_urls():
 @pytest.fixture
 def postgres_url(postgres_urls) -> str:
   return postgres.create(postgres_urls, f'test{next(_NUMBERS)}')
+
+
+@pytest.fixture
+def in_file(tmp_path):
+  found = projects.make(tmp_path, 3)
+  yield found
+  found.store.close()
+
+
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def made(request, tmp_path):
+  """A project in a store of each kind."""
+  if request.param == 'sqlite':
+    yield request.getfixturevalue('in_file')
+    return
+  found = projects.make(tmp_path, 3, url=request.getfixturevalue('postgres_url'))
+  yield found
+  found.store.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from rahf.annotation import items, people, project
 from rahf.annotation.answering import Answer
@@ -82,3 +83,9 @@ def rich_value(number: int = 0, **changes: Any) -> dict[str, Any]:
 def answer(value: Any = None, **changes: Any) -> Answer:
   value = rich_value() if value is None else value
   return Answer(secrets.token_hex(16), value, **{'seconds': 1.5, **changes})
+
+
+def rows(made: Project, table: sa.Table) -> list:
+  """Returns what a table has, in order."""
+  with made.store.read() as connection:
+    return connection.execute(sa.select(table).order_by(table.c.id)).all()

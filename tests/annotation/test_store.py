@@ -12,39 +12,14 @@ from alembic.migration import MigrationContext
 
 from rahf.annotation import (
   answering,
-  assignment,
   database,
   items,
   people,
   project,
-  standing,
 )
 from rahf.annotation.answering import ConflictError
 from rahf.annotation.tables import ANSWERS, ITEMS, LEASES, METADATA, REVISIONS
 from rahf.errors import InputError
-
-
-@pytest.fixture
-def in_file(tmp_path):
-  found = projects.make(tmp_path, 3)
-  yield found
-  found.store.close()
-
-
-@pytest.fixture(params=['sqlite', 'postgresql'])
-def made(request, tmp_path):
-  """A project in a store of each kind."""
-  if request.param == 'sqlite':
-    yield request.getfixturevalue('in_file')
-    return
-  found = projects.make(tmp_path, 3, url=request.getfixturevalue('postgres_url'))
-  yield found
-  found.store.close()
-
-
-def rows(made, table) -> list:
-  with made.store.read() as connection:
-    return connection.execute(sa.select(table).order_by(table.c.id)).all()
 
 
 def test_migrations_make_the_tables(made):
@@ -81,8 +56,8 @@ def test_each_image_is_asked_of_k_people_and_of_nobody_twice(made):
   assert all(len(set(found)) == len(found) for found in seen.values())
   asked = [item for found in seen.values() for item in found]
   assert sorted(asked) == [1, 1, 2, 2, 3, 3]
-  assert [row.completed for row in rows(made, ITEMS)] == [2, 2, 2]
-  assert not rows(made, LEASES)
+  assert [row.completed for row in projects.rows(made, ITEMS)] == [2, 2, 2]
+  assert not projects.rows(made, LEASES)
 
 
 def test_a_lease_keeps_a_task_until_it_expires(made):
@@ -101,7 +76,7 @@ def test_a_lease_keeps_a_task_until_it_expires(made):
   # The place of the first is free, but they also get it back.
   assert answering.next_task(made, three)['item'] != first['item']
   answering.submit(made, one, first['lease'], projects.answer())
-  assert rows(made, ANSWERS)[0].item == first['item']
+  assert projects.rows(made, ANSWERS)[0].item == first['item']
 
 
 def test_an_answer_that_comes_late_is_stored_all_the_same(made):
@@ -114,7 +89,7 @@ def test_an_answer_that_comes_late_is_stored_all_the_same(made):
     assert task['item'] == late['item']
     answering.submit(made, person, task['lease'], projects.answer())
   answering.submit(made, one, late['lease'], projects.answer())
-  assert rows(made, ITEMS)[0].completed == 3
+  assert projects.rows(made, ITEMS)[0].completed == 3
 
 
 def test_sending_an_answer_again_stores_it_once(made):
@@ -123,7 +98,7 @@ def test_sending_an_answer_again_stores_it_once(made):
   answer = projects.answer()
   first = answering.submit(made, person, task['lease'], answer)
   assert answering.submit(made, person, task['lease'], answer) == first
-  assert len(rows(made, ANSWERS)) == 1
+  assert len(projects.rows(made, ANSWERS)) == 1
   with pytest.raises(ConflictError, match='another tab'):
     answering.submit(made, person, task['lease'], projects.answer())
   with pytest.raises(ConflictError, match='belongs to another'):
@@ -141,18 +116,18 @@ def test_the_latest_answer_can_be_changed_and_the_earlier_is_kept(made):
   assert (last['answer'], last['item'], last['draft']) == (stored, task['item'], value)
   changed = projects.rich_value(3)
   answering.revise(made, person, stored, projects.answer(changed, seconds=2.0))
-  row = rows(made, ANSWERS)[1]
+  row = projects.rows(made, ANSWERS)[1]
   assert row.value == changed
   assert row.seconds == pytest.approx(min(row.seconds, 2.0), abs=0.1)
-  assert [one.value for one in rows(made, REVISIONS)] == [value]
+  assert [one.value for one in projects.rows(made, REVISIONS)] == [value]
   with pytest.raises(ConflictError, match='only the latest'):
     answering.revise(made, person, stored - 1, projects.answer())
   # A remark alone is a change too.
   answering.revise(made, person, stored, projects.answer(changed, flag='dark'))
-  assert rows(made, ANSWERS)[1].flag == 'dark'
+  assert projects.rows(made, ANSWERS)[1].flag == 'dark'
   skipped = projects.answer(status='skipped')
   answering.revise(made, person, stored, skipped)
-  assert [row.completed for row in rows(made, ITEMS)] == [1, 0, 0]
+  assert [row.completed for row in projects.rows(made, ITEMS)] == [1, 0, 0]
 
 
 def test_a_skipped_image_is_asked_of_others(made):
@@ -161,14 +136,14 @@ def test_a_skipped_image_is_asked_of_others(made):
   answer = projects.answer({}, status='skipped', flag=' broken image ')
   answering.submit(made, person, task['lease'], answer)
   assert answering.next_task(made, person)['item'] != task['item']
-  (row,) = rows(made, ANSWERS)
+  (row,) = projects.rows(made, ANSWERS)
   assert (row.status, row.flag, row.value) == ('skipped', 'broken image', {})
   other, asked = projects.enter(made, 'b'), []
   while found := answering.next_task(made, other):
     asked.append(found['item'])
     answering.submit(made, other, found['lease'], projects.answer())
   assert task['item'] in asked
-  assert rows(made, ITEMS)[0].completed == 1
+  assert projects.rows(made, ITEMS)[0].completed == 1
 
 
 def test_a_draft_is_kept(made):
@@ -184,61 +159,11 @@ def test_a_draft_is_kept(made):
     answering.save_draft(made, person, task['lease'], {'misaligned_words': [4]})
 
 
-def test_an_answer_that_came_otherwise_meanwhile(made):
-  """As by an import: the open task is answered already, and another one follows."""
-  person = projects.enter(made, 'a')
-  task = answering.next_task(made, person)
-  with made.store.write() as connection:
-    values = {'item': task['item'], 'annotator': person.id, 'purpose': 'task'}
-    values |= {'turn': 0, 'status': 'done', 'value': projects.rich_value(), 'flag': ''}
-    values |= {'assist': '', 'seconds': 1, 'created': 1, 'key': 'k' * 32}
-    connection.execute(sa.insert(ANSWERS).values(values))
-  with pytest.raises(ConflictError, match='answered already'):
-    answering.submit(made, person, task['lease'], projects.answer())
-  following = answering.next_task(made, person)
-  assert following['item'] != task['item']
-  answering.submit(made, person, following['lease'], projects.answer())
-  assert [row.item for row in rows(made, ANSWERS)] == [task['item'], following['item']]
-
-
-def test_a_reader_sees_one_state(made):
-  with made.store.read() as connection:
-    count = sa.select(sa.func.count()).select_from(ANSWERS)
-    assert connection.scalar(count) == 0
-    person = projects.enter(made, 'a')
-    task = answering.next_task(made, person)
-    answering.submit(made, person, task['lease'], projects.answer())
-    assert connection.scalar(count) == 0
-  assert len(rows(made, ANSWERS)) == 1
-
-
-def test_seconds_are_not_negative(in_file):
-  """If the clock of another server, which gave the task, was ahead."""
-  person = projects.enter(in_file, 'a')
-  task = answering.next_task(in_file, person)
-  with in_file.store.write() as connection:
-    connection.execute(sa.update(LEASES).values(started=time.time() + 600))
-  answering.submit(in_file, person, task['lease'], projects.answer())
-  assert rows(in_file, ANSWERS)[0].seconds == 0
-
-
-def test_words_of_gold_questions(in_file, tmp_path):
-  """They may be words or positions; answers have positions."""
-  gold = tmp_path / 'gold.jsonl'
-  gold.write_text('{"uid": "00", "misaligned_words": ["red", 2]}\n')
-  project.set_gold(in_file, gold)
-  assert rows(in_file, ITEMS)[0].gold['misaligned_words'] == [1, 2]
-  for word in ('"blue"', '9'):
-    gold.write_text(f'{{"uid": "00", "misaligned_words": [{word}]}}\n')
-    with pytest.raises(InputError, match=r'gold\.jsonl: 00: misaligned word'):
-      project.set_gold(in_file, gold)
-
-
 def test_seconds_are_at_most_those_that_have_passed(made):
   person = projects.enter(made, 'a')
   task = answering.next_task(made, person)
   answering.submit(made, person, task['lease'], projects.answer(seconds=500))
-  assert 0 <= rows(made, ANSWERS)[0].seconds < 5
+  assert 0 <= projects.rows(made, ANSWERS)[0].seconds < 5
 
 
 @pytest.mark.parametrize(
@@ -260,59 +185,8 @@ def test_an_impossible_answer_is_refused(in_file, change, problem):
   bad = projects.answer(projects.rich_value(**change))
   with pytest.raises(InputError, match=problem):
     answering.submit(in_file, person, task['lease'], bad)
-  assert not rows(in_file, ANSWERS)
+  assert not projects.rows(in_file, ANSWERS)
   assert answering.next_task(in_file, person) == task
-
-
-def test_repeats_and_gold_questions(tmp_path):
-  made = projects.make(tmp_path, 40)
-  wanted = {'repeats': 0.3, 'gold': 0.3, 'limit': 4}
-  made, _ = project.update(made, wanted, None)
-  gold = tmp_path / 'gold.jsonl'
-  lines = [
-    f'{{"uid": "{uid:02}", "scores": {{"overall": {1 + uid % 2 * 4}}}, '
-    '"misaligned_words": null}\n'
-    for uid in range(8)
-  ]
-  gold.write_text(''.join(lines).replace(', "misaligned_words": null', ''))
-  assert project.set_gold(made, gold) == 8
-  person = projects.enter(made, 'a')
-  order = []
-  while task := answering.next_task(made, person):
-    value = projects.rich_value(0, implausibility_points=[], misaligned_words=[])
-    value['nothing'] = sorted(answering.rich.LISTS)
-    answering.submit(made, person, task['lease'], projects.answer(value))
-    order.append(task['item'])
-  found = rows(made, ANSWERS)
-  kinds = [row.purpose for row in found]
-  # Gold questions are not asked as tasks.
-  assert (kinds.count('task'), kinds.count('repeat'), kinds.count('gold')) == (32, 4, 4)
-  for row in found:
-    if row.purpose == 'repeat':
-      assert order.index(row.item) < found.index(row) - assignment.REPEAT_GAP
-  assert sum(row.completed for row in rows(made, ITEMS)) == 32
-  with made.store.read() as connection:
-    # The answers have overall 1, as the even ones are.
-    results = standing.gold_results(connection, person.id)
-  assert results == [True, False, True, False]
-
-
-def test_too_many_wrong_gold_answers_end_the_work(tmp_path):
-  made = projects.make(tmp_path, 20)
-  made, _ = project.update(made, {'gold': 0.5, 'passing': 0.5}, None)
-  gold = tmp_path / 'gold.jsonl'
-  gold.write_text(
-    ''.join(f'{{"uid": "{n:02}", "scores": {{"overall": 5}}}}\n' for n in range(10))
-  )
-  project.set_gold(made, gold)
-  person = projects.enter(made, 'a')
-  count = 0
-  while task := answering.next_task(made, person):
-    answering.submit(made, person, task['lease'], projects.answer())
-    count += 1
-  purposes = [row.purpose for row in rows(made, ANSWERS)]
-  assert purposes.count('gold') == standing.LEAST_GOLD
-  assert count < 20
 
 
 def test_a_table_may_grow_but_not_change(made, tmp_path):
@@ -321,7 +195,13 @@ def test_a_table_may_grow_but_not_change(made, tmp_path):
   now = items.read('rich', made.images, tmp_path / 'prompts.csv').items
   made, added = project.update(made, {'answers': 3}, now)
   assert added == 2
-  assert [row.uid for row in rows(made, ITEMS)] == ['00', '01', '02', '03', '04']
+  assert [row.uid for row in projects.rows(made, ITEMS)] == [
+    '00',
+    '01',
+    '02',
+    '03',
+    '04',
+  ]
   assert project.load(made.store).settings.answers == 3
   person = projects.enter(made, 'a')
   task = answering.next_task(made, person)
@@ -341,8 +221,8 @@ def test_a_table_may_grow_but_not_change(made, tmp_path):
   for name, value in (('task', 'prefer'), ('images', '/else'), ('seed', 1)):
     with pytest.raises(InputError, match=f'--{name}={value}, but the project'):
       project.update(made, {name: value}, None)
-  assert len(rows(made, ITEMS)) == 5
-  assert len(rows(made, ANSWERS)) == 1
+  assert len(projects.rows(made, ITEMS)) == 5
+  assert len(projects.rows(made, ANSWERS)) == 1
 
 
 def test_images_that_cannot_be_used_are_named(tmp_path):

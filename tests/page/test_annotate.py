@@ -1,70 +1,26 @@
 """Annotation in headless Chromium: by mouse, by keyboard alone, and by touch."""
 
-import contextlib
-import json
-
-import browsing
 import projects
 import pytest
 import sqlalchemy as sa
-from pages import HOSTILE, find, press, texts
+from annotating import (
+  answers,
+  back,
+  loaded,
+  opened,
+  touch,
+  touch_element,
+  wait,
+  wait_for_answers,
+)
+from pages import find, press, texts
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
-from rahf import improve
-from rahf.annotation import exports, items, project
+from rahf.annotation import items, project
 from rahf.annotation.settings import Settings
-from rahf.annotation.tables import ANSWERS, ITEMS, LEASES
+from rahf.annotation.tables import ITEMS, LEASES
 from rahf.data.labels.consolidate import DISC_RADIUS
-
-
-def wait(browser, condition):
-  return WebDriverWait(browser, 10, 0.05).until(condition)
-
-
-def answers(made) -> list:
-  with made.store.read() as connection:
-    return connection.execute(sa.select(ANSWERS).order_by(ANSWERS.c.id)).all()
-
-
-def wait_for_answers(browser, made, count: int):
-  wait(browser, lambda _: len(answers(made)) == count)
-  # The page shows the next task once it knows that the answer is stored.
-  wait(browser, lambda b: f'You: {count} ' in find(b, '#count').text)
-  return answers(made)[-1].value
-
-
-def back(browser, message: str) -> None:
-  """Goes back to the latest answer, once the next task is there."""
-  wait(browser, lambda b: b.execute_script('return !busy && Boolean(task)'))
-  ActionChains(browser).send_keys('b').perform()
-  wait(browser, lambda b: message in find(b, '#message').text)
-
-
-@contextlib.contextmanager
-def opened(browser, made, name: str = 'Ann', *, width: int = 1200, lang: str = 'en'):
-  """Serves a project, enters, and closes the tour."""
-  size = {'width': width, 'height': 850, 'deviceScaleFactor': 1, 'mobile': width < 400}
-  with browsing.running(made) as port:
-    browser.get_log('browser')
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
-    try:
-      browser.get(f'http://127.0.0.1:{port}/?lang={lang}')
-      press(browser, name, Keys.ENTER)
-      wait(browser, lambda b: find(b, '#tour').is_displayed())
-      press(browser, Keys.ENTER)
-      wait(browser, loaded)
-      yield port
-    finally:
-      browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
-
-
-def loaded(browser) -> bool:
-  return browser.execute_script(
-    'return Boolean(task) && [...document.querySelectorAll("#picture, .pair img")]'
-    '.every((image) => image.complete && image.naturalWidth)'
-  )
 
 
 @pytest.fixture
@@ -199,24 +155,6 @@ def test_lines_keep_words_and_their_punctuation_together(chromium, tmp_path):
     assert texts(chromium, '#prompt .whole') == prompt.split()
 
 
-def touch(browser, x: float, y: float) -> None:
-  point = [{'x': x, 'y': y}]
-  for kind, points in (('touchStart', point), ('touchEnd', [])):
-    event = {'type': kind, 'touchPoints': points}
-    browser.execute_cdp_cmd('Input.dispatchTouchEvent', event)
-
-
-def touch_element(browser, selector: str) -> None:
-  chosen = browser.execute_script(
-    'const e = document.querySelector(arguments[0]);'
-    'e.scrollIntoView({block: "center"});'
-    'const b = e.getBoundingClientRect();'
-    'return [b.left + b.width / 2, b.top + b.height / 2]',
-    selector,
-  )
-  touch(browser, *chosen)
-
-
 def test_rich_by_touch_on_a_small_screen(chromium, rich):
   with opened(chromium, rich, width=320):
     assert chromium.execute_script('return document.documentElement.scrollWidth') == 320
@@ -271,115 +209,6 @@ def test_an_answer_waits_for_a_server_that_is_away(chromium, tmp_path):
     assert wait_for_answers(chromium, made, 1)['choice'] == 'left'
 
 
-def test_preferences_by_keys_and_mouse(chromium, tmp_path):
-  made = projects.make(tmp_path, 8, 'prefer', prompts=2)
-  with opened(chromium, made):
-    assert texts(chromium, '#round') == ['1 / 3']
-    for number, act in enumerate(
-      (
-        lambda: ActionChains(chromium).send_keys(Keys.ARROW_LEFT).perform(),
-        lambda: find(chromium, '[data-choice=tie]').click(),
-        lambda: touch_element(chromium, '[data-choice=right]'),
-      ),
-      1,
-    ):
-      act()
-      wait_for_answers(chromium, made, number)
-    assert [one.value['choice'] for one in answers(made)] == ['left', 'tie', 'right']
-    first, second, _ = (one.value for one in answers(made))
-    assert first['left'] in (second['left'], second['right'])
-    # The next prompt.
-    assert texts(chromium, '#round') == ['1 / 3']
-    ActionChains(chromium).send_keys('s').perform()
-    wait(chromium, lambda b: find(b, '#done').is_displayed())
-    assert exports.write_pairs(made, tmp_path / 'pairs') == 3
-
-
-def test_a_choice_can_be_changed(chromium, tmp_path):
-  made = projects.make(tmp_path, 6, 'prefer', prompts=2)
-  with opened(chromium, made):
-    assert not chromium.find_elements('css selector', '[aria-pressed]')
-    ActionChains(chromium).send_keys('1').perform()
-    wait_for_answers(chromium, made, 1)
-    back(chromium, 'Choose again, or press Back to return.')
-    pressed = find(chromium, '[aria-pressed=true]')
-    assert pressed.get_attribute('data-choice') == 'left'
-    ActionChains(chromium).send_keys('3').perform()
-    wait(chromium, lambda _: answers(made)[0].value['choice'] == 'right')
-    wait(chromium, lambda b: not b.find_elements('css selector', '[aria-pressed]'))
-    # A prompt that was left does not come again.
-    ActionChains(chromium).send_keys('s').perform()
-    wait_for_answers(chromium, made, 2)
-    back(chromium, 'You left the last prompt')
-    assert not chromium.find_elements('css selector', '.revising')
-    assert chromium.get_log('browser') == []
-
-
-def test_an_image_is_enlarged_as_far_as_the_window_allows(chromium, tmp_path):
-  made = projects.make(tmp_path, 6, 'prefer', prompts=2)
-  with opened(chromium, made):
-    for selector, name in (
-      ('.pair img.left', 'The left image'),
-      ('.pair figure:last-child button', 'The right image'),
-    ):
-      find(chromium, selector).click()
-      # Its box; the image keeps its ratio and lies in the middle.
-      left, top, right, bottom, width, height = chromium.execute_script(
-        'const b = document.querySelector("#large img").getBoundingClientRect();'
-        'return [b.left, b.top, b.right, b.bottom, innerWidth, innerHeight]'
-      )
-      assert 0 < left < 0.03 * width
-      assert 0.97 * width < right < width
-      assert 0 < top < 0.1 * height
-      assert 0.95 * height < bottom < height
-      image = find(chromium, '#large img')
-      assert image.value_of_css_property('object-fit') == 'contain'
-      assert image.accessible_name == name
-      press(chromium, Keys.ESCAPE)
-      assert not image.is_displayed()
-
-
-def test_a_blind_comparison(chromium, tmp_path):
-  for name in ('new', 'old'):
-    projects.write_images(tmp_path / name, 2)
-    for number in range(2):
-      image = tmp_path / name / f'images/{number:02}.png'
-      image.with_suffix('.txt').write_text(f'{HOSTILE} {number}')
-  generators = [f'{name}={tmp_path / name / "images"}' for name in ('new', 'old')]
-  out = tmp_path / 'study'
-  assert improve.main(['study', 'make', *generators, f'--out={out}']) == 0
-  store = project.open_store(tmp_path / 'project', new=True)
-  rows = items.read('compare', out, None).items
-  made = project.create(store, Settings('compare', str(out)), rows)
-  chromium.get_log('performance')
-  with opened(chromium, made) as port:
-    assert find(chromium, '#prompt').text.startswith(HOSTILE[:40])
-    assert not chromium.find_elements('css selector', '#prompt *')
-    title = chromium.title
-    ActionChains(chromium).send_keys('s').perform()
-    wait(chromium, lambda _: len(answers(made)) == 1)
-    back(chromium, 'You skipped this pair')
-    assert not chromium.find_elements('css selector', '[aria-pressed]')
-    ActionChains(chromium).send_keys('5').perform()
-    wait(chromium, lambda b: find(b, '#count').text == '1 of 2 answered')
-    find(chromium, '[data-choice=same]').click()
-    wait(chromium, lambda b: find(b, '#done').is_displayed())
-    assert title == chromium.title == 'RAHF annotation'
-    assert chromium.get_log('browser') == []
-  assert [one.value['choice'] for one in answers(made)] == ['much_right', 'same']
-  events = [
-    json.loads(e['message'])['message'] for e in chromium.get_log('performance')
-  ]
-  urls = {
-    event['params']['request']['url']
-    for event in events
-    if event['method'] == 'Network.requestWillBeSent'
-  }
-  start = f'http://127.0.0.1:{port}/'
-  assert all(url.startswith((start, 'data:')) for url in urls)
-  assert not any('new' in url or 'old' in url for url in urls)
-
-
 def test_other_languages_and_labels(chromium, rich):
   with opened(chromium, rich, lang='de'):
     assert 'Welche Wörter' in find(chromium, 'h2').text
@@ -424,29 +253,3 @@ def test_a_prediction_is_shown_after_the_answer(chromium, rich):
     press(chromium, Keys.ENTER)
     assert not dialog.is_displayed()
     assert chromium.get_log('browser') == []
-
-
-def test_people_type_prompts_that_are_drawn(chromium, tmp_path):
-  (tmp_path / 'prompts.txt').write_text('a red circle\n')
-  (tmp_path / 'images').mkdir()
-  folder = tmp_path / 'images'
-  rows = items.read('prefer', folder, tmp_path / 'prompts.txt', drawn=True).items
-  store = project.open_store(tmp_path / 'project', new=True)
-  wanted = Settings('prefer', str(folder), answers=1, drawn=True)
-  made = project.create(store, wanted, rows)
-  with browsing.running(made) as port:
-    chromium.get(f'http://127.0.0.1:{port}/?lang=en')
-    press(chromium, 'Ann', Keys.ENTER)
-    wait(chromium, lambda b: find(b, '#tour').is_displayed())
-    press(chromium, Keys.ENTER)
-    wait(chromium, lambda b: find(b, '#done').is_displayed())
-    find(chromium, '#own-done').click()
-    press(chromium, '   ', Keys.TAB, Keys.TAB, Keys.ENTER)
-    wait(chromium, lambda b: 'prompt' in find(b, '#own-message').text)
-    find(chromium, '#own-text').send_keys('two dogs')
-    find(chromium, '#own-send').click()
-    wait(chromium, lambda b: 'waits to be drawn' in find(b, '#done-message').text)
-    assert not find(chromium, '#ask').is_displayed()
-  with made.store.read() as connection:
-    prompts = connection.scalars(sa.select(ITEMS.c.prompt).order_by(ITEMS.c.id)).all()
-  assert prompts == ['a red circle', 'two dogs']
