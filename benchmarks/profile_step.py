@@ -3,8 +3,8 @@
   python benchmarks/profile_step.py [--config=configs/quickstart.py] [--steps=10]
 
 Runs the step under JAX's profiler and sums up, over all threads of a CPU, the time of
-each instruction of the compiled program. Times are shares of that sum, which is less
-than the time of all cores if some wait.
+each instruction of the compiled program, as shares of that sum. It includes the waiting
+of a thread that has given parts of an instruction to others.
 Flags can override any field, as in --config.train.batch_size=8.
 """
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     if known[name].opcodes.split()[0] not in _OUTER
   ]
   total = sum(time for _, time in times)
-  print(f'{total / _STEPS.value * 1e3:.1f} ms of processor time a step')
+  print(f'{total / _STEPS.value * 1e3:.0f} ms of all threads in a step')
   for title, group in (('operation', kind_of), ('part', place_of)):
     print(f'\n{shares(title, times, group)}')
 
@@ -106,6 +106,7 @@ def read_seconds(folder: pathlib.Path) -> collections.Counter[str]:
 def operations(text: str) -> dict[str, Operation]:
   """Returns the instructions of a compiled program by name."""
   inner: dict[str, list[str]] = collections.defaultdict(list)
+  scopes: dict[str, str] = {}
   found, computation = {}, ''
   for line in text.splitlines():
     if header := _COMPUTATION.match(line):
@@ -114,9 +115,14 @@ def operations(text: str) -> dict[str, Operation]:
       name, opcode = instruction.groups()
       inner[computation].append(opcode)
       called, scope = _CALLED.search(line), _SCOPE.search(line)
-      found[name] = opcode, called and called[1], scope[1] if scope else ''
+      found[name] = opcode, called[1] if called else '', scope[1] if scope else ''
+      if scope:
+        scopes.setdefault(computation, scope[1])
   return {
-    name: Operation(' '.join([opcode, *inner.get(called, [])]), scope)
+    # Some fusions have no scope of their own.
+    name: Operation(
+      ' '.join([opcode, *inner.get(called, [])]), scope or scopes.get(called, '')
+    )
     for name, (opcode, called, scope) in found.items()
   }
 
