@@ -15,7 +15,8 @@ os.environ.setdefault(
   '--xla_llvm_disable_expensive_passes=true',
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# As in our commands: some tests read everything that is printed.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Many tests run the same few programs, some in separate processes.
 _COMPILED = tempfile.TemporaryDirectory(prefix='rahf-compiled-')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
