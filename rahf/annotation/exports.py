@@ -110,7 +110,7 @@ def write_pairs(project: Project, folder: pathlib.Path) -> int:
     The number of pairs.
 
   Raises:
-    InputError: an image has vanished or changed; there is no folder then.
+    InputError: an image has vanished or changed; then no folder is written.
   """
   table_files.check_pyarrow()
   import pyarrow as pa

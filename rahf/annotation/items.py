@@ -162,7 +162,7 @@ def inside(folder: pathlib.Path, name: str) -> pathlib.Path:
 
   Raises:
     InputError: it lies outside.
-    OSError: there is no such file.
+    OSError: the file does not exist.
   """
   root = folder.resolve()
   path = (root / name).resolve(strict=True)

@@ -68,8 +68,8 @@ def export(project: Project, folder: pathlib.Path) -> int:
   """Writes TASKS_FILE and CONFIG_FILE into a new folder; returns the answers' number.
 
   Raises:
-    InputError: the project is not rich, or an image has vanished or changed; there is
-      no folder then.
+    InputError: the project is not rich, or an image has vanished or changed; then no
+      folder is written.
   """
   _check(project)
   tasks, count = [], 0

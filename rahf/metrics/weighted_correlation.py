@@ -1,7 +1,7 @@
 """Correlations of samples that count several times, for many bootstrap draws at once.
 
-Each is `correlation.py`'s of the samples, repeated as often as they count, but takes a
-thousand draws in about the time that SciPy needs for twenty: it sorts the samples once.
+Each is `correlation.py`'s of the samples, repeated as often as they count, but of all
+draws at once, and sorts or compares the samples only once.
 
 Axis letters: D draws, N samples, U distinct values.
 """

@@ -72,7 +72,7 @@ def test_serving(tmp_path, long):
 def test_improving(tmp_path, long, verb, source, options):
   """Of 10,000 images, the last 9,000 need no more memory."""
   if not long:
-    pytest.skip('--long')
+    pytest.skip('--long: 10,000 images for each verb')
   prompts = 2_500
   improving.write_models(tmp_path, prompts)
   out = tmp_path / 'out'

@@ -18,8 +18,8 @@ def summarise(
     out: folder of the charts; None for `stats` in the prepared directory.
 
   Raises:
-    InputError: there is no such data set or split, or an image has no attributes
-      although there is a table of them.
+    InputError: the data set or the split does not exist, or its table of attributes
+      lacks an image.
   """
   directory, _ = prepared.find(path)
   attributes = table.find(directory)
