@@ -1,4 +1,4 @@
-"""Compares chunked and full attention: run time here, or bytes moved on a TPU.
+"""Compares ways to compute attention: run time here, or bytes moved on a TPU.
 
   python benchmarks/attention.py [--topology=v5e:2x2]
 
@@ -6,6 +6,8 @@ For one T5 layer of base size: the result, and its gradient with respect to quer
 keys, values and position biases. With a topology, it is compiled for one of its chips
 (needs libtpu, but no TPU) and bytes moved and stored are printed; otherwise it is run.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from metrics import median_ms
 from rahf.costs.chips import GB, GIB
 from rahf.costs.program import measure
 from rahf.drawing.markdown import markdown_table
-from rahf.models import attention
+from rahf.models import attention, attention_kernel
 from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES
 
@@ -30,8 +32,11 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'Repetitions; prints the median.')
 SIZES_HERE = ((1, 384), (4, 384), (2, 1152))
 SIZES_ON_A_TPU = ((4, 1152), (28, 1152))
 HEADS, WIDTH = 12, 64
-# Values of attention.LARGE.
-WAYS = {'at once': 2**60, 'in parts': 0}
+WAYS = {
+  'at once': attention.attend_at_once,
+  'in parts': attention.attend_in_parts,
+  'kernel': lambda scale, *x: attention_kernel.attend(scale, False, *x),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -51,23 +56,21 @@ def main(argv: list[str]) -> None:
     rows = [
       [*map(str, size), way, *timed(size, WAYS[way])]
       for size in SIZES_HERE
-      for way in WAYS
+      for way in ('at once', 'in parts')
     ]
   print(markdown_table(header, rows))
 
 
-def make_gradient():
-  """Returns a new function each time, so that JAX compiles it again."""
+def make_gradient(way: Callable) -> Callable:
+  """Returns the gradient of a way to compute attention."""
 
-  def loss(query, key, value, bias, mask):
-    y = attention.attend(query, key, value, scale=1.0, bias=bias, mask=mask)
-    return jnp.sum(jnp.square(y), dtype=jnp.float32)
+  def loss(*operands):
+    return jnp.sum(jnp.square(way(1.0, *operands)), dtype=jnp.float32)
 
   return jax.value_and_grad(loss, (0, 1, 2, 3))
 
 
-def compiled(device: jax.Device, size: tuple[int, int], large: int) -> list[str]:
-  attention.LARGE = large
+def compiled(device: jax.Device, size: tuple[int, int], way: Callable) -> list[str]:
   mesh = Mesh(np.reshape(device, (1, 1, 1)), AXES, (AxisType.Auto,) * 3)
   place = NamedSharding(mesh, PartitionSpec())
   shapes = jax.tree.map(
@@ -75,15 +78,14 @@ def compiled(device: jax.Device, size: tuple[int, int], large: int) -> list[str]
     jax.eval_shape(lambda: operands(*size, jnp.bfloat16)),
   )
   with jax.set_mesh(mesh):
-    costs = measure(jax.jit(make_gradient()), shapes, mesh, loop_trips=1)
+    costs = measure(jax.jit(make_gradient(way)), shapes, mesh, loop_trips=1)
   return [f'{costs.bytes_moved / GB:.2f}', f'{costs.temporaries / GIB:.2f}']
 
 
-def timed(size: tuple[int, int], large: int) -> list[str]:
-  attention.LARGE = large
+def timed(size: tuple[int, int], way: Callable) -> list[str]:
   arrays = operands(*size, jnp.float32)
-  gradient = make_gradient()
-  result = jax.jit(lambda *x: attention.attend(*x[:3], scale=1.0, bias=x[3], mask=x[4]))
+  gradient = make_gradient(way)
+  result = jax.jit(lambda *x: way(1.0, *x))
   return [
     f'{median_ms(lambda f=f: jax.block_until_ready(f(*arrays)), _REPEATS.value):.0f}'
     for f in (result, jax.jit(gradient))

@@ -38,8 +38,12 @@ from rahf.export import export
 from rahf.runtime.preemption import Interruption
 from rahf.train import train
 
+ARMS = ('labels', 'pretrained', 'mixture')
+CAPTIONS = 'shapes_captions'
+
 _LABELS = flags.DEFINE_list('labels', ['500', '2000', '8000'], 'Labelled images.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=2)
+_ARMS = flags.DEFINE_multi_enum('arm', [*ARMS], ARMS, 'Repeat it; labels is needed.')
 _STEPS = flags.DEFINE_integer('steps', 1200, 'Of each run.', lower_bound=3)
 _CAPTION_STEPS = flags.DEFINE_integer(
   'caption_steps', 2000, 'Of the training on captions.', lower_bound=3
@@ -53,8 +57,6 @@ _METRICS = flags.DEFINE_list(
   'Of the test split, as in WORKDIR/eval/test-STEP.json.',
 )
 _SCRATCH = flags.DEFINE_string('scratch', 'runs/learning_curve', 'Folder of the runs.')
-ARMS = ('labels', 'pretrained', 'mixture')
-CAPTIONS = 'shapes_captions'
 
 
 class Estimate(NamedTuple):
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> None:
   found = {
     (arm, number): [run(scratch, arm, number, seed) for seed in range(_SEEDS.value)]
     for number in labels
-    for arm in ARMS
+    for arm in _ARMS.value
   }
   report(scratch, labels, found)
 
@@ -139,6 +141,8 @@ def report(
   found: dict[tuple[str, int], list[dict[str, float]]],
 ) -> None:
   """Prints tables of the metrics, and draws them."""
+  arms = _ARMS.value
+  others = [arm for arm in arms if arm != 'labels']
   panels = {}
   for metric in _METRICS.value:
     values = {
@@ -146,13 +150,13 @@ def report(
     }
     rows = []
     for number in labels:
-      row = [f'{number:,}', *(shown(estimate(values[arm, number])) for arm in ARMS)]
-      for arm in ARMS[1:]:
+      row = [f'{number:,}', *(shown(estimate(values[arm, number])) for arm in arms)]
+      for arm in others:
         row.append(shown(estimate(values[arm, number] - values['labels', number])))
       rows.append(row)
-    differences = (f'{arm} - labels' for arm in ARMS[1:])
-    print(f'\n{markdown_table((metric, *ARMS, *differences), rows)}', flush=True)
-    panels[metric] = {arm: curve(labels, values, arm) for arm in ARMS}
+    differences = (f'{arm} - labels' for arm in others)
+    print(f'\n{markdown_table((metric, *arms, *differences), rows)}', flush=True)
+    panels[metric] = {arm: curve(labels, values, arm) for arm in arms}
   picture = Image.fromarray(charts.curves(panels, 'labelled images'))
   picture.save(scratch / 'curves.png')
   print(f'\nDrawn: {scratch / "curves.png"}')

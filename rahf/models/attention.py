@@ -2,11 +2,11 @@
 
 `attend` calls JAX's own attention unless the logits are large. The rest of this file is
 for large logits: at 512 px a T5 layer makes 64 MB of float32 logits per text, and plain
-attention writes and reads them about ten times for a gradient. The functions here
-compute them for one head and a few examples at a time, so that they fit into on-chip
-memory, and compute them again in the backward pass, as FlashAttention does (Dao et al.,
-2022). They are plain JAX: the compilers for TPUs and CPUs keep what fits in fast
-memory.
+attention writes and reads them about ten times for a gradient. Here they are computed
+for one head and a few examples at a time, so that they fit into on-chip memory, and
+computed again in the backward pass, as FlashAttention does (Dao et al., 2022): on a TPU
+by the kernel of `attention_kernel.py`, elsewhere by the functions below. These are
+plain JAX: the compiler for CPUs keeps what fits in fast memory.
 
 Axis letters: B batch, G groups, R examples of a group, T query tokens, S key tokens,
 H heads, K head width.
@@ -21,6 +21,8 @@ from flax import linen as nn
 from jax import export
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
+
+from rahf.models import attention_kernel
 
 # Logits of more bytes per device than this are computed in parts. A TPU v5e has 128 MiB
 # on the chip, which must hold several arrays of this size.
@@ -46,12 +48,6 @@ def attend(
     bias: added to the logits.
     mask: True where a query may attend.
   """
-
-  def at_once(query, key, value, bias, mask):
-    return jax.nn.dot_product_attention(
-      query, key, value, bias=bias, mask=mask, scale=scale
-    )
-
   batch, length, heads, _ = query.shape
   mesh = jax.sharding.get_abstract_mesh()
   devices = 1 if mesh.empty else mesh.size
@@ -59,13 +55,30 @@ def attend(
   # `jax.export` traces a batch of unknown size, which cannot be compared.
   unknown_size = export.is_symbolic_dim(batch)
   if unknown_size or 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
-    return at_once(*operands)
-  in_parts = functools.partial(_attend_in_parts, scale)
+    return attend_at_once(scale, *operands)
+  at_once = functools.partial(attend_at_once, scale)
+  kernel = functools.partial(attention_kernel.attend, scale, False)
+  in_parts = functools.partial(attend_in_parts, scale)
   if devices > 1:
+    kernel = _on_each_device(kernel, operands)
     in_parts = _on_each_device(in_parts, operands)
   # On a GPU each part would run as several small kernels.
   return jax.lax.platform_dependent(
-    *operands, cuda=at_once, rocm=at_once, default=in_parts
+    *operands, cuda=at_once, rocm=at_once, tpu=kernel, default=in_parts
+  )
+
+
+def attend_at_once(
+  scale: float,
+  query: Array,
+  key: Array,
+  value: Array,
+  bias: Array | None,
+  mask: Array | None,
+) -> Float[Array, 'B T H K']:
+  """Returns what `attend` returns, with all logits in memory."""
+  return jax.nn.dot_product_attention(
+    query, key, value, bias=bias, mask=mask, scale=scale
   )
 
 
@@ -89,7 +102,8 @@ def _on_each_device(function, operands: tuple[Array | None, ...]):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_in_parts(scale: float, *operands: Array | None) -> Array:
+def attend_in_parts(scale: float, *operands: Array | None) -> Array:
+  """Returns what `attend` returns, with the logits of one part at a time."""
   return _join(on_chip_attention(scale, *operands)[0])
 
 
@@ -176,7 +190,7 @@ def _backward(scale: float, saved: tuple, dy: Array):
   return *on_chip_attention_gradient(scale, *saved, dy), None
 
 
-_attend_in_parts.defvjp(_forward, _backward)
+attend_in_parts.defvjp(_forward, _backward)
 
 
 def _logits(

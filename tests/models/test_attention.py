@@ -1,4 +1,4 @@
-"""Attention against its formula, computed at once and in parts."""
+"""Attention against its formula, computed at once, in parts, and by the kernel."""
 
 import functools
 
@@ -8,10 +8,13 @@ import jaxtyping
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rahf.costs import work
-from rahf.models import attention
+from rahf.costs.program import measure
+from rahf.models import attention, attention_kernel
 from rahf.models.attention import attend
+from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
@@ -19,10 +22,21 @@ BATCH, QUERIES, KEYS, HEADS, WIDTH = 8, 5, 7, 4, 3
 SCALE = 0.25
 
 
-@pytest.fixture(params=['at once', 'in parts'])
+@pytest.fixture(params=['at once', 'in parts', 'kernel'])
 def way(request, monkeypatch):
-  """Takes one way or the other at any size."""
-  monkeypatch.setattr(attention, 'LARGE', 0 if request.param == 'in parts' else 2**40)
+  """Takes one of the ways at any size."""
+  monkeypatch.setattr(attention, 'LARGE', 2**40 if request.param == 'at once' else 0)
+  if request.param == 'kernel':
+    use_kernel(monkeypatch)
+
+
+def use_kernel(monkeypatch):
+  """Runs the kernel for TPUs, as JAX interprets it elsewhere."""
+
+  def interpreted(scale, *operands):
+    return attention_kernel.attend(scale, True, *operands)
+
+  monkeypatch.setattr(attention, 'attend_in_parts', interpreted)
 
 
 def operands(dtype: str = 'float32') -> tuple:
@@ -148,10 +162,13 @@ def test_a_fully_masked_query_gets_the_mean():
   np.testing.assert_allclose(gradient[1], QUERIES / KEYS, rtol=1e-5)
 
 
+@pytest.mark.parametrize('kernel', [False, True])
 @pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
-def test_on_a_mesh(shape, monkeypatch):
+def test_on_a_mesh(shape, kernel, monkeypatch):
   """Every device computes its own examples and heads, and bias gradients add up."""
   monkeypatch.setattr(attention, 'LARGE', 0)
+  if kernel:
+    use_kernel(monkeypatch)
   mask = MASKS['of keys']
 
   def loss(*arrays):
@@ -172,6 +189,61 @@ def test_on_a_mesh(shape, monkeypatch):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected
   )
+
+
+@pytest.mark.parametrize(
+  'mask', [MASKS['of keys'], MASKS['of all']], ids=['keys', 'all']
+)
+def test_the_kernel_takes_queries_in_parts(mask, monkeypatch):
+  """As it does if they are many: here 300, of which 256 are cut in two again."""
+  monkeypatch.setattr(attention_kernel, 'BIAS_VALUES', 256 * KEYS)
+  monkeypatch.setattr(attention_kernel, 'LOGITS', 128 * KEYS)
+  _, key, value, _ = operands()
+  query = jnp.asarray(RNG.standard_normal((BATCH, 300, HEADS, WIDTH)), jnp.float32)
+  bias = jnp.asarray(RNG.standard_normal((1, HEADS, 300, KEYS)), jnp.float32)
+  if mask is not None and mask.shape[2] > 1:
+    mask = jnp.tile(mask, (1, 1, 300 // QUERIES, 1))
+
+  def ours(*arrays):
+    y = attention_kernel.attend(SCALE, True, *arrays, mask)
+    return jnp.sin(y).sum()
+
+  def expected(*arrays):
+    return jnp.sin(by_formula(*arrays, mask)).sum()
+
+  arrays = query, key, value, bias
+  places = tuple(range(4))
+  found, wanted = (jax.value_and_grad(f, places)(*arrays) for f in (ours, expected))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), found, wanted
+  )
+
+
+@pytest.mark.parametrize('topology', ['v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'])
+def test_the_kernel_for_tpus_moves_operands_and_gradients_only(topology):
+  batch, tokens, heads, width = 8, 640, 4, 64
+  types = (jax.sharding.AxisType.Auto,) * 3
+  mesh = Mesh(np.reshape(find_devices(topology)[0], (1, 1, 1)), AXES, types)
+  place = NamedSharding(mesh, PartitionSpec())
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+  one = array('bfloat16', batch, tokens, heads, width)
+  bias = array('float32', 1, heads, tokens, tokens)
+  mask = array('bool', batch, 1, 1, tokens)
+
+  def gradients(query, key, value, dy, bias, mask):
+    def y(*arrays):
+      return attend(*arrays[:3], scale=1.0, bias=arrays[3], mask=mask)
+
+    return jax.vjp(y, query, key, value, bias)[1](dy)
+
+  with jax.set_mesh(mesh):
+    costs = measure(
+      jax.jit(gradients), (one, one, one, one, bias, mask), mesh, loop_trips=1
+    )
+  assert costs.bytes_moved < 1.01 * (7 * 2 * one.size + 2 * 4 * bias.size)
 
 
 def test_logits_in_parts_do_not_count_as_traffic(monkeypatch):
