@@ -195,7 +195,7 @@ def fine_tune(
     learning_rate=3e-4, schedule='linear', warmup_steps=min(20, _STEPS.value // 2)
   )
   config.train.update(
-    steps=_STEPS.value, batch_size=32, checkpoint_every=_STEPS.value, average=0.0
+    steps=_STEPS.value, batch_size=32, checkpoint_every=_STEPS.value, average=0.98
   )
   config.eval.update(every=_STEPS.value + 1, batch_size=BATCH)
   return run(config, workdir / 'run')

@@ -35,6 +35,7 @@ _REPEAT = flags.DEFINE_integer(
   'repeat', 1, 'Repeats all shards, to measure the startup of large data sets.'
 )
 _EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples to time all stages with.')
+_WORKERS = flags.DEFINE_integer('workers', 0, 'Processes that make batches.')
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long to time each stage.')
 
 
@@ -61,7 +62,13 @@ def _measure(
 ) -> None:
   def batches(step: int) -> Iterator[schema.Batch]:
     return train_batches(
-      [split], tokenizer, options, batch_size=_BATCH.value, seed=0, start_step=step
+      [split],
+      tokenizer,
+      options,
+      batch_size=_BATCH.value,
+      seed=0,
+      start_step=step,
+      workers=_WORKERS.value,
     )
 
   for step in (0, 1_000_000):
@@ -81,7 +88,8 @@ def _measure(
     next(stream)
   busy, elapsed = time.process_time() - start[0], time.perf_counter() - start[1]
   _line('all stages, batched', count * _BATCH.value / elapsed, 'examples/s')
-  _line('processor time of all', busy / count / _BATCH.value * 1e3, 'ms/example')
+  if not _WORKERS.value:
+    _line('processor time of all', busy / count / _BATCH.value * 1e3, 'ms/example')
 
 
 def _stages(

@@ -72,6 +72,7 @@ class FeedbackData:
       weights=[part.weight for part in self.mixture],
       captions=[part.captions for part in self.mixture],
       rows=sharding.process_rows(size, mesh),
+      workers=config.data.workers,
     )
 
   def describe(self, splits: tuple[str, ...]) -> str:

@@ -20,7 +20,8 @@ FREE_SECTIONS = (
   *('platform', 'mesh', 'eval', 'review', 'keywords', 'precompile', 'export'),
 )
 FREE_FIELDS = (
-  *('data.dir', 'data.max_skipped', 'train.log_every', 'train.checkpoint_every'),
+  *('data.dir', 'data.max_skipped', 'data.workers'),
+  *('train.log_every', 'train.checkpoint_every'),
   *('train.max_skipped', 'train.keep_checkpoints', 'train.keep_best'),
   'model.remat',
 )

@@ -304,6 +304,27 @@ def test_damaged_records_are_skipped_up_to_a_limit(tokenizer, tmp_path):
   assert_same(take(split, tokenizer, 3, options, batch_size=2, start_step=9), found[9:])
 
 
+def test_workers_make_the_same_batches(split, tokenizer):
+  expected = take(split, tokenizer, 7, AUGMENTED, start_step=2)
+  found = take(split, tokenizer, 7, AUGMENTED, start_step=2, workers=2)
+  assert_same(found, expected)
+
+
+def test_damaged_records_of_all_workers_count(tokenizer, tmp_path):
+  split = split_of(tmp_path, *(make_record(i, size=16) for i in range(4)))
+
+  def divided(seed: int) -> bool:
+    batches = take(split, tokenizer, 2, batch_size=2, seed=seed)
+    return all(len({0, 2} & set(batch.index.tolist())) == 1 for batch in batches)
+
+  # An order in which each of two workers finds one damaged record.
+  seed = next(filter(divided, range(20)))
+  damage(split, 0, 2)
+  options = dataclasses.replace(PLAIN, max_skipped=1)
+  with pytest.raises(InputError, match=r'record [02] at byte'):
+    take(split, tokenizer, 2, options, batch_size=2, seed=seed, workers=2)
+
+
 def test_consecutive_damaged_records(tokenizer, tmp_path):
   split = split_of(tmp_path, *(make_record(i) for i in range(4)))
   whole = take(split, tokenizer, 4, batch_size=4)
