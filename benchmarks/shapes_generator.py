@@ -58,12 +58,6 @@ _SHARPNESS = flags.DEFINE_float(
 _TEMPERATURE = flags.DEFINE_list(
   'temperature', [], "First and last, of the sampling; the model's own if empty."
 )
-_REDRAWS = flags.DEFINE_integer(
-  'redraws', -1, "Of the sampling; -1 for the model's own."
-)
-_REDRAWN_SHARE = flags.DEFINE_float(
-  'redrawn_share', 0, "Of the sampling; 0 for the model's own."
-)
 _SHEET = flags.DEFINE_string(
   'sheet', '', 'Where to write a picture of 64 drawn images.'
 )
@@ -79,10 +73,7 @@ def main(argv: list[str]) -> None:
   folder = argv[1]
   given = {'steps': _STEPS.value, 'guidance': _GUIDANCE.value}
   given['sharpness'] = _SHARPNESS.value
-  given['redrawn_share'] = _REDRAWN_SHARE.value
   sampling = {name: value for name, value in given.items() if value}
-  if _REDRAWS.value >= 0:
-    sampling['redraws'] = _REDRAWS.value
   if _TEMPERATURE.value:
     sampling['temperature'] = tuple(map(float, _TEMPERATURE.value))
   model = rahf.load(folder, rows=_BATCH, sampling=sampling)

@@ -1,10 +1,7 @@
 """Masked sampling (MaskGIT; Chang et al., 2022), as aMUSEd does it.
 
 Every step predicts all masked tokens, keeps the most confident ones, and masks the rest
-again, of which there are fewer from step to step. Tokens of one step are drawn without
-regard to each other; so they may not go together. Afterwards tokens can therefore be
-drawn anew, a part at a time, each given all that are not in this part (block Gibbs
-sampling).
+again, of which there are fewer from step to step.
 
 All randomness of an image comes from its own key, so that the image does not depend on
 the others in its batch.
@@ -20,7 +17,7 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from rahf.errors import InputError
 from rahf.fileio.validators import one_of, pair, real, whole
@@ -43,9 +40,6 @@ class SamplingConfig:
     schedule: how the share of masked tokens falls from 1 to 0.
     sharpness: multiplies the logits of the codes: above 1, improbable codes become
       rarer than the model thinks.
-    redraws: number of times that a part of the tokens is drawn anew after the last
-      step.
-    redrawn_share: the size of this part, which is chosen at random each time.
   """
 
   steps: Annotated[int, whole(1, 1000)] = 12
@@ -53,8 +47,6 @@ class SamplingConfig:
   temperature: Annotated[tuple, pair(real(0, 1000), real(0, 1000))] = (2.0, 0.0)
   schedule: Annotated[str, one_of(SCHEDULES)] = 'cosine'
   sharpness: Annotated[float, real(0.01, 1000)] = 1.0
-  redraws: Annotated[int, whole(0, 1000)] = 0
-  redrawn_share: Annotated[float, real(0, 1)] = 0.125
 
 
 TEXT_TO_IMAGE = SamplingConfig()
@@ -144,26 +136,6 @@ def draw_noise(
   return jax.vmap(draw)(keys)
 
 
-def draw_codes(
-  logits: Float[Array, 'B N K'],
-  tokens: Int[Array, 'B N'],
-  masked: Bool[Array, 'B N'],
-  noise: Noise,
-) -> Int[Array, 'B N']:
-  """Draws masked tokens from their logits; the others stay."""
-  sampled = jnp.argmax(logits + noise.codes, -1).astype(tokens.dtype)
-  return jnp.where(masked, sampled, tokens)
-
-
-def choose(
-  candidates: Bool[Array, 'B N'], share: float, order: Float[Array, 'B N']
-) -> Bool[Array, 'B N']:
-  """Chooses a share of each image's candidates, rounded up, by their order."""
-  number = jnp.ceil(share * candidates.sum(-1, keepdims=True))
-  rank = jnp.where(candidates, order, jnp.inf).argsort(-1).argsort(-1)
-  return candidates & (rank < number)
-
-
 def one_step(
   logits: Float[Array, 'B N K'],
   tokens: Int[Array, 'B N'],
@@ -181,7 +153,8 @@ def one_step(
       sampled token's probability.
   """
   masked = tokens == mask_id
-  guess = draw_codes(logits, tokens, masked, noise)
+  sampled = jnp.argmax(logits + noise.codes, -1).astype(tokens.dtype)
+  guess = jnp.where(masked, sampled, tokens)
 
   log_probability = jnp.take_along_axis(
     jax.nn.log_softmax(logits), guess[..., None], -1, mode='clip'
@@ -209,7 +182,7 @@ def sample(
   start_share: Float[Array, ' B'] | None = None,
   noise: Noise | None = None,
 ) -> Int[Array, 'B N']:
-  """Replaces all masked tokens, step by step, and then draws parts of them anew.
+  """Replaces all masked tokens, step by step.
 
   Args:
     predict: returns logits.
@@ -219,10 +192,8 @@ def sample(
     first: number of the first step; more than 0 to start from an image.
     start_share: multiplies the schedule: the share of each image that is masked at the
       start, where the rest shall stay. By default 1.
-    noise: to be used instead of the keys, for each step from the first on; not for
-      what is drawn anew.
+    noise: to be used instead of the keys, for each step from the first on.
   """
-  replaced = tokens == mask_id
   shares = masked_shares(config.schedule, config.steps)[first:]
   heat = temperatures(config.temperature, config.steps)[first:]
   if start_share is None:
@@ -237,14 +208,4 @@ def sample(
     return after.tokens, None
 
   numbers = jnp.arange(first, config.steps)
-  tokens, _ = jax.lax.scan(body, tokens, (numbers, shares, heat, noise))
-
-  def redraw(tokens, number):
-    given = draw_noise(keys, number, tokens.shape[1], codes)
-    chosen = choose(replaced, config.redrawn_share, given.order)
-    logits = predict(jnp.where(chosen, mask_id, tokens))
-    return draw_codes(logits, tokens, chosen, given), None
-
-  # The number between those of the steps and these belongs to `image_to_image`.
-  numbers = config.steps + 1 + jnp.arange(config.redraws)
-  return jax.lax.scan(redraw, tokens, numbers)[0]
+  return jax.lax.scan(body, tokens, (numbers, shares, heat, noise))[0]

@@ -11,7 +11,6 @@ from rahf.errors import InputError
 from rahf.models.muse.sampling import (
   Noise,
   SamplingConfig,
-  choose,
   draw_noise,
   first_step,
   mask_at_random,
@@ -114,40 +113,6 @@ def test_tokens_are_drawn_from_the_prediction():
   # Four standard deviations.
   shares = np.bincount(found.ravel(), minlength=3) / 3000
   np.testing.assert_allclose(shares, chances, atol=4 * math.sqrt(0.25 / 3000))
-
-
-def test_a_share_of_the_candidates_is_chosen():
-  candidates = jnp.array([[1, 1, 1, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
-  order = jnp.array([[0.3, 0.1, 0.4, 0.0, 0.2]] * 3)
-  found = choose(candidates, 0.5, order)
-  np.testing.assert_array_equal(found, [[0, 1, 0, 0, 1], [0, 1, 0, 0, 0], [0] * 5])
-  np.testing.assert_array_equal(choose(candidates, 1.0, order), candidates)
-  assert not choose(candidates, 0.0, order).any()
-
-
-def test_tokens_that_are_drawn_anew_go_together():
-  """A model of pairs that are equal for certain, whose halves one step draws apart."""
-  positions = 60
-
-  def predict(tokens):
-    partner = tokens.reshape(len(tokens), -1, 2)[..., ::-1].reshape(tokens.shape)
-    same = 50.0 * jax.nn.one_hot(partner, 4)  # Nothing of a masked partner.
-    return same
-
-  def draw(start, **settings):
-    config = SamplingConfig(steps=1, **settings)
-    return sample(predict, start, KEYS, config=config, mask_id=MASK, codes=4)
-
-  start = jnp.full((3, positions), MASK).at[:, :10].set(0)
-  apart, together = draw(start), draw(start, redraws=60, redrawn_share=0.1)
-
-  def equal(tokens):
-    return (tokens[:, 10::2] == tokens[:, 11::2]).mean()
-
-  assert equal(apart) < 0.5  # One in four by chance.
-  assert equal(together) > 0.85  # Unless both halves were drawn at the same time.
-  np.testing.assert_array_equal(together[:, :10], 0)
-  assert len(np.unique(together[:, 10:])) == 4
 
 
 def test_starting_from_an_image():
