@@ -7,7 +7,6 @@ shapes to compile the real programs.
 import importlib.util
 import math
 import os
-from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -78,33 +77,40 @@ def find_devices(topology: str) -> list[jax.Device]:
 
 def compile_steps(setup: Setup) -> tuple[Costs | None, Costs]:
   """Returns the costs of the training step, if there is one, and the inference step."""
-  config, mesh, states = setup.config, setup.mesh, setup.states
-  replicated = sharding.replicated(mesh)
+  training = compile_training(setup) if setup.task.trains else None
+  return training, compile_inference(setup)
+
+
+def compile_training(setup: Setup) -> Costs:
+  """Returns the costs of the training step."""
+  mesh = setup.mesh
+  step = jax.jit(setup.make_train_step(), **setup.jit_options)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
-
-  def batch(rows: int, *, train: bool = False) -> Any:
-    return setup.task.batch_shapes(rows, sharding.batch_sharding(mesh), train=train)
-
-  train_step = jax.jit(setup.make_train_step(), **setup.jit_options)
-  eval_step = jax.jit(setup.task.make_eval_step(setup.gather), out_shardings=replicated)
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
+  batch = setup.task.batch_shapes(
+    setup.config.train.batch_size, sharding.batch_sharding(mesh), train=True
+  )
   with jax.set_mesh(mesh):
-    training = None
-    if setup.task.trains:
-      training = measure(
-        train_step,
-        (states.abstract, batch(config.train.batch_size, train=True), key),
-        mesh,
-        loop_trips=1,
-      )
-    inference = measure(
-      eval_step,
-      (states.abstract.variables, batch(config.eval.batch_size)),
+    return measure(step, (setup.states.abstract, batch, key), mesh, loop_trips=1)
+
+
+def compile_inference(setup: Setup) -> Costs:
+  """Returns the costs of the inference step."""
+  config, mesh = setup.config, setup.mesh
+  step = jax.jit(
+    setup.task.make_eval_step(setup.gather), out_shardings=sharding.replicated(mesh)
+  )
+  batch = setup.task.batch_shapes(
+    config.eval.batch_size, sharding.batch_sharding(mesh), train=False
+  )
+  with jax.set_mesh(mesh):
+    return measure(
+      step,
+      (setup.states.abstract.variables, batch),
       mesh,
       # The decoder's loop ends when all sequences have ended.
       loop_trips=config.data.target_length,
     )
-  return training, inference
 
 
 def report(setup: Setup, training: Costs | None, inference: Costs) -> str:
