@@ -48,6 +48,9 @@ _STEPS = flags.DEFINE_integer('steps', 1200, 'Of each run.', lower_bound=3)
 _CAPTION_STEPS = flags.DEFINE_integer(
   'caption_steps', 2000, 'Of the training on captions.', lower_bound=3
 )
+_TRAIN = flags.DEFINE_integer(
+  'train', 20_000, 'Shapes to generate, with labels and with captions.', lower_bound=1
+)
 _METRICS = flags.DEFINE_list(
   'metrics',
   [
@@ -107,6 +110,7 @@ def pretrain(workdir: pathlib.Path, seed: int) -> pathlib.Path:
     steps = _CAPTION_STEPS.value
     config = pretrain_captions.get_config('shapes')
     config.seed = seed
+    config.data.shapes.train = _TRAIN.value
     config.optimizer.update(warmup_steps=steps // 10, cooldown_steps=steps // 3)
     config.train.update(steps=steps, checkpoint_every=steps)
     config.eval.every = steps
@@ -122,6 +126,7 @@ def base_config(seed: int, steps: int) -> ConfigDict:
 
   config = quickstart.get_config()
   config.seed = seed
+  config.data.shapes.train = _TRAIN.value
   config.model.decoder_sees_image = True
   config.optimizer.update(warmup_steps=steps // 8, cooldown_steps=steps // 3)
   config.train.update(steps=steps, checkpoint_every=steps)

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -250,9 +251,18 @@ def _add_images(names) -> None:
   images.set_defaults(run=_prepare_images)
 
 
+def _name(text: str) -> str:
+  """Returns the name of a data set, which becomes a part of the names of its files."""
+  if not re.fullmatch(r'\w[\w-]*', text, re.ASCII):
+    raise argparse.ArgumentTypeError(
+      f'{text!r:.80} is not a name: use letters, digits, _ and -'
+    )
+  return text
+
+
 def _add_name_and_shares(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
-  add('--name', required=True, help='data set name, for config.data.name')
+  add('--name', type=_name, required=True, help='data set name, for config.data.name')
   share = 'share of the prompts (default: %(default)s)'
   add('--dev', type=_SHARE, default=0.05, help=share)
   add('--test', type=_SHARE, default=0.05, help=share)

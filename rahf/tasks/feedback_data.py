@@ -111,7 +111,12 @@ def open_data(
   """
   directory = open_dataset.prepared_directory(config.data, config.data.name)
   mixture = config.data.mixture or ((config.data.name, 1.0),)
-  captions = _caption_sets(config, {name for name, _ in mixture})
+  names = [name for name, _ in mixture]
+  if twice := {name for name in names if names.count(name) > 1}:
+    raise InputError(
+      f'config.data.mixture names {min(twice)!r} twice; give it one weight'
+    )
+  captions = _caption_sets(config, {*names})
   if captions and config.task not in RAHF_TASKS:
     raise InputError(
       f'config.data.captions = {captions}: only a RAHF predicts captions, not config.'

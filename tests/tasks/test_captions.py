@@ -22,6 +22,7 @@ from rahf.runtime.preemption import Interruption
 from rahf.runtime.tree import by_path
 from rahf.tasks import make_task
 from rahf.tasks.captions_session import word_f1
+from rahf.tasks.feedback_data import open_data
 from rahf.training.batch_spec import random_batch
 from rahf.training.setup import set_up
 from rahf.workdir.checkpoint import Checkpoints
@@ -176,6 +177,13 @@ def test_a_changed_export_is_not_trained_on(pretrained, data_dir, tmp_path):
   config.init.rahf = str(copy)
   with pytest.raises(InputError, match=r'model\.safetensors is damaged: its SHA-256'):
     runs.run_training(config, tmp_path / 'run')
+
+
+def test_a_data_set_stands_once_in_a_mixture(data_dir):
+  config = tiny.get_config(data_dir)
+  config.data.mixture = (('shapes', 1.0), ('shapes', 2.0))
+  with pytest.raises(InputError, match=r"mixture names 'shapes' twice"):
+    open_data(config)
 
 
 def test_a_mixture_that_crashed_is_the_same_run(data_dir, tmp_path):

@@ -40,10 +40,11 @@ def sample(arguments: argparse.Namespace) -> int:
   rows, known = [*images_lib.names(source)], table.read(path)
   # An image of Pick-a-Pic occurs once for each of its comparisons.
   positions = {uid: place for place, uid, usable in reversed(rows) if usable}
-  have = {*known.uids}
+  have = known.rows_of([*positions])
   unknown = [uid for uid in positions if uid not in have]
+  others = len(known.uids) - len(have)
   # An image that could not be read has none; if all have none, it is an error.
-  known = known.of([uid for uid in positions if uid in have] or unknown, str(path))
+  known = known.of([*have] or unknown, str(path))
   left_out = len({uid for _, uid, _ in rows} - {*positions})
   quotas = sampling.parse_quotas(arguments.quota, known)
   rows = sampling.sample(
@@ -64,6 +65,8 @@ def sample(arguments: argparse.Namespace) -> int:
   ]
   if unknown:
     facts.append(f'{len(unknown):,} others have no attributes.')
+  if others:
+    facts.append(f'{others:,} rows of {path.name} are of other images.')
   if left_out:
     facts.append(f'{left_out:,} others have no prompt, or no image.')
   text = report.sample_report(known, drawn, quotas, facts)

@@ -185,22 +185,19 @@ def _too_few(
 ) -> InputError:
   """Returns the error that says what is missing, and how many could be drawn."""
   marginals, wanted = _marginals(combinations, targets)
-  size, slack = len(combinations), np.eye(len(wanted))
-  least = scipy.optimize.milp(
-    np.concatenate([np.zeros(size), np.ones(len(wanted))]),
-    integrality=np.ones(size + len(wanted)),
-    bounds=scipy.optimize.Bounds(0, np.concatenate([available, wanted])),
-    constraints=scipy.optimize.LinearConstraint(
-      np.hstack([marginals, slack]), wanted, wanted
-    ),
-  )
+  size = len(combinations)
+  missing = np.maximum(wanted - (marginals @ available).astype(int), 0)
+  together = not missing.any()
+  if together:
+    missing = _missing_together(marginals, available, wanted)
   names = [f'{name}: {answer}' for name in targets for answer in targets[name]]
-  missing = np.round(least.x[size:]).astype(int)
   lacks = ', '.join(
     f'{name} lacks {lack:,} of {number:,}'
     for name, lack, number in zip(names, missing, wanted, strict=True)
     if lack
   )
+  if together:
+    lacks = f'there are enough of each answer, but not together: {lacks}'
   # The largest share of the quotas that can be met.
   most = scipy.optimize.linprog(
     np.concatenate([np.zeros(size), [-1]]),
@@ -215,3 +212,21 @@ def _too_few(
     f'About {possible:,} could be drawn; lower --count or --confidence, or change the '
     'quotas'
   )
+
+
+def _missing_together(
+  marginals: Float[np.ndarray, 'A C'],
+  available: Int[np.ndarray, 'C'],
+  wanted: Int[np.ndarray, 'A'],
+) -> Int[np.ndarray, 'A']:
+  """Returns how many images of each answer are missing at least, in sum."""
+  size, slack = len(available), np.eye(len(wanted))
+  least = scipy.optimize.milp(
+    np.concatenate([np.zeros(size), np.ones(len(wanted))]),
+    integrality=np.ones(size + len(wanted)),
+    bounds=scipy.optimize.Bounds(0, np.concatenate([available, wanted])),
+    constraints=scipy.optimize.LinearConstraint(
+      np.hstack([marginals, slack]), wanted, wanted
+    ),
+  )
+  return np.round(least.x[size:]).astype(int)

@@ -1,12 +1,14 @@
 """Attributes of images as a table beside their data.
 
 Data format, in `attributes.csv` of a prepared data set or any table of these columns:
-  uid                  of the image
+  uid                  of the image, or its file_name; with or without an ending such as
+                       .png, if that is unique
   QUESTION             the answer; empty if it is unknown
   QUESTION_confidence  its probability, in [0, 1]; without this column, 1
 Columns of more than MAX_ANSWERS different values are ignored.
 """
 
+import collections
 import csv
 import io
 import math
@@ -20,12 +22,14 @@ from etils import epath
 from jaxtyping import Float
 
 from rahf.data.attributes.questions import CONFIDENCE, can_be_question
+from rahf.data.images import files
 from rahf.errors import InputError
 from rahf.fileio import atomic_write, table_rows
 from rahf.fileio.local_file import local_file
 from rahf.fileio.table_files import UIDS
 
 FILE = 'attributes.csv'
+FILE_NAME = 'file_name'
 UNKNOWN = ''
 MAX_ANSWERS = 50
 
@@ -52,7 +56,7 @@ class Attributes(NamedTuple):
     Raises:
       InputError: an image has none.
     """
-    rows = {uid: row for row, uid in enumerate(self.uids)}
+    rows = self.rows_of(uids)
     missing = [uid for uid in uids if uid not in rows]
     if missing:
       others = '' if len(missing) < len(uids) else f'; it has {self.uids[0]!r:.80}'
@@ -61,7 +65,22 @@ class Attributes(NamedTuple):
         f'first {missing[0]!r:.80}{others}; it may be of other images. Add their rows, '
         'with empty values where nothing is known'
       )
-    return self.take([rows[uid] for uid in uids])
+    return self.take([rows[uid] for uid in uids])._replace(uids=tuple(uids))
+
+  def rows_of(self, uids: Sequence[str]) -> dict[str, int]:
+    """Returns the row of each image that has one."""
+    rows = {uid: row for row, uid in enumerate(self.uids)}
+    # Images of a folder are named by their files, annotations without the ending.
+    there, wanted = (collections.Counter(map(_bare, of)) for of in (self.uids, uids))
+    bare = {_bare(uid): row for uid, row in rows.items() if there[_bare(uid)] == 1}
+    found = {}
+    for uid in uids:
+      row = rows.get(uid)
+      if row is None and wanted[_bare(uid)] == 1:
+        row = bare.get(_bare(uid))
+      if row is not None:
+        found[uid] = row
+    return found
 
   def take(self, rows: Sequence[int]) -> 'Attributes':
     """Returns the attributes of some rows, in their order."""
@@ -82,7 +101,7 @@ def read(path: os.PathLike | str) -> Attributes:
   file = local_file(epath.Path(path))  # A copy of one in a bucket lives as long.
   path = pathlib.Path(file.path)
   columns = table_rows.columns(path)
-  uid = next((name for name in UIDS if name in columns), None)
+  uid = next((name for name in (*UIDS, FILE_NAME) if name in columns), None)
   names = [name for name in columns if can_be_question(name)]
   if uid is None or not names:
     raise InputError(
@@ -117,6 +136,12 @@ def read(path: os.PathLike | str) -> Attributes:
     {name: tuple(answers[name]) for name in names},
     {name: np.array(confidences[name], float) for name in names},
   )
+
+
+def _bare(uid: str) -> str:
+  """Returns a uid without the ending of an image, if it has one."""
+  path = pathlib.PurePath(uid)
+  return uid.removesuffix(path.suffix) if files.is_image(path) else uid
 
 
 def _answer(value: Any) -> str:

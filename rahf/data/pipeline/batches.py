@@ -70,10 +70,12 @@ def train_batches(
     for split, is_captions in zip(splits, captions, strict=True)
   ]
   sizes = np.array([len(one) for one in selected])
-  examples = [start + one for start, one in zip(starts, selected, strict=True)]
+  examples = np.concatenate(
+    [start + one for start, one in zip(starts, selected, strict=True)]
+  )
   keys = _TrainKeys(
     _Rows(batch_size, rows),
-    np.concatenate(examples),
+    examples,
     np.cumsum([0, *sizes])[:-1],
     sizes,
     mixture.shares(weights),
@@ -86,6 +88,7 @@ def train_batches(
     keys,
     starts,
     np.array(captions),
+    np.sort(examples),
     options.augment,
     options.max_skipped,
   )
@@ -160,6 +163,7 @@ def eval_batches(
     example_key,
     starts=np.zeros(1, int),
     captions=np.array([captions]),
+    examples=np.arange(len(split)),
     augmented=False,
   )
   blank = functools.partial(_blank_padding, tokenizer.end_id)

@@ -54,6 +54,7 @@ class Stream:
   example_key: Callable[[tf.Tensor], ExampleKey]  # by number of the row
   starts: Int64[np.ndarray, 'S']  # index of each data set's first record
   captions: Bool[np.ndarray, 'S']  # whether its texts are captions to predict
+  examples: Int64[np.ndarray, 'n']  # indices of the records to show, ascending
   augmented: bool
   max_skipped: int = 0
 
@@ -155,10 +156,12 @@ class Stream:
     )
 
   def _following(self, index: int) -> int:
-    """Returns the next record of the same data set, cyclically."""
+    """Returns the next of the records to show of the same data set, cyclically."""
     ends = [*self.starts[1:], len(self.split)]
     source = self._source(index)
-    return index + 1 if index + 1 < ends[source] else int(self.starts[source])
+    first, end = np.searchsorted(self.examples, [self.starts[source], ends[source]])
+    place = int(np.searchsorted(self.examples, index, side='right'))
+    return int(self.examples[place if place < end else first])
 
   def _source(self, index: int) -> int:
     """Returns the data set of a record."""

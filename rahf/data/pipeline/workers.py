@@ -4,6 +4,7 @@ Decoding holds Python's lock much of the time, so that the threads of one proces
 little more than one core.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import pickle
@@ -45,18 +46,21 @@ class _Worker:
   def __init__(self, make: Callable[[int], Iterator[Any]], number: int):
     # Not forked: TensorFlow and JAX run threads, which a fork would lose.
     context = multiprocessing.get_context('spawn')
-    self._connection, to_send = context.Pipe(duplex=False)
-    self._process = context.Process(
-      target=_send_all, args=(make, number, to_send), daemon=True
-    )
-    self._process.start()
-    to_send.close()  # So that receiving fails when the process ends.
+    self._connection, theirs = context.Pipe()
+    self._process = context.Process(target=_send_all, args=(theirs,), daemon=True)
+    with _blocked_signals():
+      self._process.start()
+    theirs.close()  # So that sending and receiving fail when the process ends.
+    # Not as arguments: starting a process that ends at once would then never return,
+    # since they are more than a pipe holds.
+    with contextlib.suppress(BrokenPipeError):
+      self._connection.send((make, number))
 
   def receive(self) -> Any:
     """Returns the next item, or raises what the iterator has raised."""
     try:
       item = _receive(self._connection)
-    except EOFError:
+    except (EOFError, ConnectionResetError):
       self._process.join()
       raise OSError(
         'a worker of the input pipeline ended with exit code '
@@ -73,23 +77,32 @@ class _Worker:
     self._connection.close()
 
 
-def _send_all(
-  make: Callable[[int], Iterator[Any]], number: int, connection: Connection
-) -> None:
-  """Runs in the worker."""
-  # The main process decides when to stop: after the step that it is in.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+  """Lets processes that start meanwhile ignore Ctrl-C and SIGTERM for good.
+
+  Such signals often go to all processes of a job. The main process decides when to
+  stop: after the step that it is in.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
   try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _send_all(connection: Connection) -> None:
+  """Runs in the worker."""
+  # Nobody listens any more if one of these is raised.
+  with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
+    make, number = connection.recv()
     try:
       for item in make(number):
         _send(connection, item)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
       raise
     except Exception as error:
       _send(connection, error)
-  except BrokenPipeError:
-    pass  # Nobody listens any more.
 
 
 def _send(connection: Connection, item: Any) -> None:

@@ -33,7 +33,7 @@ _OTHERS: dict[str, Callable[[pathlib.Path], Reader]] = {
   '.tar.xz': tar.Tar,
   '.tfrecord': tfrecords.Shard,
 }
-# Ignored in a folder of images or a prepared data set, which may contain such tables.
+# Ignored in a folder of images, which may contain such tables.
 _TABLE_SUFFIXES = ('.csv', '.tsv', '.jsonl')
 
 
@@ -238,12 +238,17 @@ def _find(
 def _find_in_folder(
   folder: pathlib.Path, label: str, linked: list[pathlib.Path]
 ) -> pathlib.Path | list[pathlib.Path]:
+  if (folder / schema.DATASET_INFO).exists():
+    # Reports and tables may lie beside or below it.
+    shards = sorted(file for file in folder.iterdir() if kind(file) == '.tfrecord')
+    if shards:
+      return shards
   images, found = False, {}
   for file in files.walk(folder, linked):
     images = images or files.is_image(file)
     if kind(file):
       found.setdefault(kind(file), []).append(file)
-  if images or (folder / schema.DATASET_INFO).exists():
+  if images:
     found = {key: there for key, there in found.items() if key not in _TABLE_SUFFIXES}
   if len(found) + images != 1:
     content = ', '.join([*['images'] * images, *sorted(found)]) or 'no known files'

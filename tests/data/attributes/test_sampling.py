@@ -90,7 +90,10 @@ def test_what_is_missing_and_by_how_much():
   with pytest.raises(InputError, match=message):
     sample(images, quotas, 60)
   assert len(sample(images, quotas, 20)) == 20
+  # Each category has enough, so that only what is short is named.
   both = parse_quotas(['photo=even', 'category=even'], images)
+  with pytest.raises(InputError, match=r'for 60: photo: no lacks 20 of 30\. About'):
+    sample(images, both, 60)
   with pytest.raises(InputError, match=r'with a confidence of 0\.95 or more cannot'):
     sample(images, both, 20, confidence=0.95)
 
@@ -100,7 +103,9 @@ def test_whole_numbers_that_do_not_exist():
   images = attributes(a=['x', 'x', 'y', 'y'], b=['p', 'q', 'p', 'q'], c=list('mnnm'))
   quotas = parse_quotas(['a=even', 'b=even', 'c=even'], images)
   assert len(sample(images, quotas, 4)) == 4
-  with pytest.raises(InputError, match=r'for 2: .* lacks 1 of 1.*About 1 could be'):
+  with pytest.raises(
+    InputError, match=r'for 2: there are enough .* not together: .* lacks 1'
+  ):
     sample(images, quotas, 2)
 
 

@@ -50,6 +50,19 @@ def test_columns_of_many_values_are_not_attributes(tmp_path):
     table.read(write(tmp_path, text))
 
 
+def test_uids_with_and_without_the_ending_of_a_file(tmp_path):
+  found = table.read(write(tmp_path, 'file_name,kind\na.png,x\nb/c.jpg,y\nv1.5,z\n'))
+  assert [*found.answers] == ['kind']
+  taken = found.of(['b/c', 'a.webp', 'v1.5'], 'it')
+  assert taken.uids == ('b/c', 'a.webp', 'v1.5')
+  assert taken.answers == {'kind': ('y', 'x', 'z')}
+  # Two images, or two rows, of the same name are not told apart.
+  assert found.rows_of(['a.webp', 'a.jpg']) == {}
+  assert found.rows_of(['a.png', 'a.jpg']) == {'a.png': 0}
+  two = table.read(write(tmp_path, 'uid,kind\na.png,x\na.jpg,y\n'))
+  assert two.rows_of(['a']) == {}
+
+
 def test_rows_in_the_order_of_images(tmp_path):
   found = table.read(write(tmp_path, 'uid,kind\na,x\nb,y\nc,z\n'))
   assert found.of(['c', 'a'], 'it').answers == {'kind': ('z', 'x')}

@@ -325,6 +325,22 @@ def test_damaged_records_of_all_workers_count(tokenizer, tmp_path):
     take(split, tokenizer, 2, options, batch_size=2, seed=seed, workers=2)
 
 
+def test_a_damaged_record_is_replaced_by_one_that_training_takes(tokenizer, tmp_path):
+  split = split_of(tmp_path, *(make_record(i, size=16) for i in range(12)))
+  options = dataclasses.replace(PLAIN, limit=4, max_skipped=1)
+  whole = by_index(take(split, tokenizer, 2, options, batch_size=2))
+  taken = sorted(whole)
+  assert len(taken) == 4
+  for place, index in enumerate(taken):
+    # None of the others is taken, wherever in the order this one is.
+    damage(split, index)
+    found = by_index(take(split, tokenizer, 2, options, batch_size=2))
+    expected = whole | {index: whole[taken[(place + 1) % 4]]}
+    for name, image in found.items():
+      np.testing.assert_array_equal(image, expected[name])
+    damage(split, index)  # The same byte flips back.
+
+
 def test_consecutive_damaged_records(tokenizer, tmp_path):
   split = split_of(tmp_path, *(make_record(i) for i in range(4)))
   whole = take(split, tokenizer, 4, batch_size=4)

@@ -72,6 +72,24 @@ def test_errors_of_workers_are_raised_here_in_order():
     next(items)
 
 
+class Vanishing:
+  """Ends the process that unpickles it; larger than what a pipe holds."""
+
+  def __init__(self):
+    self.payload = bytes(10**6)
+
+  def __setstate__(self, state):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+  def __call__(self, number: int):
+    yield number
+
+
+def test_a_worker_that_vanishes_at_the_start_is_named():
+  with pytest.raises(OSError, match='ended with exit code -9'):
+    next(in_turn(Vanishing(), 1))
+
+
 def test_a_worker_that_vanishes_is_named():
   items = in_turn(vanish, 1)
   assert next(items) == 0

@@ -1,7 +1,9 @@
 """Rows of several files by their position."""
 
 import pytest
+from PIL import Image
 
+from rahf.data.datasets.shapes.builder import prepare_shapes
 from rahf.data.sources.source import open_source
 from rahf.errors import InputError
 
@@ -23,3 +25,12 @@ def test_some_rows_of_several_files(tmp_path):
   assert next(rows)[0] == 5
   with pytest.raises(InputError, match='changed while being read'):
     next(rows)
+
+
+def test_a_prepared_data_set_with_reports_beside_it(tmp_path):
+  """As `python -m rahf.data stats` writes them."""
+  folder = prepare_shapes(tmp_path, train=2, dev=1, test=1)
+  (folder / 'stats').mkdir()
+  Image.new('RGB', (8, 8)).save(folder / 'stats/labels.png')
+  (folder / 'attributes.csv').write_text('uid,kind\n')
+  assert open_source(str(folder), images_only=True).rows == 4
