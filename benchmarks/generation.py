@@ -74,7 +74,7 @@ def compare(*functions) -> tuple[list[float], ...]:
 
 def make_pipeline(folder: str) -> diffusers.AmusedPipeline:
   """Writes an aMUSEd with random weights, and returns it."""
-  write_vocabulary(epath.Path(folder), train_vocabulary(PROMPTS, 560))
+  write_vocabulary(epath.Path(folder), train_vocabulary(PROMPTS, 540))
   tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
   tokenizer.model_max_length = 77
   text = transformers.CLIPTextConfig(

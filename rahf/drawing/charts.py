@@ -59,8 +59,7 @@ def histograms(
       share = counts / max(known.size, 1)
       axis.stairs(share, edges, color=colour, fill=len(values) == 1, label=label, lw=2)
     axis.set(title=name, ylim=(0, None))
-  if any(len(panel.values) > 1 for panel in panels.values()):
-    axes[0].legend(frameon=False, fontsize=12)
+  _name_colours(figure, axes)
   _name_axes(figure, horizontal, vertical)
   return _draw(figure)
 
@@ -95,7 +94,7 @@ def curves(
       x = np.array(curve.x) * 1.04**number  # Intervals do not hide one another.
       around = np.abs(np.array([curve.low, curve.high]) - curve.mean)
       axis.errorbar(x, curve.mean, around, color=colour, label=label, lw=2, capsize=4)
-  axes[0].legend(frameon=False, fontsize=12)
+  _name_colours(figure, axes)
   figure.supxlabel(horizontal, size=15)
   return _draw(figure)
 
@@ -120,11 +119,10 @@ def bars(
       heights = [values.get(bar, 0) for bar in names]
       axis.bar(left, heights, width, color=colour, label=label)
     axis.set(title=name)
-    # Long names stand on several lines.
-    axis.set_xticks(np.arange(len(names)), [bar.replace(' ', '\n') for bar in names])
+    slant = {'rotation': 30, 'ha': 'right'} if len(names) > 3 else {}
+    axis.set_xticks(np.arange(len(names)), names, **slant)
     axis.tick_params(labelsize=11)
-  if any(len(groups) > 1 for groups in panels.values()):
-    axes[0].legend(frameon=False, fontsize=12)
+  _name_colours(figure, axes)
   figure.supylabel(vertical, size=15)
   return _draw(figure)
 
@@ -153,6 +151,23 @@ def _panels(count: int):
     axis.tick_params(labelsize=13)
     axis.title.set_size(15)
   return figure, axes
+
+
+def _name_colours(figure, axes) -> None:
+  """Writes what each colour means above all panels, if there are several."""
+  handles = {}
+  for axis in axes:
+    found = axis.get_legend_handles_labels()
+    handles |= dict(zip(found[1], found[0], strict=True))
+  if len(handles) > 1:
+    figure.legend(
+      handles.values(),
+      handles,
+      loc='outside upper center',
+      ncols=min(len(handles), 4),
+      frameon=False,
+      fontsize=12,
+    )
 
 
 def _name_axes(figure, horizontal: str, vertical: str) -> None:
