@@ -10,10 +10,13 @@ import multiprocessing
 import pickle
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import numpy as np
+
+from rahf.data import quiet_tensorflow
 
 Item = TypeVar('Item')
 
@@ -84,6 +87,8 @@ def _blocked_signals() -> Iterator[None]:
   Such signals often go to all processes of a job. The main process decides when to
   stop: after the step that it is in.
   """
+  # It unblocks these signals when it starts, which the first process would make it do.
+  resource_tracker.ensure_running()
   before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
   try:
     yield
@@ -93,6 +98,7 @@ def _blocked_signals() -> Iterator[None]:
 
 def _send_all(connection: Connection) -> None:
   """Runs in the worker."""
+  quiet_tensorflow.import_tensorflow()  # Which what it receives will import.
   # Nobody listens any more if one of these is raised.
   with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
     make, number = connection.recv()
