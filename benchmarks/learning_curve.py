@@ -44,6 +44,7 @@ CAPTIONS = 'shapes_captions'
 _LABELS = flags.DEFINE_list('labels', ['500', '2000', '8000'], 'Labelled images.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=2)
 _ARMS = flags.DEFINE_multi_enum('arm', [*ARMS], ARMS, 'Repeat it; labels is needed.')
+flags.register_validator('arm', lambda arms: 'labels' in arms, 'labels is needed')
 _STEPS = flags.DEFINE_integer('steps', 1200, 'Of each run.', lower_bound=3)
 _CAPTION_STEPS = flags.DEFINE_integer(
   'caption_steps', 2000, 'Of the training on captions.', lower_bound=3

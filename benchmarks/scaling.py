@@ -22,6 +22,7 @@ programs are kept in --programs, so that the same command continues.
 import concurrent.futures
 import importlib
 import json
+import math
 import multiprocessing
 import pathlib
 import sys
@@ -158,10 +159,7 @@ def counted(images: float, few: Costs, many: Costs) -> Costs:
 
 def chips(topology: str) -> int:
   """Returns the number of chips."""
-  count = 1
-  for side in topology.partition(':')[2].split('x'):
-    count *= int(side)
-  return count
+  return math.prod(map(int, topology.partition(':')[2].split('x')))
 
 
 def compiled(config: str, topology: str, batch: int) -> list[float]:

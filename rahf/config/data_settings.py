@@ -72,8 +72,8 @@ class Data:
       limit.
     max_skipped: how many damaged records a training process may skip; with 0 it stops
       at the first.
-    workers: how many processes each training process starts to read and decode; 0 for
-      none, which is enough for a few hundred images a second. Batches are the same.
+    workers: how many processes each training process starts to read and decode; with 0
+      it does so itself. Batches are the same.
   """
 
   name: Text = 'richhf18k'

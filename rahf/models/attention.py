@@ -68,15 +68,9 @@ def attend(
   )
 
 
-def attend_at_once(
-  scale: float,
-  query: Array,
-  key: Array,
-  value: Array,
-  bias: Array | None,
-  mask: Array | None,
-) -> Float[Array, 'B T H K']:
+def attend_at_once(scale: float, *operands: Array | None) -> Array:
   """Returns what `attend` returns, with all logits in memory."""
+  query, key, value, bias, mask = operands
   return jax.nn.dot_product_attention(
     query, key, value, bias=bias, mask=mask, scale=scale
   )

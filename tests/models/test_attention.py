@@ -201,7 +201,7 @@ def test_the_kernel_takes_queries_in_parts(mask, monkeypatch):
   _, key, value, _ = operands()
   query = jnp.asarray(RNG.standard_normal((BATCH, 300, HEADS, WIDTH)), jnp.float32)
   bias = jnp.asarray(RNG.standard_normal((1, HEADS, 300, KEYS)), jnp.float32)
-  if mask is not None and mask.shape[2] > 1:
+  if mask.shape[2] > 1:
     mask = jnp.tile(mask, (1, 1, 300 // QUERIES, 1))
 
   def ours(*arrays):
