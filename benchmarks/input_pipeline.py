@@ -112,9 +112,12 @@ def _stages(
       if data:
         codec.decode_map(data)
 
-  def jitter(row: tf.Tensor) -> tf.Tensor:
+  def change(row: tf.Tensor) -> augment.ColourChange:
     seed = augment.example_seed(0, tf.constant(0, tf.int64), row)
-    return augment.jitter({'image': tf.fill([size, size, 3], 0.5)}, seed)['image']
+    return augment.draw_colour_change(seed)
+
+  def change_colours(changes: augment.ColourChange) -> tf.Tensor:
+    return augment.change_colours(tf.fill([8, size, size, 3], 0.5), changes)
 
   endless = tf.data.Dataset.range(tf.int64.max)
   read = endless.map(lambda row: split.read_serialized(row % len(split)))
@@ -126,7 +129,9 @@ def _stages(
       for values in itertools.cycle(pixels)
     ),
     'tokenise': map(tokenize, itertools.cycle(loaded)),
-    'colour augmentation': iter(endless.map(jitter)),
+    'colour augmentation': iter(
+      endless.map(change).batch(8, True).map(change_colours).unbatch()
+    ),
   }
 
 

@@ -5,24 +5,35 @@ All randomness comes from a seed derived from (seed, epoch, example), never from
 The crop is sampled here but applied by `codec.resize`, together with the scaling: the
 same fractions of the image and of each map, whatever their sizes.
 
-Data format of `jitter`, before and after:
-  image    float32[S, S, 3]    RGB, [0, 1], row 0 at the top
-  ...      other keys are unchanged
+Jitter means all of: brightness +-0.05, contrast 0.8 to 1, hue +-0.025, saturation 0.8
+to 1, and JPEG noise of quality 70 to 100 (supplement).
 """
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from rahf.data.images import codec
-
-Example = Mapping[str, tf.Tensor]
 
 CROP_PROBABILITY = 0.5
 CROP_MIN = 0.8
 JITTER_PROBABILITY = 0.1
 GREY_PROBABILITY = 0.1
+
+
+class ColourChange(NamedTuple):
+  """How the colours of an image change.
+
+  Attributes:
+    jitter: whether they are jittered.
+    grey: whether the image becomes grey, after jitter.
+    seed: of the jitter.
+  """
+
+  jitter: Bool[tf.Tensor, '']
+  grey: Bool[tf.Tensor, '']
+  seed: Int64[tf.Tensor, '2']
 
 
 def example_seed(
@@ -46,32 +57,53 @@ def random_box(seed: Int64[tf.Tensor, '2']) -> Float[tf.Tensor, '4']:
   return tf.where(crop, tf.concat([corner, sides], 0), codec.WHOLE_IMAGE)
 
 
-def jitter(example: Example, seed: Int64[tf.Tensor, '2']) -> dict[str, tf.Tensor]:
-  """Jitters the colours of one image in ten, and converts one in ten to grey.
+def draw_colour_change(seed: Int64[tf.Tensor, '2']) -> ColourChange:
+  """Samples how the colours of an image change, which four in five do not.
 
-  Jitter means all of: brightness +-0.05, contrast 0.8 to 1, hue +-0.025, saturation
-  0.8 to 1, and JPEG noise of quality 70 to 100 (supplement).
+  One image in ten is jittered, and one in ten becomes grey, independently.
   """
   colour, parameters, grey = tf.unstack(tf.random.split(seed, 3))
-  image = example['image']
-  image = tf.cond(
-    _chance(colour, JITTER_PROBABILITY),
-    lambda: _recolour(image, parameters),
-    lambda: image,
+  return ColourChange(
+    _chance(colour, JITTER_PROBABILITY), _chance(grey, GREY_PROBABILITY), parameters
   )
-  image = tf.cond(
-    _chance(grey, GREY_PROBABILITY),
+
+
+def change_colours(
+  images: Float[tf.Tensor, 'n S S 3'], changes: ColourChange
+) -> Float[tf.Tensor, 'n S S 3']:
+  """Changes the colours of images, RGB in [0, 1].
+
+  Args:
+    changes: one for each image, stacked.
+  """
+  # Only the images that change are touched: one by one, as each has a seed of its own.
+  chosen = tf.where(changes.jitter | changes.grey)[:, 0]
+
+  def change(place: tf.Tensor) -> tf.Tensor:
+    return _change(images[place], ColourChange(*(value[place] for value in changes)))
+
+  def changed() -> tf.Tensor:
+    spec = tf.TensorSpec(images.shape[1:], images.dtype)
+    values = tf.map_fn(change, chosen, fn_output_signature=spec)
+    return tf.tensor_scatter_nd_update(images, chosen[:, None], values)
+
+  return tf.cond(tf.size(chosen) > 0, changed, lambda: images)
+
+
+def _change(image: tf.Tensor, change: ColourChange) -> tf.Tensor:
+  image = tf.cond(change.jitter, lambda: _jitter(image, change.seed), lambda: image)
+  return tf.cond(
+    change.grey,
     lambda: tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image)),
     lambda: image,
   )
-  return dict(example) | {'image': image}
 
 
 def _chance(seed: tf.Tensor, probability: float) -> tf.Tensor:
   return tf.random.stateless_uniform([], seed) < probability
 
 
-def _recolour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _jitter(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   seeds = tf.unstack(tf.random.split(seed, 5))
   image = tf.image.stateless_random_brightness(image, 0.05, seeds[0])
   image = tf.image.stateless_random_contrast(image, 0.8, 1.0, seeds[1])

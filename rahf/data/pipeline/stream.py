@@ -19,6 +19,10 @@ from rahf.data.storage.records import RecordSplit, parse_record
 from rahf.data.tokenizer import Tokenizer, tasks
 from rahf.errors import InputError
 
+# A call of Python has a fixed price, so one call decodes several small images: at most
+# so many pixels. Large ones are decoded one by one, by several threads.
+_PIXELS_AT_ONCE = 2**17
+
 # TensorFlow only loads data; the accelerators' memory is left to JAX.
 tf.config.set_visible_devices([], 'GPU')
 
@@ -42,6 +46,16 @@ class Made(NamedTuple):
 
   batch: schema.Batch | schema.ImageBatch
   damaged: tuple[Damaged, ...]
+
+
+class _ReadRow(NamedTuple):
+  """A row that is read, but not decoded; `box` is its crop."""
+
+  index: tf.Tensor
+  serialized: tf.Tensor
+  caption: tf.Tensor
+  box: tf.Tensor
+  colours: augment.ColourChange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +93,12 @@ class Stream:
           first = steps[0] * rows
           damaged.append(self._skip_damaged(range(first, first + rows), read))
           break
-        yield Made(batch_type(**batch), tuple(damaged))
+        # From groups of rows to rows.
+        whole = {
+          name: values.reshape(rows, *values.shape[2:])
+          for name, values in batch.items()
+        }
+        yield Made(batch_type(**whole), tuple(damaged))
         damaged.clear()
         steps = steps[1:]
 
@@ -89,46 +108,61 @@ class Stream:
     def rows_of(step: tf.Tensor) -> tf.data.Dataset:
       return tf.data.Dataset.range(step * rows, (step + 1) * rows)
 
+    group = _group_size(rows, self.options.image_size)
     return (
       tf.data.Dataset.range(steps.start, steps.stop, steps.step)
       .flat_map(rows_of)
-      .map(functools.partial(self._load, tf.constant(read)), tf.data.AUTOTUNE)
-      .batch(rows, drop_remainder=True)
+      .map(functools.partial(self._read, tf.constant(read)), tf.data.AUTOTUNE)
+      .batch(group, drop_remainder=True)
+      .map(self._decode, tf.data.AUTOTUNE)
+      .batch(rows // group, drop_remainder=True)
       .prefetch(tf.data.AUTOTUNE)
     )
 
-  def _load(self, read: tf.Tensor, row: tf.Tensor) -> dict[str, tf.Tensor]:
+  def _read(self, read: tf.Tensor, row: tf.Tensor) -> _ReadRow:
     index, seed = self.example_key(row)
     # Padding rows read the first record and are blanked afterwards.
-    serialized = self.split.read_serialized(tf.gather(read, tf.maximum(index, 0)))
-    crop, colour = tf.unstack(tf.random.split(seed, 2))
-    box = augment.random_box(crop) if self.augmented else tf.constant(codec.WHOLE_IMAGE)
-    source = tf.searchsorted(self.starts, [tf.maximum(index, 0)], side='right')[0] - 1
-    example = self._decode(serialized, box, tf.gather(self.captions, source))
-    example['image'] = tf.cast(example['image'], tf.float32) / 255
-    if self.augmented:
-      example = augment.jitter(example, colour)
-    image = codec.to_signed(example['image'])
-    return example | {'image': image, 'index': tf.cast(index, tf.int32)}
+    record = tf.maximum(index, 0)
+    crop, colours = tf.unstack(tf.random.split(seed, 2))
+    source = tf.searchsorted(self.starts, [record], side='right')[0] - 1
+    return _ReadRow(
+      index=tf.cast(index, tf.int32),
+      serialized=self.split.read_serialized(tf.gather(read, record)),
+      caption=tf.gather(self.captions, source),
+      box=augment.random_box(crop)
+      if self.augmented
+      else tf.constant(codec.WHOLE_IMAGE),
+      colours=augment.draw_colour_change(colours),
+    )
 
-  def _decode(
-    self, serialized: tf.Tensor, box: tf.Tensor, caption: tf.Tensor
-  ) -> dict[str, tf.Tensor]:
+  def _decode(self, rows: _ReadRow) -> dict[str, tf.Tensor]:
+    """Decodes a group of rows, and changes their colours."""
+    examples = self._decode_records(rows)
+    image = tf.cast(examples['image'], tf.float32) / 255
+    if self.augmented:
+      image = augment.change_colours(image, rows.colours)
+    return examples | {'image': codec.to_signed(image), 'index': rows.index}
+
+  def _decode_records(self, rows: _ReadRow) -> dict[str, tf.Tensor]:
     """Runs `decode_record` as a Python function and declares its shapes."""
     specs = _decoded_specs(self.options)
 
-    def decode(data: bytes, box: np.ndarray, caption: bool) -> list[np.ndarray]:
-      record = parse_record(data)
-      decoded = decode_record(
-        record, self.tokenizer, self.options, box, caption=caption
-      )
-      return [decoded[name] for name in specs]
+    def decode(
+      records: np.ndarray, boxes: np.ndarray, captions: np.ndarray
+    ) -> list[np.ndarray]:
+      decoded = [
+        decode_record(
+          parse_record(data), self.tokenizer, self.options, box, caption=caption
+        )
+        for data, box, caption in zip(records, boxes, captions, strict=True)
+      ]
+      return [np.stack([one[name] for one in decoded]) for name in specs]
 
     dtypes = [spec.dtype for spec in specs.values()]
-    inputs = [serialized, box, caption]
+    inputs = [rows.serialized, rows.box, rows.caption]
     values = tf.numpy_function(decode, inputs, dtypes, stateful=False)
     return {
-      name: tf.ensure_shape(value, spec.shape)
+      name: tf.ensure_shape(value, [rows.index.shape[0], *spec.shape])
       for (name, spec), value in zip(specs.items(), values, strict=True)
     }
 
@@ -180,6 +214,12 @@ class Stream:
     except ValueError as error:
       return f'{where}{error}; {advice}'
     return ''
+
+
+def _group_size(rows: int, image_size: int) -> int:
+  """Returns how many rows one call decodes, a divisor of all rows of a batch."""
+  most = max(_PIXELS_AT_ONCE // image_size**2, 1)
+  return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
 
 
 def _decoded_specs(options: PipelineOptions) -> dict[str, tf.TensorSpec]:

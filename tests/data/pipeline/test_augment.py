@@ -22,6 +22,11 @@ def mapped(function, seeds):
   return np.stack(list(dataset.as_numpy_iterator()))
 
 
+def mapped_changes(seeds):
+  changes = tf.data.Dataset.from_tensor_slices(seeds).map(augment.draw_colour_change)
+  return changes.batch(len(seeds)).get_single_element()
+
+
 def test_seed_depends_on_all_three():
   def seed(*key):
     places = tf.constant(key[1:], tf.int64)
@@ -51,7 +56,9 @@ def test_half_of_the_boxes_are_crops_of_80_to_100_percent(seeds):
 
 def test_colours_change_in_one_image_of_ten_and_grey_in_another(seeds):
   pixels = tf.constant(np.random.default_rng(0).random((8, 8, 3)), tf.float32)
-  results = mapped(lambda seed: augment.jitter({'image': pixels}, seed)['image'], seeds)
+  changes = mapped_changes(seeds)
+  results = augment.change_colours(tf.tile(pixels[None], [2000, 1, 1, 1]), changes)
+  results = results.numpy()
   grey = (np.ptp(results, axis=-1) < 1e-6).all((1, 2))
   same = (results == pixels.numpy()).all((1, 2, 3))
   changed = ~same & ~grey
@@ -64,10 +71,14 @@ def test_colours_change_in_one_image_of_ten_and_grey_in_another(seeds):
   assert abs(results[changed].mean((1, 2, 3)) - pixels.numpy().mean()).max() < 0.12
 
 
-def test_jitter_leaves_other_keys_alone():
-  example = {'image': tf.zeros([8, 8, 3]), 'maps': tf.ones([2, 8, 8])}
-  result = augment.jitter(example, tf.constant([1, 2], tf.int64))
-  assert result['maps'] is example['maps']
+def test_colours_of_an_image_change_alike_alone_and_among_others(seeds):
+  pixels = np.random.default_rng(0).random((60, 8, 8, 3)).astype(np.float32)
+  changes = mapped_changes(seeds[:60])
+  together = augment.change_colours(tf.constant(pixels), changes)
+  for i in range(60):
+    own = augment.ColourChange(*(value[i : i + 1] for value in changes))
+    alone = augment.change_colours(tf.constant(pixels[i : i + 1]), own)
+    np.testing.assert_array_equal(alone[0], together[i])
 
 
 @pytest.mark.parametrize('size', [16, 23, 64])
