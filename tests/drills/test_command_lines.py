@@ -268,7 +268,7 @@ MISTAKES = [
   ((*SHAPES, '--train=1', '--image-size=0'), 'image_size 0'),
   ((*SHAPES, '--train=1', '--image-size=99999'), 'image_size 99999'),
   ((*SHAPES, '--train=1', '--out=T/file'), 'T/file is a file'),
-  ((*ANNOTATED, '--name=../x'), "--name '../x'"),
+  ((*ANNOTATED, '--name=../x'), "--name: '../x' is not a name"),
   ((*ANNOTATED, '--name=x', '--dev=nan'), '--dev'),
   ((*ANNOTATED, '--name=x', '--dev=.6', '--test=1.6'), '--test'),
   ((*ANNOTATED, '--name=x', '--workers=0'), '--workers'),

@@ -1,13 +1,11 @@
 """Random access to the records of a split's TFRecord shards.
 
-A TFRecord is `length: uint64, crc: uint32, data, crc: uint32`. The headers are read
-once to index the start of every record; after that, any record takes a single read, so
-training can resume anywhere without reading the preceding records.
+The headers are read once to index the start of every record; after that, any record
+takes a single read, so training can resume anywhere without reading the preceding ones.
 """
 
 import dataclasses
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -17,20 +15,9 @@ from etils import epath
 from jaxtyping import Int32, Int64
 
 from rahf.data import schema
-from rahf.data.storage import dataset_info, index_cache, manifest
+from rahf.data.storage import dataset_info, index_cache, manifest, record_index
 from rahf.errors import InputError
-from rahf.fileio import lfs_pointer
 
-_HEADER = struct.Struct('<QI')  # Length of the data and its checksum.
-_COMPRESSED = {
-  b'\x1f\x8b\x08': 'GZIP',
-  b'BZh': 'bzip2',
-  b'\xfd7zXZ\0': 'xz',
-  b'\x28\xb5\x2f\xfd': 'Zstandard',
-  b'PK\3\4': 'zip',
-  **dict.fromkeys((b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), 'ZLIB'),
-}
-_OVERHEAD = _HEADER.size + 4
 _Parsed = TypeVar('_Parsed')
 
 
@@ -129,7 +116,7 @@ class RecordSplit:
     reader = tf.raw_ops.TFRecordDatasetV2(
       filenames=tf.gather(tf.constant(self.files), [shard]),
       compression_type='',
-      buffer_size=length + _OVERHEAD,
+      buffer_size=length + record_index.OVERHEAD,
       byte_offsets=[offset],
     )
     spec = tf.TensorSpec([], tf.string)
@@ -153,7 +140,7 @@ class RecordSplit:
     the index.
     """
     path = self.directory / f'{self.name}.words.npz'
-    sizes = _sizes(self.files)
+    sizes = record_index.file_sizes(self.files)
     found = index_cache.read(path, sizes)
     if found is None or name not in found:
       words, misaligned = np.zeros((2, len(self)), np.int32)
@@ -182,10 +169,10 @@ def open_split(directory: os.PathLike | str, split: str) -> RecordSplit:
   """
   directory = epath.Path(directory)
   files, counts = _shards(directory, split)
-  sizes = _sizes(files)
+  sizes = record_index.file_sizes(files)
   index = index_cache.read(directory / f'{split}.index.npz', sizes)
   if index is None:
-    index = {'sizes': sizes, **_index(files, sizes, counts)}
+    index = {'sizes': sizes, **record_index.find_records(files, sizes, counts)}
     index_cache.write(directory / f'{split}.index.npz', index)
   if not len(index['shard']):
     raise InputError(f'split {split} of {directory} has no records')
@@ -208,7 +195,9 @@ def open_files(files: Sequence[os.PathLike | str]) -> RecordSplit:
     InputError: a file is missing or truncated.
   """
   paths = [epath.Path(file) for file in files]
-  index = _index(paths, _sizes(paths), [None] * len(paths))
+  index = record_index.find_records(
+    paths, record_index.file_sizes(paths), [None] * len(paths)
+  )
   return RecordSplit(paths[0].parent, '', tuple(map(os.fspath, paths)), **index)
 
 
@@ -276,87 +265,9 @@ def parse_features(serialized: bytes) -> Mapping[str, tf.train.Feature]:
     raise InputError(f'not a tf.train.Example: {error}') from None
 
 
-def check_head(file: os.PathLike | str) -> None:
-  """Checks whether an unreadable file is compressed or a Git LFS pointer.
-
-  Call it only for files whose first record cannot be read: the same bytes may start a
-  valid file, as the length of its first record.
-
-  Raises:
-    InputError: the file is compressed, or a Git LFS pointer.
-  """
-  with epath.Path(file).open('rb') as stream:
-    head = stream.read(len(lfs_pointer.START))
-  lfs_pointer.check(file, head)
-  for start, name in _COMPRESSED.items():
-    if head.startswith(start):
-      raise InputError(
-        f'{file} is compressed ({name}), so that single records cannot be read; '
-        'decompress it first, or write it without compression'
-      )
-
-
 def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[int]]:
   """Returns the split's files and the number of records expected in each."""
   splits = dataset_info.read(directory).splits
   if split not in splits:
     raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
   return [directory / name for name in splits[split]], [*splits[split].values()]
-
-
-def _sizes(files: Sequence[os.PathLike | str]) -> Int64[np.ndarray, 'shards']:
-  """Returns the sizes in bytes."""
-  sizes = []
-  for file in files:
-    try:
-      sizes.append(epath.Path(file).stat().length)
-    except (OSError, tf.errors.OpError) as error:
-      raise InputError(
-        f'the shard {file} cannot be opened ({error}); copy or prepare the data set '
-        'again'
-      ) from None
-  return np.array(sizes, np.int64)
-
-
-def _index(
-  files: Sequence[epath.Path], sizes: np.ndarray, counts: Sequence[int | None]
-) -> dict[str, np.ndarray]:
-  """Returns shard, offset and length of every record, as in RecordSplit."""
-  scanned = [_scan(*one) for one in zip(files, sizes.tolist(), counts, strict=True)]
-  offsets, lengths = zip(*scanned, strict=True)
-  shards = np.arange(len(files), dtype=np.int32)
-  return {
-    'shard': np.repeat(shards, [len(found) for found in offsets]),
-    'offset': np.concatenate(offsets),
-    'length': np.concatenate(lengths),
-  }
-
-
-def _scan(
-  file: epath.Path, size: int, expected: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the offsets and lengths of a shard's records."""
-  offsets, lengths = [], []
-  position = 0
-  with file.open('rb') as stream:
-    while position < size:
-      stream.seek(position)
-      header = stream.read(_HEADER.size)
-      length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else size
-      if position + length + _OVERHEAD > size:
-        if not offsets:
-          check_head(file)
-        raise InputError(
-          f'{file} is truncated in record {len(offsets)} at byte {position} (the file '
-          f'has {size} bytes); copy it again or prepare the data set again'
-        )
-      offsets.append(position)
-      lengths.append(length)
-      position += length + _OVERHEAD
-  if expected not in (None, len(offsets)):
-    # A file truncated between two records is a valid, shorter TFRecord file.
-    raise InputError(
-      f'{file} has {len(offsets)} records, but dataset_info.json lists {expected}; '
-      'copy it again or prepare the data set again'
-    )
-  return np.array(offsets, np.int64), np.array(lengths, np.int64)

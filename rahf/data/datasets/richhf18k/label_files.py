@@ -20,7 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rahf.data import schema
-from rahf.data.storage.records import check_head
+from rahf.data.storage.record_index import check_head
 from rahf.errors import InputError
 
 # Our names -> the release's; a high `artifact_score` means few artifacts.
