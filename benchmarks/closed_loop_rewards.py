@@ -11,7 +11,8 @@ GENERATOR is the export of `configs/muse_shapes.py:generator`; the two RAHF are 
   shuffled  the same, with the heatmap of another image
 
 for equally many steps with the same prompts and noise, several times with other seeds.
-200 new prompts with shared noise are judged by the template judge (share of undamaged
+Training draws in few steps, to be faster; the test in as many as GENERATOR itself. 200
+new prompts with shared noise are judged by the template judge (share of undamaged
 images) and by the second RAHF.
 
 Predicted: dense > scalar > base, and shuffled no better than scalar.
@@ -29,15 +30,18 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-import rahf
 from rahf.drawing.markdown import markdown_table
+from rahf.inference.generator_directory import load_generator, read_config
 from rahf.learning.reward_train_command import reward_config
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 60, 'Of training.', lower_bound=1)
 _TESTS = flags.DEFINE_integer('tests', 200, 'Prompts to test with.', lower_bound=4)
 _DENSE = flags.DEFINE_float('dense', 5, 'Weight of the heatmap.')
-_RATE = flags.DEFINE_float('learning_rate', 3e-5, 'Of the training.')
+_RATE = flags.DEFINE_float('learning_rate', 1e-4, 'Of the training.')
+_DRAWING = flags.DEFINE_integer(
+  'sampling_steps', 8, 'In which training draws an image.', lower_bound=1
+)
 PROMPTS = 500
 ARMS = ('base', 'scalar', 'dense', 'shuffled')
 MEASURES = ('undamaged', 'second.plausibility', 'rahf.plausibility', 'words')
@@ -52,9 +56,12 @@ def main(argv: list[str]) -> None:
   values = {arm: [] for arm in ARMS}
   for seed in range(_SEEDS.value):
     for arm in ARMS:
-      place = folder / f'seed{seed}' / arm
-      model = generator if arm == 'base' else tuned(place, arm, generator, seed)
-      tested = common.done(place / 'test', lambda to, model=model: test(to, model))
+      base = arm == 'base'  # Which no seed changes.
+      place = folder / (arm if base else f'seed{seed}/{arm}')
+      model = generator if base else tuned(place, arm, generator, seed)
+      tested = common.done(
+        place / 'test', lambda to, model=model: test(to, model, generator)
+      )
       with np.load(tested / 'found.npz') as file:
         values[arm].append({name: file[name] for name in file})
   report(values)
@@ -76,6 +83,7 @@ def tuned(folder: pathlib.Path, arm: str, generator: pathlib.Path, seed: int):
     files[-1].write_text('\n'.join(dict.fromkeys(prompts)) + '\n')
   config = reward_config(str(generator), str(common.scorers()['rahf']))
   config.seed = seed
+  config.sampling.steps = _DRAWING.value
   config.reward.update(
     prompts=str(files[0]),
     eval_prompts=str(files[1]),
@@ -90,10 +98,11 @@ def tuned(folder: pathlib.Path, arm: str, generator: pathlib.Path, seed: int):
   return common.run(config, workdir)
 
 
-def test(folder: pathlib.Path, model: pathlib.Path) -> None:
-  """Draws new prompts, and lets all judge the images."""
+def test(folder: pathlib.Path, model: pathlib.Path, base: pathlib.Path) -> None:
+  """Draws new prompts in the steps of `base`, and lets all judge the images."""
   requests = common.requests_to_test(_TESTS.value)
-  muse = rahf.load(model, rows=common.BATCH)
+  steps = read_config(str(base)).sampling.steps
+  muse = load_generator(model, rows=common.BATCH, sampling={'steps': steps})
   images = [*tqdm(muse.draw(requests), f'Drawing {folder.parent.name}', len(requests))]
   prompts = [one.prompt for one in requests]
   np.savez(folder / 'found.npz', **common.judge_all(images, prompts, common.scorers()))
