@@ -7,16 +7,14 @@ little more than one core.
 import contextlib
 import itertools
 import multiprocessing
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-import numpy as np
-
 from rahf.data import quiet_tensorflow
+from rahf.data.pipeline.shared_memory import Receiver, Sender
 
 Item = TypeVar('Item')
 
@@ -50,6 +48,7 @@ class _Worker:
     # Not forked: TensorFlow and JAX run threads, which a fork would lose.
     context = multiprocessing.get_context('spawn')
     self._connection, theirs = context.Pipe()
+    self._receiver = Receiver(self._connection)
     self._process = context.Process(target=_send_all, args=(theirs,), daemon=True)
     with _blocked_signals():
       self._process.start()
@@ -62,7 +61,7 @@ class _Worker:
   def receive(self) -> Any:
     """Returns the next item, or raises what the iterator has raised."""
     try:
-      item = _receive(self._connection)
+      item = self._receiver.receive()
     except (EOFError, ConnectionResetError):
       self._process.join()
       raise OSError(
@@ -102,28 +101,11 @@ def _send_all(connection: Connection) -> None:
   # Nobody listens any more if one of these is raised.
   with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
     make, number = connection.recv()
+    sender = Sender(connection)
     try:
       for item in make(number):
-        _send(connection, item)
+        sender.send(item)
     except (BrokenPipeError, ConnectionResetError):
       raise
     except Exception as error:
-      _send(connection, error)
-
-
-def _send(connection: Connection, item: Any) -> None:
-  """Sends an item; its arrays are not copied before."""
-  buffers: list[pickle.PickleBuffer] = []
-  data = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
-  views = [buffer.raw() for buffer in buffers]
-  connection.send((data, [view.nbytes for view in views]))
-  for view in views:
-    connection.send_bytes(view)
-
-
-def _receive(connection: Connection) -> Any:
-  data, sizes = connection.recv()
-  buffers = [np.empty(size, np.uint8) for size in sizes]
-  for buffer in buffers:
-    connection.recv_bytes_into(buffer)
-  return pickle.loads(data, buffers=buffers)
+      sender.send(error)

@@ -53,6 +53,32 @@ def test_order_and_arrays():
   assert processes_end(pids)
 
 
+def large(number: int):
+  """Yields arrays that fill a block of memory, of different sizes."""
+  for i in itertools.count():
+    yield np.full(50_000 + i % 3, i), np.full((3, 5), -i, np.float32)
+
+
+def test_arrays_that_are_kept_never_change():
+  items = in_turn(large, 1)
+  kept = []
+  for i, (long, short) in enumerate(itertools.islice(items, 40)):
+    if i % 5 == 0:
+      kept.append((i, long[7:], short.T))  # The arrays themselves are dropped.
+  items.close()
+  for i, long, short in kept:
+    np.testing.assert_array_equal(long, i)
+    np.testing.assert_array_equal(short, -i)
+
+
+def test_memory_is_used_again():
+  items = in_turn(large, 1)
+  addresses = {long.ctypes.data for long, *_ in itertools.islice(items, 60)}
+  items.close()
+  # Two objects wait, one is in use, one is made, and 50,002 numbers need new blocks.
+  assert len(addresses) < 10
+
+
 def test_signals_to_all_processes_leave_the_workers_to_us():
   """As when Slurm asks all processes of a job to end, or on Ctrl-C."""
   items = in_turn(functools.partial(count, workers=1), 1)
