@@ -1,6 +1,7 @@
 """Draws contact sheets: small pictures in rows below a title, some of them framed."""
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -45,7 +46,7 @@ class Row(NamedTuple):
 
 
 def sheets(rows: Iterable[Row]) -> Iterator[Image.Image]:
-  """Yields sheets, WIDTH pixels wide, of as many rows as fit into HEIGHT, or of one."""
+  """Yields sheets of as many rows as fit into HEIGHT, or of one; at most WIDTH wide."""
   strips: list[Image.Image] = []
   for row in rows:
     strip = _strip(row)
@@ -59,7 +60,8 @@ def sheets(rows: Iterable[Row]) -> Iterator[Image.Image]:
 
 def _sheet(strips: Sequence[Image.Image]) -> Image.Image:
   height = MARGIN + sum(strip.height for strip in strips)
-  sheet, top = Image.new('RGB', (WIDTH, height), PAPER), MARGIN
+  width = max(strip.width for strip in strips)
+  sheet, top = Image.new('RGB', (width, height), PAPER), MARGIN
   for strip in strips:
     sheet.paste(strip, (0, top))
     top += strip.height
@@ -76,7 +78,10 @@ def _strip(row: Row) -> Image.Image:
   top = line_height * (1 + pieces[-1].line if pieces else 1) + GAP // 2
   lines = -(-len(row.tiles) // COLUMNS)
   height = top + lines * (SIDE + CAPTION + GAP) + GAP
-  strip = Image.new('RGB', (WIDTH, height), PAPER)
+  columns = min(len(row.tiles), COLUMNS)
+  ends = [piece.left + font(TITLE).getlength(piece.text) for piece in pieces]
+  width = MARGIN + max(*ends, columns * (SIDE + GAP) - GAP, SIDE) + MARGIN
+  strip = Image.new('RGB', (min(math.ceil(width), WIDTH), height), PAPER)
   draw = ImageDraw.Draw(strip)
   for piece in pieces:
     corner = MARGIN + piece.left, piece.line * line_height

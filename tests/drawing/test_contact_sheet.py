@@ -35,7 +35,7 @@ def test_pictures_stand_in_order_and_the_chosen_one_is_framed():
     for number, colour in enumerate(COLOURS)
   ]
   (sheet,) = sheets([Row('a red circle', [*tiles, Tile(b'', 'no scores', 'b.png')])])
-  assert sheet.width == contact_sheet.WIDTH
+  assert sheet.width == 2 * MARGIN + 4 * SIDE + 3 * GAP
   tops = []
   for column, colour in enumerate(COLOURS):
     rows = find_rows(sheet, colour, column)
@@ -53,6 +53,7 @@ def test_many_pictures_take_several_lines_and_many_rows_several_sheets():
   pages = [*sheets([row] * 15)]
   assert len(pages) == 2
   assert all(page.height <= contact_sheet.HEIGHT for page in pages)
+  assert {page.width for page in pages} == {contact_sheet.WIDTH}
   lines = [len(find_rows(page, COLOURS[0], 0)) for page in pages]
   assert sum(lines) == 15 * 2 * (SIDE // 2)
   assert sum(len(find_rows(page, COLOURS[0], 1)) for page in pages) == sum(lines) // 2
