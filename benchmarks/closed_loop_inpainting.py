@@ -6,7 +6,7 @@ GENERATOR is the export of `configs/muse_shapes.py:generator`; the two RAHF are 
 `closed_loop.py`, which comes first. Parts of damaged scenes, of which it is known where
 the damage is, are drawn anew. The part is
 
-  rahf    where RAHF's heatmap of implausibility is at least 1/3, widened
+  rahf    where RAHF's heatmap of implausibility is at least --threshold, widened
   random  the same, moved to a random place: equally large, and of the same form
   true    where the damage is, widened
   whole   the whole image
@@ -46,6 +46,9 @@ SIDE = 64
 CANDIDATES = (1, 4, 8)
 MEASURES = ('undamaged', 'second.plausibility', 'words')
 OPTIONS = RepairOptions()
+_THRESHOLD = flags.DEFINE_float(
+  'threshold', OPTIONS.threshold, 'Of the heatmap.', lower_bound=0, upper_bound=1
+)
 
 # By measure, of each image and its candidates: the image itself comes first.
 Judged = Mapping[str, Float[np.ndarray, 'P 1+C']]
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> None:
   prompts = [one.prompt.text for one in damaged]
   images = np.array([render(one.scene, SIDE, one.texture) for one in damaged])
   masks = make_masks(images, prompts, [one.scene.damages for one in damaged])
-  folder = common.scratch() / 'inpainting'
+  folder = common.scratch() / f'inpainting-{_THRESHOLD.value:.3f}'
   found = {}
   for name, mask in masks.items():
 
@@ -83,7 +86,7 @@ def make_masks(
   feedback = common.opened(common.scorers()['rahf']).score(images, prompts)
   by_rahf = np.array(
     [
-      flaw_mask(one.heatmaps[OPTIONS.heatmap], OPTIONS.threshold, OPTIONS.widen)
+      flaw_mask(one.heatmaps[OPTIONS.heatmap], _THRESHOLD.value, OPTIONS.widen)
       for one in feedback
     ]
   )
