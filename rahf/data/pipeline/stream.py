@@ -124,14 +124,13 @@ class Stream:
     # Padding rows read the first record and are blanked afterwards.
     record = tf.maximum(index, 0)
     crop, colours = tf.unstack(tf.random.split(seed, 2))
+    whole = tf.constant(codec.WHOLE_IMAGE)
     source = tf.searchsorted(self.starts, [record], side='right')[0] - 1
     return _ReadRow(
       index=tf.cast(index, tf.int32),
       serialized=self.split.read_serialized(tf.gather(read, record)),
       caption=tf.gather(self.captions, source),
-      box=augment.random_box(crop)
-      if self.augmented
-      else tf.constant(codec.WHOLE_IMAGE),
+      box=augment.random_box(crop) if self.augmented else whole,
       colours=augment.draw_colour_change(colours),
     )
 
