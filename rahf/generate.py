@@ -3,7 +3,8 @@
   python -m rahf.main --mode=generate --model=DIR --input=prompts.txt --output=RESULTS
 
 Each image is a function of model, prompt, seed and number alone. The images that exist
-already are kept, so that the same command continues after a stop.
+already are kept, so that the same command continues after a stop; those that are cut
+off are drawn again.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from rahf.drawing import contact_sheet
 from rahf.errors import InputError
 from rahf.fileio import atomic_write
 from rahf.fileio.claimed_folder import claimed
-from rahf.fileio.validators import whole
+from rahf.fileio.validators import real, whole
 from rahf.inference.image_generator import MAX_SEED, ImageGenerator
 from rahf.learning.choosing import check_flag
 from rahf.learning.image_requests import ImageRequest, read_requests
@@ -36,6 +37,7 @@ from rahf.runtime.preemption import Interruption
 
 TABLE, SETTINGS, SHEET = 'images.csv', 'generate.json', 'contact_sheet.png'
 COLUMNS = ('file_name', 'prompt', 'original', 'seed', 'number')
+PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
 # Prompts on the contact sheet.
 SHOWN = 100
 
@@ -81,6 +83,8 @@ def generate(job: Job, interruption: Interruption) -> int:
     ('steps', whole(0, 1000)),
   ):
     check_flag(name, getattr(job, name), rule)
+  if job.guidance:
+    check_flag('guidance', job.guidance, real(1, 1000))
   folder = pathlib.Path(job.output).expanduser()
   with interruption.raising(), contextlib.ExitStack() as stack:
     requests = read_requests(
@@ -129,8 +133,9 @@ def _settings(
 def _warn_of_long_prompts(
   generator: ImageGenerator, requests: Sequence[ImageRequest]
 ) -> None:
-  prompts = [*dict.fromkeys(one.request.prompt for one in requests)]
-  if cut := generator.truncated(prompts):
+  texts = [one.request.prompt for one in requests]
+  texts += {one.request.negative for one in requests} - {''}
+  if cut := generator.truncated([*dict.fromkeys(texts)]):
     print(
       f'Warning: {len(cut):,} prompts are longer than the model reads and lose their '
       f'end, the first {cut[0]!r:.200}',
@@ -143,7 +148,7 @@ def _draw_missing(
 ) -> None:
   """Draws this process's share of the images that do not exist yet."""
   own = requests[jax.process_index() :: jax.process_count()]
-  missing = [one for one in own if not (folder / one.file_name).exists()]
+  missing = [one for one in own if not _is_whole(folder / one.file_name)]
   bar = tqdm(
     total=len(own),
     initial=len(own) - len(missing),
@@ -160,6 +165,16 @@ def _draw_missing(
       path.parent.mkdir(parents=True, exist_ok=True)
       atomic_write.write(path, codec.encode_png(image))
       bar.update()
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+  """Returns whether a file is there, and ends as a PNG does."""
+  try:
+    with path.open('rb') as file:
+      file.seek(-len(PNG_END), io.SEEK_END)
+      return file.read() == PNG_END
+  except OSError:  # Also of a shorter file.
+    return False
 
 
 def _write_results(folder: pathlib.Path, requests: Sequence[ImageRequest]) -> None:

@@ -94,15 +94,19 @@ def test_tables_with_seeds_and_file_names(tmp_path):
   ('text', 'count', 'message'),
   [
     ('prompt,seed\na,x\n', 1, r"line 2: seed is 'x'; give a whole number"),
-    ('prompt,seed\na,-1\n', 1, 'line 2: seed = -1, but must be from 0'),
-    ('prompt,seed\n ,1\n', 1, "line 2: its prompt is ' '"),
+    ('prompt,seed\na,-1\n', 1, "line 2: seed is '-1'; give a whole number"),
+    ('prompt,seed\n ,1\n', 1, "line 2: the prompt is ' '"),
     ('text\na\n', 1, 'no column prompt'),
     ('prompt\n', 1, 'has no prompts'),
     ('prompt,file_name\na,x.png\nb,x.png\n', 1, "'x.png' occurs twice"),
     ('prompt,file_name\na,x.png\nb,./x.png\n', 1, 'occurs twice'),
     ('prompt,file_name\na,x.png\nb,x.png/y.png\n', 1, 'x.png is a file and a folder'),
-    ('prompt,file_name\na,contact_sheet.png\n', 1, 'that of a file of the results'),
-    (f'prompt,file_name\na,{"x" * 250}.png\n', 1, 'is too long'),
+    (
+      'prompt,file_name\na,contact_sheet.png\n',
+      1,
+      'line 2: .* begins like a file of the results',
+    ),
+    (f'prompt,file_name\na,{"x" * 250}.png\n', 1, 'at most 200 bytes'),
     ('prompt,file_name\na,../x.png\n', 1, 'must be a relative path'),
     ('prompt,file_name\na,x.png\n', 2, 'leave out --images_per_prompt'),
   ],
@@ -115,7 +119,66 @@ def test_tables_that_are_refused(tmp_path, text, count, message):
 
 
 @pytest.mark.parametrize(
-  'change', [{'batch_size': 0}, {'images_per_prompt': 0}, {'seed': -1}, {'steps': -1}]
+  ('values', 'message'),
+  [
+    ({'original': 5}, 'its original is 5; give a text'),
+    ({'original': ['a']}, r"its original is \['a'\]; give a text"),
+    ({'original': '\ud800'}, 'its original .* is not valid Unicode'),
+    ({'seed': 1.5}, 'seed is 1.5; give a whole number'),
+    ({'seed': True}, 'seed is True'),
+    ({'seed': '1_0'}, "seed is '1_0'"),
+    ({'seed': float('inf')}, 'seed is inf'),
+    ({'file_name': 7}, 'its file_name is 7'),
+    ({'file_name': '\ud800.png'}, 'its file_name .* is not valid Unicode'),
+    ({'file_name': 'a\0.png'}, 'none of which is zero'),
+    ({'file_name': '.lock/a.png'}, 'begins like a file of the results'),
+    ({'file_name': f'{"x" * 250}/a.png'}, 'at most 200 bytes'),
+  ],
+)
+def test_values_that_are_refused(tmp_path, values, message):
+  table = tmp_path / 'prompts.jsonl'
+  table.write_text(json.dumps({'prompt': 'a'} | values))
+  with pytest.raises(InputError, match=f'line 1.*: .*{message}'):
+    read_requests(table, 1, 0)
+
+
+def test_seeds_that_are_whole(tmp_path):
+  table = tmp_path / 'prompts.jsonl'
+  rows = [{'prompt': 'a', 'seed': seed} for seed in (3, 3.0, '3', ' 3 ')]
+  table.write_text('\n'.join(map(json.dumps, rows)))
+  assert [one.request.seed for one in read_requests(table, 1, 0)] == [3] * 4
+
+
+def test_images_that_are_cut_off_are_drawn_again(model, tmp_path):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle\na blue cross\n')
+  output = tmp_path / 'out'
+  generate(job(model, prompts, output), Interruption())
+  before = images(output)
+  (output / 'images' / '0-0.png').write_bytes(before['0-0.png'][:100])
+  (output / 'images' / '1-1.png').write_bytes(b'')
+  generate(job(model, prompts, output), Interruption())
+  assert images(output) == before
+
+
+def test_a_negative_prompt_that_is_no_text(model, tmp_path):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle\n')
+  with pytest.raises(InputError, match=r'--negative_prompt .* is not valid Unicode'):
+    generate(
+      job(model, prompts, tmp_path / 'out', negative_prompt='\udcff'), Interruption()
+    )
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'batch_size': 0},
+    {'images_per_prompt': 0},
+    {'seed': -1},
+    {'steps': -1},
+    {'guidance': 0.5},
+  ],
 )
 def test_numbers_that_are_refused(model, tmp_path, change):
   prompts = tmp_path / 'prompts.txt'

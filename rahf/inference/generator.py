@@ -35,7 +35,7 @@ from rahf.inference.image_generator import (
   check_inpainting,
   check_request,
 )
-from rahf.inference.scorer import one_each
+from rahf.inference.scorer import as_list
 from rahf.models import muse as muse_lib
 from rahf.models.muse import MuseConfig, SamplingConfig
 from rahf.pretrained import muse_directory
@@ -113,10 +113,17 @@ class Generator:
     Raises:
       InputError: a prompt is missing, or a seed is out of range.
     """
-    one = isinstance(prompts, str)
-    if isinstance(seeds, int | np.integer):
-      seeds = [int(seeds)] * (1 if one else len(prompts))
-    prompts = one_each(prompts, len(seeds))
+    prompts = [prompts] if isinstance(prompts, str | None) else as_list(prompts)
+    seeds = [seeds] if np.ndim(seeds) == 0 else list(seeds)
+    if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
+      raise InputError(
+        f'{len(prompts)} prompts and {len(seeds)} seeds; give one seed for each '
+        'prompt, or a single one of either'
+      )
+    prompts, seeds = (
+      prompts * len(seeds) if len(prompts) == 1 else prompts,
+      seeds * len(prompts) if len(seeds) == 1 else seeds,
+    )
     requests = [
       Request(prompt, seed, negative=negative)
       for prompt, seed in zip(prompts, seeds, strict=True)

@@ -96,9 +96,13 @@ def _config(
       _section(config, section)[name] = value
     for name, value in {**given, **sampling}.items():
       config.sampling[name] = tuple(value) if isinstance(value, list) else value
-  except (KeyError, AttributeError, TypeError) as error:
+  except (KeyError, AttributeError) as error:
     raise InputError(
       f'{folder}: a setting does not exist here ({error!s:.200}); update rahf'
+    ) from None
+  except TypeError as error:
+    raise InputError(
+      f'{folder}: a setting is of another type than here: {error!s:.200}'
     ) from None
   config_lib.validate(config)
   return config

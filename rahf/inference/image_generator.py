@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from rahf.errors import InputError
-from rahf.inference.scorer import check_prompt
 
 MAX_SEED = 2**32 - 1
 
@@ -115,11 +114,36 @@ class Inpainter(_Drawing, Protocol):
 
 
 def check_request(request: Request | InpaintRequest) -> None:
-  """Raises InputError if a prompt is missing, or a seed or number is out of range."""
-  check_prompt(request.prompt)
+  """Checks prompts, seed and number.
+
+  Raises:
+    InputError: the prompt is missing or not text, or a number is not whole or out of
+      range.
+  """
+  if not isinstance(request, Request | InpaintRequest):
+    raise InputError(
+      f'{request!r:.80} is not a request; give a list of Request or InpaintRequest'
+    )
+  check_text(request.prompt, 'the prompt')
+  if not request.prompt.strip():
+    raise InputError(f'the prompt is {request.prompt!r}; say what to draw')
+  check_text(request.negative, 'the negative prompt')
   for name, value in (('seed', request.seed), ('number', request.number)):
-    if not 0 <= value <= MAX_SEED:
-      raise InputError(f'{name} = {value}, but must be from 0 to {MAX_SEED}')
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 0 <= value <= MAX_SEED:
+      raise InputError(
+        f'{name} = {value!r:.80}, but must be a whole number from 0 to {MAX_SEED}'
+      )
+
+
+def check_text(text: Any, name: str) -> None:
+  """Raises InputError if something is not text, or not valid Unicode."""
+  if not isinstance(text, str):
+    raise InputError(f'{name} is {text!r:.80}; give a text')
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise InputError(f'{name} {text!r:.200} is not valid Unicode ({error})') from None
 
 
 def check_inpainting(request: InpaintRequest) -> None:

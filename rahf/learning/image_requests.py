@@ -2,18 +2,24 @@
 
 import os
 import pathlib
+from numbers import Real
 from typing import Any, NamedTuple
 
 from rahf.errors import InputError
 from rahf.fileio import table_rows
 from rahf.fileio.table_files import PROMPTS, shown
-from rahf.inference.image_generator import MAX_SEED, Request, check_request
+from rahf.inference.image_generator import (
+  MAX_SEED,
+  Request,
+  check_request,
+  check_text,
+)
 from rahf.learning.prompt_templates import read_prompts
 
 _COLUMNS = ('seed', 'original', 'file_name')
 # What names of files in the folder of the results begin with.
-RESERVED = ('images.csv', 'generate.json', 'contact_sheet')
-MAX_NAME = 200  # Bytes; file systems take 255, and writing needs some.
+RESERVED = ('images.csv', 'generate.json', 'contact_sheet', '.lock')
+MAX_NAME = 200  # Bytes of a part; file systems take 255, and writing needs some.
 
 
 class ImageRequest(NamedTuple):
@@ -54,6 +60,7 @@ def read_requests(
     InputError: there is no such file, a value cannot be used, or a file name occurs
       twice.
   """
+  check_text(negative, '--negative_prompt')
   named = f'{name}={path}' if name.startswith('--') else f'{name} {path}'
   if path.suffix.lower() in table_rows.SUFFIXES:
     rows = _table(path, seed)
@@ -89,40 +96,61 @@ def _table(path: pathlib.Path, seed: int) -> list[tuple[str, int, str, str]]:
   ):
     where = table_rows.where(path, place)
     number = seed if own_seed in (None, '') else _seed(own_seed, where)
+    original, name = original or prompt, name or ''
     try:
       check_request(Request(prompt, number))
+      check_text(original, 'its original')
+      _check_name(name)
     except InputError as error:
       raise InputError(f'{where}: {error}') from None
-    found.append((prompt, number, original or prompt, name or ''))
+    found.append((prompt, number, original, name))
   return found
 
 
 def _seed(value: Any, where: str) -> int:
-  try:
+  """Returns the seed in a cell: a whole number, or its digits."""
+  if isinstance(value, str) and value.strip().isdecimal():
     return int(value)
-  except (ValueError, TypeError):
+  whole = isinstance(value, Real) and not isinstance(value, bool) and value % 1 == 0
+  if not whole:
     raise InputError(
       f'{where}: seed is {shown(value)}; give a whole number from 0 to {MAX_SEED}'
-    ) from None
+    )
+  return int(value)
+
+
+def _check_name(name: Any) -> None:
+  """Raises InputError unless a file name, if there is one, can be written to."""
+  if name == '':
+    return
+  check_text(name, 'its file_name')
+  path = pathlib.PurePosixPath(name)
+  if path.is_absolute() or '..' in path.parts or path.suffix.lower() != '.png':
+    raise InputError(
+      f'the file name {name!r:.300} must be a relative path that ends in .png'
+    )
+  if '\0' in name or max(len(os.fsencode(part)) for part in path.parts) > MAX_NAME:
+    raise InputError(
+      f'the file name {name!r:.300} cannot be one: its parts must have at most '
+      f'{MAX_NAME} bytes, none of which is zero'
+    )
+  if path.parts[0].startswith(RESERVED):
+    raise InputError(
+      f'the file name {name!r:.300} begins like a file of the results '
+      f'({", ".join(RESERVED)}); choose another'
+    )
 
 
 def _check_names(named: str, requests: list[ImageRequest]) -> None:
-  """Raises InputError unless all files lie in the folder, each once, and are PNG."""
+  """Raises InputError unless each file occurs once."""
   seen, folders = set(), set()
   for one in requests:
     name = pathlib.PurePosixPath(one.file_name)
-    if name.is_absolute() or '..' in name.parts or name.suffix.lower() != '.png':
-      raise InputError(
-        f'{named}: the file name {one.file_name!r} must be a relative path that '
-        'ends in .png'
-      )
-    if name.parts[0].startswith(RESERVED) or len(os.fsencode(name.name)) > MAX_NAME:
-      raise InputError(
-        f'{named}: the file name {one.file_name!r:.300} is too long, or that of '
-        f'a file of the results, which begin with {" and ".join(RESERVED)}'
-      )
     if name in seen:
-      raise InputError(f'{named}: the file name {one.file_name!r} occurs twice')
+      raise InputError(
+        f'{named}: the file name {one.file_name!r} occurs twice (rows without one get '
+        'images/ROW-NUMBER.png)'
+      )
     seen.add(name)
     folders.update(name.parents)
   if both := seen & folders:

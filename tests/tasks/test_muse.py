@@ -230,9 +230,14 @@ def test_python_interface(generator):
   (again,) = model.generate(tiny_muse.PROMPTS[1], 4)
   assert [image.size for image in images] == [(64, 64)] * 3
   assert again.tobytes() == images[1].tobytes()
-  with pytest.raises(InputError, match='seed = -1, but must be from 0'):
-    model.generate('a', -1)
-  with pytest.raises(InputError, match='2 prompts for 3 images'):
+  for seed in (-1, 1.5, True, '1', None):
+    with pytest.raises(InputError, match=f'seed = {seed!r}, but must be a whole'):
+      model.generate('a', seed)
+  with pytest.raises(InputError, match='the negative prompt is 5'):
+    model.generate('a', negative=5)
+  with pytest.raises(InputError, match="'a' is not a request"):
+    next(model.draw(Request('a', 1)))
+  with pytest.raises(InputError, match='2 prompts and 3 seeds'):
     model.generate(['a', 'b'], [1, 2, 3])
 
 
