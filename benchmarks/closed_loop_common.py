@@ -28,7 +28,7 @@ LEVEL = flags.DEFINE_float(
 WORLD = 'small'
 # Seeds of scenes: the generator's is 0; no two of these overlap.
 RAHF_SEED, SECOND_SEED, POOL_SEED, TEST_SEED, REAL_SEED = 11, 12, 13, 14, 15
-REPAIR_SEED, WORDS_SEED, REWARD_SEED = 16, 17, 18
+REPAIR_SEED, WORDS_SEED, REWARD_SEED, THRESHOLD_SEED = 16, 17, 18, 19
 BATCH = 40
 # Images of each prompt to test with.
 NOISES = 3

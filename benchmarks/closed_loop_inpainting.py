@@ -16,6 +16,9 @@ to RAHF (rahf), or the least damaged to the template judge (oracle); by chance i
 first candidate. What RAHF chose is judged by the template judge (share of undamaged
 images) and by the second RAHF, what the oracle chose by the second RAHF alone.
 
+To choose a threshold, the overlap of the masks with the damage comes first, on other
+scenes.
+
 Predicted: true >= rahf > random, whatever chooses; a choice is better than chance, and
 better among more candidates.
 """
@@ -58,12 +61,9 @@ def main(argv: list[str]) -> None:
   """Draws what is missing, and prints the tables."""
   generator = pathlib.Path(argv[1]).absolute()
   print(f'{machine.processor()}; {machine.accelerator()}', flush=True)
-  damaged = [one for one in common.scenes(common.REPAIR_SEED, 4 * _IMAGES.value)]
-  damaged = [one for one in damaged if one.scene.damages and one.scene.groups[0].drawn]
-  damaged = damaged[: _IMAGES.value]
-  prompts = [one.prompt.text for one in damaged]
-  images = np.array([render(one.scene, SIDE, one.texture) for one in damaged])
-  masks = make_masks(images, prompts, [one.scene.damages for one in damaged])
+  print(overlaps(*damaged_scenes(common.THRESHOLD_SEED)))
+  images, prompts, damages = damaged_scenes(common.REPAIR_SEED)
+  masks = make_masks(images, prompts, damages)
   folder = common.scratch() / f'inpainting-{_THRESHOLD.value:.3f}'
   found = {}
   for name, mask in masks.items():
@@ -75,6 +75,41 @@ def main(argv: list[str]) -> None:
     with np.load(common.done(folder / name, draw) / f'{name}.npz') as file:
       found[name] = dict(file)
   report(found, {name: mask.mean() for name, mask in masks.items()})
+
+
+def damaged_scenes(
+  seed: int,
+) -> tuple[UInt8[np.ndarray, 'P H W 3'], list[str], list[tuple[Damage, ...]]]:
+  """Returns images of damaged scenes, their prompts, and where the damage is."""
+  scenes = common.scenes(seed, 4 * _IMAGES.value)
+  scenes = [one for one in scenes if one.scene.damages and one.scene.groups[0].drawn]
+  scenes = scenes[: _IMAGES.value]
+  images = np.array([render(one.scene, SIDE, one.texture) for one in scenes])
+  prompts = [one.prompt.text for one in scenes]
+  return images, prompts, [one.scene.damages for one in scenes]
+
+
+def overlaps(
+  images: UInt8[np.ndarray, 'P H W 3'],
+  prompts: list[str],
+  damages: list[tuple[Damage, ...]],
+) -> str:
+  """Returns a table of how well RAHF's masks agree with the damage, by threshold."""
+  feedback = common.opened(common.scorers()['rahf']).score(images, prompts)
+  true = np.array(
+    [flaw_mask(where_damaged(one), 0.5, OPTIONS.widen) for one in damages]
+  )
+  rows = []
+  for threshold in (1 / 3, 0.2, 0.1, 0.05, 0.03):
+    mask = np.array(
+      [
+        flaw_mask(one.heatmaps[OPTIONS.heatmap], threshold, OPTIONS.widen)
+        for one in feedback
+      ]
+    )
+    overlap = (mask & true).sum((1, 2)) / (mask | true).sum((1, 2))
+    rows.append([f'{threshold:.2f}', f'{mask.mean():.1%}', f'{overlap.mean():.2f}'])
+  return markdown_table(('threshold', 'area', 'intersection over union'), rows)
 
 
 def make_masks(

@@ -81,6 +81,8 @@ def _open(
 def _check_draws(path: str | os.PathLike) -> None:
   """Raises InputError for a folder that is certainly not a generator."""
   folder = paths.find(path, 'the path')
+  if not folder.exists():
+    raise InputError(f'{path} does not exist; give the folder of an image generator')
   if not folder.is_dir() or not any(
     (folder / name).exists() for name in (muse_directory.DESCRIPTION, amused.INDEX)
   ):

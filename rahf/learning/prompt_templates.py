@@ -89,7 +89,8 @@ def _read_lines(path: pathlib.Path, name: str) -> list[tuple[int, str]]:
   """Returns numbers and texts of the lines that are not empty."""
   where = f'{name}={path}' if name.startswith('--') else f'{name} {path}'
   if not path.is_file():
-    raise InputError(f'{where}: no such file')
+    problem = 'is a folder; give a file' if path.is_dir() else 'no such file'
+    raise InputError(f'{where}: {problem}')
   found: dict[str, int] = {}
   with path.open('rb') as file:
     for number, line in enumerate(text_files.lines(file, path, newline=''), 1):
