@@ -25,7 +25,7 @@ better among more candidates.
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
@@ -41,6 +41,7 @@ import rahf
 from rahf.data.datasets.shapes.render import render
 from rahf.data.datasets.shapes.scene import Damage
 from rahf.drawing.markdown import markdown_table
+from rahf.inference.feedback import Feedback
 from rahf.inference.image_generator import InpaintRequest, Request
 from rahf.learning.repair import RepairOptions, flaw_mask
 
@@ -101,15 +102,18 @@ def overlaps(
   )
   rows = []
   for threshold in (1 / 3, 0.2, 0.1, 0.05, 0.03):
-    mask = np.array(
-      [
-        flaw_mask(one.heatmaps[OPTIONS.heatmap], threshold, OPTIONS.widen)
-        for one in feedback
-      ]
-    )
+    mask = masks_at(threshold, feedback)
     overlap = (mask & true).sum((1, 2)) / (mask | true).sum((1, 2))
     rows.append([f'{threshold:.2f}', f'{mask.mean():.1%}', f'{overlap.mean():.2f}'])
   return markdown_table(('threshold', 'area', 'intersection over union'), rows)
+
+
+def masks_at(
+  threshold: float, feedback: Sequence[Feedback]
+) -> Bool[np.ndarray, 'P H W']:
+  """Returns the widened masks of RAHF's heatmaps."""
+  maps = [one.heatmaps[OPTIONS.heatmap] for one in feedback]
+  return np.array([flaw_mask(one, threshold, OPTIONS.widen) for one in maps])
 
 
 def make_masks(
@@ -119,12 +123,7 @@ def make_masks(
 ) -> dict[str, Bool[np.ndarray, 'P H W']]:
   """Returns the masks of each kind."""
   feedback = common.opened(common.scorers()['rahf']).score(images, prompts)
-  by_rahf = np.array(
-    [
-      flaw_mask(one.heatmaps[OPTIONS.heatmap], _THRESHOLD.value, OPTIONS.widen)
-      for one in feedback
-    ]
-  )
+  by_rahf = masks_at(_THRESHOLD.value, feedback)
   random = np.random.default_rng(0)
   moved = [np.roll(one, random.integers(SIDE, size=2), (0, 1)) for one in by_rahf]
   true = [flaw_mask(where_damaged(one), 0.5, OPTIONS.widen) for one in damages]

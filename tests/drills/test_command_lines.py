@@ -312,10 +312,7 @@ MISTAKES = [
   (('rahf.best', 'prompts', 'T/file'), '--out'),
   (('rahf.best', 'prompts', '', '--out=T/out.csv'), 'PROMPTS is empty'),
   (('rahf.best', 'prompts', '/dev/zero', '--out=T/x.csv'), '/dev/zero: no such file'),
-  (
-    ('rahf.best', 'prompts', 'T/folder', '--out=T/x.csv'),
-    'T/folder: is a folder; give a file',
-  ),
+  (('rahf.best', 'prompts', 'T/folder', '--out=T/x.csv'), 'T/folder: is a folder;'),
   (('rahf.best', 'prompts', 'T/file', '--out=T/x.csv', '--seeds=x'), '--seeds'),
   ((*BEST, '--out=T/file'), '--out=T/file exists'),
   ((*BEST, '--out=http://x/y'), '--out = http://x/y'),
