@@ -54,7 +54,12 @@ def attend(
   operands = query, key, value, bias, mask
   # `jax.export` traces a batch of unknown size, which cannot be compared.
   unknown_size = export.is_symbolic_dim(batch)
-  if unknown_size or 4 * batch * heads * length * key.shape[1] <= LARGE * devices:
+  # The logits of a single query, as in decoding, are fewer than the values of its keys.
+  if (
+    unknown_size
+    or length == 1
+    or 4 * batch * heads * length * key.shape[1] <= LARGE * devices
+  ):
     return attend_at_once(scale, *operands)
   at_once = functools.partial(attend_at_once, scale)
   kernel = functools.partial(attention_kernel.attend, scale, False)

@@ -114,16 +114,15 @@ def _by_queries(operands: Operands) -> list[Operands]:
   """Divides the queries so that a head's bias fits on the chip."""
   query, key, value, bias, mask = operands
   length, keys = query.shape[-1], key.shape[-1]
-  rows = _rows(BIAS_VALUES, keys)
   return [
     Operands(
-      query[..., start : start + rows],
+      query[..., rows],
       key,
       value,
-      None if bias is None else bias[:, start : start + rows],
-      mask if mask is None or mask.shape[1] == 1 else mask[:, start : start + rows],
+      None if bias is None else bias[:, rows],
+      mask if mask is None or mask.shape[1] == 1 else mask[:, rows],
     )
-    for start in range(0, length, rows)
+    for rows in _parts(length, keys, BIAS_VALUES)
   ]
 
 
@@ -132,7 +131,7 @@ def _forward(
 ) -> Float[Array, 'B H K T']:
   def kernel(read: Operands, y):
     key, value = read.key[0, 0], read.value[0, 0]
-    for rows in _parts_of_rows(operands):
+    for rows in _parts(operands.query.shape[-1], key.shape[-1], LOGITS):
       weights = _weights(scale, read, key, rows)
       weights = weights.astype(value.dtype)
       y[0, 0, :, rows] = _dot(value, weights, contract=(1, 1)).astype(y.dtype)
@@ -156,7 +155,7 @@ def _backward(
     key, value = read.key[0, 0], read.value[0, 0]
     dkey = jnp.zeros(key.shape, jnp.float32)
     dvalue = jnp.zeros(value.shape, jnp.float32)
-    for rows in _parts_of_rows(operands):
+    for rows in _parts(operands.query.shape[-1], key.shape[-1], LOGITS):
       query, dy_rows = read.query[0, 0, :, rows], dy[0, 0, :, rows]
       weights = _weights(scale, read, key, rows)
       dvalue += _dot(dy_rows, weights.astype(value.dtype))
@@ -230,14 +229,15 @@ def _options(operands: Operands, interpret: bool, products: int) -> dict[str, An
   )
 
 
-def _parts_of_rows(operands: Operands) -> list[slice]:
-  length, rows = operands.query.shape[-1], _rows(LOGITS, operands.key.shape[-1])
-  return [slice(i, min(i + rows, length)) for i in range(0, length, rows)]
+def _parts(queries: int, keys: int, values: int) -> list[slice]:
+  """Divides queries into parts with about so many values, one for each key.
 
-
-def _rows(values: int, keys: int) -> int:
-  """Returns for how many queries there may be so many values, one for each key."""
-  return max(values // keys // _LANES, 1) * _LANES
+  Parts start at multiples of `_LANES`. A last part of fewer queries joins the one
+  before it: the compiler does not take a single one, which a class token would be.
+  """
+  rows = max(values // keys // _LANES, 1) * _LANES
+  starts = [*range(0, max(queries - _LANES, 0) + 1, rows)]
+  return [*map(slice, starts, [*starts[1:], queries])]
 
 
 def _weights(

@@ -17,6 +17,7 @@ L text tokens, T target tokens, D width, V vocabulary.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ from rahf.models.heads import (
   ScoreHead,
   ScoreHeadConfig,
 )
+from rahf.models.repetition import side_by_side
 from rahf.models.sizes import DTYPES, Flag, Side
 from rahf.models.t5 import T5, DecoderCache, T5Config
 from rahf.models.vit import ViT, ViTConfig
@@ -58,6 +60,8 @@ class RAHFConfig:
     remat: what the backward pass recomputes instead of keeping it: 'none', 'heads'
       (the upsampling stages), or 'blocks' (these and all blocks of ViT and T5). It
       affects memory and time only.
+    loop: whether equal layers and heads are compiled once, as a loop, see
+      `repetition.py`. It affects the time to compile only.
     dropout_rate: in the residual branches and MLPs of ViT and T5.
     dtype: compute dtype; parameters, softmax, norms and sigmoids are float32.
   """
@@ -72,6 +76,7 @@ class RAHFConfig:
   decoder_sees_image: Flag = True
   mask_padding: Flag = True
   remat: Annotated[str, one_of(('none', 'heads', 'blocks'))] = 'none'
+  loop: Flag = False
   dropout_rate: Annotated[float, real(0, 0.99)] = 0.1
   dtype: Annotated[str, one_of(DTYPES)] = 'bfloat16'
 
@@ -125,12 +130,13 @@ class RAHF(nn.Module):
   def setup(self):
     config = self.config
     dtype = jnp.dtype(config.dtype)
-    remat_blocks, remat_heads = config.remat == 'blocks', config.remat != 'none'
-    self.vit = ViT(config.vit, config.dropout_rate, dtype, remat=remat_blocks)
+    remat_heads = config.remat != 'none'
+    stack = {'remat': config.remat == 'blocks', 'loop': config.loop}
+    self.vit = ViT(config.vit, config.dropout_rate, dtype, **stack)
     self.image_projection = layers.dense(
       config.t5.width, None, 'embed', init=nn.initializers.lecun_normal(), dtype=dtype
     )
-    self.t5 = T5(config.t5, config.dropout_rate, dtype, remat=remat_blocks)
+    self.t5 = T5(config.t5, config.dropout_rate, dtype, **stack)
     heatmap_head = functools.partial(
       HeatmapHead, config.heatmap_head, dtype, remat=remat_heads
     )
@@ -221,21 +227,25 @@ class RAHF(nn.Module):
 
   def _maps(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 2 H W']:
     """Runs the map heads of the multi-head variant, in the order of MAPS."""
-    maps = (
-      self.heatmap_head_implausibility(features),
-      self.heatmap_head_misalignment(features),
-    )
-    return jnp.stack(maps, axis=1)
+    heads = self.heatmap_head_implausibility, self.heatmap_head_misalignment
+    return self._run_heads(heads, features)
 
   def _scores(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 4']:
     """Runs the score heads of the multi-head variant, in the order of SCORES."""
-    scores = (
-      self.score_head_plausibility(features),
-      self.score_head_alignment(features),
-      self.score_head_aesthetics(features),
-      self.score_head_overall(features),
+    heads = (
+      self.score_head_plausibility,
+      self.score_head_alignment,
+      self.score_head_aesthetics,
+      self.score_head_overall,
     )
-    return jnp.stack(scores, axis=1)
+    return self._run_heads(heads, features)
+
+  def _run_heads(
+    self, heads: Sequence[nn.Module], features: Float[Array, 'B h w D']
+  ) -> Array:
+    """Returns the results of heads, stacked along the second axis."""
+    results = side_by_side(lambda head: head(features), heads, loop=self.config.loop)
+    return jnp.moveaxis(results, 0, 1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:
     """Decodes the prompt with its marks, at most `length` tokens; 0 after EOS."""

@@ -24,8 +24,8 @@ from rahf.models.layers import (
   constrain_batch,
   dense,
   partitioned,
-  rematerialized,
 )
+from rahf.models.repetition import in_turn
 from rahf.models.sizes import Flag, Layers, Width
 from rahf.models.t5_layers import (
   MLP,
@@ -64,12 +64,14 @@ class T5(nn.Module):
 
   Attributes:
     remat: whether the backward pass computes the layers again.
+    loop: whether the layers are compiled once, except in step-by-step decoding.
   """
 
   config: T5Config
   dropout_rate: float
   dtype: jnp.dtype
   remat: bool = False
+  loop: bool = False
 
   def setup(self):
     config = self.config
@@ -79,8 +81,9 @@ class T5(nn.Module):
       dtype=self.dtype,
       embedding_init=partitioned(nn.initializers.normal(1.0), 'vocab', 'embed'),
     )
-    self.encoder = Encoder(config, self.dropout_rate, self.dtype, self.remat)
-    self.decoder = Decoder(config, self.dropout_rate, self.dtype, self.remat)
+    settings = config, self.dropout_rate, self.dtype, self.remat, self.loop
+    self.encoder = Encoder(*settings)
+    self.decoder = Decoder(*settings)
 
   def embed(self, tokens: Int[Array, '*B L']) -> Float[Array, '*B L D']:
     return self.token_embedder(tokens)
@@ -164,6 +167,7 @@ class Encoder(nn.Module):
   dropout_rate: float
   dtype: jnp.dtype
   remat: bool
+  loop: bool
 
   @nn.compact
   def __call__(
@@ -175,14 +179,16 @@ class Encoder(nn.Module):
       self.config.heads, bidirectional=True, name='relpos_bias'
     )(x.shape[1])
     x = dropout(x)
-    for i in range(self.config.encoder_layers):
-      layer = EncoderLayer(
-        self.config, self.dropout_rate, self.dtype, name=f'layers_{i}'
-      )
-      x = rematerialized(layer, self.remat)(
-        x, bias=bias, mask=mask[:, None, None, :], train=train
-      )
-      x = constrain_batch(x)
+    layers = [
+      EncoderLayer(self.config, self.dropout_rate, self.dtype, name=f'layers_{i}')
+      for i in range(self.config.encoder_layers)
+    ]
+
+    def call(layer: EncoderLayer, x: Array, _: None) -> Array:
+      x = layer(x, bias=bias, mask=mask[:, None, None, :], train=train)
+      return constrain_batch(x)
+
+    x = in_turn(call, layers, x, loop=self.loop, remat=self.remat)
     return dropout(RMSNorm(dtype=self.dtype, name='encoder_norm')(x))
 
 
@@ -236,6 +242,7 @@ class Decoder(nn.Module):
   dropout_rate: float
   dtype: jnp.dtype
   remat: bool
+  loop: bool
 
   def setup(self):
     config = self.config
@@ -271,16 +278,14 @@ class Decoder(nn.Module):
     """Decodes all positions at once (teacher forcing)."""
     length = x.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
+    bias = self.relpos_bias(length)
+
+    def call(layer: DecoderLayer, x: Array, layer_fused: KeyValue) -> Array:
+      masks = {'mask': causal[None, None], 'fused_mask': fused_mask[:, None, None, :]}
+      return layer(x, layer_fused, bias=bias, **masks, train=train)[0]
+
     x = self.dropout(x, deterministic=not train)
-    for layer, layer_fused in zip(self.layers, fused, strict=True):
-      x, _ = rematerialized(layer, self.remat)(
-        x,
-        layer_fused,
-        bias=self.relpos_bias(length),
-        mask=causal[None, None],
-        fused_mask=fused_mask[:, None, None, :],
-        train=train,
-      )
+    x = in_turn(call, self.layers, x, fused, loop=self.loop, remat=self.remat)
     return self._norm(x, train=train)
 
   def step(

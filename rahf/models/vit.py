@@ -20,6 +20,7 @@ from rahf.models import layers
 from rahf.models.attention import attend
 from rahf.models.cpu_kernels import dot_general
 from rahf.models.layers import partitioned
+from rahf.models.repetition import in_turn
 from rahf.models.sizes import Flag, Layers, Side, Width
 
 GELUS = {
@@ -66,12 +67,14 @@ class ViT(nn.Module):
 
   Attributes:
     remat: whether the backward pass computes the blocks again.
+    loop: whether the blocks are compiled once.
   """
 
   config: ViTConfig
   dropout_rate: float
   dtype: jnp.dtype
   remat: bool = False
+  loop: bool = False
 
   @nn.compact
   def __call__(
@@ -100,7 +103,8 @@ class ViT(nn.Module):
       cls = jnp.asarray(cls, self.dtype)
       x = jnp.concatenate([jnp.tile(cls, (x.shape[0], 1, 1)), x], axis=1)
     return Transformer(
-      config, self.dropout_rate, self.dtype, self.remat, name='Transformer'
+      *(config, self.dropout_rate, self.dtype, self.remat, self.loop),
+      name='Transformer',
     )(x, train=train)
 
 
@@ -111,16 +115,22 @@ class Transformer(nn.Module):
   dropout_rate: float
   dtype: jnp.dtype
   remat: bool
+  loop: bool
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D'], *, train: bool) -> Float[Array, 'B N D']:
     config = self.config
     x = AddPositions(config.class_token, self.dtype, name='posembed_input')(x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-    for i in range(config.layers):
-      block = Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')
-      x = layers.rematerialized(block, self.remat)(x, train=train)
-      x = layers.constrain_batch(x)
+    blocks = [
+      Block(config, self.dropout_rate, self.dtype, name=f'encoderblock_{i}')
+      for i in range(config.layers)
+    ]
+
+    def call(block: Block, x: Array, _: None) -> Array:
+      return layers.constrain_batch(block(x, train=train))
+
+    x = in_turn(call, blocks, x, loop=self.loop, remat=self.remat)
     return layer_norm(config, self.dtype, 'encoder_norm')(x)
 
 

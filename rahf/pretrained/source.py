@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 # Settings of a model that its weights do not determine.
-FREE = ('dtype', 'dropout_rate', 'remat')
+FREE = ('dtype', 'dropout_rate', 'remat', 'loop')
 
 
 @dataclasses.dataclass(frozen=True)

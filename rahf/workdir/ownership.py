@@ -24,6 +24,7 @@ FREE_FIELDS = (
   *('train.log_every', 'train.checkpoint_every'),
   *('train.max_skipped', 'train.keep_checkpoints', 'train.keep_best'),
   'model.remat',
+  'model.loop',
 )
 # Orbax writes this file into every checkpoint.
 METADATA = '_CHECKPOINT_METADATA'

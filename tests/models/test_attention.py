@@ -195,14 +195,14 @@ def test_on_a_mesh(shape, kernel, monkeypatch):
   'mask', [MASKS['of keys'], MASKS['of all']], ids=['keys', 'all']
 )
 def test_the_kernel_takes_queries_in_parts(mask, monkeypatch):
-  """As it does if they are many: here 300, of which 256 are cut in two again."""
+  """As it does if they are many: here 400, of which 256 are cut in two again."""
   monkeypatch.setattr(attention_kernel, 'BIAS_VALUES', 256 * KEYS)
   monkeypatch.setattr(attention_kernel, 'LOGITS', 128 * KEYS)
   _, key, value, _ = operands()
-  query = jnp.asarray(RNG.standard_normal((BATCH, 300, HEADS, WIDTH)), jnp.float32)
-  bias = jnp.asarray(RNG.standard_normal((1, HEADS, 300, KEYS)), jnp.float32)
+  query = jnp.asarray(RNG.standard_normal((BATCH, 400, HEADS, WIDTH)), jnp.float32)
+  bias = jnp.asarray(RNG.standard_normal((1, HEADS, 400, KEYS)), jnp.float32)
   if mask.shape[2] > 1:
-    mask = jnp.tile(mask, (1, 1, 300 // QUERIES, 1))
+    mask = jnp.tile(mask, (1, 1, 400 // QUERIES, 1))
 
   def ours(*arrays):
     y = attention_kernel.attend(SCALE, True, *arrays, mask)
@@ -244,6 +244,22 @@ def test_the_kernel_for_tpus_moves_operands_and_gradients_only(topology):
       jax.jit(gradients), (one, one, one, one, bias, mask), mesh, loop_trips=1
     )
   assert costs.bytes_moved < 1.01 * (7 * 2 * one.size + 2 * 4 * bias.size)
+
+
+@pytest.mark.parametrize('queries', [1, 2, 129, 1025])
+def test_any_number_of_queries_compiles_for_tpus(queries, monkeypatch):
+  """A ViT with a class token has 1,025 of them at 512 px, one more than eight parts."""
+  monkeypatch.setattr(attention, 'LARGE', 0)
+  query, key = (
+    jax.ShapeDtypeStruct((2, length, 2, 64), jnp.bfloat16) for length in (queries, 1025)
+  )
+
+  def loss(*arrays):
+    return jnp.sum(attend(*arrays, scale=1.0), dtype=jnp.float32)
+
+  traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(query, key, key)
+  lowered = traced.lower(lowering_platforms=('tpu',)).as_text()
+  assert ('tpu_custom_call' in lowered) == (queries > 1)
 
 
 def test_logits_in_parts_do_not_count_as_traffic(monkeypatch):

@@ -39,10 +39,11 @@ def run_step(
   mesh: tuple[int, int, int] = (1, 1, 1),
   accumulate: int = 1,
   remat: str = 'none',
+  loop: bool = False,
   dropout: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step from the same parameters on the same batch."""
-  model = RAHF(tiny(variant, remat=remat, dropout_rate=dropout))
+  model = RAHF(tiny(variant, remat=remat, loop=loop, dropout_rate=dropout))
   devices = jax.devices()[: np.prod(mesh)]
   mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)), devices)
   task = make_task(model)
@@ -92,11 +93,21 @@ def test_eight_devices_give_what_one_gives(variant, mesh, capfd):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-@pytest.mark.parametrize('remat', ['heads', 'blocks'])
-def test_remat_does_not_change_the_step(variant, remat):
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'remat': 'heads'},
+    {'remat': 'blocks'},
+    {'loop': True},
+    {'remat': 'blocks', 'loop': True, 'mesh': (2, 2, 2)},
+  ],
+  ids=str,
+)
+def test_what_saves_memory_or_time_does_not_change_the_step(variant, settings, capfd):
   """Dropout included."""
   dropping = run_step(variant, dropout=0.5)
-  check_same(run_step(variant, remat=remat, dropout=0.5), dropping)
+  check_same(run_step(variant, **settings, dropout=0.5), dropping)
+  assert 'full rematerialization' not in capfd.readouterr().err
   with pytest.raises(AssertionError):
     check_same(run_step(variant), dropping)
 
