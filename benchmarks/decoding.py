@@ -24,8 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import constrained, decoding
 from rahf.models.beam import beam
-from rahf.models.t5 import T5, DecoderCache, T5Config
-from rahf.models.t5_layers import KeyValue
+from rahf.models.t5 import T5, DecoderCache, KeyValue, T5Config
 
 _BATCH = flags.DEFINE_integer('batch', 1, 'Prompts per batch.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Repetitions; prints the median.')

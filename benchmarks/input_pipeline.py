@@ -2,16 +2,22 @@
 
   python benchmarks/input_pipeline.py [--directory=PREPARED] [--tokenizer=MODEL]
 
-Without a directory it prepares a small shapes data set in a temporary folder.
+Without a directory it prepares a small shapes data set in a temporary folder. With
+--workers, the processor time of workers and of the process that receives their batches
+gives what --cores can make, if memory and disks keep up: each worker has a core, and
+the receiving process uses no more than one.
 """
 
 import itertools
+import multiprocessing
+import os
 import pathlib
 import tempfile
 import time
 from collections.abc import Iterator
 
 import machine
+import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
@@ -36,6 +42,7 @@ _REPEAT = flags.DEFINE_integer(
 )
 _EXAMPLES = flags.DEFINE_integer('examples', 4096, 'Examples to time all stages with.')
 _WORKERS = flags.DEFINE_integer('workers', 0, 'Processes that make batches.')
+_CORES = flags.DEFINE_integer('cores', 96, 'To extrapolate to.', lower_bound=2)
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long to time each stage.')
 
 
@@ -83,13 +90,28 @@ def _measure(
   for _ in range(8):  # Until the number of threads has settled.
     next(stream)
   count = max(_EXAMPLES.value // _BATCH.value, 1)
-  start = time.process_time(), time.perf_counter()
+  workers = [process.pid for process in multiprocessing.active_children()]
+  start = _clocks(workers)
   for _ in range(count):
     next(stream)
-  busy, elapsed = time.process_time() - start[0], time.perf_counter() - start[1]
-  _line('all stages, batched', count * _BATCH.value / elapsed, 'examples/s')
-  if not _WORKERS.value:
-    _line('processor time of all', busy / count / _BATCH.value * 1e3, 'ms/example')
+  elapsed, here, of_workers = (_clocks(workers) - start) / (count * _BATCH.value)
+  _line('all stages, batched', 1 / elapsed, 'examples/s')
+  _line('processor time here', here * 1e3, 'ms/example')
+  if workers:
+    _line('processor time of workers', of_workers * 1e3, 'ms/example')
+    rate = min((_CORES.value - 1) / of_workers, 1 / here)
+    _line(f'on {_CORES.value} cores, extrapolated', rate, 'examples/s')
+
+
+def _clocks(processes: list[int]) -> np.ndarray:
+  """Returns seconds: of the clock, computed here, computed by processes (on Linux)."""
+  ticks = 0
+  for process in processes:
+    status = pathlib.Path(f'/proc/{process}/stat').read_text()
+    user, system = status.rpartition(')')[2].split()[11:13]
+    ticks += int(user) + int(system)
+  computed = ticks / os.sysconf('SC_CLK_TCK')
+  return np.array([time.perf_counter(), time.process_time(), computed])
 
 
 def _stages(

@@ -17,7 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from rahf.models.heads import NORM_EPSILON, HeatmapHeadConfig, ScoreHeadConfig
 from rahf.models.rahf import MAPS, PAD_ID, SCORES, RAHFConfig
-from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
+from rahf.models.t5 import MAX_DISTANCE, RELATIVE_BUCKETS
 
 
 class Outputs(NamedTuple):

@@ -202,21 +202,17 @@ class RAHF(nn.Module):
     self, image: Float[Array, 'B H W 3'], text: Int[Array, 'B K L'], *, train: bool
   ) -> Float[Array, 'B 4']:
     """Predicts the four scores alone, from only those texts that they need."""
-    if self.config.variant == 'multi_head':
-      features = self._features(self.encode(image, text, train=train))
-      return self._scores(features[:, 0])
-    fused = self.encode(image, text[:, len(MAPS) : -1], train=train)
-    return apply_folded(self.score_head, self._features(fused))
+    if self.config.variant == 'augmented_prompt':
+      text = text[:, len(MAPS) : -1]
+    return self.scores(self._features(self.encode(image, text, train=train)))
 
   def maps_and_scores(self, fused: Fused) -> Outputs:
     """Runs the heads: both maps, at the image's size, and the four scores."""
-    features = self._features(fused)
-    if self.config.variant == 'multi_head':
-      maps, scores = self._maps(features[:, 0]), self._scores(features[:, 0])
-    else:  # Two maps, four scores, then the plain prompt, which has no head.
-      maps = apply_folded(self.heatmap_head, features[:, : len(MAPS)])
-      scores = apply_folded(self.score_head, features[:, len(MAPS) : -1])
-    return Outputs(self._to_image_size(maps), scores)
+    of_maps = of_scores = self._features(fused)
+    if self.config.variant == 'augmented_prompt':
+      # Two maps, four scores, then the plain prompt, which has no head.
+      of_maps, of_scores = of_maps[:, : len(MAPS)], of_scores[:, len(MAPS) : -1]
+    return Outputs(self._to_image_size(self.maps(of_maps)), self.scores(of_scores))
 
   def _features(self, fused: Fused) -> Float[Array, 'B K h w D']:
     """Returns the image tokens of each text as maps, which the heads take."""
@@ -225,20 +221,24 @@ class RAHF(nn.Module):
     batch, texts, _, width = image_tokens.shape
     return image_tokens.reshape(batch, texts, grid, grid, width)
 
-  def _maps(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 2 H W']:
-    """Runs the map heads of the multi-head variant, in the order of MAPS."""
+  def maps(self, features: Float[Array, 'B k h w D']) -> Float[Array, 'B 2 H W']:
+    """Runs the map heads, in the order of MAPS, on the features of their texts."""
+    if self.config.variant == 'augmented_prompt':
+      return apply_folded(self.heatmap_head, features)
     heads = self.heatmap_head_implausibility, self.heatmap_head_misalignment
-    return self._run_heads(heads, features)
+    return self._run_heads(heads, features[:, 0])
 
-  def _scores(self, features: Float[Array, 'B h w D']) -> Float[Array, 'B 4']:
-    """Runs the score heads of the multi-head variant, in the order of SCORES."""
+  def scores(self, features: Float[Array, 'B k h w D']) -> Float[Array, 'B 4']:
+    """Runs the score heads, in the order of SCORES, on the features of their texts."""
+    if self.config.variant == 'augmented_prompt':
+      return apply_folded(self.score_head, features)
     heads = (
       self.score_head_plausibility,
       self.score_head_alignment,
       self.score_head_aesthetics,
       self.score_head_overall,
     )
-    return self._run_heads(heads, features)
+    return self._run_heads(heads, features[:, 0])
 
   def _run_heads(
     self, heads: Sequence[nn.Module], features: Float[Array, 'B h w D']

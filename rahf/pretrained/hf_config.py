@@ -11,7 +11,7 @@ from etils import epath
 
 from rahf.errors import InputError
 from rahf.fileio import local_file, strict_json
-from rahf.models.t5_layers import MAX_DISTANCE, RELATIVE_BUCKETS
+from rahf.models.t5 import MAX_DISTANCE, RELATIVE_BUCKETS
 
 VIT_GELU = {
   'gelu': 'exact',

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rahf.models.t5 import T5, DecoderCache, T5Config
-from rahf.models.t5_layers import by_distance, relative_bucket
+from rahf.models.t5.layers import by_distance, relative_bucket
 from rahf.pretrained import load
 
 

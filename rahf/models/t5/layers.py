@@ -1,4 +1,4 @@
-"""The parts of a T5 layer: decoding cache, attention, MLP, relative positions.
+"""The parts of a T5 layer: attention, MLP, relative positions.
 
 Axis letters: B batch, L tokens, T queries, S keys, H heads, K head width, D width,
 I all heads' width.
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import layers
 from rahf.models.attention import attend
-from rahf.models.layers import constrain_batch, partitioned
+from rahf.models.layers import partitioned
 
 RELATIVE_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -35,23 +35,6 @@ class KeyValue(NamedTuple):
         for old, fresh in zip(self, new, strict=True)
       )
     )
-
-
-class DecoderCache(NamedTuple):
-  """Each layer's keys and values in step-by-step decoding: past and fused tokens."""
-
-  past: tuple[KeyValue, ...]
-  fused: tuple[KeyValue, ...]
-
-  @classmethod
-  def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
-    """Returns the cache before the first of at most `length` steps."""
-
-    def empty(memory: Array) -> Array:
-      shape = memory.shape[0], length, *memory.shape[2:]
-      return constrain_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
-
-    return cls(past=jax.tree.map(empty, fused), fused=fused)
 
 
 class Attention(nn.Module):
