@@ -7,6 +7,7 @@ shapes to compile the real programs.
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 
 import jax
 from jax.experimental import topologies
@@ -83,34 +84,42 @@ def compile_steps(setup: Setup) -> tuple[Costs | None, Costs]:
 
 def compile_training(setup: Setup) -> Costs:
   """Returns the costs of the training step."""
-  mesh = setup.mesh
-  step = jax.jit(setup.make_train_step(), **setup.jit_options)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
-  batch = setup.task.batch_shapes(
-    setup.config.train.batch_size, sharding.batch_sharding(mesh), train=True
-  )
-  with jax.set_mesh(mesh):
-    return measure(step, (setup.states.abstract, batch, key), mesh, loop_trips=1)
+  step, arguments = training_step(setup)
+  with jax.set_mesh(setup.mesh):
+    return measure(step, arguments, setup.mesh, loop_trips=1)
 
 
 def compile_inference(setup: Setup) -> Costs:
   """Returns the costs of the inference step."""
-  config, mesh = setup.config, setup.mesh
+  step, arguments = inference_step(setup)
+  # The decoder's loop ends when all sequences have ended.
+  trips = setup.config.data.target_length
+  with jax.set_mesh(setup.mesh):
+    return measure(step, arguments, setup.mesh, loop_trips=trips)
+
+
+def training_step(setup: Setup) -> tuple[Callable, tuple]:
+  """Returns the jitted training step, and the shapes of its arguments."""
+  step = jax.jit(setup.make_train_step(), **setup.jit_options)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  place = sharding.replicated(setup.mesh)
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
+  batch = setup.task.batch_shapes(
+    setup.config.train.batch_size, sharding.batch_sharding(setup.mesh), train=True
+  )
+  return step, (setup.states.abstract, batch, key)
+
+
+def inference_step(setup: Setup) -> tuple[Callable, tuple]:
+  """Returns the jitted inference step, and the shapes of its arguments."""
   step = jax.jit(
-    setup.task.make_eval_step(setup.gather), out_shardings=sharding.replicated(mesh)
+    setup.task.make_eval_step(setup.gather),
+    out_shardings=sharding.replicated(setup.mesh),
   )
   batch = setup.task.batch_shapes(
-    config.eval.batch_size, sharding.batch_sharding(mesh), train=False
+    setup.config.eval.batch_size, sharding.batch_sharding(setup.mesh), train=False
   )
-  with jax.set_mesh(mesh):
-    return measure(
-      step,
-      (setup.states.abstract.variables, batch),
-      mesh,
-      # The decoder's loop ends when all sequences have ended.
-      loop_trips=config.data.target_length,
-    )
+  return step, (setup.states.abstract.variables, batch)
 
 
 def report(setup: Setup, training: Costs | None, inference: Costs) -> str:

@@ -1,5 +1,6 @@
 """Costs of steps compiled for the attached devices, and for a TPU."""
 
+import importlib
 import math
 import re
 
@@ -62,6 +63,21 @@ def test_steps_for_a_tpu_that_is_not_attached():
   assert '| chip memory' in printed
   assert 'Training step: fits, 15.' in printed
   assert 'Inference step: fits, 1' in printed
+
+
+@pytest.mark.parametrize('name', ['augmented_prompt', 'multi_head', 'muse'])
+def test_full_sizes_lower_for_a_tpu(name):
+  """Kernels for TPUs are translated, which fails for shapes that they do not take."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.precompile.topology = 'v5e:2x4'
+  setup = precompile.set_up_for_topology(config)
+  for step, arguments in (
+    precompile.training_step(setup),
+    precompile.inference_step(setup),
+  ):
+    with jax.set_mesh(setup.mesh):
+      lowered = step.trace(*arguments).lower(lowering_platforms=('tpu',))
+    assert 'tpu_custom_call' in lowered.as_text()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from inference_files import (
 from rahf import infer
 from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
+from rahf.inference.part_scorer import PartScorer
 
 
 def test_invalid_inputs(job, tmp_path):
@@ -76,13 +77,13 @@ def test_a_file_that_changes_while_it_is_read(now, tmp_path):
 
 def test_a_change_that_keeps_the_number_of_rows(job, tmp_path, monkeypatch):
   folder = write_folder(tmp_path / 'images')
-  run_work = infer._Worker.run
+  run_work = PartScorer.run
 
   def run_and_rename(self):
     run_work(self)
     (folder / '000.png').rename(folder / '999.png')
 
-  monkeypatch.setattr(infer._Worker, 'run', run_and_rename)
+  monkeypatch.setattr(PartScorer, 'run', run_and_rename)
   with pytest.raises(InputError, match='images changed while being read'):
     run(job(folder))
   assert not (tmp_path / 'out/results.jsonl').exists()
