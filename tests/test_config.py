@@ -1,5 +1,6 @@
 """Config files load and are documented, and invalid settings are refused."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -7,7 +8,14 @@ import pathlib
 import pytest
 
 import tiny_muse
-from rahf.config import default_config, differences, to_json, validate
+from rahf.config import (
+  default_config,
+  differences,
+  exported_model,
+  model_config,
+  to_json,
+  validate,
+)
 from rahf.errors import InputError
 from rahf.models.rahf import VARIANTS
 
@@ -119,6 +127,13 @@ def test_padding_must_leave_some_of_a_small_grid():
   config.model.image_size = 32
   config.model.score_head.padding = 'SAME'
   validate(config)
+
+
+def test_layers_are_written_out_in_exports():
+  config = load('augmented_prompt')
+  training = model_config(config)
+  assert training.loop
+  assert exported_model(config) == dataclasses.replace(training, loop=False)
 
 
 def test_differences_name_each_field():

@@ -93,9 +93,12 @@ def sampling_config(config: ConfigDict) -> SamplingConfig:
 
 
 def exported_model(config: ConfigDict) -> RAHFConfig:
-  """Returns the model config with the dtype of `config.export`."""
+  """Returns the model config of an export: its dtype, and layers written out."""
   model = model_config(config)
-  return dataclasses.replace(model, dtype=config.export.dtype or model.dtype)
+  # A loop would hold a second copy of the parameters while it scores.
+  return dataclasses.replace(
+    model, dtype=config.export.dtype or model.dtype, loop=False
+  )
 
 
 def validate(config: ConfigDict) -> None:
