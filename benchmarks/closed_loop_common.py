@@ -58,9 +58,12 @@ def scenes(seed: int, count: int) -> list:
 
 
 def requests_to_test(prompts: int, noises: int = NOISES) -> list[Request]:
-  """Returns the same new prompts for all arms, each with the same noise."""
-  texts = [one.prompt.text for one in scenes(TEST_SEED, prompts)]
-  return [Request(text, 1000, number) for text in texts for number in range(noises)]
+  """Returns the same new prompts for all arms, each with noise of its own."""
+  return [
+    Request(one.prompt.text, 1000 + place, number)
+    for place, one in enumerate(scenes(TEST_SEED, prompts))
+    for number in range(noises)
+  ]
 
 
 def test_images(arm: str, seed: int) -> tuple[pathlib.Path, int]:

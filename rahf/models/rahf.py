@@ -223,28 +223,33 @@ class RAHF(nn.Module):
 
   def maps(self, features: Float[Array, 'B k h w D']) -> Float[Array, 'B 2 H W']:
     """Runs the map heads, in the order of MAPS, on the features of their texts."""
-    if self.config.variant == 'augmented_prompt':
-      return apply_folded(self.heatmap_head, features)
-    heads = self.heatmap_head_implausibility, self.heatmap_head_misalignment
-    return self._run_heads(heads, features[:, 0])
+    if self.config.variant == 'multi_head':
+      heads = self.heatmap_head_implausibility, self.heatmap_head_misalignment
+      return self._run_heads(heads, features)
+    if self.config.loop:
+      # One after the other: at 512 px, both together hold twice the memory.
+      return self._run_heads([self.heatmap_head] * len(MAPS), features)
+    return apply_folded(self.heatmap_head, features)
 
   def scores(self, features: Float[Array, 'B k h w D']) -> Float[Array, 'B 4']:
     """Runs the score heads, in the order of SCORES, on the features of their texts."""
-    if self.config.variant == 'augmented_prompt':
-      return apply_folded(self.score_head, features)
-    heads = (
-      self.score_head_plausibility,
-      self.score_head_alignment,
-      self.score_head_aesthetics,
-      self.score_head_overall,
-    )
-    return self._run_heads(heads, features[:, 0])
+    if self.config.variant == 'multi_head':
+      heads = (
+        self.score_head_plausibility,
+        self.score_head_alignment,
+        self.score_head_aesthetics,
+        self.score_head_overall,
+      )
+      return self._run_heads(heads, features)
+    return apply_folded(self.score_head, features)
 
   def _run_heads(
-    self, heads: Sequence[nn.Module], features: Float[Array, 'B h w D']
+    self, heads: Sequence[nn.Module], features: Float[Array, 'B #k h w D']
   ) -> Array:
-    """Returns the results of heads, stacked along the second axis."""
-    results = side_by_side(lambda head: head(features), heads, loop=self.config.loop)
+    """Returns the results of k heads, each of its own text or all of the only one."""
+    shape = features.shape[0], len(heads), *features.shape[2:]
+    inputs = jnp.moveaxis(jnp.broadcast_to(features, shape), 1, 0)
+    results = side_by_side(heads, [*inputs], loop=self.config.loop)
     return jnp.moveaxis(results, 0, 1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:

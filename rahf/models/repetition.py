@@ -6,6 +6,7 @@ The loop reads stacked parameters, so that these are copied once. Results, the n
 the parameters and the random numbers of dropout are the same in both cases.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -72,22 +73,25 @@ def in_turn(
 
 
 def side_by_side(
-  call: Callable[[nn.Module], jax.Array], modules: Sequence[nn.Module], *, loop: bool
+  modules: Sequence[nn.Module], inputs: Sequence[jax.Array], *, loop: bool
 ) -> jax.Array:
   """Returns the results of all modules, stacked along a new first axis.
 
   Args:
-    call: computes the result of a module.
     modules, loop: as for `in_turn`.
+    inputs: one for each module.
   """
   if modules[0].is_initializing():
-    return jnp.stack([call(module) for module in modules])
+    pairs = zip(modules, inputs, strict=True)
+    return jnp.stack([module(own) for module, own in pairs])
 
-  turns = list(_turns(modules, [None] * len(modules)))
+  def call(module: nn.Module, turn: Turn) -> jax.Array:
+    return _apply(module, turn, lambda module: module(turn.own))
+
+  turns = list(_turns(modules, inputs))
   if loop:
-    return jax.lax.map(lambda turn: _apply(modules[0], turn, call), _stack(turns))
-  pairs = zip(modules, turns, strict=True)
-  return jnp.stack([_apply(module, turn, call) for module, turn in pairs])
+    return jax.lax.map(functools.partial(call, modules[0]), _stack(turns))
+  return jnp.stack([*map(call, modules, turns)])
 
 
 def _turns(modules: Sequence[nn.Module], inputs: Sequence[Any]) -> Iterator[Turn]:

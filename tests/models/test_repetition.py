@@ -18,7 +18,7 @@ class Layer(nn.Module):
   """Adds a dense layer's output to its input, and the layer's own input."""
 
   @nn.compact
-  def __call__(self, x, own):
+  def __call__(self, x, own=0.0):
     y = nn.Dense(WIDTH, bias_init=nn.initializers.normal(1.0))(x)
     return x + nn.Dropout(0.5, deterministic=not self.has_rng('dropout'))(y) + own
 
@@ -41,7 +41,7 @@ class Stack(nn.Module):
       loop=self.loop,
       remat=self.remat,
     )
-    return side_by_side(lambda layer: layer(x, 0.0), layers, loop=self.loop)
+    return side_by_side(layers, [x] * self.layers, loop=self.loop)
 
 
 X = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
