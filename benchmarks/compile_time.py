@@ -29,7 +29,7 @@ METHODS = {
   'ViT': lambda model, image: model.vit(image, train=True),
   'T5 encoder': lambda model, x, mask: model.t5.encode(x, mask, train=True),
   'T5 decoder': lambda model, *inputs: model.t5.decode(*inputs, train=True),
-  'heatmap heads': lambda model, features: model.maps(features),
+  'heatmap heads': lambda model, features: model.maps(features, train=True),
   'score heads': lambda model, features: model.scores(features),
 }
 

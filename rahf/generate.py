@@ -30,7 +30,11 @@ from rahf.fileio.claimed_folder import claimed
 from rahf.fileio.validators import real, whole
 from rahf.inference.image_generator import MAX_SEED, ImageGenerator
 from rahf.learning.choosing import check_flag
-from rahf.learning.image_requests import ImageRequest, read_requests
+from rahf.learning.image_requests import (
+  ImageRequest,
+  read_requests,
+  warn_of_long_prompts,
+)
 from rahf.learning.open_generator import open_generator
 from rahf.runtime import distributed
 from rahf.runtime.preemption import Interruption
@@ -105,7 +109,7 @@ def generate(job: Job, interruption: Interruption) -> int:
       stack.enter_context(claimed(folder, SETTINGS, settings, '--output'))
     distributed.wait_for_all()
     print(f'Model: {job.model}, {generator.summary}; {len(requests):,} images')
-    _warn_of_long_prompts(generator, requests)
+    warn_of_long_prompts(generator, requests)
     _draw_missing(generator, folder, requests)
     distributed.wait_for_all()
     if distributed.is_first():
@@ -128,19 +132,6 @@ def _settings(
     'sampling': dict(generator.settings),
     'batch_size': job.batch_size,
   }
-
-
-def _warn_of_long_prompts(
-  generator: ImageGenerator, requests: Sequence[ImageRequest]
-) -> None:
-  texts = [one.request.prompt for one in requests]
-  texts += {one.request.negative for one in requests} - {''}
-  if cut := generator.truncated([*dict.fromkeys(texts)]):
-    print(
-      f'Warning: {len(cut):,} prompts are longer than the model reads and lose their '
-      f'end, the first {cut[0]!r:.200}',
-      file=sys.stderr,
-    )
 
 
 def _draw_missing(

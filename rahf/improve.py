@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command.
 
   Returns:
-    0; 1 if an image has no scores or cannot be repaired, a prompt has no image that is
-    kept, or a signal came; 2 for a user's mistake.
+    0; 1 if an image has no scores or cannot be repaired, no image is kept, or a signal
+    came; 2 for a user's mistake.
   """
   arguments = _parser().parse_args(argv)
   try:

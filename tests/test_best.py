@@ -202,12 +202,10 @@ def test_names_that_cannot_be_printed(models, tmp_path, capsys):
 
 def test_prompts_below_the_minimum_are_named(models, table, tmp_path, capsys):
   out = tmp_path / 'best'
-  printed = run(
-    capsys,
-    *('choose', table, f'--model={models["rahf"]}', f'--out={out}', '--minimum=1.5'),
-    '--sheet_prompts=0',
-    status=1,
-  )
+  arguments = 'choose', str(table), f'--model={models["rahf"]}', f'--out={out}'
+  assert best.main([*arguments, '--minimum=1.5', '--sheet_prompts=0']) == 1
+  printed, errors = capsys.readouterr()
+  assert 'lower --minimum' in errors
   poor = 'Prompts without a chosen image, since all values are below 1.5 (2): '
   assert f'{poor}{ORIGINALS[0]}; ' in printed
   assert '| value' not in printed

@@ -42,6 +42,12 @@ def real(low: float, high: float = math.inf) -> Rule:
   return check
 
 
+def positive(high: float = math.inf) -> Rule:
+  """A number above 0, up to `high`."""
+  number = real(-math.inf, high)
+  return lambda value: number(value) or (None if value > 0 else 'must be above 0')
+
+
 def argument(convert: Callable[[str], Any], rule: Rule) -> Callable[[str], Any]:
   """Returns a parser, for argparse, of an argument that must obey a rule."""
 

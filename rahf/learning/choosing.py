@@ -20,7 +20,7 @@ from rahf.data.sources.source import Source, open_source
 from rahf.errors import InputError
 from rahf.fileio import staged_folder, table_rows
 from rahf.fileio.paths import find, is_local, new
-from rahf.fileio.validators import Rule, real, whole
+from rahf.fileio.validators import Rule, positive, real, whole
 from rahf.inference import open_scorer
 from rahf.inference.output_ranges import Output
 from rahf.inference.results_folder import check_apart
@@ -62,8 +62,7 @@ def choose(arguments: argparse.Namespace) -> int:
     arguments: of `add_arguments`.
 
   Returns:
-    0; 1 if an image has no scores, a prompt has no chosen image, or linked folders
-    were skipped.
+    0; 1 if an image has no scores, no image is chosen, or linked folders were skipped.
 
   Raises:
     InputError: an argument or the input cannot be used.
@@ -103,7 +102,15 @@ def choose(arguments: argparse.Namespace) -> int:
   print(f'{text}\n\nWritten to {out}')
   _warn_of_links(source)
   failed = any(one.error for one in results.candidates)
-  return int(failed or not all(one.keep for one in choices) or bool(source.linked))
+  chosen = any(one.keep for one in choices)
+  if not chosen:
+    best = max(one.value for one in results.candidates if not one.error)
+    print(
+      f'No image is chosen: the highest value is {best:.4g}. Delete {out}, and lower '
+      '--minimum, or leave it out and give --top_share',
+      file=sys.stderr,
+    )
+  return int(failed or not chosen or bool(source.linked))
 
 
 class Checked(NamedTuple):
@@ -134,8 +141,8 @@ def check(arguments: argparse.Namespace) -> Checked:
     ('keep', whole(1)),
     ('batch_size', whole(1)),
     ('sheet_prompts', whole(0)),
-    ('minimum', real(-math.inf)),
-    ('top_share', real(1e-9, 1)),
+    ('minimum', real(-math.inf, sys.float_info.max)),
+    ('top_share', positive(1)),
   ):
     check_flag(name, getattr(arguments, name), rule)
   folders = {n: open_scorer.find(path) for n, path in _models(arguments.model).items()}

@@ -39,7 +39,7 @@ class DrawingJob(NamedTuple):
   def settings(self, generator: ImageGenerator) -> dict[str, Any]:
     """Returns what the results depend on, as JSON values."""
     return {
-      'requests': hashlib.sha256(json.dumps(self.requests).encode()).hexdigest(),
+      'prompts': hashlib.sha256(json.dumps(self.requests).encode()).hexdigest(),
       'generator': generator.fingerprint,
       'sampling': dict(generator.settings),
       'model': self.fingerprint,

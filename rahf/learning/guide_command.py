@@ -17,6 +17,7 @@ from rahf.inference.image_generator import ImageGenerator, Request
 from rahf.learning.choosing import check_flag
 from rahf.learning.drawing_job import DrawingJob, add_arguments, read_job
 from rahf.learning.guide import GuidedMuse
+from rahf.learning.image_requests import warn_of_long_prompts
 from rahf.learning.item_results import Result, Row, Table, complete
 from rahf.learning.open_generator import open_generator
 from rahf.learning.reward import Reward
@@ -75,14 +76,17 @@ def _run(arguments: argparse.Namespace) -> int:
   strengths = sorted({0.0, *arguments.strengths})
   for strength in strengths:
     check_flag('strengths', strength, real(0, 1e6))
-  for name in ('steps', *DIFFUSION):
+  if arguments.steps is not None:
+    check_flag('steps', arguments.steps, whole(1, 1000))
+  for name in DIFFUSION:
     least = 1 if name == 'recurrence' else 0
     check_flag(name, getattr(arguments, name), whole(least, 1000))
   job = read_job(arguments)
   accelerator.start(accelerator.choose())
   generator = open_generator(
-    arguments.generator, rows=arguments.batch_size, steps=arguments.steps
+    arguments.generator, rows=arguments.batch_size, steps=arguments.steps or 0
   )
+  warn_of_long_prompts(generator, job.requests)
   scorer = open_scorer.load(job.model, batch_size=arguments.batch_size, devices=None)
   reward = Reward(scorer, {term.score: term.weight for term in job.by.terms})
   options = {name: getattr(arguments, name) for name in DIFFUSION}
@@ -128,11 +132,13 @@ def _draw_all(job: DrawingJob, guided: Guided, strengths: Sequence[float]) -> li
         found = [of_strength[i] for of_strength in values]
         row = {'prompt': asked[i].prompt, 'seed': asked[i].seed}
         row |= {'number': asked[i].number, **dict(zip(names, found, strict=True))}
-        yield number, Result(row, images[int(np.argmax(found))], images)
+        best = int(np.argmax(found))
+        row['strength'] = strengths[best]
+        yield number, Result(row, images[best], images)
 
   table = Table(
     'guided.csv',
-    ('file_name', 'prompt', 'seed', 'number', *names),
+    ('file_name', 'prompt', 'seed', 'number', 'strength', *names),
     {f'strength {strength:g}': f'at {strength:g}' for strength in strengths},
   )
   return complete(job.out, len(job.requests), work, table, 'Drawing')
@@ -176,7 +182,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     by_help='the score that guides, or a weighted sum',
   )
   add = parser.add_argument
-  add('--steps', type=int, default=0, help="sampling steps (default: the model's)")
+  add('--steps', type=int, help="sampling steps (default: the model's)")
   for name, (default, text) in DIFFUSION.items():
     add(
       f'--{name}',
@@ -190,8 +196,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs='+',
     default=[1.0, 3.0, 10.0],
     metavar='STRENGTH',
-    help="how strongly the score guides: root mean square of what is added to a Muse's "
-    'logits, or factor of the gradient in diffusion (default: 1 3 10)',
+    help='how strongly the score guides: root mean square of what is added to the '
+    'logits of a Muse, or factor of the gradient in diffusion; 0 is always drawn, too '
+    '(default: 1 3 10)',
   )
   add(
     '--batch_size',

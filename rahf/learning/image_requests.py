@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import sys
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from rahf.fileio import table_rows
 from rahf.fileio.table_files import PROMPTS, shown
 from rahf.inference.image_generator import (
   MAX_SEED,
+  ImageGenerator,
   Request,
   check_request,
   check_text,
@@ -155,3 +158,17 @@ def _check_names(named: str, requests: list[ImageRequest]) -> None:
     folders.update(name.parents)
   if both := seen & folders:
     raise InputError(f'{named}: {min(both)} is a file and a folder of others')
+
+
+def warn_of_long_prompts(
+  generator: ImageGenerator, requests: Sequence[ImageRequest]
+) -> None:
+  """Says on stderr how many prompts the generator does not read to their end."""
+  texts = [one.request.prompt for one in requests]
+  texts += {one.request.negative for one in requests} - {''}
+  if cut := generator.truncated([*dict.fromkeys(texts)]):
+    print(
+      f'Warning: {len(cut):,} prompts are longer than the model reads and lose their '
+      f'end, the first {cut[0]!r:.200}',
+      file=sys.stderr,
+    )

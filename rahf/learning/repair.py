@@ -20,6 +20,10 @@ from rahf.inference.image_generator import Inpainter, InpaintRequest
 from rahf.inference.scorer import Scorer
 from rahf.learning.score_expression import Expression
 
+# Why there was no further round.
+NO_FLAW = 'no flaw above the threshold'
+ALL_FLAWED = 'flaws cover the whole image'
+
 
 @dataclasses.dataclass(frozen=True)
 class RepairOptions:
@@ -99,11 +103,9 @@ def repair(
     heatmap = found.heatmaps[options.heatmap]
     mask = flaw_mask(heatmap, options.threshold, options.widen)
     if not mask.any():
-      reason = 'no flaw above the threshold'
-      return Repair(image, before, changed, changed, values, reason)
+      return Repair(image, before, changed, changed, values, NO_FLAW)
     if mask.all():
-      reason = 'flaws cover the whole image'
-      return Repair(image, before, changed, changed | mask, values, reason)
+      return Repair(image, before, changed, changed | mask, values, ALL_FLAWED)
     candidates = _draw(image, prompt, mask, inpainter, number, options)
     feedback = scorer.score(candidates, prompt)
     scores = [by.finite_value(one.scores) for one in feedback]

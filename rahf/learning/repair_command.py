@@ -10,14 +10,14 @@ from typing import Any
 from rahf.data.sources.source import KINDS, open_source
 from rahf.errors import InputError
 from rahf.fileio.claimed_folder import claimed
-from rahf.fileio.validators import real, whole
+from rahf.fileio.validators import positive, real, whole
 from rahf.inference import open_scorer
 from rahf.inference.results_folder import check_apart
 from rahf.learning import repair_folder
 from rahf.learning.choosing import check_flag, local_path
 from rahf.learning.item_results import gain_line
 from rahf.learning.open_generator import open_inpainter
-from rahf.learning.repair import RepairOptions
+from rahf.learning.repair import ALL_FLAWED, NO_FLAW, RepairOptions
 from rahf.learning.score_expression import parse
 from rahf.runtime import accelerator
 
@@ -38,7 +38,7 @@ command continues after a stop.
 def _run(arguments: argparse.Namespace) -> int:
   """Repairs images; see `repair_folder`."""
   for name, rule in (
-    ('threshold', real(1e-9, 1)),
+    ('threshold', positive(1)),
     ('widen', real(0, 1)),
     ('candidates', whole(1, 10_000)),
     ('rounds', whole(1, 1000)),
@@ -85,7 +85,18 @@ def _run(arguments: argparse.Namespace) -> int:
 def _print_repairs(rows: list[dict[str, Any]], by: str, out: pathlib.Path) -> int:
   scored = [row for row in rows if row['before'] is not None]
   better = sum(row['rounds'] > 0 for row in scored)
-  print(f'{len(rows):,} images, {better:,} drawn anew. {gain_line(rows, by)}')
+  left = [row['note'] for row in scored if not row['rounds']]
+  flawless, flawed = left.count(NO_FLAW), left.count(ALL_FLAWED)
+  drawn = len(scored) - flawless - flawed
+  print(
+    f'{len(scored):,} images: {flawless:,} without a flaw above the threshold; '
+    f'{flawed:,} with flaws all over, which were left as they are; {drawn:,} drawn '
+    f'anew, of which {better:,} are better. {gain_line(rows, by)}'
+  )
+  if scored and flawless == len(scored):
+    print('No mask has a pixel: lower --threshold.')
+  elif scored and flawed == len(scored):
+    print('All masks cover the whole image: raise --threshold or lower --widen.')
   for row in [row for row in rows if row['before'] is None][:10]:
     print(f'Not repaired: {row["uid"]}: {row["note"]}', file=sys.stderr)
   print(f'Written to {out}')
@@ -112,7 +123,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add('--out', required=True, metavar='FOLDER', help='a new folder, or one to continue')
   for name, text in (
-    ('threshold', 'value of the heatmap, 0 to 1, from which on a pixel is flawed'),
+    (
+      'threshold',
+      'value of the heatmap, above 0 to 1, from which on a pixel is flawed',
+    ),
     ('widen', "what the mask grows by, as a share of the image's height"),
     ('candidates', 'drawn in a round'),
     ('rounds', 'at most, each from the best image so far'),

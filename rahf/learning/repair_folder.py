@@ -43,9 +43,9 @@ def repair_images(
   """Repairs the images that are not done yet; returns the rows of all.
 
   Columns: values before and after; how many rounds made the image better; the share of
-  the pixels that were drawn anew; and why there was no further round, or what is wrong
-  with an image, whose values are then None. Images that have changed since, and those
-  with which something was wrong, are done again.
+  the pixels that were drawn anew and kept; and why there was no further round, or what
+  is wrong with an image, whose values are then None. Images that have changed since,
+  and those with which something was wrong, are done again.
   """
 
   _forget_changed(source, folder)

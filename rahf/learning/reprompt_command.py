@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from rahf.errors import InputError
 from rahf.fileio.claimed_folder import claimed
-from rahf.fileio.validators import real
+from rahf.fileio.validators import positive
 from rahf.inference import open_scorer
 from rahf.inference.image_generator import ImageGenerator
 from rahf.inference.scorer import Scorer
 from rahf.learning.choosing import check_flag
 from rahf.learning.drawing_job import DrawingJob, add_arguments, read_job
+from rahf.learning.image_requests import warn_of_long_prompts
 from rahf.learning.item_results import Result, Row, Table, complete, gain_line
 from rahf.learning.open_generator import open_generator
 from rahf.learning.reprompt import WORDS, RepromptOptions, reprompt
@@ -39,7 +40,7 @@ stop.
 def _run(arguments: argparse.Namespace) -> int:
   """Draws, judges, and draws again."""
   for weight in arguments.weights:
-    check_flag('weights', weight, real(1e-6, 1e6))
+    check_flag('weights', weight, positive(1e6))
   options = RepromptOptions(tuple(arguments.weights), arguments.words)
   job = read_job(arguments)
   if job.outputs.keywords is None:
@@ -48,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
   rows = len(options.weights) + 1
   scorer = open_scorer.load(job.model, batch_size=rows, devices=None)
   generator = open_generator(arguments.generator, rows=rows)
+  warn_of_long_prompts(generator, job.requests)
   settings = {**job.settings(generator), **dataclasses.asdict(options)}
   with claimed(job.out, SETTINGS, settings, '--out'):
     found = _reprompt_all(job, scorer, generator, options)

@@ -63,9 +63,11 @@ def _make(arguments: argparse.Namespace) -> int:
     study_folder.write_study(
       folder, key, sources, names, pairs, questions, arguments.seed
     )
+  kinds = [one.kind for one in questions]
   print(
     f'Written to {out}: {len(questions):,} questions to {arguments.raters:,} raters on '
-    f'{len(pairs):,} pairs; what is what: {key}'
+    f'{len(pairs):,} pairs, {kinds.count(study.REPEAT):,} of them repeats and '
+    f'{kinds.count(study.IDENTICAL):,} with identical images; what is what: {key}'
   )
   return 0
 
@@ -103,6 +105,12 @@ def report(found: Tally, names: tuple[str, str]) -> str:
     ['the paper, %', *(f'{100 * n / paper:.1f}' for n in study.PAPER), ''],
   ]
   low, high = found.mean.low, found.mean.high
+  sides = 'No answer has a preference.'
+  if not math.isnan(found.left):
+    sides = (
+      f'The left was preferred in {_percent(found.left)} of the answers with a '
+      f'preference (p = {found.left_p:.3g} if sides do not matter).'
+    )
   return '\n'.join(
     [
       markdown_table(['answers', *symbols, 'mean of 2 to -2'], rows),
@@ -111,8 +119,7 @@ def report(found: Tally, names: tuple[str, str]) -> str:
       f'[{low:+.3f}, {high:+.3f}].',
       f"- Over prompts' means: sign test p = {found.sign_p:.3g}, Wilcoxon p = "
       f'{found.wilcoxon_p:.3g}.',
-      f'- The left was preferred in {_percent(found.left)} of the answers with a '
-      f'preference (p = {found.left_p:.3g} if sides do not matter).',
+      f'- {sides}',
       f'- Repeats answered alike: {_percent(found.repeated)}; identical pairs answered '
       f"'same': {_percent(found.identical)}.",
     ]

@@ -189,7 +189,7 @@ class RAHF(nn.Module):
   def predict(self, fused: Fused, target: Int[Array, 'B T'], *, train: bool) -> Outputs:
     """Runs the heads, and the decoder under teacher forcing."""
     logits = self.logits(fused, target, train=train)
-    return self.maps_and_scores(fused)._replace(logits=logits)
+    return self.maps_and_scores(fused, train=train)._replace(logits=logits)
 
   def logits(
     self, fused: Fused, target: Int[Array, 'B T'], *, train: bool
@@ -206,13 +206,14 @@ class RAHF(nn.Module):
       text = text[:, len(MAPS) : -1]
     return self.scores(self._features(self.encode(image, text, train=train)))
 
-  def maps_and_scores(self, fused: Fused) -> Outputs:
+  def maps_and_scores(self, fused: Fused, *, train: bool = False) -> Outputs:
     """Runs the heads: both maps, at the image's size, and the four scores."""
     of_maps = of_scores = self._features(fused)
     if self.config.variant == 'augmented_prompt':
       # Two maps, four scores, then the plain prompt, which has no head.
       of_maps, of_scores = of_maps[:, : len(MAPS)], of_scores[:, len(MAPS) : -1]
-    return Outputs(self._to_image_size(self.maps(of_maps)), self.scores(of_scores))
+    maps = self._to_image_size(self.maps(of_maps, train=train))
+    return Outputs(maps, self.scores(of_scores))
 
   def _features(self, fused: Fused) -> Float[Array, 'B K h w D']:
     """Returns the image tokens of each text as maps, which the heads take."""
@@ -221,13 +222,16 @@ class RAHF(nn.Module):
     batch, texts, _, width = image_tokens.shape
     return image_tokens.reshape(batch, texts, grid, grid, width)
 
-  def maps(self, features: Float[Array, 'B k h w D']) -> Float[Array, 'B 2 H W']:
+  def maps(
+    self, features: Float[Array, 'B k h w D'], *, train: bool
+  ) -> Float[Array, 'B 2 H W']:
     """Runs the map heads, in the order of MAPS, on the features of their texts."""
     if self.config.variant == 'multi_head':
       heads = self.heatmap_head_implausibility, self.heatmap_head_misalignment
       return self._run_heads(heads, features)
-    if self.config.loop:
-      # One after the other: at 512 px, both together hold twice the memory.
+    if self.config.loop and not train:
+      # One after the other: at 512 px, both together take twice the memory. For the
+      # gradient, that would move twice the bytes.
       return self._run_heads([self.heatmap_head] * len(MAPS), features)
     return apply_folded(self.heatmap_head, features)
 

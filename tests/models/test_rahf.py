@@ -1,5 +1,6 @@
 """RAHF as a whole: what its outputs depend on, and what they do not."""
 
+import dataclasses
 import functools
 
 import jax
@@ -231,6 +232,17 @@ def test_dropout_is_for_training_only():
   assert changed(one, same) == set()
   everything = {'logits', *rahf.MAPS, *rahf.SCORES}
   assert changed(one, still) == changed(one, other) == everything
+
+
+def test_a_loop_changes_no_prediction(model, expected):
+  config = dataclasses.replace(model.config, loop=True)
+  batch, apply = model.batch, RAHF(config).apply
+  inputs = map(jnp.asarray, (batch.image, batch.text, batch.target))
+  found = jax.jit(functools.partial(apply, train=False))(
+    {'params': model.params}, *inputs
+  )
+  for name in ('maps', 'scores', 'logits'):
+    assert difference(getattr(found, name), getattr(expected, name)) < 1e-5
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -269,5 +269,8 @@ def _shards(directory: epath.Path, split: str) -> tuple[list[epath.Path], list[i
   """Returns the split's files and the number of records expected in each."""
   splits = dataset_info.read(directory).splits
   if split not in splits:
-    raise InputError(f'{directory} has no split {split!r}, only {sorted(splits)}')
+    raise InputError(
+      f'{directory} has no split {split!r}, only {sorted(splits)}; if it is needed, '
+      'prepare the data again with a larger share for it, such as --dev=0.3'
+    )
   return [directory / name for name in splits[split]], [*splits[split].values()]
