@@ -59,6 +59,7 @@ class Job:
     negative_prompt: text that guidance leads away from.
     batch_size: images that a device computes at once.
     steps, guidance: of the sampling; 0 for those of the model.
+    input_name: of the argument that gave `input`, for errors.
   """
 
   model: str
@@ -70,6 +71,7 @@ class Job:
   batch_size: int
   steps: int
   guidance: float
+  input_name: str = '--input'
 
 
 def generate(job: Job, interruption: Interruption) -> int:
@@ -96,6 +98,7 @@ def generate(job: Job, interruption: Interruption) -> int:
       job.images_per_prompt,
       job.seed,
       job.negative_prompt,
+      name=job.input_name,
     )
     generator = open_generator(
       job.model,

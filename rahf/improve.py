@@ -89,6 +89,7 @@ def _generate(arguments: argparse.Namespace, out: pathlib.Path) -> pathlib.Path:
     batch_size=arguments.batch_size,
     steps=0,
     guidance=0.0,
+    input_name='SOURCE',
   )
   generate.generate(job, Interruption())
   return folder / generate.TABLE

@@ -170,6 +170,57 @@ def test_images_that_cannot_be_repaired_are_named(models, tmp_path, capsys):
   assert 'b.png' in capsys.readouterr().err
 
 
+def test_why_nothing_is_drawn_anew(models, tmp_path, capsys):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  Image.new('RGB', (64, 64)).save(folder / 'a.png')
+  (folder / 'a.txt').write_text('a red circle')
+  for threshold, found, advice in (
+    (1, '1 without a flaw above the threshold; 0 with', 'lower --threshold'),
+    (0.001, '0 without a flaw above the threshold; 1 with', 'raise --threshold'),
+  ):
+    arguments = [
+      *('inpaint', str(folder), f'--generator={models["muse"]}'),
+      *(f'--model={models["rahf"]}', f'--threshold={threshold}'),
+      f'--out={tmp_path}/{threshold}',
+    ]
+    assert improve.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert found in printed
+    assert '; 0 drawn anew' in printed
+    assert advice in printed
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('guide', '--steps=0'), '--steps=0 must be at least 1'),
+    (('reprompt', '--weights', '0'), '--weights=0.0 must be above 0'),
+    (('filter', '--minimum=inf'), '--minimum=inf must be at most'),
+  ],
+  ids=str,
+)
+def test_numbers_out_of_range(models, tmp_path, capsys, arguments, message):
+  verb, *options = arguments
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle')
+  common = f'--generator={models["muse"]}', f'--model={models["rahf"]}'
+  out = f'--out={tmp_path / "out"}'
+  assert improve.main([verb, str(prompts), *common, out, *options]) == 2
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('verb', ['guide', 'reprompt'])
+def test_prompts_that_are_cut_off_are_named(models, tmp_path, capsys, verb):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('a red circle ' * 100)
+  common = f'--generator={models["muse"]}', f'--model={models["rahf"]}'
+  arguments = [verb, str(prompts), *common, f'--out={tmp_path / "out"}']
+  assert improve.main(arguments) == 0
+  warning = 'Warning: 1 prompts are longer than the model reads and lose their end'
+  assert warning in capsys.readouterr().err
+
+
 def test_missed_words_get_emphasis(models, tmp_path, capsys):
   """The best of the candidates is kept; a stopped command continues."""
   prompts, out = tmp_path / 'prompts.txt', tmp_path / 'again'

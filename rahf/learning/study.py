@@ -58,7 +58,8 @@ class Tally(NamedTuple):
 
   Attributes:
     counts: answers from much better to much worse.
-    mean: of the values, from -2 to 2; the interval is of draws of prompts and raters.
+    mean: of the values, from -2 to 2; the interval is of draws of prompts and raters,
+      NaN if there is one of each.
     sign_p: of the sign test over the prompts' means, those of 0 left out.
     wilcoxon_p: of Wilcoxon's signed-rank test over them (Pratt's zeros).
     left: share of the answers with a preference that prefer the left; 0.5 if sides do
@@ -143,6 +144,8 @@ def _mean_interval(pairs: Sequence[Answered], seed: int) -> Interval:
   prompts, prompt = np.unique([one.prompt for one in pairs], return_inverse=True)
   raters, rater = np.unique([one.question.rater for one in pairs], return_inverse=True)
   values = np.array([one.value for one in pairs], float)
+  if len(prompts) == len(raters) == 1:
+    return Interval(float(values.mean()), math.nan, math.nan)
   random = np.random.default_rng(seed)
   means = []
   for _ in range(DRAWS):

@@ -65,9 +65,10 @@ def _make(arguments: argparse.Namespace) -> int:
     )
   kinds = [one.kind for one in questions]
   print(
-    f'Written to {out}: {len(questions):,} questions to {arguments.raters:,} raters on '
-    f'{len(pairs):,} pairs, {kinds.count(study.REPEAT):,} of them repeats and '
-    f'{kinds.count(study.IDENTICAL):,} with identical images; what is what: {key}'
+    f'Written to {out}: {len(questions):,} questions '
+    f'({kinds.count(study.REPEAT):,} repeats, {kinds.count(study.IDENTICAL):,} of '
+    f'identical images) to {arguments.raters:,} raters on {len(pairs):,} pairs; what '
+    f'is what: {key}'
   )
   return 0
 
@@ -105,6 +106,11 @@ def report(found: Tally, names: tuple[str, str]) -> str:
     ['the paper, %', *(f'{100 * n / paper:.1f}' for n in study.PAPER), ''],
   ]
   low, high = found.mean.low, found.mean.high
+  interval = ''
+  if not math.isnan(low):
+    interval = (
+      f', {LEVEL:.0%} interval over prompts and raters [{low:+.3f}, {high:+.3f}]'
+    )
   sides = 'No answer has a preference.'
   if not math.isnan(found.left):
     sides = (
@@ -115,8 +121,7 @@ def report(found: Tally, names: tuple[str, str]) -> str:
     [
       markdown_table(['answers', *symbols, 'mean of 2 to -2'], rows),
       '',
-      f'- Mean: {found.mean.value:+.3f}, {LEVEL:.0%} interval over prompts and raters '
-      f'[{low:+.3f}, {high:+.3f}].',
+      f'- Mean: {found.mean.value:+.3f}{interval}.',
       f"- Over prompts' means: sign test p = {found.sign_p:.3g}, Wilcoxon p = "
       f'{found.wilcoxon_p:.3g}.',
       f'- {sides}',

@@ -195,8 +195,8 @@ def _read(options: Any, field: str) -> list[str]:
       f'config.reward.{field} is empty; give a text file with a prompt a line, or a '
       'table with a column prompt'
     )
-  path = pathlib.Path(options[field]).expanduser()
-  return [one.request.prompt for one in read_requests(path, 1, 0, name='the prompts')]
+  path, name = pathlib.Path(options[field]).expanduser(), f'config.reward.{field}'
+  return [one.request.prompt for one in read_requests(path, 1, 0, name=name)]
 
 
 def _tokenise(

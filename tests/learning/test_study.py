@@ -124,6 +124,7 @@ def test_from_folders_to_a_tally(generators, tmp_path, capsys):
   """A rater who looks at the pixels and prefers bright images is understood."""
   out = tmp_path / 'study'
   assert run('make', *generators, '--raters=3', '--repeats=0.5', f'--out={out}') == 0
+  assert '27 questions (9 repeats, 0 of identical' in capsys.readouterr().out
   questions = read(out / 'questions.csv')
   assert len(questions) == 3 * (6 + 3)
   files = [path for path in out.rglob('*') if path.is_file()]
@@ -152,6 +153,18 @@ def test_from_folders_to_a_tally(generators, tmp_path, capsys):
   assert 'Repeats answered alike: 100.0 %' in printed
   assert ' 129 |' in printed
   assert '+0.523' in printed
+
+
+def test_a_single_answer_without_a_preference(generators, tmp_path, capsys):
+  out = tmp_path / 'study'
+  assert run('make', *generators, f'--out={out}') == 0
+  (tmp_path / 'answers.csv').write_text('question,answer\n1,same')
+  capsys.readouterr()
+  assert run('tally', tmp_path / 'study-key.csv', tmp_path / 'answers.csv') == 0
+  printed = capsys.readouterr().out
+  assert '- Mean: +0.000.\n' in printed
+  assert '- No answer has a preference.\n' in printed
+  assert '5 of 6 questions have no answer yet' in printed
 
 
 def test_mistakes(generators, tmp_path, capsys):
