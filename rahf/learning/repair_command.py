@@ -125,7 +125,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
   for name, text in (
     (
       'threshold',
-      'value of the heatmap, above 0 to 1, from which on a pixel is flawed',
+      'value of the heatmap, up to 1, from which on a pixel is flawed',
     ),
     ('widen', "what the mask grows by, as a share of the image's height"),
     ('candidates', 'drawn in a round'),
