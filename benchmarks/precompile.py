@@ -2,7 +2,8 @@
 
   python benchmarks/precompile.py [--topologies=v5e:2x4] [--variants=multi_head]
 
-Needs libtpu (the extra `tpu`), 24 GiB of memory and a few minutes per row, but no TPU.
+Needs libtpu (the extra `tpu`), 10 GB of memory and 10 to 12 minutes of one core per
+row, but no TPU.
 Each row runs in a separate process, as compilers do not release memory.
 """
 

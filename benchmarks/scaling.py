@@ -4,7 +4,7 @@
     [--compile=v5e-64:1024] [--programs=runs/scaling.json]
 
 For each config and kind of chip, training steps for eight chips are compiled (libtpu,
-the extra `tpu`; 10 to 25 minutes each on two cores) with two and with eight
+the extra `tpu`; about ten minutes of one core each) with two and with eight
 micro-batches of 4 images a chip. A straight line through both tells what of the bytes
 moved and exchanged grows with the micro-batches, and what does not. Both are costs of
 one chip, which does not see how many others there are: parameters are gathered and

@@ -123,10 +123,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add('--out', required=True, metavar='FOLDER', help='a new folder, or one to continue')
   for name, text in (
-    (
-      'threshold',
-      'value of the heatmap, up to 1, from which on a pixel is flawed',
-    ),
+    ('threshold', 'value of the heatmap, up to 1, from which on a pixel is flawed'),
     ('widen', "what the mask grows by, as a share of the image's height"),
     ('candidates', 'drawn in a round'),
     ('rounds', 'at most, each from the best image so far'),
