@@ -5,10 +5,11 @@
     --config.model.remat=none --config.train.batch_size=1 --config.train.accumulate=1
 
 Both run in child processes with the config's sizes, the same batch and one device. They
-take turns, and repeat a task several times per turn. On a GPU, the twin uses autocast
-and torch.compile, except for transformers' `generate`, which is eager. On a CPU, it is
-eager unless --torch_compile is given. Finally compares AUC-Judd by sorting, as in
-rahf.metrics, with counting at each threshold. Needs the extra `parity`.
+take turns, and repeat a task several times per turn; with --in_turn=false, one runs
+after the other has ended, where memory does not suffice for both. On a GPU, the twin
+uses autocast and torch.compile, except for transformers' `generate`, which is eager. On
+a CPU, it is eager unless --torch_compile is given. Finally compares AUC-Judd by
+sorting, as in rahf.metrics, with counting at each threshold. Needs the extra `parity`.
 """
 
 import contextlib
@@ -48,6 +49,9 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'Config of both models.'
 )
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each model per task.')
+_IN_TURN = flags.DEFINE_boolean(
+  'in_turn', True, 'Keep both models in memory, so that they take turns.'
+)
 _COMPILE = flags.DEFINE_boolean(
   'torch_compile', None, 'Use torch.compile for the twin (default: on GPUs only).'
 )
@@ -63,16 +67,16 @@ def main(argv: list[str]) -> None:
   print(machine.processor())
   # By default, JAX would reserve most of a GPU's memory.
   os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
-  with (
-    worker(serve_ours, config) as ours,
-    worker(serve_twin, config, _COMPILE.value) as twin,
-  ):
-    device, flops, rate = ours.recv()
-    print(f'ours: {device}\ntwin: {twin.recv()}')
-    medians = {
-      task: [*map(statistics.median, in_turn(task, ours, twin, _REPEATS.value))]
-      for task in TASKS
-    }
+  models = (serve_ours, config), (serve_twin, config, _COMPILE.value)
+  if _IN_TURN.value:
+    hellos, seconds = measure(*models)
+  else:
+    (ours, our_seconds), (twin, twin_seconds) = map(measure, models)
+    hellos = ours + twin
+    seconds = {task: our_seconds[task] + twin_seconds[task] for task in TASKS}
+  (device, flops, rate), twin = hellos
+  print(f'ours: {device}\ntwin: {twin}')
+  medians = {task: [*map(statistics.median, found)] for task, found in seconds.items()}
   rows = [
     [task, *(f'{s:.3g}' for s in seconds), f'{seconds[1] / seconds[0]:.2f}']
     for task, seconds in medians.items()
@@ -89,6 +93,18 @@ def main(argv: list[str]) -> None:
     f'AUC-Judd of a pair of maps: {of_maps[0] * 1e3:.3g} ms, by thresholds '
     f'{of_maps[1] * 1e3:.3g} ms, {of_maps[1] / of_maps[0]:.0f} times as long.'
   )
+
+
+def measure(*models: tuple) -> tuple[list, dict[str, list[list[float]]]]:
+  """Runs models, each a function for `worker` with its arguments, in turn.
+
+  Returns:
+    What each model says first; for each task and model the seconds of repetitions.
+  """
+  with contextlib.ExitStack() as stack:
+    pipes = [stack.enter_context(worker(*model)) for model in models]
+    hellos = [pipe.recv() for pipe in pipes]
+    return hellos, {task: in_turn(task, pipes, _REPEATS.value) for task in TASKS}
 
 
 @contextlib.contextmanager
@@ -119,13 +135,11 @@ def answer(pipe: Connection, tasks: dict[str, Callable[[], None]]) -> None:
     pipe.send(seconds)
 
 
-def in_turn(
-  task: str, ours: Connection, twin: Connection, repeats: int
-) -> tuple[list[float], list[float]]:
-  """Returns the seconds of each repetition, after a warm-up turn."""
-  seconds = [], []
+def in_turn(task: str, pipes: list[Connection], repeats: int) -> list[list[float]]:
+  """Returns the seconds of each repetition by model, after a warm-up turn."""
+  seconds: list[list[float]] = [[] for _ in pipes]
   for turn in range(1 + repeats):
-    for pipe, found in zip((ours, twin), seconds, strict=True):
+    for pipe, found in zip(pipes, seconds, strict=True):
       pipe.send(task)
       times = pipe.recv()
       found.extend(times if turn else [])

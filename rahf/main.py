@@ -21,6 +21,7 @@ from ml_collections import config_flags
 
 from rahf.errors import InputError, fail
 from rahf.fileio.config_file import check_overrides
+from rahf.runtime import huge_pages
 from rahf.runtime.preemption import Interrupted, Interruption
 
 # The function that runs each mode. Imported only when needed: --help answers at once,
@@ -309,8 +310,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags like absl, but exits with status 2 and one message on errors."""
   try:
     check_overrides(argv[1:])
-    unexpected = flags.FLAGS(argv)[1:]
-    if unexpected:
+    if unexpected := flags.FLAGS(argv)[1:]:
       raise flags.Error(f'unexpected arguments {unexpected}')
     _check_flags()
   except flags.Error as error:
@@ -346,4 +346,5 @@ def _main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
+  huge_pages.restart_with_them('rahf.main')
   app.run(_main, flags_parser=parse_flags)
