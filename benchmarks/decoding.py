@@ -111,14 +111,14 @@ def beam_of_four(t5: T5, memory: tuple[KeyValue, ...], prompts: Prompts) -> Arra
     lambda x: jnp.repeat(x, BEAMS, axis=0), (memory, prompts.target)
   )
   mask = jnp.ones(memory[0].key.shape[:2], bool)
+  start = DecoderCache.start(memory, length)
 
   def step(token, past, position):
-    cache = DecoderCache(past, memory)
+    cache = start._replace(past=past)
     logits, cache = t5.decode_step(token, cache, mask, position)
     return raised(logits, target[:, position]), cache.past
 
-  past = DecoderCache.start(memory, length).past
-  return beam(step, past, batch=batch, length=length, beams=BEAMS)
+  return beam(step, start.past, batch=batch, length=length, beams=BEAMS)
 
 
 def teacher(

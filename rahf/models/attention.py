@@ -81,6 +81,30 @@ def attend_at_once(scale: float, *operands: Array | None) -> Array:
   )
 
 
+def attend_one(
+  query: Float[Array, 'B 1 H K'],
+  key: Float[Array, 'B H S K'],
+  value: Float[Array, 'B H S K'],
+  *,
+  scale: float,
+  bias: Float[Array, '1 H 1 S'] | None = None,
+  mask: Bool[Array, '#B 1 1 S'] | None = None,
+) -> Float[Array, 'B 1 H K']:
+  """Returns what `attend` returns for a single query, as in step-by-step decoding.
+
+  Heads come before key tokens: then each head is a matrix, which is read as it lies in
+  memory. In the order of `attend`, XLA's compiler for CPUs copies all keys and values
+  at each step.
+  """
+  logits = scale * _product('bhsk,bhk->bhs', key, query[:, 0])
+  if bias is not None:
+    logits += bias[:, :, 0]
+  if mask is not None:
+    logits = jnp.where(mask[:, :, 0], logits, _MASKED)
+  weights = jax.nn.softmax(logits).astype(value.dtype)
+  return _product('bhs,bhsk->bhk', weights, value).astype(value.dtype)[:, None]
+
+
 def _on_each_device(function, operands: tuple[Array | None, ...]):
   """Maps a function over the mesh; each device takes its own examples and heads."""
   names = (

@@ -274,13 +274,14 @@ class RAHF(nn.Module):
       lambda x: jnp.repeat(x, beams, axis=0), (self.t5.keys_values(tokens), mask)
     )
 
+    start = DecoderCache.start(memory, length)
+
     def step(token, past, position):
-      cache = DecoderCache(past, memory)
+      cache = start._replace(past=past)
       logits, cache = self.t5.decode_step(token, cache, mask, position)
       return logits, cache.past
 
-    past = DecoderCache.start(memory, length).past
-    return beam(step, past, batch=tokens.shape[0], length=length, beams=beams)
+    return beam(step, start.past, batch=tokens.shape[0], length=length, beams=beams)
 
   def judge_words(
     self,

@@ -1,6 +1,8 @@
 """Attention against its formula, computed at once, in parts, and by the kernel."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rahf.costs import work
 from rahf.costs.program import measure
 from rahf.models import attention, attention_kernel
-from rahf.models.attention import attend
+from rahf.models.attention import attend, attend_one
 from rahf.precompile import find_devices
 from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
@@ -92,6 +94,41 @@ def test_values_and_gradients(mask, biased):
     for function in (ours, expected)
   )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+
+
+def heads_first(*arrays):
+  return tuple(array.swapaxes(1, 2) for array in arrays)
+
+
+@pytest.mark.parametrize(('dtype', 'atol'), [('float32', 1e-5), ('bfloat16', 2e-2)])
+@pytest.mark.parametrize('mask', ['none', 'of keys'])
+@pytest.mark.parametrize('biased', [True, False], ids=['biased', 'unbiased'])
+def test_a_single_query_as_in_decoding(mask, biased, dtype, atol):
+  query, key, value, bias = operands(dtype)
+  query = query[:, :1]
+  bias = bias[:, :, :1] if biased else None
+  given = {'bias': bias, 'mask': MASKS[mask]}
+  found = attend_one(query, *heads_first(key, value), scale=SCALE, **given)
+  assert found.dtype == dtype
+  arrays = (array.astype(jnp.float32) for array in (query, key, value))
+  expected = by_formula(*arrays, **given)
+  np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=atol)
+
+
+def test_decoding_does_not_copy_keys_and_values_at_each_step():
+  query, *memory, _ = operands()
+
+  @jax.jit
+  def decode(query, *memory):
+    def step(_, query):
+      return attend_one(query, *memory, scale=SCALE)
+
+    return jax.lax.fori_loop(0, 4, step, query)
+
+  program = decode.lower(query[:, :1], *heads_first(*memory)).compile().as_text()
+  moved = re.findall(r'f32\[([\d,]+)\]\S* (?:copy|transpose)\(', program)
+  sizes = [math.prod(map(int, shape.split(','))) for shape in moved]
+  assert memory[0].size not in sizes
 
 
 @pytest.mark.usefixtures('way')

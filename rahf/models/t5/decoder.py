@@ -15,24 +15,32 @@ from jaxtyping import Array, Bool, Float, Int
 from rahf.models.layers import RMSNorm, constrain_batch, dense
 from rahf.models.repetition import in_turn
 from rahf.models.t5.config import T5Config
-from rahf.models.t5.layers import MLP, Attention, KeyValue, RelativePositionBias
+from rahf.models.t5.layers import (
+  MLP,
+  Attention,
+  KeyValue,
+  KeyValueCache,
+  RelativePositionBias,
+)
 
 
 class DecoderCache(NamedTuple):
   """Each layer's keys and values in step-by-step decoding: past and fused tokens."""
 
-  past: tuple[KeyValue, ...]
-  fused: tuple[KeyValue, ...]
+  past: tuple[KeyValueCache, ...]
+  fused: tuple[KeyValueCache, ...]
 
   @classmethod
   def start(cls, fused: tuple[KeyValue, ...], length: int) -> 'DecoderCache':
     """Returns the cache before the first of at most `length` steps."""
 
     def empty(memory: Array) -> Array:
-      shape = memory.shape[0], length, *memory.shape[2:]
-      return constrain_batch(jnp.zeros(shape, memory.dtype), None, 'heads')
+      batch, heads, _, width = memory.shape
+      zeros = jnp.zeros((batch, heads, length, width), memory.dtype)
+      return constrain_batch(zeros, 'heads')
 
-    return cls(past=jax.tree.map(empty, fused), fused=fused)
+    cached = tuple(map(KeyValueCache.of, fused))
+    return cls(past=jax.tree.map(empty, cached), fused=cached)
 
 
 class Decoder(nn.Module):
@@ -99,7 +107,7 @@ class Decoder(nn.Module):
     position: Int[Array, ''],
   ) -> tuple[Float[Array, 'B 1 D'], DecoderCache]:
     """Decodes the token at `position`; the cache has those before it."""
-    length = cache.past[0].key.shape[1]
+    length = cache.past[0].key.shape[2]
     bias = jax.lax.dynamic_slice_in_dim(self.relpos_bias(length), position, 1, axis=2)
     seen = jnp.arange(length) <= position
     past = []
@@ -163,15 +171,15 @@ class DecoderLayer(nn.Module):
   def __call__(
     self,
     x: Float[Array, 'B T D'],
-    fused: KeyValue,
+    fused: KeyValue | KeyValueCache,
     *,
     bias: Float[Array, '1 H T S'],
     mask: Bool[Array, '1 1 T S'],
     fused_mask: Bool[Array, 'B 1 1 L'],
-    past: KeyValue | None = None,
+    past: KeyValueCache | None = None,
     position: Int[Array, ''] | int = 0,
     train: bool,
-  ) -> tuple[Float[Array, 'B T D'], KeyValue]:
+  ) -> tuple[Float[Array, 'B T D'], KeyValue | KeyValueCache]:
     """Returns the layer's output, and the keys and values of its self-attention."""
 
     def drop(y: Float[Array, 'B T D']) -> Float[Array, 'B T D']:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from rahf.models import layers
-from rahf.models.attention import attend
+from rahf.models.attention import attend, attend_one
 from rahf.models.layers import partitioned
 
 RELATIVE_BUCKETS = 32
@@ -22,17 +22,29 @@ MAX_DISTANCE = 128
 
 
 class KeyValue(NamedTuple):
-  """Keys and values of attention; in step-by-step decoding also the cache."""
+  """Keys and values of attention."""
 
   key: Float[Array, 'B S H K']
   value: Float[Array, 'B S H K']
 
-  def insert(self, new: 'KeyValue', position: Int[Array, '']) -> 'KeyValue':
+
+class KeyValueCache(NamedTuple):
+  """Keys and values in step-by-step decoding, in the order of `attend_one`."""
+
+  key: Float[Array, 'B H S K']
+  value: Float[Array, 'B H S K']
+
+  @classmethod
+  def of(cls, memory: KeyValue) -> 'KeyValueCache':
+    """Returns a cache that holds `memory`."""
+    return cls(*(x.swapaxes(1, 2) for x in memory))
+
+  def insert(self, new: KeyValue, position: Int[Array, '']) -> 'KeyValueCache':
     """Returns a copy with `new` written at `position` of the S axis."""
-    return KeyValue(
+    return KeyValueCache(
       *(
-        jax.lax.dynamic_update_slice_in_dim(old, fresh, position, axis=1)
-        for old, fresh in zip(self, new, strict=True)
+        jax.lax.dynamic_update_slice_in_dim(old, fresh, position, axis=2)
+        for old, fresh in zip(self, KeyValueCache.of(new), strict=True)
       )
     )
 
@@ -64,15 +76,17 @@ class Attention(nn.Module):
   def __call__(
     self,
     x: Float[Array, 'B T D'],
-    memory: KeyValue,
+    memory: KeyValue | KeyValueCache,
     *,
     bias: Float[Array, '1 H T S'] | None,
     mask: Bool[Array, '#B 1 #T S'],
   ) -> Float[Array, 'B T D']:
+    """Attends to `memory`; with a cache, T is 1."""
     query = self._split_heads(self.query(x))
     if bias is not None:
       bias = jnp.asarray(bias, self.dtype)
-    y = attend(query, *memory, scale=1.0, bias=bias, mask=mask)
+    attention = attend_one if isinstance(memory, KeyValueCache) else attend
+    y = attention(query, *memory, scale=1.0, bias=bias, mask=mask)
     return self.out(y.reshape(*y.shape[:2], -1))
 
 
