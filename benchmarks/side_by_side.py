@@ -32,12 +32,13 @@ import metrics
 from rahf.drawing.markdown import markdown_table
 from rahf.metrics import saliency
 
-TRAINING, INFERENCE, JUDGED, KEYWORDS = TASKS = (
-  'training step',
-  'inference, all outputs, greedy keywords',
-  'the same, but ours judges each word along the prompt',
-  'greedy keywords alone',
-)
+TRAINING, INFERENCE, JUDGED, KEYWORDS = 'training', 'inference', 'judged', 'keywords'
+TASKS = {
+  TRAINING: 'training step',
+  INFERENCE: 'inference, all outputs, greedy keywords',
+  JUDGED: 'the same, but ours judges each word along the prompt',
+  KEYWORDS: 'greedy keywords alone',
+}
 # Seconds between turns: threads keep polling for work for a while.
 PAUSE = 0.5
 # The least seconds and repetitions of a turn. The first repetition is slower, as the
@@ -48,6 +49,7 @@ PRODUCT_SIDE = 4096
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/quickstart.py', 'Config of both models.'
 )
+_TASKS = flags.DEFINE_list('tasks', [*TASKS], 'What to time.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each model per task.')
 _IN_TURN = flags.DEFINE_boolean(
   'in_turn', True, 'Keep both models in memory, so that they take turns.'
@@ -62,6 +64,8 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   if missing := [n for n in ('torch', 'transformers') if not find_spec(n)]:
     raise app.UsageError(f'{" and ".join(missing)} missing: pip install "rahf[parity]"')
+  if unknown := set(_TASKS.value) - set(TASKS):
+    raise app.UsageError(f'--tasks={",".join(unknown)} is not one of {[*TASKS]}')
   if config.train.accumulate != 1:
     raise app.UsageError('config.train.accumulate must be 1, as in the twin')
   print(machine.processor())
@@ -73,23 +77,28 @@ def main(argv: list[str]) -> None:
   else:
     (ours, our_seconds), (twin, twin_seconds) = map(measure, models)
     hellos = ours + twin
-    seconds = {task: our_seconds[task] + twin_seconds[task] for task in TASKS}
+    seconds = {task: our_seconds[task] + twin_seconds[task] for task in _TASKS.value}
   (device, flops, rate), twin = hellos
   print(f'ours: {device}\ntwin: {twin}')
   medians = {task: [*map(statistics.median, found)] for task, found in seconds.items()}
   rows = [
-    [task, *(f'{s:.3g}' for s in seconds), f'{seconds[1] / seconds[0]:.2f}']
+    [TASKS[task], *(f'{s:.3g}' for s in seconds), f'{seconds[1] / seconds[0]:.2f}']
     for task, seconds in medians.items()
   ]
   header = ('', 'ours, s', 'PyTorch, s', 'times as fast')
-  achieved = flops / medians[TRAINING][0]
   of_maps = time_metrics()
   print(
     f'{config.model.variant}, {config.model.image_size} px, {config.model.dtype}, '
     f'{config.train.batch_size} images, {config.data.target_length} tokens, medians of '
-    f'{_REPEATS.value} turns\n\n{markdown_table(header, rows)}\n\n'
-    f'Training: {achieved / 1e12:.3g} TFLOP/s, {achieved / rate:.0%} of a matrix '
-    f'product of {PRODUCT_SIDE}.\n'
+    f'{_REPEATS.value} turns\n\n{markdown_table(header, rows)}\n'
+  )
+  if TRAINING in medians:
+    achieved = flops / medians[TRAINING][0]
+    print(
+      f'Training: {achieved / 1e12:.3g} TFLOP/s, {achieved / rate:.0%} of a matrix '
+      f'product of {PRODUCT_SIDE}.'
+    )
+  print(
     f'AUC-Judd of a pair of maps: {of_maps[0] * 1e3:.3g} ms, by thresholds '
     f'{of_maps[1] * 1e3:.3g} ms, {of_maps[1] / of_maps[0]:.0f} times as long.'
   )
@@ -104,7 +113,7 @@ def measure(*models: tuple) -> tuple[list, dict[str, list[list[float]]]]:
   with contextlib.ExitStack() as stack:
     pipes = [stack.enter_context(worker(*model)) for model in models]
     hellos = [pipe.recv() for pipe in pipes]
-    return hellos, {task: in_turn(task, pipes, _REPEATS.value) for task in TASKS}
+    return hellos, {task: in_turn(task, pipes, _REPEATS.value) for task in _TASKS.value}
 
 
 @contextlib.contextmanager

@@ -7,10 +7,13 @@ nor memory: with --steps=0 it works for models that do not fit this machine. Byt
 those that matrix products and convolutions read and write, including parameters, each
 once. Parts with fewer FLOPs per byte than the machine can do in the time of a byte are
 limited by memory.
-Then times the step on one random batch; the input pipeline has its own benchmark.
+Then times the step on one random batch; the input pipeline has its own benchmark. Page
+faults, and the share of the processor time that goes to the system, show what it costs
+that each step allocates its temporaries anew (see rahf/runtime/huge_pages.py).
 Flags can override any field, as in --config.train.batch_size=8.
 """
 
+import resource
 import statistics
 import time
 
@@ -58,9 +61,11 @@ def main(argv: list[str]) -> None:
       temporaries = compiled.memory_analysis().temp_size_in_bytes
       _line('temporaries', temporaries / 2**20, 'MiB')
       batch = sharding.put_batch(random_batch(config, size), mesh)
-      seconds = time_steps(compiled, states.make(config.seed), batch)
+      seconds, faults, share = time_steps(compiled, states.make(config.seed), batch)
       _line(f'step, median of {_STEPS.value}', seconds, 's')
       _line('throughput', size / seconds, 'examples/s')
+      _line('page faults a step', faults, '')
+      _line('of the system', 100 * share, '% of the processor time')
       _line('achieved', work.total(counts).flops / seconds / 1e9, 'GFLOP/s')
 
 
@@ -85,15 +90,20 @@ def work_table(counts: dict[str, Work], examples: int) -> str:
   return markdown_table(header, rows)
 
 
-def time_steps(compiled, state, batch: Batch) -> float:
-  """Returns the median seconds per step."""
+def time_steps(compiled, state, batch: Batch) -> tuple[float, float, float]:
+  """Returns a step's median seconds, its page faults, and the system's share."""
   seconds = []
-  for _ in range(_WARM_UP.value + _STEPS.value):
+  for step in range(_WARM_UP.value + _STEPS.value):
+    if step == _WARM_UP.value:
+      before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
     state, metrics = compiled(state, batch, jax.random.key(0))
     jax.block_until_ready(metrics)
     seconds.append(time.perf_counter() - start)
-  return statistics.median(seconds[_WARM_UP.value :])
+  after = resource.getrusage(resource.RUSAGE_SELF)
+  faults = (after.ru_minflt - before.ru_minflt) / _STEPS.value
+  system, user = after.ru_stime - before.ru_stime, after.ru_utime - before.ru_utime
+  return statistics.median(seconds[_WARM_UP.value :]), faults, system / (system + user)
 
 
 def _thousands(value: float) -> str:

@@ -28,11 +28,16 @@ def restart_with_them(module: str) -> None:
     module: name of the module that runs as a command.
   """
   tunables = os.environ.get('GLIBC_TUNABLES', '')
-  started_as_command = sys.orig_argv[1:3] == ['-m', module]
-  if TUNABLE in tunables or not started_as_command or not given_on_request():
+  if TUNABLE in tunables or not _is_command(module) or not given_on_request():
     return
   os.environ['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, f'{TUNABLE}=1']))
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_command(module: str) -> bool:
+  """Returns whether this process was started with `python [OPTIONS] -m MODULE`."""
+  _, *options = sys.orig_argv
+  return '-m' in options and options[options.index('-m') + 1] == module
 
 
 def given_on_request() -> bool:

@@ -53,6 +53,12 @@ def test_restarts_once_as_the_same_process_with_the_same_arguments(tmp_path):
   assert last == "glibc.malloc.hugetlb=1 ['--a=b c', '']"
 
 
+def test_keeps_options_of_python(tmp_path):
+  command = '-u', '-X', 'utf8', '-m', 'probe'
+  *_, last = run(tmp_path, ON_REQUEST, command=command)
+  assert last.startswith('glibc.malloc.hugetlb=1 ')
+
+
 def test_keeps_other_tunables(tmp_path):
   *_, last = run(tmp_path, ON_REQUEST, tunables='glibc.malloc.check=0')
   assert last.startswith('glibc.malloc.check=0:glibc.malloc.hugetlb=1 ')
@@ -74,8 +80,9 @@ def test_does_nothing_where_asking_changes_nothing(tmp_path, setting):
   assert last.startswith('None ')
 
 
-def test_does_not_restart_what_is_not_the_command(tmp_path):
-  _, last = run(tmp_path, ON_REQUEST, command=('probe.py',))
+@pytest.mark.parametrize('command', [('probe.py',), ('-m', 'runpy', 'probe')])
+def test_does_not_restart_what_is_not_the_command(tmp_path, command):
+  _, last = run(tmp_path, ON_REQUEST, command=command)
   assert last.startswith('None ')
 
 
