@@ -24,7 +24,7 @@ from rahf.tasks.feedback_session import FeedbackSession
 from rahf.training.setup import set_up
 from rahf.training.train_step import make_train_step
 
-STEPS = 250
+STEPS = 450
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +57,7 @@ def make_config(assets, data_dir, variant):
   # Squared pixel errors are small next to nats; with less, maps stay empty longer.
   config.loss.heatmap = 300.0
   config.optimizer.update(
-    learning_rate=2e-3, warmup_steps=60, cooldown_steps=40, weight_decay=0.0
+    learning_rate=2e-3, warmup_steps=60, cooldown_steps=150, weight_decay=0.0
   )
   config.train.steps = STEPS
   config.keywords.decoder = 'sequential'
