@@ -54,7 +54,7 @@ def attend(
   operands = query, key, value, bias, mask
   # `jax.export` traces a batch of unknown size, which cannot be compared.
   unknown_size = export.is_symbolic_dim(batch)
-  # The logits of a single query, as in decoding, are fewer than the values of its keys.
+  # The logits of a single query are fewer than the values of its keys.
   if (
     unknown_size
     or length == 1
