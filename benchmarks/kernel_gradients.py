@@ -20,7 +20,7 @@ from flax import linen as nn
 from metrics import median_ms
 from rahf.drawing.markdown import markdown_table
 from rahf.models.cpu_kernels import DIMENSIONS, kernel_gradient, product
-from rahf.models.layers import Deconv, Deconv4x4
+from rahf.models.upsampling import Deconv, Deconv4x4
 
 # Side of the map, channels.
 SIZES = ((64, 384), (128, 384), (256, 192), (512, 192))

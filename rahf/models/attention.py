@@ -76,9 +76,34 @@ def attend(
 def attend_at_once(scale: float, *operands: Array | None) -> Array:
   """Returns what `attend` returns, with all logits in memory."""
   query, key, value, bias, mask = operands
+  if bias is not None:
+    bias = _for_each(bias, len(query))
   return jax.nn.dot_product_attention(
     query, key, value, bias=bias, mask=mask, scale=scale
   )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _for_each(bias: Float[Array, '1 H T S'], batch: int) -> Float[Array, 'B H T S']:
+  """Repeats the bias for each example.
+
+  The gradient is a sum over examples, which XLA fuses with other sums on CPUs. That
+  takes several times as long as the product with ones that it is here.
+  """
+  return jnp.broadcast_to(bias, (batch, *bias.shape[1:]))
+
+
+def _for_each_forward(bias: Array, batch: int):
+  return _for_each(bias, batch), None
+
+
+def _for_each_backward(batch: int, saved: None, dy: Array):
+  del saved
+  total = _product('bhts,b->hts', dy, jnp.ones(batch, dy.dtype))
+  return (total[None].astype(dy.dtype),)
+
+
+_for_each.defvjp(_for_each_forward, _for_each_backward)
 
 
 def attend_one(

@@ -21,10 +21,11 @@ from rahf.fileio.validators import one_of, sequence
 from rahf.models import cpu_kernels
 from rahf.models.clip import CLIP, CLIPConfig, normalised
 from rahf.models.heads import READOUT_BIAS
-from rahf.models.layers import Deconv4x4, dense, partitioned
+from rahf.models.layers import dense, partitioned
 from rahf.models.rahf import MAPS, SCORES, Outputs
 from rahf.models.resnet import BatchNorm, ResNet, ResNetConfig
 from rahf.models.sizes import Widths
+from rahf.models.upsampling import Deconv4x4
 
 GRADIENTS = ('input_gradient', 'signed', 'grad_cam', 'grad_eclip')
 

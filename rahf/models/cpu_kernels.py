@@ -1,9 +1,9 @@
-"""Gradients of dense layers and convolutions that are also fast on CPUs.
+"""Dense layers and convolutions whose gradients are also fast on CPUs.
 
 They go into Flax's own layers: `nn.Dense(dot_general=dot_general)` and
 `nn.Conv(conv_general_dilated=convolve)`. On GPUs and TPUs little changes: the order of
 the operands of a matrix product, and 1x1 convolutions and patch embeddings are written
-as such products; other convolutions use XLA's own gradients there.
+as such products; other convolutions are XLA's own there, with their gradients.
 
 Axis letters: N leading axes, I inputs, O outputs; B batch, H W map size, C D channels,
 K L kernel size.
@@ -11,7 +11,7 @@ K L kernel size.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,11 +21,16 @@ from jaxtyping import Array, Float
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Rows of the map in one matrix product.
-ROWS = 4
+# Pixels of a map that one matrix product sums over.
+PIXELS = 2048
 # Smaller maps, and maps of fewer channels, use XLA's gradient, which is as fast there.
-LARGE_SIDE = 64
+LARGE_SIDE = 16
 WIDE = 128
+# At most so many channels are few.
+FEW = 4
+
+# A function of an image and a kernel, linear in each.
+Bilinear = Callable[[Array, Array], Array]
 
 
 def dot_general(
@@ -103,9 +108,11 @@ def convolve(
 
   XLA's other convolutions and their gradients with respect to the input are as fast as
   matrix products, but the gradient with respect to the kernel is up to ten times slower
-  on large maps, and slower still where padding makes a map grow, of any size
-  (`Deconv4x4` avoids this). That gradient is one matrix product per tap of the kernel;
-  over a few rows of the map at a time, its operands stay in the cache.
+  on large maps. That gradient is one matrix product per tap of the kernel; over a few
+  rows of the map at a time, its operands stay in the cache.
+
+  Where only a few channels come out, XLA's convolution is slow as a whole. There, one
+  matrix product with all taps replaces it.
 
   Args:
     kernel: I is C, or less in groups.
@@ -123,8 +130,12 @@ def convolve(
     if taps == (1, 1) and sides == ((0, 0), (0, 0)):
       return product(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
     large = min(x.shape[1:3]) >= LARGE_SIDE and min(kernel.shape[2:]) >= WIDE
-    if large and strides == (1, 1):
-      return _convolve(x, kernel, sides)
+    on_cpus = _to_few if kernel.shape[3] <= FEW else _convolve if large else None
+    if on_cpus and strides == (1, 1):
+      on_cpus, default = (
+        functools.partial(way, padding=sides) for way in (on_cpus, _plain)
+      )
+      return by_platform(cpu=on_cpus, default=default)(x, kernel)
   options = {'dimension_numbers': DIMENSIONS} | options
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -170,9 +181,48 @@ def depthwise(
   )
 
 
+def by_platform(cpu: Bilinear, default: Bilinear) -> Bilinear:
+  """Returns a function that is computed in one way on CPUs, in another elsewhere.
+
+  The gradient is that of the way itself. JAX's own gradient of `platform_dependent`
+  would keep what any of the ways needs.
+  """
+
+  @jax.custom_vjp
+  def run(x: Array, kernel: Array) -> Array:
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+  def forward(x: Array, kernel: Array):
+    return run(x, kernel), (x, kernel)
+
+  def backward(saved: tuple[Array, Array], dy: Array):
+    def pull(way: Bilinear) -> Callable:
+      return lambda x, kernel, dy: jax.vjp(way, x, kernel)[1](dy)
+
+    return jax.lax.platform_dependent(*saved, dy, cpu=pull(cpu), default=pull(default))
+
+  run.defvjp(forward, backward)
+  return run
+
+
 def _plain(x: Array, kernel: Array, padding: Padding) -> Array:
   return jax.lax.conv_general_dilated(
     x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS
+  )
+
+
+def _to_few(
+  x: Float[Array, 'B H W C'], kernel: Float[Array, 'K L C D'], padding: Padding
+) -> Float[Array, 'B h w D']:
+  """Multiplies each pixel with all taps, then adds up what every output reads."""
+  parts = product(x, jnp.moveaxis(kernel, 2, 0))
+  parts = jnp.pad(parts, ((0, 0), *padding, (0, 0), (0, 0), (0, 0)))
+  tall, wide = kernel.shape[:2]
+  height, width = parts.shape[1] - tall + 1, parts.shape[2] - wide + 1
+  return sum(
+    parts[:, i : i + height, j : j + width, i, j]
+    for i in range(tall)
+    for j in range(wide)
   )
 
 
@@ -186,15 +236,7 @@ def _convolve_forward(x: Array, kernel: Array, padding: Padding):
 def _convolve_backward(padding: Padding, saved: tuple[Array, Array], dy: Array):
   x, kernel = saved
   (dx,) = jax.linear_transpose(lambda x: _plain(x, kernel, padding), x)(dy)
-
-  def by_xla(x, dy):
-    by_kernel = functools.partial(_plain, x, padding=padding)
-    return jax.linear_transpose(by_kernel, kernel)(dy)[0]
-
-  def by_rows(x, dy):
-    return kernel_gradient(x, dy, padding).astype(kernel.dtype)
-
-  return dx, jax.lax.platform_dependent(x, dy, cpu=by_rows, default=by_xla)
+  return dx, kernel_gradient(x, dy, padding).astype(kernel.dtype)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -212,7 +254,7 @@ def kernel_gradient(
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   _, height, width, features = dy.shape
   taps = x.shape[1] - height + 1, x.shape[2] - width + 1
-  rows = math.gcd(height, ROWS)
+  rows = math.gcd(height, max(1, PIXELS // width))
 
   def add_rows(total, first):
     seen = jax.lax.dynamic_slice_in_dim(x, first, rows + taps[0] - 1, axis=1)

@@ -11,8 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from rahf.fileio.validators import one_of
+from rahf.models import cpu_kernels
 from rahf.models.layers import (
-  Deconv,
   RMSNorm,
   constrain_batch,
   conv,
@@ -21,6 +21,7 @@ from rahf.models.layers import (
   rematerialized,
 )
 from rahf.models.sizes import Flag, Side, Width, Widths
+from rahf.models.upsampling import Deconv
 
 NORM_EPSILON = 1e-8
 # Maps are nearly empty. Starting at sigmoid(-4) = 0.02 instead of 0.5 keeps the first
@@ -93,6 +94,7 @@ class HeatmapHead(nn.Module):
       1,
       (3, 3),
       dtype=self.dtype,
+      conv_general_dilated=cpu_kernels.convolve,
       kernel_init=partitioned(
         nn.initializers.lecun_normal(), None, None, 'conv_in', None
       ),

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -21,12 +20,6 @@ Initializer = nn.initializers.Initializer
 he_normal = nn.initializers.he_normal()
 
 ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda y: y}
-
-# [offset of the input row, parity of the output row, tap]: 1 where the output reads the
-# input with this tap. Even rows read their own input row with the middle tap, odd rows
-# read two input rows with the outer taps.
-TAP_OF = np.zeros((2, 2, 3), np.float32)
-TAP_OF[0, 0, 1] = TAP_OF[0, 1, 0] = TAP_OF[1, 1, 2] = 1
 
 
 class Partitioned(nn.LogicallyPartitioned):
@@ -123,100 +116,6 @@ def conv(
     conv_general_dilated=cpu_kernels.convolve,
     name=name,
   )
-
-
-class Deconv(nn.Module):
-  """A 3x3 transposed convolution that doubles height and width.
-
-  It computes `nn.ConvTranspose(features, (3, 3), (2, 2), padding=((1, 2), (1, 2)))`,
-  whose gradient is slow on CPUs: on two cores it takes 3 times as long for the first
-  stage of configs/quickstart.py and 22 times for the paper's. The forward pass alone is
-  up to 1.5 times as fast as here (benchmarks/kernel_gradients.py).
-
-  Output row 2i reads input row i with the middle tap, row 2i+1 reads rows i and i+1
-  with the outer taps. The four outputs of an input pixel therefore depend on its 2x2
-  neighbours only, and one 2x2 convolution to four times the channels computes them
-  without multiplying by inserted zeros.
-  """
-
-  features: int
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
-    batch, height, width, channels = x.shape
-    kernel = self.param(
-      'kernel',
-      partitioned(
-        # An output pixel reads 9/4 of the nine taps on average.
-        nn.initializers.variance_scaling(8.0, 'fan_in', 'truncated_normal'),
-        None,
-        None,
-        'conv_in',
-        'conv_out',
-      ),
-      (3, 3, channels, self.features),
-    )
-    bias = self.param(
-      'bias', partitioned(nn.initializers.zeros, 'conv_out'), (self.features,)
-    )
-    x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
-    # d e offsets, p q parities, k l taps: rows first, then columns.
-    phases = jnp.einsum('dpk,eql,klio->deipqo', TAP_OF, TAP_OF, kernel)
-    phases = jnp.asarray(phases, self.dtype)
-    y = cpu_kernels.convolve(
-      x,
-      phases.reshape(2, 2, channels, 4 * self.features),
-      strides=(1, 1),
-      padding=((0, 1), (0, 1)),
-    )
-    y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
-    return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
-
-
-class Deconv4x4(nn.Module):
-  """A 4x4 transposed convolution that doubles height and width, without bias.
-
-  It computes `nn.ConvTranspose(features, (4, 4), (2, 2), use_bias=False)`, whose
-  gradient takes many times as long on CPUs (`benchmarks/kernel_gradients.py`).
-  """
-
-  features: int
-  dtype: jnp.dtype
-  kernel_init: nn.initializers.Initializer
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B 2*h 2*w D']:
-    kernel = self.param('kernel', self.kernel_init, (4, 4, x.shape[-1], self.features))
-    return double(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
-
-
-def double(
-  x: Float[Array, 'B h w C'], kernel: Float[Array, '4 4 C D']
-) -> Float[Array, 'B 2*h 2*w D']:
-  """Doubles height and width by a 4x4 transposed convolution.
-
-  Output rows 2i - 1 and 2i both read the input rows i - 1 and i, each with two of the
-  four taps. One 2x2 convolution computes the four outputs between four pixels.
-  """
-  batch, height, width, channels = x.shape
-  features = kernel.shape[-1]
-  # d e offsets, p q parities, k l taps: k = 2 d + p, l = 2 e + q.
-  phases = kernel.reshape(2, 2, 2, 2, channels, features)
-  phases = jnp.einsum('dpeqio->deipqo', phases)
-  # Padded here: XLA's kernel gradient is slow where the map grows.
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  y = cpu_kernels.convolve(
-    x,
-    phases.reshape(2, 2, channels, 4 * features),
-    strides=(1, 1),
-    padding=((0, 0), (0, 0)),
-  )
-  y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
-  # Row 2i is the even one of the i-th, row 2i + 1 the odd one of the next.
-  y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], 2)
-  y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], 4)
-  return y.reshape(batch, 2 * height, 2 * width, features)
 
 
 def constrain_batch(x: Array, *axes: str | None) -> Array:

@@ -251,9 +251,10 @@ class RAHF(nn.Module):
     self, heads: Sequence[nn.Module], features: Float[Array, 'B #k h w D']
   ) -> Array:
     """Returns the results of k heads, each of its own text or all of the only one."""
-    shape = features.shape[0], len(heads), *features.shape[2:]
-    inputs = jnp.moveaxis(jnp.broadcast_to(features, shape), 1, 0)
-    results = side_by_side(heads, [*inputs], loop=self.config.loop)
+    # Split, not indexed: the gradient of an index is as large as all texts' features.
+    inputs = [x[:, 0] for x in jnp.split(features, features.shape[1], axis=1)]
+    inputs *= len(heads) // len(inputs)
+    results = side_by_side(heads, inputs, loop=self.config.loop)
     return jnp.moveaxis(results, 0, 1)
 
   def decode_greedily(self, fused: Fused, length: int) -> Int[Array, 'B T']:

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rahf.models import cpu_kernels
 from rahf.models.cpu_kernels import (
   DIMENSIONS,
+  FEW,
   LARGE_SIDE,
   WIDE,
   convolve,
@@ -44,7 +46,6 @@ def make_inputs(size, taps, rows=2, dtype=jnp.float32):
   [
     ((LARGE_SIDE, LARGE_SIDE), (3, 3), (1, 1), 'SAME'),
     ((LARGE_SIDE, LARGE_SIDE), (2, 2), (1, 1), ((0, 1), (0, 1))),
-    # Heights that no four rows divide.
     ((LARGE_SIDE + 2, LARGE_SIDE), (3, 3), (1, 1), 'SAME'),
     ((LARGE_SIDE + 1, LARGE_SIDE + 3), (3, 3), (1, 1), 'VALID'),
     # Matrix products.
@@ -60,6 +61,15 @@ def make_inputs(size, taps, rows=2, dtype=jnp.float32):
 )
 def test_values_and_gradients(size, taps, strides, padding):
   arguments = *make_inputs(size, taps), strides, padding
+  expected = values_and_gradients(xla, *arguments)
+  check_same(values_and_gradients(convolve, *arguments), expected)
+
+
+# Rows in a product: two, and one, as no others divide the height.
+@pytest.mark.parametrize(('pixels', 'height'), [(2 * LARGE_SIDE, 18), (99, 19)])
+def test_gradients_in_several_products(monkeypatch, pixels, height):
+  monkeypatch.setattr(cpu_kernels, 'PIXELS', pixels)
+  arguments = *make_inputs((height, LARGE_SIDE), (3, 3)), (1, 1), 'SAME'
   expected = values_and_gradients(xla, *arguments)
   check_same(values_and_gradients(convolve, *arguments), expected)
 
@@ -80,6 +90,30 @@ def test_bfloat16():
   exact = [x.astype(jnp.float32) for x in rounded]
   expected = values_and_gradients(xla, *exact, (1, 1), 'SAME')
   check_same(found, [x.astype(jnp.bfloat16) for x in expected], tolerance=0.01)
+
+
+@pytest.mark.parametrize('features', [1, FEW])
+@pytest.mark.parametrize(
+  ('taps', 'padding'), [((3, 3), 'SAME'), ((2, 4), ((0, 1), (2, 0))), ((3, 2), 'VALID')]
+)
+def test_few_channels(features, taps, padding):
+  x, kernel = make_inputs((9, 7), taps)
+  arguments = x, kernel[..., :features], (1, 1), padding
+  check_same(
+    values_and_gradients(convolve, *arguments), values_and_gradients(xla, *arguments)
+  )
+
+
+def test_few_channels_come_from_one_product_on_cpus():
+  x, kernel = make_inputs((9, 7), (3, 3))
+
+  def counts(platform: str) -> tuple[int, int]:
+    traced = jax.jit(lambda x: convolve(x, kernel[..., :1], (1, 1), 'SAME')).trace(x)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    return text.count('stablehlo.dot_general'), text.count('stablehlo.convolution')
+
+  assert counts('cpu') == (1, 0)
+  assert counts('tpu') == counts('cuda') == (0, 1)
 
 
 def test_eight_devices():

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from rahf.errors import InputError
-from rahf.models.layers import Deconv, Deconv4x4, RMSNorm, activate, partitioned
+from rahf.models.layers import RMSNorm, activate, partitioned
 from rahf.runtime.sharding import AXES, LOGICAL_AXIS_RULES
 
 RNG = np.random.default_rng(0)
@@ -27,40 +27,6 @@ def test_rms_norm_takes_its_statistics_in_float32():
   y = norm.apply({'params': {'scale': jnp.ones(1024)}}, x)
   assert y.dtype == jnp.bfloat16
   np.testing.assert_array_equal(y.astype(jnp.float32), 1.0)
-
-
-@pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 2), (4, 5)])
-def test_deconv_equals_the_transposed_convolution(height, width):
-  x = RNG.standard_normal((2, height, width, 3)).astype(np.float32)
-  params = {
-    'kernel': RNG.standard_normal((3, 3, 3, 4)).astype(np.float32),
-    'bias': RNG.standard_normal(4).astype(np.float32),
-  }
-  flax = nn.ConvTranspose(4, (3, 3), (2, 2), padding=((1, 2), (1, 2)))
-  expected = flax.apply({'params': params}, x)
-  found = Deconv(4, jnp.dtype('float32')).apply({'params': params}, jnp.asarray(x))
-  assert found.shape == (2, 2 * height, 2 * width, 4)
-  np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 2), (4, 5)])
-def test_even_deconv_equals_the_transposed_convolution(height, width):
-  x = jnp.asarray(RNG.standard_normal((2, height, width, 3)), jnp.float32)
-  params = {'kernel': jnp.asarray(RNG.standard_normal((4, 4, 3, 5)), jnp.float32)}
-  ours = Deconv4x4(5, jnp.dtype('float32'), nn.initializers.normal())
-  flax = nn.ConvTranspose(5, (4, 4), (2, 2), use_bias=False)
-  found, expected = (
-    jax.value_and_grad(
-      lambda x, params, layer=layer: jnp.sum(
-        jnp.sin(layer.apply({'params': params}, x))
-      ),
-      argnums=(0, 1),
-    )(x, params)
-    for layer in (ours, flax)
-  )
-  assert ours.apply({'params': params}, x).shape == (2, 2 * height, 2 * width, 5)
-  for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-5)
 
 
 def test_dense_general_has_its_axes_under_a_mesh():

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from rahf.fileio.validators import sequence, whole
-from rahf.models import layers
+from rahf.models import layers, upsampling
 from rahf.models.layers import partitioned
 from rahf.models.muse import quantiser
 from rahf.models.sizes import Flag, Width
@@ -288,7 +288,7 @@ class RepeatConv(nn.Module):
       late[axis] = (1, 0)
       kernel = jnp.pad(kernel, one_more) + jnp.pad(kernel, late)
     x, kernel, bias = (jnp.asarray(array, self.dtype) for array in (x, kernel, bias))
-    return layers.double(x, kernel) + bias
+    return upsampling.double(x, kernel) + bias
 
 
 def norm(groups: int, dtype: jnp.dtype, name: str) -> nn.Module:
