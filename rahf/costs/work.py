@@ -2,7 +2,7 @@
 
 Unlike XLA's own count, it multiplies a loop's body by its number of iterations, and
 attributes the work to parts of the model. Element-wise operations do not count, as
-compilers fuse them with their producers or consumers.
+compilers fuse them with their producers or consumers; nor does what no result needs.
 """
 
 import collections
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 class Work(NamedTuple):
@@ -20,8 +21,7 @@ class Work(NamedTuple):
   Attributes:
     flops: multiplications and additions.
     bytes: of their operands and results, each read or written once. Values inside
-    jitted
-      functions whose names start with `on_chip` do not count.
+      jitted functions whose names start with `on_chip` do not count.
   """
 
   flops: float
@@ -44,7 +44,9 @@ def count(function: Callable, *args: Any, loop_trips: int = 1) -> dict[str, Work
       specify; those of a `scan` are known.
   """
   found: dict[str, Work] = collections.defaultdict(lambda: NOTHING)
-  _add(jax.make_jaxpr(function)(*args).jaxpr, '', 1, loop_trips, found)
+  jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  _add(needed, '', 1, loop_trips, found)
   return dict(found)
 
 

@@ -77,7 +77,7 @@ def attend_at_once(scale: float, *operands: Array | None) -> Array:
   """Returns what `attend` returns, with all logits in memory."""
   query, key, value, bias, mask = operands
   if bias is not None:
-    bias = _for_each(bias, len(query))
+    bias = _for_each(bias, query.shape[0])
   return jax.nn.dot_product_attention(
     query, key, value, bias=bias, mask=mask, scale=scale
   )

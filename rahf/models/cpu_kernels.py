@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Pixels of a map that one matrix product sums over.
+# At most so many pixels are summed over by one matrix product, but at least a row.
 PIXELS = 2048
 # Smaller maps, and maps of fewer channels, use XLA's gradient, which is as fast there.
 LARGE_SIDE = 16
@@ -252,9 +252,10 @@ def kernel_gradient(
     padding: of the convolution, before and after, for height and width.
   """
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  _, height, width, features = dy.shape
+  batch, height, width, features = dy.shape
   taps = x.shape[1] - height + 1, x.shape[2] - width + 1
-  rows = math.gcd(height, max(1, PIXELS // width))
+  possible = (n for n in range(1, height + 1) if height % n == 0)
+  rows = max((n for n in possible if batch * n * width <= PIXELS), default=1)
 
   def add_rows(total, first):
     seen = jax.lax.dynamic_slice_in_dim(x, first, rows + taps[0] - 1, axis=1)

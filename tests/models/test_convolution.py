@@ -65,8 +65,9 @@ def test_values_and_gradients(size, taps, strides, padding):
   check_same(values_and_gradients(convolve, *arguments), expected)
 
 
-# Rows in a product: two, and one, as no others divide the height.
-@pytest.mark.parametrize(('pixels', 'height'), [(2 * LARGE_SIDE, 18), (99, 19)])
+# Rows in a product, of two examples: six, one as no others divide the height, one as
+# a row has more pixels.
+@pytest.mark.parametrize(('pixels', 'height'), [(200, 18), (99, 19), (9, 18)])
 def test_gradients_in_several_products(monkeypatch, pixels, height):
   monkeypatch.setattr(cpu_kernels, 'PIXELS', pixels)
   arguments = *make_inputs((height, LARGE_SIDE), (3, 3)), (1, 1), 'SAME'
