@@ -77,29 +77,29 @@ def attend_at_once(scale: float, *operands: Array | None) -> Array:
   """Returns what `attend` returns, with all logits in memory."""
   query, key, value, bias, mask = operands
   if bias is not None:
-    bias = _for_each(bias, query.shape[0])
+    bias = _for_each(bias, (query.shape[0], *bias.shape[1:]))
   return jax.nn.dot_product_attention(
     query, key, value, bias=bias, mask=mask, scale=scale
   )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _for_each(bias: Float[Array, '1 H T S'], batch: int) -> Float[Array, 'B H T S']:
+def _for_each(bias: Float[Array, '1 H T S'], shape: tuple) -> Float[Array, 'B H T S']:
   """Repeats the bias for each example.
 
   The gradient is a sum over examples, which XLA fuses with other sums on CPUs. That
   takes several times as long as the product with ones that it is here.
   """
-  return jnp.broadcast_to(bias, (batch, *bias.shape[1:]))
+  return jnp.broadcast_to(bias, shape)
 
 
-def _for_each_forward(bias: Array, batch: int):
-  return _for_each(bias, batch), None
+def _for_each_forward(bias: Array, shape: tuple):
+  return _for_each(bias, shape), None
 
 
-def _for_each_backward(batch: int, saved: None, dy: Array):
+def _for_each_backward(shape: tuple, saved: None, dy: Array):
   del saved
-  total = _product('bhts,b->hts', dy, jnp.ones(batch, dy.dtype))
+  total = _product('bhts,b->hts', dy, jnp.ones(shape[0], dy.dtype))
   return (total[None].astype(dy.dtype),)
 
 
