@@ -55,7 +55,7 @@ def make_config(assets, data_dir, variant):
   config.tokenizer = os.fspath(assets / 'tokenizer/t5-base.spiece.model')
   config.data.update(name='richhf18k', augment=False)
   # Squared pixel errors are small next to nats; with less, maps stay empty longer.
-  config.loss.heatmap = 300.0
+  config.loss.heatmap = 1000.0
   config.optimizer.update(
     learning_rate=2e-3, warmup_steps=60, cooldown_steps=150, weight_decay=0.0
   )
