@@ -7,7 +7,8 @@ Convolutions: one image and a 3x3 kernel, with the sizes of the heatmap head for
 quickstart's ViT and of T5 base. Transposed convolutions: `Deconv` and `Deconv4x4` and
 the equal `nn.ConvTranspose`, forward and with all gradients. The sizes are those of the
 first stage of the quickstart's heatmap head, of the paper's (two images), and of two
-stages of the ResNet with maps (one image).
+stages of the ResNet with maps (one image). To one channel: forward and with all
+gradients, with the sizes of the last convolution of a map for 256 and 512 px.
 """
 
 import functools
@@ -19,7 +20,7 @@ from flax import linen as nn
 
 from metrics import median_ms
 from rahf.drawing.markdown import markdown_table
-from rahf.models.cpu_kernels import DIMENSIONS, kernel_gradient, product
+from rahf.models.cpu_kernels import DIMENSIONS, convolve, kernel_gradient, product
 from rahf.models.upsampling import Deconv, Deconv4x4
 
 # Side of the map, channels.
@@ -29,6 +30,7 @@ MLP_SIZES = ((16, 65, 128, 512), (2, 384, 768, 2048))
 # Images, side of the map, channels before and after.
 DECONV_SIZES = ((16, 8, 64, 32), (2, 32, 384, 768))
 DECONV_4X4_SIZES = ((1, 32, 256, 256), (1, 64, 256, 256))
+TO_ONE_SIZES = ((256, 192), (512, 192))
 PADDING = ((1, 1), (1, 1))
 REPETITIONS = 7
 
@@ -42,7 +44,11 @@ def main() -> None:
   print(markdown_table(('MLP', 'width', *times), rows), end='\n\n')
   rows = [row for size in DECONV_SIZES for row in measure_deconv(*size)]
   rows += [row for size in DECONV_4X4_SIZES for row in measure_deconv_4x4(*size)]
-  print(markdown_table(('transposed convolution', 'channels', *times), rows))
+  print(
+    markdown_table(('transposed convolution', 'channels', *times), rows), end='\n\n'
+  )
+  rows = [row for size in TO_ONE_SIZES for row in measure_to_one(*size)]
+  print(markdown_table(('convolution to one', 'channels', *times), rows))
 
 
 def measure_convolution(side: int, channels: int) -> list[str]:
@@ -101,6 +107,14 @@ def measure_modules(
   images, side, before, after = size
   x = jax.random.normal(jax.random.key(0), (images, side, side, before))
   params = nn.unbox(ours.init(jax.random.key(1), x))
+  shown, channels = f'{taps}, {images} x {side} px', f'{before} to {after}'
+  return compare_modules(shown, channels, x, params, stock, ours)
+
+
+def compare_modules(
+  shown: str, channels: str, x: jax.Array, params, *modules: nn.Module
+) -> list[list[str]]:
+  """Returns two rows: the modules forward, and with all gradients."""
 
   def gradient(module):
     def loss(params, x):
@@ -108,11 +122,18 @@ def measure_modules(
 
     return jax.jit(jax.grad(loss, (0, 1)))
 
-  shown, channels = f'{taps}, {images} x {side} px', f'{before} to {after}'
   return [
-    [f'{shown}, {name}', channels, *compare((params, x), *map(make, (stock, ours)))]
+    [f'{shown}, {name}', channels, *compare((params, x), *map(make, modules))]
     for name, make in (('forward', lambda m: jax.jit(m.apply)), ('gradients', gradient))
   ]
+
+
+def measure_to_one(side: int, channels: int) -> list[list[str]]:
+  x = jax.random.normal(jax.random.key(0), (1, side, side, channels))
+  stock = nn.Conv(1, (3, 3))
+  ours = nn.Conv(1, (3, 3), conv_general_dilated=convolve)
+  params = stock.init(jax.random.key(1), x)
+  return compare_modules(f'{side} px', str(channels), x, params, stock, ours)
 
 
 def compare(arrays, *ways) -> list[str]:
